@@ -1,0 +1,1 @@
+"""The measuring instrument: datasets, protocol, evaluator, statistics, tables. It imports no method."""

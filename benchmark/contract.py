@@ -1,0 +1,229 @@
+"""What a method gets and what it gives. The only thing a method has to know of the benchmark.
+
+A method is a module (`baselines/{name}.py`, or `r2ec/method.py`) with
+
+    def fit(split: Split, *, seed: int, params: dict, workdir: Path) -> Recommender
+
+and optionally a pydantic model `Params`, by which its parameters in the config are checked before anything runs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.errors import InputError
+from benchmark.io import read_json
+
+CASE_COLUMNS = ("case", "user", "time", "history", "ratings", "times", "target")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """n cases: each a user's history and, for training and validation, the next item.
+
+    Histories are ragged: those of case i are `items[offsets[i]:offsets[i + 1]]`, oldest first, at most the dataset's
+    history length, at least one.
+    """
+
+    case: np.ndarray  # int64 [n], the number of the case in the whole dataset; ascending in time
+    user: np.ndarray  # int32 [n]
+    time: np.ndarray  # int64 [n], Unix seconds at which the next item was taken (no method but a leak control may use it)
+    offsets: np.ndarray  # int64 [n + 1]
+    items: np.ndarray  # int32 [offsets[-1]]
+    ratings: np.ndarray  # float32 [offsets[-1]], NaN where the source has none
+    times: np.ndarray  # int64 [offsets[-1]], Unix seconds
+    target: np.ndarray | None  # int32 [n]; None for test cases
+
+    def __len__(self) -> int:
+        return len(self.case)
+
+    def history(self, i: int) -> np.ndarray:
+        """Item numbers of case i's history, oldest first, int32 [1..history_length]."""
+        return self.items[self.offsets[i] : self.offsets[i + 1]]
+
+    def take(self, rows: np.ndarray) -> "Cases":
+        """The cases at these row numbers (int [m]), in the order given."""
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = (self.offsets[1:] - self.offsets[:-1])[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        flat = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(self.offsets[rows], lengths)
+        return Cases(
+            case=self.case[rows],
+            user=self.user[rows],
+            time=self.time[rows],
+            offsets=offsets,
+            items=self.items[flat],
+            ratings=self.ratings[flat],
+            times=self.times[flat],
+            target=None if self.target is None else self.target[rows],
+        )
+
+    def batches(self, size: int) -> Iterator["Cases"]:
+        """Consecutive pieces of at most `size` cases."""
+        for start in range(0, len(self), size):
+            yield self.take(np.arange(start, min(start + size, len(self))))
+
+    def padded(self, pad: int, length: int) -> np.ndarray:
+        """Histories as one int64 [n, length] array, the newest `length` items, right-aligned, `pad` to their left."""
+        lengths = np.diff(self.offsets)
+        column = np.arange(self.offsets[-1]) - np.repeat(self.offsets[1:], lengths) + length
+        row = np.repeat(np.arange(len(self)), lengths)
+        keep = column >= 0
+        out = np.full((len(self), length), pad, dtype=np.int64)
+        out[row[keep], column[keep]] = self.items[keep]
+        return out
+
+    def interactions(self) -> tuple[np.ndarray, np.ndarray]:
+        """All distinct (user, item) pairs that these cases show, histories and targets, int32 [m] each."""
+        user = np.repeat(self.user, np.diff(self.offsets)).astype(np.int64)
+        item = self.items.astype(np.int64)
+        if self.target is not None:
+            user, item = np.concatenate([user, self.user]), np.concatenate([item, self.target])
+        width = int(item.max()) + 1 if len(item) else 1
+        pairs = np.unique(user * width + item)
+        return (pairs // width).astype(np.int32), (pairs % width).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One prepared dataset as a method sees it: items, training and validation cases, no test case."""
+
+    name: str
+    category: str  # the word for an item in prompts, such as "movie"
+    history_length: int
+    items: pd.DataFrame  # row v is item v: title (str), source id (item_id), further text columns
+    train: Cases
+    valid: Cases
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+
+class Recommender(ABC):
+    """A fitted method."""
+
+    @abstractmethod
+    def score(self, cases: Cases) -> Iterable[np.ndarray]:
+        """Yield, batch by batch in the order of `cases`, scores as float [batch, n_items]; higher is better.
+
+        -inf means "not retrieved" and ranks last. NaN and +inf are refused. Masking the history is the evaluator's work.
+        """
+
+    def texts(self) -> pd.DataFrame | None:
+        """For methods that write: one row per scored case (case, prompt, reasoning, ...), in the order scored."""
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """What the fit found worth recording in run.json: epochs, validation curve, best step, tokens written."""
+        return {}
+
+
+def read_cases(path: Path, targets: bool) -> Cases:
+    """Read one parquet file of cases. Raises InputError for a missing column or a broken order."""
+    table = pq.read_table(path)
+    wanted = [c for c in CASE_COLUMNS if targets or c != "target"]
+    if missing := [c for c in wanted if c not in table.column_names]:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; prepare the dataset again")
+    if not targets and "target" in table.column_names:
+        raise InputError(f"{path}: test cases must not hold a column 'target'; prepare the dataset again")
+    table = table.combine_chunks()
+    history = table.column("history").combine_chunks()
+
+    def flat(column: str, dtype: str) -> np.ndarray:
+        values = table.column(column).combine_chunks()
+        array: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
+        return array.astype(dtype, copy=False)
+
+    def plain(column: str, dtype: str) -> np.ndarray:
+        return table.column(column).to_numpy().astype(dtype, copy=False)
+
+    offsets = np.asarray(history.offsets.to_numpy(), dtype=np.int64)
+    cases = Cases(
+        case=plain("case", "int64"),
+        user=plain("user", "int32"),
+        time=plain("time", "int64"),
+        offsets=offsets - offsets[0],
+        items=flat("history", "int32"),
+        ratings=flat("ratings", "float32"),
+        times=flat("times", "int64"),
+        target=plain("target", "int32") if targets else None,
+    )
+    check_cases(cases, str(path))
+    return cases
+
+
+def check_cases(cases: Cases, where: str) -> None:
+    """Raise InputError unless case numbers ascend, times ascend, histories precede and never hold their target."""
+    if len(cases) == 0:
+        raise InputError(f"{where}: no cases; widen the time window or lower the minimum counts of this dataset")
+    if (down := np.flatnonzero(np.diff(cases.case) <= 0)).size:
+        row = int(down[0]) + 1
+        raise InputError(f"{where}: row {row}: case {cases.case[row]} does not ascend; prepare the dataset again")
+    if (down := np.flatnonzero(np.diff(cases.time) < 0)).size:
+        row = int(down[0]) + 1
+        raise InputError(f"{where}: row {row}: time {cases.time[row]} is before its predecessor's; sort by time")
+    lengths = np.diff(cases.offsets)
+    if (lengths < 1).any():
+        raise InputError(f"{where}: row {int(np.argmin(lengths))}: empty history; prepare the dataset again")
+    row_of = np.repeat(np.arange(len(cases)), lengths)
+    inside = np.diff(row_of) == 0
+    if (bad := np.flatnonzero((np.diff(cases.times) < 0) & inside)).size:
+        row = int(row_of[bad[0]])
+        raise InputError(f"{where}: row {row}: history times {cases.times[bad[0]:bad[0] + 2].tolist()} are unsorted")
+    if (bad := np.flatnonzero(cases.times > cases.time[row_of])).size:
+        row = int(row_of[bad[0]])
+        raise InputError(f"{where}: row {row}: a history item lies after its case's time {cases.time[row]}")
+    if cases.target is not None and (bad := np.flatnonzero(cases.items == cases.target[row_of])).size:
+        row = int(row_of[bad[0]])
+        raise InputError(f"{where}: row {row}: target {cases.target[row]} is in its own history")
+
+
+def write_cases(path: Path, cases: Cases, with_target: bool) -> None:
+    """Write cases as parquet; `with_target=False` leaves the targets out."""
+    offsets = pa.array(cases.offsets.astype(np.int32))
+    columns = {
+        "case": pa.array(cases.case),
+        "user": pa.array(cases.user),
+        "time": pa.array(cases.time),
+        "history": pa.ListArray.from_arrays(offsets, pa.array(cases.items)),
+        "ratings": pa.ListArray.from_arrays(offsets, pa.array(cases.ratings)),
+        "times": pa.ListArray.from_arrays(offsets, pa.array(cases.times)),
+    }
+    if with_target:
+        columns["target"] = pa.array(cases.target)
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def read_split(folder: str | Path) -> Split:
+    """Read `results/data/{dataset}` without its test cases."""
+    folder = Path(folder)
+    about = read_json(folder / "dataset.json")
+    return Split(
+        name=about["dataset"],
+        category=about["settings"]["category"],
+        history_length=about["settings"]["history_length"],
+        items=pd.read_parquet(folder / "items.parquet"),
+        train=read_cases(folder / "train.parquet", targets=True),
+        valid=read_cases(folder / "valid.parquet", targets=True),
+    )
+
+
+def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
+    """Return one batch of scores as float32 [b, n_items]; raise InputError for a wrong shape, NaN or +inf."""
+    if scores.ndim != 2 or scores.shape[1] != n_items:
+        raise InputError(f"{method}: scores have shape {scores.shape}, expected [cases, {n_items}]; fix its score()")
+    scores = scores.astype(np.float32, copy=False)
+    # One pass: the row maxima are NaN where any score is, and +inf where any is.
+    worst = scores.max(axis=1)
+    if (bad := np.flatnonzero(np.isnan(worst) | (worst == np.inf))).size:
+        value = worst[bad[0]]
+        raise InputError(f"{method}: a score in row {bad[0]} of a batch is {value}; fix its score() (-inf is allowed)")
+    return scores
