@@ -3,6 +3,11 @@
 import functools
 import sys
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class InputError(Exception):
@@ -21,3 +26,19 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(2)
 
     return wrapped
+
+
+def checked(model: type[ModelT], value: Any, where: str) -> ModelT:
+    """`value` as this pydantic model. Raises InputError: the place, the value, and what would be right."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            why = f"unknown setting {place!r}; check its spelling against config/README.md"
+        elif first["type"] == "missing":
+            why = f"setting {place!r} is missing; add it"
+        else:
+            why = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]} (found {first['input']!r})"
+        raise InputError(f"{where}: {why}") from None

@@ -1,0 +1,104 @@
+"""The configuration: every setting a user can write, typed; nothing unknown is accepted."""
+
+import datetime
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from benchmark.errors import InputError, checked
+from benchmark.methods import check_params, load_method
+
+ROOT = Path(__file__).resolve().parents[1]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Strict(BaseModel):
+    """A section of the config: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetConfig(Strict):
+    """One dataset. config/README.md explains each setting."""
+
+    source: Name = Field(description="a file benchmark/datasets/{source}.py")
+    options: dict[str, Any] = Field(default={}, description="settings of that source")
+    category: str = Field(description="the word for an item in prompts, such as movie")
+    min_user_count: int = Field(default=5, ge=1, description="interactions a user must have (k-core, repeated)")
+    min_item_count: int = Field(default=5, ge=1, description="interactions an item must have (k-core, repeated)")
+    start: datetime.date | None = Field(default=None, description="first day kept, UTC")
+    end: datetime.date | None = Field(default=None, description="first day no longer kept, UTC")
+    history_length: int = Field(default=20, ge=1)
+    split: Literal["global-temporal", "leave-one-out"] = "global-temporal"
+    same_time: Literal["exclude", "order"] = Field(
+        default="exclude", description="may a history hold items of the same second as the target?"
+    )
+    train_cases: int | None = Field(default=None, ge=1, description="the newest n training cases; null: all")
+    valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+    test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+
+    @model_validator(mode="after")
+    def window_is_not_empty(self) -> "DatasetConfig":
+        if self.start and self.end and self.start >= self.end:
+            raise ValueError(f"start {self.start} is not before end {self.end}")
+        return self
+
+
+class MethodConfig(Strict):
+    """One row of the tables."""
+
+    module: Name | None = Field(default=None, description="the method's file, if it isn't named as the row")
+    params: dict[str, Any] = Field(default={}, description="given to fit() in every run")
+    grid: list[dict[str, Any]] = Field(default=[], description="tried on validation data, laid over params")
+
+
+class Config(Strict):
+    """The whole file."""
+
+    datasets: dict[Name, DatasetConfig] = Field(min_length=1)
+    methods: dict[Name, MethodConfig | None] = Field(min_length=1)
+    seeds: int = Field(default=3, ge=1, description="runs per dataset and method")
+
+    @field_validator("methods", mode="after")
+    @classmethod
+    def an_empty_entry_means_defaults(cls, value: dict[str, MethodConfig | None]) -> dict[str, MethodConfig]:
+        return {name: entry or MethodConfig() for name, entry in value.items()}
+
+    def method(self, name: str) -> MethodConfig:
+        """The entry of one method."""
+        return self.methods[name] or MethodConfig()
+
+    def module_of(self, name: str) -> str:
+        """The module that implements a method: its own name unless `module` says otherwise."""
+        return self.method(name).module or name
+
+
+def read_config(value: dict[str, Any], where: str = "config") -> Config:
+    """Check a configuration. Raises InputError in one sentence that names the setting and what is known."""
+    config = checked(Config, value, where)
+    for name, dataset in config.datasets.items():
+        known = sorted(path.stem for path in (ROOT / "benchmark" / "datasets").glob("[!_]*.py"))
+        if dataset.source not in known:
+            raise InputError(f"{where}: datasets.{name}: no source {dataset.source!r}. Known: {', '.join(known)}")
+        source = importlib.import_module(f"benchmark.datasets.{dataset.source}")
+        checked(source.Options, dataset.options, f"{where}: datasets.{name}.options")
+    for name in config.methods:
+        entry = config.method(name)
+        method = load_method(config.module_of(name), where)
+        for params in [entry.params, *({**entry.params, **trial} for trial in entry.grid)]:
+            check_params(method, params, f"{where}: methods.{name}")
+    return config
+
+
+def read_config_file(path: str | Path) -> Config:
+    """Read and check one YAML file."""
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: can't be read as YAML ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no settings; see config/README.md")
+    return read_config(value, str(path))

@@ -1,0 +1,72 @@
+"""Finding a method's module and the files it is made of. The file name is the method's name; there is no registry."""
+
+import ast
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark.errors import InputError, checked
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("benchmark", "baselines", "r2ec")
+
+
+def known_methods() -> list[str]:
+    """Names of all methods: the files of baselines/ without a leading underscore, and r2ec."""
+    names = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
+    return sorted(names + ["r2ec"] * (ROOT / "r2ec" / "method.py").exists())
+
+
+def load_method(module: str, where: str = "config") -> ModuleType:
+    """Import a method's module. Raises InputError for an unknown name or a file without fit()."""
+    known = known_methods()
+    if module not in known:
+        raise InputError(f"{where}: no method {module!r}. Known: {', '.join(known)}")
+    loaded = importlib.import_module("r2ec.method" if module == "r2ec" else f"baselines.{module}")
+    if "fit" not in vars(loaded):
+        raise InputError(f"{loaded.__file__}: defines no fit(split, *, seed, params, workdir); see README.md")
+    return loaded
+
+
+def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:
+    """Check a method's parameters by its own model `Params`, if it defines one. Raises InputError."""
+    if "Params" in vars(method):
+        checked(method.Params, params, where)
+
+
+def source_files(*modules: str) -> list[str]:
+    """The files of these modules and of every module of this project that they import, relative to the root, sorted.
+
+    What a job depends on: editing one of these files, and no other, has to run the job again.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = _file_of(name)
+        if path is None or name in found:
+            continue
+        found[name] = path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted(str(path.relative_to(ROOT)) for path in found.values())
+
+
+def method_files(module: str) -> list[str]:
+    """The files that one method is made of."""
+    return source_files("r2ec.method" if module == "r2ec" else f"baselines.{module}")
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module of this project; None for a package's attribute or another project's module."""
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None

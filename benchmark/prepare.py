@@ -1,0 +1,80 @@
+"""`python -m benchmark.prepare`: from fetched source files to results/data/{dataset}.
+
+items.parquet, train.parquet, valid.parquet, test.parquet (without targets), test_targets.parquet (read by the evaluator
+alone) and dataset.json (counts, settings, source checksums, split hash). The folder appears whole or not at all.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.config import DatasetConfig
+from benchmark.contract import check_cases, write_cases
+from benchmark.datasets._wheel import check_sha256
+from benchmark.errors import checked, command
+from benchmark.io import atomic, read_json, write_json
+from benchmark.protocol import Prepared, prepare, without_targets
+
+
+def split_hash(prepared: Prepared) -> str:
+    """sha256 over the titles and all cases: equal for two runs exactly if they are measured on the same data."""
+    digest = hashlib.sha256("\x1f".join(prepared.items["title"]).encode())
+    for cases in (prepared.train, prepared.valid, prepared.test):
+        for array in (cases.case, cases.user, cases.time, cases.offsets, cases.items, cases.times, cases.target):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
+    """Write the prepared dataset, whole or not at all. Raises InputError if its cases break the contract."""
+    for part, cases in (("train", prepared.train), ("valid", prepared.valid), ("test", prepared.test)):
+        check_cases(cases, f"{about['dataset']}: {part}")
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        prepared.items.to_parquet(temporary / "items.parquet", index=False)
+        write_cases(temporary / "train.parquet", prepared.train, with_target=True)
+        write_cases(temporary / "valid.parquet", prepared.valid, with_target=True)
+        write_cases(temporary / "test.parquet", without_targets(prepared.test), with_target=False)
+        targets = {"case": prepared.test.case, "target": prepared.test.target}
+        pq.write_table(pa.table(targets), temporary / "test_targets.parquet")
+        write_json(temporary / "dataset.json", about)
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="the dataset's name")
+    parser.add_argument("--settings", required=True, help="its entry in the config, as JSON")
+    parser.add_argument("--manifest", type=Path, required=True, help="what benchmark.fetch wrote")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write, such as results/data/ml-100k")
+    given = parser.parse_args()
+    settings = checked(DatasetConfig, json.loads(given.settings), "--settings")
+    source = importlib.import_module(f"benchmark.datasets.{settings.source}")
+    manifest = read_json(given.manifest)
+    for entry in manifest:
+        check_sha256(Path(entry["path"]), entry["sha256"])
+    raw = source.load(source.Options(**settings.options), [Path(entry["path"]) for entry in manifest])
+    prepared = prepare(raw, settings, given.dataset)
+    about = {
+        "dataset": given.dataset,
+        "settings": settings.model_dump(mode="json"),
+        "counts": prepared.counts,
+        "sources": [{"file": Path(e["path"]).name, "bytes": e["bytes"], "sha256": e["sha256"]} for e in manifest],
+        "split_hash": split_hash(prepared),
+    }
+    write_dataset(prepared, about, given.out)
+    c = prepared.counts
+    print(
+        f"{given.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
+        f"train {c['train']}, valid {c['valid']}, test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets"
+    )
+
+
+if __name__ == "__main__":
+    main()

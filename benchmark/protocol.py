@@ -1,0 +1,234 @@
+"""From interactions to cases: cleaning, histories, the chronological split.
+
+The protocol is the paper's (R2ec, arXiv 2505.16994, section 4): a case is a user's history and the next item, all cases
+in time order, 80/10/10. What the paper leaves open has one rule each, counted in dataset.json:
+
+repeats             only a user's first interaction with an item counts; later ones are dropped.
+equal timestamps    (same_time: exclude) a history holds only what lies strictly before its case's second, so that the items of
+                    one basket don't predict each other. With same_time: order they follow each other in the order of a hash.
+                    Ties are never broken by file order or item number, which could give the target away.
+one interaction     a user with nothing before the last second has no case and is left out.
+no title            items without a title are dropped with their interactions; so are interactions of unknown items.
+cold targets        items never seen in training stay in the catalogue and among the targets.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from benchmark.config import DatasetConfig
+from benchmark.contract import Cases
+from benchmark.datasets import Raw
+from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
+
+
+@dataclass(frozen=True)
+class Log:
+    """The cleaned interactions, sorted by user, time and tie-break hash. All arrays have one row per interaction."""
+
+    user: np.ndarray  # int64, 0..n_users-1
+    item: np.ndarray  # int64, 0..n_items-1, the row of `items`
+    time: np.ndarray  # int64, Unix seconds
+    rating: np.ndarray  # float32
+    tie: np.ndarray  # uint64, orders interactions of one second
+    items: pd.DataFrame
+    counts: dict[str, int]
+
+
+def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
+    """Drop what the rules say, repeat the minimum counts until they hold, number users and items.
+
+    Raises InputError for bad values (naming row and value) and when nothing is left.
+    """
+    check_raw(raw, where)
+    log, items = raw.interactions, raw.items
+    counts = {"interactions_read": len(log), "items_read": len(items)}
+
+    def keep(mask: pd.Series, name: str) -> None:
+        nonlocal log
+        counts[name] = int((~mask).sum())
+        log = log[mask]
+
+    titled = items[items["title"].fillna("").str.strip() != ""]
+    counts["items_without_title"] = len(items) - len(titled)
+    keep(log["item_id"].isin(titled["item_id"]), "dropped_no_title_or_unknown_item")
+    seconds = [None if day is None else int(pd.Timestamp(day, tz="UTC").timestamp()) for day in (settings.start, settings.end)]
+    inside = pd.Series(True, index=log.index)
+    if seconds[0] is not None:
+        inside &= log["timestamp"] >= seconds[0]
+    if seconds[1] is not None:
+        inside &= log["timestamp"] < seconds[1]
+    keep(inside, "dropped_outside_window")
+    # A hash of the pair orders what happened in one second: it carries nothing that a model could learn from.
+    tie = pd.util.hash_array((log["user_id"] + "\x1f" + log["item_id"]).to_numpy(dtype=object), categorize=False)
+    log = log.assign(tie=tie).sort_values(["timestamp", "tie"], kind="stable")
+    keep(~log.duplicated(["user_id", "item_id"]), "dropped_repeats")
+    counts["interactions_before_minimum_counts"] = len(log)
+    log = minimum_counts(log, settings.min_user_count, settings.min_item_count)
+    counts["dropped_minimum_counts"] = counts["interactions_before_minimum_counts"] - len(log)
+    if log.empty:
+        raise InputError(
+            f"{where}: no interaction is left after title, window and minimum counts "
+            f"({settings.min_user_count} per user, {settings.min_item_count} per item); lower them or widen the window"
+        )
+    # Items keep the order of the source's catalogue; users are numbered by their first interaction.
+    items = titled[titled["item_id"].isin(log["item_id"])].reset_index(drop=True)
+    number = pd.Series(np.arange(len(items)), index=items["item_id"])
+    user = pd.factorize(log["user_id"])[0]
+    log = log.assign(user=user, item=log["item_id"].map(number)).sort_values(["user", "timestamp", "tie"], kind="stable")
+    counts |= {"interactions": len(log), "users": int(user.max()) + 1, "items": len(items)}
+    return Log(
+        user=log["user"].to_numpy(np.int64),
+        item=log["item"].to_numpy(np.int64),
+        time=log["timestamp"].to_numpy(np.int64),
+        rating=log["rating"].to_numpy(np.float32),
+        tie=log["tie"].to_numpy(np.uint64),
+        items=items,
+        counts=counts,
+    )
+
+
+def check_raw(raw: Raw, where: str) -> None:
+    """Raise InputError unless ids are present, items unique, timestamps plausible seconds."""
+    twice = raw.items["item_id"].duplicated()
+    if twice.any():
+        row = int(np.argmax(twice))
+        raise InputError(f"{where}: items: row {row}: item_id {raw.items['item_id'].iloc[row]!r} occurs twice; merge its rows")
+    times = raw.interactions["timestamp"]
+    if len(times) and (bad := np.flatnonzero((times < -(2**33)) | (times > 2**33))).size:
+        row = int(bad[0])
+        raise InputError(
+            f"{where}: interactions: row {row}: timestamp {times.iloc[row]} is no time in seconds (years 1697 to 2242); "
+            "if the source counts milliseconds, set timestamp_unit: ms"
+        )
+
+
+def minimum_counts(log: pd.DataFrame, per_user: int, per_item: int) -> pd.DataFrame:
+    """The k-core: drop rare items and short users, again and again until both minimums hold."""
+    while True:
+        before = len(log)
+        log = log[log.groupby("item_id")["item_id"].transform("size") >= per_item]
+        log = log[log.groupby("user_id")["user_id"].transform("size") >= per_user]
+        if len(log) == before:
+            return log
+
+
+def make_cases(log: Log, history_length: int, same_time: str) -> Cases:
+    """All cases, in order of time (ties by hash), numbered 0..n-1 in that order.
+
+    The history of the interaction at row p is the rows [max(first row of the user, end - history_length), end), where
+    `end` is p itself (same_time "order") or the first row of p's second (same_time "exclude").
+    """
+    n = len(log.user)
+    rows = np.arange(n)
+    new_user = np.r_[True, np.diff(log.user) != 0]
+    first_of_user = np.maximum.accumulate(np.where(new_user, rows, 0))
+    new_second = new_user | np.r_[True, np.diff(log.time) != 0]
+    end = rows if same_time == "order" else np.maximum.accumulate(np.where(new_second, rows, 0))
+    start = np.maximum(first_of_user, end - history_length)
+    chosen = np.flatnonzero(end > start)
+    chosen = chosen[np.lexsort((log.tie[chosen], log.time[chosen]))]
+    lengths = (end - start)[chosen]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(start[chosen], lengths)
+    return Cases(
+        case=np.arange(len(chosen)),
+        user=log.user[chosen].astype(np.int32),
+        time=log.time[chosen],
+        offsets=offsets,
+        items=log.item[flat].astype(np.int32),
+        ratings=log.rating[flat],
+        times=log.time[flat],
+        target=log.item[chosen].astype(np.int32),
+    )
+
+
+def split_cases(cases: Cases, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers of training, validation and test cases, each ascending.
+
+    global-temporal: the first 80 % of all cases, the next 10 %, the rest (counts rounded down, as in the paper).
+    leave-one-out: each user's last case is test, the one before it validation, the others training. Training then holds
+    cases that are later than other users' test cases.
+    """
+    n = len(cases)
+    if kind == "global-temporal":
+        train, valid = n * 8 // 10, n // 10
+        return np.arange(train), np.arange(train, train + valid), np.arange(train + valid, n)
+    order = np.lexsort((cases.case, cases.user))
+    user = cases.user[order]
+    last = np.r_[user[1:] != user[:-1], True] if n else np.zeros(0, bool)
+    # The position behind the last case of each user, minus this one's: 0 for the last case, 1 for the one before it.
+    ends = np.flatnonzero(last)
+    from_end = np.repeat(ends, np.diff(np.r_[-1, ends])) - np.arange(n)
+    return np.sort(order[from_end >= 2]), np.sort(order[from_end == 1]), np.sort(order[from_end == 0])
+
+
+def sample_rows(rows: np.ndarray, size: int | None, *names: str) -> np.ndarray:
+    """A seeded sample of these rows, ascending; all of them if `size` is None or larger."""
+    if size is None or size >= len(rows):
+        return rows
+    chosen = np.random.default_rng(derive_seed(*names)).choice(len(rows), size, replace=False)
+    return rows[np.sort(chosen)]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One dataset, split. `test` still holds its targets here."""
+
+    items: pd.DataFrame
+    train: Cases
+    valid: Cases
+    test: Cases
+    counts: dict[str, int]
+
+
+def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
+    """Clean, make cases, split, sample. Raises InputError for bad values and for an empty split."""
+    log = clean(raw, settings, name)
+    cases = make_cases(log, settings.history_length, settings.same_time)
+    train, valid, test = split_cases(cases, settings.split)
+    if settings.train_cases:
+        train = train[-settings.train_cases :]
+    used = {
+        "train": train,
+        "valid": sample_rows(valid, settings.valid_cases, name, "valid cases"),
+        "test": sample_rows(test, settings.test_cases, name, "test cases"),
+    }
+    for part, rows in used.items():
+        if len(rows) == 0:
+            raise InputError(
+                f"{name}: the {part} split is empty ({len(cases)} cases in all); widen the time window or lower the minimum counts"
+            )
+    parts = {part: cases.take(rows) for part, rows in used.items()}
+    with_case = np.unique(cases.user)
+    counts = log.counts | {
+        "users_without_case": log.counts["users"] - len(with_case),
+        "interactions_in_a_shared_second": _in_shared_second(log),
+        "cases": len(cases),
+        "cases_train": len(split_cases(cases, settings.split)[0]),
+        "cases_valid": len(valid),
+        "cases_test": len(test),
+        "train": len(train),
+        "valid": len(used["valid"]),
+        "test": len(used["test"]),
+        "test_users": len(np.unique(parts["test"].user)),
+    }
+    seen = np.zeros(len(log.items), bool)
+    seen[parts["train"].interactions()[1]] = True
+    for part in ("valid", "test"):
+        counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
+    counts["items_cold"] = int((~seen).sum())
+    return Prepared(items=log.items, counts=counts, **parts)
+
+
+def without_targets(cases: Cases) -> Cases:
+    """The same cases as a method sees them at test time."""
+    return replace(cases, target=None)
+
+
+def _in_shared_second(log: Log) -> int:
+    """How many interactions share user and second with another one."""
+    same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
+    return int((np.r_[False, same] | np.r_[same, False]).sum())

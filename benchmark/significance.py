@@ -1,0 +1,185 @@
+"""Intervals and paired tests that respect that the cases of one user are not independent.
+
+Everything here works on sums per user ("cluster"): a user's values are added up first, and users, never cases, are
+resampled or sign-flipped. All tests are paired and two-sided.
+
+- Bootstrap over clusters: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
+- Paired randomisation test: Smucker, Allan, Carterette, "A comparison of statistical significance tests for information
+  retrieval evaluation", CIKM 2007; p = (1 + hits) / (flips + 1) after Phipson and Smyth, SAGMB 2010.
+- McNemar's test for clustered pairs: Obuchowski, "On the comparison of correlated proportions for clustered data",
+  Statistics in Medicine 1998.
+- Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from benchmark.errors import InputError
+
+LEVEL = 0.95  # of every interval
+ALPHA = 0.05  # of every test, after Holm
+RESAMPLES = 9_999  # bootstrap resamples
+FEW_USERS = 25  # below this many users with a difference, the chi-squared approximation gives way to the exact test
+BLOCK_BYTES = 64 * 2**20  # float64 memory of one block of the sign or resample matrix
+
+RANDOMISATION = "paired randomisation test, signs flipped per user"
+MCNEMAR = "McNemar test clustered by user (Obuchowski 1998), chi-squared"
+MCNEMAR_EXACT = "McNemar test clustered by user, exact sign flips"
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """One two-sided test."""
+
+    __test__ = False  # not a class of tests, whatever pytest thinks of its name
+
+    name: str
+    statistic: float
+    p: float
+
+
+def user_sums(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Add up each user's cases.
+
+    `values` float [columns, n] (a value per case and column), `users` int [n] -> sums float64 [users, columns] and the
+    number of cases per user, float64 [users]; users ascending. Raises InputError for NaN, infinities or unequal lengths.
+    """
+    matrix, user = np.atleast_2d(np.asarray(values, dtype=np.float64)), np.asarray(users)
+    if matrix.shape[1] != len(user):
+        raise InputError(f"{matrix.shape[1]} values per column but {len(user)} users; pass one user per case")
+    if len(user) == 0:
+        raise InputError("no cases to compare; run the methods on at least one test case")
+    _refuse_nan(matrix, "values")
+    order = np.argsort(user, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(user[order]) != 0])
+    counts = np.diff(np.r_[starts, len(user)]).astype(np.float64)
+    return np.add.reduceat(matrix[:, order], starts, axis=1).T, counts
+
+
+def bootstrap_means(sums: np.ndarray, counts: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """Means per case under resampling of users: float64 [resamples, columns], a ratio of two resampled sums.
+
+    `sums` [users, columns], `counts` [users]. All columns see the same resamples, so the difference of two columns is the
+    bootstrap distribution of the paired difference. Raises InputError for fewer than 2 users or NaN.
+    """
+    n_users = len(sums)
+    if n_users < 2:
+        raise InputError(f"an interval over users needs at least 2 users, got {n_users}; use more test cases")
+    _refuse_nan(sums, "sums")
+    generator = np.random.default_rng(seed)
+    columns = np.column_stack([sums, counts])
+    out = np.empty((resamples, columns.shape[1]))
+    for start, stop in _blocks(resamples, n_users):
+        rows = stop - start
+        drawn = generator.integers(n_users, size=(rows, n_users)) + np.arange(rows)[:, None] * n_users
+        times = np.bincount(drawn.ravel(), minlength=rows * n_users).reshape(rows, n_users)
+        out[start:stop] = times.astype(np.float64) @ columns
+    return out[:, :-1] / out[:, -1:]
+
+
+def interval(replicates: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of bootstrap replicates [resamples, columns]: low and high, float64 [columns]."""
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def flips_for(family: int) -> int:
+    """Sign flips enough that the smallest possible p, Holm-corrected over `family` tests, is at most 0.01.
+
+    With 9,999 flips no p is below 0.0001, and over 1,140 tests (all pairs of 20 methods, 6 metrics) nothing could ever be
+    significant.
+
+    >>> flips_for(90), flips_for(1140)
+    (9999, 113999)
+    """
+    return max(10_000, 100 * family) - 1
+
+
+def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips: int = 9_999) -> np.ndarray:
+    """p of each pair of columns under random swaps of the two methods' labels, one coin per user: float64 [pairs].
+
+    `sums` [users, columns] are user sums of a per-case metric, `pairs` int [pairs, 2] column numbers; the statistic is
+    the absolute difference of the columns' sums. p = (1 + number of flips at least as extreme) / (flips + 1).
+    As the statistic is linear, one product signs @ sums serves all pairs: S(a - b) = Sa - Sb. Raises InputError for NaN.
+    """
+    _refuse_nan(sums, "sums")
+    first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    total, size = sums.sum(axis=0), np.abs(sums).sum(axis=0)
+    # Flips that equal the observed value have to count in spite of rounding.
+    reach = np.abs(total[first] - total[second]) - 1e-12 * (size[first] + size[second])
+    generator = np.random.default_rng(seed)
+    extreme = np.zeros(len(first), dtype=np.int64)
+    n_users = len(sums)
+    for start, stop in _blocks(flips, max(n_users, len(first))):
+        rows = stop - start
+        random = np.frombuffer(generator.bytes(-(-rows * n_users // 8)), dtype=np.uint8)
+        bits = np.unpackbits(random, count=rows * n_users).reshape(rows, n_users)
+        flipped = (bits * 2.0 - 1.0) @ sums
+        extreme += (np.abs(flipped[:, first] - flipped[:, second]) >= reach).sum(axis=0)
+    return (1.0 + extreme) / (flips + 1.0)
+
+
+def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
+    """McNemar's test with users as clusters: chi2 = (sum_k D_k)^2 / sum_k D_k^2 on 1 degree of freedom.
+
+    `differences` int [users]: D_k, user k's hits of one method minus those of the other, over cases and seeds. With one
+    case and one seed per user this is McNemar's chi2 without continuity correction. With fewer than FEW_USERS users that
+    differ, the exact distribution of |sum of +-D_k| is used (exact McNemar in the simple case; statistic = sum D_k).
+    Raises InputError for values that are no integers.
+    """
+    given = np.asarray(differences)
+    _refuse_nan(given, "differences")
+    d = np.rint(given).astype(np.int64)
+    if not np.array_equal(d, given):
+        raise InputError("McNemar's test got a difference that is no integer; pass hit counts, not hit rates")
+    d = d[d != 0]
+    if len(d) < FEW_USERS:
+        return TestResult(MCNEMAR_EXACT, float(d.sum()), _exact_sign_flip(d))
+    chi2 = float(d.sum()) ** 2 / float((d * d).sum())
+    return TestResult(MCNEMAR, chi2, float(stats.chi2.sf(chi2, df=1)))
+
+
+def holm(p: npt.ArrayLike) -> np.ndarray:
+    """Holm-corrected p, float64 [tests]; all tests of one family go in together. Raises InputError for NaN or not 0..1."""
+    values = np.asarray(p, dtype=np.float64)
+    _refuse_nan(values, "p values")
+    if values.size == 0:
+        return values
+    if values.min() < 0 or values.max() > 1:
+        raise InputError(f"a p value lies outside 0..1 ({values.min()}..{values.max()}); pass p values, not statistics")
+    corrected: np.ndarray = multipletests(values, alpha=ALPHA, method="holm")[1]
+    return corrected
+
+
+def _exact_sign_flip(d: np.ndarray) -> float:
+    """P(|sum of s_k d_k| >= |sum of d_k|) over independent fair signs s_k; d int [users], few and not 0.
+
+    The distribution is built by convolution on the integers instead of listing 2^k sign vectors.
+    """
+    size = int(np.abs(d).sum())
+    chance = np.zeros(2 * size + 1)  # chance[size + t] = P(sum = t)
+    chance[size] = 1.0
+    for step in np.abs(d):
+        chance = (np.roll(chance, step) + np.roll(chance, -step)) / 2  # never wraps: the sum stays within +-size
+    sums = np.arange(-size, size + 1)
+    return float(min(1.0, chance[np.abs(sums) >= abs(int(d.sum()))].sum()))
+
+
+def _blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of a [rows, width] float64 matrix that each fit in BLOCK_BYTES."""
+    step = max(1, BLOCK_BYTES // (8 * max(1, width)))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def _refuse_nan(values: np.ndarray, what: str) -> None:
+    if not np.isfinite(values).all():
+        place = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise InputError(
+            f"{what}: entry {place} is {values[tuple(place)]}; a failed case has a rank (the last), it is not left out"
+        )
