@@ -1,0 +1,19 @@
+"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy."""
+
+from functools import partial
+
+from baselines._recbole import Params as Shared
+from baselines._recbole import fit_model
+
+
+class Params(Shared):
+    """RecBole's names; sizes as its default."""
+
+    embedding_size: int = 64
+    n_v: int = 8
+    n_h: int = 16
+    reg_weight: float = 1e-4
+    dropout_prob: float = 0.4
+
+
+fit = partial(fit_model, "Caser", Params)

@@ -1,0 +1,23 @@
+"""SASRec: causal self-attention over the history. Kang and McAuley, ICDM 2018; RecBole's `SASRec`, full cross-entropy.
+
+With cross-entropy over the whole catalogue it is a strong baseline (Klenitskiy and Vasilev, arXiv 2309.07602).
+"""
+
+from functools import partial
+
+from baselines._recbole import Params as Shared
+from baselines._recbole import fit_model
+
+
+class Params(Shared):
+    """RecBole's names; sizes as its default."""
+
+    n_layers: int = 2
+    n_heads: int = 2
+    hidden_size: int = 64
+    inner_size: int = 256
+    hidden_dropout_prob: float = 0.5
+    attn_dropout_prob: float = 0.5
+
+
+fit = partial(fit_model, "SASRec", Params)
