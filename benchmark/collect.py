@@ -1,0 +1,181 @@
+"""Finished runs of one dataset, read back and held against each other before any number of them is shown.
+
+Tables, plots and the page all start here, so none of them can show runs that don't belong together.
+"""
+
+import argparse
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.contract import Cases, read_cases
+from benchmark.errors import InputError
+from benchmark.io import read_json
+from benchmark.metrics import METRICS, check_means, per_case
+from benchmark.records import RunRecord, read_run
+
+RANKING_COLUMNS = {"case": "int64", "user": "int32", "target": "int32", "rank": "int32", "candidates": "int32"}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All runs of one dataset on the same n test cases."""
+
+    dataset: str
+    folder: Path  # results/data/{dataset}
+    runs: Path  # results/runs/{dataset}
+    about: dict[str, Any]  # dataset.json
+    cases: Cases  # the test cases, without targets
+    target: np.ndarray  # int32 [n]
+    methods: list[str]  # in the order asked for
+    ranks: np.ndarray  # int32 [methods, seeds, n], 1-based
+    records: dict[tuple[str, int], RunRecord]  # by (method, seed)
+
+    @property
+    def n_seeds(self) -> int:
+        return int(self.ranks.shape[1])
+
+    @property
+    def n_users(self) -> int:
+        return len(np.unique(self.cases.user))
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Per-case metrics, float64 [6 metrics, methods, seeds, n]."""
+        return per_case(self.ranks)
+
+    @cached_property
+    def best_baseline(self) -> str | None:
+        """The baseline with the highest NDCG@10 (ties: the one listed first); None where every method is an R2ec."""
+        means = self.values[METRICS.index("NDCG@10")].mean(axis=(1, 2))
+        baselines = [i for i, method in enumerate(self.methods) if not is_r2ec(method)]
+        return self.methods[max(baselines, key=lambda i: (means[i], -i))] if baselines else None
+
+    @property
+    def commits(self) -> list[str]:
+        """The distinct commits of the runs, sorted."""
+        return sorted({record.commit for record in self.records.values()})
+
+    def run_folder(self, method: str, seed: int) -> Path:
+        return self.runs / method / f"seed{seed}"
+
+
+def is_r2ec(method: str) -> bool:
+    """Whether a method is R2ec or a variant of it; all others are baselines."""
+    return method.startswith("r2ec")
+
+
+def collect(results: Path, dataset: str, methods: list[str], seeds: int) -> Collected:
+    """Read `results/runs/{dataset}` and check that its runs may be compared.
+
+    Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
+    runs, ranks outside 1..candidates, another data hash than dataset.json's, or metrics that ranks can't give.
+    """
+    folder, runs = results / "data" / dataset, results / "runs" / dataset
+    about = _read_about(folder / "dataset.json")
+    if not (folder / "test.parquet").exists():
+        raise InputError(f"{folder / 'test.parquet'}: missing; prepare the dataset first")
+    cases = read_cases(folder / "test.parquet", targets=False)
+    records: dict[tuple[str, int], RunRecord] = {}
+    ranks = np.empty((len(methods), seeds, len(cases)), dtype=np.int32)
+    target: np.ndarray | None = None
+    for i, method in enumerate(methods):
+        for seed in range(1, seeds + 1):
+            run = runs / method / f"seed{seed}"
+            record = read_run(run / "run.json")
+            _check_record(run / "run.json", record, (dataset, method, seed), about["split_hash"], len(cases))
+            columns = _read_rankings(run / "rankings.parquet", cases)
+            target = columns["target"] if target is None else target
+            _same(run / "rankings.parquet", "target", columns["target"], target, "those of the other runs")
+            ranks[i, seed - 1] = columns["rank"]
+            records[method, seed] = record
+            check_means(per_case(ranks[i, seed - 1]).mean(axis=1), len(cases), str(run))
+    assert target is not None  # arguments() asks for at least one method and one seed
+    return Collected(dataset, folder, runs, about, cases, target, methods, ranks, records)
+
+
+def arguments(description: str, out: str, argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line that tables, plots and the page share; `out` is the folder under --results written by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
+    parser.add_argument("--datasets", nargs="+", required=True, help="datasets, in the order of the tables")
+    parser.add_argument("--methods", nargs="+", required=True, help="methods, in the order of the tables")
+    parser.add_argument("--seeds", type=int, required=True, help="number of seeds; runs seed1..seedN are read")
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
+    given = parser.parse_args(argv)
+    given.out = given.out or given.results / out
+    for option in ("datasets", "methods"):
+        names = getattr(given, option)
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"--{option}: {repeated[0]!r} is given twice; name each once")
+    if "main" in given.datasets:
+        raise InputError("--datasets: 'main' is the name of the table of all datasets; rename this dataset")
+    if given.seeds < 1:
+        raise InputError(f"--seeds is {given.seeds}; give the number of seeds that were run, at least 1")
+    return given
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(f"{path}: missing; prepare the dataset first")
+    about: dict[str, Any] = read_json(path)
+    if missing := [key for key in ("split_hash", "counts", "settings") if key not in about]:
+        raise InputError(f"{path}: key {missing[0]!r} is missing; prepare the dataset again")
+    return about
+
+
+def _check_record(path: Path, record: RunRecord, place: tuple[str, str, int], split_hash: str, n_cases: int) -> None:
+    if (record.dataset, record.method, record.seed) != place:
+        found = f"{record.dataset}/{record.method}/seed{record.seed}"
+        raise InputError(f"{path}: is the record of {found}; delete the folder and run this seed again")
+    if record.data_hash != split_hash:
+        raise InputError(
+            f"{path}: ran on data {record.data_hash!r}, but dataset.json has {split_hash!r}; run this seed again"
+        )
+    if record.n_cases != n_cases:
+        raise InputError(f"{path}: n_cases is {record.n_cases}, but test.parquet has {n_cases}; run this seed again")
+
+
+def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:
+    """The integer columns of one rankings.parquet, checked against the test cases."""
+    if not path.exists():
+        raise InputError(f"{path}: missing; run this method and seed before making tables")
+    try:
+        file = pq.ParquetFile(path)
+        if missing := [name for name in RANKING_COLUMNS if name not in file.schema_arrow.names]:
+            raise InputError(f"{path}: column {missing[0]!r} is missing; evaluate this run again")
+        table = file.read(columns=list(RANKING_COLUMNS))
+    except (pa.ArrowInvalid, OSError):
+        raise InputError(f"{path}: not readable as parquet; delete it and evaluate this run again") from None
+    columns = {}
+    for name, dtype in RANKING_COLUMNS.items():
+        column = table.column(name)
+        if not pa.types.is_integer(column.type) or column.null_count:
+            kind = f"{column.null_count} missing values" if column.null_count else f"type {column.type}"
+            raise InputError(f"{path}: column {name!r} has {kind}, expected {dtype}; evaluate this run again")
+        columns[name] = column.to_numpy().astype(dtype, copy=False)
+    _same(path, "case", columns["case"], cases.case, "those of test.parquet")
+    _same(path, "user", columns["user"], cases.user, "those of test.parquet")
+    outside = (columns["rank"] < 1) | (columns["rank"] > columns["candidates"])
+    if outside.any():
+        row = int(np.argmax(outside))
+        rank, last = columns["rank"][row], columns["candidates"][row]
+        raise InputError(f"{path}: row {row}: rank {rank} is outside 1..{last} candidates; evaluate this run again")
+    return columns
+
+
+def _same(path: Path, name: str, found: np.ndarray, wanted: np.ndarray, whose: str) -> None:
+    if len(found) != len(wanted):
+        raise InputError(
+            f"{path}: {len(found)} rows, but test.parquet has {len(wanted)} cases; evaluate this run on all of them"
+        )
+    if (bad := np.flatnonzero(found != wanted)).size:
+        row = int(bad[0])
+        raise InputError(
+            f"{path}: row {row}: {name} {found[row]} differs from {whose} ({wanted[row]}); evaluate this run again"
+        )

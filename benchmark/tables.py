@@ -1,0 +1,357 @@
+"""Tables and tests of finished runs: `python -m benchmark.tables --datasets a b --methods m1 m2 --seeds 3`.
+
+Writes `{dataset}` and `main` as .csv, .md and .tex, all from one frame (`summarise`), and `{dataset}.tests.csv` with every
+pair of methods. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark import significance
+from benchmark.collect import Collected, arguments, collect
+from benchmark.errors import command
+from benchmark.io import write_text
+from benchmark.metrics import METRICS
+from benchmark.provenance import derive_seed
+
+AGAINST_BEST = "against the best baseline"
+ALL_PAIRS = "all pairs"
+DAGGER = "†"
+
+
+def summarise(results: Collected, tests: pd.DataFrame) -> pd.DataFrame:
+    """One row per method: the frame that every form of the table is made from.
+
+    Columns: dataset, method, best_baseline, n_cases, n_users, seeds, family_size, commit, and per metric m the mean `m`,
+    `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over users) and
+    `m_p_holm` against the best baseline (NaN for itself). Rounded here, once, to what the csv prints.
+    """
+    low, high = intervals(results)
+    against = tests[tests.family == AGAINST_BEST]
+    rows = []
+    for i, method in enumerate(results.methods):
+        row: dict[str, object] = {
+            "dataset": results.dataset,
+            "method": method,
+            "best_baseline": results.best_baseline or "",
+            "n_cases": len(results.cases),
+            "n_users": results.n_users,
+            "seeds": results.n_seeds,
+            "family_size": len(against),
+            "commit": " ".join(results.commits),
+        }
+        for j, metric in enumerate(METRICS):
+            by_seed = results.values[j, i].mean(axis=-1)
+            mine = against[(against.method_a == method) & (against.metric == metric)]
+            row[metric] = round(float(by_seed.mean()), 6)
+            row[f"{metric}_sd"] = round(float(by_seed.std(ddof=1)), 6) if len(by_seed) > 1 else np.nan
+            row[f"{metric}_low"], row[f"{metric}_high"] = round(float(low[j, i]), 6), round(float(high[j, i]), 6)
+            row[f"{metric}_p_holm"] = float(mine.p_holm.iloc[0]) if len(mine) else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def intervals(
+    results: Collected, rows: np.ndarray | None = None, metrics: list[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bootstrap intervals of metric means over the cases `rows` (int; default: all): [metrics, methods] each.
+
+    `metrics` are places in METRICS (default: all). A case's value is its mean over seeds; users are resampled, so the
+    interval holds the spread over users and not the spread over seeds.
+    """
+    rows = np.arange(len(results.cases)) if rows is None else rows
+    chosen = results.values if metrics is None else results.values[metrics]
+    values = chosen[..., rows].mean(axis=2)
+    sums, counts = significance.user_sums(values.reshape(-1, len(rows)), results.cases.user[rows])
+    replicates = significance.bootstrap_means(sums, counts, derive_seed("bootstrap", results.dataset))
+    low, high = significance.interval(replicates)
+    return low.reshape(values.shape[:2]), high.reshape(values.shape[:2])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paired comparison of two methods by one metric; the difference is a - b."""
+
+    metric: str
+    a: str
+    b: str
+    mean_a: float
+    mean_b: float
+    low: float  # of the 95 % interval of the difference
+    high: float
+    p: float
+    test: str
+
+    def swapped(self) -> "Comparison":
+        """The same comparison as b - a; the tests are two-sided, so p stays."""
+        return Comparison(
+            self.metric, self.b, self.a, self.mean_b, self.mean_a, -self.high, -self.low, self.p, self.test
+        )
+
+
+def compare(results: Collected) -> pd.DataFrame:
+    """Every pair of methods and metric: difference a - b, its interval and paired test, in two Holm families.
+
+    A pair with the best baseline is in both families: "against the best baseline" (method_b is the baseline) and
+    "all pairs". A family spans all six metrics. Columns as in {dataset}.tests.csv.
+    """
+    every = _comparisons(results)
+    best = results.best_baseline
+    with_best = [c if c.b == best else c.swapped() for c in every if best in (c.a, c.b)]
+    rows = []
+    for family, members in ((AGAINST_BEST, with_best), (ALL_PAIRS, every)):
+        corrected = significance.holm([c.p for c in members])
+        for c, p_holm in zip(members, corrected, strict=True):
+            # + 0.0 turns -0.0 into 0.0, or csv files would differ in a sign that means nothing
+            numbers = [round(x, 6) + 0.0 for x in (c.mean_a, c.mean_b, c.mean_a - c.mean_b, c.low, c.high)]
+            p_values = [float(f"{x:.4g}") for x in (c.p, p_holm)]
+            rows.append((family, len(members), c.metric, c.a, c.b, *numbers, *p_values, c.test))
+    columns = [
+        "family",
+        "family_size",
+        "metric",
+        "method_a",
+        "method_b",
+        "mean_a",
+        "mean_b",
+        "difference",
+        "low",
+        "high",
+    ]
+    frame = pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "test"])
+    return frame.assign(n_cases=len(results.cases), n_users=results.n_users, seeds=results.n_seeds)
+
+
+def _comparisons(results: Collected) -> list[Comparison]:
+    """All pairs x metrics; one resample matrix and one sign matrix serve them all."""
+    n_methods, n_cases = len(results.methods), len(results.cases)
+    pairs = [(i, j) for i, j in combinations(range(n_methods), 2)]
+    places = [(row, a, b) for row in range(len(METRICS)) for a, b in pairs]
+    # Column of metric `row` and method `a`. Sums over seeds, not means: they keep hits whole numbers for the exact test.
+    columns = np.array([(row * n_methods + a, row * n_methods + b) for row, a, b in places], dtype=np.int64).reshape(
+        -1, 2
+    )
+    over_seeds = results.values.sum(axis=2).reshape(-1, n_cases)
+    sums, counts = significance.user_sums(over_seeds, results.cases.user)
+    means = over_seeds.mean(axis=1) / results.n_seeds
+
+    seed = derive_seed("bootstrap", results.dataset)
+    replicates = significance.bootstrap_means(sums / results.n_seeds, counts, seed)
+    is_ndcg = np.array([METRICS[row].startswith("NDCG") for row, _, _ in places], dtype=bool)
+    flips = significance.flips_for(len(places))
+    seed = derive_seed("sign flips", results.dataset)
+    randomised = iter(significance.randomisation_test(sums, columns[is_ndcg], seed, flips).tolist())
+
+    out = []
+    for (row, a, b), (i, j), random in zip(places, columns, is_ndcg, strict=True):
+        low, high = significance.interval(replicates[:, [i]] - replicates[:, [j]])
+        if random:
+            p, name = next(randomised), f"{significance.RANDOMISATION}, {flips} flips"
+        else:
+            test = significance.mcnemar_test(sums[:, i] - sums[:, j])
+            p, name = test.p, test.name
+        out.append(
+            Comparison(
+                metric=METRICS[row],
+                a=results.methods[a],
+                b=results.methods[b],
+                mean_a=float(means[i]),
+                mean_b=float(means[j]),
+                low=float(low[0]),
+                high=float(high[0]),
+                p=p,
+                test=name,
+            )
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed number of the table, without markup."""
+
+    mean: str
+    sd: str  # "" for one seed
+    low: str
+    high: str
+    place: int  # 1 best, 2 second best of its column, 0 otherwise; by the printed mean, so equal prints share a place
+    dagger: bool  # differs significantly from the best baseline
+
+
+def cells(frame: pd.DataFrame) -> list[list[Cell]]:
+    """The rows of the table, [rows][6]; places are taken within each dataset."""
+    rows: list[list[Cell]] = [[] for _ in range(len(frame))]
+    for metric in METRICS:
+        printed = frame[metric].map("{:.4f}".format)
+        # Places by the printed text: "0.1234" sorts like its number, and equal prints tie.
+        order = printed.groupby(frame.dataset).transform(lambda column: column.rank(method="dense", ascending=False))
+        for i, row in enumerate(frame.to_dict("records")):
+            sd = row[f"{metric}_sd"]
+            place = int(order.iloc[i])
+            rows[i].append(
+                Cell(
+                    mean=printed.iloc[i],
+                    sd="" if np.isnan(sd) else f"{sd:.4f}",
+                    low=f"{row[f'{metric}_low']:.4f}",
+                    high=f"{row[f'{metric}_high']:.4f}",
+                    place=place if place <= 2 and row[metric] > 0 else 0,
+                    dagger=bool(row[f"{metric}_p_holm"] < significance.ALPHA),
+                )
+            )
+    return rows
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """The caption: what the numbers are, the test, and per dataset its family, n, seeds and commit."""
+    general = (
+        "Full-catalogue ranking. Mean over seeds ± sd over seeds; below it the 95 % interval of a bootstrap over users "
+        f"({significance.RESAMPLES:,} resamples). Best bold, second underlined. {DAGGER} differs from the best baseline "
+        f"(highest NDCG@10 of its dataset, chosen on these cases), in either direction, at p < {significance.ALPHA} after "
+        f'Holm\'s correction over the family "{AGAINST_BEST}". Two-sided paired tests over users: randomisation test with '
+        "signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where fewer than "
+        f"{significance.FEW_USERS} users differ)."
+    )
+    out = [general]
+    for dataset, part in frame.groupby("dataset", sort=False):
+        row = part.iloc[0]
+        if row.best_baseline:
+            family = (
+                f"best baseline {row.best_baseline}; family of {row.family_size} tests "
+                f"({len(part) - 1} methods x {len(METRICS)} metrics)"
+            )
+        else:
+            family = "no baseline among the methods, so no test in this table"
+        commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
+        out.append(
+            f"{dataset}: {row.n_cases:,} cases of {row.n_users:,} users, {row.seeds} {'seeds' if row.seeds > 1 else 'seed'}, {family}; "
+            f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
+        )
+    return out
+
+
+def _rows(frame: pd.DataFrame, cell: Callable[[Cell], str], name: Callable[[str], str]) -> list[list[str]]:
+    """Header and body as strings, for every markup; the dataset has a column where there are several."""
+    several = frame.dataset.nunique() > 1
+    head = [*(["dataset"] if several else []), "method", *METRICS]
+    body = [
+        [*([name(dataset)] if several else []), name(method), *map(cell, row)]
+        for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True)
+    ]
+    return [head, *body]
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table in GitHub's Markdown, caption below it."""
+
+    def cell(c: Cell) -> str:
+        mean = {1: f"**{c.mean}**", 2: f"<ins>{c.mean}</ins>", 0: c.mean}[c.place]
+        sd = f" ± {c.sd}" if c.sd else ""
+        return f"{mean}{DAGGER if c.dagger else ''}{sd}<br><sub>[{c.low}, {c.high}]</sub>"
+
+    head, *body = _rows(frame, cell, lambda text: "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text))
+    left = len(head) - len(METRICS)
+    lines = [head, [":--"] * left + ["--:"] * len(METRICS), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + "\n\n".join(notes(frame)) + "\n"
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """The table as a LaTeX table environment, caption included; needs booktabs and graphicx."""
+
+    def cell(c: Cell) -> str:
+        mean = {1: rf"\textbf{{{c.mean}}}", 2: rf"\underline{{{c.mean}}}", 0: c.mean}[c.place]
+        sd = rf" {{\scriptsize$\pm${c.sd}}}" if c.sd else ""
+        dagger = r"$^\dagger$" if c.dagger else ""
+        return rf"\shortstack[r]{{{mean}{dagger}{sd}\\{{\scriptsize[{c.low}, {c.high}]}}}}"
+
+    head, *body = _rows(frame, cell, _tex)
+    left = len(head) - len(METRICS)
+    rule = "\\midrule"
+    lines = [" & ".join(map(_tex, head)) + r" \\", rule]
+    for i, line in enumerate(body):
+        if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
+            lines.append(rule)
+        lines.append(" & ".join(line) + r" \\[2pt]")
+    caption = " ".join(map(_tex, notes(frame)))
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs,graphicx}",
+            r"\begin{table*}[t]",
+            r"\centering",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{{'l' * left}{'r' * len(METRICS)}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            rf"\caption{{{caption}}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", DAGGER: r"$\dagger$", "<": "$<$", ">": "$>$"}
+    return "".join(special.get(c, c) for c in text)
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals."""
+    out = frame.copy()
+    for column in out.columns:
+        if out[column].dtype.kind == "f":
+            form = "{:.4g}" if column in ("p", "p_holm") or column.endswith("_p_holm") else "{:.6f}"
+            out[column] = [("" if np.isnan(x) else form.format(x)) for x in out[column]]
+    text: str = out.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def show(frame: pd.DataFrame, console: Console) -> None:
+    """Print one table per dataset to a terminal, means only, and the notes."""
+
+    def cell(c: Cell) -> str:
+        style = {1: "bold", 2: "underline", 0: "default"}[c.place]
+        return f"[{style}]{c.mean}[/]{DAGGER if c.dagger else ' '}"
+
+    for dataset, part in frame.groupby("dataset", sort=False):
+        head, *body = _rows(part, cell, escape)
+        table = Table(title=escape(f"{dataset}, mean over seeds"), box=SIMPLE_HEAD, title_justify="left")
+        for column in head:
+            table.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
+        for line in body:
+            table.add_row(*line)
+        console.print(table)
+    for note in notes(frame):
+        console.print(note, markup=False, highlight=False)
+
+
+@command
+def main() -> None:
+    given = arguments("Tables and significance tests of finished runs.", out="tables")
+    files: dict[str, str] = {}
+    frames = []
+    for dataset in given.datasets:
+        results = collect(given.results, dataset, given.methods, given.seeds)
+        tests = compare(results)
+        frame = summarise(results, tests)
+        frames.append(frame)
+        files |= {f"{dataset}.csv": csv(frame), f"{dataset}.md": markdown(frame), f"{dataset}.tex": latex(frame)}
+        files[f"{dataset}.tests.csv"] = csv(tests)
+    everything = pd.concat(frames, ignore_index=True)
+    files |= {"main.csv": csv(everything), "main.md": markdown(everything), "main.tex": latex(everything)}
+    for name, text in files.items():
+        write_text(given.out / name, text)
+    show(everything, Console())
+
+
+if __name__ == "__main__":
+    main()
