@@ -10,12 +10,13 @@ from baselines._recbole import fit_model
 
 
 class Params(Shared):
-    """RecBole's names; sizes as its default."""
+    """RecBole's names; the feed-forward block as in the SASRec paper (ReLU, as wide as the model)."""
 
     n_layers: int = 2
     n_heads: int = 2
     hidden_size: int = 64
-    inner_size: int = 256
+    inner_size: int = 64
+    hidden_act: str = "relu"
     hidden_dropout_prob: float = 0.5
     attn_dropout_prob: float = 0.5
 

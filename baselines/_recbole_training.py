@@ -1,0 +1,188 @@
+"""The training behind _recbole.py, apart from it because torch and RecBole take seconds to import. RecBole reads
+the program's arguments, writes into the current folder and pickles its checkpoints, so every fit runs inside `workdir`, and
+the only checkpoint that is loaded is the one that this very fit has written.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.contract import Cases, Recommender, Split
+
+# RecBole 1.2.1 names types that numpy 2 dropped; they have to be back before it is imported.
+for old, new in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
+    setattr(np, old, new)
+
+
+from recbole.config import Config  # noqa: E402
+from recbole.data import create_dataset, data_preparation  # noqa: E402
+from recbole.data.interaction import Interaction  # noqa: E402
+from recbole.model.layers import FeedForward  # noqa: E402
+from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
+
+
+class ByteDropout(torch.nn.Dropout):
+    """Dropout whose mask costs one random byte an element: about 8 times as fast on a CPU as torch's own.
+
+    p is rounded to a multiple of 1/256 and the kept values are scaled by the rounded p, so the mean is kept exactly.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return x
+        cut, n = round(256 * self.p), x.numel()
+        words = torch.empty((n + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[:n].view(x.shape) >= cut
+        return x * kept.to(x.dtype).mul_(256 / (256 - cut))
+
+
+def train(name: str, split: Split, seed: int, settings: dict[str, Any], workdir: Path) -> "RecBoleRecommender":
+    """Train RecBole's model `name`; see `baselines._recbole.fit_model`."""
+    with _inside(workdir):
+        return _train(name, split, seed, settings)
+
+
+def _train(name: str, split: Split, seed: int, settings: dict[str, Any]) -> "RecBoleRecommender":
+    length = min(settings.pop("max_history") or split.history_length, split.history_length)
+    _write_atomic_files(split, length, Path("data") / "cases")
+    config = Config(model=name, dataset="cases", config_dict=_config(split.n_items, length, seed, settings))
+    # RecBole's own copy of the seed drives its shuffling; init_seed also fixes torch, numpy and random.
+    init_seed(seed, reproducibility=True)
+    dataset = create_dataset(config)
+    train, valid, _ = data_preparation(config, dataset)
+    init_seed(seed, reproducibility=True)
+    net = get_model(name)(config, train.dataset).to(config["device"])
+    _faster_on_cpu(net)
+    trainer = get_trainer(config["MODEL_TYPE"], name)(config, net)
+    curve: list[float] = []
+    trainer.fit(
+        train,
+        valid,
+        saved=True,
+        show_progress=sys.stderr.isatty(),
+        callback_fn=lambda epoch, value: curve.append(float(value)),
+    )
+    # Written by this fit a moment ago; RecBole pickles whole objects, which weights_only refuses.
+    checkpoint = torch.load(trainer.saved_model_file, weights_only=False, map_location=config["device"])
+    net.load_state_dict(checkpoint["state_dict"])
+    net.load_other_parameter(checkpoint.get("other_parameter"))
+    os.remove(trainer.saved_model_file)
+    best = int(np.argmax(curve))
+    found = {"epochs": len(curve), "best_epoch": best + 1, "valid_ndcg@10_by_epoch": [round(value, 4) for value in curve]}
+    return RecBoleRecommender(net, dataset, split, length, found)
+
+
+def _faster_on_cpu(net: torch.nn.Module) -> None:
+    """Undo what makes RecBole's models slow on a CPU, without changing what they compute."""
+    # Importing RecBole's models switches anomaly detection on for the whole process (sine.py): 40 % of the training time.
+    torch.autograd.set_detect_anomaly(False)
+    if torch.cuda.is_available():
+        return
+    for module in list(net.modules()):
+        if isinstance(module, FeedForward) and module.intermediate_act_fn == module.gelu:
+            module.intermediate_act_fn = torch.nn.functional.gelu  # the same function in one pass instead of five
+        for name, child in module.named_children():
+            if type(child) is torch.nn.Dropout:
+                setattr(module, name, ByteDropout(child.p))
+
+
+class RecBoleRecommender(Recommender):
+    """Scores by a trained RecBole model."""
+
+    def __init__(self, net: Any, dataset: Any, split: Split, length: int, found: dict[str, Any]) -> None:
+        tokens = dataset.field2id_token["item_id"]
+        # RecBole numbers items in its own order and keeps 0 for padding.
+        self.inner = np.zeros(split.n_items, dtype=np.int64)
+        for inner, token in enumerate(tokens):
+            if inner > 0:
+                self.inner[int(token)] = inner
+        self.net, self.length, self.width, self.found = net, length, len(tokens), found
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        self.net.eval()
+        for batch in cases.batches(512):
+            items = batch.padded(pad=-1, length=self.length)
+            lengths = (items >= 0).sum(axis=1)
+            # RecBole wants histories left-aligned, padded by 0.
+            sequence = np.zeros_like(items)
+            for row, length in enumerate(lengths):
+                sequence[row, :length] = self.inner[items[row, self.length - length :]]
+            interaction = Interaction(
+                {
+                    "item_id_list": torch.from_numpy(sequence),
+                    "item_length": torch.from_numpy(lengths.astype(np.int64)),
+                    "user_id": torch.ones(len(batch), dtype=torch.int64),
+                }
+            ).to(self.net.device)
+            with torch.no_grad():
+                scores = self.net.full_sort_predict(interaction).view(-1, self.width)
+            yield scores[:, torch.from_numpy(self.inner)].float().cpu().numpy()
+
+    def report(self) -> dict[str, Any]:
+        return self.found
+
+
+def _config(n_items: int, length: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """RecBole's configuration for our fixed splits."""
+    patience = settings.pop("patience")
+    return settings | {
+        "data_path": "data",
+        "benchmark_filename": ["train", "valid", "test"],
+        "alias_of_item_id": ["item_id_list"],
+        "load_col": {"inter": ["user_id", "item_id_list", "item_id", "timestamp"], "item": ["item_id"]},
+        "filter_inter_by_user_or_item": False,
+        "repeatable": True,
+        "MAX_ITEM_LIST_LENGTH": length,
+        "ITEM_LIST_LENGTH_FIELD": "item_length",
+        "train_neg_sample_args": None,
+        "loss_type": "CE",
+        "eval_args": {"order": "TO", "group_by": None, "mode": "full", "split": {"LS": "valid_and_test"}},
+        "metrics": ["NDCG"],
+        "topk": [10],
+        "valid_metric": "NDCG@10",
+        "eval_step": 1,
+        "stopping_step": patience - 1,  # RecBole stops after one more than it is told
+        "eval_batch_size": 512 * n_items,
+        "seed": seed,
+        "reproducibility": True,
+        "use_gpu": torch.cuda.is_available(),
+        "checkpoint_dir": "saved",
+        "state": "WARNING",
+        "show_progress": sys.stderr.isatty(),
+        "log_wandb": False,
+    }
+
+
+def _write_atomic_files(split: Split, length: int, folder: Path) -> None:
+    """RecBole's input: one .inter per part, histories as lists of item numbers, and every item of the catalogue."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # RecBole insists on a test part; it gets the validation cases, since a method never sees a test case while training.
+    for part, cases in (("train", split.train), ("valid", split.valid), ("test", split.valid)):
+        assert cases.target is not None
+        words = np.char.mod("%d", cases.items)
+        lines = ["user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float"]
+        for i in range(len(cases)):
+            history = " ".join(words[max(cases.offsets[i], cases.offsets[i + 1] - length) : cases.offsets[i + 1]])
+            lines.append(f"{cases.user[i]}\t{history}\t{cases.target[i]}\t{cases.time[i]}")
+        (folder / f"cases.{part}.inter").write_text("\n".join(lines) + "\n")
+    (folder / "cases.item").write_text("\n".join(["item_id:token", *map(str, range(split.n_items))]) + "\n")
+
+
+@contextlib.contextmanager
+def _inside(workdir: Path) -> Iterator[None]:
+    """Run with `workdir` as the current folder and no program arguments; both are put back afterwards."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    folder, arguments = os.getcwd(), sys.argv
+    os.chdir(workdir)
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        sys.argv = arguments
