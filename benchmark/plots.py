@@ -226,7 +226,7 @@ def place_labels(
         boxes[i] = places[best]
         label.set_position(((boxes[i, 0] - drawn.x0) / pixels, (boxes[i, 1] - drawn.y0) / pixels))
         taken = np.vstack([taken, boxes[i]])
-        if best >= 2 * len(ANGLES):
+        if best >= len(ANGLES):
             end = axes.transData.inverted().transform(np.clip(points[i], boxes[i, :2], boxes[i, 2:]))
             axes.plot([x[i], end[0]], [y[i], end[1]], color=GREY, linewidth=0.6, zorder=1)
     return boxes
@@ -280,10 +280,15 @@ def _title(figure: Figure, results: Collected, title: str, rule: str) -> None:
 
 def save(figure: Figure, out: Path, name: str) -> None:
     """Write png and pdf without dates or versions in their metadata."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, so that both files show the same and time is saved
     with atomic(out / f"{name}.png") as path:
         figure.savefig(path, format="png", metadata={"Software": None})
     with atomic(out / f"{name}.pdf") as path:
         figure.savefig(path, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # by the name of their files
 
 
 @command
@@ -292,7 +297,7 @@ def main() -> None:
     collected = [collect(given.results, dataset, given.methods, given.seeds) for dataset in given.datasets]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for results in collected:
-            for name, plot in (("metrics", plot_metrics), ("slices", plot_slices), ("cost", plot_cost)):
+            for name, plot in PLOTS.items():
                 save(plot(results), given.out, f"{results.dataset}.{name}")
 
 

@@ -112,7 +112,9 @@ def write_results(
         hard = generator.uniform(size=n_cases) * 0.7 + generator.uniform(size=n_users)[cases.user] * 0.3
         for method, level in skill.items():
             for seed in range(1, seeds + 1):
-                noise = np.random.default_rng([len(method), 0 if method == "popularity" else seed]).uniform(size=n_cases)
+                noise = np.random.default_rng([len(method), 0 if method == "popularity" else seed]).uniform(
+                    size=n_cases
+                )
                 ranks = 1 + np.floor((N_ITEMS - 2) * np.clip(0.8 * hard + 0.2 * noise, 0, 1) ** (1 + 4 * level))
                 run = results / "runs" / dataset / method / f"seed{seed}"
                 run.mkdir(parents=True)

@@ -1,0 +1,164 @@
+"""The page: `python -m benchmark.report --datasets a b --methods m1 m2 --seeds 3` writes results/report/index.html.
+
+Reads the runs, and the plots that `benchmark.plots` left in {results}/plots; everything is embedded, so that the one file
+can be mailed, archived or opened without a network.
+"""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from benchmark.collect import Collected, arguments, collect
+from benchmark.errors import InputError, command
+from benchmark.io import write_text
+from benchmark.metrics import METRICS
+from benchmark.tables import ALL_PAIRS, DAGGER, cells, compare, notes, summarise
+
+CAPTIONS = {
+    "metrics": "Every metric with its 95 % interval over users and every seed",
+    "slices": "NDCG@10 by history length and by popularity of the target",
+    "cost": "Seconds of one run against NDCG@10",
+}
+N_EXAMPLES = 4  # reasonings shown per method and dataset
+TOP = 5  # recommended titles shown with each
+
+
+@dataclass(frozen=True)
+class Example:
+    """One reasoning, what was recommended after it and what the user took."""
+
+    case: int
+    rank: int
+    candidates: int
+    target: str
+    top: list[str]
+    prompt: str
+    reasoning: str
+
+
+def examples(results: Collected, method: str) -> list[Example]:
+    """Reasonings of seed 1 at evenly spaced places from the best to the worst target rank; [] for a method without text.
+
+    The rule keeps failures on the page: the first is the best-ranked case and the last the worst. Raises InputError where
+    texts.parquet lacks a column or a case.
+    """
+    folder = results.run_folder(method, 1)
+    path = folder / "texts.parquet"
+    if not path.exists():
+        return []
+    texts = pd.read_parquet(path)
+    if missing := [name for name in ("case", "prompt", "reasoning") if name not in texts.columns]:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; run this seed again")
+    rankings = pd.read_parquet(folder / "rankings.parquet").set_index("case")
+    if len(unknown := texts.case[~texts.case.isin(rankings.index)]):
+        raise InputError(f"{path}: case {unknown.iloc[0]} is not in rankings.parquet; run this seed again")
+    titles = pd.read_parquet(results.folder / "items.parquet")["title"].astype(str).tolist()
+    texts = texts.drop_duplicates("case").assign(rank=lambda frame: rankings["rank"].loc[frame.case].to_numpy())
+    texts = texts.sort_values(["rank", "case"], kind="stable")
+    places = np.unique(np.linspace(0, len(texts) - 1, min(N_EXAMPLES, len(texts))).round().astype(int))
+    out = []
+    for row in texts.iloc[places].to_dict("records"):
+        ranking = rankings.loc[row["case"]]
+        out.append(
+            Example(
+                case=int(row["case"]),
+                rank=int(ranking["rank"]),
+                candidates=int(ranking["candidates"]),
+                target=titles[int(ranking["target"])],
+                top=[titles[item] for item in ranking["top_items"][:TOP]],
+                prompt=str(row["prompt"]),
+                reasoning=str(row["reasoning"]),
+            )
+        )
+    return out
+
+
+def plot_uri(path: Path) -> str:
+    """A png as a data URI. Raises InputError where the plot hasn't been drawn."""
+    if not path.exists():
+        raise InputError(f"{path}: missing; run `python -m benchmark.plots` with the same arguments first")
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def section(results: Collected, plots: Path) -> dict[str, Any]:
+    """Everything that the page shows of one dataset."""
+    tests = compare(results)
+    frame = summarise(results, tests)
+    return {
+        "name": results.dataset,
+        "anchor": "data-" + "".join(c if c.isalnum() else "-" for c in results.dataset),
+        "about": results.about,
+        "rows": list(zip(results.methods, cells(frame), strict=True)),
+        "notes": notes(frame),
+        "families": [
+            (name, rows.to_dict("records"), list(rows.test.unique()))
+            for name, rows in tests.groupby("family", sort=False)
+        ],
+        "plots": [
+            (plot_uri(plots / f"{results.dataset}.{name}.png"), f"{results.dataset}: {text}")
+            for name, text in CAPTIONS.items()
+        ],
+        "runs": [results.records[method, seed] for method in results.methods for seed in range(1, results.n_seeds + 1)],
+        "examples": [(method, found) for method in results.methods if (found := examples(results, method))],
+    }
+
+
+def shared(sections: list[dict[str, Any]], field: str) -> list[tuple[str, int]]:
+    """The distinct values of one field of all runs as text, with the number of runs that have it; commonest first."""
+    count: dict[str, int] = {}
+    for run in (run for part in sections for run in part["runs"]):
+        value = getattr(run, field)
+        text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
+        count[text] = count.get(text, 0) + 1
+    return sorted(count.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def as_text(value: Any) -> str:
+    """Nested settings as "key: value" words.
+
+    >>> as_text({"grid": {"lr": [0.1, 1]}, "name": "ml", "none": None})
+    'grid: (lr: 0.1, 1), name: ml, none: none'
+    """
+    if isinstance(value, dict):
+        parts = [(key, as_text(entry), isinstance(entry, dict)) for key, entry in value.items()]
+        return ", ".join(f"{key}: ({text})" if nested else f"{key}: {text}" for key, text, nested in parts)
+    if isinstance(value, list):
+        return ", ".join(f"({as_text(entry)})" if isinstance(entry, dict | list) else as_text(entry) for entry in value)
+    return "none" if value is None else str(value)
+
+
+def page(collected: list[Collected], plots: Path) -> str:
+    """The whole page as HTML; every text from data or a model is escaped."""
+    environment = Environment(
+        loader=PackageLoader("benchmark.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"p": lambda p: f"{p:.2g}", "signed": lambda x: f"{x:+.4f}", "text": as_text}
+    sections = [section(results, plots) for results in collected]
+    return environment.get_template("page.html.jinja").render(
+        sections=sections,
+        metrics=METRICS,
+        main=METRICS.index("NDCG@10"),
+        dagger=DAGGER,
+        all_pairs=ALL_PAIRS,
+        provenance=[(field, shared(sections, field)) for field in ("commit", "versions", "hardware")],
+    )
+
+
+@command
+def main() -> None:
+    given = arguments("One self-contained HTML page of finished runs.", out="report")
+    collected = [collect(given.results, dataset, given.methods, given.seeds) for dataset in given.datasets]
+    write_text(given.out / "index.html", page(collected, given.results / "plots"))
+
+
+if __name__ == "__main__":
+    main()
