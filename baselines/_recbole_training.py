@@ -5,6 +5,7 @@ the only checkpoint that is loaded is the one that this very fit has written.
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,6 @@ def _train(name: str, split: Split, seed: int, settings: dict[str, Any]) -> "Rec
     checkpoint = torch.load(trainer.saved_model_file, weights_only=False, map_location=config["device"])
     net.load_state_dict(checkpoint["state_dict"])
     net.load_other_parameter(checkpoint.get("other_parameter"))
-    os.remove(trainer.saved_model_file)
     best = int(np.argmax(curve))
     found = {"epochs": len(curve), "best_epoch": best + 1, "valid_ndcg@10_by_epoch": [round(value, 4) for value in curve]}
     return RecBoleRecommender(net, dataset, split, length, found)
@@ -176,8 +176,9 @@ def _write_atomic_files(split: Split, length: int, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _inside(workdir: Path) -> Iterator[None]:
-    """Run with `workdir` as the current folder and no program arguments; both are put back afterwards."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    """Run with an empty `workdir` as the current folder and no program arguments; afterwards all is as before."""
+    shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
+    workdir.mkdir(parents=True)
     folder, arguments = os.getcwd(), sys.argv
     os.chdir(workdir)
     sys.argv = arguments[:1]
@@ -186,3 +187,4 @@ def _inside(workdir: Path) -> Iterator[None]:
     finally:
         os.chdir(folder)
         sys.argv = arguments
+        shutil.rmtree(workdir)

@@ -53,6 +53,7 @@ class MethodConfig(Strict):
     module: Name | None = Field(default=None, description="the method's file, if it isn't named as the row")
     params: dict[str, Any] = Field(default={}, description="given to fit() in every run")
     grid: list[dict[str, Any]] = Field(default=[], description="tried on validation data, laid over params")
+    threads: int = Field(default=1, ge=1, description="processor cores of one job")
 
 
 class Config(Strict):

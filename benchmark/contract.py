@@ -121,6 +121,10 @@ class Recommender(ABC):
         """For methods that write: one row per scored case (case, prompt, reasoning, ...), in the order scored."""
         return None
 
+    def tokens_written(self) -> int:
+        """How many tokens an LLM wrote while scoring."""
+        return 0
+
     def report(self) -> dict[str, Any]:
         """What the fit found worth recording in run.json: epochs, validation curve, best step, tokens written."""
         return {}

@@ -1,0 +1,42 @@
+# Each target does all the set-up that it needs; the only thing assumed is Python 3.11.
+PYTHON ?= python3.11
+CORES ?= all
+READY := .venv/.ready
+
+.PHONY: help setup reproduce dry-run test lint clean-results
+help:
+	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
+	@echo "make test        install, then run the tests"
+	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
+
+# Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
+$(READY): requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on the PATH; install Python 3.11 or say PYTHON=/path/to/it"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11, which RecBole needs"; exit 2; }
+	@echo "Setting up .venv from requirements.txt (about 2.5 GB, a few minutes) ..."
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip check
+	@touch $@
+
+setup: $(READY)
+
+reproduce: $(READY)
+	.venv/bin/snakemake --cores $(CORES)
+	@echo && cat results/tables/main.md
+	@echo "Tables: results/tables   plots: results/plots   page: results/report/index.html"
+
+dry-run: $(READY)
+	.venv/bin/snakemake --cores $(CORES) --dry-run --quiet rules
+
+test: $(READY)
+	.venv/bin/python -m pytest
+
+lint: $(READY)
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy benchmark baselines r2ec
+	.venv/bin/snakefmt --check workflow
+	.venv/bin/snakemake --lint
+
+clean-results:
+	rm -rf results/data results/fetched results/runs results/work results/logs results/usage

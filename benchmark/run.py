@@ -1,0 +1,164 @@
+"""`python -m benchmark.run`: one method on one dataset with one seed, to rankings.parquet and run.json.
+
+With a grid, every setting of it is fitted with the seed of repetition 1 and the one with the best validation NDCG@10 is kept;
+that fit is repetition 1, and the other repetitions take its setting. Test cases are ranked after the choice, never before.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark import provenance
+from benchmark.contract import Recommender, Split, read_cases, read_split
+from benchmark.errors import InputError, command
+from benchmark.evaluate import rank
+from benchmark.io import atomic, read_json, sha256_of
+from benchmark.methods import ROOT, check_params, load_method, method_files
+from benchmark.metrics import ndcg
+from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
+
+CRITERION = "valid NDCG@10"
+
+
+def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the method's defaults filled in, as JSON values."""
+    if "Params" in vars(method):
+        filled: dict[str, Any] = method.Params.model_validate(params).model_dump(mode="json")
+        return filled
+    return params
+
+
+def checkpoint_folder(work: Path, params: dict[str, Any], data_hash: str, files: list[str]) -> Path:
+    """A folder for a fit's checkpoints whose name changes with params, data and code: nothing stale is ever resumed."""
+    parts = [json.dumps(params, sort_keys=True), data_hash, *(sha256_of(ROOT / file) for file in files)]
+    return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def validate(recommender: Recommender, split: Split, method: str) -> float:
+    """NDCG@10 on the validation cases, by the one evaluator."""
+    assert split.valid.target is not None
+    hidden = replace(split.valid, target=None)
+    table = rank(recommender.score(hidden), hidden, split.valid.target, split.n_items, method)
+    return float(ndcg(table.column("rank").to_numpy(), 10).mean())
+
+
+def fit_best(
+    method: ModuleType, name: str, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]
+) -> tuple[Recommender, int, list[Trial], float]:
+    """Fit each setting; return the best recommender, its index, the trials and the seconds of its fit.
+
+    With a single setting nothing has to be chosen and validation is left out.
+    """
+    best: Recommender | None = None
+    chosen, best_seconds, trials = 0, 0.0, list[Trial]()
+    for number, (params, folder) in enumerate(zip(settings, folders, strict=True)):
+        if len(settings) > 1:
+            print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        recommender = method.fit(split, seed=seed, params=params, workdir=folder)
+        seconds = time.monotonic() - start
+        if len(settings) == 1:
+            return recommender, 0, [], seconds
+        value = validate(recommender, split, name)
+        trials.append(Trial(params=params, value=round(value, 6), seconds=round(time.monotonic() - start, 3)))
+        print(f"{name}: {CRITERION} {value:.4f} after {seconds:.1f} s", flush=True)
+        if best is None or trials[-1].value > trials[chosen].value:  # the recorded values decide; ties keep the first
+            best, chosen, best_seconds = recommender, number, seconds
+    assert best is not None
+    return best, chosen, trials, best_seconds
+
+
+def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
+    """The settings that this repetition fits, defaults filled in, and the tuning of repetition 1 for later ones."""
+    params, grid = json.loads(given.params), json.loads(given.grid)
+    for trial in grid or [{}]:
+        check_params(method, {**params, **trial}, f"methods.{given.method}")
+    if given.seed > 1 and len(grid) > 1:
+        if given.tuned is None:
+            raise InputError(f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1")
+        first = read_run(given.tuned)
+        return [dict(first.params)], first.tuning
+    return [all_params(method, {**params, **trial}) for trial in grid or [{}]], None
+
+
+def ranked_test(recommender: Recommender, split: Split, data: Path, name: str) -> tuple[pa.Table, float]:
+    """Rank the test cases: the table of rankings and the seconds it took. Targets are read here and nowhere else."""
+    test = read_cases(data / "test.parquet", targets=False)
+    answers = pq.read_table(data / "test_targets.parquet")
+    if not np.array_equal(answers.column("case").to_numpy(), test.case):
+        raise InputError(f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again")
+    start = time.monotonic()
+    table = rank(recommender.score(test), test, answers.column("target").to_numpy(), split.n_items, name)
+    return table, time.monotonic() - start
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a prepared dataset, such as results/data/ml-100k")
+    parser.add_argument("--method", required=True, help="name of the row in the tables")
+    parser.add_argument("--module", help="the method's file, if it isn't named as the row")
+    parser.add_argument("--seed", type=int, default=1, help="number of the repetition, from 1")
+    parser.add_argument("--params", default="{}", help="parameters as JSON")
+    parser.add_argument("--grid", default="[]", help="settings to try on validation data, as a JSON list")
+    parser.add_argument("--tuned", type=Path, help="run.json of repetition 1, whose tuned setting is taken")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints; a killed run resumes from it")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, such as results/runs/ml-100k/sasrec/seed1")
+    return parser.parse_args()
+
+
+@command
+def main() -> None:
+    given = parse()
+    module = given.module or given.method
+    method = load_method(module, "--method")
+    settings, tuning = settings_to_try(given, method)
+    split = read_split(given.data)
+    data_hash = read_json(given.data / "dataset.json")["split_hash"]
+    seed = provenance.derive_seed(split.name, given.method, given.seed)
+    files = method_files(module)
+    folders = [checkpoint_folder(given.work, params, data_hash, files) for params in settings]
+    recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)
+    rankings, score_seconds = ranked_test(recommender, split, given.data, given.method)
+    texts = recommender.texts()
+    record = RunRecord(
+        dataset=split.name,
+        method=given.method,
+        seed=given.seed,
+        seed_value=seed,
+        params=settings[chosen],
+        tuning=Tuning(criterion=CRITERION, trials=trials, chosen=chosen) if trials else tuning,
+        commit=provenance.commit(),
+        versions=provenance.versions(),
+        hardware=provenance.hardware(),
+        data_hash=data_hash,
+        n_cases=len(rankings),
+        seconds=Phases(fit=round(fit_seconds, 3), score=round(score_seconds, 3)),
+        latency_ms_per_case=round(score_seconds / len(rankings) * 1000, 4),
+        peak_memory_mib=provenance.peak_memory_mib(),
+        tokens_written=recommender.tokens_written(),
+        report=recommender.report(),
+        finished_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+    )
+    with atomic(given.out) as temporary:
+        temporary.mkdir()
+        pq.write_table(rankings, temporary / "rankings.parquet", compression="zstd")
+        if texts is not None:
+            texts.to_parquet(temporary / "texts.parquet", index=False)
+        write_run(temporary / "run.json", record)
+    ranks = rankings.column("rank").to_numpy()
+    print(f"{split.name} {given.method} seed {given.seed}: test NDCG@10 {ndcg(ranks, 10).mean():.4f}, fit {fit_seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

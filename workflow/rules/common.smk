@@ -1,0 +1,89 @@
+import json
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(workflow.basedir).parent
+sys.path.insert(0, str(ROOT))
+
+from benchmark.config import read_config
+from benchmark.errors import InputError
+from benchmark.methods import method_files, source_files
+
+try:
+    settings = read_config(dict(config))
+except InputError as problem:
+    raise WorkflowError(str(problem)) from None
+
+# The interpreter that runs Snakemake runs the jobs, wherever the current folder is: no environment has to be activated.
+# With conda deployment each job has an environment of its own, which must come first.
+with_conda = any(
+    method.name == "CONDA" for method in workflow.deployment_settings.deployment_method
+)
+own_python = (
+    ""
+    if with_conda
+    else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+)
+shell.prefix(
+    f"set -euo pipefail; {own_python}export PYTHONPATH={shlex.quote(str(ROOT))}; "
+)
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, settings.datasets)),
+    method="|".join(map(re.escape, settings.methods)),
+    seed=r"\d+",
+
+
+def code(*modules):
+    """Files of this project that a job runs: editing one of them, and no other, runs the job again."""
+    return [str(ROOT / file) for file in source_files(*modules)]
+
+
+def method_code(wildcards):
+    """The files that one method is made of."""
+    return [
+        str(ROOT / file) for file in method_files(settings.module_of(wildcards.method))
+    ]
+
+
+def dataset_json(wildcards):
+    """A dataset's entry in the config, as the jobs get it."""
+    return settings.datasets[wildcards.dataset].model_dump_json()
+
+
+def own_files(wildcards):
+    """The user's own files that a source reads."""
+    entry = settings.datasets[wildcards.dataset]
+    source = import_module(f"benchmark.datasets.{entry.source}")
+    return [str(path) for path in source.inputs(source.Options(**entry.options))]
+
+
+def source_code(wildcards):
+    """The file of a dataset's source."""
+    return code(f"benchmark.datasets.{settings.datasets[wildcards.dataset].source}")
+
+
+def tuned(wildcards):
+    """Later repetitions of a method with a grid wait for the first, which chooses the setting."""
+    if wildcards.seed != "1" and len(settings.method(wildcards.method).grid) > 1:
+        return f"results/runs/{wildcards.dataset}/{wildcards.method}/seed1/run.json"
+    return []
+
+
+def all_runs(file):
+    """One file of every run that the config asks for."""
+    return expand(
+        f"results/runs/{{dataset}}/{{method}}/seed{{seed}}/{file}",
+        dataset=settings.datasets,
+        method=settings.methods,
+        seed=range(1, settings.seeds + 1),
+    )
+
+
+def selection(wildcards):
+    """What the output commands are told about the config."""
+    names = [*settings.datasets], [*settings.methods]
+    return f"--results results --datasets {' '.join(names[0])} --methods {' '.join(names[1])} --seeds {settings.seeds}"

@@ -1,0 +1,63 @@
+rule tables:
+    """Means, intervals and paired tests; refuses to print what fails a self-check."""
+    input:
+        rankings=all_runs("rankings.parquet"),
+        records=all_runs("run.json"),
+        data=expand("results/data/{dataset}/dataset.json", dataset=settings.datasets),
+        code=code("benchmark.tables"),
+    output:
+        expand("results/tables/main.{ending}", ending=["csv", "md", "tex"]),
+        expand(
+            "results/tables/{dataset}.{ending}",
+            dataset=settings.datasets,
+            ending=["csv", "md", "tex", "tests.csv"],
+        ),
+    log:
+        "results/logs/tables.log",
+    conda:
+        "../../environment.yml"
+    params:
+        selection=selection,
+    shell:
+        "python -m benchmark.tables {params.selection} --out results/tables 2> {log}"
+
+
+rule plots:
+    """Metrics with intervals, metrics by history length and popularity, cost against quality."""
+    input:
+        rankings=all_runs("rankings.parquet"),
+        records=all_runs("run.json"),
+        data=expand("results/data/{dataset}/dataset.json", dataset=settings.datasets),
+        code=code("benchmark.plots"),
+    output:
+        expand(
+            "results/plots/{name}.{ending}",
+            name=["metrics", "groups", "cost"],
+            ending=["png", "pdf"],
+        ),
+    log:
+        "results/logs/plots.log",
+    conda:
+        "../../environment.yml"
+    params:
+        selection=selection,
+    shell:
+        "python -m benchmark.plots {params.selection} --out results/plots > {log} 2>&1"
+
+
+rule page:
+    """One self-contained page with everything."""
+    input:
+        "results/tables/main.csv",
+        "results/plots/metrics.png",
+        code=code("benchmark.report.__main__"),
+    output:
+        "results/report/index.html",
+    log:
+        "results/logs/page.log",
+    conda:
+        "../../environment.yml"
+    params:
+        selection=selection,
+    shell:
+        "python -m benchmark.report {params.selection} --out results/report > {log} 2>&1"

@@ -1,0 +1,29 @@
+rule run:
+    """Fit one method on one dataset with one seed and rank the test cases."""
+    input:
+        data="results/data/{dataset}/dataset.json",
+        tuned=tuned,
+        code=code("benchmark.run"),
+        method=method_code,
+    output:
+        "results/runs/{dataset}/{method}/seed{seed}/rankings.parquet",
+        "results/runs/{dataset}/{method}/seed{seed}/run.json",
+    log:
+        "results/logs/runs/{dataset}.{method}.seed{seed}.log",
+    benchmark:
+        "results/usage/runs/{dataset}.{method}.seed{seed}.tsv"
+    # Runs that others wait for, and those that hold several cores, go first.
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: settings.method(wildcards.method).threads
+    params:
+        module=lambda wildcards: settings.module_of(wildcards.method),
+        params=lambda wildcards: json.dumps(settings.method(wildcards.method).params),
+        grid=lambda wildcards: json.dumps(settings.method(wildcards.method).grid),
+        tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
+    shell:
+        "python -m benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
+        " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
+        " --work results/work/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
+        " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed} > {log} 2>&1"
