@@ -74,7 +74,11 @@ def _train(name: str, split: Split, seed: int, settings: dict[str, Any]) -> "Rec
     net.load_state_dict(checkpoint["state_dict"])
     net.load_other_parameter(checkpoint.get("other_parameter"))
     best = int(np.argmax(curve))
-    found = {"epochs": len(curve), "best_epoch": best + 1, "valid_ndcg@10_by_epoch": [round(value, 4) for value in curve]}
+    found = {
+        "epochs": len(curve),
+        "best_epoch": best + 1,
+        "valid_ndcg@10_by_epoch": [round(value, 4) for value in curve],
+    }
     return RecBoleRecommender(net, dataset, split, length, found)
 
 

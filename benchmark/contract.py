@@ -34,7 +34,9 @@ class Cases:
 
     case: np.ndarray  # int64 [n], the number of the case in the whole dataset; ascending in time
     user: np.ndarray  # int32 [n]
-    time: np.ndarray  # int64 [n], Unix seconds at which the next item was taken (no method but a leak control may use it)
+    time: (
+        np.ndarray
+    )  # int64 [n], Unix seconds at which the next item was taken (no method but a leak control may use it)
     offsets: np.ndarray  # int64 [n + 1]
     items: np.ndarray  # int32 [offsets[-1]]
     ratings: np.ndarray  # float32 [offsets[-1]], NaN where the source has none
@@ -181,7 +183,7 @@ def check_cases(cases: Cases, where: str) -> None:
     inside = np.diff(row_of) == 0
     if (bad := np.flatnonzero((np.diff(cases.times) < 0) & inside)).size:
         row = int(row_of[bad[0]])
-        raise InputError(f"{where}: row {row}: history times {cases.times[bad[0]:bad[0] + 2].tolist()} are unsorted")
+        raise InputError(f"{where}: row {row}: history times {cases.times[bad[0] : bad[0] + 2].tolist()} are unsorted")
     if (bad := np.flatnonzero(cases.times > cases.time[row_of])).size:
         row = int(row_of[bad[0]])
         raise InputError(f"{where}: row {row}: a history item lies after its case's time {cases.time[row]}")

@@ -17,7 +17,9 @@ TOP = 20
 BLOCK = 256  # columns per block in top_items; a power of two that keeps the blocks in the cache
 
 
-def rank(recommender_scores: Iterable[np.ndarray], cases: Cases, target: np.ndarray, n_items: int, method: str) -> pa.Table:
+def rank(
+    recommender_scores: Iterable[np.ndarray], cases: Cases, target: np.ndarray, n_items: int, method: str
+) -> pa.Table:
     """Turn a method's score batches into rankings.
 
     recommender_scores: batches float [b, n_items], together as many rows as `cases`; target: int [n].
@@ -86,7 +88,9 @@ def top_items(scores: np.ndarray, k: int) -> np.ndarray:
     # The k-th largest block maximum bounds the k-th best item from below. Among equal maxima the lower block comes first,
     # as the lower item number does among equal items, so a stable choice of blocks keeps the tie rule.
     blocks = _sorted_top(maxima, np.broadcast_to(np.arange(maxima.shape[1]), maxima.shape), k)
-    blocks = np.sort(np.where(blocks < 0, 0, blocks), axis=1)  # -1: a row with fewer than k finite blocks, block 0 again
+    blocks = np.sort(
+        np.where(blocks < 0, 0, blocks), axis=1
+    )  # -1: a row with fewer than k finite blocks, block 0 again
     inner = (blocks[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(b, -1)
     columns = np.concatenate([inner, np.broadcast_to(np.arange(whole, n), (b, n - whole))], axis=1)
     values = np.take_along_axis(scores, columns, axis=1)

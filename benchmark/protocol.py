@@ -54,7 +54,9 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
     titled = items[items["title"].fillna("").str.strip() != ""]
     counts["items_without_title"] = len(items) - len(titled)
     keep(log["item_id"].isin(titled["item_id"]), "dropped_no_title_or_unknown_item")
-    seconds = [None if day is None else int(pd.Timestamp(day, tz="UTC").timestamp()) for day in (settings.start, settings.end)]
+    seconds = [
+        None if day is None else int(pd.Timestamp(day, tz="UTC").timestamp()) for day in (settings.start, settings.end)
+    ]
     inside = pd.Series(True, index=log.index)
     if seconds[0] is not None:
         inside &= log["timestamp"] >= seconds[0]
@@ -77,7 +79,9 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
     items = titled[titled["item_id"].isin(log["item_id"])].reset_index(drop=True)
     number = pd.Series(np.arange(len(items)), index=items["item_id"])
     user = pd.factorize(log["user_id"])[0]
-    log = log.assign(user=user, item=log["item_id"].map(number)).sort_values(["user", "timestamp", "tie"], kind="stable")
+    log = log.assign(user=user, item=log["item_id"].map(number)).sort_values(
+        ["user", "timestamp", "tie"], kind="stable"
+    )
     counts |= {"interactions": len(log), "users": int(user.max()) + 1, "items": len(items)}
     return Log(
         user=log["user"].to_numpy(np.int64),
@@ -95,7 +99,9 @@ def check_raw(raw: Raw, where: str) -> None:
     twice = raw.items["item_id"].duplicated()
     if twice.any():
         row = int(np.argmax(twice))
-        raise InputError(f"{where}: items: row {row}: item_id {raw.items['item_id'].iloc[row]!r} occurs twice; merge its rows")
+        raise InputError(
+            f"{where}: items: row {row}: item_id {raw.items['item_id'].iloc[row]!r} occurs twice; merge its rows"
+        )
     times = raw.interactions["timestamp"]
     if len(times) and (bad := np.flatnonzero((times < -(2**33)) | (times > 2**33))).size:
         row = int(bad[0])

