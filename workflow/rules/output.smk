@@ -31,8 +31,9 @@ rule plots:
         code=code("benchmark.plots"),
     output:
         expand(
-            "results/plots/{name}.{ending}",
-            name=["metrics", "groups", "cost"],
+            "results/plots/{dataset}.{name}.{ending}",
+            dataset=settings.datasets,
+            name=["metrics", "slices", "cost"],
             ending=["png", "pdf"],
         ),
     log:
@@ -49,7 +50,7 @@ rule page:
     """One self-contained page with everything."""
     input:
         "results/tables/main.csv",
-        "results/plots/metrics.png",
+        expand("results/plots/{dataset}.metrics.png", dataset=settings.datasets),
         code=code("benchmark.report.__main__"),
     output:
         "results/report/index.html",
