@@ -7,7 +7,9 @@ from baselines._recbole import fit_model
 
 
 class Params(Shared):
-    """RecBole's names; sizes as its default."""
+    """RecBole's names; sizes as its default, the last five items as in the Caser paper."""
+
+    max_history: int | None = 5
 
     embedding_size: int = 64
     n_v: int = 8
