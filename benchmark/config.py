@@ -1,8 +1,13 @@
-"""The configuration: every setting a user can write, typed; nothing unknown is accepted."""
+"""The configuration: every setting a user can write, typed; nothing unknown is accepted.
+
+`python -m benchmark.config` prints its JSON schema, which editors read: workflow/schemas/config.schema.json.
+"""
 
 import datetime
 import importlib
+import json
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -63,6 +68,13 @@ class Config(Strict):
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
     seeds: int = Field(default=3, ge=1, description="runs per dataset and method")
 
+    @field_validator("datasets", mode="after")
+    @classmethod
+    def main_is_the_table_of_all(cls, value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+        if "main" in value:
+            raise ValueError("'main' is the name of the table of all datasets; rename this dataset")
+        return value
+
     @field_validator("methods", mode="after")
     @classmethod
     def an_empty_entry_means_defaults(cls, value: dict[str, MethodConfig | None]) -> dict[str, MethodConfig]:
@@ -77,15 +89,28 @@ class Config(Strict):
         return self.method(name).module or name
 
 
+def source_of(dataset: DatasetConfig, where: str) -> tuple[ModuleType, BaseModel]:
+    """The module of a dataset's source and its checked Options. Raises InputError for an unknown source or option."""
+    known = sorted(path.stem for path in (ROOT / "benchmark" / "datasets").glob("[!_]*.py"))
+    if dataset.source not in known:
+        raise InputError(f"{where}: no source {dataset.source!r}. Known: {', '.join(known)}")
+    source = importlib.import_module(f"benchmark.datasets.{dataset.source}")
+    return source, checked(source.Options, dataset.options, f"{where}.options")
+
+
+def read_dataset_settings(text: str) -> DatasetConfig:
+    """One dataset's entry from the command line, as JSON. Raises InputError."""
+    try:
+        return checked(DatasetConfig, json.loads(text), "--settings")
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: not JSON ({error}); give the dataset's entry of the config") from None
+
+
 def read_config(value: dict[str, Any], where: str = "config") -> Config:
     """Check a configuration. Raises InputError in one sentence that names the setting and what is known."""
     config = checked(Config, value, where)
     for name, dataset in config.datasets.items():
-        known = sorted(path.stem for path in (ROOT / "benchmark" / "datasets").glob("[!_]*.py"))
-        if dataset.source not in known:
-            raise InputError(f"{where}: datasets.{name}: no source {dataset.source!r}. Known: {', '.join(known)}")
-        source = importlib.import_module(f"benchmark.datasets.{dataset.source}")
-        checked(source.Options, dataset.options, f"{where}: datasets.{name}.options")
+        source_of(dataset, f"{where}: datasets.{name}")
     for name in config.methods:
         entry = config.method(name)
         method = load_method(config.module_of(name), where)
@@ -103,3 +128,7 @@ def read_config_file(path: str | Path) -> Config:
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
     return read_config(value, str(path))
+
+
+if __name__ == "__main__":
+    print(json.dumps(Config.model_json_schema(), indent=2))

@@ -39,6 +39,8 @@ def checked(model: type[ModelT], value: Any, where: str) -> ModelT:
             why = f"unknown setting {place!r}; check its spelling against config/README.md"
         elif first["type"] == "missing":
             why = f"setting {place!r} is missing; add it"
+        elif first["type"] == "value_error":  # a rule of ours, whose sentence names the value itself
+            why = f"{place}: {first['msg'].removeprefix('Value error, ')}"
         else:
-            why = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]} (found {first['input']!r})"
+            why = f"{place or 'value'}: {first['msg'][0].lower()}{first['msg'][1:]} (found {first['input']!r})"
         raise InputError(f"{where}: {why}") from None

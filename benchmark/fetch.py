@@ -4,12 +4,10 @@ The manifest (path, bytes, sha256 of each file) is what `benchmark.prepare` read
 """
 
 import argparse
-import importlib
-import json
 from pathlib import Path
 
-from benchmark.config import DatasetConfig
-from benchmark.errors import checked, command
+from benchmark.config import read_dataset_settings, source_of
+from benchmark.errors import command
 from benchmark.io import sha256_of, write_json
 
 
@@ -20,9 +18,8 @@ def main() -> None:
     parser.add_argument("--resources", type=Path, default=Path("resources"), help="where downloads are kept")
     parser.add_argument("--out", type=Path, required=True, help="the manifest to write")
     given = parser.parse_args()
-    settings = checked(DatasetConfig, json.loads(given.settings), "--settings")
-    source = importlib.import_module(f"benchmark.datasets.{settings.source}")
-    files = source.fetch(source.Options(**settings.options), given.resources)
+    source, options = source_of(read_dataset_settings(given.settings), "--settings")
+    files = source.fetch(options, given.resources)
     write_json(given.out, [{"path": str(f), "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files])
 
 

