@@ -6,27 +6,37 @@ alone) and dataset.json (counts, settings, source checksums, split hash). The fo
 
 import argparse
 import hashlib
-import importlib
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.config import DatasetConfig
+from benchmark.config import read_dataset_settings, source_of
 from benchmark.contract import check_cases, write_cases
 from benchmark.datasets._wheel import check_sha256
-from benchmark.errors import checked, command
+from benchmark.errors import InputError, command
 from benchmark.io import atomic, read_json, write_json
 from benchmark.protocol import Prepared, prepare, without_targets
 
 
 def split_hash(prepared: Prepared) -> str:
-    """sha256 over the titles and all cases: equal for two runs exactly if they are measured on the same data."""
-    digest = hashlib.sha256("\x1f".join(prepared.items["title"]).encode())
+    """sha256 over all that a method can see: equal for two runs exactly if they are measured on the same data."""
+    digest = hashlib.sha256()
+    for name, column in prepared.items.items():
+        digest.update("\x1f".join([str(name), *column.fillna("").astype(str), "\x1e"]).encode())
     for cases in (prepared.train, prepared.valid, prepared.test):
-        for array in (cases.case, cases.user, cases.time, cases.offsets, cases.items, cases.times, cases.target):
+        ratings = np.where(np.isnan(cases.ratings), np.float32(np.nan), cases.ratings)  # one bit pattern for "none"
+        for array in (
+            cases.case,
+            cases.user,
+            cases.time,
+            cases.offsets,
+            cases.items,
+            ratings,
+            cases.times,
+            cases.target,
+        ):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -54,12 +64,14 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="what benchmark.fetch wrote")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write, such as results/data/ml-100k")
     given = parser.parse_args()
-    settings = checked(DatasetConfig, json.loads(given.settings), "--settings")
-    source = importlib.import_module(f"benchmark.datasets.{settings.source}")
+    settings = read_dataset_settings(given.settings)
+    source, options = source_of(settings, "--settings")
+    if not given.manifest.exists():
+        raise InputError(f"{given.manifest}: missing; run benchmark.fetch first")
     manifest = read_json(given.manifest)
     for entry in manifest:
-        check_sha256(Path(entry["path"]), entry["sha256"])
-    raw = source.load(source.Options(**settings.options), [Path(entry["path"]) for entry in manifest])
+        check_sha256(Path(entry["path"]), entry["sha256"], "it has changed since it was fetched, so fetch it again")
+    raw = source.load(options, [Path(entry["path"]) for entry in manifest])
     prepared = prepare(raw, settings, given.dataset)
     about = {
         "dataset": given.dataset,

@@ -3,7 +3,8 @@
 The protocol is the paper's (R2ec, arXiv 2505.16994, section 4): a case is a user's history and the next item, all cases
 in time order, 80/10/10. What the paper leaves open has one rule each, counted in dataset.json:
 
-repeats             only a user's first interaction with an item counts; later ones are dropped.
+repeats             only a user's first interaction with an item counts; later ones are dropped (of several in one second, the one
+                    with the lowest rating counts).
 equal timestamps    (same_time: exclude) a history holds only what lies strictly before its case's second, so that the items of
                     one basket don't predict each other. With same_time: order they follow each other in the order of a hash.
                     Ties are never broken by file order or item number, which could give the target away.
@@ -65,7 +66,8 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
     keep(inside, "dropped_outside_window")
     # A hash of the pair orders what happened in one second: it carries nothing that a model could learn from.
     tie = pd.util.hash_array((log["user_id"] + "\x1f" + log["item_id"]).to_numpy(dtype=object), categorize=False)
-    log = log.assign(tie=tie).sort_values(["timestamp", "tie"], kind="stable")
+    # The rating is the last key so that nothing at all depends on the order of the source's rows.
+    log = log.assign(tie=tie).sort_values(["timestamp", "tie", "rating"], kind="stable")
     keep(~log.duplicated(["user_id", "item_id"]), "dropped_repeats")
     counts["interactions_before_minimum_counts"] = len(log)
     log = minimum_counts(log, settings.min_user_count, settings.min_item_count)
@@ -106,8 +108,7 @@ def check_raw(raw: Raw, where: str) -> None:
     if len(times) and (bad := np.flatnonzero((times < -(2**33)) | (times > 2**33))).size:
         row = int(bad[0])
         raise InputError(
-            f"{where}: interactions: row {row}: timestamp {times.iloc[row]} is no time in seconds (years 1697 to 2242); "
-            "if the source counts milliseconds, set timestamp_unit: ms"
+            f"{where}: interactions: row {row}: timestamp {times.iloc[row]} is no time in seconds (years 1697 to 2242)"
         )
 
 
