@@ -1,7 +1,9 @@
 """Your own data: a folder with `interactions` and `items`, each .csv or .parquet.
 
-interactions: user_id, item_id, timestamp (seconds, or milliseconds with timestamp_unit: ms), optional rating
+interactions: user_id, item_id, timestamp (Unix seconds, or milliseconds with timestamp_unit: ms), optional rating
 items: item_id, title, any further columns; all of them are item attributes for prompts, unless `attributes` names some
+
+Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet.
 """
 
 from pathlib import Path
@@ -10,12 +12,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
+
+NUMBERS = ("timestamp", "rating")
+LATEST = 2**33  # a second beyond the year 2242; what is larger counts milliseconds or finer
 
 
 class Options(BaseModel):
@@ -47,9 +53,7 @@ def fetch(options: Options, folder: Path) -> list[Path]:
 def load(options: Options, files: list[Path]) -> Raw:
     """Read both files. Raises InputError for a missing column or a missing or bad value, naming file, row and value."""
     interactions_file, items_file = files
-    wanted = ["user_id", "item_id", "timestamp"]
-    table = _read(interactions_file, wanted, ["rating"])
-    unit = 1000 if options.timestamp_unit == "ms" else 1
+    table = _read(interactions_file, ["user_id", "item_id", "timestamp"], ["rating"])
     rating = np.full(len(table), np.nan, np.float32)
     if "rating" in table.columns:
         rating = _numbers(table["rating"], interactions_file).astype(np.float32)
@@ -57,13 +61,12 @@ def load(options: Options, files: list[Path]) -> Raw:
         {
             "user_id": _ids(table["user_id"], interactions_file),
             "item_id": _ids(table["item_id"], interactions_file),
-            "timestamp": (_numbers(table["timestamp"], interactions_file) // unit).astype(np.int64),
+            "timestamp": _seconds(table["timestamp"], options.timestamp_unit, interactions_file),
             "rating": rating,
         }
     )
-    items = _read(
-        items_file, ["item_id", "title", *(options.attributes or [])], None if options.attributes is None else []
-    )
+    wanted = ["item_id", "title", *(options.attributes or [])]
+    items = _read(items_file, wanted, None if options.attributes is None else [])
     items = items.assign(item_id=_ids(items["item_id"], items_file))
     twice = items["item_id"].duplicated()
     if twice.any():
@@ -72,53 +75,76 @@ def load(options: Options, files: list[Path]) -> Raw:
             f"{items_file}: row {row}: item_id {items['item_id'].iloc[row - 1]!r} occurs twice; keep one row per item"
         )
     text = [column for column in items.columns if column not in ("item_id", "title")]
-    items = items[["item_id", "title", *text]]
-    for column in ("title", *text):
-        missing = items[column].isna()
-        items[column] = items[column].astype(str).where(~missing, "" if column != "title" else None)
-    return Raw(interactions=interactions, items=items)
+    return Raw(interactions=interactions, items=items[["item_id", "title", *text]].fillna(""))
 
 
 def _read(path: Path, wanted: list[str], optional: list[str] | None) -> pd.DataFrame:
-    """The wanted columns, and those of the optional ones (None: all others) that are there. Ids stay strings."""
+    """The wanted columns, and those of the optional ones (None: all others) that are there. All but NUMBERS are text."""
     try:
         if path.suffix == ".csv":
-            text = {name: pa.string() for name in ("user_id", "item_id", "title")}
+            quoted = pa.csv.ParseOptions(newlines_in_values=True)
+            names = pa.csv.open_csv(path, parse_options=quoted).schema.names
             table = pa.csv.read_csv(
                 path,
-                convert_options=pa.csv.ConvertOptions(column_types=text, strings_can_be_null=False),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+                parse_options=quoted,
+                convert_options=pa.csv.ConvertOptions(
+                    column_types={name: pa.string() for name in names if name not in NUMBERS}
+                ),
             )
         else:
             table = pa.parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
-    if missing := [name for name in wanted if name not in table.column_names]:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(table.column_names)})")
-    if optional is None:
-        chosen = table.column_names
-    else:
-        chosen = [*wanted, *(name for name in optional if name in table.column_names)]
-    return table.select(chosen).to_pandas()
+    found = table.column_names
+    if missing := [name for name in wanted if name not in found]:
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(found)})")
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
+    chosen = found if optional is None else [*wanted, *(name for name in optional if name in found)]
+    columns = {}
+    for name in chosen:
+        column = table.column(name)
+        if name not in NUMBERS:
+            try:
+                column = column.cast(pa.string())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise InputError(f"{path}: column {name!r} has type {column.type}; give text or numbers") from None
+        columns[name] = column.to_pandas()
+    return pd.DataFrame(columns)
 
 
 def _ids(column: pd.Series, path: Path) -> pd.Series:
     """Ids as strings. Raises InputError for a missing or empty one."""
-    text = column.astype(str)
-    bad = column.isna() | (text == "")
+    bad = column.fillna("") == ""
     if bad.any():
         row = int(np.argmax(bad)) + 1
         raise InputError(f"{path}: row {row}: {column.name} is missing; give every row an id (the first data row is 1)")
-    return text
+    return column.astype(object)
 
 
 def _numbers(column: pd.Series, path: Path) -> np.ndarray:
-    """A numeric column, int64 where the source has integers, else float64. Raises InputError for a bad or missing value."""
-    numbers = pd.to_numeric(column, errors="coerce")
+    """A numeric column, int64 where the source has integers, else float64.
+
+    Raises InputError for a missing value or one that is no finite number, such as a date.
+    """
+    numeric = pd.api.types.is_numeric_dtype(column) or column.dtype == object
+    numbers = pd.to_numeric(column, errors="coerce") if numeric else pd.Series(np.nan, index=column.index)
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     if bad.any():
         row = int(np.argmax(bad)) + 1
         raise InputError(
-            f"{path}: row {row}: {column.name} is {column.iloc[row - 1]!r}; give a finite number in every row (the first data row is 1)"
+            f"{path}: row {row}: {column.name} is {str(column.iloc[row - 1])!r}; "
+            "give a finite number in every row (the first data row is 1)"
         )
     return numbers.to_numpy()
+
+
+def _seconds(column: pd.Series, unit: str, path: Path) -> np.ndarray:
+    """Unix seconds, int64 (fractions cut off). Raises InputError for what is no time in this unit."""
+    seconds = _numbers(column, path) // (1000 if unit == "ms" else 1)
+    if (bad := np.flatnonzero(np.abs(seconds) > LATEST)).size:
+        raise InputError(
+            f"{path}: row {bad[0] + 1}: timestamp {column.iloc[bad[0]]} is no time in {unit} (years 1697 to 2242); "
+            "give Unix seconds, or milliseconds with timestamp_unit: ms (the first data row is 1)"
+        )
+    return seconds.astype(np.int64)
