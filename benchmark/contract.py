@@ -162,6 +162,8 @@ def read_cases(path: Path, targets: bool) -> Cases:
         times=flat("times", "int64"),
         target=plain("target", "int32") if targets else None,
     )
+    if not len(cases.items) == len(cases.ratings) == len(cases.times):
+        raise InputError(f"{path}: history, ratings and times differ in length; prepare the dataset again")
     check_cases(cases, str(path))
     return cases
 
@@ -224,6 +226,8 @@ def read_split(folder: str | Path) -> Split:
 
 def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
     """Return one batch of scores as float32 [b, n_items]; raise InputError for a wrong shape, NaN or +inf."""
+    if not isinstance(scores, np.ndarray):
+        raise InputError(f"{method}: score() gave {type(scores).__name__}, expected NumPy arrays; fix its score()")
     if scores.ndim != 2 or scores.shape[1] != n_items:
         raise InputError(f"{method}: scores have shape {scores.shape}, expected [cases, {n_items}]; fix its score()")
     scores = scores.astype(np.float32, copy=False)

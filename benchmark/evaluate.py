@@ -15,6 +15,7 @@ from benchmark.errors import InputError
 
 TOP = 20
 BLOCK = 256  # columns per block in top_items; a power of two that keeps the blocks in the cache
+ROWS = 64  # cases ranked at once: their scores are copied, so that masking never writes into a method's own array
 
 
 def rank(
@@ -33,12 +34,14 @@ def rank(
     with tqdm(total=len(cases), desc=f"ranking {method}", unit="case", mininterval=5, disable=len(cases) < 500) as bar:
         for batch in recommender_scores:
             scores = check_scores(batch, n_items, method)
-            rows = slice(done, done + len(scores))
-            done += len(scores)
+            first, done = done, done + len(scores)
             if done > len(cases):
                 break
-            part = cases.take(np.arange(rows.start, rows.stop))
-            ranks[rows], candidates[rows], top[rows] = rank_batch(scores, part, target[rows])
+            for start in range(first, done, ROWS):
+                rows = slice(start, min(start + ROWS, done))
+                part = cases.take(np.arange(rows.start, rows.stop))
+                own = scores[rows.start - first : rows.stop - first].copy()
+                ranks[rows], candidates[rows], top[rows] = rank_batch(own, part, target[rows])
             bar.update(len(scores))
     if done != len(cases):
         raise InputError(f"{method}: score() gave {done} rows for {len(cases)} cases; yield one row per case, in order")
