@@ -6,7 +6,7 @@ A method is then a file of a few lines that names the model class and its settin
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Recommender, Split
 
@@ -15,12 +15,14 @@ class Params(BaseModel):
     """Settings that all RecBole models share. Methods add their model's own, under RecBole's names."""
 
     model_config = ConfigDict(extra="forbid")
-    learning_rate: float = 1e-3
-    train_batch_size: int = 256
-    epochs: int = 100  # at most; early stopping ends most fits long before
-    patience: int = 3  # epochs without a better validation NDCG@10 before stopping
-    weight_decay: float = 0.0
-    max_history: int | None = None  # newest history items that the model reads; null: all of the dataset's
+    learning_rate: float = Field(default=1e-3, gt=0)
+    train_batch_size: int = Field(default=256, ge=1)
+    epochs: int = Field(default=100, ge=1)  # at most; early stopping ends most fits long before
+    patience: int = Field(default=3, ge=1)  # epochs without a better validation NDCG@10 before stopping
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_history: int | None = Field(
+        default=None, ge=1
+    )  # newest history items that the model reads; null: all of the dataset's
 
 
 def fit_model(

@@ -31,13 +31,14 @@ from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 class ByteDropout(torch.nn.Dropout):
     """Dropout whose mask costs one random byte an element: about 8 times as fast on a CPU as torch's own.
 
-    p is rounded to a multiple of 1/256 and the kept values are scaled by the rounded p, so the mean is kept exactly.
+    p is rounded to a multiple of 1/256 (at most 255/256) and the kept values are scaled by the rounded p, so the mean is
+    kept exactly.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0:
             return x
-        cut, n = round(256 * self.p), x.numel()
+        cut, n = min(round(256 * self.p), 255), x.numel()
         words = torch.empty((n + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
         kept = words.view(torch.uint8)[:n].view(x.shape) >= cut
         return x * kept.to(x.dtype).mul_(256 / (256 - cut))

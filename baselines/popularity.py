@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
 
@@ -14,7 +14,7 @@ class Params(BaseModel):
     """half_life_days: an interaction's weight halves with its age before the last training case; null: all count 1."""
 
     model_config = ConfigDict(extra="forbid")
-    half_life_days: float | None = None
+    half_life_days: float | None = Field(default=None, gt=0)
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "Popularity":
@@ -23,6 +23,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "P
     if half_life is None:
         _, items = split.train.interactions()
         return Popularity(np.bincount(items, minlength=split.n_items).astype(np.float32))
+    assert split.train.target is not None
     age_days = (split.train.time.max() - split.train.time) / 86400
     weight = 0.5 ** (age_days / half_life)
     return Popularity(np.bincount(split.train.target, weights=weight, minlength=split.n_items).astype(np.float32))

@@ -81,6 +81,8 @@ def fit_best(
 
 def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
     """The settings that this repetition fits, defaults filled in, and the tuning of repetition 1 for later ones."""
+    if given.seed < 1:
+        raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
     params, grid = json.loads(given.params), json.loads(given.grid)
     for trial in grid or [{}]:
         check_params(method, {**params, **trial}, f"methods.{given.method}")
@@ -88,6 +90,10 @@ def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list
         if given.tuned is None:
             raise InputError(f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1")
         first = read_run(given.tuned)
+        if (first.method, first.seed) != (given.method, 1):
+            raise InputError(
+                f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {given.method}"
+            )
         return [dict(first.params)], first.tuning
     return [all_params(method, {**params, **trial}) for trial in grid or [{}]], None
 
