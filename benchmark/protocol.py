@@ -52,7 +52,7 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         counts[name] = int((~mask).sum())
         log = log[mask]
 
-    titled = items[items["title"].fillna("").str.strip() != ""]
+    titled = items[items["title"].fillna("").astype(str).str.strip() != ""]
     counts["items_without_title"] = len(items) - len(titled)
     keep(log["item_id"].isin(titled["item_id"]), "dropped_no_title_or_unknown_item")
     seconds = [
