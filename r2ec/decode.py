@@ -23,6 +23,10 @@ ATTENTION = "r2ec_shared_prompt"
 KNOWN_ARGUMENTS = frozenset({"position_ids", "use_cache", "output_attentions", "is_causal", "cache_position"})
 # Copying the caches costs about as much as a step's attention to them: only done when at least a quarter is freed.
 REPACK_BELOW = 0.75
+# A rollout's own cache grows by this many tokens at a time.
+CHUNK = 16
+# Prompt tokens per forward: enough rows for the matrix products, few enough that activations stay in the caches.
+PROMPT_TOKENS_AT_ONCE = 2048
 
 
 class _Attends(Protocol):
@@ -30,17 +34,20 @@ class _Attends(Protocol):
 
 
 class _How:
-    """How a layer attends: scale of the scores, soft cap, and window (all None or float/int as the LM gives them)."""
+    """How a layer attends: scale of the scores, soft cap, and window, as the LM gives them."""
 
     def __init__(self, scaling: float, softcap: float | None, window: int | None) -> None:
         self.scaling, self.softcap, self.window = scaling, softcap, window
 
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """Scaled and capped q k^T, in q's dtype."""
-        scores = torch.matmul(q, k.transpose(-1, -2)).mul_(self.scaling)
+    def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """Scaled and capped q k^T [n, a, b] of contiguous q [n, a, D], k [n, b, D], plus mask [n, a, b] (0 or -inf)."""
+        k = k.transpose(1, 2)
+        if self.softcap is None and mask is not None:
+            return torch.baddbmm(mask, q, k, alpha=self.scaling)
+        scores = torch.bmm(q, k).mul_(self.scaling)
         if self.softcap is not None:
             scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
-        return scores
+        return scores if mask is None else scores.add_(mask)
 
 
 def _attention(
@@ -72,36 +79,39 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 class _Prefill:
-    """Attention while prompts are read: `common` shared tokens, then each prompt's rest. Fills the prompt caches."""
+    """Attention while prompts are read: `common` shared tokens, then each prompt's rest. Fills the prompt caches.
+
+    The prompts are read in pieces, `common` with the first.
+    """
 
     def __init__(self, common: int, rests: list[int]) -> None:
         self.common, self.rests = common, rests
         self.keys: list[Tensor] = []  # per layer [U, Hkv, P, D], padded on the right with zeros
         self.values: list[Tensor] = []
+        self.users = range(0)  # those of the present piece
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: _How) -> Tensor:
         _, heads, n, dim = q.shape
         common = self.common
-        longest = common + max(self.rests)
-        shape = (len(self.rests), k.shape[1], longest, dim)
-        keys, values = k.new_zeros(shape), v.new_zeros(shape)
+        if layer == len(self.keys):
+            shape = (len(self.rests), k.shape[1], common + max(self.rests), dim)
+            self.keys.append(k.new_zeros(shape))
+            self.values.append(v.new_zeros(shape))
+        keys, values = self.keys[layer], self.values[layer]
         out = q.new_empty(1, n, heads, dim)
-        if common:
+        start = 0
+        if self.users[0] == 0 and common:
             keys[:, :, :common], values[:, :, :common] = k[:, :, :common], v[:, :, :common]
             part = self._one(q[:, :, :common], k[:, :, :common], v[:, :, :common], how)
             out[:, :common] = part.transpose(1, 2)
-        start = common
-        for user, rest in enumerate(self.rests):
-            own, end = slice(start, start + rest), common + rest
+            start = common
+        for user in self.users:
+            own, end = slice(start, start + self.rests[user]), common + self.rests[user]
             keys[user, :, common:end], values[user, :, common:end] = k[0, :, own], v[0, :, own]
             part = self._one(q[:, :, own], keys[user : user + 1, :, :end], values[user : user + 1, :, :end], how)
             out[:, own] = part.transpose(1, 2)
-            start += rest
-        # Layers are called once each and in order.
-        assert layer == len(self.keys), "the model calls its layers out of order"
-        self.keys.append(keys)
-        self.values.append(values)
+            start = own.stop
         return out
 
     def _one(self, q: Tensor, k: Tensor, v: Tensor, how: _How) -> Tensor:
@@ -110,18 +120,21 @@ class _Prefill:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         window = how.window if how.window is not None and how.window < k.shape[2] else None
         whole = q.shape[2] == k.shape[2] and window is None
+        mask = None if whole and how.softcap is None else self._mask(q, k.shape[2], window)
         if how.softcap is None:
-            mask = None if whole else self._mask(q.shape[2], k.shape[2], window, q.device)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=how.scaling)
-        scores = how.scores(q, k).masked_fill(~self._mask(q.shape[2], k.shape[2], window, q.device), -torch.inf)
-        return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype), v)
+        assert mask is not None
+        scores = how.scores(q[0].contiguous(), k[0].contiguous(), mask.expand(q.shape[1], -1, -1))
+        return torch.bmm(scores.softmax(dim=-1), v[0])[None]
 
-    def _mask(self, queries: int, total: int, window: int | None, device: torch.device) -> Tensor:
-        """bool [queries, total]: which of `total` tokens the last `queries` of them may see."""
+    def _mask(self, q: Tensor, total: int, window: int | None) -> Tensor:
+        """[queries, total], q's dtype, 0 where the last `queries` of `total` tokens may look and -inf elsewhere."""
+        queries = q.shape[2]
         if (found := self._masks.get((queries, total, window))) is None:
-            at = torch.arange(total - queries, total, device=device)[:, None]
-            seen = torch.arange(total, device=device)[None]
-            found = (seen <= at) if window is None else (seen <= at) & (seen > at - window)
+            at = torch.arange(total - queries, total, device=q.device)[:, None]
+            seen = torch.arange(total, device=q.device)[None]
+            hidden = (seen > at) if window is None else (seen > at) | (seen <= at - window)
+            found = q.new_zeros(queries, total).masked_fill_(hidden, -torch.inf)
             self._masks[queries, total, window] = found
         return found
 
@@ -129,18 +142,19 @@ class _Prefill:
 class _Step:
     """Attention of one new token per active rollout. Rollouts lie in a grid [users, group]; `slots` says where.
 
-    All active rollouts have written the same number of tokens.
+    All active rollouts have written equally many tokens. Caches are contiguous, since products of strided matrices
+    begin by copying them: a rollout's own grows by CHUNK tokens at a time, its unwritten end is masked.
     """
 
-    def __init__(self, prefill: _Prefill, group: int, room: int, device: torch.device) -> None:
+    def __init__(self, prefill: _Prefill, group: int, device: torch.device) -> None:
         self.prompt_keys, self.prompt_values = prefill.keys, prefill.values
         self.lengths = torch.tensor([prefill.common + rest for rest in prefill.rests], device=device)
-        self.users, self.group, self.room = len(prefill.rests), group, room
-        self.keys: list[Tensor] = []  # per layer [users, Hkv, group, room, D]
+        self.users, self.group = len(prefill.rests), group
+        self.keys: list[Tensor] = []  # per layer [users, Hkv, group, room, D], room a multiple of CHUNK
         self.values: list[Tensor] = []
         self.slots = torch.arange(self.users * group, device=device)  # of each active rollout, ascending
         self.written = 0
-        self._masks: dict[int | None, tuple[Tensor | None, Tensor | None]] = {}
+        self._prompt_masks: dict[int | None, Tensor | None] = {}
 
     def positions(self) -> Tensor:
         """The position of each active rollout's new token, int64 [active]."""
@@ -149,34 +163,41 @@ class _Step:
     def advance(self) -> None:
         """The new tokens are now written."""
         self.written += 1
-        self._masks.clear()
+        self._prompt_masks = {window: mask for window, mask in self._prompt_masks.items() if window is None}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: _How) -> Tensor:
         _, heads, rows, dim = q.shape
-        kv_heads, users, group = k.shape[1], self.users, self.group
-        if layer == len(self.keys):
-            for store in (self.keys, self.values):
-                store.append(k.new_zeros(users, kv_heads, group, self.room, dim))
-        now = self.written
-        self.keys[layer][:, :, :, now] = self._grid(k).transpose(1, 2)
-        self.values[layer][:, :, :, now] = self._grid(v).transpose(1, 2)
-        own_keys, own_values = self.keys[layer][:, :, :, : now + 1], self.values[layer][:, :, :, : now + 1]
-        # A group's queries are the rows of one product with its user's prompt: [users, Hkv, group * H / Hkv, D].
+        users, group, kv_heads = self.users, self.group, k.shape[1]
         repeats = heads // kv_heads
-        q = self._grid(q).view(users, group, kv_heads, repeats, dim).permute(0, 2, 1, 3, 4).contiguous()
-        to_prompt = how.scores(q.flatten(2, 3), self.prompt_keys[layer]).unflatten(2, (group, repeats))
-        to_own = how.scores(q, own_keys)
-        prompt_mask, own_mask = self._mask(how.window)
-        if prompt_mask is not None:
-            to_prompt.masked_fill_(prompt_mask, -torch.inf)
-        if own_mask is not None:
-            to_own.masked_fill_(own_mask, -torch.inf)
-        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+        self._write(layer, k, v)
+        own_keys, own_values = self.keys[layer], self.values[layer]
+        # A group's queries are the rows of one product with its user's prompt.
+        q = self._grid(q).view(users, group, kv_heads, repeats, dim).transpose(1, 2).contiguous()
+        shape = (users, kv_heads, group, repeats, -1)
+        prompt_mask = self._prompt_mask(how.window, kv_heads, group * repeats, q.dtype)
+        to_prompt = how.scores(q.view(users * kv_heads, -1, dim), self.prompt_keys[layer].flatten(0, 1), prompt_mask)
+        to_own = how.scores(q.view(-1, repeats, dim), own_keys.flatten(0, 2), None)
+        to_own[..., self.written + 1 :] = -torch.inf
+        if how.window is not None and self.written >= how.window:
+            to_own[..., : self.written - how.window + 1] = -torch.inf
+        # The softmax of a low-precision tensor is computed in float32.
+        weights = torch.cat([to_prompt.view(shape), to_own.view(shape)], dim=-1).softmax(dim=-1)
         width = to_prompt.shape[-1]
-        out = torch.matmul(weights[..., :width].flatten(2, 3), self.prompt_values[layer]).unflatten(2, (group, repeats))
-        out = out.add_(torch.matmul(weights[..., width:], own_values))
-        out = out.permute(0, 2, 1, 3, 4).reshape(users * group, heads, dim)
+        on_prompt = weights[..., :width].reshape(users * kv_heads, -1, width)
+        on_own = weights[..., width:].reshape(users * kv_heads * group, repeats, -1)
+        out = torch.bmm(on_prompt, self.prompt_values[layer].flatten(0, 1)).view(shape)
+        out = out + torch.bmm(on_own, own_values.flatten(0, 2)).view(shape)
+        out = out.transpose(1, 2).reshape(users * group, heads, dim)
         return (out if rows == users * group else out[self.slots])[None]
+
+    def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Append the new tokens' keys and values, [1, Hkv, active, D], to the rollouts' caches."""
+        for store, new in ((self.keys, k), (self.values, v)):
+            if layer == len(store):
+                store.append(new.new_zeros(self.users, new.shape[1], self.group, CHUNK, new.shape[3]))
+            elif self.written == store[layer].shape[3]:
+                store[layer] = F.pad(store[layer], (0, 0, 0, CHUNK))
+            store[layer][:, :, :, self.written] = self._grid(new).transpose(1, 2)
 
     def _grid(self, x: Tensor) -> Tensor:
         """[1, heads, active, D] -> [users, group, heads, D], zeros where no rollout is."""
@@ -185,22 +206,25 @@ class _Step:
             rows = rows.new_zeros(self.users * self.group, *rows.shape[1:]).index_copy_(0, self.slots, rows)
         return rows.reshape(self.users, self.group, *rows.shape[1:])
 
-    def _mask(self, window: int | None) -> tuple[Tensor | None, Tensor | None]:
-        """True where a query must not look: bool [users, 1, 1, 1, P] in the prompt, bool [written + 1] in its own tokens."""
-        if window not in self._masks:
-            width = self.prompt_keys[0].shape[2]
+    def _prompt_mask(self, window: int | None, kv_heads: int, queries: int, dtype: torch.dtype) -> Tensor | None:
+        """[users * Hkv, queries, P], -inf where a query must not look in the prompt, else 0; None: all 0."""
+        width = self.prompt_keys[0].shape[2]
+        if window is not None and width + self.written < window:
+            window = None
+        if window not in self._prompt_masks:
             seen = torch.arange(width, device=self.lengths.device)
-            prompt = seen >= self.lengths[:, None]
-            own = None
-            if window is not None and width + self.written >= window:
-                prompt |= seen <= self.lengths[:, None] + self.written - window
-                written = torch.arange(self.written + 1, device=self.lengths.device)
-                own = written <= self.written - window
-            self._masks[window] = (prompt[:, None, None, None] if bool(prompt.any()) else None, own)
-        return self._masks[window]
+            hidden = seen >= self.lengths[:, None]
+            if window is not None:
+                hidden |= seen <= self.lengths[:, None] + self.written - window
+            mask = None
+            if bool(hidden.any()):
+                mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+                mask = mask[:, None, None].expand(-1, kv_heads, queries, -1).flatten(0, 1).contiguous()
+            self._prompt_masks[window] = mask
+        return self._prompt_masks[window]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these of the active rollouts, int64 [m] ascending, m >= 1; copy the caches where that frees enough."""
+        """Go on with these active rollouts, int64 [m] ascending, m >= 1; copy the caches where that frees enough."""
         self.slots = self.slots[rows]
         users, of_user, counts = torch.unique(self.slots // self.group, return_inverse=True, return_counts=True)
         group = int(counts.max())
@@ -211,7 +235,7 @@ class _Step:
         old = (self.slots // self.group, self.slots % self.group)
         for store in (self.keys, self.values):
             for layer, cache in enumerate(store):
-                packed = cache.new_zeros(len(users), cache.shape[1], group, self.room, cache.shape[4])
+                packed = cache.new_zeros(len(users), cache.shape[1], group, *cache.shape[3:])
                 packed[of_user, :, member] = cache[old[0], :, old[1]]
                 store[layer] = packed
         self.lengths = self.lengths[users]
@@ -220,24 +244,24 @@ class _Step:
             for layer, cache in enumerate(store):
                 store[layer] = cache[users, :, :longest].contiguous()
         self.slots, self.users, self.group = of_user * group + member, len(users), group
-        self._masks.clear()
+        self._prompt_masks.clear()
 
 
 class SharedPromptDecoder:
-    """Prefill, then one token at a time for G rollouts of each of U prompts. Use as a context manager, without gradients.
+    """Prefill, then a token at a time for G rollouts of each of U prompts. A context manager; use it without gradients.
 
     Args:
-        model: a causal LM in evaluation mode, adapters merged or not. room: the most tokens that will be written.
+        model: a causal LM in evaluation mode, adapters merged or not. group: G.
     Raises InputError for a model with other than full or sliding-window attention layers.
     """
 
-    def __init__(self, model: PreTrainedModel, group: int, room: int) -> None:
+    def __init__(self, model: PreTrainedModel, group: int) -> None:
         types = set(model.config.to_dict().get("layer_types") or ["full_attention"])
         if unknown := sorted(types - {"full_attention", "sliding_attention"}):
             raise InputError(
                 f"{model.config.model_type}: rollouts don't know its layers of type {unknown[0]!r}; use vllm"
             )
-        self.model, self.group, self.room = model, group, room
+        self.model, self.group = model, group
         self.states: Tensor | None = None  # [rows, d], the last call's states, before lm_head
 
     def __enter__(self) -> Self:
@@ -260,15 +284,23 @@ class SharedPromptDecoder:
         """Read U prompts, their common beginning once; logits of each one's next token, [U, |vocabulary|]."""
         device = self.model.device
         common = common_beginning(prompts)
-        packed = list(prompts[0][:common]) + [token for prompt in prompts for token in prompt[common:]]
-        positions = list(range(common)) + [at for prompt in prompts for at in range(common, len(prompt))]
-        rests = [len(prompt) - common for prompt in prompts]
-        shared = _Prefill(common, rests)
-        last = torch.tensor(rests, device=device).cumsum(dim=0) + common - 1
-        ids, positions_ = (torch.tensor([values], device=device) for values in (packed, positions))
-        logits = self._forward(ids, positions_, shared, logits_to_keep=last)
-        self._step = _Step(shared, self.group, self.room, device)
-        return logits
+        shared = _Prefill(common, [len(prompt) - common for prompt in prompts])
+        logits = []
+        first = 0
+        while first < len(prompts):
+            end, size = first + 1, shared.rests[first]
+            while end < len(prompts) and size + shared.rests[end] <= PROMPT_TOKENS_AT_ONCE:
+                size, end = size + shared.rests[end], end + 1
+            shared.users = range(first, end)
+            opening = common if first == 0 else 0
+            packed = list(prompts[0][:opening]) + [token for u in shared.users for token in prompts[u][common:]]
+            places = list(range(opening)) + [at for u in shared.users for at in range(common, len(prompts[u]))]
+            last = torch.tensor(shared.rests[first:end], device=device).cumsum(dim=0) + opening - 1
+            ids, positions = (torch.tensor([values], device=device) for values in (packed, places))
+            logits.append(self._forward(ids, positions, shared, logits_to_keep=last))
+            first = end
+        self._step = _Step(shared, self.group, device)
+        return torch.cat(logits)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Read one token of each active rollout, int64 [rows]; logits of the next, [rows, |vocabulary|]."""
@@ -294,7 +326,7 @@ def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     >>> common_beginning([[1, 2, 3], [1, 2, 4, 5]]), common_beginning([[7, 8], [7, 8]])
     (2, 1)
     """
-    lowest, highest = min(prompts), max(prompts)
+    lowest, highest = min(list(prompt) for prompt in prompts), max(list(prompt) for prompt in prompts)
     shared = 0
     for a, b in zip(lowest, highest, strict=False):
         if a != b:

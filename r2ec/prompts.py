@@ -54,18 +54,22 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_items: int = Field(20, ge=1, description="history items shown, the newest ones")
+    max_items: int = Field(default=20, ge=1, description="history items shown, the newest ones")
     max_prompt_tokens: int = Field(
-        1024, ge=1, description="the oldest items are dropped beyond it; also for item prompts"
+        default=1024, ge=1, description="the oldest items are dropped beyond it; also for item prompts"
     )
     time_anchor: Literal["last", "target"] = Field(
-        "last",
+        default="last",
         description="'{delta} ago' counts back from the newest history item, or from the target's own time, which the "
         "released code does and which no ID baseline is told",
     )
-    leaky_attributes: bool = Field(False, description="crawl-time rating and number of buyers in item prompts")
-    description_words: int = Field(100, ge=0, description="words kept of each item attribute other than the title")
-    system_prompt: str | None = Field(None, description="null: what the backbone's chat template does by itself")
+    leaky_attributes: bool = Field(default=False, description="crawl-time rating and number of buyers in item prompts")
+    description_words: int = Field(
+        default=100, ge=0, description="words kept of each item attribute other than the title"
+    )
+    system_prompt: str | None = Field(
+        default=None, description="null: what the backbone's chat template does by itself"
+    )
 
 
 class PromptBuilder:
@@ -120,8 +124,8 @@ class PromptBuilder:
         """Token ids of one prompt per case, up to where the assistant begins to write.
 
         open_answer: the assistant's turn is opened with `<answer>`, for "w/o Reasoning" (nothing is written).
-        Histories longer than `max_prompt_tokens` lose their oldest items, never the instruction. A newest item whose title
-        alone is too long loses words from the title's end; InputError if even one word doesn't fit.
+        Histories longer than `max_prompt_tokens` lose their oldest items, never the instruction. A newest item whose
+        title alone is too long loses words from the title's end; InputError if even one word doesn't fit.
         """
         tail = self._tail_ids + self.answer_ids if open_answer else self._tail_ids
         room = self.settings.max_prompt_tokens - len(self._head_ids) - len(tail)
@@ -179,8 +183,8 @@ class PromptBuilder:
             if len(ids := self._encode([line])[0]) <= room:
                 return ids
         raise InputError(
-            f"case {cases.case[i]}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and not even "
-            f"one word of item {item}; raise it"
+            f"case {cases.case[i]}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and "
+            f"not even one word of item {item}; raise it"
         )
 
     # Items
@@ -230,8 +234,8 @@ class PromptBuilder:
             if len(body) <= room:
                 return body
         raise InputError(
-            f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and not even one word "
-            "of its title; raise it"
+            f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and not even "
+            "one word of its title; raise it"
         )
 
     # Tokens
@@ -243,7 +247,7 @@ class PromptBuilder:
         return ids
 
     def _check_pieces(self, has_ratings: bool) -> None:
-        """Raise InputError unless prompts built from pieces have the ids of the whole string, on this dataset's titles."""
+        """Raise InputError unless a prompt built from pieces has the ids of the whole string, on these titles."""
         items = np.unique(np.linspace(0, len(self.titles) - 1, min(TITLES_CHECKED, len(self.titles))).astype(np.int64))
         n = len(items)
         ratings = (
@@ -265,12 +269,12 @@ class PromptBuilder:
         whole = self._whole(cases, 0, n) + ANSWER
         if pieces != self._encode([whole])[0]:
             raise InputError(
-                f"{type(self.tokenizer).__name__}: this tokenizer merges tokens across lines or before spaces, so that prompts "
-                "can't be built from tokenised titles; use another backbone"
+                f"{type(self.tokenizer).__name__}: this tokenizer merges tokens across lines or before spaces, so that "
+                "prompts can't be built from tokenised titles; use another backbone"
             )
 
     def user_text(self, cases: Cases, i: int) -> str:
-        """Case i's prompt as one string with all its `max_items` items, not truncated: what `user_prompts` tokenises."""
+        """Case i's prompt as a string with all its `max_items` items, not truncated: what `user_prompts` tokenises."""
         return self._whole(cases, i, self.settings.max_items)
 
     def _whole(self, cases: Cases, i: int, most: int) -> str:
@@ -292,7 +296,7 @@ def delta_words(seconds: int) -> str:
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of `<answer>` at the start of a text: what opens an assistant's turn and what a cut reasoning is ended with."""
+    """The ids of `<answer>` at the start of a text: they open an assistant's turn and end a cut reasoning."""
     ids: list[int] = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
     return ids
 
@@ -321,7 +325,7 @@ def split_template(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
 
 
 def turn_end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an assistant's turn: the tokenizer's eos and the special token its template closes a turn with.
+    """The tokens that end an assistant's turn: the tokenizer's eos and the special token its template closes it with.
 
     The two differ for Gemma 2 (`<eos>`, `<end_of_turn>`). Read here and not from a model's generation_config.
     """
@@ -339,7 +343,7 @@ def _key_words(column: str) -> str:
 
 
 def _clean(column: pd.Series, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Values as text on one line, "" where missing; special tokens of the tokenizer taken out, or a title could end a turn."""
+    """Values as text on one line, "" where missing; without special tokens, or a title could end a turn."""
     values = [" ".join(str(value).split()) for value in column.fillna("").astype(object)]
     # One space stays between words: a piece must not hold two, which some tokenizers merge.
     for token in [str(t) for t in tokenizer.added_tokens_decoder.values()]:

@@ -2,8 +2,8 @@
 
 Where a reasoning ends, for both engines: at the first token with which the decoded completion contains `<answer>`. The
 rule is on the text, since `<answer>` is several tokens for most tokenizers and the model may write it with others than
-the canonical ones. A reasoning that meets the limit, or in which the model ends its turn (its end token stays), gets the
-canonical ids of `<answer>` appended, so that h_T has read `<answer>` in every case; these were not sampled.
+the canonical ones. A reasoning that meets the limit, or in which the model ends its turn (its end token stays), gets
+the canonical ids of `<answer>` appended, so that h_T has read `<answer>` in every case; these were not sampled.
 
 All settings are explicit; nothing is taken from a model's generation_config.
 """
@@ -34,15 +34,15 @@ class RolloutSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backend: Literal["transformers", "vllm"] = "transformers"
-    group_size: int = Field(4, ge=1)
-    temperature: float = Field(1.5, gt=0)
-    top_k: int = Field(200, ge=0, description="0: the whole vocabulary")
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(512, ge=1, description="sampled tokens; an appended <answer> comes on top")
-    greedy: bool = Field(False, description="for evaluation: the most probable token, one rollout per user")
-    rows_at_once: int = Field(64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")
+    group_size: int = Field(default=4, ge=1)
+    temperature: float = Field(default=1.5, gt=0)
+    top_k: int = Field(default=200, ge=0, description="0: the whole vocabulary")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
+    greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
+    rows_at_once: int = Field(default=64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")
     merge_adapters: bool = Field(
-        True,
+        default=True,
         description="fold LoRA into copies of the weights meanwhile: faster, in bf16 rounded to the weights' precision",
     )
 
@@ -97,11 +97,11 @@ class EndOfReasoning:
         self.turn_ends = frozenset(turn_end_ids(tokenizer))
         # Only a token with the last character of `<answer>` can complete it; it is ASCII, so that it reads the same in
         # the vocabulary of every kind of tokenizer. Spares decoding at each token.
-        self._closing = frozenset(i for token, i in tokenizer.get_vocab().items() if ANSWER[-1] in token)
+        self.closing = frozenset(i for token, i in tokenizer.get_vocab().items() if ANSWER[-1] in token)
 
     def answered(self, ids: Sequence[int]) -> bool:
         """Whether the completion's last token makes its text contain `<answer>`."""
-        return ids[-1] in self._closing and ANSWER in _decode(self.tokenizer, ids)
+        return ids[-1] in self.closing and ANSWER in _decode(self.tokenizer, ids)
 
     def finish(self, ids: Sequence[int]) -> tuple[list[int], int, bool, bool]:
         """Sampled ids -> (completion ids, how many were sampled, cut, ended), for engines that stop by themselves."""
@@ -156,7 +156,7 @@ class TransformersEngine:
                 for start in range(0, len(prompts), users_at_once):
                     users = order[start : start + users_at_once]
                     rows = (users[:, None] * group + np.arange(group)).reshape(-1)
-                    with SharedPromptDecoder(causal_lm, group, sheet.width) as decoder:
+                    with SharedPromptDecoder(causal_lm, group) as decoder:
                         self._write(decoder, [prompts[u] for u in users], rows, sheet)
         finally:
             for module, mode in modes:
@@ -218,11 +218,11 @@ class _Sheet:
         self.states: dict[int, Tensor] = {}
 
     def add(self, rows: np.ndarray, at: int, tokens: np.ndarray, logps: np.ndarray) -> None:
-        """Token `at` of these rows was sampled: end those that it completes, appending `<answer>` where it is lacking."""
+        """Token `at` of these rows was sampled: end those that it completes, with `<answer>` where it is lacking."""
         self.ids[rows, at], self.logps[rows, at] = tokens, logps
         self.sampled[rows] = at + 1
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            if self.end.answered(self.ids[row, : at + 1]):
+            if token in self.end.closing and self.end.answered(self.ids[row, : at + 1].tolist()):
                 self.ends[row] = at + 1
             elif token in self.end.turn_ends or at + 1 == self.limit:
                 self.cut[row], self.ended[row] = True, token in self.end.turn_ends
@@ -241,14 +241,13 @@ class _Sheet:
         width = int(self.ends.max())
         at = np.arange(width)
         mask, sampled = at < self.ends[:, None], at < self.sampled[:, None]
-        to = lambda x: torch.from_numpy(x).to(device)
         states = torch.stack([self.states[row] for row in range(len(self.ends))]) if self.wants_states else None
         return RolloutResult(
             rollouts=pack_rollouts(prompts, np.where(mask, self.ids[:, :width], pad), mask, sampled, pad, device),
-            lengths=to(self.ends),
-            log_probs=to(np.where(sampled, self.logps[:, :width], np.float32(0))),
-            cut=to(self.cut),
-            ended=to(self.ended),
+            lengths=_tensor(self.ends, device),
+            log_probs=_tensor(np.where(sampled, self.logps[:, :width], np.float32(0)), device),
+            cut=_tensor(self.cut, device),
+            ended=_tensor(self.ended, device),
             states=states,
             seconds=time.perf_counter() - started,
         )
@@ -288,8 +287,7 @@ def pack_rollouts(
     prompt_mask = np.arange(longest) < np.array([len(prompt) for prompt in prompts])[:, None]
     prompt_ids = np.full(prompt_mask.shape, pad, dtype=np.int64)
     prompt_ids[prompt_mask] = np.concatenate([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
-    to = lambda x: torch.from_numpy(x).to(device)
-    return Rollouts(to(prompt_ids), to(prompt_mask), to(ids), to(mask), to(sampled))
+    return Rollouts(*(_tensor(x, device) for x in (prompt_ids, prompt_mask, ids, mask, sampled)))
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -297,6 +295,10 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.pad_token_id is None:
         raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no pad token; load it with r2ec.backbone")
     return int(tokenizer.pad_token_id)
+
+
+def _tensor(x: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(x).to(device)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

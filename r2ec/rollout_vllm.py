@@ -62,7 +62,7 @@ class VllmEngine:
         return cls(generation, tokenizer, settings)
 
     def sync_weights(self) -> None:
-        """Send the model's present weights, adapters merged, to vLLM; needed before the first call and after each update."""
+        """Send the model's present weights, adapters merged, to vLLM: before the first call and after each update."""
         self.generation.sync_weights()
 
     def generate(
@@ -82,13 +82,12 @@ class VllmEngine:
             ids[row, : len(tokens)] = tokens
         at = np.arange(ids.shape[1])
         sampled = at < np.array([n for _, n, _, _ in finished])[:, None]
-        to = lambda x: torch.from_numpy(x).to(device)
         return RolloutResult(
             rollouts=pack_rollouts(prompts, ids, at < lengths[:, None], sampled, pad, device),
-            lengths=to(lengths),
+            lengths=torch.from_numpy(lengths).to(device),
             log_probs=None,
-            cut=to(np.array([cut for _, _, cut, _ in finished])),
-            ended=to(np.array([ended for _, _, _, ended in finished])),
+            cut=torch.tensor([cut for _, _, cut, _ in finished], device=device),
+            ended=torch.tensor([ended for _, _, _, ended in finished], device=device),
             states=None,
             seconds=time.perf_counter() - started,
         )

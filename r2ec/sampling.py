@@ -28,8 +28,8 @@ def choose(
 
     Args:
         logits: [rows, V], any float dtype. uniforms: float64 [rows] in [0, 1), unused when greedy.
-        top_k: keep the k most probable (0: all), then top_p: of those the fewest whose probabilities, renormalised, reach
-        it (1: all). As in transformers and vLLM, temperature comes first.
+        top_k: keep the k most probable (0: all), then top_p: of those the fewest whose probabilities, renormalised,
+        reach it (1: all). As in transformers and vLLM, temperature comes first.
     Returns tokens int64 [rows] and log-probabilities float32 [rows] under softmax(logits / temperature) over the whole
     vocabulary, before top-k and top-p, as trl has them.
     """
