@@ -16,7 +16,7 @@ from r2ec import token_logps as module
 from r2ec.attention import use_grouped_attention
 from r2ec.item_table import ItemTable
 from r2ec.model import PolicyOutput, R2ec, Rollouts, plain_policy
-from r2ec.objective import HEAD_UPDATES, group_advantages, item_logps, recpo_loss
+from r2ec.objective import HEAD_UPDATES, HeadUpdate, group_advantages, item_logps, recpo_loss
 from r2ec.rec_head import RecHead
 from r2ec.token_logps import distribution, token_logps
 
@@ -109,7 +109,7 @@ def item_table() -> ItemTable:
 
 @pytest.mark.parametrize("how", HEAD_UPDATES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_loss_and_gradients_of_every_strategy(family: str, how: str) -> None:
+def test_loss_and_gradients_of_every_strategy(family: str, how: HeadUpdate) -> None:
     """The whole update, the item side included: everything shared against everything plain."""
     model = R2ec(tiny_model(family), head=RecHead(WIDTH, "free"))
     rollouts, table = tiny_rollouts(), item_table()
@@ -118,7 +118,7 @@ def test_loss_and_gradients_of_every_strategy(family: str, how: str) -> None:
     noise = 0.3 * torch.randn(rollouts.completion_ids.shape, generator=torch.Generator().manual_seed(4))
 
     def loss(out: PolicyOutput, items: Tensor) -> Tensor:
-        assert out.token_logps is not None
+        assert out.token_logps is not None and rollouts.action_mask is not None
         item = item_logps(out.users, targets, items, ids, tau=0.1)
         # Old log-probabilities that differ: the ratios are real and some are clipped.
         old = (out.token_logps.detach() + noise, item.detach() + 0.3 * torch.linspace(-1, 1, len(item)))
@@ -154,9 +154,11 @@ def test_a_lone_group_learns_no_tokens_under_released() -> None:
     """Through the model, not only the loss: the token part's gradient by the weights is 0 for released."""
     model = R2ec(tiny_model("llama"))
     rollouts = tiny_rollouts(users=1)
+    assert rollouts.action_mask is not None
     advantages = group_advantages(torch.tensor([[0.1, 0.9, 0.3, 0.2]]), "grpo")
     norms = {}
-    for how in ("released", "top1"):
+    strategies: tuple[HeadUpdate, ...] = ("released", "top1")
+    for how in strategies:
         out = model(rollouts)
         made = recpo_loss(
             out.token_logps, None, rollouts.action_mask, out.users.sum(1), None, advantages, head_update=how
@@ -315,7 +317,7 @@ def test_a_family_that_scales_its_logits_is_refused() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bf16_follows_fp32(family: str) -> None:
-    full, half = R2ec(tiny_model(family)), R2ec(tiny_model(family).to(torch.bfloat16))
+    full, half = R2ec(tiny_model(family)), R2ec(tiny_model(family).bfloat16())
     rollouts = tiny_rollouts()
     expected, found = full(rollouts), half(rollouts)
     assert found.states.dtype == found.token_logps.dtype == torch.float32
@@ -353,6 +355,7 @@ def test_gradients_of_two_halves_add_up_to_the_whole() -> None:
             rollouts.completion_mask[rows],
             rollouts.action_mask[rows],  # type: ignore[index]
         )
+        assert some.action_mask is not None
         out = model(some)
         made = recpo_loss(
             out.token_logps, None, some.action_mask, out.users.mean(1), None, advantages[users], head_update="all"
@@ -370,7 +373,7 @@ def test_gradients_of_two_halves_add_up_to_the_whole() -> None:
 def test_rec_head_starts_as_the_identity_and_standardizes() -> None:
     states = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * 3 + 5
     for maps in ("none", "tied", "free"):
-        head = RecHead(6, maps)  # type: ignore[arg-type]
+        head = RecHead(6, maps)
         assert torch.equal(head.user(states), states) and torch.equal(head.item(states), states)
         head.standardize(states)
         assert torch.allclose(head.item(states).std(0), torch.ones(6), atol=1e-4)

@@ -1,6 +1,7 @@
 """The objective against hand-worked numbers, a NumPy transcription, and what paper and released code must differ in."""
 
 import doctest
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from benchmark.errors import InputError
 from r2ec import objective
 from r2ec.objective import (
     HEAD_UPDATES,
+    Advantage,
+    HeadUpdate,
     candidate_log_q,
     group_advantages,
     head_mask,
@@ -51,9 +54,9 @@ def test_released_rloo_is_neither_rloo_nor_zero_mean() -> None:
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=8), st.sampled_from(["grpo", "rloo"]))
 @settings(max_examples=50, deadline=None)
-def test_advantages_sum_to_zero_and_keep_the_order(rewards: list[float], kind: str) -> None:
+def test_advantages_sum_to_zero_and_keep_the_order(rewards: list[float], kind: Advantage) -> None:
     group = torch.tensor([rewards], dtype=torch.float64)
-    found = group_advantages(group, kind)  # type: ignore[arg-type]
+    found = group_advantages(group, kind)
     assert abs(float(found.sum())) < 1e-6
     assert bool((found[0][group[0].argsort()].diff() >= -1e-9).all())
 
@@ -91,6 +94,26 @@ def test_item_logps_merge_equal_targets(cosine: bool) -> None:
     assert np.allclose(found.numpy(), expected, atol=1e-5)
 
 
+def test_item_logps_gradients_reach_both_sides() -> None:
+    """Against a cross-entropy over the merged candidates, worked in float64; item 7's copy that counts is the first."""
+    random = torch.Generator().manual_seed(4)
+    users, items = (torch.randn(n, 5, generator=random, dtype=torch.float64) for n in (4, 3))
+    targets, weights = torch.tensor([7, 7, 2, 2]), torch.tensor([1.0, -2.0, 0.5, 3.0])
+    leaves = [users.float().requires_grad_(), torch.cat([items[:2], items[:1]]).float().requires_grad_()]
+    found = item_logps(leaves[0], targets, leaves[1], torch.tensor([7, 2, 7]), tau=0.5)
+    (found * weights).sum().backward()
+    users.requires_grad_()
+    items.requires_grad_()
+    cosine = torch.cosine_similarity(users[:, None], items[None, :2], dim=-1) / 0.5
+    (-torch.nn.functional.cross_entropy(cosine, (targets == 2).long(), reduction="none") * weights).sum().backward()
+    assert users.grad is not None and items.grad is not None
+    for leaf, expected in zip(leaves, (users.grad, items.grad), strict=True):
+        assert leaf.grad is not None and torch.allclose(
+            leaf.grad.double()[: len(expected)][:2], expected[:2], atol=1e-5
+        )
+    assert leaves[1].grad is not None and float(leaves[1].grad[2].norm()) == 0
+
+
 def test_extra_negatives_get_no_gradient_and_count_once() -> None:
     random = np.random.default_rng(1)
     table = {v: random.normal(size=4) for v in (0, 1, 5, 6)}
@@ -99,8 +122,8 @@ def test_extra_negatives_get_no_gradient_and_count_once() -> None:
     extra_ids = torch.tensor([6, 1, 5, 6])  # 1 is a target of the batch, 6 comes twice
     extra = torch.tensor(np.stack([table[int(v)] for v in extra_ids]), dtype=torch.float32, requires_grad=True)
     targets = torch.tensor([0, 1])
-    kwargs = {"tau": 1.0, "normalize": False, "extra_items": extra, "extra_ids": extra_ids}
-    found = item_logps(users, targets, own, torch.tensor([0, 1]), **kwargs)  # type: ignore[arg-type]
+    kwargs: dict[str, Any] = {"tau": 1.0, "normalize": False, "extra_items": extra, "extra_ids": extra_ids}
+    found = item_logps(users, targets, own, torch.tensor([0, 1]), **kwargs)
     expected = [numpy_item_logp(users[i].detach().numpy(), i, table, 1.0, False) for i in range(2)]
     assert np.allclose(found.detach().numpy(), expected, atol=1e-5)
     found.sum().backward()
@@ -158,7 +181,7 @@ def numpy_recpo(
     return total / users
 
 
-CHOSEN = {
+CHOSEN: dict[HeadUpdate, list[set[int]]] = {
     # advantages [[0.5, -1, 2], [1, 3, -0.2]], as in `example`
     "top1": [{2}, {1}],
     "topk": [{0, 2}, {0, 1}],
@@ -167,7 +190,7 @@ CHOSEN = {
 }
 
 
-def example() -> dict[str, torch.Tensor]:
+def example() -> dict[str, Any]:
     random = torch.Generator().manual_seed(3)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -185,29 +208,32 @@ def example() -> dict[str, torch.Tensor]:
     }
 
 
+def renamed(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The arrays of `example` under the transcription's names."""
+    return dict(zip(("token", "old_token", "mask", "item", "old_item", "advantages"), arrays.values(), strict=True))
+
+
 @pytest.mark.parametrize("how", CHOSEN)
-def test_loss_equals_the_equation(how: str) -> None:
+def test_loss_equals_the_equation(how: HeadUpdate) -> None:
     case = example()
-    found = recpo_loss(**case, eps=0.2, head_update=how, topk=2)  # type: ignore[arg-type]
-    arrays = [case[name].numpy() for name in case]
-    token, old_token, mask, item, old_item, advantages = arrays
-    expected = -numpy_recpo(token, old_token, mask, item, old_item, advantages, 0.2, CHOSEN[how])
+    found = recpo_loss(**case, eps=0.2, head_update=how, topk=2)
+    expected = -numpy_recpo(**renamed({name: case[name].numpy() for name in case}), eps=0.2, chosen=CHOSEN[how])
     assert float(found.loss) == pytest.approx(expected, rel=1e-5)
     assert float(found.token_part + found.item_part) == pytest.approx(expected, rel=1e-5)
     assert 0 < float(found.token_clip_share) < 1  # the ratios of `example` are wide apart
 
 
 @pytest.mark.parametrize("how", CHOSEN)
-def test_gradient_equals_that_of_the_equation(how: str) -> None:
+def test_gradient_equals_that_of_the_equation(how: HeadUpdate) -> None:
     """By central differences of the transcription, in float64."""
     case = example()
     for name in ("token_logps", "item_logps"):
         case[name].requires_grad_()
-    recpo_loss(**case, head_update=how, topk=2).loss.backward()  # type: ignore[arg-type]
+    recpo_loss(**case, head_update=how, topk=2).loss.backward()
 
     def value(**changed: np.ndarray) -> float:
         arrays = {name: tensor.detach().numpy() for name, tensor in case.items()} | changed
-        return -numpy_recpo(*arrays.values(), 0.2, CHOSEN[how])  # type: ignore[arg-type]
+        return -numpy_recpo(**renamed(arrays), eps=0.2, chosen=CHOSEN[how])
 
     for name in ("token_logps", "item_logps"):
         base = case[name].detach().numpy()
@@ -226,7 +252,7 @@ def test_without_old_logps_the_gradient_is_that_of_the_log_probabilities() -> No
     found = recpo_loss(case["token_logps"], None, case["token_mask"], case["item_logps"], None, case["advantages"])
     found.loss.backward()
     expected = -case["advantages"].reshape(-1, 1) * case["token_mask"] / 6
-    assert torch.allclose(case["token_logps"].grad, expected, atol=1e-7)  # type: ignore[arg-type]
+    assert torch.allclose(case["token_logps"].grad, expected, atol=1e-7)
     assert float(found.token_clip_share) == float(found.item_clip_share) == 0
 
 
@@ -236,9 +262,9 @@ def test_padding_never_reaches_the_loss() -> None:
     for name, value in (("token_logps", torch.inf), ("old_token_logps", torch.nan)):
         dirty[name][~case["token_mask"]] = value
     leaf = dirty["token_logps"].requires_grad_()
-    found = recpo_loss(**(case | dirty))  # type: ignore[arg-type]
+    found = recpo_loss(**(case | dirty))
     found.loss.backward()
-    assert found.loss.item() == pytest.approx(recpo_loss(**case).loss.item())  # type: ignore[arg-type]
+    assert found.loss.item() == pytest.approx(recpo_loss(**case).loss.item())
     assert leaf.grad is not None and bool(torch.isfinite(leaf.grad).all())
 
 
@@ -265,8 +291,8 @@ def test_released_arithmetic(topk: int) -> None:
     found.loss.backward()
     halves = [numpy_released(mask[u * 3 : u * 3 + 3].numpy(), advantages[u].numpy(), topk) for u in range(2)]
     # The mean over the two groups, each a mini-batch of its own.
-    assert np.allclose(tokens.grad.numpy(), np.concatenate([half[0] for half in halves]) / 2, atol=1e-6)  # type: ignore[union-attr]
-    assert np.allclose(items.grad.numpy(), np.concatenate([half[1] for half in halves]) / 2, atol=1e-6)  # type: ignore[union-attr]
+    assert np.allclose(tokens.grad.numpy(), np.concatenate([half[0] for half in halves]) / 2, atol=1e-6)
+    assert np.allclose(items.grad.numpy(), np.concatenate([half[1] for half in halves]) / 2, atol=1e-6)
 
 
 def test_released_has_no_token_gradient_for_a_lone_group_and_top1_has() -> None:
@@ -276,7 +302,7 @@ def test_released_has_no_token_gradient_for_a_lone_group_and_top1_has() -> None:
     for how in ("released", "top1"):
         tokens = case["token_logps"][:3].clone().requires_grad_()
         items = case["item_logps"][:3].clone().requires_grad_()
-        recpo_loss(tokens, None, case["token_mask"][:3], items, None, advantages, head_update=how).loss.backward()  # type: ignore[arg-type]
+        recpo_loss(tokens, None, case["token_mask"][:3], items, None, advantages, head_update=how).loss.backward()
         gradients[how] = (tokens.grad, items.grad)
     token, item = gradients["released"]
     assert token is not None and float(token.abs().max()) < 1e-7
@@ -304,9 +330,9 @@ def test_random_takes_one_per_group_and_its_generator_decides() -> None:
 
 
 @pytest.mark.parametrize("how", HEAD_UPDATES)
-def test_every_head_update_gives_a_finite_loss(how: str) -> None:
+def test_every_head_update_gives_a_finite_loss(how: HeadUpdate) -> None:
     case = example()
-    found = recpo_loss(**case, head_update=how, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    found = recpo_loss(**case, head_update=how, generator=torch.Generator().manual_seed(0))
     assert bool(torch.isfinite(found.loss))
 
 
@@ -315,7 +341,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="no head update 'best'"):
         recpo_loss(**case, head_update="best")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="do not fit token_logps"):
-        recpo_loss(**(case | {"token_logps": case["token_logps"][:5]}))  # type: ignore[arg-type]
+        recpo_loss(**(case | {"token_logps": case["token_logps"][:5]}))
     with pytest.raises(InputError, match="no advantage 'ppo'"):
         group_advantages(torch.ones(2, 2), "ppo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="topk is 0"):

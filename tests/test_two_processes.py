@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from r2ec.item_table import ItemTable
 from r2ec.model import PolicyOutput, R2ec, Rollouts
-from r2ec.objective import gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
+from r2ec.objective import HeadUpdate, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
 from r2ec.rec_head import RecHead
 
 GROUP = 3
 TARGETS = torch.tensor([4, 0, 4, 2, 6])  # item 4 twice, in different halves
-STRATEGIES = ("top1", "topk", "all", "none", "released")
+STRATEGIES: tuple[HeadUpdate, ...] = ("top1", "topk", "all", "none", "released")
 
 
-def part(users: slice, how: str, wrap: bool) -> dict[str, Tensor]:
+def part(users: slice, how: HeadUpdate, wrap: bool) -> dict[str, Tensor]:
     """Loss and gradients of these users' share of the batch, as a trainer computes them."""
     torch.manual_seed(0)
     model = R2ec(tiny_model("llama"), head=RecHead(WIDTH, "free"))
@@ -44,7 +45,7 @@ def part(users: slice, how: str, wrap: bool) -> dict[str, Tensor]:
     advantages = group_advantages(torch.rand(5, GROUP, generator=random), "rloo")[users]
     call = DistributedDataParallel(model) if wrap else model
     out: PolicyOutput = call(some, temperature=1.5, items=table.batch(targets))
-    assert out.items is not None and out.token_logps is not None
+    assert out.items is not None and out.token_logps is not None and some.action_mask is not None
     extra = torch.tensor([8, 4, 7])
     item = item_logps(
         out.users,
@@ -58,7 +59,7 @@ def part(users: slice, how: str, wrap: bool) -> dict[str, Tensor]:
     made = recpo_loss(
         out.token_logps, None, some.action_mask, item, None, advantages,
         head_update=how, topk=2, users=users_per_process(len(targets)),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     made.loss.backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     return {"loss": made.loss.detach(), **found}
@@ -70,7 +71,7 @@ def work(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=2)
     # Halves of 3 and 2 users: unequal on purpose.
     users = slice(0, 3) if rank == 0 else slice(3, 5)
-    made = {how: part(users, how, wrap=True) for how in STRATEGIES}
+    made: dict[str, Any] = {how: part(users, how, wrap=True) for how in STRATEGIES}
     for how in STRATEGIES:
         # A process's loss is its share; their mean is the batch's.
         dist.all_reduce(made[how]["loss"])
@@ -78,7 +79,7 @@ def work(rank: int, port: int, folder: str) -> None:
     ragged = torch.full((rank + 1, 2), float(rank), requires_grad=True)
     gathered = gather_rows(ragged)
     (gathered * (rank + 1) * torch.arange(6.0).reshape(3, 2)).sum().backward()
-    made["gather"] = {"rows": gathered.detach(), "grad": ragged.grad}  # type: ignore[dict-item]
+    made["gather"] = {"rows": gathered.detach(), "grad": ragged.grad}
     torch.save(made, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -94,7 +95,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, T
 
 
 @pytest.mark.parametrize("how", STRATEGIES)
-def test_two_halves_equal_the_whole(both: list[dict[str, dict[str, Tensor]]], how: str) -> None:
+def test_two_halves_equal_the_whole(both: list[dict[str, dict[str, Tensor]]], how: HeadUpdate) -> None:
     expected = part(slice(0, 5), how, wrap=False)
     largest = max(float(value.norm()) for value in expected.values())
     assert largest > 1e-3

@@ -1,5 +1,7 @@
 """Tiny random models of the three families, and rollouts for them."""
 
+from typing import Any
+
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
@@ -14,7 +16,7 @@ WIDTH = 32
 
 def tiny_config(family: str, sliding_window: int = 8) -> PreTrainedConfig:
     """Three layers of width 32. Gemma 2 alternates a window of 8 tokens, shorter than the tests' sequences."""
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
         "intermediate_size": 48,
@@ -31,7 +33,7 @@ def tiny_config(family: str, sliding_window: int = 8) -> PreTrainedConfig:
     if family == "qwen2":
         return Qwen2Config(**common)
     # Small caps, so that a forgotten one shows.
-    caps = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0}
+    caps: dict[str, Any] = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0}
     return Gemma2Config(**common, **caps, head_dim=8, query_pre_attn_scalar=8, sliding_window=sliding_window)
 
 
@@ -64,7 +66,7 @@ def tiny_rollouts(users: int = 3, group: int = 4, beginning: int = 10, seed: int
     ids[-1], mask[-1] = ids[-1].roll(2 * (users - 1)), mask[-1].roll(2 * (users - 1))
     completions = torch.randint(3, VOCABULARY, (users * group, length), generator=random)
     lengths = torch.randint(1, length + 1, (users * group,), generator=random)
-    lengths[0] = length
+    lengths[0] = lengths[-1] = length
     written = torch.arange(length)[None] < lengths[:, None]
     sampled = torch.arange(length)[None] < (lengths - torch.arange(users * group) % 2)[:, None]
     return Rollouts(ids, mask, completions, written, sampled)
