@@ -6,13 +6,13 @@ items: item_id, title, any further columns; all of them are item attributes for 
 Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet.
 """
 
+import csv
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict
@@ -79,17 +79,17 @@ def load(options: Options, files: list[Path]) -> Raw:
 
 
 def _read(path: Path, wanted: list[str], optional: list[str] | None) -> pd.DataFrame:
-    """The wanted columns, and those of the optional ones (None: all others) that are there. All but NUMBERS are text."""
+    """The wanted columns, and of the optional (None: all other) ones those that are there. All but NUMBERS are text."""
     try:
         if path.suffix == ".csv":
-            quoted = pa.csv.ParseOptions(newlines_in_values=True)
-            names = pa.csv.open_csv(path, parse_options=quoted).schema.names
+            with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+                names = next(csv.reader(file), [])
+            text = {name: pa.string() for name in names if name not in NUMBERS}
             table = pa.csv.read_csv(
                 path,
-                parse_options=quoted,
-                convert_options=pa.csv.ConvertOptions(
-                    column_types={name: pa.string() for name in names if name not in NUMBERS}
-                ),
+                read_options=pa.csv.ReadOptions(use_threads=False),  # only so do its errors name the row
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(column_types=text),
             )
         else:
             table = pa.parquet.read_table(path)

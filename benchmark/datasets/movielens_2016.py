@@ -99,7 +99,7 @@ def read_inert_frame(pickled: bytes) -> pd.DataFrame:
             places = range(*placement.args) if is_slice else _array(placement).tolist()
             for row, position in enumerate(places):
                 columns[names[position]] = values[row]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"movielens.pkl.compress: not the frame this reader was written for ({error})") from error
     return pd.DataFrame({name: columns[name] for name in names})
 
@@ -109,8 +109,11 @@ def _array(record: Inert) -> np.ndarray:
     if record.origin.endswith("._frombuffer"):  # type: ignore[attr-defined]
         buffer, dtype, shape, order = record.args
         return np.frombuffer(buffer, dtype=np.dtype(dtype.args[0])).reshape(shape, order=order)
-    # ndarray.__reduce__: state is (version, shape, dtype, is_fortran, list of objects)
-    _, shape, _, fortran, values = record.state
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
+    # ndarray.__reduce__: state is (version, shape, dtype, is_fortran, list of objects or bytes)
+    _, shape, dtype, fortran, values = record.state
+    if isinstance(values, bytes):
+        out = np.frombuffer(values, dtype=np.dtype(dtype.args[0]))
+    else:
+        out = np.empty(len(values), dtype=object)
+        out[:] = values
     return out.reshape(shape, order="F" if fortran else "C")
