@@ -124,7 +124,7 @@ def read_config_file(path: str | Path) -> Config:
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: can't be read as YAML ({error})") from None
+        raise InputError(f"{path}: can't be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
     return read_config(value, str(path))

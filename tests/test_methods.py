@@ -1,0 +1,122 @@
+"""What a method is made of, and which file re-runs which method."""
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import methods
+from benchmark.errors import InputError
+from benchmark.methods import check_params, known_methods, load_method, method_files, source_files
+
+@functools.cache
+def files_by_method() -> dict[str, list[str]]:
+    return {name: method_files(name) for name in known_methods()}
+
+
+RECBOLE = ["baselines/_recbole.py", "baselines/_recbole_training.py"]
+
+
+def test_every_file_without_underscore_is_a_method() -> None:
+    files = {path.stem for path in (methods.ROOT / "baselines").glob("*.py")}
+    assert {name for name in known_methods() if name != "r2ec"} == {name for name in files if not name.startswith("_")}
+    assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} <= set(known_methods())
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_editing_one_method_touches_no_other(name: str) -> None:
+    own = "r2ec/method.py" if name == "r2ec" else f"baselines/{name}.py"
+    files = files_by_method()
+    assert [other for other in files if own in files[other]] == [name]
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "caser", "sasrec", "bert4rec"])
+def test_the_shared_adapter_belongs_to_its_methods(name: str) -> None:
+    # _recbole_training is imported inside a function, which counts as well.
+    assert set(RECBOLE) < set(method_files(name))
+    assert not set(RECBOLE) & set(method_files("popularity"))
+
+
+def test_the_benchmark_knows_no_method() -> None:
+    jobs = [f"benchmark.{path.stem}" for path in (methods.ROOT / "benchmark").glob("[!_]*.py")]
+    assert len(jobs) > 10
+    assert not [file for file in source_files(*jobs) if not file.startswith("benchmark/")]
+
+
+def test_the_import_closure_of_made_up_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "ROOT", tmp_path)
+    sources = {
+        "baselines/one.py": "import numpy\nfrom baselines._shared import thing\n",
+        "baselines/_shared.py": "def thing():\n    import benchmark.deep.inner as inner\n    return inner\n",
+        "benchmark/deep/__init__.py": "from benchmark import late\n",
+        "benchmark/deep/inner.py": "from benchmark.deep import value\nfrom baselines import one\n",  # a ring
+        "benchmark/late.py": "",
+        "benchmark/other.py": "import baselines.one",
+        "numpy.py": "import benchmark.other",  # not a package of the project
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    expected = ["baselines/_shared.py", "baselines/one.py", "benchmark/deep/__init__.py", "benchmark/deep/inner.py"]
+    assert source_files("baselines.one") == [*expected, "benchmark/late.py"]
+    assert source_files("benchmark.late") == ["benchmark/late.py"]
+    assert source_files("benchmark.missing", "numpy") == []
+
+
+@pytest.mark.parametrize("job", ["benchmark.run", "baselines.sasrec", "benchmark.prepare"])
+def test_no_file_that_python_loads_is_missing_from_the_closure(job: str) -> None:
+    """What a job imports at its start, asked of Python itself; packages' own empty files aside."""
+    code = (
+        f"import sys, importlib; importlib.import_module({job!r});"
+        "print(*(m.__file__ for n, m in list(sys.modules.items())"
+        " if n.split('.')[0] in ('benchmark', 'baselines', 'r2ec') and m.__file__), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=methods.ROOT, capture_output=True, text=True, check=True)
+    loaded = {str(Path(line).relative_to(methods.ROOT)) for line in done.stdout.split()}
+    plain = {"benchmark/__init__.py", "baselines/__init__.py"}
+    assert len(loaded - plain) > 3
+    assert loaded - plain <= set(source_files(job))
+    for file in plain:  # these may be left out because there is nothing in them but a docstring
+        assert len(ast.parse((methods.ROOT / file).read_text()).body) == 1
+
+
+def test_unknown_methods_are_one_sentence() -> None:
+    for name in ("sasrek", "_recbole", "", "benchmark.run", "../x"):
+        with pytest.raises(InputError, match=r"^config: no method '.*'\. Known: .*popularity.*sasrec") as caught:
+            load_method(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = type(sys)("baselines.empty")
+    empty.__file__ = "baselines/empty.py"
+    monkeypatch.setitem(sys.modules, "baselines.empty", empty)
+    monkeypatch.setattr(methods, "known_methods", lambda: ["empty"])
+    with pytest.raises(InputError, match=r"^baselines/empty.py: defines no fit\(split, \*, seed, params, workdir\)"):
+        load_method("empty")
+
+
+@pytest.mark.parametrize("name", [name for name in known_methods() if name != "r2ec"])
+def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> None:
+    method = load_method(name)
+    check_params(method, {}, "here")
+    with pytest.raises(InputError, match=r"^here: unknown setting 'learning_rat'"):
+        check_params(method, {"learning_rat": 1}, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("popularity", {"half_life_days": 0}, r"half_life_days: input should be greater than 0 \(found 0\)"),
+        ("item_knn", {"neighbours": 1.5}, r"neighbours: input should be a valid integer.*\(found 1.5\)"),
+        ("item_knn", {"decay": 2}, r"decay: input should be less than or equal to 1 \(found 2\)"),
+        ("sasrec", {"epochs": 0}, r"epochs: input should be greater than or equal to 1 \(found 0\)"),
+        ("gru4rec", {"learning_rate": "fast"}, r"learning_rate: input should be a valid number.*\(found 'fast'\)"),
+    ],
+)
+def test_wrong_params_name_the_value(name: str, params: dict, message: str) -> None:
+    with pytest.raises(InputError, match=f"^here: {message}"):
+        check_params(load_method(name), params, "here")
