@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 CORES ?= all
 READY := .venv/.ready
 
-.PHONY: help setup reproduce dry-run test lint clean-results
+.PHONY: help setup reproduce readme dry-run test lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make test        install, then run the tests"
@@ -25,6 +25,10 @@ reproduce: $(READY)
 	.venv/bin/snakemake --cores $(CORES)
 	@echo && cat results/tables/main.md
 	@echo "Tables: results/tables   plots: results/plots   page: results/report/index.html"
+
+# The README's table is the last full run's; its commit stands below it.
+readme: $(READY)
+	.venv/bin/python -m benchmark.readme
 
 dry-run: $(READY)
 	.venv/bin/snakemake --cores $(CORES) --dry-run --quiet rules
