@@ -154,12 +154,12 @@ def load(settings: BackboneSettings) -> Backbone:
         check_memory(config, dtype, settings.device, settings.name)
         tokenizer = AutoTokenizer.from_pretrained(settings.name, **where)
         model = AutoModelForCausalLM.from_pretrained(settings.name, dtype=dtype, use_safetensors=True, **where)
-    except OSError as error:  # what transformers raises for anything it can't find
+    except (OSError, ValueError) as error:  # what transformers raises for what it can't find or doesn't know
         raise InputError(f"backbone {settings.name!r}: {str(error).splitlines()[0]}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    model.to(device=torch.device(settings.device))
+    model.to(device=torch.device(settings.device))  # type: ignore[call-arg]
     return Backbone(model.eval(), tokenizer)
 
 
@@ -213,7 +213,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
 def merged_adapters(model: PreTrainedModel | PeftModel, merge: bool = True) -> Iterator[PreTrainedModel]:
     """Yield the causal LM with its active LoRA adapters folded into the weights; as it is without adapters or `merge`.
 
-    The folded weights W + alpha/r B A are copies (so the adapted layers lie twice in memory), rounded once to W's dtype;
+    The folded weights W + alpha/r B A are copies (adapted layers lie twice in memory), rounded once to W's dtype;
     afterwards W and the adapters are the very tensors of before. In bf16 that rounding can swallow an update that is
     much smaller than W / 256: log-probabilities of rollouts are those of the folded policy.
     """
@@ -244,15 +244,14 @@ def merged_adapters(model: PreTrainedModel | PeftModel, merge: bool = True) -> I
 
 def _lora_layers(causal_lm: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, layer in causal_lm.named_modules():
-        if isinstance(layer, LoraLayer):
-            plain = (
-                isinstance(layer, LoraLinear) and not any(layer.use_dora.values()) and not any(layer.lora_bias.values())
-            )
-            if not plain or layer.merged:
-                raise InputError(
-                    f"{name}: only plain, unmerged LoRA on linear layers can be merged; set merge_adapters: false"
-                )
+        if (
+            isinstance(layer, LoraLinear)
+            and not layer.merged
+            and not any([*layer.use_dora.values(), *layer.lora_bias.values()])
+        ):
             yield name, layer
+        elif isinstance(layer, LoraLayer):
+            raise InputError(f"{name}: only plain LoRA on linear layers can be merged; set merge_adapters: false")
 
 
 @command

@@ -252,7 +252,7 @@ class SharedPromptDecoder:
 
     Args:
         model: a causal LM in evaluation mode, adapters merged or not. group: G.
-    Raises InputError for a model with other than full or sliding-window attention layers.
+    Raises InputError for a model with layers other than full or sliding-window attention.
     """
 
     def __init__(self, model: PreTrainedModel, group: int) -> None:
@@ -267,6 +267,8 @@ class SharedPromptDecoder:
     def __enter__(self) -> Self:
         self._attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
+        if self.model.config._attn_implementation != ATTENTION:
+            raise InputError(f"{self.model.config.model_type}: its attention can't be replaced for rollouts; use vllm")
         head = self.model.get_output_embeddings()
         self._hook = head.register_forward_pre_hook(self._remember)
         return self
@@ -298,6 +300,8 @@ class SharedPromptDecoder:
             last = torch.tensor(shared.rests[first:end], device=device).cumsum(dim=0) + opening - 1
             ids, positions = (torch.tensor([values], device=device) for values in (packed, places))
             logits.append(self._forward(ids, positions, shared, logits_to_keep=last))
+            if len(shared.keys) != self.model.config.num_hidden_layers:
+                raise InputError(f"{self.model.config.model_type}: a layer attends in a way of its own; use vllm")
             first = end
         self._step = _Step(shared, self.group, device)
         return torch.cat(logits)
