@@ -16,7 +16,7 @@ from benchmark.io import atomic
 from r2ec.model import ItemPrompts, R2ec
 
 # Tokens per forward: enough rows for the matrix products, few enough that activations stay in the caches.
-TOKENS_AT_ONCE = 4096
+TOKENS_AT_ONCE = 2048
 
 
 class ItemTable:

@@ -250,6 +250,20 @@ def test_without_reasoning_the_prompts_last_state_scores() -> None:
         assert relative(out.states[user], expected) < TOLERANCE
 
 
+def test_appended_tokens_alone_train_the_item_action_only() -> None:
+    """Without reasoning but with an appended `<answer>`: no token action, yet the item action has its gradient."""
+    model = R2ec(tiny_model("llama"))
+    rollouts = tiny_rollouts(users=3, group=1)
+    actions = torch.zeros_like(rollouts.completion_mask)
+    out = model(replace(rollouts, action_mask=actions))
+    assert out.token_logps is not None
+    ids = torch.tensor([0, 1, 2])
+    item = item_logps(out.users, ids, torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0)), ids, tau=0.1)
+    made = recpo_loss(out.token_logps, None, actions, item, None, torch.ones(3, 1), head_update="all")
+    assert float(made.token_part.detach()) == 0
+    assert max(float(value.norm()) for value in gradients(model, made.loss).values()) > 1e-2
+
+
 # Token log-probabilities
 
 
