@@ -225,7 +225,8 @@ class R2ec(nn.Module):
         _check(rollouts, temperature)
         ids, mask = self._completions(rollouts)
         if ids.shape[1] == 0:
-            last, _, _ = self.prefill(rollouts.prompt_ids, rollouts.prompt_mask, 0)
+            prompts = _pad(rollouts.prompt_ids, rollouts.prompt_mask, "left")
+            last = self.prefill(*prompts, 0)[0] if self._shares else self._run(*prompts, None)[:, -1]
             states, logps, entropy = last.float(), None, None
         else:
             before, after = self._read(rollouts, ids, mask)
