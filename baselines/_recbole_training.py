@@ -107,6 +107,10 @@ class RecBoleRecommender(Recommender):
         for inner, token in enumerate(tokens):
             if inner > 0:
                 self.inner[int(token)] = inner
+        # Caser and others learn a vector per user; padding, a vector of zeros, stands for users they have never seen.
+        users = dataset.field2id_token["user_id"]
+        self.user = np.zeros(max(map(int, users[1:])) + 1, dtype=np.int64)
+        self.user[users[1:].astype(np.int64)] = np.arange(1, len(users))
         self.net, self.length, self.width, self.found = net, length, len(tokens), found
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
@@ -118,11 +122,13 @@ class RecBoleRecommender(Recommender):
             sequence = np.zeros_like(items)
             for row, length in enumerate(lengths):
                 sequence[row, :length] = self.inner[items[row, self.length - length :]]
+            known = batch.user < len(self.user)
+            user = np.where(known, self.user[np.where(known, batch.user, 0)], 0)
             interaction = Interaction(
                 {
                     "item_id_list": torch.from_numpy(sequence),
                     "item_length": torch.from_numpy(lengths.astype(np.int64)),
-                    "user_id": torch.ones(len(batch), dtype=torch.int64),
+                    "user_id": torch.from_numpy(user),
                 }
             ).to(self.net.device)
             with torch.no_grad():

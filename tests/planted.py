@@ -15,7 +15,7 @@ from benchmark.datasets import Raw
 from benchmark.protocol import Prepared, prepare, without_targets
 
 N_ITEMS = 60
-FOLLOWS = 0.6  # how often a user takes the successor of the last item; otherwise a popular item
+FOLLOWS = 0.75  # how often a user takes the successor of the last item; otherwise a popular item
 
 
 def planted(n_users: int = 150, length: int = 16, seed: int = 0) -> Raw:
