@@ -12,6 +12,7 @@ from benchmark import methods
 from benchmark.errors import InputError
 from benchmark.methods import check_params, known_methods, load_method, method_files, source_files
 
+
 @functools.cache
 def files_by_method() -> dict[str, list[str]]:
     return {name: method_files(name) for name in known_methods()}
