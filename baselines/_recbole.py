@@ -18,7 +18,7 @@ class Params(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     train_batch_size: int = Field(default=256, ge=1)
     epochs: int = Field(default=100, ge=1)  # at most; early stopping ends most fits long before
-    patience: int = Field(default=3, ge=1)  # epochs without a better validation NDCG@10 before stopping
+    patience: int = Field(default=5, ge=1)  # epochs without a better validation NDCG@10 before stopping
     weight_decay: float = Field(default=0.0, ge=0)
     max_history: int | None = Field(
         default=None, ge=1

@@ -79,7 +79,7 @@ def history_buckets(lengths: np.ndarray, longest: int) -> list[tuple[str, np.nda
     >>> [name for name, rows in history_buckets(np.array([1, 7, 20]), 20)]
     ['1-4', '5-9', '10-19', '20']
     """
-    edges = sorted({1, max(1, longest // 4), max(1, longest // 2), longest}) + [longest + 1]
+    edges = [*sorted({1, max(1, longest // 4), max(1, longest // 2), longest}), longest + 1]
     out = []
     for start, stop in pairwise(edges):
         name = str(start) if stop == start + 1 else f"{start}-{stop - 1}"

@@ -84,7 +84,8 @@ def main() -> None:
     c = prepared.counts
     print(
         f"{given.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
-        f"train {c['train']}, valid {c['valid']}, test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets"
+        f"train {c['train']}, valid {c['valid']}, "
+        f"test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets"
     )
 
 

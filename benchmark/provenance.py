@@ -38,18 +38,18 @@ def derive_seed(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @cache
 def commit() -> str:
     """The git commit of the working tree, with `-dirty` where tracked files differ from it, or `unknown`."""
     try:
-        run = lambda *args: subprocess.run(
-            ["git", *args], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        head = run("rev-parse", "HEAD")
+        head = _git("rev-parse", "HEAD")
         # results/ is what a run writes: committed tables that it rewrites do not make the code dirty.
-        dirty = run(
-            "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results", ":(exclude)README.md"
-        )
+        ours = (".", ":(exclude)results", ":(exclude)README.md")
+        dirty = _git("status", "--porcelain", "--untracked-files=no", "--", *ours)
         return head + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

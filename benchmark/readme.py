@@ -26,7 +26,9 @@ def main() -> None:
     given = parser.parse_args()
     if not given.table.is_file():
         raise InputError(f"{given.table}: missing; run `make reproduce` first")
-    text = with_table(given.readme.read_text(encoding="utf-8"), given.table.read_text(encoding="utf-8"), str(given.readme))
+    text = with_table(
+        given.readme.read_text(encoding="utf-8"), given.table.read_text(encoding="utf-8"), str(given.readme)
+    )
     write_text(given.readme, text)
 
 

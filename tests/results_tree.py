@@ -22,7 +22,7 @@ def make_cases(n_users: int, n_cases: int, seed: int, first_case: int = 0, items
     user = np.minimum(generator.geometric(2 / n_users, n_cases) - 1, n_users - 1).astype(np.int32)
     lengths = generator.integers(1, HISTORY + 1, n_cases)
     drawn = [(generator.permutation(items) ** 2 // items)[: n + 1] for n in lengths]  # low item numbers are popular
-    drawn = [np.where(d[:-1] == d[-1], (d[-1] + 1) % items, d[:-1]).tolist() + [d[-1]] for d in drawn]
+    drawn = [[*np.where(d[:-1] == d[-1], (d[-1] + 1) % items, d[:-1]).tolist(), d[-1]] for d in drawn]
     offsets = np.r_[0, np.cumsum(lengths)]
     time = 1_000_000 + 1000 * (first_case + np.arange(n_cases))
     return Cases(

@@ -1,0 +1,48 @@
+"""R2ec as a method of the suite. You et al., R2ec: Towards Large Recommender Models with Reasoning, NeurIPS 2025
+(arXiv 2505.16994). One LLM writes a reasoning and scores every item from the state that has read it; RecPO trains both.
+
+Settings of the paper: lora r=4, lr 1e-5, 24 users a step, warm-up 32, at most 3 epochs, G=4, T=1.5, top-k 200,
+512 tokens, beta 0.05, NDCG@1000, clip 0.2. What departs from it (README.md, "R2ec") is a setting of its own.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.contract import Split
+from r2ec.settings import (
+    BackboneSettings,
+    LoraSettings,
+    PromptSettings,
+    RecPOSettings,
+    RolloutSettings,
+    TrainingSettings,
+    WarmStartSettings,
+)
+
+if TYPE_CHECKING:
+    from r2ec.recommender import R2ecRecommender
+
+
+class Params(BaseModel):
+    """All settings of one run. `evaluation_rows`: users whose reasonings are written together when scoring."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneSettings
+    lora: LoraSettings = LoraSettings()
+    prompts: PromptSettings = PromptSettings()
+    rollouts: RolloutSettings = RolloutSettings()
+    recpo: RecPOSettings = RecPOSettings()
+    training: TrainingSettings = TrainingSettings()
+    warm_start: WarmStartSettings = WarmStartSettings()
+    evaluation_rows: int = 64
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
+    """Warm start, RecPO, and the finished model in `workdir/model`. A killed fit goes on from its last checkpoint."""
+    # Imported late: torch and transformers take seconds, and the config is checked without them.
+    from r2ec.recommender import fit_r2ec
+
+    return fit_r2ec(split, seed, Params.model_validate(params), workdir)

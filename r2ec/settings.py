@@ -1,0 +1,154 @@
+"""Every setting of R2ec, typed. Light to import: the config is checked by these models before torch is loaded."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class BackboneSettings(BaseModel):
+    """Which LM, and how it is loaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="a folder, such as the one that `fetch` writes, or a name on the Hugging Face hub")
+    revision: str | None = Field(
+        default=None, description="commit hash or tag; required for a name, so that a run can be redone"
+    )
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    device: str = "cpu"
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (arXiv 2106.09685) on all linear projections of the layers from `layers_from`; paper: r=4."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    r: int = Field(default=4, ge=1)
+    alpha: int = Field(default=8, ge=1, description="the adapters' output is scaled by alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers_from: int = Field(default=0, ge=0, description="layers below have no adapters")
+
+
+class PromptSettings(BaseModel):
+    """What the prompts hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_items: int = Field(default=20, ge=1, description="history items shown, the newest ones")
+    max_prompt_tokens: int = Field(
+        default=1024, ge=1, description="the oldest items are dropped beyond it; also for item prompts"
+    )
+    time_anchor: Literal["last", "target"] = Field(
+        default="last",
+        description="'{delta} ago' counts back from the newest history item, or from the target's own time, which the "
+        "released code does and which no ID baseline is told",
+    )
+    leaky_attributes: bool = Field(default=False, description="crawl-time rating and number of buyers in item prompts")
+    description_words: int = Field(
+        default=100, ge=0, description="words kept of each item attribute other than the title"
+    )
+    system_prompt: str | None = Field(
+        default=None, description="null: what the backbone's chat template does by itself"
+    )
+
+
+class RolloutSettings(BaseModel):
+    """How reasonings are written. The paper: G = 4, T = 1.5, top-k 200, 512 tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    group_size: int = Field(default=4, ge=1)
+    temperature: float = Field(default=1.5, gt=0)
+    top_k: int = Field(default=200, ge=0, description="0: the whole vocabulary")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
+    greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
+    rows_at_once: int = Field(default=64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")
+    merge_adapters: bool = Field(
+        default=True,
+        description="fold LoRA into copies of the weights meanwhile: faster, in bf16 rounded to the weights' precision",
+    )
+
+    @model_validator(mode="after")
+    def _one_greedy_rollout(self) -> "RolloutSettings":
+        if self.greedy and self.group_size > 1:
+            raise ValueError(f"greedy rollouts of a user are all equal; set group_size {self.group_size} to 1")
+        return self
+
+    def for_evaluation(self) -> "RolloutSettings":
+        """The same with one greedy rollout per user, as the paper evaluates."""
+        return self.model_copy(update={"greedy": True, "group_size": 1})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WarmStartSettings(_Section):
+    """The rec head before RecPO: linear maps on the frozen LM's states, fitted with the whole catalogue as candidates.
+
+    The paper starts from the bare backbone (cases: 0). On a CPU the first useful item states cost far more RecPO steps
+    than there is time for; the maps stay part of the rec head and go on learning.
+    """
+
+    cases: int = Field(0, ge=0, description="training cases (a seeded sample) whose states are encoded once; 0: none")
+    rank: int = Field(64, ge=1, description="width of the maps' output")
+    maps: list[Literal["tied", "free"]] = Field(["tied", "free"], min_length=1, description="forms tried on validation")
+    weight_decays: list[float] = Field([0.01, 0.1, 1.0], min_length=1, description="tried on validation")
+    learning_rate: float = Field(1e-3, gt=0)
+    epochs: int = Field(60, ge=1, description="at most; the best epoch on validation NDCG@10 is kept")
+    batch_size: int = Field(256, ge=1)
+    valid_cases: int = Field(
+        500, ge=1, description="validation cases (the first of a seeded order) for all of these choices"
+    )
+
+
+class RecPOSettings(_Section):
+    """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings)."""
+
+    reasoning: bool = Field(True, description="false: nothing is written, the item term alone (w/o Reasoning)")
+    beta: float = Field(0.05, ge=0, le=1, description="R = beta R_c + (1 - beta) R_d; 0: w/o R_c, 1: w/o R_d")
+    ndcg_k: int = Field(1000, ge=1, description="cut-off of R_d")
+    advantage: Literal["grpo", "rloo", "rloo_released"] = "grpo"
+    head_update: Literal["top1", "topk", "all", "random", "none", "released"] = "top1"
+    topk: int = Field(1, ge=1, description="for head_update topk and released")
+    token_term: bool = Field(True, description="false: the item term alone learns from the rollouts (a control)")
+    epsilon: float = Field(0.2, gt=0, lt=1, description="clip range")
+    num_iterations: int = Field(1, ge=1, description="updates per batch of rollouts")
+    tau: float = Field(0.02, gt=0, description="temperature of the item softmax (the released code's)")
+    normalize: bool = Field(True, description="cosine (the released code) or the paper's bare inner product")
+    extra_negatives: int = Field(
+        0, ge=0, description="rows of the item table drawn as further candidates of the item term"
+    )
+    logq: bool = Field(False, description="subtract log of how often an item is a candidate")
+    refresh_steps: int = Field(50, ge=1, description="T_refresh: steps between encodings of the whole item table")
+    pooling: Literal["last", "mean", "max", "special"] = "last"
+    cls_head: bool = Field(False, description="a free classification head in place of item states (w/ ClsHead)")
+
+
+class TrainingSettings(_Section):
+    """The run of transformers' Trainer; names are its own."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0, description="for the rec head's maps; null: learning_rate")
+    per_device_train_batch_size: int = Field(24, ge=1, description="users per step and process")
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    max_steps: int = Field(-1, description="-1: num_train_epochs decides; 0: no RecPO at all")
+    num_train_epochs: float = Field(3, gt=0)
+    warmup_steps: int = Field(32, ge=0)
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    eval_steps: int = Field(
+        0, ge=0, description="validation, early stopping and checkpoint every n steps; 0: at the end only"
+    )
+    eval_cases: int = Field(500, ge=1, description="validation cases used for it (the first of a seeded order)")
+    patience: int = Field(3, ge=1, description="evaluations without a better NDCG@10 before stopping")
+    save_steps: int = Field(20, ge=1, description="checkpoint every n steps where eval_steps is 0")
+    logging_steps: int = Field(1, ge=1)
+    split_grad_norms: int = Field(
+        10, ge=0, description="every n steps, gradient norms of token and item term apart; 0: never"
+    )
+    deepspeed: str | None = Field(None, description="path of a DeepSpeed config")
+    fsdp: str | None = Field(None, description="FSDP mode of accelerate, such as full_shard")
