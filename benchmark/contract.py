@@ -213,6 +213,8 @@ def write_cases(path: Path, cases: Cases, with_target: bool) -> None:
 def read_split(folder: str | Path) -> Split:
     """Read `results/data/{dataset}` without its test cases."""
     folder = Path(folder)
+    if not (folder / "dataset.json").exists():
+        raise InputError(f"{folder / 'dataset.json'}: missing; prepare the dataset first")
     about = read_json(folder / "dataset.json")
     return Split(
         name=about["dataset"],

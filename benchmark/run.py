@@ -79,11 +79,23 @@ def fit_best(
     return best, chosen, trials, best_seconds
 
 
+def from_json(option: str, text: str, kind: type) -> Any:
+    """The value of an option that holds JSON. Raises InputError."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{option}: not JSON ({error}); quote it for the shell") from None
+    if not isinstance(value, kind):
+        what = "a list of settings" if kind is list else "settings"
+        raise InputError(f"{option}: expected {what}, found {text}; give JSON")
+    return value
+
+
 def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
     """The settings that this repetition fits, defaults filled in, and the tuning of repetition 1 for later ones."""
     if given.seed < 1:
         raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
-    params, grid = json.loads(given.params), json.loads(given.grid)
+    params, grid = from_json("--params", given.params, dict), from_json("--grid", given.grid, list)
     for trial in grid or [{}]:
         check_params(method, {**params, **trial}, f"methods.{given.method}")
     if given.seed > 1 and len(grid) > 1:
