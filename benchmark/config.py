@@ -41,7 +41,7 @@ class DatasetConfig(Strict):
     same_time: Literal["exclude", "order"] = Field(
         default="exclude", description="may a history hold items of the same second as the target?"
     )
-    train_cases: int | None = Field(default=None, ge=1, description="the newest n training cases; null: all")
+    train_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
 

@@ -196,10 +196,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
     log = clean(raw, settings, name)
     cases = make_cases(log, settings.history_length, settings.same_time)
     train, valid, test = split_cases(cases, settings.split)
-    if settings.train_cases:
-        train = train[-settings.train_cases :]
     used = {
-        "train": train,
+        "train": sample_rows(train, settings.train_cases, name, "train cases"),
         "valid": sample_rows(valid, settings.valid_cases, name, "valid cases"),
         "test": sample_rows(test, settings.test_cases, name, "test cases"),
     }
@@ -217,7 +215,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
         "cases_train": len(split_cases(cases, settings.split)[0]),
         "cases_valid": len(valid),
         "cases_test": len(test),
-        "train": len(train),
+        "train": len(used["train"]),
         "valid": len(used["valid"]),
         "test": len(used["test"]),
         "test_users": len(np.unique(parts["test"].user)),

@@ -222,10 +222,12 @@ def test_global_split_never_trains_on_the_future() -> None:
     assert (prepared.test.times > prepared.valid.time.max()).any()
 
 
-def test_train_cases_are_the_newest() -> None:
+def test_train_cases_are_a_seeded_sample_in_time_order() -> None:
     whole = prepare(planted(), settings(), "here")
     cut = prepare(planted(), settings(train_cases=100), "here")
-    assert cut.train.case.tolist() == whole.train.case[-100:].tolist()
+    again = prepare(planted(), settings(train_cases=100), "here")
+    assert len(cut.train) == 100 and cut.train.case.tolist() == again.train.case.tolist()
+    assert (np.diff(cut.train.case) > 0).all() and set(cut.train.case) < set(whole.train.case)
     assert cut.counts["train"] == 100 and cut.counts["cases_train"] == len(whole.train)
     assert cut.test.case.tolist() == whole.test.case.tolist()
     assert len(prepare(planted(), settings(train_cases=10**6), "here").train) == len(whole.train)
@@ -253,9 +255,9 @@ def test_cold_targets_stay_and_are_counted() -> None:
     assert prepared.counts["items_cold"] == 4
     # A history item of training is seen, even if it is never a training target: a is.
     assert 0 in prepared.train.items and 0 not in prepared.train.target
-    # With fewer training cases more is cold: the newest case has history b..p at most (20), so only a..q are seen.
+    # With fewer training cases more is cold: only the one case's history and target are seen.
     short = prepare(raw_of(rows), settings(train_cases=1, history_length=3), "here")
-    assert short.counts["items_cold"] == 21 - 4
+    assert short.counts["items_cold"] == 21 - (len(short.train.history(0)) + 1)
 
 
 # Against a plain version
@@ -398,7 +400,7 @@ def test_counts_by_hand() -> None:
 def test_counts_add_up(split: str, same_time: str) -> None:
     raw = planted()
     coarse = raw.interactions.assign(timestamp=raw.interactions["timestamp"] // 500_000 * 500_000)
-    chosen = settings(split=split, same_time=same_time, min_user_count=8, min_item_count=10, test_cases=80)
+    chosen = settings(split=split, same_time=same_time, min_user_count=12, min_item_count=30, test_cases=80)
     prepared = prepare(Raw(interactions=coarse, items=raw.items), chosen, "here")
     counts_add_up(prepared)
     assert prepared.counts["dropped_repeats"] > 0 and prepared.counts["interactions_in_a_shared_second"] > 0
