@@ -400,7 +400,7 @@ def test_counts_by_hand() -> None:
 def test_counts_add_up(split: str, same_time: str) -> None:
     raw = planted()
     coarse = raw.interactions.assign(timestamp=raw.interactions["timestamp"] // 500_000 * 500_000)
-    chosen = settings(split=split, same_time=same_time, min_user_count=12, min_item_count=30, test_cases=80)
+    chosen = settings(split=split, same_time=same_time, min_user_count=8, min_item_count=20, test_cases=80)
     prepared = prepare(Raw(interactions=coarse, items=raw.items), chosen, "here")
     counts_add_up(prepared)
     assert prepared.counts["dropped_repeats"] > 0 and prepared.counts["interactions_in_a_shared_second"] > 0
