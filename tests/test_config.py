@@ -1,0 +1,181 @@
+"""The configuration: what is refused, in which words, and that its documentation and schema are complete."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_config, read_config_file
+from benchmark.errors import InputError
+
+FILES = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    return {
+        "datasets": {"toy": {"source": "ml_100k", "category": "movie"}},
+        "methods": {"popularity": None},
+    } | changes
+
+
+def dataset(**changes: Any) -> dict[str, Any]:
+    return config(datasets={"toy": {"source": "ml_100k", "category": "movie"} | changes})
+
+
+def method(**changes: Any) -> dict[str, Any]:
+    return config(methods={"sasrec": changes})
+
+
+def test_there_are_config_files() -> None:
+    assert {"config.yaml", "smoke.yaml"} <= {path.name for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_config_file_loads(path: Path) -> None:
+    found = read_config_file(path)
+    assert found.datasets and found.methods and found.seeds >= 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_config_survives_the_way_to_a_job(path: Path) -> None:
+    """Datasets go to the jobs as JSON."""
+    for entry in read_config_file(path).datasets.values():
+        assert DatasetConfig.model_validate(json.loads(entry.model_dump_json())) == entry
+
+
+def test_the_embedded_default_gives_every_method_the_same_budget() -> None:
+    found = read_config_file(ROOT / "config" / "config.yaml")
+    assert set(found.datasets) == {"ml-100k", "movielens-2016", "complete-journey"} and found.seeds == 3
+    assert len({len(found.method(name).grid) for name in found.methods}) == 1
+    assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} <= set(found.methods)
+
+
+def test_defaults() -> None:
+    found = read_config(config())
+    toy = found.datasets["toy"]
+    assert (toy.min_user_count, toy.min_item_count, toy.history_length) == (5, 5, 20)
+    assert (toy.split, toy.same_time, toy.start, toy.test_cases) == ("global-temporal", "exclude", None, None)
+    assert found.seeds == 3 and found.method("popularity") == MethodConfig()
+    assert found.module_of("popularity") == "popularity"
+
+
+def test_one_module_under_two_names() -> None:
+    rows = {"sasrec-small": {"module": "sasrec", "params": {"hidden_size": 32}}, "sasrec": {}}
+    found = read_config(config(methods=rows))
+    assert [found.module_of(name) for name in found.methods] == ["sasrec", "sasrec"]
+
+
+SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown method": (config(methods={"sasrek": {}}), "c: no method 'sasrek'. Known: "),
+    "unknown module": (config(methods={"mine": {"module": "sasrek"}}), "c: no method 'sasrek'. Known: "),
+    "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'. Known: "),
+    "unknown source": (
+        dataset(source="ml_1m"),
+        "c: datasets.toy: no source 'ml_1m'. Known: complete_journey, files, ml_",
+    ),
+    "typo at the top": (config(seed=3), "c: unknown setting 'seed'; check its spelling against config/README.md"),
+    "typo in a dataset": (dataset(min_user_cout=3), "c: unknown setting 'datasets.toy.min_user_cout'; check"),
+    "typo in a method": (method(parms={}), "c: unknown setting 'methods.sasrec.parms'; check its spelling"),
+    "typo in params": (method(params={"hiden_size": 3}), "c: methods.sasrec: unknown setting 'hiden_size'; check"),
+    "typo in the grid": (method(grid=[{}, {"hiden": 1}]), "c: methods.sasrec: unknown setting 'hiden'; check"),
+    "wrong param": (
+        method(params={"epochs": -1}),
+        "c: methods.sasrec: epochs: input should be greater than or equal to 1",
+    ),
+    "typo in options": (dataset(options={"a": 1}), "c: datasets.toy.options: unknown setting 'a'; check its spelling"),
+    "missing option": (dataset(source="files"), "c: datasets.toy.options: setting 'folder' is missing; add it"),
+    "no datasets": (config(datasets={}), "c: datasets: dictionary should have at least 1 item"),
+    "no methods": (config(methods={}), "c: methods: dictionary should have at least 1 item"),
+    "missing section": ({"datasets": dataset()["datasets"]}, "c: setting 'methods' is missing; add it"),
+    "missing category": (
+        config(datasets={"toy": {"source": "ml_100k"}}),
+        "c: setting 'datasets.toy.category' is missing",
+    ),
+    "no seeds": (config(seeds=0), "c: seeds: input should be greater than or equal to 1 (found 0)"),
+    "text for a number": (dataset(history_length="long"), "c: datasets.toy.history_length: input should be a valid"),
+    "no such split": (
+        dataset(split="random"),
+        "c: datasets.toy.split: input should be 'global-temporal' or 'leave-one-out'",
+    ),
+    "no date": (dataset(start="soon"), "c: datasets.toy.start: "),
+    "empty window": (
+        dataset(start="2020-01-02", end="2020-01-02"),
+        "c: datasets.toy: start 2020-01-02 is not before end 2020-01-02",
+    ),
+    "name of the table": (
+        config(datasets={"main": dataset()["datasets"]["toy"]}),
+        "c: datasets: 'main' is the name of the table of all datasets; rename this dataset",
+    ),
+    "name with a slash": (
+        config(datasets={"a/b": dataset()["datasets"]["toy"]}),
+        "c: datasets.a/b.[key]: string should",
+    ),
+    "no cores": (method(threads=0), "c: methods.sasrec.threads: input should be greater than or equal to 1 (found 0)"),
+    "a list": ({"datasets": [1], "methods": {}}, "c: datasets: input should be a valid dictionary (found [1])"),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_refusals(name: str) -> None:
+    value, message = SENTENCES[name]
+    with pytest.raises(InputError) as caught:
+        read_config(value, "c")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
+
+
+@given(WORDS)
+def test_no_unknown_setting_is_ever_accepted(word: str) -> None:
+    for model, change in ((Config, config), (DatasetConfig, dataset), (MethodConfig, method)):
+        if word not in model.model_fields:
+            with pytest.raises(InputError, match=f"unknown setting '.*{word}'"):
+                read_config(change(**{word: 1}), "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", r"c.yaml: can't be read as YAML"),
+        ("", r"c.yaml: holds no settings; see config/README.md"),
+        ("- 1", r"c.yaml: holds no settings"),
+        (None, r"c.yaml: can't be read as YAML \(.*No such file"),
+        ("datasets: {toy: {source: x, category: y}}\nmethods: {popularity: }", r"c.yaml: datasets.toy: no source 'x'"),
+    ],
+)
+def test_files_that_hold_no_config(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_config_file(tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_dates_are_read_as_yaml_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(dataset()).replace("category:", "start: 2018-01-31\n    category:"))
+    assert str(read_config_file(tmp_path / "c.yaml").datasets["toy"].start) == "2018-01-31"
+
+
+def test_the_schema_is_in_step_with_the_models() -> None:
+    """If not: python -m benchmark.config > workflow/schemas/config.schema.json"""
+    written = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
+    assert written == Config.model_json_schema()
+
+
+@pytest.mark.parametrize("model", [Config, DatasetConfig, MethodConfig])
+def test_the_schema_refuses_the_unknown_too(model: type) -> None:
+    assert model.model_json_schema()["additionalProperties"] is False
+
+
+def test_config_readme_explains_every_setting() -> None:
+    lines = (ROOT / "config" / "README.md").read_text().splitlines()
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| `")]
+    for model in (Config, DatasetConfig, MethodConfig):
+        for field in model.model_fields:
+            assert f"`{field}`" in rows, f"config/README.md has no row for {field}"
