@@ -3,10 +3,11 @@ PYTHON ?= python3.11
 CORES ?= all
 READY := .venv/.ready
 
-.PHONY: help setup reproduce readme dry-run test lint clean-results
+.PHONY: help setup reproduce readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make test        install, then run the tests"
+	@echo "make speed       measure the evaluator and the preparation on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
 # Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
@@ -35,6 +36,9 @@ dry-run: $(READY)
 
 test: $(READY)
 	.venv/bin/python -m pytest
+
+speed: $(READY)
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed
 
 lint: $(READY)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

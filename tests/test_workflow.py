@@ -1,0 +1,200 @@
+"""The whole workflow, run as a user runs it, in a copy of the project: finished, repeated, changed, broken, killed."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmark.methods import ROOT
+from benchmark.records import read_run
+from tests.planted import planted, write_files
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+
+
+def copy_of_project(folder: Path) -> Path:
+    """The code alone, so that a test may change it, with the planted dataset beside it."""
+    for part in ("benchmark", "baselines", "r2ec", "workflow", "config"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("environment.yml", "requirements.txt"):
+        shutil.copy(ROOT / file, folder / file)
+    write_files(folder / "planted", planted())
+    return folder
+
+
+def snakemake(project: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on two cores and return what it printed, both streams together."""
+    command = [*SNAKEMAKE, "--cores", "2", "--configfile", config, *arguments]
+    return subprocess.run(
+        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
+    )
+
+
+def planned(output: str) -> dict[str, int]:
+    """Jobs by rule, from a dry run's statistics."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", output, flags=re.M) if rule != "total"}
+
+
+def changed_config(project: Path, name: str, **methods: Any) -> str:
+    """The smoke config with these methods besides its own, or instead of them where `only` is among them."""
+    value = yaml.safe_load((project / "config" / "smoke.yaml").read_text())
+    if methods.pop("only", False):
+        value["methods"] = {}
+        value["datasets"] = {"planted": value["datasets"]["planted"]}
+    value["methods"] |= methods
+    (project / "config" / name).write_text(yaml.safe_dump(value))
+    return f"config/{name}"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the project in which the smoke config has run to its end."""
+    project = copy_of_project(tmp_path_factory.mktemp("project"))
+    done = snakemake(project)
+    assert done.returncode == 0, done.stdout[-4000:]
+    yield project
+
+
+def test_the_whole_workflow_ends_in_tables_plots_and_page(finished: Path) -> None:
+    main = pd.read_csv(finished / "results/tables/main.csv")
+    assert set(main["dataset"]) == {"planted", "ml-100k"}
+    assert set(main["method"]) == {"popularity", "item_knn", "sasrec"}
+    for dataset in ("planted", "ml-100k"):
+        for name in ("csv", "md", "tex", "tests.csv"):
+            assert (finished / f"results/tables/{dataset}.{name}").stat().st_size > 100
+        for name in ("metrics", "slices", "cost"):
+            for ending in ("png", "pdf"):
+                assert (finished / f"results/plots/{dataset}.{name}.{ending}").stat().st_size > 1000
+    assert "sasrec" in (finished / "results/report/index.html").read_text()
+
+
+def test_what_was_planted_is_found(finished: Path) -> None:
+    rows = pd.read_csv(finished / "results/tables/planted.csv")
+    value = (
+        rows[rows["metric"] == "NDCG@10"].set_index("method")["mean"] if "metric" in rows else rows.set_index("method")
+    )
+    found = value if isinstance(value, pd.Series) else value["NDCG@10"]
+    assert found["item_knn"] > found["popularity"] + 0.1
+
+
+def test_tuning_is_recorded_and_taken_over_by_later_seeds(finished: Path) -> None:
+    first, second = (read_run(finished / f"results/runs/planted/sasrec/seed{n}/run.json") for n in (1, 2))
+    assert first.tuning is not None and first.tuning == second.tuning and first.params == second.params
+    assert len(first.tuning.trials) == 2 and first.seed_value != second.seed_value
+    assert first.params["learning_rate"] == 0.01  # two epochs at 0.001 learn less
+    assert not list((finished / "results/work").glob("*/*/*/*/*"))  # RecBole's files are gone
+
+
+def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
+    done = snakemake(finished)
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout
+
+
+def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
+    method = finished / "baselines" / "item_knn.py"
+    before = method.read_text()
+    method.write_text(before + "\n# edited\n")
+    try:
+        jobs = planned(snakemake(finished, "--dry-run").stdout)
+    finally:
+        method.write_text(before)
+    assert jobs == {"run": 4, "tables": 1, "plots": 1, "page": 1, "all": 1}
+    # Back as it was: the contents decide, not the time of writing.
+    assert planned(snakemake(finished, "--dry-run").stdout) == {}
+
+
+def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
+    file = finished / "benchmark" / "significance.py"
+    before = file.read_text()
+    file.write_text(before + "\n# edited\n")
+    try:
+        jobs = planned(snakemake(finished, "--dry-run").stdout)
+    finally:
+        file.write_text(before)
+    assert "run" not in jobs and jobs["tables"] == 1
+
+
+def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert code is not None and len(code[1].splitlines()) < 20
+    (finished / "baselines" / "latest.py").write_text(code[1])
+    config = changed_config(finished, "with_latest.yaml", latest=None)
+    jobs = planned(snakemake(finished, "--dry-run", config=config).stdout)
+    assert jobs == {"run": 4, "tables": 1, "plots": 1, "page": 1, "all": 1}
+    done = snakemake(finished, config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "latest" in set(pd.read_csv(finished / "results/tables/main.csv")["method"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "sentence"),
+    [
+        ({"popp": None}, "no method 'popp'. Known: bert4rec, caser, gru4rec, item_knn,"),
+        ({"sasrec": {"params": {"hiden_size": 2}}}, "methods.sasrec: unknown setting 'hiden_size'"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence_before_anything_runs(
+    finished: Path, methods: dict[str, Any], sentence: str
+) -> None:
+    done = snakemake(finished, config=changed_config(finished, "wrong.yaml", **methods))
+    assert done.returncode != 0 and sentence in done.stdout
+    assert "Traceback" not in done.stdout and "Job stats" not in done.stdout
+
+
+def test_a_failing_method_stops_no_other_and_no_table_is_made(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    (project / "baselines" / "broken.py").write_text(
+        "def fit(split, *, seed, params, workdir):\n    raise ValueError('broken on purpose')\n"
+    )
+    done = snakemake(project, config=changed_config(project, "broken.yaml", only=True, broken=None, popularity=None))
+    assert done.returncode != 0 and "broken on purpose" in done.stdout
+    runs = project / "results/runs/planted"
+    assert sorted(path.parent.name for path in runs.glob("popularity/*/run.json")) == ["seed1", "seed2"]
+    assert not list(runs.glob("broken/*/*")) and not (project / "results/tables/main.md").exists()
+
+
+def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Path) -> None:
+    """Snakemake and its jobs die by SIGKILL in the middle of a fit."""
+    project = copy_of_project(tmp_path)
+    config = changed_config(project, "killed.yaml", only=True, sasrec=yaml_entry("sasrec"))
+    command = [*SNAKEMAKE, "--cores", "1", "--configfile", config]
+    process = subprocess.Popen(
+        command, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(project.glob("results/work/planted/sasrec/seed1/*/*")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run = "results/runs/planted/sasrec/seed1"
+    assert not (project / run / "run.json").exists()
+    assert snakemake(project, "--unlock", config=config).returncode == 0
+    done = snakemake(project, config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(project / run / "rankings.parquet"), pd.read_parquet(finished / run / "rankings.parquet")
+    )
+
+
+def yaml_entry(method: str) -> Any:
+    """A method's entry in the smoke config."""
+    return yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["methods"][method]
+
+
+def test_the_workflow_is_lint_clean_and_formatted() -> None:
+    lint = subprocess.run([*SNAKEMAKE, "--lint"], cwd=ROOT, capture_output=True, text=True)
+    assert lint.returncode == 0, lint.stderr
+    snakefmt = Path(sys.executable).with_name("snakefmt")
+    formatted = subprocess.run([snakefmt, "--check", "workflow"], cwd=ROOT, capture_output=True, text=True)
+    assert formatted.returncode == 0, formatted.stderr
