@@ -24,7 +24,7 @@ setup: $(READY)
 
 reproduce: $(READY)
 	.venv/bin/snakemake --cores $(CORES)
-	@echo && cat results/tables/main.md
+	@echo && cat results/tables/main.txt
 	@echo "Tables: results/tables   plots: results/plots   page: results/report/index.html"
 
 # The README's table is the last full run's; its commit stands below it.

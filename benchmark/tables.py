@@ -1,9 +1,10 @@
 """Tables and tests of finished runs: `python -m benchmark.tables --datasets a b --methods m1 m2 --seeds 3`.
 
-Writes `{dataset}` and `main` as .csv, .md and .tex, all from one frame (`summarise`), and `{dataset}.tests.csv` with every
+Writes `{dataset}` and `main` as .csv, .md and .tex (`main` as .txt too), all from one frame, and `{dataset}.tests.csv` with every
 pair of methods. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -349,9 +350,12 @@ def main() -> None:
         files[f"{dataset}.tests.csv"] = csv(tests)
     everything = pd.concat(frames, ignore_index=True)
     files |= {"main.csv": csv(everything), "main.md": markdown(everything), "main.tex": latex(everything)}
+    plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
+    show(everything, Console(file=plain, width=110))
+    files["main.txt"] = plain.getvalue()
     for name, text in files.items():
         write_text(given.out / name, text)
-    show(everything, Console())
+    print(files["main.txt"])
 
 
 if __name__ == "__main__":

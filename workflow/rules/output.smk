@@ -6,7 +6,7 @@ rule tables:
         data=expand("results/data/{dataset}/dataset.json", dataset=settings.datasets),
         code=code("benchmark.tables"),
     output:
-        expand("results/tables/main.{ending}", ending=["csv", "md", "tex"]),
+        expand("results/tables/main.{ending}", ending=["csv", "md", "tex", "txt"]),
         expand(
             "results/tables/{dataset}.{ending}",
             dataset=settings.datasets,
@@ -19,7 +19,7 @@ rule tables:
     params:
         selection=selection,
     shell:
-        "python -m benchmark.tables {params.selection} --out results/tables 2> {log}"
+        "python -m benchmark.tables {params.selection} --out results/tables > {log} 2>&1"
 
 
 rule plots:
