@@ -89,7 +89,7 @@ def test_bootstrap_in_blocks_is_weighted_right(monkeypatch: pytest.MonkeyPatch) 
 
 def test_randomisation_equals_scipys_permutation_test() -> None:
     generator = np.random.default_rng(6)
-    sums = [*generator.normal(size=(12, 4)), 0.0, 0.3, 0.6, 1.0]
+    sums = generator.normal(size=(12, 4)) + np.array([0.0, 0.3, 0.6, 1.0])
     pairs = list(itertools.combinations(range(4), 2))
     ours = randomisation_test(sums, pairs, seed=7, flips=99_999)
     for (a, b), p in zip(pairs, ours, strict=True):
@@ -119,7 +119,7 @@ def test_ties_count_in_spite_of_rounding() -> None:
 
 
 def test_blocks_do_not_change_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = [*np.random.default_rng(10).normal(size=(40, 2)), 0, 0.3]
+    sums = np.random.default_rng(10).normal(size=(40, 2)) + np.array([0, 0.3])
     whole = randomisation_test(sums, [(0, 1)], seed=11, flips=20_000)
     monkeypatch.setattr(significance, "BLOCK_BYTES", 8 * 40 * 100)
     assert randomisation_test(sums, [(0, 1)], seed=11, flips=20_000) == pytest.approx(whole, abs=0.01)
