@@ -34,7 +34,7 @@ def copy_of_project(folder: Path) -> Path:
 
 def snakemake(project: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
     """Run Snakemake on two cores and return what it printed, both streams together."""
-    command = [*SNAKEMAKE, "--cores", "2", "--configfile", config, *arguments]
+    command = [*SNAKEMAKE, *arguments, "--cores", "2", "--configfile", config]
     return subprocess.run(
         command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
     )
@@ -79,11 +79,7 @@ def test_the_whole_workflow_ends_in_tables_plots_and_page(finished: Path) -> Non
 
 
 def test_what_was_planted_is_found(finished: Path) -> None:
-    rows = pd.read_csv(finished / "results/tables/planted.csv")
-    value = (
-        rows[rows["metric"] == "NDCG@10"].set_index("method")["mean"] if "metric" in rows else rows.set_index("method")
-    )
-    found = value if isinstance(value, pd.Series) else value["NDCG@10"]
+    found = pd.read_csv(finished / "results/tables/planted.csv").set_index("method")["NDCG@10"]
     assert found["item_knn"] > found["popularity"] + 0.1
 
 
@@ -151,6 +147,28 @@ def test_a_wrong_config_is_one_sentence_before_anything_runs(
     assert "Traceback" not in done.stdout and "Job stats" not in done.stdout
 
 
+def test_missing_files_are_one_sentence_before_anything_runs(finished: Path, tmp_path: Path) -> None:
+    done = snakemake(finished, "--directory", str(tmp_path))  # where there is no folder `planted`
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "planted: need interactions.parquet or interactions.csv, neither exists" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_bad_file_is_named_and_nothing_is_half_written(finished: Path, tmp_path: Path) -> None:
+    """Started in another folder than the project's: results and one's own files belong to that folder."""
+    write_files(tmp_path / "planted", planted(n_users=20))
+    file = tmp_path / "planted" / "interactions.csv"
+    lines = file.read_text().splitlines()
+    lines[5] = lines[5].rsplit(",", 1)[0] + ",nan"
+    file.write_text("\n".join(lines))
+    config = changed_config(finished, "bad_file.yaml", only=True, popularity=None)
+    done = snakemake(finished, "--directory", str(tmp_path), config=config)
+    assert done.returncode != 0
+    assert "error: planted/interactions.csv: row 5: rating is 'nan'; give a finite number" in done.stdout
+    data = tmp_path / "results" / "data"
+    assert not [path for path in data.rglob("*") if path.is_file()]
+
+
 def test_a_failing_method_stops_no_other_and_no_table_is_made(tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
     (project / "baselines" / "broken.py").write_text(
@@ -167,7 +185,9 @@ def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Pat
     """Snakemake and its jobs die by SIGKILL in the middle of a fit."""
     project = copy_of_project(tmp_path)
     config = changed_config(project, "killed.yaml", only=True, sasrec=yaml_entry("sasrec"))
-    command = [*SNAKEMAKE, "--cores", "1", "--configfile", config]
+    run = "results/runs/planted/sasrec/seed1"
+    target = f"{run}/rankings.parquet"
+    command = [*SNAKEMAKE, target, "--cores", "1", "--configfile", config]
     process = subprocess.Popen(
         command, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -177,14 +197,12 @@ def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Pat
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    run = "results/runs/planted/sasrec/seed1"
     assert not (project / run / "run.json").exists()
     assert snakemake(project, "--unlock", config=config).returncode == 0
-    done = snakemake(project, config=config)
+    done = snakemake(project, target, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(project / run / "rankings.parquet"), pd.read_parquet(finished / run / "rankings.parquet")
-    )
+    assert re.findall(r"^(?:local)?rule (\w+):", done.stdout, flags=re.M) == ["run"]  # what was done stays done
+    pd.testing.assert_frame_equal(pd.read_parquet(project / target), pd.read_parquet(finished / target))
 
 
 def yaml_entry(method: str) -> Any:

@@ -1,18 +1,22 @@
 import json
 import shlex
 import sys
-from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
-from benchmark.config import read_config
+from benchmark.config import read_config, source_of
 from benchmark.errors import InputError
 from benchmark.methods import method_files, source_files
 
 try:
     settings = read_config(dict(config))
+    # The user's own files that each dataset reads. They have to be there before the first job, which may take hours.
+    own = {}
+    for name, entry in settings.datasets.items():
+        source, options = source_of(entry, f"datasets.{name}")
+        own[name] = [str(path) for path in source.inputs(options)]
 except InputError as problem:
     raise WorkflowError(str(problem)) from None
 
@@ -55,10 +59,8 @@ def dataset_json(wildcards):
 
 
 def own_files(wildcards):
-    """The user's own files that a source reads."""
-    entry = settings.datasets[wildcards.dataset]
-    source = import_module(f"benchmark.datasets.{entry.source}")
-    return [str(path) for path in source.inputs(source.Options(**entry.options))]
+    """The user's own files that a dataset reads."""
+    return own[wildcards.dataset]
 
 
 def source_code(wildcards):
