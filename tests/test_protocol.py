@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmark.contract import Cases, check_cases
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
+from benchmark.methods import ROOT
 from benchmark.prepare import split_hash
 from benchmark.protocol import Log, Prepared, clean, make_cases, prepare, sample_rows, split_cases
 from tests.planted import planted, settings
@@ -393,6 +394,13 @@ def test_counts_by_hand() -> None:
         "items_cold": 2,
     }
     counts_add_up(prepared)
+
+
+def test_config_readme_explains_every_count() -> None:
+    text = (ROOT / "config" / "README.md").read_text()
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    for name in prepare(planted(), settings(), "here").counts:
+        assert f"`{name}`" in rows, f"config/README.md doesn't explain {name}"
 
 
 @pytest.mark.parametrize("split", ["global-temporal", "leave-one-out"])
