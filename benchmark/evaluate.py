@@ -5,13 +5,15 @@ score at least as high. A target that is not retrieved (-inf) gets the worst ran
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from benchmark.contract import Cases, check_scores
+from benchmark.contract import Cases, Recommender, check_scores
 from benchmark.errors import InputError
+from benchmark.metrics import ndcg
 
 TOP = 20
 BLOCK = 256  # columns per block in top_items; a power of two that keeps the blocks in the cache
@@ -58,6 +60,14 @@ def rank(
             "top_items": pa.ListArray.from_arrays(pa.array(offsets), pa.array(top[retrieved])),
         }
     )
+
+
+def validation_ndcg(recommender: Recommender, cases: Cases, n_items: int, method: str) -> float:
+    """Mean NDCG@10 on cases whose targets are known; the recommender gets them without."""
+    assert cases.target is not None
+    hidden = replace(cases, target=None)
+    table = rank(recommender.score(hidden), hidden, cases.target, n_items, method)
+    return float(ndcg(table.column("rank").to_numpy(), 10).mean())
 
 
 def rank_batch(scores: np.ndarray, cases: Cases, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

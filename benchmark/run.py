@@ -9,7 +9,6 @@ import datetime
 import hashlib
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from benchmark import provenance
 from benchmark.contract import Recommender, Split, read_cases, read_split
 from benchmark.errors import InputError, command
-from benchmark.evaluate import rank
+from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import atomic, read_json, sha256_of
 from benchmark.methods import ROOT, check_params, load_method, method_files
 from benchmark.metrics import ndcg
@@ -44,14 +43,6 @@ def checkpoint_folder(work: Path, params: dict[str, Any], data_hash: str, files:
     return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def validate(recommender: Recommender, split: Split, method: str) -> float:
-    """NDCG@10 on the validation cases, by the one evaluator."""
-    assert split.valid.target is not None
-    hidden = replace(split.valid, target=None)
-    table = rank(recommender.score(hidden), hidden, split.valid.target, split.n_items, method)
-    return float(ndcg(table.column("rank").to_numpy(), 10).mean())
-
-
 def fit_best(
     method: ModuleType, name: str, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]
 ) -> tuple[Recommender, int, list[Trial], float]:
@@ -70,7 +61,7 @@ def fit_best(
         seconds = time.monotonic() - start
         if len(settings) == 1:
             return recommender, 0, [], seconds
-        value = validate(recommender, split, name)
+        value = validation_ndcg(recommender, split.valid, split.n_items, name)
         trials.append(Trial(params=params, value=round(value, 6), seconds=round(time.monotonic() - start, 3)))
         print(f"{name}: {CRITERION} {value:.4f} after {seconds:.1f} s", flush=True)
         if best is None or trials[-1].value > trials[chosen].value:  # the recorded values decide; ties keep the first

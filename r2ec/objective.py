@@ -49,13 +49,16 @@ def group_advantages(rewards: Tensor, kind: Advantage = "grpo") -> Tensor:
     if rewards.dim() != 2 or rewards.shape[1] < 2:
         raise InputError(f"advantages need rewards [users, G] with G >= 2, got {list(rewards.shape)}; raise group_size")
     group = rewards.shape[1]
-    mean = rewards.mean(dim=1, keepdim=True)
+    # In float64 the mean of equal float32 rewards is exact. In float32 it is off by a rounding error, which the division by
+    # 1e-8 turns into advantages of 3 and more for groups that teach nothing.
+    exact = rewards.double()
+    mean = exact.mean(dim=1, keepdim=True)
     if kind == "grpo":
-        return (rewards - mean) / (rewards.std(dim=1, keepdim=True) + 1e-8)
+        return ((exact - mean) / (exact.std(dim=1, keepdim=True) + 1e-8)).to(rewards)
     if kind == "rloo":
-        return (rewards - mean) * (group / (group - 1))
+        return ((exact - mean) * (group / (group - 1))).to(rewards)
     if kind == "rloo_released":
-        return rewards * (1 + 1 / group) - mean
+        return (exact * (1 + 1 / group) - mean).to(rewards)
     raise InputError(f"no advantage {kind!r}; known: {', '.join(ADVANTAGES)}")
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.contract import Cases, Recommender, Split
-from benchmark.evaluate import rank
+from benchmark.evaluate import validation_ndcg
 from benchmark.io import atomic, read_json, write_json
-from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.attention import use_grouped_attention
@@ -25,8 +25,8 @@ from r2ec.model import R2ec
 from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
-from r2ec.rollout import TransformersEngine, pack_rollouts, pad_id
-from r2ec.trainer import TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
+from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
+from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
 from r2ec.warm_start import Choice, Encoded, fit_rec_head
 
 
@@ -59,12 +59,8 @@ class R2ecRecommender(Recommender):
         writes = self.params.recpo.reasoning if writes is None else writes
         prompts = self.prompts.user_prompts(cases, open_answer=not writes)
         if not writes:
-            none = np.zeros((len(prompts), 0), dtype=bool)
-            packed = pack_rollouts(
-                prompts, none.astype(np.int64), none, none, pad_id(self.prompts.tokenizer), self.table.states.device
-            )
             self._keep_texts(cases, prompts, [""] * len(prompts), np.zeros(len(prompts), bool))
-            return self._forward(replace(packed, action_mask=None))
+            return self._forward(without_reasoning(prompts, pad_id(self.prompts.tokenizer), self.table.states.device))
         last = self.params.recpo.pooling == "last"
         result = self.engine.generate(prompts, cases=cases.case, seed=0, final_states=last)
         self._written += result.sampled_tokens
@@ -157,10 +153,7 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
 
     def validate() -> float:
         made.table.refresh(made.model)
-        assert some.target is not None
-        hidden = replace(some, target=None)
-        ranks = rank(made.score(hidden), hidden, some.target, split.n_items, "r2ec").column("rank").to_numpy()
-        return float(ndcg(ranks, 10).mean())
+        return validation_ndcg(made, some, split.n_items, "r2ec")
 
     if params.training.max_steps != 0:
         trainer = RecPOTrainer(
@@ -178,7 +171,7 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
         last = last_checkpoint(workdir / "recpo")
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        history = [entry for entry in trainer.state.log_history if "reward" in entry or "eval_ndcg@10" in entry]
+        history = [entry for entry in trainer.state.log_history if "reward" in entry or METRIC in entry]
         made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
         made.found["recpo_log"] = [{k: round(float(v), 6) for k, v in entry.items()} for entry in history]
     made.model.eval()
@@ -189,8 +182,6 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
 
 def warm_start(made: R2ecRecommender, split: Split, seed: int, workdir: Path) -> None:
     """Give `made` the rec head that `fit_rec_head` finds on frozen states; encodes once, also over a killed run."""
-    from safetensors.torch import load_file, save_file
-
     params = made.params
     settings = params.warm_start
     path = workdir / "warm_start_states.safetensors"

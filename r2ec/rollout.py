@@ -10,7 +10,7 @@ All settings are explicit; nothing is taken from a model's generation_config.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -258,6 +258,12 @@ def pack_rollouts(
     prompt_ids = np.full(prompt_mask.shape, pad, dtype=np.int64)
     prompt_ids[prompt_mask] = np.concatenate([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
     return Rollouts(*(_tensor(x, device) for x in (prompt_ids, prompt_mask, ids, mask, sampled)))
+
+
+def without_reasoning(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> Rollouts:
+    """Prompts behind which nothing is written ("w/o Reasoning"): the state is the one that has read the prompt."""
+    none = np.zeros((len(prompts), 0), dtype=bool)
+    return replace(pack_rollouts(prompts, none.astype(np.int64), none, none, pad, device), action_mask=None)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -8,7 +8,7 @@ those states into the table; rewards and advantages from the very h_T that the l
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from r2ec.model import PolicyOutput, R2ec, Rollouts
 from r2ec.objective import candidate_log_q, group_advantages, item_logps, recpo_loss, users_per_process
 from r2ec.prompts import PromptBuilder
 from r2ec.reward import recpo_rewards
-from r2ec.rollout import TransformersEngine, pack_rollouts, pad_id
+from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
 from r2ec.settings import RecPOSettings, TrainingSettings
 
 METRIC = "eval_ndcg@10"
@@ -94,6 +94,7 @@ class RecPOTrainer(Trainer):
         self.table, self.prompts, self.engine, self.cases = table, prompts, engine, cases
         self.validate, self.recpo, self.training, self.seed = validate, recpo, training, seed
         self.group = engine.settings.group_size if recpo.reasoning else 1
+        self.longest = int(np.diff(cases.offsets).max())  # history
         args = training_arguments(training, seed, folder)
         per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         order = Order(len(cases), per_step, training, recpo.num_iterations, seed)
@@ -227,10 +228,7 @@ class RecPOTrainer(Trainer):
         """G reasonings per user by the present policy; nothing behind an opened `<answer>` without reasoning."""
         if not self.recpo.reasoning:
             prompts = self.prompts.user_prompts(cases, open_answer=True)
-            none = np.zeros((len(prompts), 0), dtype=bool)
-            pad = pad_id(self.prompts.tokenizer)
-            packed = pack_rollouts(prompts, none.astype(np.int64), none, none, pad, self.table.states.device)
-            return replace(packed, action_mask=None)
+            return without_reasoning(prompts, pad_id(self.prompts.tokenizer), self.table.states.device)
         prompts = self.prompts.user_prompts(cases)
         result = self.engine.generate(prompts, cases=cases.case, seed=self.seed, step=step)
         self._note(
@@ -269,11 +267,6 @@ class RecPOTrainer(Trainer):
         assert isinstance(net, R2ec)
         return net
 
-    @property
-    def longest(self) -> int:
-        """Items of the longest history."""
-        return int(np.diff(self.cases.offsets).max())
-
     def _norm(self, part: Tensor) -> float:
         """Norm of one term's gradient, apart from the step's own backward."""
         weights = [p for p in self._net.parameters() if p.requires_grad]
@@ -309,7 +302,7 @@ class RecPOTrainer(Trainer):
         """AdamW; the rec head's maps may have a learning rate of their own."""
         if self.optimizer is None:
             net, rate = self._net, self.training.learning_rate
-            head = [p for p in [*net.head.parameters(), *(net.cls_head.parameters() if net.cls_head else [])]]
+            head = [*net.head.parameters(), *(net.cls_head.parameters() if net.cls_head else [])]
             own = {id(p) for p in head}
             rest = [p for p in net.parameters() if p.requires_grad and id(p) not in own]
             groups = [{"params": rest, "lr": rate}, {"params": head, "lr": self.training.head_learning_rate or rate}]

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -204,7 +205,7 @@ def test_the_criterion_is_ndcg_of_the_one_evaluator(job: Job, fits: Fits, data: 
     split = run.read_split(data)
     assert split.valid.target is not None
     table = evaluate.rank(
-        Stub(split, Params(skill=0.2)).score(run.replace(split.valid, target=None)),
+        Stub(split, Params(skill=0.2)).score(replace(split.valid, target=None)),
         split.valid,
         split.valid.target,
         split.n_items,
