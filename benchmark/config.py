@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.errors import InputError, checked
-from benchmark.methods import check_params, load_method
+from benchmark.methods import check_params, laid_over, load_method
 
 ROOT = Path(__file__).resolve().parents[1]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -60,6 +60,10 @@ class MethodConfig(Strict):
     grid: list[dict[str, Any]] = Field(default=[], description="tried on validation data, laid over params")
     threads: int = Field(default=1, ge=1, description="processor cores of one job")
 
+    def settings(self) -> list[dict[str, Any]]:
+        """What repetition 1 fits: params, or each setting of the grid laid over them."""
+        return [laid_over(self.params, trial) for trial in self.grid or [{}]]
+
 
 class Config(Strict):
     """The whole file."""
@@ -70,9 +74,14 @@ class Config(Strict):
 
     @field_validator("datasets", mode="after")
     @classmethod
-    def main_is_the_table_of_all(cls, value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+    def every_table_has_a_file_of_its_own(cls, value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
         if "main" in value:
             raise ValueError("'main' is the name of the table of all datasets; rename this dataset")
+        for name in value:
+            if f"{name}.tests" in value:
+                raise ValueError(
+                    f"the table of '{name}.tests' and the tests of '{name}' are one file; rename one of them"
+                )
         return value
 
     @field_validator("methods", mode="after")
@@ -114,7 +123,7 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
     for name in config.methods:
         entry = config.method(name)
         method = load_method(config.module_of(name), where)
-        for params in [entry.params, *({**entry.params, **trial} for trial in entry.grid)]:
+        for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
     return config
 

@@ -35,6 +35,21 @@ def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None
         checked(method.Params, params, where)
 
 
+def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
+    """One setting of a grid over a method's params: what the trial doesn't name stays, also inside sections.
+
+    >>> laid_over({"lora": {"r": 4, "alpha": 8}, "epochs": 2}, {"lora": {"r": 16}})
+    {'lora': {'r': 16, 'alpha': 8}, 'epochs': 2}
+    """
+    whole = dict(params)
+    for key, value in trial.items():
+        before = whole.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = laid_over(before, value)
+        whole[key] = value
+    return whole
+
+
 def source_files(*modules: str) -> list[str]:
     """The files of these modules and of every module of this project that they import, relative to the root, sorted.
 

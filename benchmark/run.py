@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,7 +23,7 @@ from benchmark.contract import Recommender, Split, read_cases, read_split
 from benchmark.errors import InputError, command
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import atomic, read_json, sha256_of
-from benchmark.methods import ROOT, check_params, load_method, method_files
+from benchmark.methods import ROOT, check_params, laid_over, load_method, method_files
 from benchmark.metrics import ndcg
 from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
 
@@ -87,8 +88,9 @@ def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list
     if given.seed < 1:
         raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
     params, grid = from_json("--params", given.params, dict), from_json("--grid", given.grid, list)
-    for trial in grid or [{}]:
-        check_params(method, {**params, **trial}, f"methods.{given.method}")
+    to_try = [laid_over(params, trial) for trial in grid or [{}]]
+    for tried in to_try:
+        check_params(method, tried, f"methods.{given.method}")
     if given.seed > 1 and len(grid) > 1:
         if given.tuned is None:
             raise InputError(f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1")
@@ -98,7 +100,7 @@ def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list
                 f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {given.method}"
             )
         return [dict(first.params)], first.tuning
-    return [all_params(method, {**params, **trial}) for trial in grid or [{}]], None
+    return [all_params(method, tried) for tried in to_try], None
 
 
 def ranked_test(recommender: Recommender, split: Split, data: Path, name: str) -> tuple[pa.Table, float]:
@@ -112,6 +114,22 @@ def ranked_test(recommender: Recommender, split: Split, data: Path, name: str) -
     start = time.monotonic()
     table = rank(recommender.score(test), test, answers.column("target").to_numpy(), split.n_items, name)
     return table, time.monotonic() - start
+
+
+def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.Table:
+    """What was written for each case, beside its target, rank and top items: a reasoning can be read with its outcome.
+
+    Raises InputError unless `texts` has every ranked case once and no other.
+    """
+    cases = rankings.column("case").to_numpy()
+    if "case" not in texts.columns or sorted(texts["case"]) != cases.tolist():
+        raise InputError(f"{name}: texts() holds other cases than were ranked; give one row per case scored last")
+    outcome = rankings.select(["target", "rank", "top_items"])
+    ordered = texts.drop(columns=outcome.column_names, errors="ignore").set_index("case").loc[cases].reset_index()
+    table = pa.Table.from_pandas(ordered, preserve_index=False)
+    for column in outcome.column_names:
+        table = table.append_column(column, outcome.column(column))
+    return table
 
 
 def parse() -> argparse.Namespace:
@@ -143,7 +161,8 @@ def main() -> None:
     folders = [checkpoint_folder(given.work, params, data_hash, files) for params in settings]
     recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)
     rankings, score_seconds = ranked_test(recommender, split, given.data, given.method)
-    texts = recommender.texts()
+    written = recommender.texts()
+    texts = None if written is None else texts_with_ranks(written, rankings, given.method)
     record = RunRecord(
         dataset=split.name,
         method=given.method,
@@ -167,7 +186,7 @@ def main() -> None:
         temporary.mkdir()
         pq.write_table(rankings, temporary / "rankings.parquet", compression="zstd")
         if texts is not None:
-            texts.to_parquet(temporary / "texts.parquet", index=False)
+            pq.write_table(texts, temporary / "texts.parquet", compression="zstd")
         write_run(temporary / "run.json", record)
     ranks = rankings.column("rank").to_numpy()
     print(

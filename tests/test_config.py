@@ -69,6 +69,22 @@ def test_one_module_under_two_names() -> None:
     assert [found.module_of(name) for name in found.methods] == ["sasrec", "sasrec"]
 
 
+def test_a_grid_is_laid_over_sections_too() -> None:
+    params = {"backbone": {"name": "somewhere"}, "lora": {"r": 2, "alpha": 4}}
+    entry = {"params": params, "grid": [{"lora": {"r": 16}}, {"backbone": {"name": "elsewhere"}}]}
+    first, second = read_config(config(methods={"r2ec": entry})).method("r2ec").settings()
+    assert first == {"backbone": {"name": "somewhere"}, "lora": {"r": 16, "alpha": 4}}
+    assert second == params | {"backbone": {"name": "elsewhere"}}
+    # What every setting of the grid gives, params need not.
+    grid_alone = {"grid": [{"backbone": {"name": "somewhere"}}]}
+    assert read_config(config(methods={"r2ec": grid_alone})).method("r2ec").settings() == grid_alone["grid"]
+
+
+def test_a_dataset_may_be_named_tests() -> None:
+    entry = dataset()["datasets"]["toy"]
+    assert set(read_config(config(datasets={"a.tests": entry, "b": entry})).datasets) == {"a.tests", "b"}
+
+
 SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown method": (config(methods={"sasrek": {}}), "c: no method 'sasrek'. Known: "),
     "unknown module": (config(methods={"mine": {"module": "sasrek"}}), "c: no method 'sasrek'. Known: "),
@@ -82,6 +98,10 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "typo in a method": (method(parms={}), "c: unknown setting 'methods.sasrec.parms'; check its spelling"),
     "typo in params": (method(params={"hiden_size": 3}), "c: methods.sasrec: unknown setting 'hiden_size'; check"),
     "typo in the grid": (method(grid=[{}, {"hiden": 1}]), "c: methods.sasrec: unknown setting 'hiden'; check"),
+    "typo in a section of the grid": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}}, "grid": [{}, {"lora": {"rank": 2}}]}}),
+        "c: methods.r2ec: unknown setting 'lora.rank'; check its spelling",
+    ),
     "wrong param": (
         method(params={"epochs": -1}),
         "c: methods.sasrec: epochs: input should be greater than or equal to 1",
@@ -109,6 +129,10 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "name of the table": (
         config(datasets={"main": dataset()["datasets"]["toy"]}),
         "c: datasets: 'main' is the name of the table of all datasets; rename this dataset",
+    ),
+    "a table named as another's tests": (
+        config(datasets={name: dataset()["datasets"]["toy"] for name in ("a.tests", "b", "a")}),
+        "c: datasets: the table of 'a.tests' and the tests of 'a' are one file; rename one of them",
     ),
     "name with a slash": (
         config(datasets={"a/b": dataset()["datasets"]["toy"]}),

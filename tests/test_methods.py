@@ -1,16 +1,20 @@
 """What a method is made of, and which file re-runs which method."""
 
 import ast
+import copy
 import functools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark import methods
 from benchmark.errors import InputError
-from benchmark.methods import check_params, known_methods, load_method, method_files, source_files
+from benchmark.methods import check_params, known_methods, laid_over, load_method, method_files, source_files
 
 
 @functools.cache
@@ -121,3 +125,55 @@ def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> N
 def test_wrong_params_name_the_value(name: str, params: dict, message: str) -> None:
     with pytest.raises(InputError, match=f"^here: {message}"):
         check_params(load_method(name), params, "here")
+
+
+@pytest.mark.parametrize(
+    ("params", "trial", "expected"),
+    [
+        ({}, {}, {}),
+        ({"a": 1, "b": 2}, {"b": 3}, {"a": 1, "b": 3}),
+        ({"s": {"a": 1, "b": 2}}, {"s": {"b": 3}}, {"s": {"a": 1, "b": 3}}),
+        ({"s": {"t": {"a": 1}, "b": 2}}, {"s": {"t": {"c": 3}}}, {"s": {"t": {"a": 1, "c": 3}, "b": 2}}),
+        ({"s": {"a": 1}}, {"s": None}, {"s": None}),  # not two sections: the trial's value stands
+        ({"s": None}, {"s": {"a": 1}}, {"s": {"a": 1}}),
+        ({"s": [1, 2]}, {"s": [3]}, {"s": [3]}),  # a list is one value
+        ({"s": {"a": 1}}, {"s": {}}, {"s": {"a": 1}}),
+    ],
+)
+def test_a_trial_laid_over_params(params: dict[str, Any], trial: dict[str, Any], expected: dict[str, Any]) -> None:
+    before = copy.deepcopy((params, trial))
+    assert laid_over(params, trial) == expected
+    assert (params, trial) == before
+
+
+LEAVES = st.none() | st.integers() | st.lists(st.integers(), max_size=2)
+SETTINGS = st.recursive(
+    st.dictionaries(st.sampled_from("abcd"), LEAVES, min_size=1, max_size=4),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), LEAVES | inner, min_size=1, max_size=4),
+    max_leaves=12,
+)
+
+
+def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every value that is no section, by its path."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, inner in value.items():
+        found |= leaves(inner, (*path, key)) if isinstance(inner, dict) else {(*path, key): inner}
+    return found
+
+
+@given(SETTINGS, SETTINGS)
+def test_what_a_trial_does_not_name_keeps_its_value(params: dict[str, Any], trial: dict[str, Any]) -> None:
+    found, named, before = leaves(laid_over(params, trial)), leaves(trial), leaves(params)
+    assert named.items() <= found.items()
+    # A value of params stays, unless the trial names it, a section around it or a setting inside of it.
+    shared = {path: value for path, value in before.items() if not any(related(path, other) for other in named)}
+    assert shared.items() <= found.items()
+    assert set(found) <= set(named) | set(before)
+    assert laid_over(laid_over(params, trial), trial) == laid_over(params, trial)
+
+
+def related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether one of two paths begins with the other."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, ConfigDict
 
 from benchmark import evaluate, methods, run
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
 from benchmark.metrics import ndcg
 from benchmark.prepare import split_hash, write_dataset
@@ -32,6 +34,7 @@ class Params(BaseModel):
     skill: float = 0.5
     label: str = ""
     bad: str = ""
+    section: dict[str, int] = {"a": 1, "b": 2}
 
 
 class Stub(Recommender):
@@ -134,6 +137,7 @@ def refused(job: Job, capsys: pytest.CaptureFixture[str], **options: Any) -> str
     return said
 
 
+SECTION = {"section": {"a": 1, "b": 2}}  # the default
 GRID = json.dumps([{"skill": 0.2}, {"skill": 0.9, "label": "best"}, {"skill": 0.5}])
 
 
@@ -146,7 +150,7 @@ def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
     record = read_run(out / "run.json")
     assert isinstance(record, RunRecord)
     assert (record.dataset, record.method, record.seed) == ("toy", "stub", 1)
-    assert record.params == {"skill": 0.7, "label": "", "bad": ""}  # defaults included
+    assert record.params == {"skill": 0.7, "label": "", "bad": ""} | SECTION  # defaults included
     assert record.tuning is None and len(fits) == 1
     assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)
     assert record.data_hash == read_json(data / "dataset.json")["split_hash"]
@@ -172,10 +176,35 @@ def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:
     assert found.column("rank").to_pylist() == expected
 
 
-def test_texts_are_kept(job: Job, fits: Fits, data: Path) -> None:
+def test_texts_are_kept_beside_their_outcome(job: Job, fits: Fits, data: Path) -> None:
     out = job(params=json.dumps({"label": "writes"}))
-    texts = pd.read_parquet(out / "texts.parquet")
-    assert texts["case"].tolist() == pd.read_parquet(data / "test.parquet")["case"].tolist()
+    texts, rankings = pq.read_table(out / "texts.parquet"), pq.read_table(out / "rankings.parquet")
+    assert texts.column_names == ["case", "reasoning", "target", "rank", "top_items"]
+    assert texts.column("case").to_pylist() == pd.read_parquet(data / "test.parquet")["case"].tolist()
+    for column in ("case", "target", "rank", "top_items"):
+        assert texts.column(column).to_pylist() == rankings.column(column).to_pylist()
+        assert texts.schema.field(column).type == rankings.schema.field(column).type
+
+
+def test_texts_find_their_case_in_any_order() -> None:
+    rankings = pa.table({"case": [3, 5, 9], "target": [0, 1, 2], "rank": [7, 1, 4], "top_items": [[1], [1, 0], []]})
+    written = pd.DataFrame({"case": [9, 3, 5], "prompt": ["nine", "three", "five"], "rank": [0, 0, 0]})
+    table = run.texts_with_ranks(written, rankings, "stub")
+    assert table.to_pydict() == {
+        "case": [3, 5, 9],
+        "prompt": ["three", "five", "nine"],
+        "target": [0, 1, 2],
+        "rank": [7, 1, 4],  # the evaluator's
+        "top_items": [[1], [1, 0], []],
+    }
+
+
+@pytest.mark.parametrize("cases", [[3, 5], [3, 5, 5], [3, 5, 5, 9], [3, 5, 8], None])
+def test_texts_of_other_cases_are_refused(cases: list[int] | None) -> None:
+    rankings = pa.table({"case": [3, 5, 9], "target": [0, 1, 2], "rank": [7, 1, 4], "top_items": [[1], [1], [1]]})
+    written = pd.DataFrame({"reasoning": ["because"]} if cases is None else {"case": cases, "reasoning": "because"})
+    with pytest.raises(InputError, match=r"^stub: texts\(\) holds other cases than were ranked; give one row per case"):
+        run.texts_with_ranks(written, rankings, "stub")
 
 
 def test_a_row_under_another_name_than_its_module(job: Job, fits: Fits) -> None:
@@ -192,11 +221,18 @@ def test_the_grid_is_tried_on_validation_and_the_best_kept(job: Job, fits: Fits)
     assert [trial.params["skill"] for trial in record.tuning.trials] == [0.2, 0.9, 0.5]
     assert [trial.params["label"] for trial in record.tuning.trials] == ["base", "best", "base"]  # grid over params
     assert record.tuning.chosen == 1 and record.tuning.criterion == "valid NDCG@10"
-    assert record.params == {"skill": 0.9, "label": "best", "bad": ""}
+    assert record.params == {"skill": 0.9, "label": "best", "bad": ""} | SECTION
     # One seed for all, each in a folder of its own; the test cases are scored once, by the chosen fit.
     assert {call["seed"] for call in fits} == {derive_seed("toy", "stub", 1)}
     assert len({call["workdir"] for call in fits}) == 3
     assert [[len(cases) for cases in call["stub"].scored] for call in fits] == [[40], [40, 60], [40]]
+
+
+def test_a_trial_names_one_setting_of_a_section(job: Job, fits: Fits) -> None:
+    grid = json.dumps([{"skill": 0.9, "section": {"b": 3}}, {"skill": 0.1}])
+    record = read_run(job(params=json.dumps({"section": {"a": 7, "b": 8}}), grid=grid) / "run.json")
+    assert [call["params"]["section"] for call in fits] == [{"a": 7, "b": 3}, {"a": 7, "b": 8}]
+    assert record.params["section"] == {"a": 7, "b": 3}
 
 
 def test_the_criterion_is_ndcg_of_the_one_evaluator(job: Job, fits: Fits, data: Path) -> None:
@@ -235,7 +271,7 @@ def test_later_repetitions_take_the_tuned_setting(job: Job, fits: Fits) -> None:
     first = job(grid=GRID)
     record = read_run(job(seed=2, grid=GRID, tuned=first / "run.json") / "run.json")
     assert len(fits) == 4  # three settings in repetition 1, one fit in repetition 2
-    assert record.params == {"skill": 0.9, "label": "best", "bad": ""} == fits[3]["params"]
+    assert record.params == {"skill": 0.9, "label": "best", "bad": ""} | SECTION == fits[3]["params"]
     assert record.seed_value == fits[3]["seed"] == derive_seed("toy", "stub", 2) != fits[0]["seed"]
     assert record.tuning == read_run(first / "run.json").tuning
 
