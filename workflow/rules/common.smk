@@ -10,6 +10,25 @@ from benchmark.config import read_config, source_of
 from benchmark.errors import InputError
 from benchmark.methods import method_files, source_files
 
+# The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
+EMBEDDED = "resources/smollm2-135m-instruct"
+
+
+def backbones(method):
+    """The backbones that the settings of a method name."""
+    named = [setting.get("backbone") for setting in method.settings()]
+    return [one for one in named if isinstance(one, dict) and "name" in one]
+
+
+def check_backbone(backbone, where):
+    """A backbone that is neither embedded nor on the hub has to be there before the first job."""
+    name = Path(backbone["name"])
+    if not (name == Path(EMBEDDED) or name.is_dir() or backbone.get("revision")):
+        raise InputError(
+            f"{where}: backbone {backbone['name']!r}: no such folder; to take it from the hub, pin its revision"
+        )
+
+
 try:
     settings = read_config(dict(config))
     # The user's own files that each dataset reads. They have to be there before the first job, which may take hours.
@@ -17,6 +36,9 @@ try:
     for name, entry in settings.datasets.items():
         source, options = source_of(entry, f"datasets.{name}")
         own[name] = [str(path) for path in source.inputs(options)]
+    for name in settings.methods:
+        for backbone in backbones(settings.method(name)):
+            check_backbone(backbone, f"methods.{name}")
 except InputError as problem:
     raise WorkflowError(str(problem)) from None
 
@@ -75,6 +97,24 @@ def tuned(wildcards):
     return []
 
 
+def embedded_backbone(wildcards):
+    """What the rule fetch_backbone makes, for the methods with a setting that takes it."""
+    named = backbones(settings.method(wildcards.method))
+    if any(Path(backbone["name"]) == Path(EMBEDDED) for backbone in named):
+        return f"{EMBEDDED}/manifest.json"
+    return []
+
+
+def urgency(wildcards):
+    """Priority of a run. Of those for which there are cores, the ones with most cores go first, as they tend to take
+    longest; then repetitions 1 of methods with a grid, for which the other repetitions wait.
+    """
+    method = settings.method(wildcards.method)
+    awaited = wildcards.seed == "1" and len(method.grid) > 1
+    # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
+    return 2 * method.threads**2 + awaited
+
+
 def all_runs(file):
     """One file of every run that the config asks for."""
     return expand(
@@ -87,5 +127,5 @@ def all_runs(file):
 
 def selection(wildcards):
     """What the output commands are told about the config."""
-    names = [*settings.datasets], [*settings.methods]
-    return f"--results results --datasets {' '.join(names[0])} --methods {' '.join(names[1])} --seeds {settings.seeds}"
+    datasets, methods = " ".join(settings.datasets), " ".join(settings.methods)
+    return f"--results results --datasets {datasets} --methods {methods} --seeds {settings.seeds}"

@@ -1,3 +1,7 @@
+# Above the priority of any run.
+FIRST = 100_000
+
+
 rule fetch:
     """Get a dataset's source files and check their sha256."""
     input:
@@ -8,6 +12,8 @@ rule fetch:
         "results/fetched/{dataset}.json",
     log:
         "results/logs/fetch/{dataset}.log",
+    # Before any run: short, and whatever is wrong with a source shows before hours of fitting.
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -38,6 +44,7 @@ rule prepare:
         "results/logs/prepare/{dataset}.log",
     benchmark:
         "results/usage/prepare/{dataset}.tsv"
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -45,3 +52,20 @@ rule prepare:
     shell:
         "python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
         " --manifest {input.manifest} --out results/data/{wildcards.dataset} > {log} 2>&1"
+
+
+rule fetch_backbone:
+    """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
+    output:
+        f"{EMBEDDED}/manifest.json",
+    log:
+        "results/logs/fetch_backbone.log",
+    priority: FIRST
+    conda:
+        "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
+    # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole
+    # folder or none.
+    shell:
+        "rm -rf {params.folder:q} && python -m r2ec.backbone fetch --out {params.folder:q} > {log} 2>&1"

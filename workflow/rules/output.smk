@@ -50,8 +50,13 @@ rule page:
     """One self-contained page with everything."""
     input:
         "results/tables/main.csv",
-        expand("results/plots/{dataset}.metrics.png", dataset=settings.datasets),
+        expand(
+            "results/plots/{dataset}.{name}.png",
+            dataset=settings.datasets,
+            name=["metrics", "slices", "cost"],
+        ),
         code=code("benchmark.report.__main__"),
+        template=str(ROOT / "benchmark/report/page.html.jinja"),
     output:
         "results/report/index.html",
     log:

@@ -3,6 +3,7 @@ rule run:
     input:
         data="results/data/{dataset}/dataset.json",
         tuned=tuned,
+        backbone=embedded_backbone,
         code=code("benchmark.run"),
         method=method_code,
     output:
@@ -12,8 +13,7 @@ rule run:
         "results/logs/runs/{dataset}.{method}.seed{seed}.log",
     benchmark:
         "results/usage/runs/{dataset}.{method}.seed{seed}.tsv"
-    # Runs that others wait for, and those that hold several cores, go first.
-    priority: 10
+    priority: urgency
     conda:
         "../../environment.yml"
     threads: lambda wildcards: settings.method(wildcards.method).threads
