@@ -14,23 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import EarlyStoppingCallback, Trainer
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
+from benchmark.io import read_json
 from benchmark.provenance import derive_seed
 from r2ec.item_table import ItemTable
-from r2ec.model import PolicyOutput, R2ec, Rollouts
-from r2ec.objective import candidate_log_q, group_advantages, item_logps, recpo_loss, users_per_process
+from r2ec.model import ItemPrompts, PolicyOutput, R2ec, Rollouts
+from r2ec.objective import candidate_log_q, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
 from r2ec.prompts import PromptBuilder
 from r2ec.reward import recpo_rewards
 from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
+from r2ec.schedule import METRIC, Order, training_arguments
 from r2ec.settings import RecPOSettings, TrainingSettings
 
-METRIC = "eval_ndcg@10"
 WEIGHTS, TABLE = "r2ec.safetensors", "item_table.safetensors"
+CPU_ALLOCATOR = "DefaultCPUAllocator: "  # in torch's message where main memory is full
 
 
 @dataclass
@@ -41,31 +44,6 @@ class Experience:
     old_token_logps: Tensor | None = None  # float32 [N, T]; None until the first iteration has computed them
     old_item_logps: Tensor | None = None  # float32 [N]
     advantages: Tensor | None = None  # float32 [B, G]
-
-
-class Order(Dataset[int]):
-    """Row numbers of the training cases in the order of all steps: a fresh seeded shuffle each epoch.
-
-    With several iterations every stretch of one step's cases stands that many times in a row. As the whole order is laid
-    out beforehand, a resumed run goes on where the killed one was.
-    """
-
-    def __init__(self, cases: int, per_step: int, settings: TrainingSettings, iterations: int, seed: int) -> None:
-        if cases < per_step:
-            raise InputError(f"{cases} training cases are fewer than the {per_step} of one step; lower the batch size")
-        fresh_steps = -(-settings.max_steps // iterations)
-        if settings.max_steps < 0:
-            fresh_steps = int(settings.num_train_epochs * cases) // per_step
-        epochs = -(-fresh_steps * per_step // cases)
-        shuffles = [np.random.default_rng(derive_seed(seed, "order", e)).permutation(cases) for e in range(epochs)]
-        fresh = np.concatenate(shuffles)[: fresh_steps * per_step].reshape(fresh_steps, per_step)
-        self.rows = np.repeat(fresh, iterations, axis=0).reshape(-1)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> int:
-        return int(self.rows[i])
 
 
 class RecPOTrainer(Trainer):
@@ -110,38 +88,49 @@ class RecPOTrainer(Trainer):
         counts = torch.from_numpy(np.bincount(cases.target, minlength=len(table)))
         users = training.per_device_train_batch_size * args.world_size
         self.log_q = candidate_log_q(counts, users, recpo.extra_negatives) if recpo.logq else None
-        self._kept: dict[tuple[int, ...], Experience] = {}
-        self._kept_from = -1
+        self._kept: list[Experience] = []  # of the batches of a step, in their order
+        self._kept_from = -1  # the step that wrote them
+        self._step, self._batch = -1, 0  # the step at work, and which of its batches
+        self._update_started, self._update_tokens = 0.0, 0
+        self._table_tokens = len(table.beginning) + int(table._lengths.sum())  # the beginning is read once
         self._refreshed_at = -1
         self._gathered: dict[str, list[float]] = defaultdict(list)
 
     # One step
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch of users."""
+        try:
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"out of memory at step {self.state.global_step}: {str(error).rpartition(CPU_ALLOCATOR)[2]}; lower "
+                "training.per_device_train_batch_size (and raise gradient_accumulation_steps), rollouts.group_size, "
+                "rollouts.max_new_tokens or prompts.max_prompt_tokens"
+            ) from None
+        seconds = self._seconds_since(self._update_started)
+        self._note(seconds_update=seconds, update_tokens_per_second=self._update_tokens / seconds)
+        return loss
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         """The loss of one batch of users; `inputs["rows"]`, int64 [B], are their rows in the training cases."""
-        try:
-            return self._loss(model, inputs["rows"].cpu().numpy())
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"out of memory at step {self.state.global_step}: {error}; lower training.per_device_train_batch_size (and raise "
-                "gradient_accumulation_steps), rollouts.group_size, rollouts.max_new_tokens or prompts.max_prompt_tokens"
-            ) from None
-
-    def _loss(self, model: Any, rows: np.ndarray) -> Tensor:
-        cases, step, settings = self.cases.take(rows), self.state.global_step, self.recpo
+        cases, step, settings = self.cases.take(inputs["rows"].cpu().numpy()), self.state.global_step, self.recpo
         self._refresh(step)
-        kept = self._experience(cases, rows, step)
-        started = time.monotonic()
+        kept = self._experience(cases, step)
+        self._update_started = time.monotonic()
         targets = torch.from_numpy(np.asarray(cases.target, dtype=np.int64)).to(self.table.states.device)
         distinct = torch.unique(targets)
         given: dict[str, Any] = {"items": self.table.batch(distinct)}
         if settings.cls_head:
             given = {"item_rows": distinct}
+        self._update_tokens = tokens_of(kept.rollouts, given.get("items"))
         out: PolicyOutput = model(kept.rollouts, temperature=self.engine.settings.temperature, **given)
         if out.item_states is not None:
-            self.table.write(distinct, out.item_states)
+            self._write_table(distinct, out.item_states)
         assert out.items is not None
         extra_items, extra_ids = self._extra_negatives(step)
         logps = item_logps(
@@ -159,7 +148,7 @@ class RecPOTrainer(Trainer):
             loss = self._recpo(kept, out, logps, cases, targets)
         else:
             loss = -logps.sum() / users_per_process(len(targets), logps.device)
-        self._note(item_logp=float(logps.detach().mean()), seconds_update=time.monotonic() - started)
+        self._note(item_logp=float(logps.detach().mean()))
         return loss
 
     def _recpo(self, kept: Experience, out: PolicyOutput, item_lp: Tensor, cases: Cases, targets: Tensor) -> Tensor:
@@ -200,7 +189,8 @@ class RecPOTrainer(Trainer):
             eps=settings.epsilon,
             head_update=settings.head_update,
             topk=settings.topk,
-            generator=torch.Generator().manual_seed(derive_seed(self.seed, "random head", step)),
+            # By case, too: the batches of a step and its processes draw independently.
+            generator=torch.Generator().manual_seed(derive_seed(self.seed, "random head", step, int(cases.case[0]))),
             users=users_per_process(len(targets), targets.device),
         )
         actions = kept.rollouts.action_mask
@@ -214,15 +204,18 @@ class RecPOTrainer(Trainer):
             self._note(grad_norm_tokens=self._norm(parts.token_part), grad_norm_items=self._norm(parts.item_part))
         return parts.loss if settings.token_term else parts.item_part
 
-    def _experience(self, cases: Cases, rows: np.ndarray, step: int) -> Experience:
-        """Rollouts of these users: fresh ones, or those of an earlier iteration of the same step's batch."""
+    def _experience(self, cases: Cases, step: int) -> Experience:
+        """Rollouts of these users: fresh ones, or those of an earlier iteration on the same batch of the same step.
+
+        They aren't in checkpoints: `Params` sees to it that these are written between two batches of rollouts only.
+        """
         first = step - step % self.recpo.num_iterations
         if self._kept_from != first:
-            self._kept, self._kept_from = {}, first
-        key = tuple(rows.tolist())
-        if key not in self._kept:
-            self._kept[key] = Experience(self._write(cases, first))
-        return self._kept[key]
+            self._kept, self._kept_from = [], first
+        self._step, self._batch = step, self._batch + 1 if self._step == step else 0
+        if self._batch == len(self._kept):
+            self._kept.append(Experience(self._write(cases, first)))
+        return self._kept[self._batch]
 
     def _write(self, cases: Cases, step: int) -> Rollouts:
         """G reasonings per user by the present policy; nothing behind an opened `<answer>` without reasoning."""
@@ -247,7 +240,15 @@ class RecPOTrainer(Trainer):
             started = time.monotonic()
             self.table.refresh(self._net)
             self._refreshed_at = step
-            self._note(seconds_refresh=time.monotonic() - started)
+            seconds = self._seconds_since(started)
+            self._note(seconds_refresh=seconds, refresh_tokens_per_second=self._table_tokens / seconds)
+
+    def _write_table(self, items: Tensor, states: Tensor) -> None:
+        """Put the states of all processes' targets into the table, so that it is the same on every process."""
+        ids, rows = gather_rows(items), gather_rows(states.detach())
+        # Of a target that several processes have, the first one's state: rounding may differ between them.
+        first = torch.from_numpy(np.unique(ids.numpy(force=True), return_index=True)[1]).to(ids.device)
+        self.table.write(ids[first], rows[first])
 
     def _extra_negatives(self, step: int) -> tuple[Tensor | None, Tensor | None]:
         """Seeded rows of the (slightly stale) catalogue as further candidates; the same on every process."""
@@ -268,10 +269,10 @@ class RecPOTrainer(Trainer):
         return net
 
     def _norm(self, part: Tensor) -> float:
-        """Norm of one term's gradient, apart from the step's own backward."""
+        """Norm of one term's gradient over all processes, apart from the step's own backward."""
         weights = [p for p in self._net.parameters() if p.requires_grad]
-        grads = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
-        return float(torch.stack([g.float().norm() for g in grads if g is not None] or [torch.zeros(())]).norm())
+        grads = torch.autograd.grad(part, weights, retain_graph=True, materialize_grads=True)
+        return float(self._mean_over_processes(torch.cat([grad.float().flatten() for grad in grads])).norm())
 
     # What is logged
 
@@ -279,10 +280,23 @@ class RecPOTrainer(Trainer):
         for name, value in values.items():
             self._gathered[name].append(value)
 
+    def _seconds_since(self, started: float) -> float:
+        if self.args.device.type == "cuda":
+            torch.cuda.synchronize()  # what was started there is part of it
+        return time.monotonic() - started
+
+    def _mean_over_processes(self, values: Tensor) -> Tensor:
+        if self.args.world_size > 1:
+            dist.all_reduce(values)
+        return values / self.args.world_size
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the steps since the last logging gathered, averaged."""
+        """Add what the steps since the last logging gathered, averaged over them and over the processes."""
         if "loss" in logs:
-            logs = logs | {name: float(np.mean(values)) for name, values in self._gathered.items()}
+            means = torch.tensor(
+                [float(np.mean(values)) for values in self._gathered.values()], device=self.args.device
+            )
+            logs = logs | dict(zip(self._gathered, self._mean_over_processes(means).tolist(), strict=True))
             self._gathered.clear()
         super().log(logs, start_time)
 
@@ -290,10 +304,23 @@ class RecPOTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """NDCG@10 on validation cases, with greedy reasonings and a fresh item table."""
-        metrics = {METRIC: self.validate()}
+        # The main process's value decides for all: one that stops alone would leave the others waiting.
+        value = torch.tensor([self.validate()], dtype=torch.float64, device=self.args.device)
+        if self.args.world_size > 1:
+            dist.broadcast(value, 0)
+        metrics = {METRIC: float(value)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """No step where the checkpoint that we resume from is the one after which training had stopped early."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                worse, patience = callback.early_stopping_patience_counter, callback.early_stopping_patience
+                self.control.should_training_stop |= worse >= patience
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
@@ -312,6 +339,8 @@ class RecPOTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what training changes, and the item table as it stands between two refreshes."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self._net.save(folder / WEIGHTS)
@@ -325,44 +354,26 @@ class RecPOTrainer(Trainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
 
-def training_arguments(settings: TrainingSettings, seed: int, folder: Path) -> TrainingArguments:
-    """The Trainer's own arguments, all that matter said explicitly."""
-    when: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps or settings.save_steps}
-    if settings.eval_steps:
-        when |= {
-            "eval_strategy": "steps",
-            "eval_steps": settings.eval_steps,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": METRIC,
-            "greater_is_better": True,
-        }
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        learning_rate=settings.learning_rate,
-        max_steps=settings.max_steps,
-        num_train_epochs=1,  # Order lays out all epochs as one
-        warmup_steps=settings.warmup_steps,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        max_grad_norm=settings.max_grad_norm,
-        logging_steps=settings.logging_steps,
-        save_total_limit=2,
-        seed=seed,
-        data_seed=seed,
-        report_to=["tensorboard"],
-        remove_unused_columns=False,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=False,
-        deepspeed=settings.deepspeed,
-        fsdp=settings.fsdp or "",
-        **when,
-    )
-
-
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint. One without trainer_state.json, which is written last, was cut off and is passed over."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    """The newest whole checkpoint: trainer_state.json, which is written last, is there and is whole."""
+    found = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
     return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        read_json(checkpoint / "trainer_state.json")
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found no room, on a GPU or on the CPU, for which it has no error class."""
+    return isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)
+
+
+def tokens_of(rollouts: Rollouts, items: ItemPrompts | None) -> int:
+    """Real tokens that one update reads: prompts once per user, completions, item prompts with their beginning once."""
+    count = rollouts.prompt_mask.sum() + rollouts.completion_mask.sum()
+    return int(count if items is None else count + len(items.beginning) + items.mask.sum())

@@ -1,11 +1,5 @@
-"""R2ec as a method, on a tiny random model: fitted, saved, loaded, killed and resumed."""
+"""R2ec as a method, on a tiny random model: fitted, saved and loaded (killed and resumed: test_killed.py)."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.contract import Split, check_scores
-from benchmark.errors import InputError
-from benchmark.methods import ROOT
+from benchmark.contract import check_scores
+from benchmark.errors import InputError, checked
+from benchmark.provenance import derive_seed
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender, fit_r2ec
+from r2ec.recommender import R2ecRecommender, build, fit_r2ec
 from r2ec.settings import TrainingSettings
-from r2ec.trainer import Order, last_checkpoint
-from tests.planted import planted_split
-from tests.tiny_tokenizers import tiny_lm, tiny_tokenizer
+from r2ec.trainer import Order
+from tests.tiny_fits import scores, settings, split, write_backbone
 
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama with a chat template, on disk as any backbone is."""
-    folder = tmp_path_factory.mktemp("backbone") / "tiny"
-    tiny_lm("llama").save_pretrained(folder)
-    tiny_tokenizer("llama").save_pretrained(folder)
-    return folder
-
-
-def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
-    """A run of a few seconds with every part of RecPO in it."""
-    made: dict[str, Any] = {
-        "backbone": {"name": str(backbone), "dtype": "float32"},
-        "lora": {"r": 4, "alpha": 8},
-        "prompts": {"max_items": 4, "max_prompt_tokens": 400},
-        "rollouts": {"group_size": 3, "max_new_tokens": 5, "top_k": 20},
-        "recpo": {"refresh_steps": 2, "tau": 0.1, "extra_negatives": 8},
-        "training": {
-            "max_steps": 4,
-            "per_device_train_batch_size": 6,
-            "learning_rate": 1e-2,
-            "warmup_steps": 0,
-            "save_steps": 1,
-            "eval_cases": 40,
-        },
-        "warm_start": {"cases": 60, "rank": 8, "valid_cases": 40, "epochs": 3, "weight_decays": [0.1]},
-        "evaluation_rows": 16,
-    }
-    for section, values in changes.items():
-        made[section] = made[section] | values
-    return made
-
-
-def split() -> Split:
-    made: Split = planted_split()[0]
-    return made
-
-
-def scores(recommender: R2ecRecommender, count: int = 20) -> np.ndarray:
-    cases = replace(split().valid.take(np.arange(count)), target=None)
-    return np.concatenate(list(recommender.score(cases)))
+    return write_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
 
 
 def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path: Path) -> None:
@@ -78,7 +33,8 @@ def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path:
     report = fitted.report()
     assert report["recpo_steps"] == 4 and len(report["recpo_log"]) == 4
     for name in ("reward", "reward_ndcg", "reward_softmax", "advantage_abs", "groups_without_spread", "length",
-                 "cut_share", "entropy", "clip_share_tokens", "grad_norm", "rollout_tokens_per_second"):  # fmt: skip
+                 "cut_share", "entropy", "clip_share_tokens", "grad_norm", "rollout_tokens_per_second",
+                 "update_tokens_per_second", "refresh_tokens_per_second"):  # fmt: skip
         assert name in report["recpo_log"][0], name
     # Training moved both factors of the adapters and the maps of the head.
     state = fitted.model.own_state()
@@ -108,30 +64,6 @@ def test_every_variant_trains(backbone: Path, tmp_path: Path, changes: dict[str,
     assert fitted.report()["recpo_steps"] == 2
 
 
-def test_a_killed_fit_resumes_to_the_same_scores(backbone: Path, tmp_path: Path) -> None:
-    """SIGKILL between two steps, and a checkpoint cut off in the middle, change nothing."""
-    made = settings(backbone)
-    whole = scores(fit_r2ec(split(), 3, Params.model_validate(made), tmp_path / "whole"))
-    broken = tmp_path / "broken"
-    script = (
-        "from pathlib import Path; from r2ec.method import Params; from r2ec.recommender import fit_r2ec\n"
-        "from tests.planted import planted_split\n"
-        f"fit_r2ec(planted_split()[0], 3, Params.model_validate({made!r}), Path({str(broken)!r}))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while last_checkpoint(broken / "recpo") is None and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (broken / "model").exists()
-    cut_off = broken / "recpo" / "checkpoint-99"
-    cut_off.mkdir()
-    (cut_off / "r2ec.safetensors").write_bytes(b"half")
-    resumed = fit_r2ec(split(), 3, Params.model_validate(made), broken)
-    np.testing.assert_array_equal(scores(resumed), whole)
-
-
 def test_order_repeats_each_step_and_shuffles_each_epoch() -> None:
     training = TrainingSettings(max_steps=6)
     order = Order(cases=5, per_step=2, settings=training, iterations=2, seed=1)
@@ -142,6 +74,9 @@ def test_order_repeats_each_step_and_shuffles_each_epoch() -> None:
     assert sorted(fresh[:5]) == [0, 1, 2, 3, 4]  # the first epoch shows every case once
     assert rows == [Order(5, 2, training, 2, seed=1)[i] for i in range(12)]
     assert rows != [Order(5, 2, training, 2, seed=2)[i] for i in range(12)]
+    # Not a step beyond the last, also where that is in the middle of its iterations.
+    odd = Order(5, 2, TrainingSettings(max_steps=5), 2, seed=1)
+    assert [odd[i] for i in range(len(odd))] == rows[:10]
 
 
 def test_too_few_cases_for_a_step_is_one_sentence() -> None:
@@ -149,14 +84,69 @@ def test_too_few_cases_for_a_step_is_one_sentence() -> None:
         Order(cases=3, per_step=4, settings=TrainingSettings(max_steps=1), iterations=1, seed=0)
 
 
-def test_out_of_memory_stops_and_says_what_to_lower(
-    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("no room")
+def cpu_is_full(*_: Any, **__: Any) -> None:
+    torch.empty(10**15)  # torch's own error and words
 
-    monkeypatch.setattr("r2ec.trainer.item_logps", full)
+
+def gpu_is_full(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("no room")
+
+
+@pytest.mark.parametrize(
+    ("full", "why"), [(gpu_is_full, "no room"), (cpu_is_full, "can't allocate memory: you tried to allocate")]
+)
+@pytest.mark.parametrize("where", ["r2ec.trainer.item_logps", "accelerate.Accelerator.backward"])
+def test_out_of_memory_stops_and_says_what_to_lower(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, full: Any, why: str
+) -> None:
+    monkeypatch.setattr(where, full)
     with pytest.raises(
-        InputError, match=r"out of memory at step 0: no room; lower training.per_device_train_batch_size"
+        InputError, match=f"out of memory at step 0: {why}.*; lower training.per_device_train_batch_size"
     ):
         fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), tmp_path)
+
+
+def test_other_errors_of_torch_pass_through(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r2ec.trainer.item_logps", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("training", "wrong"),
+    [
+        ({"save_steps": 4}, "save_steps 4"),
+        ({}, "save_steps 20"),
+        ({"eval_steps": 4, "save_steps": 3}, "eval_steps 4"),  # checkpoints come with evaluations then
+        ({"eval_steps": 3, "save_steps": 4}, None),
+        ({"save_steps": 6}, None),
+    ],
+    ids=str,
+)
+def test_no_checkpoint_in_the_middle_of_the_iterations(training: dict[str, int], wrong: str | None) -> None:
+    made = {"backbone": {"name": "any"}, "recpo": {"num_iterations": 3}, "training": training}
+    if wrong is None:
+        Params.model_validate(made)
+        return
+    with pytest.raises(
+        InputError, match=rf"^params: training: {wrong} is not a multiple of recpo\.num_iterations 3; set it to one"
+    ):
+        checked(Params, made, "params")
+
+
+def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path) -> None:
+    made = settings(backbone)
+    made["backbone"]["dtype"] = "bfloat16"
+    params = Params.model_validate(made)
+    torch.manual_seed(derive_seed(3, "adapters"))
+    before = build(split(), params).model.own_state()
+    fitted = fit_r2ec(split(), 3, params, tmp_path)
+    assert fitted.model.causal_lm.dtype == torch.bfloat16
+    adapters = {name: value for name, value in fitted.model.own_state().items() if "lora_" in name}
+    assert len(adapters) > 0
+    for name, value in adapters.items():
+        assert value.dtype == before[name].dtype == torch.float32, name
+        assert bool(torch.isfinite(value).all()) and not torch.equal(value, before[name]), name
+    found = scores(fitted)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(scores(R2ecRecommender.load(tmp_path / "model", split())), found)
