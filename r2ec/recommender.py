@@ -27,7 +27,7 @@ from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
-from r2ec.warm_start import Choice, Encoded, fit_rec_head
+from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
 
 
 class R2ecRecommender(Recommender):
@@ -202,25 +202,33 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int, workdir: Path) ->
     made.table.states.copy_(states["items"])
 
     def encoded(part: str) -> Encoded:
-        cases = parts[part]
-        assert cases.target is not None
-        return Encoded(
-            states[part],
-            torch.from_numpy(cases.target.astype(np.int64)),
-            torch.from_numpy(cases.padded(-1, split.history_length)),
-        )
+        return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
 
-    recpo = params.recpo
-    head, tried = fit_rec_head(
-        states["items"], encoded("train"), encoded("valid"), settings, recpo.tau, recpo.normalize, seed
+    targets, history = _targets_and_history(split.train, split.history_length)
+    data = WarmStart(
+        items=states["items"],
+        train=encoded("train"),
+        valid=encoded("valid"),
+        steps=steps_of(history, targets, torch.from_numpy(split.train.user.astype(np.int64))),
+        settings=settings,
+        tau=params.recpo.tau,
+        normalize=params.recpo.normalize,
+        seed=seed,
     )
+    head, tried = fit_rec_head(data)
     made.model.head = head.to(params.backbone.device)
     made.found["warm_start"] = [asdict(choice) for choice in tried]
     print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
 
 
+def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:
+    """int64 [n] and int64 [n, length], right-aligned, -1 for none."""
+    assert cases.target is not None
+    return torch.from_numpy(cases.target.astype(np.int64)), torch.from_numpy(cases.padded(-1, length))
+
+
 def _line(choice: Choice) -> str:
-    return f"{choice.maps} maps, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
+    return f"{choice.form}, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
 
 
 def _sample(cases: Cases, size: int, name: str) -> Cases:

@@ -93,11 +93,17 @@ class WarmStartSettings(_Section):
     """
 
     cases: int = Field(0, ge=0, description="training cases (a seeded sample) whose states are encoded once; 0: none")
-    rank: int = Field(64, ge=1, description="width of the maps' output")
-    maps: list[Literal["tied", "free"]] = Field(["tied", "free"], min_length=1, description="forms tried on validation")
-    weight_decays: list[float] = Field([0.01, 0.1, 1.0], min_length=1, description="tried on validation")
+    rank: int = Field(128, ge=1, description="width of the maps' output")
+    forms: list[Literal["tied", "free", "taught"]] = Field(
+        ["taught"],
+        min_length=1,
+        description="tried on validation beside the states without a map; see r2ec/warm_start.py",
+    )
+    weight_decays: list[float] = Field([0.1], min_length=1, description="tried on validation with each form")
     learning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(60, ge=1, description="at most; the best epoch on validation NDCG@10 is kept")
+    teacher_epochs: int = Field(8, ge=1, description="the same for the teacher of `taught`")
+    history_decay: float = Field(0.8, gt=0, le=1, description="weight of a history item against the next newer one")
     batch_size: int = Field(256, ge=1)
     valid_cases: int = Field(
         500, ge=1, description="validation cases (the first of a seeded order) for all of these choices"

@@ -1,22 +1,33 @@
 """The warm start: maps of the rec head, fitted on the frozen LM's states before RecPO begins.
 
-States of a sample of training cases and of all items are encoded once; linear maps are then trained with the whole
-catalogue as candidates, which takes seconds. Form and weight decay of the maps are chosen on validation NDCG@10, the
-standardised states without any map among the choices, so that the start is never worse than that on validation.
+States of a sample of training cases and of all items are encoded once; what follows is linear and takes a minute:
+
+- `tied`, `free`: one map for both sides, or one each, by cross-entropy of the cases' targets over the catalogue.
+- `taught`: first a teacher that needs no state of a case: a user is the decaying mean of the history's item states, and
+  every item of every training history is a target of those before it. Then the user's map learns to say from h_T what
+  the teacher says of the whole catalogue, and the item map goes on with it.
+
+Form and weight decay are chosen on validation NDCG@10, the standardised states without any map among the choices, so
+that the start is never worse than that on validation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmark.provenance import derive_seed
 from r2ec.objective import scores
 from r2ec.rec_head import RecHead
 from r2ec.reward import recpo_rewards
 from r2ec.settings import WarmStartSettings
+
+PATIENCE = 8  # epochs without a better NDCG@10
+Form = Literal["none", "tied", "free", "taught"]
 
 
 @dataclass(frozen=True)
@@ -25,31 +36,67 @@ class Encoded:
 
     states: Tensor  # float32 [n, d]
     targets: Tensor  # int64 [n]
-    history: Tensor  # int64 [n, L], -1 for none
+    history: Tensor  # int64 [n, L], right-aligned, -1 for none
+
+
+@dataclass(frozen=True)
+class Steps:
+    """n steps within the training histories: what a user had taken, and what came next."""
+
+    history: Tensor  # int64 [n, L], right-aligned, -1 for none
+    targets: Tensor  # int64 [n]
 
 
 @dataclass(frozen=True)
 class Choice:
     """One form of the maps that was tried."""
 
-    maps: Literal["none", "tied", "free"]
+    form: Form
     weight_decay: float
     epochs: int  # after which validation was best
     value: float  # validation NDCG@10
+    teacher: float | None = None  # validation NDCG@10 of the teacher
 
 
-def fit_rec_head(
-    items: Tensor, train: Encoded, valid: Encoded, settings: WarmStartSettings, tau: float, normalize: bool, seed: int
-) -> tuple[RecHead, list[Choice]]:
-    """The best rec head on validation and all that was tried, the chosen one first.
+@dataclass(frozen=True)
+class WarmStart:
+    """Everything that a fit of the maps reads."""
 
-    items: [V, d], the item table's states.
-    """
+    items: Tensor  # [V, d], the item table's states
+    train: Encoded
+    valid: Encoded
+    steps: Steps
+    settings: WarmStartSettings
+    tau: float
+    normalize: bool
+    seed: int
+
+    def scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """Mapped users [n, m] and items [V, m] -> scores over tau, float32 [n, V]."""
+        return scores(users, items, tau=self.tau, normalize=self.normalize)
+
+    def ndcg10(self, users: Tensor, items: Tensor) -> float:
+        """Validation NDCG@10 of mapped users and items: the reward's own count of ranks, history masked."""
+        found = recpo_rewards(
+            users,
+            items,
+            self.valid.targets,
+            self.valid.history,
+            tau=self.tau,
+            normalize=self.normalize,
+            beta=0,
+            k=10,
+        )
+        return float(found.ndcg.mean())
+
+
+def fit_rec_head(data: WarmStart) -> tuple[RecHead, list[Choice]]:
+    """The best rec head on validation and all that was tried, the chosen one first."""
     best, best_head, tried = None, None, []
-    forms: list[tuple[Literal["none", "tied", "free"], float]] = [("none", 0.0)]
-    forms += [(maps, decay) for maps in settings.maps for decay in settings.weight_decays]
-    for maps, decay in forms:
-        head, choice = _fit(maps, decay, items, train, valid, settings, tau, normalize, seed)
+    forms: list[tuple[Form, float]] = [("none", 0.0)]
+    forms += [(form, decay) for form in data.settings.forms for decay in data.settings.weight_decays]
+    for form, decay in forms:
+        head, choice = _fit(form, decay, data)
         tried.append(choice)
         if best is None or choice.value > best.value:
             best, best_head = choice, head
@@ -57,66 +104,153 @@ def fit_rec_head(
     return best_head, [best, *(choice for choice in tried if choice is not best)]
 
 
-def _fit(
-    maps: Literal["none", "tied", "free"],
+def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice]:
+    """Train one form; the weights of its best epoch on validation are kept."""
+    maps = "free" if form == "taught" else form
+    head = RecHead(data.items.shape[1], maps, None if form == "none" else data.settings.rank)
+    head.standardize(data.items, data.train.states)
+    _start_from_components(head, data.items)
+
+    def value() -> float:
+        return data.ndcg10(head.user(data.valid.states), head.item(data.items))
+
+    if form == "none":
+        return head, Choice(form, decay, 0, value())
+    teacher = None
+    if form == "taught":
+        said, teacher = _teach(head, decay, data)
+
+        def loss(rows: Tensor) -> Tensor:
+            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return F.kl_div(found.log_softmax(dim=1), said(data.train.history[rows]), reduction="batchmean")
+    else:
+
+        def loss(rows: Tensor) -> Tensor:
+            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return F.cross_entropy(found, data.train.targets[rows])
+
+    settings = data.settings
+    epochs, best = _train(
+        head, loss, value, len(data.train.targets), settings.batch_size, settings.epochs, decay, data, form
+    )
+    return head, Choice(form, decay, epochs, best, teacher)
+
+
+def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Callable[[Tensor], Tensor], float]:
+    """Fit the teacher on the steps, its maps in the head's place.
+
+    Returns what the teacher says of histories [n, L], probabilities [n, V] without a graph, and its validation NDCG@10.
+    The head is left with the teacher's maps.
+    """
+    settings = data.settings
+    with torch.no_grad():
+        items = (data.items.float() - head.item_shift) / head.item_scale
+    assert head.user_map is not None
+
+    def users(history: Tensor) -> Tensor:
+        assert head.user_map is not None
+        mapped: Tensor = head.user_map(mean_of_history(history, items, settings.history_decay))
+        return mapped
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(
+            data.scores(users(data.steps.history[rows]), head.item(data.items)), data.steps.targets[rows]
+        )
+
+    def value() -> float:
+        return data.ndcg10(users(data.valid.history), head.item(data.items))
+
+    steps = len(data.steps.targets)
+    _, best = _train(head, loss, value, steps, 2 * settings.batch_size, settings.teacher_epochs, decay, data, "teacher")
+    with torch.no_grad():
+        taught, catalogue = head.user_map.weight.clone(), head.item(data.items)
+
+    @torch.no_grad()
+    def said(history: Tensor) -> Tensor:
+        mapped = mean_of_history(history, items, settings.history_decay) @ taught.T
+        return data.scores(mapped, catalogue).softmax(dim=1)
+
+    return said, best
+
+
+def _train(
+    head: RecHead,
+    loss: Callable[[Tensor], Tensor],
+    value: Callable[[], float],
+    rows: int,
+    batch: int,
+    epochs: int,
     decay: float,
-    items: Tensor,
-    train: Encoded,
-    valid: Encoded,
-    settings: WarmStartSettings,
-    tau: float,
-    normalize: bool,
-    seed: int,
-) -> tuple[RecHead, Choice]:
-    """Train one form by cross-entropy over the catalogue; the weights of its best epoch on validation are kept."""
-    head = RecHead(items.shape[1], maps, None if maps == "none" else settings.rank)
-    head.standardize(items, train.states)
-    if maps != "none":
-        _start_from_components(head, items)
-    best_value, best_epoch = ndcg10(head, items, valid, tau, normalize), 0
-    best_weights = {name: value.clone() for name, value in head.state_dict().items()}
-    if maps == "none":
-        return head, Choice(maps, decay, 0, best_value)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=decay)
-    generator = torch.Generator().manual_seed(derive_seed(seed, "warm start", maps, decay))
-    for epoch in range(1, settings.epochs + 1):
-        for rows in torch.randperm(len(train.targets), generator=generator).split(settings.batch_size):
-            found = scores(head.user(train.states[rows]), head.item(items), tau=tau, normalize=normalize)
-            loss = F.cross_entropy(found, train.targets[rows])
+    data: WarmStart,
+    name: str,
+) -> tuple[int, float]:
+    """AdamW on the head's maps; the weights of the best epoch stay. Returns that epoch and its validation NDCG@10."""
+    best_epoch, best = 0, _without_graph(value)
+    best_weights = {key: weight.clone() for key, weight in head.state_dict().items()}
+    optimizer = torch.optim.AdamW(head.parameters(), lr=data.settings.learning_rate, weight_decay=decay)
+    generator = torch.Generator().manual_seed(derive_seed(data.seed, "warm start", name, decay))
+    for epoch in tqdm(range(1, epochs + 1), desc=f"warm start, {name}", unit="epoch", delay=5, leave=False):
+        for part in torch.randperm(rows, generator=generator).split(batch):
             optimizer.zero_grad()
-            loss.backward()
+            loss(part).backward()
             optimizer.step()
-        value = ndcg10(head, items, valid, tau, normalize)
-        if value > best_value:
-            best_value, best_epoch = value, epoch
-            best_weights = {name: weight.clone() for name, weight in head.state_dict().items()}
-        elif epoch - best_epoch >= 8:
+        found = _without_graph(value)
+        if found > best:
+            best_epoch, best = epoch, found
+            best_weights = {key: weight.clone() for key, weight in head.state_dict().items()}
+        elif epoch - best_epoch >= PATIENCE:
             break
     head.load_state_dict(best_weights)
-    return head, Choice(maps, decay, best_epoch, best_value)
+    return best_epoch, best
+
+
+@torch.no_grad()
+def _without_graph(value: Callable[[], float]) -> float:
+    return value()
 
 
 @torch.no_grad()
 def _start_from_components(head: RecHead, items: Tensor) -> None:
     """Begin the maps with the leading principal directions of the standardised table, not with arbitrary coordinates."""
+    layers = [layer for layer in (head.user_map, head.item_map) if layer is not None]
+    if not layers:
+        return
     standardized = (items.float() - head.item_shift) / head.item_scale
     _, _, directions = torch.linalg.svd(standardized, full_matrices=False)
-    for layer in (head.user_map, head.item_map):
-        if layer is not None:
-            layer.weight.copy_(directions[: len(layer.weight)])
+    for layer in layers:
+        layer.weight[: len(directions)] = directions[: len(layer.weight)]
 
 
-@torch.no_grad()
-def ndcg10(head: RecHead, items: Tensor, cases: Encoded, tau: float, normalize: bool) -> float:
-    """Validation NDCG@10: the reward's own count of ranks, history masked."""
-    found = recpo_rewards(
-        head.user(cases.states),
-        head.item(items),
-        cases.targets,
-        cases.history,
-        tau=tau,
-        normalize=normalize,
-        beta=0,
-        k=10,
-    )
-    return float(found.ndcg.mean())
+def mean_of_history(history: Tensor, items: Tensor, decay: float) -> Tensor:
+    """The mean of the history's item vectors, the newest weighing 1, the one before it `decay`, and so on.
+
+    history: int64 [n, L], right-aligned, -1 for none, at least one item each; items [V, d]. Returns float32 [n, d].
+    """
+    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
+    weights = (decay ** age.float())[None] * (history >= 0)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return F.embedding_bag(history.clamp(min=0), items, per_sample_weights=weights, mode="sum")
+
+
+def steps_of(history: Tensor, targets: Tensor, users: Tensor) -> Steps:
+    """Every item of the training cases, targets included, as the target of those before it in its history.
+
+    history: int64 [n, L], right-aligned, -1 for none; targets, users: int64 [n]. Cases of a user overlap: a user's item
+    counts once, with the longest history that any case shows of it. The first item of a history has none and is left out.
+    """
+    rows = torch.cat([history, targets[:, None]], dim=1)
+    length = history.shape[1]
+    found = []
+    for at in range(length, 0, -1):  # from the targets backwards: the longest histories come first
+        has = rows[:, at - 1] >= 0
+        before = torch.full((int(has.sum()), length), -1, dtype=torch.int64)
+        before[:, length - at :] = rows[has, :at]
+        found.append((before, rows[has, at], users[has]))
+    before, target, user = (torch.cat(parts) for parts in zip(*found, strict=True))
+    known = (before >= 0).sum(dim=1)
+    order = torch.argsort(known, descending=True, stable=True)
+    key = (user * (int(rows.max()) + 1) + target)[order]
+    distinct, inverse = torch.unique(key, return_inverse=True)
+    first = torch.full((len(distinct),), len(key)).scatter_reduce(0, inverse, torch.arange(len(key)), "amin")
+    kept = order[first]
+    return Steps(before[kept], target[kept])

@@ -1,0 +1,107 @@
+"""The warm start: its steps and means by hand, and that it learns what the states hold."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.metrics import ndcg
+from r2ec.settings import WarmStartSettings
+from r2ec.warm_start import Encoded, Form, Steps, WarmStart, fit_rec_head, mean_of_history, steps_of
+
+
+def test_mean_of_history_by_hand() -> None:
+    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
+    history = torch.tensor([[-1, 0, 1], [-1, -1, 2], [0, 1, 2]])
+    # Weights 1/2 and 1: (0.5 [1, 0] + 1 [0, 1]) / 1.5; alone: the item itself; 1/4, 1/2, 1 over 7/4.
+    expected = torch.tensor([[1 / 3, 2 / 3], [4.0, 4.0], [(0.25 + 4) / 1.75, (0.5 + 4) / 1.75]])
+    assert torch.allclose(mean_of_history(history, items, 0.5), expected)
+
+
+def test_steps_by_hand() -> None:
+    # User 7: 3 -> 4 -> 5, and later 4, 5 -> 6 (the history is cut); user 8: 4 -> 3.
+    history = torch.tensor([[-1, 3, 4], [-1, 4, 5], [-1, -1, 4]])
+    found = steps_of(history, torch.tensor([5, 6, 3]), torch.tensor([7, 7, 8]))
+    pairs = {(target, tuple(row)) for target, row in zip(found.targets.tolist(), found.history.tolist(), strict=True)}
+    # Item 5 counts once, with the history 3, 4 and not with 4 alone.
+    assert pairs == {(4, (-1, -1, 3)), (5, (-1, 3, 4)), (6, (-1, 4, 5)), (3, (-1, -1, 4))}
+    assert len(found.targets) == 4
+
+
+ITEMS, WIDTH = 40, 24
+
+
+def planted(cases: int = 300, seen: int = 300, follows: float = 1.0) -> WarmStart:
+    """Items on a cycle, the next one follows from the last; states hold items and last items, each turned at random.
+
+    follows: how often a training target is the next one, and not any item.
+    """
+    random = torch.Generator().manual_seed(0)
+    items = torch.randn(ITEMS, WIDTH, generator=random)
+    turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=random))[0]
+
+    def some(count: int, follows: float = 1.0) -> Encoded:
+        last = torch.randint(0, ITEMS, (count,), generator=random)
+        history = torch.stack([(last - back) % ITEMS for back in (2, 1, 0)], dim=1)
+        noise = 0.3 * torch.randn(count, WIDTH, generator=random)
+        strays = torch.rand(count, generator=random) >= follows
+        target = torch.where(strays, torch.randint(0, ITEMS, (count,), generator=random), (last + 1) % ITEMS)
+        return Encoded(items[last] @ turn + noise, target, history)
+
+    train, valid = some(cases, follows), some(200)
+    walks = some(seen, follows)
+    steps = steps_of(walks.history, walks.targets, torch.arange(seen))
+    settings = WarmStartSettings(rank=WIDTH, learning_rate=1e-2, epochs=40, teacher_epochs=20, batch_size=64)
+    return WarmStart(items, train, valid, steps, settings, tau=0.1, normalize=True, seed=1)
+
+
+def with_forms(data: WarmStart, *forms: Form) -> WarmStart:
+    return WarmStart(**(vars(data) | {"settings": data.settings.model_copy(update={"forms": list(forms)})}))
+
+
+def plain_ndcg10(users: Tensor, items: Tensor, cases: Encoded) -> float:
+    found = torch.nn.functional.normalize(users, dim=1) @ torch.nn.functional.normalize(items, dim=1).T
+    found = found.detach().scatter(1, cases.history, -torch.inf)
+    own = found.gather(1, cases.targets[:, None])
+    return float(ndcg((found >= own).sum(dim=1).numpy(), 10).mean())
+
+
+@pytest.mark.parametrize("form", ["free", "taught"])
+def test_a_form_learns_and_its_value_is_that_of_its_head(form: Form) -> None:
+    data = with_forms(planted(), form)
+    head, tried = fit_rec_head(data)
+    assert tried[0].form == form and tried[1].form == "none"
+    assert tried[0].value > 0.8 > 0.3 > tried[1].value
+    found = plain_ndcg10(head.user(data.valid.states), head.item(data.items), data.valid)
+    assert found == pytest.approx(tried[0].value, abs=1e-6)
+
+
+def test_taught_needs_far_fewer_encoded_cases() -> None:
+    """The teacher learns from histories that no one encodes; the cases only tie the state to it."""
+    data = with_forms(planted(cases=100, seen=1000, follows=0.5), "free", "taught")
+    _, tried = fit_rec_head(data)
+    by_form = {choice.form: choice for choice in tried}
+    assert by_form["taught"].value > by_form["free"].value + 0.1
+    assert by_form["taught"].teacher is not None and by_form["taught"].teacher > 0.8
+
+
+def test_without_anything_to_learn_no_map_is_kept() -> None:
+    data = planted()
+    random = torch.Generator().manual_seed(1)
+    steps = Steps(data.steps.history, torch.randint(0, ITEMS, data.steps.targets.shape, generator=random))
+    # The states themselves point at the target: any map that learns from random targets can only lose.
+    direct = Encoded(data.items[data.valid.targets], data.valid.targets, data.valid.history)
+    train = Encoded(
+        data.items[data.train.targets], torch.randint(0, ITEMS, (300,), generator=random), data.train.history
+    )
+    noise = WarmStart(**(vars(data) | {"steps": steps, "train": train, "valid": direct}))
+    head, tried = fit_rec_head(noise)
+    assert tried[0].form == "none" and tried[0].value > 0.9
+    assert head.user_map is None
+
+
+def test_the_same_seed_gives_the_same_maps() -> None:
+    data = with_forms(planted(), "taught")
+    first, second = fit_rec_head(data)[0], fit_rec_head(data)[0]
+    for name, value in first.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), second.state_dict()[name].numpy())
