@@ -8,9 +8,19 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+import r2ec.method
 from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_config, read_config_file
 from benchmark.errors import InputError
+
+
+def r2ec_sections() -> dict[str, type[BaseModel]]:
+    """The sections of R2ec's params."""
+    fields = r2ec.method.Params.model_fields.items()
+    found = {name: field.annotation for name, field in fields}
+    return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+
 
 FILES = sorted((ROOT / "config").glob("*.yaml"))
 
@@ -197,9 +207,41 @@ def test_the_schema_refuses_the_unknown_too(model: type) -> None:
     assert model.model_json_schema()["additionalProperties"] is False
 
 
+def readme_rows(heading: str | None = None) -> dict[str, str]:
+    """The settings in the tables of config/README.md, or in those under one heading, with the cell beside each."""
+    text = (ROOT / "config" / "README.md").read_text()
+    if heading is not None:
+        _, found, text = text.partition(f"\n{heading}")
+        assert found, f"config/README.md has no heading {heading!r}"
+        text = text.partition("\n#")[0]
+    cells = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    return {row[1].strip().strip("`"): row[2].strip() for row in cells}
+
+
+@pytest.mark.parametrize("section", ["R2ec's params", *r2ec_sections()])
+def test_config_readme_explains_every_setting_of_r2ec(section: str) -> None:
+    """The very settings, with their defaults: a renamed one leaves no row behind."""
+    model = r2ec_sections().get(section, r2ec.method.Params)
+    rows = readme_rows(f"### `{section}`" if section in r2ec_sections() else f"## {section}")
+    assert list(rows) == list(model.model_fields), f"config/README.md, {section}: a row per setting, in this order"
+    for name, field in model.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, BaseModel):
+            default = {}
+        written = "required" if field.is_required() else as_json(rows[name])
+        assert written == ("required" if field.is_required() else default), f"config/README.md, {section}: {name}"
+
+
+def as_json(cell: str) -> Any:
+    """The value in a cell; words stand there without quotes."""
+    try:
+        return json.loads(cell)
+    except json.JSONDecodeError:
+        return cell
+
+
 def test_config_readme_explains_every_setting() -> None:
-    lines = (ROOT / "config" / "README.md").read_text().splitlines()
-    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| `")]
+    rows = [f"`{name}`" for name in readme_rows()]
     for model in (Config, DatasetConfig, MethodConfig):
         for field in model.model_fields:
             assert f"`{field}`" in rows, f"config/README.md has no row for {field}"

@@ -1,6 +1,7 @@
 """`python -m r2ec.recommend`: a history in, the same top items out as the evaluator ranks; bad histories in one sentence."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,10 @@ from benchmark.contract import Cases, read_cases, read_split
 from benchmark.errors import InputError
 from benchmark.evaluate import rank
 from benchmark.io import read_json, write_json
+from benchmark.methods import ROOT
 from benchmark.prepare import split_hash, write_dataset
 from benchmark.protocol import prepare
+from benchmark.run import texts_with_ranks
 from r2ec import recommend
 from r2ec.method import Params
 from r2ec.recommend import Catalogue, as_case, from_file, from_words
@@ -174,6 +177,15 @@ def test_the_model_of_a_run(
     assert ask("--history", "i3", "--json", source=("--run", str(tmp_path / "absolute"))) == expected
     monkeypatch.chdir(model.parent)
     assert ask("--history", "i3", "--json", source=("--run", str(tmp_path / "relative"))) == expected
+
+
+def test_config_readme_explains_what_is_written(data: Path, model: Path) -> None:
+    split = read_split(data)
+    fitted, case = R2ecRecommender.load(model, split), split.valid.take(np.arange(1))
+    table = rank(fitted.score(case), case, np.zeros(1, np.int64), split.n_items, "r2ec")
+    kept = texts_with_ranks(fitted.texts(), table, "r2ec").column_names
+    section = (ROOT / "config" / "README.md").read_text().partition("`texts.parquet`\n")[2].partition("\n#")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.M) == kept
 
 
 def write_run_json(folder: Path, data_hash: str, report: dict[str, Any]) -> None:
