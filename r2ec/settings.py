@@ -121,7 +121,9 @@ class RecPOSettings(_Section):
     topk: int = Field(1, ge=1, description="for head_update topk and released")
     token_term: bool = Field(True, description="false: the item term alone learns from the rollouts (a control)")
     epsilon: float = Field(0.2, gt=0, lt=1, description="clip range")
-    num_iterations: int = Field(1, ge=1, description="updates per batch of rollouts")
+    num_iterations: int = Field(
+        1, ge=1, description="updates per batch of rollouts; eval_steps and save_steps are multiples of it"
+    )
     tau: float = Field(0.02, gt=0, description="temperature of the item softmax (the released code's)")
     normalize: bool = Field(True, description="cosine (the released code) or the paper's bare inner product")
     extra_negatives: int = Field(

@@ -293,10 +293,9 @@ class RecPOTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the steps since the last logging gathered, averaged over them and over the processes."""
         if "loss" in logs:
-            means = torch.tensor(
-                [float(np.mean(values)) for values in self._gathered.values()], device=self.args.device
-            )
-            logs = logs | dict(zip(self._gathered, self._mean_over_processes(means).tolist(), strict=True))
+            means = [float(np.mean(values)) for values in self._gathered.values()]
+            exact = torch.tensor(means, dtype=torch.float64, device=self.args.device)
+            logs = logs | dict(zip(self._gathered, self._mean_over_processes(exact).tolist(), strict=True))
             self._gathered.clear()
         super().log(logs, start_time)
 
