@@ -40,7 +40,8 @@ def checked(model: type[ModelT], value: Any, where: str) -> ModelT:
         elif first["type"] == "missing":
             why = f"setting {place!r} is missing; add it"
         elif first["type"] == "value_error":  # a rule of ours, whose sentence names the value itself
-            why = f"{place}: {first['msg'].removeprefix('Value error, ')}"
+            said = first["msg"].removeprefix("Value error, ")
+            why = f"{place}: {said}" if place else said
         else:
             why = f"{place or 'value'}: {first['msg'][0].lower()}{first['msg'][1:]} (found {first['input']!r})"
         raise InputError(f"{where}: {why}") from None

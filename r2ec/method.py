@@ -52,6 +52,14 @@ class Params(BaseModel):
             )
         return training
 
+    @field_validator("warm_start")
+    @classmethod
+    def _nothing_to_warm(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
+        recpo = info.data.get("recpo")
+        if recpo is not None and recpo.cls_head and warm_start.cases:
+            raise ValueError("a classification head has no item states to start from; set cases to 0 for recpo.cls_head")
+        return warm_start
+
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
     """Warm start, RecPO, and the finished model in `workdir/model`. A killed fit goes on from its last checkpoint."""

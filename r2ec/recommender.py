@@ -21,7 +21,7 @@ from r2ec import backbone as backbones
 from r2ec.attention import use_grouped_attention
 from r2ec.item_table import ItemTable
 from r2ec.method import Params
-from r2ec.model import R2ec
+from r2ec.model import R2ec, Rollouts
 from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
@@ -46,40 +46,46 @@ class R2ecRecommender(Recommender):
         catalogue = self.model.catalogue(self.table.states)
         recpo = self.params.recpo
         for batch in cases.batches(self.params.evaluation_rows):
-            users = self.model.head.user(self.states(batch))
+            states, texts, written = self.read(batch)
+            self._texts.append(texts)
+            self._written += written
             with torch.no_grad():
+                users = self.model.head.user(states)
                 yield scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize).numpy(force=True)
 
     @torch.no_grad()
-    def states(self, cases: Cases, writes: bool | None = None) -> Tensor:
-        """h_T of each case, float32 [b, d], before the rec head's maps.
+    def read(self, cases: Cases) -> tuple[Tensor, pd.DataFrame, int]:
+        """Write a reasoning for each case, none if the model was trained without, and read it.
 
-        writes: with a reasoning; by default as the model was trained.
+        Returns h_T before the rec head's maps, float32 [b, d]; the texts (case, prompt, reasoning, cut); and how many
+        tokens were sampled.
         """
-        writes = self.params.recpo.reasoning if writes is None else writes
-        prompts = self.prompts.user_prompts(cases, open_answer=not writes)
-        if not writes:
-            self._keep_texts(cases, prompts, [""] * len(prompts), np.zeros(len(prompts), bool))
-            return self._forward(without_reasoning(prompts, pad_id(self.prompts.tokenizer), self.table.states.device))
-        last = self.params.recpo.pooling == "last"
+        recpo, tokenizer = self.params.recpo, self.prompts.tokenizer
+        prompts = self.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
+        if not recpo.reasoning:
+            rollouts = without_reasoning(prompts, pad_id(tokenizer), self.table.states.device)
+            return (
+                self._forward(rollouts),
+                self._texts_of(cases, prompts, [""] * len(cases), np.zeros(len(cases), bool)),
+                0,
+            )
+        last = recpo.pooling == "last"
         result = self.engine.generate(prompts, cases=cases.case, seed=0, final_states=last)
-        self._written += result.sampled_tokens
-        self._keep_texts(cases, prompts, result.texts(self.prompts.tokenizer), result.cut.numpy(force=True))
-        if last:
-            assert result.states is not None
-            return result.states
-        return self._forward(replace(result.rollouts, action_mask=None))
+        states = result.states if last else self._forward(replace(result.rollouts, action_mask=None))
+        assert states is not None
+        texts = self._texts_of(cases, prompts, result.texts(tokenizer), result.cut.numpy(force=True))
+        return states, texts, result.sampled_tokens
 
-    def _forward(self, rollouts: Any) -> Tensor:
+    def _forward(self, rollouts: Rollouts) -> Tensor:
         was_training = self.model.training
         self.model.eval()
         states: Tensor = self.model(rollouts).states
         self.model.train(was_training)
         return states
 
-    def _keep_texts(self, cases: Cases, prompts: list[list[int]], reasonings: list[str], cut: np.ndarray) -> None:
+    def _texts_of(self, cases: Cases, prompts: list[list[int]], reasonings: list[str], cut: np.ndarray) -> pd.DataFrame:
         texts = [self.prompts.text(prompt) for prompt in prompts]
-        self._texts.append(pd.DataFrame({"case": cases.case, "prompt": texts, "reasoning": reasonings, "cut": cut}))
+        return pd.DataFrame({"case": cases.case, "prompt": texts, "reasoning": reasonings, "cut": cut})
 
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning, cut (`<answer>` had to be appended), of the cases scored last."""
@@ -144,7 +150,7 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     """Warm start, RecPO, last encoding of the table; each is on disk in `workdir` when the next begins."""
     done = workdir / "model"
     if done.exists():
-        return R2ecRecommender.load(done, split)
+        return _at(R2ecRecommender.load(done, split), done)
     torch.manual_seed(derive_seed(seed, "adapters"))
     made = build(split, params)
     if params.warm_start.cases:
@@ -177,6 +183,12 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     made.model.eval()
     made.table.refresh(made.model)
     made.save(done)
+    return _at(made, done)
+
+
+def _at(made: R2ecRecommender, folder: Path) -> R2ecRecommender:
+    """Report where the finished model lies, for `python -m r2ec.recommend --run`; not saved with it, a folder may move."""
+    made.found["model"] = str(folder)
     return made
 
 
@@ -195,7 +207,7 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int, workdir: Path) ->
         for part, cases in parts.items():
             batches = cases.batches(params.evaluation_rows)
             bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"warm start, {part}", delay=5)
-            states[part] = torch.cat([made.states(batch).float().cpu() for batch in bar])
+            states[part] = torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
         with atomic(path) as temporary:
             save_file(states, temporary)
     states = load_file(path)

@@ -150,3 +150,8 @@ def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path)
     found = scores(fitted)
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(scores(R2ecRecommender.load(tmp_path / "model", split())), found)
+
+
+def test_a_classification_head_has_no_warm_start(backbone: Path) -> None:
+    with pytest.raises(ValueError, match="set cases to 0 for recpo.cls_head"):
+        Params.model_validate(settings(backbone, recpo={"cls_head": True}))
