@@ -57,6 +57,11 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.states)
 
+    @property
+    def encoded(self) -> bool:
+        """Whether every row has been encoded, under whatever LM."""
+        return not bool(self.states.isnan().any())
+
     def batch(self, rows: Tensor | np.ndarray | Sequence[int]) -> ItemPrompts:
         """The prompts of these items, int [M], in this order, for `R2ec.forward(items=...)`."""
         numbers = self._numbers(rows)

@@ -57,7 +57,9 @@ class Params(BaseModel):
     def _nothing_to_warm(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
         recpo = info.data.get("recpo")
         if recpo is not None and recpo.cls_head and warm_start.cases:
-            raise ValueError("a classification head has no item states to start from; set cases to 0 for recpo.cls_head")
+            raise ValueError(
+                "a classification head has no item states to start from; set cases to 0 for recpo.cls_head"
+            )
         return warm_start
 
 

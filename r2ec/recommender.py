@@ -181,7 +181,8 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
         made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
         made.found["recpo_log"] = [{k: round(float(v), 6) for k, v in entry.items()} for entry in history]
     made.model.eval()
-    made.table.refresh(made.model)
+    if params.training.max_steps != 0 or not made.table.encoded:
+        made.table.refresh(made.model)
     made.save(done)
     return _at(made, done)
 

@@ -235,7 +235,9 @@ class RecPOTrainer(Trainer):
         return result.rollouts
 
     def _refresh(self, step: int) -> None:
-        """Re-encode the whole table every T_refresh steps, once per step."""
+        """Re-encode the whole table every T_refresh steps, once per step; at first unless the warm start has just done it."""
+        if step == 0 and self.table.encoded:
+            return
         if step % self.recpo.refresh_steps == 0 and self._refreshed_at != step and not self.recpo.cls_head:
             started = time.monotonic()
             self.table.refresh(self._net)

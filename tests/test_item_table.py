@@ -29,9 +29,9 @@ def test_refresh_equals_one_by_one(family: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "TOKENS_AT_ONCE", 24)  # several batches, the last ones of many short items
     model, prompts = R2ec(tiny_model(family)).train(), item_prompts()
     table = ItemTable(prompts, WIDTH)
-    assert bool(table.states.isnan().all())
+    assert bool(table.states.isnan().all()) and not table.encoded
     table.refresh(model)
-    assert model.training and not table.states.requires_grad
+    assert model.training and not table.states.requires_grad and table.encoded
     with torch.no_grad():
         expected = torch.stack([alone(model, prompt) for prompt in prompts])
     for v in range(len(prompts)):
