@@ -34,8 +34,11 @@ def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path:
     assert report["recpo_steps"] == 4 and len(report["recpo_log"]) == 4
     for name in ("reward", "reward_ndcg", "reward_softmax", "advantage_abs", "groups_without_spread", "length",
                  "cut_share", "entropy", "clip_share_tokens", "grad_norm", "rollout_tokens_per_second",
-                 "update_tokens_per_second", "refresh_tokens_per_second"):  # fmt: skip
+                 "update_tokens_per_second"):  # fmt: skip
         assert name in report["recpo_log"][0], name
+    # Every second step; at first the table is still as the warm start encoded it.
+    assert ["seconds_refresh" in entry for entry in report["recpo_log"]] == [False, False, True, False]
+    assert "refresh_tokens_per_second" in report["recpo_log"][2]
     # Training moved both factors of the adapters and the maps of the head.
     state = fitted.model.own_state()
     assert all(float(value.abs().max()) > 0 for name, value in state.items() if "lora_B" in name)
@@ -153,5 +156,5 @@ def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path)
 
 
 def test_a_classification_head_has_no_warm_start(backbone: Path) -> None:
-    with pytest.raises(ValueError, match="set cases to 0 for recpo.cls_head"):
+    with pytest.raises(ValueError, match=r"set cases to 0 for recpo\.cls_head"):
         Params.model_validate(settings(backbone, recpo={"cls_head": True}))
