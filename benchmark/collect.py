@@ -4,6 +4,8 @@ Tables, plots and the page all start here, so none of them can show runs that do
 """
 
 import argparse
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,27 +34,47 @@ class Collected:
     about: dict[str, Any]  # dataset.json
     cases: Cases  # the test cases, without targets
     target: np.ndarray  # int32 [n]
-    methods: list[str]  # in the order asked for
-    ranks: np.ndarray  # int32 [methods, seeds, n], 1-based
+    seeds: dict[str, int]  # number of seeds by method, in the order asked for
+    ranks: list[np.ndarray]  # per method int32 [its seeds, n], 1-based
     records: dict[tuple[str, int], RunRecord]  # by (method, seed)
 
     @property
-    def n_seeds(self) -> int:
-        return int(self.ranks.shape[1])
+    def methods(self) -> list[str]:
+        return list(self.seeds)
+
+    @property
+    def seeds_in_words(self) -> str:
+        return seeds_in_words(self.methods, list(self.seeds.values()))
 
     @property
     def n_users(self) -> int:
         return len(np.unique(self.cases.user))
 
     @cached_property
-    def values(self) -> np.ndarray:
-        """Per-case metrics, float64 [6 metrics, methods, seeds, n]."""
-        return per_case(self.ranks)
+    def values(self) -> list[np.ndarray]:
+        """Per-case metrics, per method float64 [6 metrics, its seeds, n]."""
+        return [per_case(ranks) for ranks in self.ranks]
+
+    @cached_property
+    def case_means(self) -> np.ndarray:
+        """A case's value by a method: its mean over the method's own seeds. float64 [6 metrics, methods, n]."""
+        return np.stack([values.mean(axis=1) for values in self.values], axis=1)
+
+    def case_totals(self) -> tuple[np.ndarray, int]:
+        """Sums over seeds as if every method had the same number of them, and that number.
+
+        float64 [6 metrics, methods, n]. The number is the least common multiple of the methods' own: hits stay whole numbers,
+        as the exact test needs, and methods with more seeds weigh no more.
+        """
+        common = math.lcm(*self.seeds.values())
+        sums = [values.sum(axis=1) * (common // values.shape[1]) for values in self.values]
+        return np.stack(sums, axis=1), common
 
     @cached_property
     def best_baseline(self) -> str | None:
         """The baseline with the highest NDCG@10 (ties: the one listed first); None where every method is an R2ec."""
-        means = self.values[METRICS.index("NDCG@10")].mean(axis=(1, 2))
+        # Rounded, or equal methods with unequal numbers of seeds would differ in their last bit.
+        means = self.case_means[METRICS.index("NDCG@10")].mean(axis=-1).round(12)
         baselines = [i for i, method in enumerate(self.methods) if not is_r2ec(method)]
         return self.methods[max(baselines, key=lambda i: (means[i], -i))] if baselines else None
 
@@ -70,8 +92,27 @@ def is_r2ec(method: str) -> bool:
     return method.startswith("r2ec")
 
 
-def collect(results: Path, dataset: str, methods: list[str], seeds: int) -> Collected:
-    """Read `results/runs/{dataset}` and check that its runs may be compared.
+def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """The number of seeds that most methods have, and the methods that have another one.
+
+    >>> seeds_in_words(["popularity", "sasrec", "r2ec"], [3, 3, 3])
+    '3 seeds'
+    >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '3 seeds (r2ec, r2ec_untrained: 1)'
+    >>> seeds_in_words(["popularity", "sasrec", "caser", "r2ec"], [1, 5, 3, 1])
+    '1 seed (sasrec: 5; caser: 3)'
+    """
+    most = max(seeds, key=lambda number: (seeds.count(number), number))
+    others: dict[int, list[str]] = {}
+    for method, number in zip(methods, seeds, strict=True):
+        if number != most:
+            others.setdefault(number, []).append(method)
+    words = "; ".join(f"{', '.join(names)}: {number}" for number, names in others.items())
+    return f"{most} {'seed' if most == 1 else 'seeds'}" + (f" ({words})" if words else "")
+
+
+def collect(results: Path, dataset: str, seeds: dict[str, int]) -> Collected:
+    """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N = seeds[method].
 
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
     runs, ranks outside 1..candidates, another data hash than dataset.json's, or metrics that ranks can't give.
@@ -82,30 +123,39 @@ def collect(results: Path, dataset: str, methods: list[str], seeds: int) -> Coll
         raise InputError(f"{folder / 'test.parquet'}: missing; prepare the dataset first")
     cases = read_cases(folder / "test.parquet", targets=False)
     records: dict[tuple[str, int], RunRecord] = {}
-    ranks = np.empty((len(methods), seeds, len(cases)), dtype=np.int32)
+    ranks = [np.empty((number, len(cases)), dtype=np.int32) for number in seeds.values()]
     target: np.ndarray | None = None
-    for i, method in enumerate(methods):
-        for seed in range(1, seeds + 1):
+    for (method, number), mine in zip(seeds.items(), ranks, strict=True):
+        for seed in range(1, number + 1):
             run = runs / method / f"seed{seed}"
             record = read_run(run / "run.json")
             _check_record(run / "run.json", record, (dataset, method, seed), about["split_hash"], len(cases))
             columns = _read_rankings(run / "rankings.parquet", cases)
             target = columns["target"] if target is None else target
             _same(run / "rankings.parquet", "target", columns["target"], target, "those of the other runs")
-            ranks[i, seed - 1] = columns["rank"]
+            mine[seed - 1] = columns["rank"]
             records[method, seed] = record
-            check_means(per_case(ranks[i, seed - 1]).mean(axis=1), len(cases), str(run))
+            check_means(per_case(mine[seed - 1]).mean(axis=1), len(cases), str(run))
     assert target is not None  # arguments() asks for at least one method and one seed
-    return Collected(dataset, folder, runs, about, cases, target, methods, ranks, records)
+    return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records)
 
 
 def arguments(description: str, out: str, argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line that tables, plots and the page share; `out` is the folder under --results written by default."""
+    """The command line that tables, plots and the page share; `out` is the folder under --results written by default.
+
+    `seeds` of what it returns is the number of seeds by method, as `collect` takes it.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
     parser.add_argument("--datasets", nargs="+", required=True, help="datasets, in the order of the tables")
     parser.add_argument("--methods", nargs="+", required=True, help="methods, in the order of the tables")
-    parser.add_argument("--seeds", type=int, required=True, help="number of seeds; runs seed1..seedN are read")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        required=True,
+        help="number of seeds of all methods, or of each in their order; runs seed1..seedN are read",
+    )
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
     given = parser.parse_args(argv)
     given.out = given.out or given.results / out
@@ -115,9 +165,20 @@ def arguments(description: str, out: str, argv: list[str] | None = None) -> argp
             raise InputError(f"--{option}: {repeated[0]!r} is given twice; name each once")
     if "main" in given.datasets:
         raise InputError("--datasets: 'main' is the name of the table of all datasets; rename this dataset")
-    if given.seeds < 1:
-        raise InputError(f"--seeds is {given.seeds}; give the number of seeds that were run, at least 1")
+    given.seeds = _by_method(given.methods, given.seeds)
     return given
+
+
+def _by_method(methods: list[str], seeds: list[int]) -> dict[str, int]:
+    """The numbers of --seeds by method; a single one is that of all."""
+    if min(seeds) < 1:
+        raise InputError(f"--seeds is {min(seeds)}; give the number of seeds that were run, at least 1")
+    if len(seeds) not in (1, len(methods)):
+        raise InputError(
+            f"--seeds has {len(seeds)} numbers, but there are {len(methods)} methods; give one number for all of them, "
+            "or one for each in their order"
+        )
+    return dict(zip(methods, seeds if len(seeds) > 1 else seeds * len(methods), strict=True))
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -59,6 +59,9 @@ class MethodConfig(Strict):
     params: dict[str, Any] = Field(default={}, description="given to fit() in every run")
     grid: list[dict[str, Any]] = Field(default=[], description="tried on validation data, laid over params")
     threads: int = Field(default=1, ge=1, description="processor cores of one job")
+    seeds: int | None = Field(
+        default=None, ge=1, description="runs of this method per dataset; null: the config's seeds"
+    )
 
     def settings(self) -> list[dict[str, Any]]:
         """What repetition 1 fits: params, or each setting of the grid laid over them."""
@@ -70,7 +73,7 @@ class Config(Strict):
 
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
-    seeds: int = Field(default=3, ge=1, description="runs per dataset and method")
+    seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
 
     @field_validator("datasets", mode="after")
     @classmethod
@@ -92,6 +95,10 @@ class Config(Strict):
     def method(self, name: str) -> MethodConfig:
         """The entry of one method."""
         return self.methods[name] or MethodConfig()
+
+    def seeds_of(self, name: str) -> int:
+        """How many runs of a method each dataset has."""
+        return self.method(name).seeds or self.seeds
 
     def module_of(self, name: str) -> str:
         """The module that implements a method: its own name unless `module` says otherwise."""

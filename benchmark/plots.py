@@ -1,4 +1,5 @@
-"""Plots of finished runs: `python -m benchmark.plots --datasets a b --methods m1 m2 --seeds 3`.
+"""Plots of finished runs: `python -m benchmark.plots --datasets a b --methods m1 m2 --seeds 3`, or
+`--seeds 3 1` where the methods have unequal numbers of seeds.
 
 Per dataset, as png and pdf without dates, so that a rerun is byte-equal:
 - `{dataset}.metrics`: every metric with its interval and every seed;
@@ -7,6 +8,7 @@ Per dataset, as png and pdf without dates, so that a rerun is byte-equal:
 Methods are rows, not colours, so that twenty of them stay readable.
 """
 
+import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +42,7 @@ STYLE = {
     "svg.hashsalt": "r2ec-bench",
 }
 MAIN = METRICS.index("NDCG@10")
+LETTERS = 15.5  # that fit in an inch of the note below a figure
 RINGS, ANGLES = range(8, 220, 6), np.deg2rad(np.arange(0, 360, 30))  # places tried for a label: points, radians
 
 
@@ -48,7 +51,7 @@ class Panel:
     """One column of points: a mean with its interval and the single seeds, for every method."""
 
     title: str
-    seeds: np.ndarray  # float64 [methods, seeds]; no columns where there are no cases
+    seeds: list[np.ndarray]  # per method float64 [its seeds]; empty where there are no cases
     low: np.ndarray  # float64 [methods]; NaN where there are too few users for an interval
     high: np.ndarray
 
@@ -56,8 +59,8 @@ class Panel:
 def metric_panels(results: Collected) -> list[Panel]:
     """One panel per metric, over all cases."""
     low, high = intervals(results)
-    by_seed = results.values.mean(axis=-1)
-    return [Panel(metric, by_seed[j], low[j], high[j]) for j, metric in enumerate(METRICS)]
+    by_seed = [values.mean(axis=-1) for values in results.values]
+    return [Panel(metric, [mine[j] for mine in by_seed], low[j], high[j]) for j, metric in enumerate(METRICS)]
 
 
 def slice_panel(results: Collected, title: str, rows: np.ndarray) -> Panel:
@@ -66,11 +69,11 @@ def slice_panel(results: Collected, title: str, rows: np.ndarray) -> Panel:
     nothing = np.full(len(results.methods), np.nan)
     title = f"{title}\n{len(rows):,} cases, {n_users:,} users"
     if len(rows) == 0:
-        return Panel(title, np.empty((len(results.methods), 0)), nothing, nothing)
+        return Panel(title, [np.empty(0)] * len(results.methods), nothing, nothing)
     low, high = nothing, nothing
     if n_users > 1:
         low, high = (bound[0] for bound in intervals(results, rows, metrics=[MAIN]))
-    return Panel(title, results.values[MAIN][..., rows].mean(axis=-1), low, high)
+    return Panel(title, [values[MAIN][:, rows].mean(axis=-1) for values in results.values], low, high)
 
 
 def history_buckets(lengths: np.ndarray, longest: int) -> list[tuple[str, np.ndarray]]:
@@ -116,11 +119,11 @@ def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xla
     for axes_row, panels in zip(grid, rows, strict=True):
         for axes in axes_row[len(panels) :]:
             axes.set_visible(False)
-        highest = max((np.nanmax(np.r_[p.high, p.seeds.ravel(), 0]) for p in panels), default=0)
+        highest = max((np.nanmax(np.r_[p.high, *p.seeds, 0]) for p in panels), default=0)
         for axes, panel in zip(axes_row, panels, strict=False):
             _draw_panel(axes, panel, at, colours)
             axes.set_title(panel.title)
-            own = np.nanmax(np.r_[panel.high, panel.seeds.ravel(), 0])
+            own = np.nanmax(np.r_[panel.high, *panel.seeds, 0])
             top = highest if share_x else own
             axes.set_xlim(0, top * 1.05 if top > 0 else 1)
             axes.locator_params(axis="x", nbins=4)
@@ -131,7 +134,7 @@ def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xla
 
 
 def _draw_panel(axes: Axes, panel: Panel, at: np.ndarray, colours: list[str]) -> None:
-    if panel.seeds.shape[1] == 0:
+    if not np.concatenate(panel.seeds).size:
         axes.text(0.5, 0.5, "no cases", transform=axes.transAxes, ha="center", va="center", color=GREY)
         return
     for y, seeds, low, high, colour in zip(at, panel.seeds, panel.low, panel.high, colours, strict=True):
@@ -149,7 +152,9 @@ def plot_metrics(results: Collected) -> Figure:
     panels = metric_panels(results)
     figure = _figure(10, 1.6 + 2 * _height(results))
     draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="", share_x=False)
-    _title(figure, results, f"{results.dataset}: metrics by method", f"Ticks below a point: its {_seeds(results)}.")
+    _title(
+        figure, results, f"{results.dataset}: metrics by method", f"Ticks below a point: its {results.seeds_in_words}."
+    )
     return figure
 
 
@@ -167,8 +172,8 @@ def plot_slices(results: Collected) -> Figure:
     figure = _figure(10, 1.9 + 2 * _height(results))
     draw_panels(figure, results.methods, rows, xlabel="NDCG@10", share_x=True)
     rule = (
-        f"Ticks below a point: its {_seeds(results)}. Head: the most popular items that hold half of the training interactions; "
-        "cold: never seen in training; tail: the rest."
+        f"Ticks below a point: its {results.seeds_in_words}. Head: the most popular items that hold half of the training "
+        "interactions; cold: never seen in training; tail: the rest."
     )
     _title(figure, results, f"{results.dataset}: NDCG@10 by history length and by popularity of the target", rule)
     return figure
@@ -177,7 +182,7 @@ def plot_slices(results: Collected) -> Figure:
 def plot_cost(results: Collected) -> Figure:
     """Seconds of one run (fit + score, mean over seeds, log scale) against NDCG@10 with its interval."""
     low, high = intervals(results, metrics=[MAIN])
-    low, high, quality = low[0], high[0], results.values[MAIN].mean(axis=(1, 2))
+    low, high, quality = low[0], high[0], results.case_means[MAIN].mean(axis=-1)
     seconds = np.array([_seconds(results, method) for method in results.methods])
     figure = _figure(8, 5.2)
     axes = figure.subplots()
@@ -191,7 +196,7 @@ def plot_cost(results: Collected) -> Figure:
     axes.set_ylim(0, max(high.max() * 1.1, 1e-3))
     axes.set_xlabel("fit + score, seconds per run, tuning excluded (log scale)")
     axes.set_ylabel("NDCG@10")
-    _title(figure, results, f"{results.dataset}: cost against quality", f"Means over {_seeds(results)}.")
+    _title(figure, results, f"{results.dataset}: cost against quality", f"Means over {results.seeds_in_words}.")
     place_labels(figure, axes, seconds, quality, results.methods, np.column_stack([low, high]))
     return figure
 
@@ -248,12 +253,8 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _seconds(results: Collected, method: str) -> float:
-    runs = [results.records[method, seed].seconds for seed in range(1, results.n_seeds + 1)]
+    runs = [record.seconds for (name, _), record in results.records.items() if name == method]
     return max(float(np.mean([run.fit + run.score for run in runs])), 1e-3)  # a log axis has no 0
-
-
-def _seeds(results: Collected) -> str:
-    return "1 seed" if results.n_seeds == 1 else f"{results.n_seeds} seeds"
 
 
 def _height(results: Collected) -> float:
@@ -275,6 +276,7 @@ def _title(figure: Figure, results: Collected, title: str, rule: str) -> None:
         f"{colours}Points: mean; lines: 95 % bootstrap interval over {results.n_users:,} users "
         f"({len(results.cases):,} cases)."
     )
+    rule = textwrap.fill(rule, width=int(LETTERS * figure.get_figwidth()))
     figure.supxlabel(f"{text}\n{rule}", x=0.01, ha="left", fontsize=8, color=GREY)
 
 
@@ -294,7 +296,7 @@ PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # b
 @command
 def main() -> None:
     given = arguments("Plots of finished runs.", out="plots")
-    collected = [collect(given.results, dataset, given.methods, given.seeds) for dataset in given.datasets]
+    collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for results in collected:
             for name, plot in PLOTS.items():

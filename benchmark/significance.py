@@ -161,6 +161,7 @@ def _exact_sign_flip(d: np.ndarray) -> float:
 
     The distribution is built by convolution on the integers instead of listing 2^k sign vectors.
     """
+    d = d // max(1, np.gcd.reduce(d))  # what all share, such as equal seeds, changes no chance
     size = int(np.abs(d).sum())
     chance = np.zeros(2 * size + 1)  # chance[size + t] = P(sum = t)
     chance[size] = 1.0

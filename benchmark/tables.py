@@ -1,4 +1,5 @@
-"""Tables and tests of finished runs: `python -m benchmark.tables --datasets a b --methods m1 m2 --seeds 3`.
+"""Tables and tests of finished runs: `python -m benchmark.tables --datasets a b --methods m1 m2 --seeds 3`, or
+`--seeds 3 1` where the methods have unequal numbers of seeds.
 
 Writes `{dataset}` and `main` as .csv, .md and .tex (`main` as .txt too), all from one frame, and `{dataset}.tests.csv` with every
 pair of methods. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark import significance
-from benchmark.collect import Collected, arguments, collect
+from benchmark.collect import Collected, arguments, collect, seeds_in_words
 from benchmark.errors import command
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
@@ -45,12 +46,12 @@ def summarise(results: Collected, tests: pd.DataFrame) -> pd.DataFrame:
             "best_baseline": results.best_baseline or "",
             "n_cases": len(results.cases),
             "n_users": results.n_users,
-            "seeds": results.n_seeds,
+            "seeds": results.seeds[method],
             "family_size": len(against),
             "commit": " ".join(results.commits),
         }
         for j, metric in enumerate(METRICS):
-            by_seed = results.values[j, i].mean(axis=-1)
+            by_seed = results.values[i][j].mean(axis=-1)
             mine = against[(against.method_a == method) & (against.metric == metric)]
             row[metric] = round(float(by_seed.mean()), 6)
             row[f"{metric}_sd"] = round(float(by_seed.std(ddof=1)), 6) if len(by_seed) > 1 else np.nan
@@ -65,12 +66,12 @@ def intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap intervals of metric means over the cases `rows` (int; default: all): [metrics, methods] each.
 
-    `metrics` are places in METRICS (default: all). A case's value is its mean over seeds; users are resampled, so the
-    interval holds the spread over users and not the spread over seeds.
+    `metrics` are places in METRICS (default: all). A case's value is its mean over the method's seeds; users are resampled,
+    so the interval holds the spread over users and not the spread over seeds.
     """
     rows = np.arange(len(results.cases)) if rows is None else rows
-    chosen = results.values if metrics is None else results.values[metrics]
-    values = chosen[..., rows].mean(axis=2)
+    chosen = results.case_means if metrics is None else results.case_means[metrics]
+    values = chosen[..., rows]
     sums, counts = significance.user_sums(values.reshape(-1, len(rows)), results.cases.user[rows])
     replicates = significance.bootstrap_means(sums, counts, derive_seed("bootstrap", results.dataset))
     low, high = significance.interval(replicates)
@@ -128,7 +129,8 @@ def compare(results: Collected) -> pd.DataFrame:
         "high",
     ]
     frame = pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "test"])
-    return frame.assign(n_cases=len(results.cases), n_users=results.n_users, seeds=results.n_seeds)
+    frame = frame.assign(n_cases=len(results.cases), n_users=results.n_users)
+    return frame.assign(seeds_a=frame.method_a.map(results.seeds), seeds_b=frame.method_b.map(results.seeds))
 
 
 def _comparisons(results: Collected) -> list[Comparison]:
@@ -136,16 +138,17 @@ def _comparisons(results: Collected) -> list[Comparison]:
     n_methods, n_cases = len(results.methods), len(results.cases)
     pairs = [(i, j) for i, j in combinations(range(n_methods), 2)]
     places = [(row, a, b) for row in range(len(METRICS)) for a, b in pairs]
-    # Column of metric `row` and method `a`. Sums over seeds, not means: they keep hits whole numbers for the exact test.
+    # Column of metric `row` and method `a`.
     columns = np.array([(row * n_methods + a, row * n_methods + b) for row, a, b in places], dtype=np.int64).reshape(
         -1, 2
     )
-    over_seeds = results.values.sum(axis=2).reshape(-1, n_cases)
+    totals, n_seeds = results.case_totals()
+    over_seeds = totals.reshape(-1, n_cases)
     sums, counts = significance.user_sums(over_seeds, results.cases.user)
-    means = over_seeds.mean(axis=1) / results.n_seeds
+    means = over_seeds.mean(axis=1) / n_seeds
 
     seed = derive_seed("bootstrap", results.dataset)
-    replicates = significance.bootstrap_means(sums / results.n_seeds, counts, seed)
+    replicates = significance.bootstrap_means(sums / n_seeds, counts, seed)
     is_ndcg = np.array([METRICS[row].startswith("NDCG") for row, _, _ in places], dtype=bool)
     flips = significance.flips_for(len(places))
     seed = derive_seed("sign flips", results.dataset)
@@ -220,6 +223,8 @@ def notes(frame: pd.DataFrame) -> list[str]:
         "signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where fewer than "
         f"{significance.FEW_USERS} users differ)."
     )
+    if frame.seeds.nunique() > 1:
+        general += " A case's value is its mean over the method's own seeds; one seed has no sd."
     out = [general]
     for dataset, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
@@ -233,7 +238,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
         commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
         out.append(
             f"{dataset}: {row.n_cases:,} cases of {row.n_users:,} users, "
-            f"{row.seeds} {'seeds' if row.seeds > 1 else 'seed'}, {family}; "
+            f"{seeds_in_words(part.method.tolist(), part.seeds.tolist())}, {family}; "
             f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
         )
     return out
@@ -342,7 +347,7 @@ def main() -> None:
     files: dict[str, str] = {}
     frames = []
     for dataset in given.datasets:
-        results = collect(given.results, dataset, given.methods, given.seeds)
+        results = collect(given.results, dataset, given.seeds)
         tests = compare(results)
         frame = summarise(results, tests)
         frames.append(frame)

@@ -102,16 +102,34 @@ def record(dataset: str, method: str, seed: int, n_cases: int, seconds: float = 
     )
 
 
+def write_method(results: Path, dataset: str, cases: Cases, method: str, by_seed: list[list[int]]) -> None:
+    """Write runs of one method with given ranks, one list per seed."""
+    for seed, ranks in enumerate(by_seed, start=1):
+        run = results / "runs" / dataset / method / f"seed{seed}"
+        run.mkdir(parents=True)
+        write_ranks(run, cases, np.array(ranks))
+        write_run(run / "run.json", record(dataset, method, seed, len(cases)))
+
+
 def write_results(
-    results: Path, datasets: list[str], skill: dict[str, float], seeds: int = 2, n_users: int = 30, n_cases: int = 120
+    results: Path,
+    datasets: list[str],
+    skill: dict[str, float],
+    seeds: int | dict[str, int] = 2,
+    n_users: int = 30,
+    n_cases: int = 120,
 ) -> None:
-    """Write a whole tree. `skill` maps each method to 0 (random ranks) .. 1 (always first); popularity has no seed noise."""
+    """Write a whole tree. `skill` maps each method to 0 (random ranks) .. 1 (always first); popularity has no seed noise.
+
+    `seeds` is one number for all methods, or one by method.
+    """
+    numbers = dict.fromkeys(skill, seeds) if isinstance(seeds, int) else seeds
     for dataset in datasets:
         cases = write_dataset(results, dataset, n_users, n_cases)
         generator = np.random.default_rng(1)
         hard = generator.uniform(size=n_cases) * 0.7 + generator.uniform(size=n_users)[cases.user] * 0.3
         for method, level in skill.items():
-            for seed in range(1, seeds + 1):
+            for seed in range(1, numbers[method] + 1):
                 noise = np.random.default_rng([len(method), 0 if method == "popularity" else seed]).uniform(
                     size=n_cases
                 )

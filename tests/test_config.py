@@ -73,6 +73,11 @@ def test_defaults() -> None:
     assert found.module_of("popularity") == "popularity"
 
 
+def test_a_method_may_have_seeds_of_its_own() -> None:
+    found = read_config(config(seeds=5, methods={"popularity": None, "sasrec": {"seeds": 1}, "caser": {"seeds": None}}))
+    assert [found.seeds_of(name) for name in found.methods] == [5, 1, 5]
+
+
 def test_one_module_under_two_names() -> None:
     rows = {"sasrec-small": {"module": "sasrec", "params": {"hidden_size": 32}}, "sasrec": {}}
     found = read_config(config(methods=rows))
@@ -147,6 +152,10 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "name with a slash": (
         config(datasets={"a/b": dataset()["datasets"]["toy"]}),
         "c: datasets.a/b.[key]: string should",
+    ),
+    "no seeds of a method": (
+        method(seeds=0),
+        "c: methods.sasrec.seeds: input should be greater than or equal to 1 (found 0)",
     ),
     "no cores": (method(threads=0), "c: methods.sasrec.threads: input should be greater than or equal to 1 (found 0)"),
     "a list": ({"datasets": [1], "methods": {}}, "c: datasets: input should be a valid dictionary (found [1])"),

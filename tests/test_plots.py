@@ -26,6 +26,7 @@ from benchmark.plots import (
 from tests.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
+TWO_SEEDS = dict.fromkeys(SKILL, 2)
 
 
 @pytest.fixture
@@ -82,19 +83,19 @@ def test_half_of_the_interactions_exactly_is_enough_for_the_head() -> None:
 
 
 def test_panels_show_means_and_every_seed(results: Path) -> None:
-    found = collect(results, "small", list(SKILL), 2)
+    found = collect(results, "small", TWO_SEEDS)
     figure = plot_metrics(found)
     assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == METRICS[0::2] + METRICS[1::2]
     panel = figure.axes[4]  # NDCG@10
     drawn = [line.get_xdata() for line in panel.lines]
     means, seeds = drawn[0::2], drawn[1::2]
-    values = found.values[METRICS.index("NDCG@10")].mean(axis=-1)
+    values = np.array([mine[METRICS.index("NDCG@10")].mean(axis=-1) for mine in found.values])
     assert np.array(seeds) == pytest.approx(values)
     assert np.array(means).ravel() == pytest.approx(values.mean(axis=1))
 
 
 def test_a_slice_without_cases_says_so(results: Path) -> None:
-    found = collect(results, "small", list(SKILL), 2)
+    found = collect(results, "small", TWO_SEEDS)
     panel = plots.slice_panel(found, "nobody", np.array([], dtype=int))
     assert panel.title == "nobody\n0 cases, 0 users"
     figure = Figure()
@@ -102,13 +103,13 @@ def test_a_slice_without_cases_says_so(results: Path) -> None:
     assert [text.get_text() for text in figure.axes[0].texts] == ["no cases"]
     one = plots.slice_panel(found, "one", np.array([0]))
     assert np.isnan(one.low).all()  # one user gives a point, but no interval over users
-    assert one.seeds.shape == (4, 2)
+    assert [len(seeds) for seeds in one.seeds] == [2, 2, 2, 2]
 
 
 def test_slices_split_all_cases_twice(results: Path) -> None:
     titles = [
         axes.get_title(loc="left") or axes.get_title()
-        for axes in plot_slices(collect(results, "small", list(SKILL), 2)).axes
+        for axes in plot_slices(collect(results, "small", TWO_SEEDS)).axes
     ]
     counts = {title.split("\n")[0]: int(title.split("\n")[1].split()[0]) for title in titles if title}
     assert sum(n for name, n in counts.items() if name.startswith("history")) == 120
@@ -146,11 +147,12 @@ def test_overlaps_by_hand() -> None:
     assert overlaps(a, np.array([[1, 1, 3, 3], [2, 0, 3, 1], [5, 5, 6, 6]], dtype=float)).tolist() == [[1.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize("n_methods", [1, 20])
-def test_nothing_is_cut_off(tmp_path: Path, n_methods: int) -> None:
+@pytest.mark.parametrize(("n_methods", "every"), [(1, 1), (20, 1), (20, 3)])
+def test_nothing_is_cut_off(tmp_path: Path, n_methods: int, every: int) -> None:
     skill = {f"method_with_a_long_name_{i}": i / 20 for i in range(n_methods)}
-    write_results(tmp_path, ["small"], skill, seeds=1, n_cases=60)
-    found = collect(tmp_path, "small", list(skill), 1)
+    seeds = {method: 1 + i % every for i, method in enumerate(skill)}  # of 20 methods, 13 are named for another number
+    write_results(tmp_path, ["small"], skill, seeds=seeds, n_cases=60)
+    found = collect(tmp_path, "small", seeds)
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
         for plot in (plot_metrics, plot_slices, plot_cost):
             figure = plot(found)

@@ -17,6 +17,7 @@ from benchmark.report import __main__ as report
 from tests.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85}
+TWO_SEEDS = dict.fromkeys(SKILL, 2)
 EVIL = "He likes <script>alert('x')</script> & {{ 7 * 7 }} \"films\" </pre><img src=x onerror=alert(1)>"
 
 
@@ -91,8 +92,8 @@ def test_page_is_well_formed_and_needs_no_network(page: str) -> None:
 
 def test_page_holds_tables_tests_counts_and_provenance(page: str, results: Path) -> None:
     words = html.unescape(page)
-    found = collect(results, "small", list(SKILL), 2)
-    assert f"{found.values[3, 2].mean():.4f}" in words  # NDCG@10 of r2ec
+    found = collect(results, "small", TWO_SEEDS)
+    assert f"{found.values[2][3].mean():.4f}" in words  # NDCG@10 of r2ec
     assert words.count("against the best baseline: 12 tests") == 2
     assert words.count("all pairs: 18 tests") == 2
     assert "cold_targets" in words and "hash-other" in words and "file: made-up" in words
@@ -112,9 +113,9 @@ def test_texts_are_escaped(page: str) -> None:
 
 
 def test_examples_run_from_best_to_worst(results: Path) -> None:
-    found = collect(results, "small", list(SKILL), 2)
+    found = collect(results, "small", TWO_SEEDS)
     ranks = [example.rank for example in report.examples(found, "r2ec")]
-    every = found.ranks[2, 0]
+    every = found.ranks[2][0]
     assert len(ranks) == report.N_EXAMPLES
     assert ranks == sorted(ranks)
     assert (ranks[0], ranks[-1]) == (every.min(), every.max())
@@ -151,4 +152,4 @@ def test_broken_texts_are_refused(tmp_path: Path, texts: pd.DataFrame, message: 
     write_results(tmp_path, ["small"], {"r2ec": 0.5}, seeds=1, n_cases=60)
     texts.to_parquet(tmp_path / "runs" / "small" / "r2ec" / "seed1" / "texts.parquet")
     with pytest.raises(InputError, match=message):
-        report.examples(collect(tmp_path, "small", ["r2ec"], 1), "r2ec")
+        report.examples(collect(tmp_path, "small", {"r2ec": 1}), "r2ec")

@@ -21,10 +21,11 @@ from benchmark.io import read_json, write_json
 from benchmark.metrics import METRICS, per_case
 from benchmark.records import RunRecord, Trial, Tuning, read_run, write_run
 from benchmark.tables import AGAINST_BEST, ALL_PAIRS, cells, compare, latex, markdown, summarise
-from tests.results_tree import record, write_dataset, write_ranks, write_results
+from tests.results_tree import record, write_dataset, write_method, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
 METHODS = list(SKILL)
+TWO_SEEDS = dict.fromkeys(METHODS, 2)
 
 
 @pytest.fixture
@@ -47,19 +48,14 @@ def hand_made(results: Path) -> Cases:
     cases = write_dataset(results, "tiny", n_users=2, n_cases=4)
     cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
     write_cases(results / "data" / "tiny" / "test.parquet", cases, with_target=False)
-    ranks = {"a": ([1, 7, 30, 31], [1, 3, 30, 31]), "r2ec": ([1, 1, 1, 1], [1, 1, 1, 1])}
-    for method, by_seed in ranks.items():
-        for seed, values in enumerate(by_seed, start=1):
-            run = results / "runs" / "tiny" / method / f"seed{seed}"
-            run.mkdir(parents=True)
-            write_ranks(run, cases, np.array(values))
-            write_json(run / "run.json", record("tiny", method, seed, 4).model_dump(mode="json"))
+    write_method(results, "tiny", cases, "a", [[1, 7, 30, 31], [1, 3, 30, 31]])
+    write_method(results, "tiny", cases, "r2ec", [[1, 1, 1, 1], [1, 1, 1, 1]])
     return cases
 
 
 def test_numbers_by_hand(tmp_path: Path) -> None:
     hand_made(tmp_path)
-    found = collect(tmp_path, "tiny", ["a", "r2ec"], 2)
+    found = collect(tmp_path, "tiny", {"a": 2, "r2ec": 2})
     tests = compare(found)
     row = summarise(found, tests).iloc[0]
     # NDCG@10: seed 1 (1 + 1/3)/4 = 1/3, seed 2 (1 + 1/2)/4 = 3/8; mean 17/48, sd |3/8 - 1/3|/sqrt(2)
@@ -78,7 +74,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
 
 
 def test_families_and_tests(results: Path) -> None:
-    found = collect(results, "small", METHODS, 2)
+    found = collect(results, "small", TWO_SEEDS)
     tests = compare(found)
     assert found.best_baseline == "sasrec"  # r2ec is better but no baseline
     for family, size in ((AGAINST_BEST, 3 * 6), (ALL_PAIRS, 6 * 6)):
@@ -95,7 +91,7 @@ def test_families_and_tests(results: Path) -> None:
 
 
 def test_every_form_says_the_same(results: Path) -> None:
-    found = collect(results, "small", METHODS, 2)
+    found = collect(results, "small", TWO_SEEDS)
     frame = summarise(found, compare(found))
     numbers = [f"{value:.4f}" for method in range(len(METHODS)) for value in frame.loc[method, METRICS]]
     in_markdown = re.findall(r"(?:\| |\*\*|<ins>)(\d\.\d{4})", markdown(frame))
@@ -108,7 +104,7 @@ def test_every_form_says_the_same(results: Path) -> None:
 
 
 def test_marks(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", METHODS, 2), compare(found))
+    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
     frame["Hit@5"] = [0.12341, 0.30002, 0.30004, 0.2]  # two print as 0.3000 and share the first place
     frame["Hit@10"] = 0.0  # nothing to praise
     frame["Hit@5_p_holm"] = [0.049, 0.05, np.nan, 0.9]
@@ -118,13 +114,13 @@ def test_marks(results: Path) -> None:
 
 
 def test_popularity_has_a_row_and_no_spread(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", METHODS, 2), compare(found))
+    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
     assert frame.loc[0, "method"] == "popularity"
     assert (frame.loc[0, [f"{metric}_sd" for metric in METRICS]] == 0).all()
 
 
 def test_one_seed_has_no_sd_and_r2ec_alone_no_test(results: Path) -> None:
-    found = collect(results, "small", ["r2ec"], 1)
+    found = collect(results, "small", {"r2ec": 1})
     tests = compare(found)
     frame = summarise(found, tests)
     assert len(tests) == 0
@@ -134,7 +130,7 @@ def test_one_seed_has_no_sd_and_r2ec_alone_no_test(results: Path) -> None:
 
 
 def test_names_are_escaped(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", METHODS, 2), compare(found)).assign(method="a_b|c&d%")
+    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found)).assign(method="a_b|c&d%")
     assert r"a\_b\|c&d%" in markdown(frame)
     assert r"a\_b|c\&d\%" in latex(frame)
 
@@ -246,7 +242,7 @@ def test_impossible_metrics_are_refused(results: Path, monkeypatch: pytest.Monke
     # Ranks can't give them, so the arithmetic has to be broken: swap Hit and NDCG.
     monkeypatch.setattr(collect_module, "per_case", lambda ranks: per_case(ranks)[[1, 0, 3, 2, 5, 4]])
     with pytest.raises(InputError, match="exceeds Hit@5"):
-        collect(results, "small", METHODS, 2)
+        collect(results, "small", TWO_SEEDS)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +252,11 @@ def test_impossible_metrics_are_refused(results: Path, monkeypatch: pytest.Monke
         (["--datasets", "a", "--methods", "m", "m", "--seeds", "1"], "--methods: 'm' is given twice"),
         (["--datasets", "main", "--methods", "m", "--seeds", "1"], "'main' is the name of the table of all"),
         (["--datasets", "a", "--methods", "m", "--seeds", "0"], "--seeds is 0"),
+        (["--datasets", "a", "--methods", "m", "n", "--seeds", "3", "0"], "--seeds is 0"),
+        (
+            ["--datasets", "a", "--methods", "m", "n", "o", "--seeds", "3", "1"],
+            "--seeds has 2 numbers, but there are 3 methods; give one number for all of them, or one for each in their order",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:

@@ -143,6 +143,26 @@ def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
     assert "latest" in set(pd.read_csv(finished / "results/tables/main.csv")["method"])
 
 
+def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
+    own = {
+        "popularity": {"seeds": 1},
+        "item_knn": yaml_entry("item_knn") | {"seeds": 3},
+        "sasrec": yaml_entry("sasrec"),
+    }
+    config = changed_config(finished, "own_seeds.yaml", only=True, **own)
+    said = snakemake(finished, "--dry-run", "--printshellcmds", config=config).stdout
+    assert planned(said) == {"run": 1, "tables": 1, "plots": 1, "page": 1, "all": 1}  # of 1 + 3 + 2 runs one is new
+    assert "--tuned results/runs/planted/item_knn/seed1/run.json" in said
+    told = re.findall(r"-m benchmark\.(\w+) .* --methods item_knn popularity sasrec --seeds 3 1 2 ", said)
+    assert sorted(told) == ["plots", "report", "tables"]
+    assert planned(snakemake(finished, "--dry-run", "--forceall", config=config).stdout)["run"] == 6
+    done = snakemake(finished, config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    table = pd.read_csv(finished / "results/tables/main.csv")
+    assert table.set_index("method")["seeds"].to_dict() == {"item_knn": 3, "popularity": 1, "sasrec": 2}
+    assert "3 seeds (popularity: 1; sasrec: 2)" in (finished / "results/report/index.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("methods", "sentence"),
     [

@@ -103,7 +103,7 @@ def section(results: Collected, plots: Path) -> dict[str, Any]:
             (plot_uri(plots / f"{results.dataset}.{name}.png"), f"{results.dataset}: {text}")
             for name, text in CAPTIONS.items()
         ],
-        "runs": [results.records[method, seed] for method in results.methods for seed in range(1, results.n_seeds + 1)],
+        "runs": list(results.records.values()),
         "examples": [(method, found) for method in results.methods if (found := examples(results, method))],
     }
 
@@ -156,7 +156,7 @@ def page(collected: list[Collected], plots: Path) -> str:
 @command
 def main() -> None:
     given = arguments("One self-contained HTML page of finished runs.", out="report")
-    collected = [collect(given.results, dataset, given.methods, given.seeds) for dataset in given.datasets]
+    collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
     write_text(given.out / "index.html", page(collected, given.results / "plots"))
 
 

@@ -117,15 +117,20 @@ def urgency(wildcards):
 
 def all_runs(file):
     """One file of every run that the config asks for."""
-    return expand(
-        f"results/runs/{{dataset}}/{{method}}/seed{{seed}}/{file}",
-        dataset=settings.datasets,
-        method=settings.methods,
-        seed=range(1, settings.seeds + 1),
-    )
+    return [
+        f"results/runs/{dataset}/{method}/seed{seed}/{file}"
+        for dataset in settings.datasets
+        for method in settings.methods
+        for seed in range(1, settings.seeds_of(method) + 1)
+    ]
 
 
 def selection(wildcards):
     """What the output commands are told about the config."""
     datasets, methods = " ".join(settings.datasets), " ".join(settings.methods)
-    return f"--results results --datasets {datasets} --methods {methods} --seeds {settings.seeds}"
+    numbers = [str(settings.seeds_of(method)) for method in settings.methods]
+    # One number is that of all methods.
+    seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
+    return (
+        f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
+    )
