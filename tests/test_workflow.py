@@ -1,5 +1,7 @@
 """The whole workflow, run as a user runs it, in a copy of the project: finished, repeated, changed, broken, killed."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -68,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_whole_workflow_ends_in_tables_plots_and_page(finished: Path) -> None:
     main = pd.read_csv(finished / "results/tables/main.csv")
     assert set(main["dataset"]) == {"planted", "ml-100k"}
-    assert set(main["method"]) == {"popularity", "item_knn", "sasrec"}
+    assert set(main["method"]) == {"popularity", "item_knn", "sasrec", "r2ec"}
     for dataset in ("planted", "ml-100k"):
         for name in ("csv", "md", "tex", "tests.csv"):
             assert (finished / f"results/tables/{dataset}.{name}").stat().st_size > 100
@@ -88,7 +90,7 @@ def test_tuning_is_recorded_and_taken_over_by_later_seeds(finished: Path) -> Non
     assert first.tuning is not None and first.tuning == second.tuning and first.params == second.params
     assert len(first.tuning.trials) == 2 and first.seed_value != second.seed_value
     assert first.params["learning_rate"] == 0.01  # two epochs at 0.001 learn less
-    assert not list((finished / "results/work").glob("*/*/*/*/*"))  # RecBole's files are gone
+    assert not list((finished / "results/work").glob("*/sasrec/*/*/*"))  # RecBole's files are gone
 
 
 def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
@@ -96,39 +98,55 @@ def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     assert done.returncode == 0 and "Nothing to be done" in done.stdout
 
 
-def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
-    method = finished / "baselines" / "item_knn.py"
-    before = method.read_text()
-    method.write_text(before + "\n# edited\n")
+@contextlib.contextmanager
+def edited(file: Path, addition: str) -> Iterator[None]:
+    """A file with something added to it, and as it was afterwards."""
+    before = file.read_text()
+    file.write_text(before + addition)
     try:
-        jobs = planned(snakemake(finished, "--dry-run").stdout)
+        yield
     finally:
-        method.write_text(before)
+        file.write_text(before)
+
+
+def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
+    with edited(finished / "baselines" / "item_knn.py", "\n# edited\n"):
+        jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs == {"run": 4, "tables": 1, "plots": 1, "page": 1, "all": 1}
     # Back as it was: the contents decide, not the time of writing.
     assert planned(snakemake(finished, "--dry-run").stdout) == {}
 
 
 def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
-    file = finished / "benchmark" / "significance.py"
-    before = file.read_text()
-    file.write_text(before + "\n# edited\n")
-    try:
+    with edited(finished / "benchmark" / "significance.py", "\n# edited\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
-    finally:
-        file.write_text(before)
     assert "run" not in jobs and jobs["tables"] == 1
 
 
 def test_editing_the_pages_template_makes_the_page_alone(finished: Path) -> None:
-    file = finished / "benchmark" / "report" / "page.html.jinja"
-    before = file.read_text()
-    file.write_text(before + "\n")
-    try:
+    with edited(finished / "benchmark" / "report" / "page.html.jinja", "\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
-    finally:
-        file.write_text(before)
     assert jobs == {"page": 1, "all": 1}
+
+
+def test_r2ec_keeps_what_it_wrote_and_answers_for_one_user(finished: Path) -> None:
+    run = finished / "results/runs/ml-100k/r2ec/seed1"
+    texts, rankings = pd.read_parquet(run / "texts.parquet"), pd.read_parquet(run / "rankings.parquet")
+    assert texts["case"].tolist() == rankings["case"].tolist() and texts["rank"].tolist() == rankings["rank"].tolist()
+    assert texts["reasoning"].str.endswith("<answer>").all() and texts["prompt"].str.contains("Analyze in depth").all()
+    record = read_run(run / "run.json")
+    assert record.tokens_written > len(texts) and record.report["recpo_steps"] == 1
+    case = int(rankings["case"][0])
+    command = [sys.executable, "-m", "r2ec.recommend", "--run", str(run.relative_to(finished)), "--json"]
+    said = subprocess.run(
+        [*command, "--data", "results/data/ml-100k", "--case", str(case)], cwd=finished, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    items = pd.read_parquet(finished / "results/data/ml-100k/items.parquet")
+    # A case alone and a case among 64 differ by rounding, which may swap neighbours.
+    expected = items["title"].iloc[rankings["top_items"][0][:3]].tolist()
+    found = [entry["title"] for entry in json.loads(said.stdout)["recommendations"]]
+    assert len(found) == 20 and set(expected) <= set(found)
 
 
 def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
