@@ -101,7 +101,7 @@ class WarmStartSettings(_Section):
     )
     weight_decays: list[float] = Field([0.1], min_length=1, description="tried on validation with each form")
     learning_rate: float = Field(1e-3, gt=0)
-    epochs: int = Field(60, ge=1, description="at most; the best epoch on validation NDCG@10 is kept")
+    epochs: int = Field(60, ge=1, description="at most; the best epoch on validation is kept")
     teacher_epochs: int = Field(8, ge=1, description="the same for the teacher of `taught`")
     history_decay: float = Field(0.8, gt=0, le=1, description="weight of a history item against the next newer one")
     batch_size: int = Field(256, ge=1)

@@ -26,7 +26,7 @@ from r2ec.rec_head import RecHead
 from r2ec.reward import recpo_rewards
 from r2ec.settings import WarmStartSettings
 
-PATIENCE = 8  # epochs without a better NDCG@10
+PATIENCE = 8  # epochs without a better value on validation
 Form = Literal["none", "tied", "free", "taught"]
 
 
@@ -53,7 +53,7 @@ class Choice:
 
     form: Form
     weight_decay: float
-    epochs: int  # after which validation was best
+    epochs: int  # whose weights were kept
     value: float  # validation NDCG@10
     teacher: float | None = None  # validation NDCG@10 of the teacher
 
@@ -105,35 +105,46 @@ def fit_rec_head(data: WarmStart) -> tuple[RecHead, list[Choice]]:
 
 
 def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice]:
-    """Train one form; the weights of its best epoch on validation are kept."""
+    """Train one form; the weights of its best epoch on validation are kept.
+
+    Best by NDCG@10, and for `taught` by the divergence from what the teacher says.
+    """
     maps = "free" if form == "taught" else form
     head = RecHead(data.items.shape[1], maps, None if form == "none" else data.settings.rank)
     head.standardize(data.items, data.train.states)
     _start_from_components(head, data.items)
 
-    def value() -> float:
+    def ndcg10() -> float:
         return data.ndcg10(head.user(data.valid.states), head.item(data.items))
 
     if form == "none":
-        return head, Choice(form, decay, 0, value())
+        return head, Choice(form, decay, 0, ndcg10())
     teacher = None
     if form == "taught":
         said, teacher = _teach(head, decay, data)
 
+        def differs(cases: Encoded, rows: Tensor) -> Tensor:
+            found = data.scores(head.user(cases.states[rows]), head.item(data.items))
+            return F.kl_div(found.log_softmax(dim=1), said(cases.history[rows]), reduction="batchmean")
+
         def loss(rows: Tensor) -> Tensor:
-            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
-            return F.kl_div(found.log_softmax(dim=1), said(data.train.history[rows]), reduction="batchmean")
+            return differs(data.train, rows)
+
+        def value() -> float:
+            # NDCG of some hundred cases is so noisy that its best epoch can be one of the first, with nothing learned.
+            return -float(differs(data.valid, torch.arange(len(data.valid.targets))))
     else:
+        value = ndcg10
 
         def loss(rows: Tensor) -> Tensor:
             found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
             return F.cross_entropy(found, data.train.targets[rows])
 
     settings = data.settings
-    epochs, best = _train(
+    epochs = _train(
         head, loss, value, len(data.train.targets), settings.batch_size, settings.epochs, decay, data, form
-    )
-    return head, Choice(form, decay, epochs, best, teacher)
+    )[0]
+    return head, Choice(form, decay, epochs, _without_graph(ndcg10), teacher)
 
 
 def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Callable[[Tensor], Tensor], float]:
@@ -184,7 +195,7 @@ def _train(
     data: WarmStart,
     name: str,
 ) -> tuple[int, float]:
-    """AdamW on the head's maps; the weights of the best epoch stay. Returns that epoch and its validation NDCG@10."""
+    """AdamW on the head's maps; the weights of the best epoch stay. Returns that epoch and its value."""
     best_epoch, best = 0, _without_graph(value)
     best_weights = {key: weight.clone() for key, weight in head.state_dict().items()}
     optimizer = torch.optim.AdamW(head.parameters(), lr=data.settings.learning_rate, weight_decay=decay)

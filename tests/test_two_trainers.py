@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "recpo": {"num_iterations": 2, "logq": True},
         "training": {"gradient_accumulation_steps": 2, "eval_steps": 2, "split_grad_norms": 1},
     },
-    "classification head": {"recpo": {"cls_head": True}},
+    "classification head": {"recpo": {"cls_head": True}, "warm_start": {"cases": 0}},
 }
 
 

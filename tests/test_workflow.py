@@ -38,7 +38,7 @@ def snakemake(project: Path, *arguments: str, config: str = "config/smoke.yaml")
     """Run Snakemake on two cores and return what it printed, both streams together."""
     command = [*SNAKEMAKE, *arguments, "--cores", "2", "--configfile", config]
     return subprocess.run(
-        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
+        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500
     )
 
 

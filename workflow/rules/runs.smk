@@ -19,8 +19,12 @@ rule run:
     threads: lambda wildcards: settings.method(wildcards.method).threads
     params:
         module=lambda wildcards: settings.module_of(wildcards.method),
-        params=lambda wildcards: json.dumps(settings.method(wildcards.method).params),
-        grid=lambda wildcards: json.dumps(settings.method(wildcards.method).grid),
+        params=lambda wildcards: json.dumps(
+            settings.method(wildcards.method).params, sort_keys=True
+        ),
+        grid=lambda wildcards: json.dumps(
+            settings.method(wildcards.method).grid, sort_keys=True
+        ),
         tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
     shell:
         "python -m benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
