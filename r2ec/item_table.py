@@ -62,6 +62,11 @@ class ItemTable:
         """Whether every row has been encoded, under whatever LM."""
         return not bool(self.states.isnan().any())
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that one encoding of the whole table reads; the prompts' common beginning is read once."""
+        return len(self.beginning) + int(self._lengths.sum())
+
     def batch(self, rows: Tensor | np.ndarray | Sequence[int]) -> ItemPrompts:
         """The prompts of these items, int [M], in this order, for `R2ec.forward(items=...)`."""
         numbers = self._numbers(rows)

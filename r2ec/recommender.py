@@ -155,25 +155,9 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     made = build(split, params)
     if params.warm_start.cases:
         warm_start(made, split, seed, workdir)
-    some = _sample(split.valid, params.training.eval_cases, split.name)
-
-    def validate() -> float:
-        made.table.refresh(made.model)
-        return validation_ndcg(made, some, split.n_items, "r2ec")
-
     if params.training.max_steps != 0:
-        trainer = RecPOTrainer(
-            model=made.model,
-            table=made.table,
-            prompts=made.prompts,
-            engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts),
-            cases=split.train,
-            validate=validate,
-            recpo=params.recpo,
-            training=params.training,
-            seed=seed,
-            folder=workdir / "recpo",
-        )
+        some = _sample(split.valid, params.training.eval_cases, split.name)
+        trainer = trainer_of(made, split, some, seed, workdir / "recpo")
         last = last_checkpoint(workdir / "recpo")
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -185,6 +169,28 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
         made.table.refresh(made.model)
     made.save(done)
     return _at(made, done)
+
+
+def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
+    """RecPO of `made` on the split's training cases; validated on `some`, its checkpoints in `folder`."""
+    params = made.params
+
+    def validate() -> float:
+        made.table.refresh(made.model)
+        return validation_ndcg(made, some, split.n_items, "r2ec")
+
+    return RecPOTrainer(
+        model=made.model,
+        table=made.table,
+        prompts=made.prompts,
+        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts),
+        cases=split.train,
+        validate=validate,
+        recpo=params.recpo,
+        training=params.training,
+        seed=seed,
+        folder=folder,
+    )
 
 
 def _at(made: R2ecRecommender, folder: Path) -> R2ecRecommender:

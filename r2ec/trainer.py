@@ -92,7 +92,6 @@ class RecPOTrainer(Trainer):
         self._kept_from = -1  # the step that wrote them
         self._step, self._batch = -1, 0  # the step at work, and which of its batches
         self._update_started, self._update_tokens = 0.0, 0
-        self._table_tokens = len(table.beginning) + int(table._lengths.sum())  # the beginning is read once
         self._refreshed_at = -1
         self._gathered: dict[str, list[float]] = defaultdict(list)
 
@@ -243,7 +242,7 @@ class RecPOTrainer(Trainer):
             self.table.refresh(self._net)
             self._refreshed_at = step
             seconds = self._seconds_since(started)
-            self._note(seconds_refresh=seconds, refresh_tokens_per_second=self._table_tokens / seconds)
+            self._note(seconds_refresh=seconds, refresh_tokens_per_second=self.table.tokens / seconds)
 
     def _write_table(self, items: Tensor, states: Tensor) -> None:
         """Put the states of all processes' targets into the table, so that it is the same on every process."""

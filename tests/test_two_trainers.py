@@ -10,12 +10,10 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
 from r2ec.method import Params
 from r2ec.model import R2ec
-from r2ec.recommender import build
-from r2ec.rollout import TransformersEngine
+from r2ec.recommender import build, trainer_of
 from r2ec.trainer import METRIC, RecPOTrainer
 from tests.tiny_fits import settings, split, write_backbone
 
@@ -40,24 +38,7 @@ def make(backbone: Path, variant: str, processes: int, folder: Path) -> RecPOTra
     torch.manual_seed(derive_seed(3, "adapters"))
     maps = "none" if params.recpo.cls_head else "free"  # the head takes whole states
     parts = build(data, params, maps, None if maps == "none" else 8)
-    some = data.valid.take(range(16))
-
-    def validate() -> float:
-        parts.table.refresh(parts.model)
-        return validation_ndcg(parts, some, data.n_items, "r2ec")
-
-    return RecPOTrainer(
-        model=parts.model,
-        table=parts.table,
-        prompts=parts.prompts,
-        engine=TransformersEngine(parts.model.backbone, parts.prompts.tokenizer, params.rollouts),
-        cases=data.train,
-        validate=validate,
-        recpo=params.recpo,
-        training=params.training,
-        seed=3,
-        folder=folder,
-    )
+    return trainer_of(parts, data, data.valid.take(range(16)), 3, folder)
 
 
 def train(backbone: Path, variant: str, processes: int, folder: Path, resume: bool = False) -> dict[str, Any]:
