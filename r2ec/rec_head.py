@@ -9,11 +9,14 @@ from benchmark.errors import InputError
 
 
 class RecHead(nn.Module):
-    """Maps of the user's and the items' states before they are compared: s(v) = map_u(h_T) . map_v(h_v).
+    """Maps of the user's and the items' states before they are compared: s(v) = (map_u(h_T) + b) . map_v(h_v).
 
     maps: `none` (the paper), `tied` (one linear map for both sides) or `free` (one each). rank: width of the maps'
     output, d by default; they start as the identity's first rows. Shift and scale (0 and 1 until `standardize`)
     are applied before the maps, per side, and are saved with them.
+
+    b, zero at first, is what all users have in common. Standardised user states have mean zero, so without it no map of
+    them could prefer an item for everybody: popularity would have no place in the scores.
     """
 
     def __init__(self, dim: int, maps: Literal["none", "tied", "free"] = "none", rank: int | None = None) -> None:
@@ -31,6 +34,7 @@ class RecHead(nn.Module):
         self.user_map = None if maps == "none" else identity()
         # A tied map has one name only, so that a state dict never holds the same tensor twice.
         self.item_map = identity() if maps == "free" else None
+        self.user_bias = None if maps == "none" else nn.Parameter(torch.zeros(dim if rank is None else rank))
         for side in ("user", "item"):
             self.register_buffer(f"{side}_shift", torch.zeros(dim))
             self.register_buffer(f"{side}_scale", torch.ones(dim))
@@ -53,8 +57,11 @@ class RecHead(nn.Module):
 
     def user(self, states: Tensor) -> Tensor:
         """[N, d] -> float32 [N, m]."""
-        states = (states.float() - self.user_shift) / self.user_scale
-        return states if self.user_map is None else self.user_map(states)
+        return self.map_user((states.float() - self.user_shift) / self.user_scale)
+
+    def map_user(self, standardized: Tensor) -> Tensor:
+        """The user's map alone, float32 [N, d] -> [N, m]."""
+        return standardized if self.user_map is None else self.user_map(standardized) + self.user_bias
 
     def item(self, states: Tensor) -> Tensor:
         """[M, d] -> float32 [M, m]."""

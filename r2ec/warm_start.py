@@ -11,6 +11,7 @@ Form and weight decay are chosen on validation NDCG@10, the standardised states 
 that the start is never worse than that on validation.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -156,30 +157,25 @@ def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Callable[[Tens
     settings = data.settings
     with torch.no_grad():
         items = (data.items.float() - head.item_shift) / head.item_scale
-    assert head.user_map is not None
 
-    def users(history: Tensor) -> Tensor:
-        assert head.user_map is not None
-        mapped: Tensor = head.user_map(mean_of_history(history, items, settings.history_decay))
-        return mapped
+    def users(head: RecHead, history: Tensor) -> Tensor:
+        return head.map_user(mean_of_history(history, items, settings.history_decay))
 
     def loss(rows: Tensor) -> Tensor:
         return F.cross_entropy(
-            data.scores(users(data.steps.history[rows]), head.item(data.items)), data.steps.targets[rows]
+            data.scores(users(head, data.steps.history[rows]), head.item(data.items)), data.steps.targets[rows]
         )
 
     def value() -> float:
-        return data.ndcg10(users(data.valid.history), head.item(data.items))
+        return data.ndcg10(users(head, data.valid.history), head.item(data.items))
 
     steps = len(data.steps.targets)
     _, best = _train(head, loss, value, steps, 2 * settings.batch_size, settings.teacher_epochs, decay, data, "teacher")
-    with torch.no_grad():
-        taught, catalogue = head.user_map.weight.clone(), head.item(data.items)
+    taught = copy.deepcopy(head)
 
     @torch.no_grad()
     def said(history: Tensor) -> Tensor:
-        mapped = mean_of_history(history, items, settings.history_decay) @ taught.T
-        return data.scores(mapped, catalogue).softmax(dim=1)
+        return data.scores(users(taught, history), taught.item(data.items)).softmax(dim=1)
 
     return said, best
 

@@ -57,7 +57,9 @@ def test_rec_head_starts_as_the_identity_and_standardizes() -> None:
     tied = RecHead(6, "tied")
     nn.init.normal_(tied.user_map.weight)  # type: ignore[union-attr]
     assert torch.equal(tied.user(states), tied.item(states))
-    assert sum(parameter.numel() for parameter in tied.parameters()) == 36
+    assert sum(parameter.numel() for parameter in tied.parameters()) == 36 + 6
+    nn.init.ones_(tied.user_bias)  # type: ignore[arg-type]
+    assert torch.equal(tied.user(states), tied.item(states) + 1)
     head = RecHead(6)
     head.standardize(states, states + 1, scale=False)
     assert torch.allclose(head.user(states + 1), head.item(states), atol=1e-5)
@@ -89,5 +91,5 @@ def test_saved_state_loads_again(tmp_path: Path) -> None:
     assert torch.equal(other(rollouts).users, model(rollouts).users)
     with pytest.raises(InputError, match="in only one of file and model"):
         R2ec(tiny_model("qwen2")).load(tmp_path / "r2ec.safetensors")
-    with pytest.raises(InputError, match=r"\[5, 32\] in the file"):
+    with pytest.raises(InputError, match=r"user_bias. is \[5\] in the file"):
         R2ec(tiny_model("qwen2"), head=RecHead(WIDTH, "tied")).load(tmp_path / "r2ec.safetensors")

@@ -85,6 +85,28 @@ def test_taught_needs_far_fewer_encoded_cases() -> None:
     assert by_form["taught"].teacher is not None and by_form["taught"].teacher > 0.8
 
 
+def test_what_everybody_takes_has_a_place() -> None:
+    """Targets follow popularity alone, states nothing: the standardised states' mean is zero, the head's bias isn't."""
+    random = torch.Generator().manual_seed(2)
+    weights = 1 / torch.arange(1.0, ITEMS + 1)
+    items = torch.randn(ITEMS, WIDTH, generator=random)
+
+    def some(count: int) -> Encoded:
+        rows = torch.stack([torch.multinomial(weights, 4, generator=random) for _ in range(count)])  # no item twice
+        rows = rows.gather(1, torch.rand(count, 4, generator=random).argsort(dim=1))
+        return Encoded(torch.randn(count, WIDTH, generator=random), rows[:, 3], rows[:, :3])
+
+    walks, valid = some(1000), some(400)
+    steps = steps_of(walks.history, walks.targets, torch.arange(1000))
+    popular = weights.expand(len(valid.targets), ITEMS).scatter(1, valid.history, -torch.inf)
+    rank = (popular >= popular.gather(1, valid.targets[:, None])).sum(dim=1)
+    floor = float(ndcg(rank.numpy(), 10).mean())
+    settings = planted().settings
+    _, tried = fit_rec_head(WarmStart(items, some(300), valid, steps, settings, tau=0.1, normalize=True, seed=1))
+    by_form = {choice.form: choice.value for choice in tried}
+    assert by_form["taught"] > 0.9 * floor > 1.5 * by_form["none"]
+
+
 def test_without_anything_to_learn_no_map_is_kept() -> None:
     data = planted()
     random = torch.Generator().manual_seed(1)
