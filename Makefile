@@ -7,7 +7,7 @@ READY := .venv/.ready
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make test        install, then run the tests"
-	@echo "make speed       measure the evaluator and the preparation on this machine"
+	@echo "make speed       measure evaluator, preparation, and each part of R2ec against the plain way, on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
 # Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
@@ -39,6 +39,8 @@ test: $(READY)
 
 speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed
+	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct
+	.venv/bin/python -m r2ec.speed
 
 lint: $(READY)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

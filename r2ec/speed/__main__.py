@@ -1,0 +1,79 @@
+"""`python -m r2ec.speed`: each part of R2ec against the plain way to do the same work, in turns, on this machine.
+
+rollouts     G completions per user against `generate(num_return_sequences=G)`
+update       loss and gradients against prompts repeated per rollout with logits of every position
+items        the item table against whole prompts in catalogue order
+step         a whole RecPO step against a subclass of trl's GRPOTrainer
+evaluation   one user alone and 64 together, SASRec beside it
+growth       time and memory against G, prompt length, catalogue size
+
+With nothing else running: a second job on the same cores changes every figure.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmark import provenance
+from benchmark.contract import read_split
+from benchmark.errors import InputError, command
+from r2ec.speed import evaluation, growth, limits, parts, report
+from r2ec.speed.work import Size, Work
+
+PARTS = ("rollouts", "update", "items", "step", "evaluation", "growth")
+
+
+def measure(split: Any, backbone: str, size: Size, wanted: list[str], folder: Path) -> report.Measured:
+    """Run the wanted parts, one after the other."""
+    machine = limits.measure()
+    work = Work(split, backbone, size)
+    compared = {"rollouts": parts.rollouts, "update": parts.update, "items": parts.item_table}
+    pairs = [
+        compare(work, machine, parts.check_work(split, backbone))
+        for name, compare in compared.items()
+        if name in wanted
+    ]
+    if "step" in wanted:
+        from r2ec.speed import peer  # trl takes seconds to import
+
+        pairs.append(peer.step(work, Work(split, backbone, size), folder))
+    latency = evaluation.measure(Work(split, backbone, size), folder) if "evaluation" in wanted else []
+    return report.Measured(
+        commit=provenance.commit(),
+        hardware=provenance.hardware(),
+        dataset=split.name,
+        size=size,
+        limits=machine,
+        pairs=pairs,
+        latency=latency,
+        growth=growth.measure(split, backbone) if "growth" in wanted else [],
+    )
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m r2ec.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("results/data/ml-100k"), help="a prepared dataset")
+    parser.add_argument("--backbone", default="resources/smollm2-135m-instruct")
+    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of the table and the plot")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    defaults = Size()
+    for name in ("users", "group", "items-in-prompt", "new-tokens", "repeats"):
+        default = getattr(defaults, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{default} unless told")
+    given = parser.parse_args()
+    if given.repeats < 1:
+        raise InputError(f"--repeats is {given.repeats}; give at least 1")
+    size = Size(given.users, given.group, given.items_in_prompt, given.new_tokens, given.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(read_split(given.data), given.backbone, size, given.parts, Path(folder))
+    report.write(found, given.out)
+    print(report.markdown(found))
+    print(f"Table: {given.out / 'speed.md'}")
+
+
+if __name__ == "__main__":
+    main()

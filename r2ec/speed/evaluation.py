@@ -1,0 +1,59 @@
+"""What a user waits for: R2ec answering one user alone or 64 together, and SASRec beside it."""
+
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from benchmark.contract import Cases, Recommender
+from benchmark.methods import load_method
+from r2ec.speed.work import Work, scratch
+
+ALONE, TOGETHER = 20, 64
+
+
+class Latency(BaseModel):
+    """Answers of one method: reading, reasoning and scoring the whole catalogue."""
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    alone_ms: float  # median of users answered one by one
+    alone_ms_p95: float
+    together: float  # users per second, 64 in a batch
+
+
+def measure(work: Work, folder: Path) -> list[Latency]:
+    """R2ec with a greedy reasoning of the work's length, and SASRec after one epoch (its weights don't change its speed)."""
+    if not work.made.table.encoded:
+        work.made.table.refresh(work.made.model)
+    sasrec = load_method("sasrec").fit(work.split, seed=0, params={"epochs": 1}, workdir=scratch(folder, "sasrec"))
+    return [_of(name, method, work) for name, method in (("r2ec", work.made), ("sasrec", sasrec))]
+
+
+def _of(name: str, method: Recommender, work: Work) -> Latency:
+    valid = work.split.valid
+    _answer(method, valid.take(np.arange(1)))
+    alone = [
+        _answer(method, valid.take(np.arange(case, case + 1)))
+        for case in tqdm(range(min(ALONE, len(valid))), desc=f"{name}, one user at a time", unit="user")
+    ]
+    some = valid.take(np.arange(min(TOGETHER, len(valid))))
+    _answer(method, some)
+    together = [len(some) / _answer(method, some) for _ in range(work.size.repeats)]
+    return Latency(
+        method=name,
+        alone_ms=1000 * statistics.median(alone),
+        alone_ms_p95=1000 * float(np.quantile(alone, 0.95)),
+        together=statistics.median(together),
+    )
+
+
+def _answer(method: Recommender, cases: Cases) -> float:
+    started = time.perf_counter()
+    for _ in method.score(cases):
+        pass
+    return time.perf_counter() - started

@@ -1,0 +1,48 @@
+"""What the machine can do at most: matrix products and memory copies, measured in the same run as everything else."""
+
+import time
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+
+class Limits(BaseModel):
+    """Best of several tries, with as many threads as torch has."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threads: int
+    float32_gflops: float
+    bfloat16_gflops: float
+    copy_gbytes: float  # read and written, 1e9 bytes per second
+
+    def gflops(self, dtype: torch.dtype) -> float:
+        return self.bfloat16_gflops if dtype == torch.bfloat16 else self.float32_gflops
+
+
+def measure(width: int = 4096, copied: int = 2**30, tries: int = 3) -> Limits:
+    """Products of two square matrices of this width; copies of this many bytes."""
+    rates = []
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(width, width).to(dtype) for _ in range(2))
+        rates.append(2 * width**3 / _best(lambda a=a, b=b: a @ b, tries) / 1e9)
+    source = torch.ones(copied // 4)
+    target = torch.empty_like(source)
+    copy = 2 * copied / _best(lambda: target.copy_(source), tries) / 1e9
+    return Limits(
+        threads=torch.get_num_threads(),
+        float32_gflops=round(rates[0], 1),
+        bfloat16_gflops=round(rates[1], 1),
+        copy_gbytes=round(copy, 1),
+    )
+
+
+def _best(work: object, tries: int) -> float:
+    assert callable(work)
+    work()
+    seconds = []
+    for _ in range(tries):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

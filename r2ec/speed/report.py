@@ -1,0 +1,116 @@
+"""The measurements as one table (Markdown, CSV, JSON) and one plot."""
+
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.io import atomic, write_json
+from r2ec.speed.evaluation import Latency
+from r2ec.speed.growth import Point, exponent
+from r2ec.speed.limits import Limits
+from r2ec.speed.work import Pair, Size
+
+BLUE, GREY = "#0072b2", "#999999"
+
+
+class Measured(BaseModel):
+    """Everything of one run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    commit: str
+    hardware: dict[str, str | int | float | None]
+    dataset: str
+    size: Size
+    limits: Limits
+    pairs: list[Pair]
+    latency: list[Latency]
+    growth: list[Point]
+
+
+def write(found: Measured, folder: Path) -> None:
+    """speed.json, speed.csv, speed.md and, with growth, growth.png and growth.pdf, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "speed.json", found.model_dump(mode="json"))
+    with atomic(folder / "speed.md") as path:
+        path.write_text(markdown(found), encoding="utf-8")
+    with atomic(folder / "speed.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(Pair.model_fields))
+        table.writeheader()
+        table.writerows(pair.model_dump() for pair in found.pairs)
+    if found.growth:
+        plot(found.growth, folder)
+
+
+def markdown(found: Measured) -> str:
+    """The tables, for the README and for reading."""
+    limits, size = found.limits, found.size
+    lines = [
+        f"{found.dataset}, {size.users} users, G = {size.group}, {size.items_in_prompt} items in the prompt, "
+        f"{size.new_tokens} new tokens; medians of runs in turns; commit {found.commit}.",
+        f"Limits of this machine with {limits.threads} threads: {limits.bfloat16_gflops:.0f} GFLOP/s in bf16, "
+        f"{limits.float32_gflops:.0f} in fp32, copies at {limits.copy_gbytes:.0f} GB/s.",
+    ]
+    if found.pairs:
+        lines += [
+            "",
+            "| part | ours | plain way | ratio (lowest to highest) | target | share of the matmul limit | check |",
+            "|---|---|---|---|---|---|---|",
+        ]
+    for pair in found.pairs:
+        share = "" if pair.share_of_matmul is None else f"{pair.share_of_matmul:.0%}"
+        target = "" if pair.target is None else f"{pair.target:g}"
+        ratio = f"{pair.ratio:.2f} ({pair.lowest:.2f} to {pair.highest:.2f})"
+        lines.append(
+            f"| {pair.part} | {pair.ours:.3g} {pair.unit}/s | {pair.plain:.3g}, {pair.plain_way} | {ratio} | {target} "
+            f"| {share} | {pair.check} |"
+        )
+    if found.latency:
+        lines += ["", "| answers | one user, ms (95 %) | users/s, 64 together |", "|---|---|---|"]
+    for row in found.latency:
+        lines.append(f"| {row.method} | {row.alone_ms:.0f} ({row.alone_ms_p95:.0f}) | {row.together:.1f} |")
+    if found.growth:
+        lines += ["", "| grows | against | exponent between the two largest (1: linear) |", "|---|---|---|"]
+    for part, against in _curves(found.growth):
+        points = _points(found.growth, part, against)
+        lines.append(f"| {part} | {against} | {exponent(points):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _curves(growth: list[Point]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((point.part, point.against) for point in growth))
+
+
+def _points(growth: list[Point], part: str, against: str) -> list[Point]:
+    return [point for point in growth if (point.part, point.against) == (part, against)]
+
+
+def plot(growth: list[Point], folder: Path) -> None:
+    """Seconds and memory of each part, on logarithmic axes, beside a line of slope 1."""
+    curves = _curves(growth)
+    figure, axes = plt.subplots(2, len(curves), figsize=(3.2 * len(curves), 6), squeeze=False, layout="constrained")
+    for column, (part, against) in enumerate(curves):
+        points = _points(growth, part, against)
+        values = [point.value for point in points]
+        for row, (measure, name) in enumerate((("seconds", "seconds"), ("added_mib", "MiB added"))):
+            axis, heights = axes[row, column], [getattr(point, measure) for point in points]
+            axis.plot(values, heights, "o-", color=BLUE)
+            axis.plot(values, [heights[0] * v / values[0] for v in values], ":", color=GREY)
+            axis.set_xscale("log")
+            axis.set_yscale("log" if min(heights) > 0 else "linear")
+            axis.grid(color="#e5e5e5", linewidth=0.8)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_xlabel(against)
+            axis.set_ylabel(name)
+            if row == 0:
+                axis.set_title(part, loc="left", fontsize=11)
+    figure.suptitle("Growth (dotted: linear from the first point)", x=0.01, ha="left", fontweight="bold")
+    for ending in ("png", "pdf"):
+        with atomic(folder / f"growth.{ending}") as path:
+            figure.savefig(path, dpi=150, format=ending)
+    plt.close(figure)
