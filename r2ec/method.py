@@ -8,59 +8,11 @@ Settings of the paper: lora r=4, lr 1e-5, 24 users a step, warm-up 32, at most 3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-
 from benchmark.contract import Split
-from r2ec.settings import (
-    BackboneSettings,
-    LoraSettings,
-    PromptSettings,
-    RecPOSettings,
-    RolloutSettings,
-    TrainingSettings,
-    WarmStartSettings,
-)
+from r2ec.settings import Params
 
 if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
-
-
-class Params(BaseModel):
-    """All settings of one run. `evaluation_rows`: users whose reasonings are written together when scoring."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: BackboneSettings
-    lora: LoraSettings = LoraSettings()
-    prompts: PromptSettings = PromptSettings()
-    rollouts: RolloutSettings = RolloutSettings()
-    recpo: RecPOSettings = RecPOSettings()
-    training: TrainingSettings = Field(TrainingSettings(), validate_default=True)
-    warm_start: WarmStartSettings = WarmStartSettings()
-    evaluation_rows: int = 64
-
-    @field_validator("training")
-    @classmethod
-    def _whole_cycles(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
-        """Checkpoints (and evaluations, which write one) hold no rollouts: none in the middle of their iterations."""
-        name = "eval_steps" if training.eval_steps else "save_steps"
-        steps, recpo = getattr(training, name), info.data.get("recpo")  # absent where it is wrong itself
-        if recpo is not None and steps % recpo.num_iterations != 0:
-            raise ValueError(
-                f"{name} {steps} is not a multiple of recpo.num_iterations {recpo.num_iterations}; set it to one, since a "
-                "resumed run could not go on with rollouts whose iterations are half done"
-            )
-        return training
-
-    @field_validator("warm_start")
-    @classmethod
-    def _nothing_to_warm(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
-        recpo = info.data.get("recpo")
-        if recpo is not None and recpo.cls_head and warm_start.cases:
-            raise ValueError(
-                "a classification head has no item states to start from; set cases to 0 for recpo.cls_head"
-            )
-        return warm_start
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":

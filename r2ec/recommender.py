@@ -20,12 +20,12 @@ from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.attention import use_grouped_attention
 from r2ec.item_table import ItemTable
-from r2ec.method import Params
 from r2ec.model import R2ec, Rollouts
 from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
+from r2ec.settings import Params
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
 from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
 
@@ -156,7 +156,7 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     if params.warm_start.cases:
         warm_start(made, split, seed, workdir)
     if params.training.max_steps != 0:
-        some = _sample(split.valid, params.training.eval_cases, split.name)
+        some = sample(split.valid, params.training.eval_cases, split.name)
         trainer = trainer_of(made, split, some, seed, workdir / "recpo")
         last = last_checkpoint(workdir / "recpo")
         started = time.monotonic()
@@ -205,8 +205,8 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int, workdir: Path) ->
     settings = params.warm_start
     path = workdir / "warm_start_states.safetensors"
     parts = {
-        "train": _sample(split.train, settings.cases, split.name),
-        "valid": _sample(split.valid, settings.valid_cases, split.name),
+        "train": sample(split.train, settings.cases, split.name),
+        "valid": sample(split.valid, settings.valid_cases, split.name),
     }
     if not path.exists():
         made.table.refresh(made.model)
@@ -250,7 +250,7 @@ def _line(choice: Choice) -> str:
     return f"{choice.form}, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
 
 
-def _sample(cases: Cases, size: int, name: str) -> Cases:
+def sample(cases: Cases, size: int, name: str) -> Cases:
     """The first `size` cases of a seeded order, in time order; the same for every repetition."""
     order = np.random.default_rng(derive_seed(name, "r2ec sample", len(cases))).permutation(len(cases))
     return cases.take(np.sort(order[:size]))

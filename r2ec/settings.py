@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class BackboneSettings(BaseModel):
@@ -160,3 +160,41 @@ class TrainingSettings(_Section):
     )
     deepspeed: str | None = Field(None, description="path of a DeepSpeed config")
     fsdp: str | None = Field(None, description="FSDP mode of accelerate, such as full_shard")
+
+
+class Params(BaseModel):
+    """All settings of one run. `evaluation_rows`: users whose reasonings are written together when scoring."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneSettings
+    lora: LoraSettings = LoraSettings()
+    prompts: PromptSettings = PromptSettings()
+    rollouts: RolloutSettings = RolloutSettings()
+    recpo: RecPOSettings = RecPOSettings()
+    training: TrainingSettings = Field(TrainingSettings(), validate_default=True)
+    warm_start: WarmStartSettings = WarmStartSettings()
+    evaluation_rows: int = 64
+
+    @field_validator("training")
+    @classmethod
+    def _whole_cycles(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        """Checkpoints (and evaluations, which write one) hold no rollouts: none in the middle of their iterations."""
+        name = "eval_steps" if training.eval_steps else "save_steps"
+        steps, recpo = getattr(training, name), info.data.get("recpo")  # absent where it is wrong itself
+        if recpo is not None and steps % recpo.num_iterations != 0:
+            raise ValueError(
+                f"{name} {steps} is not a multiple of recpo.num_iterations {recpo.num_iterations}; set it to one, since a "
+                "resumed run could not go on with rollouts whose iterations are half done"
+            )
+        return training
+
+    @field_validator("warm_start")
+    @classmethod
+    def _nothing_to_warm(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
+        recpo = info.data.get("recpo")
+        if recpo is not None and recpo.cls_head and warm_start.cases:
+            raise ValueError(
+                "a classification head has no item states to start from; set cases to 0 for recpo.cls_head"
+            )
+        return warm_start

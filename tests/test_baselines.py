@@ -18,6 +18,8 @@ from benchmark.evaluate import rank
 from benchmark.methods import known_methods, load_method
 from benchmark.metrics import ndcg
 from tests.planted import planted_split
+from tests.tiny_encoders import write_encoder
+from tests.tiny_fits import write_backbone
 
 METHODS = [name for name in known_methods() if name != "r2ec"]
 RECBOLE = {"train_batch_size": 64, "patience": 100}
@@ -28,7 +30,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "sasrec": RECBOLE | {"epochs": 4, "learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
     "bert4rec": RECBOLE | {"epochs": 8, "learning_rate": 0.005, "n_layers": 1},
 }
-NOT_SEQUENTIAL = {"popularity"}
+# Not trained on any case: what they have to solve stands in tests/test_llm_baselines.py.
+UNTRAINED = {"frozen_llm", "profile_retrieval"}
+NOT_SEQUENTIAL = {"popularity"} | UNTRAINED
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,8 +57,29 @@ def unlabelled() -> Cases:
     return replace(data()[1].test, target=None)
 
 
+@functools.cache
+def tiny_llm() -> dict[str, Any]:
+    """Settings of an LLM baseline on a tiny random LM, and where its texts are kept."""
+    folder = Path(tempfile.mkdtemp())
+    return {"backbone": {"name": str(write_backbone(folder / "llm")), "dtype": "float32"}}
+
+
+@functools.cache
+def tiny_reader() -> dict[str, Any]:
+    folder = Path(tempfile.mkdtemp())
+    return {"encoder": str(write_encoder(folder / "encoder")), "texts": str(folder / "texts"), "max_new_tokens": 5}
+
+
+def quick(name: str) -> dict[str, Any]:
+    if name == "frozen_llm":
+        return tiny_llm() | {"prompts": {"max_items": 4, "max_prompt_tokens": 400}, "standardize": 50}
+    if name == "profile_retrieval":
+        return tiny_llm() | tiny_reader()
+    return QUICK.get(name, {})
+
+
 def fit(name: str, workdir: Path, **changes: Any) -> Recommender:
-    params = QUICK.get(name, {}) | changes
+    params = quick(name) | changes
     recommender: Recommender = load_method(name).fit(data()[0], seed=7, params=params, workdir=workdir)
     return recommender
 

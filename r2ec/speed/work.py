@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmark.contract import Cases, Split
-from r2ec.method import Params
 from r2ec.model import ItemPrompts, Rollouts
 from r2ec.recommender import R2ecRecommender, build
 from r2ec.rollout import TransformersEngine
+from r2ec.settings import Params
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""What the LLM baselines share: texts written greedily by a frozen LLM, each of them once, kept on disk.
+
+A text is found again by the hash of model, settings and prompt, so that methods that ask the same LLM the same thing pay
+for it once, and a killed run goes on where it was. What a text cost is kept with it: `tokens_written` and
+`writing_seconds` count it wherever it is used, also where it came from disk.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from benchmark.io import sha256_of
+from r2ec import backbone as backbones
+from r2ec.prompts import split_template, turn_end_ids
+from r2ec.rollout import EndOfReasoning, TransformersEngine
+from r2ec.settings import BackboneSettings, RolloutSettings
+
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text: what was written up to the end of the turn or the limit, and what it cost."""
+
+    text: str
+    tokens: int  # sampled, the end of the turn included
+    cut: bool  # the limit was met
+    seconds: float  # of writing it, its share of its batch
+
+
+class EndOfTurn(EndOfReasoning):
+    """Ends a text where the model ends its turn, and appends nothing."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.answer: list[int] = []
+        self.turn_ends = frozenset(turn_end_ids(tokenizer))
+        self.closing = frozenset()
+
+
+class Writer:
+    """Greedy texts of one frozen LLM.
+
+    Args:
+        backbone: the LLM. max_new_tokens: limit of each text. folder: of the texts; several jobs may share it.
+    """
+
+    def __init__(self, backbone: BackboneSettings, max_new_tokens: int, folder: Path) -> None:
+        self.backbone, self.folder = backbone, Path(folder)
+        self.settings = RolloutSettings(
+            max_new_tokens=max_new_tokens, greedy=True, group_size=1, rows_at_once=ROWS_AT_ONCE
+        )
+        about = json.dumps([identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True)
+        self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"
+
+    @cached_property
+    def _loaded(self) -> backbones.Backbone:
+        return backbones.load(self.backbone)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._loaded.tokenizer
+
+    def prompt(self, message: str) -> list[int]:
+        """Token ids of one user message in the backbone's chat template, up to where the assistant begins to write."""
+        opening, tail = split_template(self.tokenizer, None)
+        ids: list[int] = self.tokenizer(opening + message + tail, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def write(self, prompts: Sequence[Sequence[int]], desc: str = "writing") -> list[Text]:
+        """One text per prompt (token ids), in their order; only those that aren't on disk are written."""
+        keys = [_key(prompt) for prompt in prompts]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=60)) as store:
+            store.execute(
+                "CREATE TABLE IF NOT EXISTS texts (key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL)"
+            )
+            found = _read(store, keys)
+            missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
+            # Similar lengths together: less padding, and each batch is on disk when the next begins.
+            order = sorted(missing, key=lambda key: len(missing[key]))
+            for start in tqdm(range(0, len(order), ROWS_AT_ONCE), desc=desc, unit="batch", delay=5, leave=False):
+                part = order[start : start + ROWS_AT_ONCE]
+                written = dict(zip(part, self._generate([missing[key] for key in part]), strict=True))
+                rows = [(key, t.text, t.tokens, t.cut, t.seconds) for key, t in written.items()]
+                with store:
+                    store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?)", rows)
+                found |= written
+        return [found[key] for key in keys]
+
+    def _generate(self, prompts: list[Sequence[int]]) -> list[Text]:
+        engine = TransformersEngine(self._loaded.model, self.tokenizer, self.settings)
+        engine.end = EndOfTurn(self.tokenizer)
+        result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
+        rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
+        ended = result.ended.tolist()
+        texts = []
+        for ids, length, end in zip(rows, lengths, ended, strict=True):
+            text = self.tokenizer.decode(ids[: length - end], skip_special_tokens=True)
+            texts.append(Text(str(text).strip(), length, not end, result.seconds / len(prompts)))
+        return texts
+
+
+def identity(backbone: BackboneSettings) -> list[str]:
+    """What a text depends on besides prompt and settings: the very weights and their type."""
+    folder = Path(backbone.name)
+    if not folder.is_dir():
+        return [backbone.name, str(backbone.revision), backbone.dtype]
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [backbone.dtype, *(f"{path.name} {sha256_of(path)}" for path in files)]
+
+
+def _key(prompt: Sequence[int]) -> str:
+    return hashlib.sha256(np.asarray(prompt, dtype="<i4").tobytes()).hexdigest()
+
+
+def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
+    """Those of the texts that are on disk."""
+    found = {}
+    for start in range(0, len(keys), 500):
+        part = keys[start : start + 500]
+        marks = ", ".join("?" * len(part))
+        for key, text, tokens, cut, seconds in store.execute(
+            f"SELECT key, text, tokens, cut, seconds FROM texts WHERE key IN ({marks})", part
+        ):
+            found[key] = Text(text, tokens, bool(cut), seconds)
+    return found

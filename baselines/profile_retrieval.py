@@ -1,0 +1,110 @@
+"""Profile retrieval: the LLM writes what the user would choose next, a sentence encoder ranks the catalogue by that text.
+
+The plainest decoupled reasoner: neither part is trained, and the text is all that passes between them. Close to the
+zero-shot text rankers that LANGPTUNE (Gao et al., arXiv 2410.18870) and Rec-R1 (Lin et al., arXiv 2503.24289) start from; kept:
+a written profile and an encoder's cosine; left out: their training, which are baselines of their own.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.contract import Cases, Recommender, Split
+from r2ec.settings import BackboneSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baselines._llm import Text, Writer
+    from baselines._sentences import SentenceEncoder
+
+EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
+REQUEST = (
+    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "In one short sentence, describe the {category} that I will choose next."
+)
+
+
+class Params(BaseModel):
+    """query: what is looked up: the profile, or the newest titles and the profile behind them.
+
+    max_items: history items shown; max_new_tokens: of a profile; encoder: folder of the sentence encoder, fetched if it is
+    the default and isn't there; texts: folder of what has been written.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneSettings
+    encoder: str = EMBEDDED_ENCODER
+    texts: str = "results/texts"
+    query: Literal["profile", "titles and profile"] = "profile"
+    max_items: int = Field(default=6, ge=1)
+    max_new_tokens: int = Field(default=16, ge=1)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ProfileRetrieval":
+    """Encode the items' texts. Nothing is trained."""
+    settings = Params.model_validate(params)
+    from baselines._llm import Writer
+    from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
+
+    if settings.encoder == EMBEDDED_ENCODER:
+        fetch_minilm(settings.encoder)
+    encoder = SentenceEncoder(settings.encoder)
+    items = encoder.encode(item_texts(split.items), "encoding items")
+    writer = Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts))
+    return ProfileRetrieval(split, settings, writer, encoder, items)
+
+
+class ProfileRetrieval(Recommender):
+    """Cosine of the profile's and the items' embeddings."""
+
+    def __init__(
+        self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder", items: "Tensor"
+    ) -> None:
+        self.category, self.titles = split.category, split.items["title"].tolist()
+        self.settings, self.writer, self.encoder, self.items = settings, writer, encoder, items
+        self._cases = np.empty(0, np.int64)
+        self._messages: list[str] = []
+        self._written: list[Text] = []
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        newest = [cases.history(i)[-self.settings.max_items :].tolist() for i in range(len(cases))]
+        self._cases = cases.case
+        self._messages = [self._message(items) for items in newest]
+        self._written = self.writer.write([self.writer.prompt(text) for text in self._messages], "writing profiles")
+        queries = [text.text for text in self._written]
+        if self.settings.query == "titles and profile":
+            queries = [
+                "; ".join([*map(self.titles.__getitem__, items), query])
+                for items, query in zip(newest, queries, strict=True)
+            ]
+        found = self.encoder.encode(queries, "encoding profiles") @ self.items.T
+        for start in range(0, len(cases), 1024):
+            yield found[start : start + 1024].numpy()
+
+    def _message(self, items: list[int]) -> str:
+        history = "\n".join(f"- {self.titles[item]}" for item in items)
+        return REQUEST.format(category=self.category, history=history)
+
+    def texts(self) -> pd.DataFrame:
+        """case, prompt, reasoning (the profile), cut, of the cases scored last."""
+        return pd.DataFrame(
+            {
+                "case": self._cases,
+                "prompt": self._messages,
+                "reasoning": [text.text for text in self._written],
+                "cut": [text.cut for text in self._written],
+            }
+        )
+
+    def tokens_written(self) -> int:
+        return sum(text.tokens for text in self._written)
+
+    def report(self) -> dict[str, Any]:
+        """writing_seconds: what the texts cost when they were written, which may have been in another run."""
+        return {"writing_seconds": round(sum(text.seconds for text in self._written), 3)}
