@@ -15,9 +15,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from peft import PeftModel
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmark.contract import Cases, Split
 from benchmark.io import sha256_of
 from r2ec import backbone as backbones
 from r2ec.prompts import split_template, turn_end_ids
@@ -56,9 +59,7 @@ class Writer:
 
     def __init__(self, backbone: BackboneSettings, max_new_tokens: int, folder: Path) -> None:
         self.backbone, self.folder = backbone, Path(folder)
-        self.settings = RolloutSettings(
-            max_new_tokens=max_new_tokens, greedy=True, group_size=1, rows_at_once=ROWS_AT_ONCE
-        )
+        self.settings = greedy(max_new_tokens)
         about = json.dumps([identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True)
         self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"
 
@@ -72,9 +73,7 @@ class Writer:
 
     def prompt(self, message: str) -> list[int]:
         """Token ids of one user message in the backbone's chat template, up to where the assistant begins to write."""
-        opening, tail = split_template(self.tokenizer, None)
-        ids: list[int] = self.tokenizer(opening + message + tail, add_special_tokens=False)["input_ids"]
-        return ids
+        return prompt_ids(self.tokenizer, message)
 
     def write(self, prompts: Sequence[Sequence[int]], desc: str = "writing") -> list[Text]:
         """One text per prompt (token ids), in their order; only those that aren't on disk are written."""
@@ -97,17 +96,60 @@ class Writer:
                 found |= written
         return [found[key] for key in keys]
 
-    def _generate(self, prompts: list[Sequence[int]]) -> list[Text]:
-        engine = TransformersEngine(self._loaded.model, self.tokenizer, self.settings)
-        engine.end = EndOfTurn(self.tokenizer)
-        result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
-        rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
-        ended = result.ended.tolist()
-        texts = []
-        for ids, length, end in zip(rows, lengths, ended, strict=True):
-            text = self.tokenizer.decode(ids[: length - end], skip_special_tokens=True)
-            texts.append(Text(str(text).strip(), length, not end, result.seconds / len(prompts)))
-        return texts
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Text]:
+        return write_now(self._loaded.model, self.tokenizer, prompts, self.settings)
+
+
+def write_now(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    settings: RolloutSettings,
+) -> list[Text]:
+    """One greedy text per prompt (token ids) by the model as it is now; nothing is kept."""
+    engine = TransformersEngine(model, tokenizer, settings)
+    engine.end = EndOfTurn(tokenizer)
+    result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
+    rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
+    texts = []
+    for ids, length, ended in zip(rows, lengths, result.ended.tolist(), strict=True):
+        text = tokenizer.decode(ids[: length - ended], skip_special_tokens=True)
+        texts.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
+    return texts
+
+
+def greedy(max_new_tokens: int) -> RolloutSettings:
+    """One greedy text of at most so many tokens."""
+    return RolloutSettings(max_new_tokens=max_new_tokens, greedy=True, group_size=1, rows_at_once=ROWS_AT_ONCE)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
+    """Token ids of one user message in the chat template, up to where the assistant begins to write."""
+    opening, tail = split_template(tokenizer, None)
+    ids: list[int] = tokenizer(opening + message + tail, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def asked(request: str, split: Split, cases: Cases, max_items: int) -> list[str]:
+    """`request` with {category} and {history} filled in for each case: the newest titles, one per line, the last at the end."""
+    titles = split.items["title"].tolist()
+    messages = []
+    for i in range(len(cases)):
+        lines = [f"- {titles[item]}" for item in cases.history(i)[-max_items:].tolist()]
+        messages.append(request.format(category=split.category, history="\n".join(lines)))
+    return messages
+
+
+def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataFrame:
+    """What `Recommender.texts` gives: case, prompt, reasoning (the text), cut."""
+    return pd.DataFrame(
+        {
+            "case": cases.case,
+            "prompt": messages,
+            "reasoning": [text.text for text in written],
+            "cut": [text.cut for text in written],
+        }
+    )
 
 
 def identity(backbone: BackboneSettings) -> list[str]:

@@ -66,41 +66,29 @@ class ProfileRetrieval(Recommender):
     def __init__(
         self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder", items: "Tensor"
     ) -> None:
-        self.category, self.titles = split.category, split.items["title"].tolist()
-        self.settings, self.writer, self.encoder, self.items = settings, writer, encoder, items
-        self._cases = np.empty(0, np.int64)
-        self._messages: list[str] = []
+        self.split, self.settings = split, settings
+        self.writer, self.encoder, self.items = writer, encoder, items
+        self._texts = pd.DataFrame()
         self._written: list[Text] = []
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        newest = [cases.history(i)[-self.settings.max_items :].tolist() for i in range(len(cases))]
-        self._cases = cases.case
-        self._messages = [self._message(items) for items in newest]
-        self._written = self.writer.write([self.writer.prompt(text) for text in self._messages], "writing profiles")
+        from baselines._llm import as_frame, asked
+
+        messages = asked(REQUEST, self.split, cases, self.settings.max_items)
+        self._written = self.writer.write([self.writer.prompt(text) for text in messages], "writing profiles")
+        self._texts = as_frame(cases, messages, self._written)
         queries = [text.text for text in self._written]
         if self.settings.query == "titles and profile":
-            queries = [
-                "; ".join([*map(self.titles.__getitem__, items), query])
-                for items, query in zip(newest, queries, strict=True)
-            ]
+            titles = self.split.items["title"].to_numpy()
+            shown = [titles[cases.history(i)[-self.settings.max_items :]] for i in range(len(cases))]
+            queries = ["; ".join([*some, query]) for some, query in zip(shown, queries, strict=True)]
         found = self.encoder.encode(queries, "encoding profiles") @ self.items.T
         for start in range(0, len(cases), 1024):
             yield found[start : start + 1024].numpy()
 
-    def _message(self, items: list[int]) -> str:
-        history = "\n".join(f"- {self.titles[item]}" for item in items)
-        return REQUEST.format(category=self.category, history=history)
-
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning (the profile), cut, of the cases scored last."""
-        return pd.DataFrame(
-            {
-                "case": self._cases,
-                "prompt": self._messages,
-                "reasoning": [text.text for text in self._written],
-                "cut": [text.cut for text in self._written],
-            }
-        )
+        return self._texts
 
     def tokens_written(self) -> int:
         return sum(text.tokens for text in self._written)

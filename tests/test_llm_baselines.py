@@ -15,6 +15,7 @@ from baselines import _llm
 from baselines._llm import Text, Writer
 from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
 from baselines.frozen_llm import fit as fit_frozen
+from baselines.profile_retrieval import REQUEST
 from baselines.profile_retrieval import fit as fit_profiles
 from benchmark.errors import InputError
 from r2ec.settings import BackboneSettings
@@ -153,7 +154,8 @@ def test_a_profile_that_names_the_target_finds_it(
     cases, names = data.valid.take(np.arange(30)), item_texts(data.items)
     assert cases.target is not None
     method = profiles(llm, encoder, tmp_path)
-    said = {tuple(method.writer.prompt(method._message(cases.history(i)[-6:].tolist()))): i for i in range(30)}  # type: ignore
+    messages = _llm.asked(REQUEST, data, cases, 6)
+    said = {tuple(method.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
     monkeypatch.setattr(
         method.writer,  # type: ignore[attr-defined]
         "_generate",
