@@ -59,7 +59,7 @@ def worded_split(count: int = 400) -> Split:
         target=((item + 3) % N).astype(np.int32),
     )
     items = pd.DataFrame({"item_id": [str(v) for v in range(N)], "title": [" ".join([word] * 12) for word in WORDS]})
-    return replace(data, name="worded", items=items, train=cases, valid=cases.take(np.arange(50)))
+    return replace(data, name="worded", items=items, train=cases, valid=cases.take(np.arange(200)))
 
 
 def planted_writer() -> PreTrainedModel:
@@ -104,8 +104,8 @@ def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, mo
     assert np.mean(rewards[-20:]) > 0.3  # one query for everybody finds a tenth of the targets
     scores = np.concatenate(list(made.score(replace(data.valid, target=None))))
     assert data.valid.target is not None
-    assert (scores.argmax(axis=1) == data.valid.target).mean() > 0.3
-    assert made.texts()["case"].tolist() == data.valid.case.tolist() and made.tokens_written() == 50
+    assert (scores.argmax(axis=1) == data.valid.target).mean() > 0.2
+    assert made.texts()["case"].tolist() == data.valid.case.tolist() and made.tokens_written() == 200
 
 
 def tiny(folder: Path, **changes: Any) -> dict[str, Any]:
