@@ -1,0 +1,161 @@
+"""LLM reranking: SASRec's best candidates, reordered by an LLM that reasons first.
+
+The decoupled pipeline of retrieve-then-rerank (Hou et al., "Large Language Models are Zero-Shot Rankers for Recommender
+Systems", ECIR 2024). Kept: candidates of a sequential recommender, a zero-shot LLM that sees the history, and, as in R2ec, a
+written reasoning before it answers. Different: the order isn't written out as a list, which a small LM can't do, but read off
+how likely each candidate's title is as the answer, less how likely it is without any history (the domain-conditional PMI of
+Holtzman et al., "Surface Form Competition", EMNLP 2021), so that common titles don't win by being common.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from baselines._sasrec import Params as SASRecParams
+from baselines._sasrec import fit as fit_sasrec
+from benchmark.contract import Cases, Recommender, Split
+from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
+
+if TYPE_CHECKING:
+    from r2ec.recommender import R2ecRecommender
+
+NO_HISTORY = "Recommend a {category} that I might purchase inside <answer> and </answer>."
+ROWS_AT_ONCE = 64  # candidates whose titles are read together
+# SASRec scores beyond the candidates are moved below all of them by this much.
+BELOW = 1e4
+
+
+class Params(BaseModel):
+    """candidates: how many of SASRec's best are reordered; weight: of the LLM's z-scores against SASRec's (1: the LLM alone)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneSettings
+    sasrec: SASRecParams = SASRecParams()
+    prompts: PromptSettings = PromptSettings()
+    rollouts: RolloutSettings = RolloutSettings()
+    candidates: int = Field(default=50, ge=2)
+    weight: float = Field(default=1.0, gt=0, le=1)
+    evaluation_rows: int = Field(default=64, ge=1)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "LLMRerank":
+    """Fit SASRec; the LLM isn't trained."""
+    settings = Params.model_validate(params)
+    from r2ec import recommender
+    from r2ec.settings import Params as R2ecParams
+
+    sasrec = fit_sasrec(split, seed=seed, params=settings.sasrec.model_dump(), workdir=workdir / "sasrec")
+    shared = {name: getattr(settings, name) for name in ("backbone", "prompts", "rollouts", "evaluation_rows")}
+    llm = recommender.build(split, R2ecParams(training={"max_steps": 0}, **shared))
+    return LLMRerank(split, settings, sasrec, llm)
+
+
+class LLMRerank(Recommender):
+    """SASRec's scores, its best candidates in the order of the blended scores."""
+
+    def __init__(self, split: Split, settings: Params, sasrec: Recommender, llm: "R2ecRecommender") -> None:
+        self.settings, self.sasrec, self.llm = settings, sasrec, llm
+        tokenizer = llm.prompts.tokenizer
+        # Right behind `<answer>`; the closing tag tells a whole title from one that begins another.
+        self.titles: list[list[int]] = tokenizer(
+            [f"{title}</answer>" for title in llm.prompts.titles], add_special_tokens=False
+        )["input_ids"]
+        from r2ec.prompts import split_template
+
+        opening, closing = split_template(tokenizer, llm.params.prompts.system_prompt)
+        asked = opening + NO_HISTORY.format(category=split.category) + closing
+        prompt = tokenizer(asked, add_special_tokens=False)["input_ids"] + llm.prompts.answer_ids
+        everything = np.arange(split.n_items)
+        self.alone = self.likelihoods([prompt], everything[None])[0]  # float64 [n_items], without a history
+        self._texts: list[pd.DataFrame] = []
+        self._written = 0
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        self._texts, self._written = [], 0
+        for batch in cases.batches(self.settings.evaluation_rows):
+            scores = np.concatenate([np.array(part, dtype=np.float64) for part in self.sasrec.score(batch)])
+            yield self._reordered(batch, scores)
+
+    def texts(self) -> pd.DataFrame:
+        """case, prompt, reasoning, cut, of the cases scored last."""
+        return pd.concat(self._texts, ignore_index=True)
+
+    def tokens_written(self) -> int:
+        return self._written
+
+    def report(self) -> dict[str, Any]:
+        return {"sasrec": self.sasrec.report()}
+
+    def _reordered(self, cases: Cases, scores: np.ndarray) -> np.ndarray:
+        """SASRec's scores [b, n_items] with each row's best candidates lifted above the rest and reordered."""
+        open_to = scores.copy()
+        for i in range(len(cases)):
+            open_to[i, cases.history(i)] = -np.inf  # what a user has had is no candidate
+        count = min(self.settings.candidates, scores.shape[1])
+        # A stable sort: ties go to the lower item number, whatever else is in the batch.
+        found = np.argsort(-open_to, axis=1, kind="stable")[:, :count]
+        prompts = self._reasoned(cases)
+        llm = self.likelihoods(prompts, found) - self.alone[found]
+        own = np.take_along_axis(scores, found, axis=1)
+        weight = self.settings.weight
+        blended = weight * _z(llm) + (1 - weight) * _z(own)
+        out = scores - BELOW
+        np.put_along_axis(out, found, blended, axis=1)
+        return out
+
+    def _reasoned(self, cases: Cases) -> list[list[int]]:
+        """Each case's prompt and its greedy reasoning up to and with `<answer>`, as token ids."""
+        prompts = self.llm.prompts.user_prompts(cases)
+        result = self.llm.engine.generate(prompts, cases=cases.case, seed=0)
+        rollouts, tokenizer = result.rollouts, self.llm.prompts.tokenizer
+        self._written += result.sampled_tokens
+        self._texts.append(
+            pd.DataFrame(
+                {
+                    "case": cases.case,
+                    "prompt": [self.llm.prompts.text(prompt) for prompt in prompts],
+                    "reasoning": result.texts(tokenizer),
+                    "cut": result.cut.numpy(force=True),
+                }
+            )
+        )
+        rows = zip(prompts, rollouts.completion_ids, rollouts.completion_mask, strict=True)
+        return [list(prompt) + ids[mask].tolist() for prompt, ids, mask in rows]
+
+    def likelihoods(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
+        """Mean log-probability of the tokens of "title</answer>" behind each prompt, float64 [b, c], of items int [b, c].
+
+        A prompt is read once for all of its titles.
+        """
+        import torch
+
+        from r2ec.rollout import pack_rollouts, pad_id
+
+        model, pad = self.llm.model, pad_id(self.llm.prompts.tokenizer)
+        found = np.empty(items.shape)
+        for row, prompt in enumerate(prompts):
+            for start in range(0, items.shape[1], ROWS_AT_ONCE):
+                part = slice(start, min(start + ROWS_AT_ONCE, items.shape[1]))
+                titles = [self.titles[item] for item in items[row, part]]
+                lengths = np.array([len(title) for title in titles])
+                mask = np.arange(lengths.max()) < lengths[:, None]
+                ids = np.full(mask.shape, pad, dtype=np.int64)
+                ids[mask] = np.concatenate([np.asarray(title) for title in titles])
+                rollouts = pack_rollouts([prompt], ids, mask, mask, pad, model.causal_lm.device)
+                with torch.no_grad():
+                    logps = model.eval()(rollouts).token_logps
+                found[row, part] = logps.double().sum(dim=1).numpy(force=True) / lengths
+        return found
+
+
+def _z(scores: np.ndarray) -> np.ndarray:
+    """Each row less its mean, over its standard deviation; 0 where all are equal."""
+    spread = scores.std(axis=1, keepdims=True)
+    return np.divide(
+        scores - scores.mean(axis=1, keepdims=True), spread, out=np.zeros_like(scores), where=spread > 1e-12
+    )
