@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from peft import PeftModel
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -116,6 +118,26 @@ def write_now(
         text = tokenizer.decode(ids[: length - ended], skip_special_tokens=True)
         texts.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
     return texts
+
+
+@torch.no_grad()
+def states_of(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], desc: str = ""
+) -> Tensor:
+    """The LM's last state that has read each text, float32 [n, d]; no text may be empty."""
+    causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(causal_lm, PreTrainedModel)
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    # Similar lengths together: less padding.
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    found = torch.empty(len(ids), causal_lm.config.hidden_size)
+    for start in tqdm(range(0, len(order), ROWS_AT_ONCE), desc=desc, unit="batch", delay=5, leave=False):
+        rows = order[start : start + ROWS_AT_ONCE]
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, padding_side="right", return_tensors="pt")
+        mask = batch["attention_mask"].to(causal_lm.device)
+        states = causal_lm.get_decoder()(batch["input_ids"].to(causal_lm.device), attention_mask=mask).last_hidden_state
+        found[rows] = states[torch.arange(len(rows)), mask.sum(dim=1) - 1].float().cpu()
+    return found
 
 
 def greedy(max_new_tokens: int) -> RolloutSettings:

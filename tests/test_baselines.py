@@ -31,9 +31,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "bert4rec": RECBOLE | {"epochs": 8, "learning_rate": 0.005, "n_layers": 1},
 }
 # A tiny random LM's texts say nothing of these items: what such methods have to solve stands in tests/test_llm_baselines.py.
-BY_TEXT = {"frozen_llm", "llm_rerank", "profile_retrieval", "rec_r1"}
+BY_TEXT = {"bigrec", "frozen_llm", "llm_rerank", "profile_retrieval", "rec_r1"}
 # Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
-CHECKPOINTS = {"rec_r1": {"grpo"}}
+CHECKPOINTS = {"rec_r1": {"grpo"}, "bigrec": {"tuning"}}
 NOT_SEQUENTIAL = {"popularity"} | BY_TEXT
 
 
@@ -80,6 +80,8 @@ def quick(name: str) -> dict[str, Any]:
     if name == "llm_rerank":
         shown = {"prompts": {"max_items": 3, "max_prompt_tokens": 400}, "rollouts": {"max_new_tokens": 3}}
         return tiny_llm() | shown | {"candidates": 8, "sasrec": {"epochs": 1}}
+    if name == "bigrec":
+        return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
     if name == "rec_r1":
         return tiny_llm() | {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2}
     return QUICK.get(name, {})

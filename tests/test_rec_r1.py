@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from trl import GRPOTrainer
 
 from baselines import rec_r1
 from baselines.rec_r1 import BM25, Params, fit, ndcg_of
-from benchmark.contract import Cases, Split
 from r2ec import backbone as backbones
 from tests.tiny_fits import split, write_backbone
-from tests.tiny_models import tiny_config
 from tests.tiny_tokenizers import tiny_tokenizer
+from tests.worded import planted_writer, worded_split
 
 
 def test_bm25_by_hand() -> None:
@@ -38,43 +36,6 @@ def test_the_reward_by_hand() -> None:
     expected = [1 / math.log2(4), 1.0, 1 / math.log2(5), 1 / math.log2(5)]
     np.testing.assert_allclose(ndcg_of(scores, targets, history, 4), expected)
     np.testing.assert_allclose(ndcg_of(scores, targets, history, 3), [*expected[:2], 0, 0])
-
-
-WORDS = ["the", "a", "of", "and", "to", "in", "months", "minutes", "hours", "years"]
-N = len(WORDS)
-
-
-def worded_split(count: int = 400) -> Split:
-    """Ten items of one word each; whoever took item v takes item v + 3 next."""
-    data = split()
-    item = np.random.default_rng(0).integers(0, N, count).astype(np.int32)
-    cases = Cases(
-        case=np.arange(count),
-        user=np.arange(count, dtype=np.int32),
-        time=np.arange(count) + 100,
-        offsets=np.arange(count + 1),
-        items=item,
-        ratings=np.full(count, 5, np.float32),
-        times=np.arange(count),
-        target=((item + 3) % N).astype(np.int32),
-    )
-    items = pd.DataFrame({"item_id": [str(v) for v in range(N)], "title": [" ".join([word] * 12) for word in WORDS]})
-    return replace(data, name="worded", items=items, train=cases, valid=cases.take(np.arange(200)))
-
-
-def planted_writer() -> PreTrainedModel:
-    """A tiny random Llama that reads well enough and writes nearly uniformly; only lm_head is trained."""
-    torch.manual_seed(0)
-    config = tiny_config("llama")
-    config.vocab_size, config.tie_word_embeddings = len(tiny_tokenizer("llama")), False
-    lm: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    for name, parameter in lm.named_parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=1.0 if "embed" in name else 0.25)
-    torch.nn.init.normal_(lm.get_output_embeddings().weight, std=0.02)
-    lm.requires_grad_(False)
-    lm.get_output_embeddings().weight.requires_grad_(True)
-    return lm.eval()
 
 
 def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,17 +82,25 @@ def tiny(folder: Path, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
-    """Stopped behind the checkpoint of step 2, fitted again."""
+def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in step 3, behind the checkpoint of step 2, then fitted again."""
     cases = replace(split().valid.take(np.arange(12)), target=None)
     whole = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "whole")
     expected = np.concatenate(list(whole.score(cases)))
-    fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
+    step, calls = GRPOTrainer.training_step, [0]
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return step(*arguments, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(GRPOTrainer, "training_step", killed)
+        fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
     grpo = tmp_path / "broken" / "grpo"
-    assert {path.name for path in grpo.glob("checkpoint-*")} == {"checkpoint-4"}
-    # What a kill behind step 2 leaves.
-    fit(split(), seed=3, params=tiny(tmp_path, max_steps=2), workdir=tmp_path / "short")
-    found = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "short")
+    assert {path.name for path in grpo.glob("checkpoint-*")} == {"checkpoint-2"}
+    found = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
     np.testing.assert_array_equal(np.concatenate(list(found.score(cases))), expected)
     assert found.report()["rewards"] == whole.report()["rewards"]
     weights = [dict(made.model.named_parameters()) for made in (whole, found)]

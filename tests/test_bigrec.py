@@ -1,0 +1,100 @@
+"""BIGRec: grounding by hand, tuning on a planted task, a killed tuning."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from trl import SFTTrainer
+
+from baselines import _llm, bigrec
+from baselines.bigrec import fit
+from r2ec import backbone as backbones
+from tests.tiny_fits import split, write_backbone
+from tests.tiny_tokenizers import tiny_tokenizer
+from tests.worded import planted_writer, worded_split
+
+
+def settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    backbone = write_backbone(folder / "llm") if not (folder / "llm").exists() else folder / "llm"
+    return {
+        "backbone": {"name": str(backbone), "dtype": "float32"},
+        "max_new_tokens": 3,
+        "users_per_step": 4,
+        "at_once": 2,
+        "max_steps": 4,
+        "save_steps": 2,
+        "learning_rate": 1e-2,
+    } | changes
+
+
+def test_states_are_those_of_single_texts(tmp_path: Path) -> None:
+    made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    texts = ["Thing", "Thing, number 31", "a much longer text than the others are"]
+    found = _llm.states_of(made.model, made.tokenizer, texts)
+    decoder = made.model.get_base_model().get_decoder()
+    for text, row in zip(texts, found, strict=True):
+        ids = made.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            torch.testing.assert_close(row, decoder(ids).last_hidden_state[0, -1], rtol=1e-4, atol=1e-4)
+    assert made.report() == {"losses": []}
+
+
+def test_distances_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0, gamma=2.0), workdir=tmp_path / "work")
+    monkeypatch.setattr(made, "items", torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]))
+    monkeypatch.setattr(made, "popularity", np.array([0.5, 0.25, 0.25]))
+    monkeypatch.setattr(_llm, "states_of", lambda model, tokenizer, texts: torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
+    # Distances 0, 5, 10 and 10, 5, 0 -> 0, 1/2, 1; popularity 1, 1/2, 1/2 of the highest.
+    expected = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]) + 1e-3
+    np.testing.assert_allclose(made.distances(["x", "y"]), expected / np.array([2.0, 1.5, 1.5]) ** 2)
+
+
+def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
+    monkeypatch.setattr(backbones, "load", lambda settings: loaded)
+    monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
+    monkeypatch.setattr(bigrec, "REQUEST", "My {category}s:\n{history}")  # a tiny LM reads what stands last
+    data = worded_split()
+    params = {
+        "backbone": {"name": "planted"},
+        "max_new_tokens": 12,
+        "users_per_step": 32,
+        "at_once": 32,
+        "max_steps": 60,
+        "save_steps": 1000,
+        "learning_rate": 0.02,
+    }
+    made = fit(data, seed=1, params=params, workdir=tmp_path)
+    losses = made.report()["losses"]
+    assert len(losses) == 60 and losses[-1] < 0.5 * losses[0]
+    scores = np.concatenate(list(made.score(replace(data.valid, target=None))))
+    assert data.valid.target is not None
+    # One title for everybody finds a tenth.
+    assert (scores.argmax(axis=1) == data.valid.target).mean() > 0.3
+    assert made.texts()["case"].tolist() == data.valid.case.tolist() and made.tokens_written() > 0
+
+
+def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in step 3, behind the checkpoint of step 2, then fitted again."""
+    cases = replace(split().valid.take(np.arange(12)), target=None)
+    whole = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "whole")
+    expected = np.concatenate(list(whole.score(cases)))
+    step, calls = SFTTrainer.training_step, [0]
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 6:  # two micro-batches a step
+            raise KeyboardInterrupt
+        return step(*arguments, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SFTTrainer, "training_step", killed)
+        fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
+    tuning = tmp_path / "broken" / "tuning"
+    assert [path.name for path in tuning.glob("checkpoint-*")] == ["checkpoint-2"]
+    again = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
+    np.testing.assert_array_equal(np.concatenate(list(again.score(cases))), expected)
+    assert again.report()["losses"] == whole.report()["losses"]
