@@ -33,7 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
 # A tiny random LM's texts say nothing of these items: what such methods have to solve stands in tests/test_llm_baselines.py.
 BY_TEXT = {"bigrec", "frozen_llm", "llm_rerank", "profile_retrieval", "rec_r1"}
 # Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
-CHECKPOINTS = {"rec_r1": {"grpo"}, "bigrec": {"tuning"}}
+CHECKPOINTS = {"rec_r1": {"grpo"}, "bigrec": {"tuning"}, "tiger": {"training"}}
 NOT_SEQUENTIAL = {"popularity"} | BY_TEXT
 
 
@@ -80,6 +80,9 @@ def quick(name: str) -> dict[str, Any]:
     if name == "llm_rerank":
         shown = {"prompts": {"max_items": 3, "max_prompt_tokens": 400}, "rollouts": {"max_new_tokens": 3}}
         return tiny_llm() | shown | {"candidates": 8, "sasrec": {"epochs": 1}}
+    if name == "tiger":
+        small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 8, "levels": 2}
+        return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 16, "patience": 16}
     if name == "bigrec":
         return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
     if name == "rec_r1":
@@ -188,7 +191,7 @@ def test_caser_knows_its_users() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_scores(name: str, tmp_path: Path) -> None:
-    few = {"epochs": 1} if "epochs" in QUICK.get(name, {}) else {}
+    few = {"epochs": 1} if "epochs" in quick(name) else {}
     cases = unlabelled().take(np.arange(30))
     one, two = (all_scores(fit(name, tmp_path / folder, **few), cases) for folder in ("a", "b"))
     np.testing.assert_array_equal(one, two)
@@ -196,7 +199,7 @@ def test_the_same_seed_gives_the_same_scores(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_fit_leaves_nothing_behind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"epochs": 1} if "epochs" in QUICK.get(name, {}) else {}
+    few = {"epochs": 1} if "epochs" in quick(name) else {}
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "left by a killed fit").write_text("stale")
     (tmp_path / "here").mkdir()

@@ -1,0 +1,223 @@
+"""TIGER: generative retrieval. Every item has a semantic id of a few codes; a seq2seq transformer writes the next item's.
+
+Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065; no code by the authors). Kept:
+ids by residual quantisation of the embeddings of the items' texts, one more code where items would share an id, an
+encoder-decoder of T5's kind with a hashed user token in front of the history's codes, beams for retrieval. Different:
+residual k-means in the place of an RQ-VAE, all-MiniLM-L6-v2 in the place of Sentence-T5, and beams that a trie holds to real
+ids, so that none is lost to an id that no item has.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.contract import Cases, Recommender, Split
+from benchmark.provenance import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
+PAD, END = 0, 1  # T5's own; the decoder begins with PAD
+USER_BUCKETS = 2000  # as in the paper
+IGNORED = -100  # labels that transformers leaves out of the loss
+
+
+class Params(BaseModel):
+    """encoder: folder of the sentence encoder, fetched if it is the default and isn't there; codes: per level; levels: before
+    the one that tells equal ids apart; d_model .. dropout_rate: T5's names; beams: how many items are retrieved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str = EMBEDDED_ENCODER
+    codes: int = Field(default=64, ge=2)
+    levels: int = Field(default=3, ge=1)
+    d_model: int = 128
+    d_kv: int = 64
+    d_ff: int = 512
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout_rate: float = Field(default=0.1, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    patience: int = Field(default=3, ge=1)
+    beams: int = Field(default=50, ge=1)
+    evaluation_rows: int = Field(default=32, ge=1)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "Tiger":
+    """Quantise the items, train the transformer; the best epoch on validation loss is kept. A killed fit resumes."""
+    settings = Params.model_validate(params)
+    import torch
+
+    from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
+
+    if settings.encoder == EMBEDDED_ENCODER:
+        fetch_minilm(settings.encoder)
+    items = SentenceEncoder(settings.encoder).encode(item_texts(split.items), "encoding items").numpy()
+    ids = semantic_ids(items, settings.codes, settings.levels, derive_seed(seed, "codes") % 2**31)
+    tokens = Tokens(ids, settings.codes)
+    torch.manual_seed(derive_seed(seed, "model"))
+    model = _model(settings, tokens)
+    losses = _train(split, settings, tokens, model, seed, workdir / "training")
+    report = {"valid_losses": losses, "shared_codes": int(ids[:, -1].max()) + 1}
+    return Tiger(model.eval(), tokens, settings, report)
+
+
+def semantic_ids(vectors: np.ndarray, codes: int, levels: int, seed: int) -> np.ndarray:
+    """int64 [V, levels + 1]: k-means of what the levels before left over; the last code counts the items of equal ids."""
+    from sklearn.cluster import KMeans
+
+    rest, found = np.asarray(vectors, dtype=np.float64), []
+    for level in range(levels):
+        count = min(codes, len(np.unique(rest, axis=0)))
+        means = KMeans(count, n_init=4, random_state=seed + level).fit(rest)
+        found.append(means.labels_.astype(np.int64))
+        rest = rest - means.cluster_centers_[means.labels_]
+    shared = np.stack(found, axis=1)
+    seen: dict[tuple[int, ...], int] = {}
+    last = []
+    for row in map(tuple, shared.tolist()):
+        last.append(seen.get(row, 0))
+        seen[row] = last[-1] + 1
+    return np.concatenate([shared, np.array(last, dtype=np.int64)[:, None]], axis=1)
+
+
+class Tokens:
+    """The vocabulary: pad, end, each level's codes in a range of its own, user buckets; and the trie of all ids."""
+
+    def __init__(self, ids: np.ndarray, codes: int) -> None:
+        length = ids.shape[1]
+        widths = [codes] * (length - 1) + [int(ids[:, -1].max()) + 1]
+        starts = 2 + np.concatenate([[0], np.cumsum(widths)])
+        self.items = ids + starts[:-1]  # int64 [V, length]
+        self.length, self.first_user = length, int(starts[-1])
+        self.size = self.first_user + USER_BUCKETS
+        self.item_of = {tuple(row): v for v, row in enumerate(self.items.tolist())}
+        self.next: dict[tuple[int, ...], list[int]] = {}
+        for row in self.items.tolist():
+            for at in range(length):
+                allowed = self.next.setdefault(tuple(row[:at]), [])
+                if row[at] not in allowed:
+                    allowed.append(row[at])
+
+    def encode(self, cases: Cases, longest: int) -> tuple[np.ndarray, np.ndarray]:
+        """Input ids and mask, int64 [n, 2 + longest * length]: user, history, end (as T5's inputs have it), padding."""
+        ids = np.full((len(cases), 2 + longest * self.length), PAD, dtype=np.int64)
+        for i in range(len(cases)):
+            codes = self.items[cases.history(i)[-longest:]].reshape(-1)
+            ids[i, 0] = self.first_user + int(cases.user[i]) % USER_BUCKETS
+            ids[i, 1 : 2 + len(codes)] = [*codes, END]
+        return ids, (ids != PAD).astype(np.int64)
+
+
+def _model(settings: Params, tokens: Tokens) -> "T5ForConditionalGeneration":
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    names = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "dropout_rate")
+    sizes: dict[str, Any] = {name: getattr(settings, name) for name in names} | {"vocab_size": tokens.size}
+    special: dict[str, Any] = {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": PAD}
+    return T5ForConditionalGeneration(T5Config(**sizes, **special))
+
+
+def _train(
+    split: Split, settings: Params, tokens: Tokens, model: "T5ForConditionalGeneration", seed: int, folder: Path
+) -> list[float]:
+    """Cross-entropy of the target's codes. Returns the validation loss of each epoch; the best epoch's weights stay."""
+    import torch
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
+
+    def rows(cases: Cases) -> Dataset:
+        assert cases.target is not None
+        ids, mask = tokens.encode(cases, split.history_length)
+        labels = tokens.items[cases.target]
+        columns = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return Dataset.from_dict({name: values.tolist() for name, values in columns.items()}).with_format("torch")
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=4 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=50,
+        num_train_epochs=settings.epochs,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,  # how many epochs were not better
+        logging_strategy="epoch",
+        seed=derive_seed(seed, "training") % 2**31,
+        report_to=[],
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows(split.train),
+        eval_dataset=rows(split.valid),
+        callbacks=[EarlyStoppingCallback(settings.patience)],
+    )
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return [round(float(entry["eval_loss"]), 5) for entry in trainer.state.log_history if "eval_loss" in entry]
+
+
+class Tiger(Recommender):
+    """Log-probability of an item's id for the items that the beams find, -inf for the others."""
+
+    def __init__(
+        self, model: "T5ForConditionalGeneration", tokens: Tokens, settings: Params, report: dict[str, Any]
+    ) -> None:
+        self.model, self.tokens, self.settings, self._report = model, tokens, settings, report
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        import torch
+
+        tokens, device = self.tokens, self.model.device
+        beams = min(self.settings.beams, len(tokens.items))
+        for batch in cases.batches(self.settings.evaluation_rows):
+            longest = int(np.diff(batch.offsets).max())
+            ids, mask = (torch.from_numpy(part).to(device) for part in tokens.encode(batch, longest))
+            with torch.no_grad():
+                generate: Any = self.model.generate
+                found = generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    do_sample=False,
+                    num_beams=beams,
+                    num_return_sequences=beams,
+                    max_new_tokens=tokens.length,
+                    length_penalty=0.0,  # the sum of log-probabilities, not their mean
+                    early_stopping=False,
+                    prefix_allowed_tokens_fn=self._allowed,
+                    return_dict_in_generate=True,
+                    output_scores=True,
+                )
+            scores = np.full((len(batch), len(tokens.items)), -np.inf)
+            values = found.sequences_scores.reshape(len(batch), beams).double().numpy(force=True)
+            written = found.sequences[:, 1 : 1 + tokens.length].reshape(len(batch), beams, -1).tolist()
+            for row, (sequences, worth) in enumerate(zip(written, values, strict=True)):
+                for sequence, value in zip(sequences, worth, strict=True):
+                    item = tokens.item_of.get(tuple(sequence))
+                    if item is not None:  # a beam may be left over where fewer ids than beams are open
+                        scores[row, item] = max(scores[row, item], value)
+            yield scores
+
+    def report(self) -> dict[str, Any]:
+        """valid_losses: of each epoch; shared_codes: the most items that share all but their last code."""
+        return self._report
+
+    def _allowed(self, row: int, written: "torch.Tensor") -> list[int]:
+        """The codes that continue what a beam has written (behind the decoder's start) to a real id."""
+        return self.tokens.next.get(tuple(written[1:].tolist()), [END])
