@@ -173,6 +173,11 @@ def _train(
     return [round(float(entry["eval_loss"]), 5) for entry in trainer.state.log_history if "eval_loss" in entry]
 
 
+def _generate(model: Any, **arguments: Any) -> Any:
+    # Untyped on purpose: transformers' own types of `generate` don't fit its encoder-decoders.
+    return model.generate(**arguments)
+
+
 class Tiger(Recommender):
     """Log-probability of an item's id for the items that the beams find, -inf for the others."""
 
@@ -190,8 +195,8 @@ class Tiger(Recommender):
             longest = int(np.diff(batch.offsets).max())
             ids, mask = (torch.from_numpy(part).to(device) for part in tokens.encode(batch, longest))
             with torch.no_grad():
-                generate: Any = self.model.generate
-                found = generate(
+                found = _generate(
+                    self.model,
                     input_ids=ids,
                     attention_mask=mask,
                     do_sample=False,

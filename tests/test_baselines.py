@@ -81,8 +81,8 @@ def quick(name: str) -> dict[str, Any]:
         shown = {"prompts": {"max_items": 3, "max_prompt_tokens": 400}, "rollouts": {"max_new_tokens": 3}}
         return tiny_llm() | shown | {"candidates": 8, "sasrec": {"epochs": 1}}
     if name == "tiger":
-        small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 8, "levels": 2}
-        return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 16, "patience": 16}
+        small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 30, "levels": 1}
+        return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 20, "patience": 20}
     if name == "bigrec":
         return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
     if name == "rec_r1":

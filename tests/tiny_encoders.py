@@ -3,20 +3,18 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 
 def write_encoder(folder: Path) -> Path:
-    """A BERT of one layer whose vocabulary is single characters; weights large enough that every word matters."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """A BERT of one layer that knows the planted items' words and all characters; weights large enough that every word matters."""
+    # Written out, not trained: a trainer's ties fall differently in every process.
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Thing", "number", "colour", "red", "green", "blue"]
+    words += [chr(code) for code in range(33, 127)] + [f"##{chr(code)}" for code in range(33, 127)]
+    words += [str(number) for number in range(10, 60)]
+    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    alphabet = [chr(code) for code in range(33, 127)]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=400, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], initial_alphabet=alphabet
-    )
-    words = " ".join(f"Thing, number {number}" for number in range(60))
-    tokenizer.train_from_iterator([words + " colour red green blue"] * 3, trainer)
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
