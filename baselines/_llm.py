@@ -8,11 +8,12 @@ for it once, and a killed run goes on where it was. What a text cost is kept wit
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmark.contract import Cases, Split
+from benchmark.contract import Cases, Recommender, Split
 from benchmark.io import sha256_of
 from r2ec import backbone as backbones
 from r2ec.prompts import split_template, turn_end_ids
@@ -172,6 +173,51 @@ def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataF
             "cut": [text.cut for text in written],
         }
     )
+
+
+class ByText(Recommender):
+    """Scores of what an LLM writes for each case: a text per case, greedily, by the model as it is now.
+
+    request: the message, see `asked`. scores_of: n texts (some may be empty) -> scores of all items, float [n, n_items].
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        request: str,
+        scores_of: Callable[[list[str]], np.ndarray],
+        max_items: int,
+        max_new_tokens: int,
+        report: dict[str, Any],
+    ) -> None:
+        self.split, self.model, self.tokenizer, self.scores_of = split, model, tokenizer, scores_of
+        self.request, self.max_items, self.limits = request, max_items, greedy(max_new_tokens)
+        self._report = report
+        self._texts: list[pd.DataFrame] = []
+        self._tokens = 0
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        self._texts, self._tokens = [], 0
+        for batch in cases.batches(ROWS_AT_ONCE):
+            messages = asked(self.request, self.split, batch, self.max_items)
+            prompts = [prompt_ids(self.tokenizer, message) for message in messages]
+            written = write_now(self.model, self.tokenizer, prompts, self.limits)
+            self._texts.append(as_frame(batch, messages, written))
+            self._tokens += sum(text.tokens for text in written)
+            yield self.scores_of([text.text for text in written])
+
+    def texts(self) -> pd.DataFrame:
+        """case, prompt, reasoning (the text), cut, of the cases scored last."""
+        return pd.concat(self._texts, ignore_index=True)
+
+    def tokens_written(self) -> int:
+        return self._tokens
+
+    def report(self) -> dict[str, Any]:
+        return self._report
 
 
 def identity(backbone: BackboneSettings) -> list[str]:

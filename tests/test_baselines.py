@@ -31,9 +31,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "bert4rec": RECBOLE | {"epochs": 8, "learning_rate": 0.005, "n_layers": 1},
 }
 # A tiny random LM's texts say nothing of these items: what such methods have to solve stands in tests/test_llm_baselines.py.
-BY_TEXT = {"bigrec", "frozen_llm", "llm_rerank", "profile_retrieval", "rec_r1"}
+BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
 # Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
-CHECKPOINTS = {"rec_r1": {"grpo"}, "bigrec": {"tuning"}, "tiger": {"training"}}
+CHECKPOINTS = {
+    "rec_r1": {"grpo"},
+    "bigrec": {"tuning"},
+    "tiger": {"training"},
+    "langptune": {"encoder0", "writer0", "encoder1"},
+}
 NOT_SEQUENTIAL = {"popularity"} | BY_TEXT
 
 
@@ -83,6 +88,9 @@ def quick(name: str) -> dict[str, Any]:
     if name == "tiger":
         small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 30, "levels": 1}
         return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 20, "patience": 20}
+    if name == "langptune":
+        few = {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2, "contrastive_cases": 20}
+        return tiny_llm() | {"encoder": tiny_reader()["encoder"], "contrastive_epochs": 1} | few
     if name == "bigrec":
         return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
     if name == "rec_r1":

@@ -10,7 +10,7 @@ import torch
 from trl import SFTTrainer
 
 from baselines import _llm, bigrec
-from baselines.bigrec import fit
+from baselines.bigrec import Grounding, fit
 from r2ec import backbone as backbones
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -42,14 +42,13 @@ def test_states_are_those_of_single_texts(tmp_path: Path) -> None:
     assert made.report() == {"losses": []}
 
 
-def test_distances_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0, gamma=2.0), workdir=tmp_path / "work")
-    monkeypatch.setattr(made, "items", torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]))
-    monkeypatch.setattr(made, "popularity", np.array([0.5, 0.25, 0.25]))
+def test_distances_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+    found = Grounding(None, None, items, np.array([4, 2, 2]), gamma=2.0)  # type: ignore[arg-type]
     monkeypatch.setattr(_llm, "states_of", lambda model, tokenizer, texts: torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
     # Distances 0, 5, 10 and 10, 5, 0 -> 0, 1/2, 1; popularity 1, 1/2, 1/2 of the highest.
     expected = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]) + 1e-3
-    np.testing.assert_allclose(made.distances(["x", "y"]), expected / np.array([2.0, 1.5, 1.5]) ** 2)
+    np.testing.assert_allclose(found.scores(["x", ""]), -expected / np.array([2.0, 1.5, 1.5]) ** 2)
 
 
 def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

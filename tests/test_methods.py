@@ -22,7 +22,7 @@ def files_by_method() -> dict[str, list[str]]:
     return {name: method_files(name) for name in known_methods()}
 
 
-LLM = ["bigrec", "frozen_llm", "llm_rerank", "profile_retrieval", "rec_r1"]
+LLM = ["bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
 RECBOLE = ["baselines/_recbole.py", "baselines/_recbole_training.py"]
 
 

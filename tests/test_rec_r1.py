@@ -10,8 +10,9 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from baselines import rec_r1
-from baselines.rec_r1 import BM25, Params, fit, ndcg_of
+from baselines import _grpo, rec_r1
+from baselines._grpo import ndcg_of
+from baselines.rec_r1 import BM25, Params, fit
 from r2ec import backbone as backbones
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -44,7 +45,7 @@ def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, mo
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     # A tiny LM reads what stands last; one micro-batch a step is quicker.
     monkeypatch.setattr(rec_r1, "REQUEST", "My {category}s:\n{history}")
-    monkeypatch.setattr(rec_r1, "ROWS_AT_ONCE", 128)
+    monkeypatch.setattr(_grpo, "ROWS_AT_ONCE", 128)
     # English stop words are among the planted ones.
     monkeypatch.setattr(BM25, "_words", lambda self, texts: [text.lower().split() for text in texts])
     params = {

@@ -1,0 +1,95 @@
+"""Training an LLM to write for a fixed recommender: trl's stock GRPOTrainer with that recommender's ranking as the reward."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer
+
+from baselines._llm import asked
+from baselines._writing import WriterTraining
+from benchmark.contract import Split
+from benchmark.provenance import derive_seed
+
+ROWS_AT_ONCE = 8  # rollouts of a micro-batch
+
+
+def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int) -> np.ndarray:
+    """NDCG@k of each row's target among the items outside the history, ties against it. history: int [n, L], -1 for none."""
+    rows = np.arange(len(scores))
+    ahead = scores >= scores[rows, targets][:, None]
+    ahead = np.pad(ahead, ((0, 0), (0, 1)))  # one column more takes the -1
+    ahead[rows[:, None], history] = False
+    ahead[rows, targets] = False
+    rank = 1 + ahead.sum(axis=1)
+    return np.where(rank <= k, 1 / np.log2(1 + rank), 0.0)
+
+
+def train_writer(
+    split: Split,
+    settings: WriterTraining,
+    request: str,
+    score: Callable[[list[str]], np.ndarray],
+    *,
+    seed: int,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+) -> list[float]:
+    """GRPO on a seeded order of the training cases; goes on from the last checkpoint in `folder`.
+
+    request: the message to the LLM, see `_llm.asked`. score: texts -> scores of all items, [n, n_items]; the reward is the
+    NDCG of the case's target in them. Returns the mean reward of each step.
+    """
+    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
+    cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
+    assert cases.target is not None
+    rows = {
+        "prompt": [[{"role": "user", "content": text}] for text in asked(request, split, cases, settings.max_items)],
+        "target": cases.target.tolist(),
+        "history": cases.padded(-1, split.history_length).tolist(),
+    }
+
+    def reward(completions: list[Any], target: list[int], history: list[list[int]], **_: Any) -> list[float | None]:
+        texts = [completion[-1]["content"] for completion in completions]
+        return list(ndcg_of(score(texts), np.array(target), np.array(history), settings.ndcg_k).tolist())
+
+    rollouts = settings.users_per_step * settings.group_size
+    at_once = next(size for size in range(min(ROWS_AT_ONCE, rollouts), 0, -1) if rollouts % size == 0)
+    arguments = GRPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=rollouts // at_once,
+        num_generations=settings.group_size,
+        max_completion_length=settings.max_new_tokens,
+        temperature=settings.temperature,
+        beta=0.0,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant",
+        max_steps=settings.max_steps,
+        shuffle_dataset=False,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        seed=derive_seed(seed, "grpo") % 2**31,
+        report_to=[],
+        bf16=False,  # the weights are bf16 already; the adapters stay float32
+        gradient_checkpointing=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(rows),
+        reward_funcs=reward,
+        processing_class=tokenizer,
+    )
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]

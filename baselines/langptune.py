@@ -1,0 +1,173 @@
+"""LangPTune: the LLM writes a user profile, a sentence encoder ranks the catalogue by it, and both are trained in turns.
+
+Gao et al., "End-to-end Training for Recommendation with Language-based User Profiles" (arXiv 2410.18870;
+github.com/ZhaolinGao/LangPTune). Kept: the writer is trained by reinforcement on the encoder's own NDCG, the encoder by a
+contrastive loss between the profiles that the writer writes and the texts of the items that were taken next, round by round.
+Different: GRPO in the place of the paper's own policy optimisation, LoRA, all-MiniLM-L6-v2 as the encoder, and the encoder begins,
+since one that has never seen a profile rewards at random.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from baselines._writing import WriterTraining
+from benchmark.contract import Recommender, Split
+from benchmark.io import atomic, read_json, write_json
+from benchmark.provenance import derive_seed
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from baselines._sentences import SentenceEncoder
+
+EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
+REQUEST = (
+    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "In one short sentence, describe the {category} that I will choose next."
+)
+
+
+class Params(WriterTraining):
+    """rounds: of both trainings; encoder: folder of the sentence encoder, fetched if it is the default; contrastive_cases: whose
+    profiles the encoder learns from in a round; contrastive_epochs, contrastive_batch, contrastive_rate, tau: of that training."""
+
+    encoder: str = EMBEDDED_ENCODER
+    rounds: int = Field(default=1, ge=1)
+    contrastive_cases: int = Field(default=500, ge=2)
+    contrastive_epochs: int = Field(default=2, ge=1)
+    contrastive_batch: int = Field(default=32, ge=2)
+    contrastive_rate: float = Field(default=2e-5, gt=0)
+    tau: float = Field(default=0.05, gt=0)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+    """Encoder, writer, encoder, writer ..., and the encoder once more. A killed fit goes on behind its last whole part."""
+    settings = Params.model_validate(params)
+    import torch
+
+    from baselines._grpo import train_writer
+    from baselines._llm import ByText
+    from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
+    from r2ec import backbone as backbones
+
+    if settings.encoder == EMBEDDED_ENCODER:
+        fetch_minilm(settings.encoder)
+    encoder, texts = SentenceEncoder(settings.encoder), item_texts(split.items)
+    loaded = backbones.load(settings.backbone)
+    torch.manual_seed(derive_seed(seed, "adapters"))
+    model = backbones.add_lora(loaded.model, settings.lora)
+    report: dict[str, Any] = {"rewards": [], "contrastive_losses": []}
+    for turn in range(settings.rounds + 1):
+        part = derive_seed(seed, "round", turn)
+        losses = _learn_profiles(
+            split, settings, texts, encoder, model, loaded.tokenizer, part, workdir / f"encoder{turn}"
+        )
+        report["contrastive_losses"].append(losses)
+        ranked = Ranking(encoder, texts)
+        if turn < settings.rounds and settings.max_steps:
+            report["rewards"] += train_writer(
+                split,
+                settings,
+                REQUEST,
+                ranked.scores,
+                seed=part,
+                model=model,
+                tokenizer=loaded.tokenizer,
+                folder=workdir / f"writer{turn}",
+            )
+    return ByText(
+        split,
+        model.eval(),
+        loaded.tokenizer,
+        request=REQUEST,
+        scores_of=ranked.scores,
+        max_items=settings.max_items,
+        max_new_tokens=settings.max_new_tokens,
+        report=report,
+    )
+
+
+class Ranking:
+    """Cosines of texts and items by the encoder as it is now."""
+
+    def __init__(self, encoder: "SentenceEncoder", items: Sequence[str]) -> None:
+        self.encoder, self.items = encoder, encoder.encode(items, "encoding items")
+
+    def scores(self, texts: list[str]) -> np.ndarray:
+        """float32 [n, n_items]."""
+        found: np.ndarray = (self.encoder.encode(texts, "encoding profiles") @ self.items.T).numpy()
+        return found
+
+
+def _learn_profiles(
+    split: Split,
+    settings: Params,
+    items: list[str],
+    encoder: "SentenceEncoder",
+    model: "PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    seed: int,
+    folder: Path,
+) -> list[float]:
+    """Let the writer write profiles of some training cases and train the encoder on them; `folder` holds the result, once whole.
+
+    Returns the mean loss of each epoch.
+    """
+    from safetensors.torch import load_file, save_file
+
+    if not folder.exists():
+        from baselines import _llm
+
+        order = np.random.default_rng(derive_seed(seed, "profiles")).permutation(len(split.train))
+        cases = split.train.take(order[: settings.contrastive_cases])
+        assert cases.target is not None
+        messages = _llm.asked(REQUEST, split, cases, settings.max_items)
+        prompts = [_llm.prompt_ids(tokenizer, message) for message in messages]
+        limits = _llm.greedy(settings.max_new_tokens)
+        profiles = [text.text for text in _llm.write_now(model, tokenizer, prompts, limits)]
+        losses = contrast(encoder, profiles, cases.target, items, settings, seed)
+        with atomic(folder) as temporary:
+            temporary.mkdir(parents=True)
+            save_file(dict(encoder.model.state_dict()), temporary / "encoder.safetensors")
+            write_json(temporary / "losses.json", losses)
+    encoder.model.load_state_dict(load_file(folder / "encoder.safetensors"))
+    losses = read_json(folder / "losses.json")
+    return losses
+
+
+def contrast(
+    encoder: "SentenceEncoder",
+    profiles: Sequence[str],
+    targets: np.ndarray,
+    items: Sequence[str],
+    settings: Params,
+    seed: int,
+) -> list[float]:
+    """InfoNCE between profiles and the texts of their targets, the batch's other targets as negatives, equal ones merged."""
+    import torch
+    import torch.nn.functional as F
+    from tqdm import tqdm
+
+    optimizer = torch.optim.AdamW(encoder.model.parameters(), lr=settings.contrastive_rate)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "contrast"))
+    found = torch.from_numpy(np.asarray(targets, dtype=np.int64))
+    losses = []
+    for _ in tqdm(range(settings.contrastive_epochs), desc="training the encoder", unit="epoch", delay=5, leave=False):
+        parts = torch.randperm(len(profiles), generator=generator).split(settings.contrastive_batch)
+        total = 0.0
+        for rows in parts:
+            distinct, label = torch.unique(found[rows], return_inverse=True)
+            users = encoder.embed([profiles[row] for row in rows.tolist()])
+            candidates = encoder.embed([items[item] for item in distinct.tolist()])
+            loss = F.cross_entropy(users @ candidates.T / settings.tau, label)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(rows)
+        losses.append(round(total / len(profiles), 5))
+    return losses
