@@ -1,4 +1,4 @@
-"""What the LLM baselines share: texts written greedily by a frozen LLM, each of them once, kept on disk.
+"""What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
 
 A text is found again by the hash of model, settings and prompt, so that methods that ask the same LLM the same thing pay
 for it once, and a killed run goes on where it was. What a text cost is kept with it: `tokens_written` and
@@ -87,14 +87,17 @@ class Writer:
                 "CREATE TABLE IF NOT EXISTS texts (key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL)"
             )
             found = _read(store, keys)
-            missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
-            # Similar lengths together: less padding, and each batch is on disk when the next begins.
-            order = sorted(missing, key=lambda key: len(missing[key]))
-            for start in tqdm(range(0, len(order), ROWS_AT_ONCE), desc=desc, unit="batch", delay=5, leave=False):
-                part = order[start : start + ROWS_AT_ONCE]
-                written = dict(zip(part, self._generate([missing[key] for key in part]), strict=True))
+            by_key = dict(zip(keys, prompts, strict=True))
+            # Similar lengths together: less padding. The batches are those of the whole call, whatever is there already:
+            # in bf16 a near tie between two tokens may fall differently in other company.
+            order = sorted(by_key, key=lambda key: len(by_key[key]))
+            parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
+            parts = [part for part in parts if any(key not in found for key in part)]
+            for part in tqdm(parts, desc=desc, unit="batch", delay=5, leave=False):
+                made = zip(part, self._generate([by_key[key] for key in part]), strict=True)
+                written = {key: text for key, text in made if key not in found}
                 rows = [(key, t.text, t.tokens, t.cut, t.seconds) for key, t in written.items()]
-                with store:
+                with store:  # on disk when the next batch begins
                     store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?)", rows)
                 found |= written
         return [found[key] for key in keys]
