@@ -1,11 +1,13 @@
 """The speed script on a tiny model: both ways do the same work, and its table says what was measured."""
 
 import math
+import unittest.mock
 from pathlib import Path
 
 import pytest
 import torch
 
+from r2ec.speed import __main__ as script
 from r2ec.speed import evaluation, growth, limits, parts, peer, plain, report
 from r2ec.speed.growth import Point
 from r2ec.speed.work import Pair, Size, Work, in_turns, paired
@@ -112,6 +114,23 @@ def test_the_peers_reward_is_recpos(backbone: str, tmp_path: Path) -> None:
     ]
     found = theirs._reward(prompts, completions, target=targets.tolist(), history=history.tolist())
     torch.testing.assert_close(torch.tensor(found), expected.reward, rtol=1e-3, atol=1e-4)
+
+
+def test_every_part_is_on_disk_when_the_next_begins(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "measure", lambda: LIMITS)
+    monkeypatch.setattr(parts, "CHECKED", Size(users=2, group=2, items_in_prompt=3, new_tokens=3))
+    monkeypatch.setattr(script, "read_split", lambda folder: split())
+    small = ["--users", "2", "--group", "2", "--items-in-prompt", "3", "--new-tokens", "3", "--repeats", "1"]
+    wanted = ["--parts", "rollouts", "update"]
+    monkeypatch.setattr("sys.argv", ["speed", "--backbone", backbone, "--out", str(tmp_path / "out"), *small, *wanted])
+    monkeypatch.setattr(parts, "update", stopped := unittest.mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        script.main()
+    stopped.assert_called_once()
+    found = report.Measured.model_validate_json((tmp_path / "out" / "speed.json").read_text())
+    assert [pair.part for pair in found.pairs] == ["rollouts"]
 
 
 def test_latencies_of_both_methods(backbone: str, tmp_path: Path) -> None:

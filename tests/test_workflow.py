@@ -184,7 +184,7 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("methods", "sentence"),
     [
-        ({"popp": None}, "no method 'popp'. Known: bert4rec, caser, gru4rec, item_knn,"),
+        ({"popp": None}, "no method 'popp'. Known: bert4rec, bigrec, caser, frozen_llm, gru4rec, item_knn,"),
         ({"sasrec": {"params": {"hiden_size": 2}}}, "methods.sasrec: unknown setting 'hiden_size'"),
     ],
 )

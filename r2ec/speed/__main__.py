@@ -12,43 +12,51 @@ With nothing else running: a second job on the same cores changes every figure.
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmark import provenance
-from benchmark.contract import read_split
+from benchmark.contract import Split, read_split
 from benchmark.errors import InputError, command
 from r2ec.speed import evaluation, growth, limits, parts, report
-from r2ec.speed.work import Size, Work
+from r2ec.speed.work import Pair, Size, Work
 
 PARTS = ("rollouts", "update", "items", "step", "evaluation", "growth")
 
 
-def measure(split: Any, backbone: str, size: Size, wanted: list[str], folder: Path) -> report.Measured:
-    """Run the wanted parts, one after the other."""
-    machine = limits.measure()
+def measure(split: Split, backbone: str, size: Size, wanted: list[str], folder: Path) -> Iterator[report.Measured]:
+    """Run the wanted parts, one after the other; yields all that has been measured so far after each."""
     work = Work(split, backbone, size)
-    compared = {"rollouts": parts.rollouts, "update": parts.update, "items": parts.item_table}
-    pairs = [
-        compare(work, machine, parts.check_work(split, backbone))
-        for name, compare in compared.items()
-        if name in wanted
-    ]
-    if "step" in wanted:
-        from r2ec.speed import peer  # trl takes seconds to import
-
-        pairs.append(peer.step(work, Work(split, backbone, size), folder))
-    latency = evaluation.measure(Work(split, backbone, size), folder) if "evaluation" in wanted else []
-    return report.Measured(
+    found = report.Measured(
         commit=provenance.commit(),
         hardware=provenance.hardware(),
         dataset=split.name,
         size=size,
-        limits=machine,
-        pairs=pairs,
-        latency=latency,
-        growth=growth.measure(split, backbone) if "growth" in wanted else [],
+        limits=limits.measure(),
+        pairs=[],
+        latency=[],
+        growth=[],
     )
+
+    def with_pair(pair: Pair) -> report.Measured:
+        return found.model_copy(update={"pairs": [*found.pairs, pair]})
+
+    compared = {"rollouts": parts.rollouts, "update": parts.update, "items": parts.item_table}
+    for name, compare in compared.items():
+        if name in wanted:
+            found = with_pair(compare(work, found.limits, parts.check_work(split, backbone)))
+            yield found
+    if "step" in wanted:
+        from r2ec.speed import peer  # trl takes seconds to import
+
+        found = with_pair(peer.step(work, Work(split, backbone, size), folder))
+        yield found
+    if "evaluation" in wanted:
+        found = found.model_copy(update={"latency": evaluation.measure(Work(split, backbone, size), folder)})
+        yield found
+    if "growth" in wanted:
+        found = found.model_copy(update={"growth": growth.measure(split, backbone)})
+        yield found
 
 
 @command
@@ -69,8 +77,8 @@ def main() -> None:
         raise InputError(f"--repeats is {given.repeats}; give at least 1")
     size = Size(given.users, given.group, given.items_in_prompt, given.new_tokens, given.repeats)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(read_split(given.data), given.backbone, size, given.parts, Path(folder))
-    report.write(found, given.out)
+        for found in measure(read_split(given.data), given.backbone, size, given.parts, Path(folder)):
+            report.write(found, given.out)  # after each part: a run that is stopped leaves what it has measured
     print(report.markdown(found))
     print(f"Table: {given.out / 'speed.md'}")
 
