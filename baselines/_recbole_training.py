@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +44,42 @@ class ByteDropout(torch.nn.Dropout):
         return x * kept.to(x.dtype).mul_(256 / (256 - cut))
 
 
-def train(name: str, split: Split, seed: int, settings: dict[str, Any], workdir: Path) -> "RecBoleRecommender":
-    """Train RecBole's model `name`; see `baselines._recbole.fit_model`."""
+# What makes the network of RecBole's Config and Dataset.
+Maker = Callable[[Any, Any], Any]
+# A whole number below 2**24 for each training and each validation case, which the network finds under ROW in its batches.
+Rows = tuple[np.ndarray, np.ndarray]
+ROW = "row"
+
+
+def train(
+    name: str,
+    split: Split,
+    seed: int,
+    settings: dict[str, Any],
+    workdir: Path,
+    make: Maker | None = None,
+    rows: Rows | None = None,
+) -> "RecBoleRecommender":
+    """Train RecBole's model `name`, see `baselines._recbole.fit_model`, or a network derived from it."""
     with _inside(workdir):
-        return _train(name, split, seed, settings)
+        return _train(name, split, seed, settings, make, rows)
 
 
-def _train(name: str, split: Split, seed: int, settings: dict[str, Any]) -> "RecBoleRecommender":
+def _train(
+    name: str, split: Split, seed: int, settings: dict[str, Any], make: Maker | None, rows: Rows | None
+) -> "RecBoleRecommender":
     length = min(settings.pop("max_history") or split.history_length, split.history_length)
-    _write_atomic_files(split, length, Path("data") / "cases")
-    config = Config(model=name, dataset="cases", config_dict=_config(split.n_items, length, seed, settings))
+    _write_atomic_files(split, length, Path("data") / "cases", rows)
+    own = _config(split.n_items, length, seed, settings)
+    if rows is not None:
+        own["load_col"]["inter"].append(ROW)
+    config = Config(model=name, dataset="cases", config_dict=own)
     # RecBole's own copy of the seed drives its shuffling; init_seed also fixes torch, numpy and random.
     init_seed(seed, reproducibility=True)
     dataset = create_dataset(config)
     train, valid, _ = data_preparation(config, dataset)
     init_seed(seed, reproducibility=True)
-    net = get_model(name)(config, train.dataset).to(config["device"])
+    net = (make or get_model(name))(config, train.dataset).to(config["device"])
     _faster_on_cpu(net)
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, net)
     curve: list[float] = []
@@ -114,26 +134,28 @@ class RecBoleRecommender(Recommender):
         self.net, self.length, self.width, self.found = net, length, len(tokens), found
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        self.net.eval()
         for batch in cases.batches(512):
-            items = batch.padded(pad=-1, length=self.length)
-            lengths = (items >= 0).sum(axis=1)
-            # RecBole wants histories left-aligned, padded by 0.
-            sequence = np.zeros_like(items)
-            for row, length in enumerate(lengths):
-                sequence[row, :length] = self.inner[items[row, self.length - length :]]
-            known = batch.user < len(self.user)
-            user = np.where(known, self.user[np.where(known, batch.user, 0)], 0)
-            interaction = Interaction(
-                {
-                    "item_id_list": torch.from_numpy(sequence),
-                    "item_length": torch.from_numpy(lengths.astype(np.int64)),
-                    "user_id": torch.from_numpy(user),
-                }
-            ).to(self.net.device)
-            with torch.no_grad():
-                scores = self.net.full_sort_predict(interaction).view(-1, self.width)
-            yield scores[:, torch.from_numpy(self.inner)].float().cpu().numpy()
+            yield self.scores_of(batch)
+
+    @torch.no_grad()
+    def scores_of(self, batch: Cases, rows: np.ndarray | None = None) -> np.ndarray:
+        """Scores of one batch, float32 [b, n_items]. rows: int [b], for a network that was trained with rows."""
+        self.net.eval()
+        items = batch.padded(pad=-1, length=self.length)
+        lengths = (items >= 0).sum(axis=1)
+        # RecBole wants histories left-aligned, padded by 0.
+        sequence = np.zeros_like(items)
+        for row, length in enumerate(lengths):
+            sequence[row, :length] = self.inner[items[row, self.length - length :]]
+        known = batch.user < len(self.user)
+        user = np.where(known, self.user[np.where(known, batch.user, 0)], 0)
+        fields = {"item_id_list": sequence, "item_length": lengths.astype(np.int64), "user_id": user}
+        if rows is not None:
+            fields[ROW] = rows
+        interaction = Interaction({field: torch.from_numpy(values) for field, values in fields.items()})
+        scores = self.net.full_sort_predict(interaction.to(self.net.device)).view(-1, self.width)
+        found: np.ndarray = scores[:, torch.from_numpy(self.inner)].float().cpu().numpy()
+        return found
 
     def report(self) -> dict[str, Any]:
         return self.found
@@ -170,17 +192,21 @@ def _config(n_items: int, length: int, seed: int, settings: dict[str, Any]) -> d
     }
 
 
-def _write_atomic_files(split: Split, length: int, folder: Path) -> None:
+def _write_atomic_files(split: Split, length: int, folder: Path, rows: Rows | None) -> None:
     """RecBole's input: one .inter per part, histories as lists of item numbers, and every item of the catalogue."""
     folder.mkdir(parents=True, exist_ok=True)
     # RecBole insists on a test part; it gets the validation cases, since a method never sees a test case while training.
-    for part, cases in (("train", split.train), ("valid", split.valid), ("test", split.valid)):
+    numbers = (None, None) if rows is None else rows
+    parts = (("train", split.train, numbers[0]), ("valid", split.valid, numbers[1]), ("test", split.valid, numbers[1]))
+    for part, cases, own in parts:
         assert cases.target is not None
         words = np.char.mod("%d", cases.items)
-        lines = ["user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float"]
+        header = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float"
+        lines = [header if own is None else f"{header}\t{ROW}:float"]
         for i in range(len(cases)):
             history = " ".join(words[max(cases.offsets[i], cases.offsets[i + 1] - length) : cases.offsets[i + 1]])
-            lines.append(f"{cases.user[i]}\t{history}\t{cases.target[i]}\t{cases.time[i]}")
+            line = f"{cases.user[i]}\t{history}\t{cases.target[i]}\t{cases.time[i]}"
+            lines.append(line if own is None else f"{line}\t{own[i]}")
         (folder / f"cases.{part}.inter").write_text("\n".join(lines) + "\n")
     (folder / "cases.item").write_text("\n".join(["item_id:token", *map(str, range(split.n_items))]) + "\n")
 

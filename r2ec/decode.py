@@ -227,9 +227,21 @@ class _Step:
         """Go on with these active rollouts, int64 [m] ascending, m >= 1; copy the caches where that frees enough."""
         self.slots = self.slots[rows]
         users, of_user, counts = torch.unique(self.slots // self.group, return_inverse=True, return_counts=True)
+        if len(users) * int(counts.max()) <= REPACK_BELOW * self.users * self.group:
+            self._repack(users, of_user)
+
+    def fork(self, rows: Tensor) -> None:
+        """Go on with copies of these active rollouts, int64 [m], m >= 1, their users ascending; one may come several times."""
+        self.slots = self.slots[rows]
+        users, of_user = torch.unique(self.slots // self.group, return_inverse=True)
+        if len(users) > REPACK_BELOW * self.users:  # copying the prompts' caches would cost more than it frees
+            of_user, users = users[of_user], torch.arange(self.users, device=users.device)
+        self._repack(users, of_user)
+
+    def _repack(self, users: Tensor, of_user: Tensor) -> None:
+        """A new grid of these users, int64 ascending; rollout i, now in slots[i], belongs to users[of_user[i]], ascending."""
+        counts = torch.bincount(of_user, minlength=len(users))
         group = int(counts.max())
-        if len(users) * group > REPACK_BELOW * self.users * self.group:
-            return
         first = counts.cumsum(dim=0) - counts
         member = torch.arange(len(self.slots), device=self.slots.device) - first[of_user]
         old = (self.slots // self.group, self.slots % self.group)
@@ -238,11 +250,12 @@ class _Step:
                 packed = cache.new_zeros(len(users), cache.shape[1], group, *cache.shape[3:])
                 packed[of_user, :, member] = cache[old[0], :, old[1]]
                 store[layer] = packed
-        self.lengths = self.lengths[users]
-        longest = int(self.lengths.max())
-        for store in (self.prompt_keys, self.prompt_values):
-            for layer, cache in enumerate(store):
-                store[layer] = cache[users, :, :longest].contiguous()
+        if len(users) < self.users:
+            self.lengths = self.lengths[users]
+            longest = int(self.lengths.max())
+            for store in (self.prompt_keys, self.prompt_values):
+                for layer, cache in enumerate(store):
+                    store[layer] = cache[users, :, :longest].contiguous()
         self.slots, self.users, self.group = of_user * group + member, len(users), group
         self._prompt_masks.clear()
 
@@ -315,6 +328,13 @@ class SharedPromptDecoder:
     def keep(self, rows: Tensor) -> None:
         """Go on with these of the active rollouts only, int64 [m], ascending indices into the present ones, m >= 1."""
         self._step.keep(rows)
+
+    def fork(self, rows: Tensor) -> None:
+        """Go on with copies of these active rollouts, as beams do: int64 [m], m >= 1, indices into the present ones.
+
+        The rows of a user stand together, users in their order; at first each user's G rows, after it what was given here.
+        """
+        self._step.fork(rows)
 
     def _forward(self, ids: Tensor, positions: Tensor, shared: _Attends, logits_to_keep: Tensor | int = 0) -> Tensor:
         out = self.model(

@@ -36,6 +36,7 @@ BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval
 CHECKPOINTS = {
     "rec_r1": {"grpo"},
     "bigrec": {"tuning"},
+    "d3": {"tuning"},
     "tiger": {"training"},
     "langptune": {"encoder0", "writer0", "encoder1"},
 }
@@ -79,7 +80,8 @@ def tiny_reader() -> dict[str, Any]:
 
 def quick(name: str) -> dict[str, Any]:
     if name == "frozen_llm":
-        return tiny_llm() | {"prompts": {"max_items": 4, "max_prompt_tokens": 400}, "standardize": 50}
+        own = {"standardize": [50], "states": str(Path(tempfile.mkdtemp()) / "states")}
+        return tiny_llm() | {"prompts": {"max_items": 4, "max_prompt_tokens": 400}} | own
     if name == "profile_retrieval":
         return tiny_llm() | tiny_reader()
     if name == "llm_rerank":
@@ -93,6 +95,10 @@ def quick(name: str) -> dict[str, Any]:
         return tiny_llm() | {"encoder": tiny_reader()["encoder"], "contrastive_epochs": 1} | few
     if name == "bigrec":
         return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
+    if name == "d3":
+        return tiny_llm() | {"users_per_step": 2, "max_steps": 2, "sasrec": QUICK["sasrec"], "alpha": 0.1}
+    if name == "kar":
+        return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
     if name == "rec_r1":
         return tiny_llm() | {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2}
     return QUICK.get(name, {})

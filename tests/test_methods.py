@@ -22,7 +22,7 @@ def files_by_method() -> dict[str, list[str]]:
     return {name: method_files(name) for name in known_methods()}
 
 
-LLM = ["bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
+LLM = ["bigrec", "d3", "frozen_llm", "kar", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
 RECBOLE = ["baselines/_recbole.py", "baselines/_recbole_training.py"]
 
 
@@ -121,6 +121,22 @@ def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> N
         ("item_knn", {"neighbours": 1.5}, r"neighbours: input should be a valid integer.*\(found 1.5\)"),
         ("item_knn", {"decay": 2}, r"decay: input should be less than or equal to 1 \(found 2\)"),
         ("sasrec", {"epochs": 0}, r"epochs: input should be greater than or equal to 1 \(found 0\)"),
+        ("d3", {"backbone": {"name": "x"}, "alpha": 0}, r"alpha: input should be greater than 0 \(found 0\)"),
+        (
+            "d3",
+            {"backbone": {"name": "x"}, "beams": 0},
+            r"beams: input should be greater than or equal to 1 \(found 0\)",
+        ),
+        (
+            "kar",
+            {"backbone": {"name": "x"}, "item_knowledge": "none"},
+            r"item_knowledge: input should be 'written' or 'attributes' \(found 'none'\)",
+        ),
+        (
+            "kar",
+            {"backbone": {"name": "x"}, "factors": "{x}"},
+            r"factors: string should match pattern .*\(found '\{x\}'\)",
+        ),
         ("gru4rec", {"learning_rate": "fast"}, r"learning_rate: input should be a valid number.*\(found 'fast'\)"),
     ],
 )

@@ -1,0 +1,94 @@
+"""The network of kar.py: RecBole's SASRec with vectors of written knowledge about items and users. Needs torch and RecBole."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from baselines._recbole_training import ROW  # before recbole, which needs what it sets
+
+from recbole.model.sequential_recommender import SASRec  # isort: skip
+
+ITEM, USER = 0, 1
+
+
+class HybridExperts(nn.Module):
+    """KAR's adaptor: each side's gate mixes the experts that both sides share and those of its own.
+
+    Args:
+        width: of the knowledge vectors. out: of what it makes of them. size: hidden units of an expert.
+        shared, own: numbers of experts.
+    """
+
+    def __init__(self, width: int, out: int, size: int, shared: int, own: int, dropout: float) -> None:
+        super().__init__()
+
+        def experts(count: int) -> nn.ModuleList:
+            parts = [
+                (nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, out)) for _ in range(count)
+            ]
+            return nn.ModuleList(nn.Sequential(*part) for part in parts)
+
+        self.shared = experts(shared)
+        self.own = nn.ModuleList([experts(own), experts(own)])
+        self.gates = nn.ModuleList([nn.Linear(width, shared + own) for _ in (ITEM, USER)])
+
+    def forward(self, vectors: Tensor, side: int) -> Tensor:
+        """[n, width] -> [n, out]. side: ITEM or USER."""
+        weights = self.gates[side](vectors).softmax(dim=-1)
+        own = self.own[side]
+        assert isinstance(own, nn.ModuleList)
+        said = torch.stack([expert(vectors) for expert in (*self.shared, *own)], dim=1)
+        return (weights[..., None] * said).sum(dim=1)
+
+
+class _Informed(nn.Module):
+    """An item's vector and what is known of the item; row 0 is padding and stays as it is."""
+
+    def __init__(self, adaptor: HybridExperts, items: Tensor) -> None:
+        super().__init__()
+        self.adaptor = adaptor
+        self.register_buffer("items", items, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + F.pad(self.adaptor(self.items, ITEM), (0, 0, 1, 0))
+
+
+class KnowingSASRec(SASRec):
+    """SASRec whose item vectors, input and output, hold item knowledge, and whose last state holds user knowledge.
+
+    Args:
+        config, dataset: RecBole's.
+        items: float32 [n_items, width]. users: float32 [rows, width]; a case's ROW says which is its own, 0 that none is: it
+            gets a learned vector in the place of the adaptor's.
+        size, shared, own, dropout: of the adaptor.
+    """
+
+    def __init__(
+        self, config: Any, dataset: Any, items: Tensor, users: Tensor, size: int, shared: int, own: int, dropout: float
+    ) -> None:
+        super().__init__(config, dataset)
+        self.adaptor = HybridExperts(items.shape[1], self.hidden_size, size, shared, own, dropout)
+        self.adaptor.apply(self._init_weights)
+        self.nothing = nn.Parameter(torch.zeros(self.hidden_size))
+        # RecBole numbers items in its own order and keeps 0 for padding.
+        order = [int(token) for token in dataset.field2id_token["item_id"][1:]]
+        parametrize.register_parametrization(self.item_embedding, "weight", _Informed(self.adaptor, items[order]))
+        self.register_buffer("users", users, persistent=False)
+
+    def user_knowledge(self, rows: Tensor) -> Tensor:
+        """What is added to the states, [b, hidden], of cases with these rows, int64 [b]."""
+        return torch.where((rows > 0)[:, None], self.adaptor(self.users[rows], USER), self.nothing)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores of all items, [b, items], in RecBole's order."""
+        with parametrize.cached():  # the adaptor reads the catalogue once
+            states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+            states = states + self.user_knowledge(interaction[ROW].long())
+            return states @ self.item_embedding.weight.T
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        loss: Tensor = self.loss_fct(self.full_sort_predict(interaction), interaction[self.POS_ITEM_ID])
+        return loss

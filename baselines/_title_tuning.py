@@ -1,0 +1,107 @@
+"""Tuning an LLM to write the next item's title: trl's supervised fine-tuning, for bigrec.py and d3.py. Light to import."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.contract import Split
+from benchmark.provenance import derive_seed
+from r2ec.settings import BackboneSettings, LoraSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+REQUEST = (
+    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "Answer with the title of the {category} that I will choose next."
+)
+
+
+class TitleTuning(BaseModel):
+    """max_items: history items shown; users_per_step, at_once, max_steps, learning_rate: of the tuning, at_once cases in a
+    micro-batch; max_steps 0: the LLM as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneSettings
+    lora: LoraSettings = LoraSettings()
+    max_items: int = Field(default=6, ge=1)
+    users_per_step: int = Field(default=16, ge=1)
+    at_once: int = Field(default=8, ge=1)
+    max_steps: int = Field(default=40, ge=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    save_steps: int = Field(default=20, ge=1)
+
+
+def tuned(
+    split: Split, settings: TitleTuning, *, request: str, seed: int, folder: Path
+) -> tuple["PeftModel", "PreTrainedTokenizerBase", list[float]]:
+    """The LLM with fresh adapters, tuned on the training cases' titles, in evaluation mode; its tokenizer; each step's loss.
+
+    request: the message, see `_llm.asked`. A killed tuning goes on from the last checkpoint in `folder`.
+    """
+    import torch
+
+    from r2ec import backbone as backbones
+
+    loaded = backbones.load(settings.backbone)
+    torch.manual_seed(derive_seed(seed, "adapters"))
+    model = backbones.add_lora(loaded.model, settings.lora)
+    losses = _tune(split, settings, request, seed, model, loaded.tokenizer, folder) if settings.max_steps else []
+    return model.eval(), loaded.tokenizer, losses
+
+
+def _tune(
+    split: Split,
+    settings: TitleTuning,
+    request: str,
+    seed: int,
+    model: "PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+) -> list[float]:
+    """Supervised fine-tuning on a seeded order of the training cases, loss on the titles alone. Returns each step's loss."""
+    import torch
+    from datasets import Dataset
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig, SFTTrainer
+
+    from baselines import _llm
+
+    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
+    cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
+    assert cases.target is not None
+    titles = split.items["title"].tolist()
+    messages = _llm.asked(request, split, cases, settings.max_items)
+    rows = {
+        "prompt": [[{"role": "user", "content": message}] for message in messages],
+        "completion": [[{"role": "assistant", "content": titles[target]}] for target in cases.target.tolist()],
+    }
+    at_once = next(
+        n for n in range(min(settings.at_once, settings.users_per_step), 0, -1) if settings.users_per_step % n == 0
+    )
+    arguments = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=settings.users_per_step // at_once,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        completion_only_loss=True,
+        max_length=None,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        seed=derive_seed(seed, "tuning") % 2**31,
+        report_to=[],
+        bf16=False,  # the weights are bf16 already; the adapters stay float32
+        gradient_checkpointing=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]

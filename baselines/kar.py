@@ -1,0 +1,201 @@
+"""KAR: a frozen LLM writes what it knows of users and items, experts adapt it, and SASRec takes it in.
+
+Xi et al., "Towards Open-World Recommendation with Knowledge Augmentation from Large Language Models", RecSys 2024 (arXiv
+2306.10933; github.com/YunjiaXi/Open-World-Knowledge-Augmented-Recommendation). Kept: reasoning on the user's preferences and
+facts of each item, asked for along the same factors, written once and kept; a text encoder; the hybrid-expert adaptor, in
+which each side's gate mixes shared experts and its own; a conventional recommender trained together with the adaptor.
+Different: that recommender is SASRec over the whole catalogue (theirs predict clicks and rerank), so item knowledge is added
+to the item's vector and user knowledge to the last state, in the place of two more input fields; an expert ends in a linear
+layer, since what is added must be able to be negative; knowledge vectors are standardised; all-MiniLM-L6-v2 in the place of
+BERT or ChatGLM; the factors come from the config and not from an LLM; a text per case, not one per user. For time, a sample
+of the training cases has user knowledge: the others train with a learned vector in its place, and validation and test cases
+always have theirs; and items may be known by their catalogue's attributes alone.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import ConfigDict, Field
+
+from baselines._sasrec import Params as SASRecParams
+from benchmark.contract import Cases, Recommender, Split
+from benchmark.provenance import derive_seed
+from r2ec.settings import BackboneSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baselines._llm import Text, Writer
+    from baselines._recbole_training import RecBoleRecommender
+    from baselines._sentences import SentenceEncoder
+
+EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
+USER_REQUEST = (
+    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "In one short sentence, describe which {category}s I like, considering FACTORS."
+)
+ITEM_REQUEST = "In one short sentence, describe this {category}, considering FACTORS:\n{item}"
+
+
+class Params(SASRecParams):
+    """Beside SASRec's own: max_items: history items shown; max_new_tokens: of a text; factors: what the LLM is asked to consider;
+    cases: training cases with a written text; item_knowledge: what is encoded of an item, a written text or its attributes;
+    shared_experts, own_experts, expert_size, expert_dropout: of the adaptor; encoder: folder of the sentence encoder, fetched
+    if it is the default and isn't there; texts: folder of what has been written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneSettings
+    encoder: str = EMBEDDED_ENCODER
+    texts: str = "results/texts"
+    max_items: int = Field(default=6, ge=1)
+    max_new_tokens: int = Field(default=16, ge=1)
+    factors: str = Field(default="kind, theme, style, maker and quality", pattern=r"^[^{}]+$")
+    cases: int = Field(default=500, ge=1)
+    item_knowledge: Literal["written", "attributes"] = "written"
+    shared_experts: int = Field(default=2, ge=1)
+    own_experts: int = Field(default=2, ge=1)
+    expert_size: int = Field(default=32, ge=1)
+    expert_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "KAR":
+    """Write, encode, train. A killed fit keeps its texts and trains anew."""
+    settings = Params.model_validate(params)
+    import torch
+
+    from baselines._knowledge import KnowingSASRec
+    from baselines._llm import Writer
+    from baselines._recbole_training import train
+    from baselines._sentences import SentenceEncoder, fetch_minilm
+
+    if settings.encoder == EMBEDDED_ENCODER:
+        fetch_minilm(settings.encoder)
+    knowledge = Knowledge(
+        split,
+        settings,
+        Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts)),
+        SentenceEncoder(settings.encoder),
+    )
+    items = knowledge.of_items()
+    chosen = sampled(split, settings.cases)
+    side = Standard(items), Standard(knowledge.of_cases(split.train.take(chosen)))
+    users = torch.cat([side[1].known, side[1](knowledge.of_cases(split.valid))])
+    known = np.zeros(len(split.train), dtype=np.int64)
+    known[chosen] = 1 + np.arange(len(chosen))
+    rows = (known, 1 + len(chosen) + np.arange(len(split.valid)))
+    adaptor = (settings.expert_size, settings.shared_experts, settings.own_experts, settings.expert_dropout)
+
+    def make(config: Any, dataset: Any) -> torch.nn.Module:
+        return KnowingSASRec(config, dataset, side[0].known, none_first(users), *adaptor)
+
+    own = settings.model_dump(include=set(SASRecParams.model_fields))
+    return KAR(knowledge, side[1], train("SASRec", split, seed, own, workdir, make, rows))
+
+
+def sampled(split: Split, count: int) -> np.ndarray:
+    """Numbers of the training cases with a written text, int64, ascending; the same for every repetition, as texts are kept."""
+    order = np.random.default_rng(derive_seed(split.name, "kar", len(split.train))).permutation(len(split.train))
+    return np.sort(order[:count])
+
+
+def none_first(vectors: "Tensor") -> "Tensor":
+    """A row of zeros on top, for cases without a text: [n, width] -> [1 + n, width]."""
+    import torch.nn.functional as F
+
+    return F.pad(vectors, (0, 0, 1, 0))
+
+
+class Standard:
+    """Vectors less the mean of these, over their standard deviation in each dimension; these themselves are `known`.
+
+    Sentences about things of one kind resemble each other, and what tells them apart is little.
+    """
+
+    def __init__(self, vectors: "Tensor") -> None:
+        self.mean, self.sd = vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp(min=1e-6)
+        self.known = self(vectors)
+
+    def __call__(self, vectors: "Tensor") -> "Tensor":
+        return (vectors - self.mean) / self.sd
+
+
+class Knowledge:
+    """Texts about users and items, and their vectors, float32 [n, width]."""
+
+    def __init__(self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder") -> None:
+        self.split, self.settings, self.writer, self.encoder = split, settings, writer, encoder
+        self.messages: list[str] = []  # of the texts written last
+        self.written: list[Text] = []
+        self.seconds = 0.0  # what all texts so far cost when they were written, which may have been in another run
+
+    def of_items(self) -> "Tensor":
+        """Of the whole catalogue."""
+        from baselines._sentences import item_texts
+
+        texts = item_texts(self.split.items)
+        if self.settings.item_knowledge == "written":
+            request = self._considering(ITEM_REQUEST)
+            messages = [request.format(category=self.split.category, item=text) for text in texts]
+            texts = self._write(messages, "writing about items")
+        return self.encoder.encode(texts, "encoding knowledge")
+
+    def of_cases(self, cases: Cases) -> "Tensor":
+        """Of the users of these cases, by their histories."""
+        from baselines._llm import asked
+
+        messages = asked(self._considering(USER_REQUEST), self.split, cases, self.settings.max_items)
+        return self.encoder.encode(self._write(messages, "writing about users"), "encoding knowledge")
+
+    def _considering(self, request: str) -> str:
+        return request.replace("FACTORS", self.settings.factors)
+
+    def _write(self, messages: list[str], desc: str) -> list[str]:
+        self.messages = messages
+        self.written = self.writer.write([self.writer.prompt(message) for message in messages], desc)
+        self.seconds += sum(text.seconds for text in self.written)
+        return [text.text for text in self.written]
+
+
+class KAR(Recommender):
+    """SASRec's scores with what is written of each case's user."""
+
+    def __init__(self, knowledge: Knowledge, standard: Standard, trained: "RecBoleRecommender") -> None:
+        self.knowledge, self.standard, self.trained = knowledge, standard, trained
+        self.fit_seconds = knowledge.seconds
+        self._texts = pd.DataFrame()
+        self._tokens = 0
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        from baselines._llm import as_frame
+
+        vectors = self.standard(self.knowledge.of_cases(cases))
+        written = self.knowledge.written
+        self._texts = as_frame(cases, self.knowledge.messages, written)
+        self._tokens = sum(text.tokens for text in written)
+        net, start = self.trained.net, 0
+        for batch in cases.batches(512):
+            net.users = none_first(vectors[start : start + len(batch)]).to(net.device)
+            start += len(batch)
+            yield self.trained.scores_of(batch, 1 + np.arange(len(batch)))
+
+    def texts(self) -> pd.DataFrame:
+        """case, prompt, reasoning (what is written of the user), cut, of the cases scored last."""
+        return self._texts
+
+    def uncached(self) -> "KAR":
+        fresh = copy.copy(self)
+        fresh.knowledge = copy.copy(self.knowledge)
+        fresh.knowledge.writer = self.knowledge.writer.forgetful()
+        return fresh
+
+    def tokens_written(self) -> int:
+        return self._tokens
+
+    def report(self) -> dict[str, Any]:
+        """SASRec's curve; writing_seconds: what the texts of the fit cost when they were written."""
+        return self.trained.report() | {"writing_seconds": round(self.fit_seconds, 3)}
