@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 CORES ?= all
 READY := .venv/.ready
 
-.PHONY: help setup reproduce readme dry-run test speed lint clean-results
+.PHONY: help setup reproduce decoupled readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
+	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make test        install, then run the tests"
 	@echo "make speed       measure evaluator, preparation, and each part of R2ec against the plain way, on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
@@ -26,6 +27,15 @@ reproduce: $(READY)
 	.venv/bin/snakemake --cores $(CORES)
 	@echo && cat results/tables/main.txt
 	@echo "Tables: results/tables   plots: results/plots   page: results/report/index.html"
+
+# In a folder of its own, so that the main tables stay; what has been fetched, written and encoded once serves both.
+decoupled: $(READY)
+	@mkdir -p results/decoupled/results resources results/states results/texts
+	@cd results/decoupled && ln -sfn ../../resources resources
+	@cd results/decoupled/results && ln -sfn ../../states states && ln -sfn ../../texts texts
+	.venv/bin/snakemake --cores $(CORES) --configfile config/decoupled.yaml --directory results/decoupled
+	@echo && cat results/decoupled/results/tables/main.txt
+	@echo "Tables: results/decoupled/results/tables   plots, page: beside them"
 
 # The README's table is the last full run's; its commit stands below it.
 readme: $(READY)

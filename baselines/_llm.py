@@ -5,6 +5,7 @@ for it once, and a killed run goes on where it was. What a text cost is kept wit
 `writing_seconds` count it wherever it is used, also where it came from disk.
 """
 
+import copy
 import hashlib
 import json
 import sqlite3
@@ -24,7 +25,6 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark.contract import Cases, Recommender, Split
-from benchmark.io import sha256_of
 from r2ec import backbone as backbones
 from r2ec.prompts import split_template, turn_end_ids
 from r2ec.rollout import EndOfReasoning, TransformersEngine
@@ -63,7 +63,7 @@ class Writer:
     def __init__(self, backbone: BackboneSettings, max_new_tokens: int, folder: Path) -> None:
         self.backbone, self.folder = backbone, Path(folder)
         self.settings = greedy(max_new_tokens)
-        about = json.dumps([identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True)
+        about = json.dumps([backbones.identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True)
         self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"
 
     @cached_property
@@ -101,6 +101,12 @@ class Writer:
                     store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?)", rows)
                 found |= written
         return [found[key] for key in keys]
+
+    def forgetful(self) -> "Writer":
+        """The same LLM and settings; every text is written anew and none is kept."""
+        fresh = copy.copy(self)
+        fresh.write = lambda prompts, desc="": self._generate(prompts)  # type: ignore[method-assign]
+        return fresh
 
     def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Text]:
         return write_now(self._loaded.model, self.tokenizer, prompts, self.settings)
@@ -221,15 +227,6 @@ class ByText(Recommender):
 
     def report(self) -> dict[str, Any]:
         return self._report
-
-
-def identity(backbone: BackboneSettings) -> list[str]:
-    """What a text depends on besides prompt and settings: the very weights and their type."""
-    folder = Path(backbone.name)
-    if not folder.is_dir():
-        return [backbone.name, str(backbone.revision), backbone.dtype]
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return [backbone.dtype, *(f"{path.name} {sha256_of(path)}" for path in files)]
 
 
 def _key(prompt: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ zero-shot text rankers that LANGPTUNE (Gao et al., arXiv 2410.18870) and Rec-R1 
 a written profile and an encoder's cosine; left out: their training, which are baselines of their own.
 """
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,6 +90,11 @@ class ProfileRetrieval(Recommender):
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning (the profile), cut, of the cases scored last."""
         return self._texts
+
+    def uncached(self) -> "ProfileRetrieval":
+        fresh = copy.copy(self)
+        fresh.writer = self.writer.forgetful()
+        return fresh
 
     def tokens_written(self) -> int:
         return sum(text.tokens for text in self._written)

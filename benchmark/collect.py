@@ -163,8 +163,9 @@ def arguments(description: str, out: str, argv: list[str] | None = None) -> argp
         names = getattr(given, option)
         if repeated := [name for name in names if names.count(name) > 1]:
             raise InputError(f"--{option}: {repeated[0]!r} is given twice; name each once")
-    if "main" in given.datasets:
-        raise InputError("--datasets: 'main' is the name of the table of all datasets; rename this dataset")
+    for taken in ("main", "costs"):
+        if taken in given.datasets:
+            raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
     given.seeds = _by_method(given.methods, given.seeds)
     return given
 

@@ -78,8 +78,9 @@ class Config(Strict):
     @field_validator("datasets", mode="after")
     @classmethod
     def every_table_has_a_file_of_its_own(cls, value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
-        if "main" in value:
-            raise ValueError("'main' is the name of the table of all datasets; rename this dataset")
+        for taken in ("main", "costs"):
+            if taken in value:
+                raise ValueError(f"'{taken}' is the name of the table of all datasets; rename this dataset")
         for name in value:
             if f"{name}.tests" in value:
                 raise ValueError(

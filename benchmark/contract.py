@@ -127,6 +127,10 @@ class Recommender(ABC):
         """How many tokens an LLM wrote while scoring."""
         return 0
 
+    def uncached(self) -> "Recommender":
+        """The same, with nothing kept from earlier scoring, such as texts on disk: one user's latency is measured on it."""
+        return self
+
     def report(self) -> dict[str, Any]:
         """What the fit found worth recording in run.json: epochs, validation curve, best step, tokens written."""
         return {}

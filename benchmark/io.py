@@ -56,3 +56,8 @@ def sha256_of(path: str | Path) -> str:
     """The hex sha256 of a file, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """The hex sha256 of a value as JSON with sorted keys: equal settings, whatever their order, have equal hashes."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

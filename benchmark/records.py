@@ -65,6 +65,7 @@ class RunRecord(_Strict):
     n_cases: Annotated[int, Field(ge=1)]  # test cases ranked
     seconds: Phases  # where the time went
     latency_ms_per_case: Annotated[float, Field(ge=0)]  # seconds.score / n_cases * 1000, batched as the method batches
+    latency_ms_alone: Annotated[float, Field(ge=0)]  # median milliseconds to score one case alone, nothing kept on disk
     peak_memory_mib: Count  # peak resident memory of the process, MiB
     tokens_written: Count  # tokens an LLM wrote while scoring; 0 for methods without one
     report: dict[str, JsonValue]  # Recommender.report(): epochs, validation curve, ...

@@ -8,6 +8,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import statistics
 import time
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import provenance
-from benchmark.contract import Recommender, Split, read_cases, read_split
+from benchmark.contract import Cases, Recommender, Split, read_cases, read_split
 from benchmark.errors import InputError, command
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import atomic, read_json, sha256_of
@@ -28,6 +29,7 @@ from benchmark.metrics import ndcg
 from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
 
 CRITERION = "valid NDCG@10"
+LATENCY_CASES = 5  # users scored alone, whose median time is recorded
 
 
 def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
@@ -103,17 +105,27 @@ def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list
     return [all_params(method, tried) for tried in to_try], None
 
 
-def ranked_test(recommender: Recommender, split: Split, data: Path, name: str) -> tuple[pa.Table, float]:
+def ranked_test(recommender: Recommender, test: Cases, n_items: int, data: Path, name: str) -> tuple[pa.Table, float]:
     """Rank the test cases: the table of rankings and the seconds it took. Targets are read here and nowhere else."""
-    test = read_cases(data / "test.parquet", targets=False)
     answers = pq.read_table(data / "test_targets.parquet")
     if not np.array_equal(answers.column("case").to_numpy(), test.case):
         raise InputError(
             f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again"
         )
     start = time.monotonic()
-    table = rank(recommender.score(test), test, answers.column("target").to_numpy(), split.n_items, name)
+    table = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
     return table, time.monotonic() - start
+
+
+def latency_alone(recommender: Recommender, cases: Cases) -> float:
+    """Median seconds to score one test case, batch by batch of one; the first, which warms up, isn't counted."""
+    fresh, seconds = recommender.uncached(), []
+    for case in cases.take(np.arange(min(LATENCY_CASES + 1, len(cases)))).batches(1):
+        start = time.monotonic()
+        for _ in fresh.score(case):
+            pass
+        seconds.append(time.monotonic() - start)
+    return statistics.median(seconds[1:] or seconds)
 
 
 def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.Table:
@@ -160,8 +172,10 @@ def main() -> None:
     files = method_files(module)
     folders = [checkpoint_folder(given.work, params, data_hash, files) for params in settings]
     recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)
-    rankings, score_seconds = ranked_test(recommender, split, given.data, given.method)
-    written = recommender.texts()
+    test = read_cases(given.data / "test.parquet", targets=False)
+    rankings, score_seconds = ranked_test(recommender, test, split.n_items, given.data, given.method)
+    written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
+    alone = latency_alone(recommender, test)
     texts = None if written is None else texts_with_ranks(written, rankings, given.method)
     record = RunRecord(
         dataset=split.name,
@@ -177,9 +191,10 @@ def main() -> None:
         n_cases=len(rankings),
         seconds=Phases(fit=round(fit_seconds, 3), score=round(score_seconds, 3)),
         latency_ms_per_case=round(score_seconds / len(rankings) * 1000, 4),
+        latency_ms_alone=round(alone * 1000, 4),
         peak_memory_mib=provenance.peak_memory_mib(),
-        tokens_written=recommender.tokens_written(),
-        report=recommender.report(),
+        tokens_written=tokens,
+        report=report,
         finished_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
     )
     with atomic(given.out) as temporary:

@@ -2,7 +2,7 @@
 `--seeds 3 1` where the methods have unequal numbers of seeds.
 
 Writes `{dataset}` and `main` as .csv, .md and .tex (`main` as .txt too), all from one frame, and `{dataset}.tests.csv` with every
-pair of methods. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
+pair of methods, and `costs` as .csv and .md. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
 """
 
 import io
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark import significance
+from benchmark import costs, significance
 from benchmark.collect import Collected, arguments, collect, seeds_in_words
 from benchmark.errors import command
 from benchmark.io import write_text
@@ -345,16 +345,19 @@ def show(frame: pd.DataFrame, console: Console) -> None:
 def main() -> None:
     given = arguments("Tables and significance tests of finished runs.", out="tables")
     files: dict[str, str] = {}
-    frames = []
+    frames, spent = [], []
     for dataset in given.datasets:
         results = collect(given.results, dataset, given.seeds)
         tests = compare(results)
         frame = summarise(results, tests)
         frames.append(frame)
+        spent.append(costs.costs(results))
         files |= {f"{dataset}.csv": csv(frame), f"{dataset}.md": markdown(frame), f"{dataset}.tex": latex(frame)}
         files[f"{dataset}.tests.csv"] = csv(tests)
     everything = pd.concat(frames, ignore_index=True)
     files |= {"main.csv": csv(everything), "main.md": markdown(everything), "main.tex": latex(everything)}
+    cost = pd.concat(spent, ignore_index=True)
+    files |= {"costs.csv": csv(cost), "costs.md": costs.markdown(cost)}
     plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
     show(everything, Console(file=plain, width=110))
     files["main.txt"] = plain.getvalue()

@@ -18,6 +18,7 @@ from baselines.frozen_llm import fit as fit_frozen
 from baselines.profile_retrieval import REQUEST
 from baselines.profile_retrieval import fit as fit_profiles
 from benchmark.errors import InputError
+from benchmark.evaluate import validation_ndcg
 from r2ec.settings import BackboneSettings
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
@@ -196,7 +197,8 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
         "prompts": {"max_items": 3, "max_prompt_tokens": 400},
         "rollouts": {"max_new_tokens": 4},
         "reasoning": reasoning,
-        "standardize": standardize,
+        "standardize": [standardize],
+        "states": str(tmp_path / "states"),
     }
     made = fit_frozen(data, seed=1, params=params, workdir=tmp_path)
     cases = replace(data.valid.take(np.arange(6)), target=None)
@@ -213,6 +215,38 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
     tau = made.params.recpo.tau
     np.testing.assert_allclose(found * tau, unit[0] @ unit[1].T, atol=1e-3)
     assert (written > 0) == reasoning and (texts["reasoning"] != "").all() == reasoning
+
+
+def test_the_frozen_llm_chooses_on_validation_cases(llm: BackboneSettings, tmp_path: Path) -> None:
+    data = split()
+    params = {
+        "backbone": llm.model_dump(),
+        "prompts": {"max_items": 3, "max_prompt_tokens": 400},
+        "states": str(tmp_path / "states"),
+        "valid_cases": 60,
+    }
+    made = fit_frozen(data, seed=1, params=params | {"standardize": [0, 30, 90]}, workdir=tmp_path)
+    tried = {one["standardize"]: one["value"] for one in made.report()["tried"]}
+    from r2ec.recommender import sample
+
+    some = sample(data.valid, 60, data.name)
+    for count, value in tried.items():
+        alone = fit_frozen(data, seed=1, params=params | {"standardize": [count]}, workdir=tmp_path)
+        assert validation_ndcg(alone, some, data.n_items, "frozen") == pytest.approx(value, abs=1e-6)
+    assert len(set(tried.values())) > 1
+    assert tried[made.report()["standardize"]] == max(tried.values())
+
+
+def test_latency_is_measured_on_texts_written_anew(llm: BackboneSettings, tmp_path: Path) -> None:
+    writer = Writer(llm, 3, tmp_path)
+    prompts = prompts_of(writer, 2)
+    kept = writer.write(prompts)
+    anew = writer.forgetful().write(prompts)
+    assert [text.text for text in anew] == [text.text for text in kept]
+    assert [text.seconds for text in anew] != [text.seconds for text in kept]
+    fresh = Writer(llm, 3, tmp_path / "none").forgetful()
+    fresh.write(prompts)
+    assert not fresh.path.exists()
 
 
 def test_texts_survive_in_a_plain_file(llm: BackboneSettings, tmp_path: Path) -> None:

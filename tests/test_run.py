@@ -157,8 +157,9 @@ def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
     assert record.n_cases == 60 and record.tokens_written == 17
     assert record.report == {"epochs": 3, "curve": [0.1, 0.2]}
     assert record.latency_ms_per_case == pytest.approx(record.seconds.score / 60 * 1000, abs=0.02)
-    # Nothing was validated, and the test cases were scored once.
-    assert [len(cases) for cases in fits[0]["stub"].scored] == [60]
+    # Nothing was validated, and the test cases were scored once; then six of them alone, for the latency.
+    assert [len(cases) for cases in fits[0]["stub"].scored] == [60] + [1] * 6
+    assert record.latency_ms_alone > 0
 
 
 def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:
@@ -225,7 +226,7 @@ def test_the_grid_is_tried_on_validation_and_the_best_kept(job: Job, fits: Fits)
     # One seed for all, each in a folder of its own; the test cases are scored once, by the chosen fit.
     assert {call["seed"] for call in fits} == {derive_seed("toy", "stub", 1)}
     assert len({call["workdir"] for call in fits}) == 3
-    assert [[len(cases) for cases in call["stub"].scored] for call in fits] == [[40], [40, 60], [40]]
+    assert [[len(cases) for cases in call["stub"].scored] for call in fits] == [[40], [40, 60] + [1] * 6, [40]]
 
 
 def test_a_trial_names_one_setting_of_a_section(job: Job, fits: Fits) -> None:

@@ -144,7 +144,7 @@ def test_command_writes_byte_equal_files(
     run_tables(monkeypatch, results)
     first = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
     names = [f"{name}.{kind}" for name in ("main", "small", "other") for kind in ("csv", "md", "tex")]
-    assert sorted(first) == sorted([*names, "main.txt", "small.tests.csv", "other.tests.csv"])
+    assert sorted(first) == sorted([*names, "main.txt", "costs.csv", "costs.md", "small.tests.csv", "other.tests.csv"])
     run_tables(monkeypatch, results)
     assert {path.name: path.read_bytes() for path in (results / "tables").iterdir()} == first
 

@@ -7,6 +7,7 @@ rule tables:
         code=code("benchmark.tables"),
     output:
         expand("results/tables/main.{ending}", ending=["csv", "md", "tex", "txt"]),
+        expand("results/tables/costs.{ending}", ending=["csv", "md"]),
         expand(
             "results/tables/{dataset}.{ending}",
             dataset=settings.datasets,

@@ -1,0 +1,62 @@
+"""What each row of the tables cost: time, text and memory of its runs. Written with the tables, by `python -m benchmark.tables`.
+
+Seconds are wall-clock on the machine that the page names; jobs side by side slow each other down, so that small
+differences mean nothing.
+"""
+
+import numpy as np
+import pandas as pd
+
+from benchmark.collect import Collected
+
+HEADINGS = {
+    "fit_s": "fit, s",
+    "tuning_s": "tuning, s",
+    "score_s": "ranking, s",
+    "tokens": "tokens written",
+    "ms_batched": "ms per case, in batches",
+    "ms_alone": "ms per case, alone",
+    "peak_mib": "peak memory, MiB",
+}
+NOTE = (
+    "Means over the runs of a row. fit: with the chosen setting, early stopping included; tuning: all settings tried on "
+    "validation cases by repetition 1, its own fit among them; ranking: all test cases; tokens written: by an LLM while "
+    "ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak memory: of the process."
+)
+
+
+def costs(results: Collected) -> pd.DataFrame:
+    """One row per method: dataset, method, seeds, and the columns of HEADINGS (float64)."""
+    rows = []
+    for method in results.methods:
+        runs = [results.records[method, seed] for seed in range(1, results.seeds[method] + 1)]
+        tuning = runs[0].tuning
+        rows.append(
+            {
+                "dataset": results.dataset,
+                "method": method,
+                "seeds": len(runs),
+                "fit_s": np.mean([run.seconds.fit for run in runs]),
+                "tuning_s": sum(trial.seconds for trial in tuning.trials) if tuning else 0.0,
+                "score_s": np.mean([run.seconds.score for run in runs]),
+                "tokens": np.mean([run.tokens_written for run in runs]),
+                "ms_batched": np.mean([run.latency_ms_per_case for run in runs]),
+                "ms_alone": np.mean([run.latency_ms_alone for run in runs]),
+                "peak_mib": np.mean([run.peak_memory_mib for run in runs]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table in GitHub's Markdown, its note below it."""
+
+    def number(value: float) -> str:
+        return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
+
+    head = ["dataset", "method", "seeds", *HEADINGS.values()]
+    lines = [head, [":--", ":--", *["--:"] * (len(HEADINGS) + 1)]]
+    for row in frame.to_dict("records"):
+        method = row["method"].replace("_", "\\_")
+        lines.append([row["dataset"], method, str(row["seeds"]), *(number(row[column]) for column in HEADINGS)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{NOTE}\n"
