@@ -7,19 +7,27 @@ Viswanath, "All-but-the-Top", ICLR 2018): `standardize` takes each side's mean a
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.contract import Split
+from benchmark.contract import Cases, Split
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from r2ec.rec_head import RecHead
     from r2ec.recommender import R2ecRecommender
 
 
 class Params(BaseModel):
-    """reasoning: write one first; standardize: on how many training cases' states (0: bare cosines); evaluation_rows: per batch."""
+    """reasoning: write one first; standardize: on how many training cases' states (0: bare cosines).
+
+    Where `standardize` names several numbers, the one with the best NDCG@10 on `valid_cases` validation cases is taken, within
+    the fit: the states are the same. states: folder of what has been encoded (shared with R2ec's warm start);
+    evaluation_rows: users read together.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,16 +35,17 @@ class Params(BaseModel):
     prompts: PromptSettings = PromptSettings()
     rollouts: RolloutSettings = RolloutSettings()
     reasoning: bool = False
-    standardize: int = Field(default=0, ge=0)
+    standardize: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    valid_cases: int = Field(default=500, ge=1)
+    states: str = "results/states"
     evaluation_rows: int = Field(default=64, ge=1)
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
-    """Encode the item table, and some training cases where states are to be standardised. Nothing is trained."""
+    """Encode the item table, and some cases where there is a choice or states are standardised. Nothing is trained."""
     settings = Params.model_validate(params)
-    import torch
-
     from r2ec import recommender
+    from r2ec.rec_head import RecHead
     from r2ec.settings import Params as R2ecParams
 
     made = recommender.build(
@@ -47,12 +56,48 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
             rollouts=settings.rollouts,
             recpo={"reasoning": settings.reasoning},
             training={"max_steps": 0},
+            warm_start={"states": settings.states},
             evaluation_rows=settings.evaluation_rows,
         ),
     )
-    made.table.refresh(made.model)
-    if settings.standardize:
-        some = recommender.sample(split.train, settings.standardize, split.name)
-        states = torch.cat([made.read(batch)[0].float() for batch in some.batches(settings.evaluation_rows)])
-        made.model.head.standardize(made.table.states, states)
+    parts = {}
+    if len(settings.standardize) > 1:
+        parts["valid"] = recommender.sample(split.valid, settings.valid_cases, split.name)
+    for count in filter(None, settings.standardize):
+        parts[f"train {count}"] = recommender.sample(split.train, count, split.name)
+    states = recommender.frozen_states(made, parts)
+
+    def standardized(count: int) -> "RecHead":
+        head = RecHead(made.model.dim)
+        if count:
+            head.standardize(states["items"], states[f"train {count}"])
+        return head
+
+    tried = []
+    if len(settings.standardize) > 1:
+        tried = [(ndcg10(standardized(count), states, parts["valid"]), count) for count in settings.standardize]
+        print(f"frozen LLM: valid NDCG@10 {', '.join(f'{value:.4f} ({count})' for value, count in tried)}", flush=True)
+    chosen = max(tried, key=lambda pair: pair[0])[1] if tried else settings.standardize[0]  # ties: the first
+    made.model.head = standardized(chosen).to(settings.backbone.device)
+    made.found = {"standardize": chosen, "tried": [{"standardize": count, "value": value} for value, count in tried]}
     return made
+
+
+def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
+    """NDCG@10 of cosines on cases whose states are at hand, history masked."""
+    import torch
+
+    from r2ec.reward import recpo_rewards
+
+    assert cases.target is not None
+    found = recpo_rewards(
+        head.user(states["valid"]),
+        head.item(states["items"]),
+        torch.from_numpy(cases.target.astype("int64")),
+        torch.from_numpy(cases.padded(-1, int((cases.offsets[1:] - cases.offsets[:-1]).max()))),
+        tau=1.0,
+        normalize=True,
+        beta=0,
+        k=10,
+    )
+    return float(found.ndcg.mean())

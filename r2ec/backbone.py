@@ -138,6 +138,15 @@ def load(settings: BackboneSettings) -> Backbone:
     return Backbone(model.eval(), tokenizer)
 
 
+def identity(settings: BackboneSettings) -> list[str]:
+    """What an output depends on besides the prompt: the very weights, by the sha256 of their files, and their type."""
+    folder = Path(settings.name)
+    if not folder.is_dir():
+        return [settings.name, str(settings.revision), settings.dtype]
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [settings.dtype, *(f"{path.name} {sha256_of(path)}" for path in files)]
+
+
 def count_parameters(config: PreTrainedConfig) -> int:
     """How many parameters a causal LM of this config has, without making them."""
     with torch.device("meta"):

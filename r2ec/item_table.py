@@ -51,7 +51,7 @@ class ItemTable:
         self.beginning = torch.tensor(prompts[0][:common], dtype=torch.int64, device=device)
         self._rest = [torch.tensor(prompt[common:], dtype=torch.int64) for prompt in prompts]
         self._lengths = np.array([len(rest) for rest in self._rest])
-        self.prompts_hash = _hash(prompts)
+        self.prompts_hash = hash_of(prompts)
         self.states = torch.full((len(prompts), dim), torch.nan, dtype=dtype, device=device)
 
     def __len__(self) -> int:
@@ -141,8 +141,8 @@ class ItemTable:
         self.states.copy_(states)
 
 
-def _hash(prompts: Sequence[Sequence[int]]) -> str:
-    """sha256 of all prompts, their boundaries included."""
+def hash_of(prompts: Sequence[Sequence[int]]) -> str:
+    """Hex sha256 of all prompts (token ids), their boundaries included."""
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(len(prompt).to_bytes(8, "big") + np.asarray(prompt, dtype=np.int64).tobytes())

@@ -70,6 +70,7 @@ class R2ec(nn.Module):
             completion's tokens, or `special`: that of one more token, `special_token`, read after the reasoning.
         head: the rec head; by default none of its maps. cls_items: for the ablation "w/ ClsHead", the number of items
             of a free classification head nn.Linear(d, |V|), whose rows take the place of the item states.
+        item_prior: float32 [V], what is added to the scores of the whole catalogue (`objective.scores`).
         share_prefix: False repeats the prompt for every rollout, which gradient checkpointing needs: it can't keep a
             KV cache. Values and gradients are the same.
     Dropout makes shared and repeated prompts differ; the LoRA dropout has to be 0 for exactness.
@@ -84,6 +85,7 @@ class R2ec(nn.Module):
         head: RecHead | None = None,
         cls_items: int | None = None,
         share_prefix: bool = True,
+        item_prior: Tensor | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -100,6 +102,9 @@ class R2ec(nn.Module):
         self.head = RecHead(self.dim) if head is None else head
         self.cls_head = None if cls_items is None else nn.Linear(self.dim, cls_items, bias=False)
         self.share_prefix = share_prefix
+        # Not saved: it follows from the training cases.
+        self.register_buffer("item_prior", item_prior, persistent=False)
+        self.item_prior: Tensor | None
         # Only some families (Gemma 2) have a soft cap on their logits.
         self.softcap: float | None = causal.config.to_dict().get("final_logit_softcapping")
         self._check_logits()

@@ -112,12 +112,16 @@ def users_per_process(local_users: int, device: torch.device | str = "cpu") -> f
     return float(total) / dist.get_world_size()
 
 
-def scores(users: Tensor, items: Tensor, *, tau: float, normalize: bool) -> Tensor:
-    """s(v) / tau for every pair: cosine (`normalize`) or inner product, over tau. float32 [n, d], [m, d] -> [n, m]."""
+def scores(users: Tensor, items: Tensor, *, tau: float, normalize: bool, prior: Tensor | None = None) -> Tensor:
+    """s(v) / tau for every pair: cosine (`normalize`) or inner product, over tau. float32 [n, d], [m, d] -> [n, m].
+
+    prior: float32 [m], log-probabilities (up to a constant) of the items before anything is known of a user, added.
+    """
     users, items = users.float(), items.float()
     if normalize:
         users, items = F.normalize(users, dim=-1), F.normalize(items, dim=-1)
-    return users @ items.T / tau
+    found = users @ items.T / tau
+    return found if prior is None else found + prior
 
 
 def candidate_log_q(target_counts: Tensor, batch_users: int, extra: int = 0) -> Tensor:

@@ -1,8 +1,10 @@
 """Fitting R2ec from a prepared dataset, and recommending with what was fitted."""
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from tqdm import tqdm
 
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.evaluate import validation_ndcg
-from benchmark.io import atomic, read_json, write_json
+from benchmark.io import atomic, read_json, sha256_of, sha256_of_json, write_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.attention import use_grouped_attention
-from r2ec.item_table import ItemTable
+from r2ec.item_table import ItemTable, hash_of
 from r2ec.model import R2ec, Rollouts
 from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
@@ -28,6 +30,12 @@ from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
 from r2ec.settings import Params
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
 from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
+
+# What encodes: an edit of one of these files makes kept states stale.
+ENCODING = [
+    Path(__file__).with_name(f"{name}.py")
+    for name in ("attention", "decode", "item_table", "model", "rollout", "sampling")
+]
 
 
 class R2ecRecommender(Recommender):
@@ -51,7 +59,8 @@ class R2ecRecommender(Recommender):
             self._written += written
             with torch.no_grad():
                 users = self.model.head.user(states)
-                yield scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize).numpy(force=True)
+                found = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=self.model.item_prior)
+                yield found.numpy(force=True)
 
     @torch.no_grad()
     def read(self, cases: Cases) -> tuple[Tensor, pd.DataFrame, int]:
@@ -138,6 +147,7 @@ def build(split: Split, params: Params, maps: Any = "none", rank: int | None = N
         special_token=loaded.tokenizer.eos_token_id if recpo.pooling == "special" else None,
         head=RecHead(adapted.config.hidden_size, maps, rank),
         cls_items=split.n_items if recpo.cls_head else None,
+        item_prior=log_frequencies(split) * recpo.prior if recpo.prior else None,
     ).to(params.backbone.device)
     if torch.device(params.backbone.device).type == "cpu":
         use_grouped_attention(model.causal_lm)
@@ -154,7 +164,7 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     torch.manual_seed(derive_seed(seed, "adapters"))
     made = build(split, params)
     if params.warm_start.cases:
-        warm_start(made, split, seed, workdir)
+        warm_start(made, split, seed)
     if params.training.max_steps != 0:
         some = sample(split.valid, params.training.eval_cases, split.name)
         trainer = trainer_of(made, split, some, seed, workdir / "recpo")
@@ -165,8 +175,10 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
         made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
         made.found["recpo_log"] = [{k: round(float(v), 6) for k, v in entry.items()} for entry in history]
     made.model.eval()
-    if params.training.max_steps != 0 or not made.table.encoded:
+    if params.training.max_steps != 0:
         made.table.refresh(made.model)
+    elif not made.table.encoded and not params.recpo.cls_head:
+        frozen_states(made, {})
     made.save(done)
     return _at(made, done)
 
@@ -199,26 +211,15 @@ def _at(made: R2ecRecommender, folder: Path) -> R2ecRecommender:
     return made
 
 
-def warm_start(made: R2ecRecommender, split: Split, seed: int, workdir: Path) -> None:
-    """Give `made` the rec head that `fit_rec_head` finds on frozen states; encodes once, also over a killed run."""
+def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:
+    """Give `made` the rec head that `fit_rec_head` finds on frozen states."""
     params = made.params
     settings = params.warm_start
-    path = workdir / "warm_start_states.safetensors"
     parts = {
         "train": sample(split.train, settings.cases, split.name),
         "valid": sample(split.valid, settings.valid_cases, split.name),
     }
-    if not path.exists():
-        made.table.refresh(made.model)
-        states = {"items": made.table.states.float().cpu()}
-        for part, cases in parts.items():
-            batches = cases.batches(params.evaluation_rows)
-            bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"warm start, {part}", delay=5)
-            states[part] = torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
-        with atomic(path) as temporary:
-            save_file(states, temporary)
-    states = load_file(path)
-    made.table.states.copy_(states["items"])
+    states = frozen_states(made, parts)
 
     def encoded(part: str) -> Encoded:
         return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
@@ -233,11 +234,55 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int, workdir: Path) ->
         tau=params.recpo.tau,
         normalize=params.recpo.normalize,
         seed=seed,
+        prior=None if made.model.item_prior is None else made.model.item_prior.cpu(),
     )
     head, tried = fit_rec_head(data)
     made.model.head = head.to(params.backbone.device)
     made.found["warm_start"] = [asdict(choice) for choice in tried]
     print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
+
+
+def frozen_states(made: R2ecRecommender, parts: dict[str, Cases]) -> dict[str, Tensor]:
+    """States of all items (`items`, [V, d]) and of each part's cases ([n, d]) under the untrained LM, float32.
+
+    Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends
+    on: weights, prompts, how a reasoning is written and pooled, and the code that does it. New adapters change nothing
+    (their B is zero), so that every seed and every setting of RecPO starts from the same files. A file is written whole
+    or not at all; a killed encoding begins anew. The table of `made` is left with the states of its items.
+    """
+    params, recpo = made.params, made.params.recpo
+    common = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
+    reasoning = {
+        "rollouts": params.rollouts.for_evaluation().model_dump(mode="json", exclude={"rows_at_once"}),
+        "reasoning": recpo.reasoning,
+        "pooling": recpo.pooling,
+        "rows": params.evaluation_rows,
+    }
+
+    def kept(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
+        path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
+        if path.exists():
+            return load_file(path)["states"]
+        states = encode().float().cpu()
+        with atomic(path) as temporary:
+            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+        return states
+
+    def items() -> Tensor:
+        made.table.refresh(made.model)
+        return made.table.states
+
+    def read(cases: Cases, name: str) -> Tensor:
+        batches = cases.batches(params.evaluation_rows)
+        bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
+        return torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
+
+    found = {"items": kept(common | {"items": made.table.prompts_hash}, items)}
+    made.table.states.copy_(found["items"])
+    for name, cases in parts.items():
+        prompts = made.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
+        found[name] = kept(common | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
+    return found
 
 
 def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:
@@ -248,6 +293,13 @@ def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:
 
 def _line(choice: Choice) -> str:
     return f"{choice.form}, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
+
+
+def log_frequencies(split: Split) -> Tensor:
+    """log(1 + how many users have the item in their training histories or as a target), less its mean, float32 [V]."""
+    counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
+    found = np.log1p(counts)
+    return torch.from_numpy((found - found.mean()).astype(np.float32))
 
 
 def sample(cases: Cases, size: int, name: str) -> Cases:

@@ -34,6 +34,7 @@ def recpo_rewards(
     normalize: bool = True,
     beta: float = 0.05,
     k: int = 1000,
+    prior: Tensor | None = None,
     scores_at_once: int = SCORES_AT_ONCE,
 ) -> Rewards:
     """The reward of every rollout against the item table (paper, RecPO step 3).
@@ -48,7 +49,7 @@ def recpo_rewards(
     Args:
         users: [N, d], h_T of each rollout after the rec head's maps; items: [V, d], the table after the maps, any float
             type. targets: int64 [N]. history: int64 [N, L], item numbers, -1 for none.
-        tau, normalize: as in `objective.item_logps`. beta: weight of R_c. k: cut-off of NDCG.
+        tau, normalize, prior [V]: as in `objective.scores`. beta: weight of R_c. k: cut-off of NDCG.
         scores_at_once: at most max(this, V) scores are held at a time.
     Raises InputError for a target in its own history or out of range, and for states that are not finite.
     """
@@ -62,6 +63,8 @@ def recpo_rewards(
     for start in range(0, len(users), step):
         rows = slice(start, start + step)
         found = _score_block(users[rows].float(), items, normalize)
+        if prior is not None:
+            found += tau * prior
         target = targets[rows, None]
         mine = found.gather(1, target)
         softmax[rows] = torch.exp(mine[:, 0] / tau - (found / tau).logsumexp(dim=1))

@@ -94,6 +94,7 @@ class WarmStartSettings(_Section):
 
     cases: int = Field(0, ge=0, description="training cases (a seeded sample) whose states are encoded once; 0: none")
     rank: int = Field(128, ge=1, description="width of the maps' output")
+    states: str = Field("results/states", description="folder in which encoded states are kept for later runs")
     forms: list[Literal["tied", "free", "taught"]] = Field(
         ["taught"],
         min_length=1,
@@ -126,6 +127,11 @@ class RecPOSettings(_Section):
     )
     tau: float = Field(0.02, gt=0, description="temperature of the item softmax (the released code's)")
     normalize: bool = Field(True, description="cosine (the released code) or the paper's bare inner product")
+    prior: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the items' log-frequency in the training histories, added to the scores of the catalogue",
+    )
     extra_negatives: int = Field(
         0, ge=0, description="rows of the item table drawn as further candidates of the item term"
     )

@@ -164,6 +164,7 @@ class RecPOTrainer(Trainer):
                 normalize=settings.normalize,
                 beta=settings.beta,
                 k=settings.ndcg_k,
+                prior=self._net.item_prior,
             )
             rewards = found.reward.reshape(-1, group)
             kept.advantages = group_advantages(rewards, settings.advantage)

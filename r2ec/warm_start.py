@@ -71,10 +71,11 @@ class WarmStart:
     tau: float
     normalize: bool
     seed: int
+    prior: Tensor | None = None  # float32 [V], see `objective.scores`
 
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Mapped users [n, m] and items [V, m] -> scores over tau, float32 [n, V]."""
-        return scores(users, items, tau=self.tau, normalize=self.normalize)
+        return scores(users, items, tau=self.tau, normalize=self.normalize, prior=self.prior)
 
     def ndcg10(self, users: Tensor, items: Tensor) -> float:
         """Validation NDCG@10 of mapped users and items: the reward's own count of ranks, history masked."""
@@ -87,6 +88,7 @@ class WarmStart:
             normalize=self.normalize,
             beta=0,
             k=10,
+            prior=self.prior,
         )
         return float(found.ndcg.mean())
 

@@ -19,6 +19,7 @@ import torch.utils.tensorboard  # loaded here, once for all children
 from accelerate import Accelerator
 from transformers import TrainerState
 
+from benchmark.methods import laid_over
 from r2ec.item_table import ItemTable
 from r2ec.method import Params
 from r2ec.recommender import fit_r2ec
@@ -126,7 +127,9 @@ def child(job: dict[str, Any], workdir: Path, point: str | None, step: int = -1)
         return os.waitpid(pid, 0)[1]
     try:
         watch({int(step): value for step, value in job["values"].items()})
-        params = Params.model_validate(job["settings"])
+        # States of its own, or there would be nothing to encode, and so to kill, in the second fit.
+        own = {"warm_start": {"states": str(workdir / "states")}}
+        params = Params.model_validate(laid_over(job["settings"], own))
         if point is not None:
             arm(point, step, params.training.gradient_accumulation_steps)
         fitted = fit_r2ec(split(), 3, params, workdir)

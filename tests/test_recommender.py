@@ -10,6 +10,7 @@ import torch
 from benchmark.contract import check_scores
 from benchmark.errors import InputError, checked
 from benchmark.provenance import derive_seed
+from r2ec.item_table import ItemTable
 from r2ec.method import Params
 from r2ec.recommender import R2ecRecommender, build, fit_r2ec
 from r2ec.settings import TrainingSettings
@@ -155,6 +156,69 @@ def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path)
     np.testing.assert_array_equal(scores(R2ecRecommender.load(tmp_path / "model", split())), found)
 
 
+def test_the_prior_is_the_log_frequency_in_the_training_histories(backbone: Path, tmp_path: Path) -> None:
+    data = split()
+    seen: list[set[int]] = [set() for _ in range(data.n_items)]
+    assert data.train.target is not None
+    for i in range(len(data.train)):
+        for item in [*data.train.history(i).tolist(), int(data.train.target[i])]:
+            seen[item].add(int(data.train.user[i]))
+    expected = np.log1p([len(users) for users in seen])
+    expected -= expected.mean()
+    # Untrained, no maps: the prior is all that differs.
+    made = {
+        weight: fit_r2ec(
+            data,
+            3,
+            Params.model_validate(
+                settings(backbone, recpo={"prior": weight}, warm_start={"cases": 0}, training={"max_steps": 0})
+            ),
+            tmp_path / str(weight),
+        )
+        for weight in (0.0, 0.5)
+    }
+    found = {weight: scores(one) for weight, one in made.items()}
+    np.testing.assert_allclose(found[0.5] - found[0.0], np.tile(0.5 * expected, (20, 1)), atol=1e-4)
+    again = R2ecRecommender.load(tmp_path / "0.5/model", data)
+    np.testing.assert_array_equal(scores(again), found[0.5])
+
+
 def test_a_classification_head_has_no_warm_start(backbone: Path) -> None:
     with pytest.raises(ValueError, match=r"set cases to 0 for recpo\.cls_head"):
         Params.model_validate(settings(backbone, recpo={"cls_head": True}))
+
+
+def test_the_warm_start_s_states_are_encoded_once_for_all_runs_that_share_them(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(**changes: dict[str, Any]) -> Params:
+        changes["warm_start"] = {"states": str(tmp_path / "states")} | changes.get("warm_start", {})
+        changes["training"] = {"max_steps": 0} | changes.get("training", {})
+        return Params.model_validate(settings(backbone, **changes))
+
+    def kept() -> int:
+        return len(list((tmp_path / "states").glob("*.safetensors")))
+
+    first = fit_r2ec(split(), 3, made(), tmp_path / "first")
+    assert kept() == 3  # items, training and validation cases
+    with monkeypatch.context() as patch:
+        patch.setattr(R2ecRecommender, "read", lambda *_: pytest.fail("encoded again"))
+        patch.setattr(ItemTable, "refresh", lambda *_: pytest.fail("encoded again"))
+        # Another seed and another objective start from the same states.
+        second = fit_r2ec(split(), 4, made(lora={"r": 2}, recpo={"beta": 0.5}), tmp_path / "second")
+    torch.testing.assert_close(second.table.states, first.table.states, rtol=0, atol=0)
+    # From disk as freshly encoded: the same fit, to the bit.
+    again = fit_r2ec(split(), 3, made(warm_start={"states": str(tmp_path / "other")}), tmp_path / "again")
+    np.testing.assert_array_equal(scores(again), scores(first))
+    # What changes states has files of its own; the items' depend on no reasoning.
+    for changes, new in (
+        ({"rollouts": {"max_new_tokens": 4}}, 2),
+        ({"recpo": {"pooling": "mean"}}, 2),
+        ({"recpo": {"reasoning": False}}, 2),
+        ({"prompts": {"max_items": 3}}, 2),
+        ({"prompts": {"system_prompt": "Be brief."}}, 3),
+        ({"warm_start": {"cases": 50}}, 1),
+    ):
+        before = kept()
+        fit_r2ec(split(), 3, made(**changes), tmp_path / str(before))
+        assert kept() == before + new, changes

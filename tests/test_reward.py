@@ -109,3 +109,14 @@ def test_states_that_are_not_finite_are_refused(where: str) -> None:
 def test_bad_input_is_named(targets: list[int], history: list[list[int]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         recpo_rewards(torch.ones(2, 3), torch.ones(4, 3), torch.tensor(targets), torch.tensor(history), tau=1.0)
+
+
+def test_a_prior_moves_ranks_and_the_softmax() -> None:
+    """Scores over tau 0.5 are 2, 4, 0; the prior makes them 2, 1, 0: the second item falls behind the first."""
+    users, items = torch.tensor([[1.0]]), torch.tensor([[1.0], [2.0], [0.0]])
+    found = recpo_rewards(
+        users, items, torch.tensor([1]), NONE, tau=0.5, normalize=False, beta=0, prior=torch.tensor([0.0, -3.0, 0.0])
+    )
+    assert found.rank.tolist() == [2]
+    e = math.e
+    torch.testing.assert_close(found.softmax, torch.tensor([e / (e**2 + e + 1)]))

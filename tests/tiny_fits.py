@@ -35,7 +35,8 @@ def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
             "save_steps": 1,
             "eval_cases": 40,
         },
-        "warm_start": {"cases": 60, "rank": 8, "valid_cases": 40, "epochs": 3, "weight_decays": [0.1]},
+        "warm_start": {"cases": 60, "rank": 8, "valid_cases": 40, "epochs": 3, "weight_decays": [0.1]}
+        | {"states": str(backbone.parent / "states")},
         "evaluation_rows": 16,
     }
     for section, values in changes.items():
