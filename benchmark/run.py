@@ -40,8 +40,13 @@ def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def checkpoint_folder(work: Path, params: dict[str, Any], data_hash: str, files: list[str]) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data and code: nothing stale is ever resumed."""
+def checkpoint_folder(work: Path, method: ModuleType, params: dict[str, Any], data_hash: str, files: list[str]) -> Path:
+    """A folder for a fit's checkpoints whose name changes with params, data and code: nothing stale is ever resumed.
+
+    Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
+    """
+    scoring = vars(method).get("SCORING", ())
+    params = {name: value for name, value in params.items() if name not in scoring}
     parts = [json.dumps(params, sort_keys=True), data_hash, *(sha256_of(ROOT / file) for file in files)]
     return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
@@ -170,7 +175,7 @@ def main() -> None:
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.method, given.seed)
     files = method_files(module)
-    folders = [checkpoint_folder(given.work, params, data_hash, files) for params in settings]
+    folders = [checkpoint_folder(given.work, method, params, data_hash, files) for params in settings]
     recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)
     test = read_cases(given.data / "test.parquet", targets=False)
     rankings, score_seconds = ranked_test(recommender, test, split.n_items, given.data, given.method)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
 
 
+# Sections of Params that only scoring reads: settings that differ in nothing else share one fit.
+SCORING = ("evaluation",)
+
+
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
     """Warm start, RecPO, and the finished model in `workdir/model`. A killed fit goes on from its last checkpoint."""
     # Imported late: torch and transformers take seconds, and the config is checked without them.

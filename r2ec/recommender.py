@@ -21,13 +21,14 @@ from benchmark.io import atomic, read_json, sha256_of, sha256_of_json, write_jso
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.attention import use_grouped_attention
+from r2ec.controls import DONORS, Controls
 from r2ec.item_table import ItemTable, hash_of
 from r2ec.model import R2ec, Rollouts
 from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
-from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
-from r2ec.settings import Params
+from r2ec.rollout import RolloutResult, TransformersEngine, pad_id, without_reasoning
+from r2ec.settings import EvaluationSettings, Params
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
 from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
 
@@ -39,11 +40,23 @@ ENCODING = [
 
 
 class R2ecRecommender(Recommender):
-    """Writes a greedy reasoning per case and scores the catalogue by the state that has read it."""
+    """Writes a greedy reasoning per case and scores the catalogue by the state that has read it.
 
-    def __init__(self, model: R2ec, table: ItemTable, prompts: PromptBuilder, params: Params) -> None:
+    Args: donors: cases whose reasonings `evaluation.reasoning: other` lends to other users.
+    """
+
+    def __init__(
+        self, model: R2ec, table: ItemTable, prompts: PromptBuilder, params: Params, donors: Cases | None = None
+    ) -> None:
         self.model, self.table, self.prompts, self.params = model, table, prompts, params
-        self.engine = TransformersEngine(model.backbone, prompts.tokenizer, params.rollouts.for_evaluation())
+        rollouts, evaluation = params.rollouts.for_evaluation(), params.evaluation
+        if evaluation.samples > 1:
+            rollouts = params.rollouts.model_copy(update={"group_size": evaluation.samples})
+        self.engine = TransformersEngine(model.backbone, prompts.tokenizer, rollouts)
+        self.controls = None
+        if evaluation.reasoning != "own":
+            assert donors is not None
+            self.controls = Controls(self.engine, prompts, evaluation, donors)
         self.found: dict[str, Any] = {}
         self._texts: list[pd.DataFrame] = []
         self._written = 0
@@ -78,12 +91,17 @@ class R2ecRecommender(Recommender):
                 self._texts_of(cases, prompts, [""] * len(cases), np.zeros(len(cases), bool)),
                 0,
             )
+        if self.controls is not None:
+            read, reasonings, cut, sampled = self.controls.write(cases, prompts)
+            return self._forward(read), self._texts_of(cases, prompts, reasonings, cut), sampled
         last = recpo.pooling == "last"
         result = self.engine.generate(prompts, cases=cases.case, seed=0, final_states=last)
         states = result.states if last else self._forward(replace(result.rollouts, action_mask=None))
         assert states is not None
-        texts = self._texts_of(cases, prompts, result.texts(tokenizer), result.cut.numpy(force=True))
-        return states, texts, result.sampled_tokens
+        reasonings, cut = result.texts(tokenizer), result.cut.numpy(force=True)
+        if self.params.evaluation.samples > 1:
+            states, reasonings, cut = combined(result, states, reasonings, self.params.evaluation)
+        return states, self._texts_of(cases, prompts, reasonings, cut), result.sampled_tokens
 
     def _forward(self, rollouts: Rollouts) -> Tensor:
         was_training = self.model.training
@@ -125,15 +143,38 @@ class R2ecRecommender(Recommender):
             )
 
     @classmethod
-    def load(cls, folder: Path, split: Split) -> "R2ecRecommender":
-        """What `save` wrote, for the same dataset. Raises InputError where the table is of other prompts."""
+    def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> "R2ecRecommender":
+        """What `save` wrote, for the same dataset. Raises InputError where the table is of other prompts.
+
+        evaluation: how it shall be read, in the place of what it was saved with.
+        """
         about = read_json(folder / "settings.json")
-        params = Params.model_validate(about["params"])
+        params = Params.model_validate(about["params"] | ({"evaluation": evaluation} if evaluation else {}))
         made = build(split, params, **about["head"])
         made.model.load(folder / WEIGHTS)
         made.table.load(folder / TABLE)
         made.found = about["report"]
         return made
+
+
+def combined(
+    result: RolloutResult, states: Tensor, reasonings: list[str], evaluation: EvaluationSettings
+) -> tuple[Tensor, list[str], np.ndarray]:
+    """One h_T [b, d], text and `cut` per case from its several samples [b * samples]: their mean, or the most likely one's.
+
+    Most likely: the highest sum of log-probabilities of its sampled tokens, at the sampling temperature.
+    """
+    count = evaluation.samples
+    cut = result.cut.numpy(force=True).reshape(-1, count)
+    texts = [reasonings[i : i + count] for i in range(0, len(reasonings), count)]
+    grouped = states.reshape(-1, count, states.shape[-1])
+    if evaluation.combine == "mean":
+        return grouped.mean(dim=1), ["\n\n".join(some) for some in texts], cut.all(axis=1)
+    assert result.log_probs is not None
+    best = result.log_probs.sum(dim=1).reshape(-1, count).argmax(dim=1)
+    rows = torch.arange(len(best), device=best.device)
+    chosen = best.numpy(force=True)
+    return grouped[rows, best], [some[i] for some, i in zip(texts, chosen, strict=True)], cut[rows.cpu(), chosen]
 
 
 def build(split: Split, params: Params, maps: Any = "none", rank: int | None = None) -> R2ecRecommender:
@@ -153,14 +194,22 @@ def build(split: Split, params: Params, maps: Any = "none", rank: int | None = N
         use_grouped_attention(model.causal_lm)
     prompts = PromptBuilder.for_split(loaded.tokenizer, split, params.prompts)
     table = ItemTable(prompts.item_prompts(), model.dim, device=params.backbone.device)
-    return R2ecRecommender(model, table, prompts, params)
+    return R2ecRecommender(model, table, prompts, params, donors=sample(split.valid, DONORS, split.name))
 
 
 def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
     """Warm start, RecPO, last encoding of the table; each is on disk in `workdir` when the next begins."""
     done = workdir / "model"
-    if done.exists():
-        return _at(R2ecRecommender.load(done, split), done)
+    made = None if done.exists() else _fit(split, seed, params, workdir)
+    if made is None or params.evaluation != made.params.evaluation:
+        made = R2ecRecommender.load(done, split, params.evaluation)
+    made.found["model"] = str(done)  # for `python -m r2ec.recommend --run`; not saved with it, a folder may move
+    return made
+
+
+def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
+    """Fits and saves; whatever is written meanwhile is the model's own, so that `evaluation` plays no part."""
+    params = params.model_copy(update={"evaluation": EvaluationSettings()})
     torch.manual_seed(derive_seed(seed, "adapters"))
     made = build(split, params)
     if params.warm_start.cases:
@@ -179,8 +228,8 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
         made.table.refresh(made.model)
     elif not made.table.encoded and not params.recpo.cls_head:
         frozen_states(made, {})
-    made.save(done)
-    return _at(made, done)
+    made.save(workdir / "model")
+    return made
 
 
 def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
@@ -203,12 +252,6 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         seed=seed,
         folder=folder,
     )
-
-
-def _at(made: R2ecRecommender, folder: Path) -> R2ecRecommender:
-    """Report where the finished model lies, for `python -m r2ec.recommend --run`; not saved with it, a folder may move."""
-    made.found["model"] = str(folder)
-    return made
 
 
 def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:

@@ -168,6 +168,26 @@ class TrainingSettings(_Section):
     fsdp: str | None = Field(None, description="FSDP mode of accelerate, such as full_shard")
 
 
+class EvaluationSettings(_Section):
+    """Which reasoning is read when scoring: controls that tell whether what is written matters. Training never reads these.
+
+    own: what the model writes for the case. other: what it writes for another user. shuffled: its own words in a random
+    order. empty: nothing but `<answer>`. filler: dots, as many tokens as its own.
+    """
+
+    reasoning: Literal["own", "other", "shuffled", "empty", "filler"] = "own"
+    samples: int = Field(1, ge=1, description="above 1: so many reasonings are sampled, as in training, and combined")
+    combine: Literal["mean", "best"] = Field(
+        "mean", description="of several samples: the mean of their h_T, or the most likely one's"
+    )
+
+    @model_validator(mode="after")
+    def _samples_are_its_own(self) -> "EvaluationSettings":
+        if self.samples > 1 and self.reasoning != "own":
+            raise ValueError(f"samples {self.samples} are the model's own; set reasoning {self.reasoning!r} to own")
+        return self
+
+
 class Params(BaseModel):
     """All settings of one run. `evaluation_rows`: users whose reasonings are written together when scoring."""
 
@@ -180,6 +200,7 @@ class Params(BaseModel):
     recpo: RecPOSettings = RecPOSettings()
     training: TrainingSettings = Field(TrainingSettings(), validate_default=True)
     warm_start: WarmStartSettings = WarmStartSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     evaluation_rows: int = 64
 
     @field_validator("training")
@@ -204,3 +225,11 @@ class Params(BaseModel):
                 "a classification head has no item states to start from; set cases to 0 for recpo.cls_head"
             )
         return warm_start
+
+    @field_validator("evaluation")
+    @classmethod
+    def _something_is_written(cls, evaluation: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
+        recpo = info.data.get("recpo")
+        if recpo is not None and not recpo.reasoning and evaluation != EvaluationSettings():
+            raise ValueError("nothing is written under recpo.reasoning false; leave evaluation out")
+        return evaluation
