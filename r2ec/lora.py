@@ -41,12 +41,15 @@ class _LowRank(torch.autograd.Function):
 class FusedLora(Linear):
     """peft's own layer wherever it is anything but one active plain adapter without dropout on a frozen linear layer."""
 
+    fused = True  # of all layers; False: peft's own everywhere, for the comparisons of r2ec/speed
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] -> [..., out], in x's type."""
         base = self.get_base_layer()
         active = [name for name in self.active_adapters if name in self.lora_A]
         plain = (
-            not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant)
+            self.fused
+            and not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant)
             and len(active) == 1
             and isinstance(self.lora_dropout[active[0]], nn.Identity)
             and x.dtype == base.weight.dtype

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from benchmark.contract import Split
 from r2ec.attention import use_grouped_attention
+from r2ec.lora import FusedLora
 from r2ec.rollout import TransformersEngine
 from r2ec.speed import plain
 from r2ec.speed.limits import Limits
@@ -17,35 +18,37 @@ from r2ec.speed.work import Pair, Size, Work, in_turns, paired, relative
 CHECKED = Size(users=3, new_tokens=8)
 
 
-class Attention:
-    """While ours runs, the attention that `build` gives to a CPU model; else transformers' own choice, sdpa."""
+class Layers:
+    """While ours runs, the attention that `build` gives to a CPU model and the fused LoRA; else the libraries' own: sdpa, peft."""
 
     def __init__(self, work: Work) -> None:
         self.model = work.made.model.causal_lm
         self.ours = self.model.config._attn_implementation
 
     def plain(self) -> None:
+        FusedLora.fused = False
         self.model.set_attn_implementation("sdpa")
 
     def own(self) -> None:
+        FusedLora.fused = True
         if self.ours == "grouped":
             use_grouped_attention(self.model)
 
 
 def rollouts(work: Work, limits: Limits, check: Work) -> Pair:
     """G sampled completions for each user: the shared prompt cache against `generate(num_return_sequences=G)`."""
-    attention, end = Attention(work), work.made.prompts.tokenizer.eos_token_id
+    layers, end = Layers(work), work.made.prompts.tokenizer.eos_token_id
     gflop, seconds = 0.0, 0.0
 
     def ours(turn: int) -> float:
         nonlocal gflop, seconds
-        attention.own()
+        layers.own()
         result = work.engine.generate(work.prompts, cases=work.cases.case, seed=turn)
         gflop, seconds = _gflop_of_rollouts(work, result.sampled_tokens), result.seconds
         return result.sampled_tokens
 
     def by_generate(turn: int) -> float:
-        attention.plain()
+        layers.plain()
         torch.manual_seed(turn)
         return plain.written(plain.generate(work), end)
 
@@ -69,13 +72,13 @@ def _gflop_of_rollouts(work: Work, sampled: int) -> float:
 
 def _same_greedy_tokens(check: Work) -> str:
     """Greedy completions of both ways in float32, up to the end token."""
-    attention, tokenizer = Attention(check), check.made.prompts.tokenizer
+    layers, tokenizer = Layers(check), check.made.prompts.tokenizer
     settings = check.params.rollouts.for_evaluation()
     engine = TransformersEngine(check.made.model.backbone, tokenizer, settings)
     found = engine.generate(check.prompts, cases=check.cases.case, seed=0).rollouts
-    attention.plain()
+    layers.plain()
     expected = plain.generate(check, greedy=True)
-    attention.own()
+    layers.own()
     assert found.action_mask is not None
     width = min(expected.shape[1], found.completion_ids.shape[1])
     sampled = found.action_mask[:, :width]
@@ -85,20 +88,20 @@ def _same_greedy_tokens(check: Work) -> str:
 
 def update(work: Work, limits: Limits, check: Work) -> Pair:
     """Loss and gradients of one RecPO update."""
-    attention = Attention(work)
+    layers = Layers(work)
     tokens = float(_tokens(work))
     seconds = 0.0
 
     def ours(turn: int) -> float:
         nonlocal seconds
-        attention.own()
+        layers.own()
         started = time.perf_counter()
         our_update(work)
         seconds = time.perf_counter() - started
         return tokens
 
     def repeated(turn: int) -> float:
-        attention.plain()
+        layers.plain()
         plain.update(work)
         return tokens
 
@@ -141,33 +144,33 @@ def our_update(work: Work) -> float:
 
 
 def _same_gradients(check: Work) -> str:
-    attention, model = Attention(check), check.made.model
+    layers, model = Layers(check), check.made.model
     losses, gradients = [], []
     for way in (our_update, plain.update):
-        attention.own() if way is our_update else attention.plain()
+        layers.own() if way is our_update else layers.plain()
         found: Any = way(check)
         losses.append(found if way is our_update else found[0])
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-    attention.own()
+    layers.own()
     loss = abs(losses[0] - losses[1]) / abs(losses[1])
     return f"loss {loss:.1e}, gradient {relative(*gradients):.1e} apart (float32)"
 
 
 def item_table(work: Work, limits: Limits, check: Work) -> Pair:
     """Every item's state."""
-    attention, table = Attention(work), work.made.table
+    layers, table = Layers(work), work.made.table
     seconds = 0.0
 
     def ours(turn: int) -> float:
         nonlocal seconds
-        attention.own()
+        layers.own()
         started = time.perf_counter()
         table.refresh(work.made.model)
         seconds = time.perf_counter() - started
         return len(table)
 
     def in_catalogue_order(turn: int) -> float:
-        attention.plain()
+        layers.plain()
         plain.item_table(work)
         return len(table)
 
@@ -185,15 +188,15 @@ def item_table(work: Work, limits: Limits, check: Work) -> Pair:
 
 @torch.no_grad()
 def _same_states(check: Work, items: int = 96) -> str:
-    attention, model = Attention(check), check.made.model
+    layers, model = Layers(check), check.made.model
     some = torch.arange(min(items, len(check.made.table)))
     check.made.table.refresh_rows(model, some)
-    attention.plain()
+    layers.plain()
     prompts = check.made.prompts.item_prompts()
     expected: Tensor = plain.item_states(
         model.eval(), [prompts[v] for v in some.tolist()], check.made.prompts.tokenizer.pad_token_id
     )
-    attention.own()
+    layers.own()
     apart = relative(check.made.table.states[some], expected)
     return f"states of {len(some)} items {apart:.1e} apart (float32)"
 

@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from r2ec.objective import clipped, head_mask, item_logps
 from r2ec.recommender import trainer_of
 from r2ec.reward import recpo_rewards
-from r2ec.speed.parts import Attention
+from r2ec.speed.parts import Layers
 from r2ec.speed.plain import item_states, left_padded
 from r2ec.speed.work import Pair, Work, paired, scratch
 
@@ -162,7 +162,7 @@ def step(work: Work, peers: Work, folder: Path) -> Pair:
 
     A turn is two steps of each; the first of them, which warms up, isn't counted.
     """
-    Attention(peers).plain()
+    own, libraries = Layers(work), Layers(peers)
     for each in (work, peers):
         each.made.table.refresh(each.made.model)
     same_users = replace(work.split, train=work.cases)  # at every step
@@ -172,9 +172,13 @@ def step(work: Work, peers: Work, folder: Path) -> Pair:
     theirs = GRPORecommender(peers, scratch(folder, "peer"))
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(max(1, work.size.repeats - 1)):
-        for trainer, times, found in ((ours, timer, rates[0]), (theirs, theirs.timer, rates[1])):
-            trainer.train()
-            found.append(1 / times.seconds[-1])
+        own.own()
+        ours.train()
+        rates[0].append(1 / timer.seconds[-1])
+        libraries.plain()
+        theirs.train()
+        rates[1].append(1 / theirs.timer.seconds[-1])
+    own.own()
     return paired(
         rates,
         part="RecPO step",
