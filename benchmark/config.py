@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.errors import InputError, checked
-from benchmark.methods import check_params, laid_over, load_method
+from benchmark.methods import check_params, laid_over, load_method, trains_in_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -59,9 +59,25 @@ class MethodConfig(Strict):
     params: dict[str, Any] = Field(default={}, description="given to fit() in every run")
     grid: list[dict[str, Any]] = Field(default=[], description="tried on validation data, laid over params")
     threads: int = Field(default=1, ge=1, description="processor cores of one job")
+    gpus: int = Field(default=0, ge=0, description="GPUs of one job, which sees these and no other")
+    processes: int | None = Field(
+        default=None, ge=1, description="processes that train together in one job; null: one per GPU"
+    )
     seeds: int | None = Field(
         default=None, ge=1, description="runs of this method per dataset; null: the config's seeds"
     )
+
+    @model_validator(mode="after")
+    def a_gpu_for_each_process(self) -> "MethodConfig":
+        if self.gpus and self.processes not in (None, self.gpus):
+            raise ValueError(
+                f"processes {self.processes} do not fit gpus {self.gpus}; each process has one GPU, or all have none"
+            )
+        return self
+
+    def process_count(self) -> int:
+        """How many processes one job has."""
+        return self.processes or max(1, self.gpus)
 
     def settings(self) -> list[dict[str, Any]]:
         """What repetition 1 fits: params, or each setting of the grid laid over them."""
@@ -74,6 +90,9 @@ class Config(Strict):
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
     seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
+    require_clean: bool = Field(
+        default=False, description="run only code that is in a commit: refuse a tree with changed or new files"
+    )
 
     @field_validator("datasets", mode="after")
     @classmethod
@@ -133,7 +152,31 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
         method = load_method(config.module_of(name), where)
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
+            _check_device(entry, params, f"{where}: methods.{name}")
+        if entry.process_count() > 1 and not trains_in_processes(method):
+            raise InputError(
+                f"{where}: methods.{name}: {config.module_of(name)} trains in one process alone, not in "
+                f"{entry.process_count()}; set gpus or processes to 1"
+            )
     return config
+
+
+def _check_device(entry: MethodConfig, params: dict[str, Any], where: str) -> None:
+    """A job sees the GPUs that `gpus` gives it, and no other: an LM on a GPU needs one, and a GPU an LM that uses it."""
+    backbone = params.get("backbone")
+    if not isinstance(backbone, dict):
+        return
+    device = str(backbone.get("device", "cpu"))
+    if device.startswith("cuda") and entry.gpus == 0:
+        raise InputError(f"{where}: backbone.device is {device!r}, but gpus is 0, so that its jobs see none; set gpus")
+    if device.startswith("cuda:") and entry.process_count() > 1:
+        raise InputError(
+            f"{where}: backbone.device {device!r} is that of all processes; set 'cuda', each has its own GPU"
+        )
+    if not device.startswith("cuda") and entry.gpus:
+        raise InputError(
+            f"{where}: gpus is {entry.gpus}, but backbone.device is {device!r}; set it to 'cuda', or gpus to 0"
+        )
 
 
 def read_config_file(path: str | Path) -> Config:

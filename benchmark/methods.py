@@ -35,6 +35,11 @@ def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None
         checked(method.Params, params, where)
 
 
+def trains_in_processes(method: ModuleType) -> bool:
+    """Whether fit() may be called by several processes together, which says `SEVERAL_PROCESSES = True` in the file."""
+    return bool(vars(method).get("SEVERAL_PROCESSES", False))
+
+
 def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
     """One setting of a grid over a method's params: what the trial doesn't name stays, also inside sections.
 

@@ -10,6 +10,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from benchmark.errors import InputError
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "numpy",
@@ -24,6 +26,12 @@ PACKAGES = (
     "trl",
     "snakemake",
 )
+
+# results/ is what a run writes: committed tables that it rewrites do not make the code dirty.
+OURS = (".", ":(exclude)results", ":(exclude)README.md")
+CODE = ("benchmark", "baselines", "r2ec", "workflow", "config")  # where a new file is part of what runs
+REQUIRE_CLEAN = "R2EC_REQUIRE_CLEAN"  # in the environment of the jobs of a config with require_clean
+NAMED = 5  # files that a refusal names
 
 
 def derive_seed(*names: object) -> int:
@@ -47,12 +55,26 @@ def commit() -> str:
     """The git commit of the working tree, with `-dirty` where tracked files differ from it, or `unknown`."""
     try:
         head = _git("rev-parse", "HEAD")
-        # results/ is what a run writes: committed tables that it rewrites do not make the code dirty.
-        ours = (".", ":(exclude)results", ":(exclude)README.md")
-        dirty = _git("status", "--porcelain", "--untracked-files=no", "--", *ours)
+        dirty = _git("status", "--porcelain", "--untracked-files=no", "--", *OURS)
         return head + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def require_clean() -> None:
+    """Raise InputError, naming the files, unless the code is that of a commit: no file of it changed, none new beside it."""
+    try:
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *OURS).splitlines()
+        new = _git("status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        raise InputError(
+            f"require_clean: {ROOT} is no git checkout, so that no commit says what runs; clone the project with git"
+        ) from None
+    # A line is how the file differs, then its name; of a renamed one the new name comes last.
+    files = sorted({line.strip().partition(" ")[2].strip().rpartition(" -> ")[2] for line in changed + new})
+    if files:
+        named = ", ".join(files[:NAMED]) + (f" and {len(files) - NAMED} more" if len(files) > NAMED else "")
+        raise InputError(f"require_clean: not as in the last commit: {named}; commit what is to run, or undo it")
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +89,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, usable cores, memory (GiB) and GPUs (only asked where torch is already loaded)."""
+    """Processor, usable cores, memory (GiB), processes and GPUs of this job (these are only asked for where torch is loaded)."""
     processor = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -83,6 +105,7 @@ def hardware() -> dict[str, str | int]:
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
         "memory_gib": round(gib),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # that trained together, as torchrun says
         "gpus": gpus,
         "gpu": torch.cuda.get_device_name(0) if torch is not None and gpus else "none",
     }

@@ -1,13 +1,18 @@
 """`python -m benchmark.run`: one method on one dataset with one seed, to rankings.parquet and run.json.
 
+Started by `benchmark.launch` in several processes, all of them fit, for a method that trains so; the first alone validates, ranks
+and writes.
+
 With a grid, every setting of it is fitted with the seed of repetition 1 and the one with the best validation NDCG@10 is kept;
 that fit is repetition 1, and the other repetitions take its setting. Test cases are ranked after the choice, never before.
 """
 
 import argparse
+import contextlib
 import datetime
 import hashlib
 import json
+import os
 import statistics
 import time
 from pathlib import Path
@@ -19,12 +24,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark import provenance
+from benchmark import launch, provenance
 from benchmark.contract import Cases, Recommender, Split, read_cases, read_split
 from benchmark.errors import InputError, command
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import atomic, read_json, sha256_of
-from benchmark.methods import ROOT, check_params, laid_over, load_method, method_files
+from benchmark.methods import ROOT, check_params, laid_over, load_method, method_files, trains_in_processes
 from benchmark.metrics import ndcg
 from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
 
@@ -40,14 +45,19 @@ def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def checkpoint_folder(work: Path, method: ModuleType, params: dict[str, Any], data_hash: str, files: list[str]) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data and code: nothing stale is ever resumed.
+def checkpoint_folder(
+    work: Path, method: ModuleType, params: dict[str, Any], data_hash: str, files: list[str], processes: int = 1
+) -> Path:
+    """A folder for a fit's checkpoints whose name changes with params, data, code and number of processes: nothing stale is
+    ever resumed.
 
     Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
     """
     scoring = vars(method).get("SCORING", ())
     params = {name: value for name, value in params.items() if name not in scoring}
     parts = [json.dumps(params, sort_keys=True), data_hash, *(sha256_of(ROOT / file) for file in files)]
+    if processes > 1:
+        parts.append(f"{processes} processes")
     return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -76,6 +86,14 @@ def fit_best(
             best, chosen, best_seconds = recommender, number, seconds
     assert best is not None
     return best, chosen, trials, best_seconds
+
+
+def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
+    """What the other processes do: fit each setting together with the first one, which says and keeps what comes of it."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        for params, folder in zip(settings, folders, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            method.fit(split, seed=seed, params=params, workdir=folder)
 
 
 def from_json(option: str, text: str, kind: type) -> Any:
@@ -168,14 +186,23 @@ def parse() -> argparse.Namespace:
 @command
 def main() -> None:
     given = parse()
+    launch.end_with_launcher()
+    if provenance.REQUIRE_CLEAN in os.environ:  # edits while Snakemake was running
+        provenance.require_clean()
     module = given.module or given.method
     method = load_method(module, "--method")
+    processes = launch.process_count()
+    if processes > 1 and not trains_in_processes(method):
+        raise InputError(f"{given.method}: {module} trains in one process alone, not in {processes}; start one")
     settings, tuning = settings_to_try(given, method)
     split = read_split(given.data)
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.method, given.seed)
     files = method_files(module)
-    folders = [checkpoint_folder(given.work, method, params, data_hash, files) for params in settings]
+    folders = [checkpoint_folder(given.work, method, params, data_hash, files, processes) for params in settings]
+    if not launch.is_main_process():
+        fit_along(method, split, seed, settings, folders)
+        return
     recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)
     test = read_cases(given.data / "test.parquet", targets=False)
     rankings, score_seconds = ranked_test(recommender, test, split.n_items, given.data, given.method)

@@ -14,7 +14,7 @@ from r2ec.settings import Params
 if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
 
-
+SEVERAL_PROCESSES = True  # they share the users of a step; the first one alone writes
 # Sections of Params that only scoring reads: settings that differ in nothing else share one fit.
 SCORING = ("evaluation",)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -28,6 +30,7 @@ from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
 from r2ec.rollout import RolloutResult, TransformersEngine, pad_id, without_reasoning
+from r2ec.schedule import WAIT
 from r2ec.settings import EvaluationSettings, Params
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
 from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
@@ -189,17 +192,29 @@ def build(split: Split, params: Params, maps: Any = "none", rank: int | None = N
         special_token=loaded.tokenizer.eos_token_id if recpo.pooling == "special" else None,
         head=RecHead(adapted.config.hidden_size, maps, rank),
         cls_items=split.n_items if recpo.cls_head else None,
+        share_prefix=not params.training.activation_checkpointing,
         item_prior=log_frequencies(split) * recpo.prior if recpo.prior else None,
     ).to(params.backbone.device)
     if torch.device(params.backbone.device).type == "cpu":
         use_grouped_attention(model.causal_lm)
+    if params.training.activation_checkpointing:
+        model.causal_lm.activation_checkpointing_enable()
     prompts = PromptBuilder.for_split(loaded.tokenizer, split, params.prompts)
     table = ItemTable(prompts.item_prompts(), model.dim, device=params.backbone.device)
     return R2ecRecommender(model, table, prompts, params, donors=sample(split.valid, DONORS, split.name))
 
 
 def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
-    """Warm start, RecPO, last encoding of the table; each is on disk in `workdir` when the next begins."""
+    """Warm start, RecPO, last encoding of the table; each is on disk in `workdir` when the next begins.
+
+    Several processes may call it together, as torchrun starts them: they share the users of each step, and what is
+    written is written by the first of them.
+    """
+    if params.rollouts.backend == "vllm" and params.recpo.reasoning:
+        from r2ec.rollout_vllm import require_vllm
+
+        require_vllm()
+    processes(params)  # before the backbone is loaded: each process has a GPU of its own from here on
     done = workdir / "model"
     made = None if done.exists() else _fit(split, seed, params, workdir)
     if made is None or params.evaluation != made.params.evaluation:
@@ -216,21 +231,38 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
     if params.warm_start.cases:
         warm_start(made, split, seed)
     if params.training.max_steps != 0:
-        some = sample(split.valid, params.training.eval_cases, split.name)
-        trainer = trainer_of(made, split, some, seed, workdir / "recpo")
-        last = last_checkpoint(workdir / "recpo")
-        started = time.monotonic()
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        history = [entry for entry in trainer.state.log_history if "reward" in entry or METRIC in entry]
-        made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
-        made.found["recpo_log"] = [{k: round(float(v), 6) for k, v in entry.items()} for entry in history]
+        train(made, split, seed, workdir / "recpo")
     made.model.eval()
     if params.training.max_steps != 0:
         made.table.refresh(made.model)
     elif not made.table.encoded and not params.recpo.cls_head:
-        frozen_states(made, {})
-    made.save(workdir / "model")
+        with processes(params).main_process_first():
+            frozen_states(made, {})
+    if torch.device(params.backbone.device).type == "cuda":
+        made.found["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    if processes(params).is_main_process:
+        made.save(workdir / "model")
+    processes(params).wait_for_everyone()
     return made
+
+
+def processes(params: Params) -> PartialState:
+    """The processes that fit together: those of torchrun, one where nothing has started several."""
+    return PartialState(cpu=torch.device(params.backbone.device).type == "cpu", timeout=WAIT)
+
+
+def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> None:
+    """RecPO, from the last checkpoint in `folder` if there is one."""
+    some = sample(split.valid, made.params.training.eval_cases, split.name)
+    trainer = trainer_of(made, split, some, seed, folder)
+    last = last_checkpoint(folder)
+    if last is not None:
+        made.table.load(last / TABLE)  # DeepSpeed reads its own weights from a checkpoint, and nothing else
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    history = [entry for entry in trainer.state.log_history if "reward" in entry or METRIC in entry]
+    made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
+    made.found["recpo_log"] = [{k: round(float(v), 6) for k, v in entry.items()} for entry in history]
 
 
 def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
@@ -241,7 +273,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         made.table.refresh(made.model)
         return validation_ndcg(made, some, split.n_items, "r2ec")
 
-    return RecPOTrainer(
+    trainer = RecPOTrainer(
         model=made.model,
         table=made.table,
         prompts=made.prompts,
@@ -253,6 +285,19 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         seed=seed,
         folder=folder,
     )
+    if params.rollouts.backend == "vllm" and params.recpo.reasoning:
+        from r2ec.rollout_vllm import VllmEngine, folder_of
+
+        made.model.causal_lm.name_or_path = folder_of(params.backbone)
+        trainer.engine = VllmEngine.start(
+            made.model.backbone,
+            trainer.accelerator,
+            made.prompts.tokenizer,
+            params.rollouts,
+            params.vllm,
+            max_model_length=params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens,
+        )
+    return trainer
 
 
 def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:
@@ -263,7 +308,8 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:
         "train": sample(split.train, settings.cases, split.name),
         "valid": sample(split.valid, settings.valid_cases, split.name),
     }
-    states = frozen_states(made, parts)
+    with processes(params).main_process_first():  # the others find its files
+        states = frozen_states(made, parts)
 
     def encoded(part: str) -> Encoded:
         return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
@@ -280,7 +326,11 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:
         seed=seed,
         prior=None if made.model.item_prior is None else made.model.item_prior.cpu(),
     )
-    head, tried = fit_rec_head(data)
+    # One fit for all: rounding differs between processes, and might choose other maps.
+    found = [fit_rec_head(data) if processes(params).is_main_process else None]
+    fitted = broadcast_object_list(found)[0]
+    assert fitted is not None
+    head, tried = fitted
     made.model.head = head.to(params.backbone.device)
     made.found["warm_start"] = [asdict(choice) for choice in tried]
     print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)

@@ -2,19 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from huggingface_hub import snapshot_download
 from peft import PeftModel
+from requests import ConnectionError as ServerError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.import_utils import is_vllm_available
 
 from benchmark.errors import InputError
+from r2ec.backbone import merged_adapters
 from r2ec.prompts import ANSWER, turn_end_ids
 from r2ec.rollout import EndOfReasoning, RolloutResult, RolloutSettings, check_prompts, pack_rollouts, pad_id
+from r2ec.settings import BackboneSettings, VllmSettings
 
 
 class VllmEngine:
@@ -25,9 +30,13 @@ class VllmEngine:
     """
 
     def __init__(
-        self, generation: VLLMGeneration, tokenizer: PreTrainedTokenizerBase, settings: RolloutSettings
+        self,
+        generation: VLLMGeneration,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: RolloutSettings,
     ) -> None:
-        self.generation, self.tokenizer, self.settings = generation, tokenizer, settings
+        self.generation, self.model, self.tokenizer, self.settings = generation, model, tokenizer, settings
         self.end = EndOfReasoning(tokenizer)
 
     @classmethod
@@ -37,33 +46,49 @@ class VllmEngine:
         accelerator: Accelerator,
         tokenizer: PreTrainedTokenizerBase,
         settings: RolloutSettings,
+        vllm: VllmSettings,
         *,
-        mode: Literal["colocate", "server"] = "colocate",
-        server_base_url: str | None = None,
-        gpu_memory_utilization: float = 0.3,
-        max_model_length: int | None = None,
+        max_model_length: int,
     ) -> "VllmEngine":
-        """Start or reach vLLM. Raises InputError if it isn't installed."""
-        if not is_vllm_available():
-            raise InputError(
-                "rollout backend 'vllm' needs the package vllm; install trl[vllm] or set backend: transformers"
+        """Start vLLM beside the training or reach its server; every process calls it.
+
+        max_model_length: tokens of the longest prompt and of what is written behind it. Raises InputError if vLLM isn't
+        installed or no server answers.
+        """
+        require_vllm()
+        try:
+            generation = VLLMGeneration(
+                model,
+                accelerator,
+                tokenizer,
+                mode=vllm.mode,
+                server_base_url=vllm.server_base_url,
+                server_timeout=vllm.server_timeout,
+                group_port=vllm.group_port,
+                tensor_parallel_size=vllm.tensor_parallel_size,
+                gpu_memory_utilization=vllm.gpu_memory_utilization,
+                max_model_length=max_model_length,
+                **vllm_arguments(settings, tokenizer),
             )
-        arguments = vllm_arguments(settings, tokenizer)
-        generation = VLLMGeneration(
-            model,
-            accelerator,
-            tokenizer,
-            mode=mode,
-            server_base_url=server_base_url,
-            gpu_memory_utilization=gpu_memory_utilization,
-            max_model_length=max_model_length,
-            **arguments,
-        )
-        return cls(generation, tokenizer, settings)
+        except ServerError as error:
+            raise InputError(
+                f"vllm.server_base_url {vllm.server_base_url}: {str(error).splitlines()[0]}; start the server as "
+                "docs/scale-out.md says"
+            ) from None
+        return cls(generation, model, tokenizer, settings)
 
     def sync_weights(self) -> None:
-        """Send the model's present weights, adapters merged, to vLLM: before the first call and after each update."""
-        self.generation.sync_weights()
+        """Send the model's present weights to vLLM: before the first call and after each update.
+
+        The adapters are folded into copies. trl would add them to the weights themselves and take them off again, which in
+        bfloat16 leaves a rounding error behind at every step.
+        """
+        try:
+            with merged_adapters(self.model) as causal_lm:
+                self.generation.model = causal_lm
+                self.generation.sync_weights()
+        finally:
+            self.generation.model = self.model
 
     def generate(
         self, prompts: Sequence[Sequence[int]], *, cases: np.ndarray, seed: int, step: int = 0
@@ -91,6 +116,21 @@ class VllmEngine:
             states=None,
             seconds=time.perf_counter() - started,
         )
+
+
+def require_vllm() -> None:
+    """Raise InputError if vLLM isn't installed."""
+    if not is_vllm_available():
+        raise InputError(
+            "rollout backend 'vllm' needs the package vllm; install trl[vllm] or set backend: transformers"
+        )
+
+
+def folder_of(backbone: BackboneSettings) -> str:
+    """Where vLLM finds the backbone that is loaded: trl passes it no revision, so it gets the very folder of the pinned one."""
+    if Path(backbone.name).is_dir():
+        return backbone.name
+    return str(snapshot_download(backbone.name, revision=backbone.revision, local_files_only=True))
 
 
 def vllm_arguments(settings: RolloutSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

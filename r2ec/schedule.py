@@ -1,5 +1,6 @@
 """Which cases each step of RecPO takes, and when it logs, evaluates and writes checkpoints."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import TrainingArguments
 
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from r2ec.settings import TrainingSettings
+from r2ec.settings import TrainingSettings, accelerate_settings
 
 METRIC = "eval_ndcg@10"
 
@@ -42,8 +43,15 @@ class Order(Dataset[int]):
         return int(self.rows[i])
 
 
-def training_arguments(settings: TrainingSettings, seed: int, folder: Path) -> TrainingArguments:
-    """The Trainer's own arguments, all that matter said explicitly."""
+# The others wait for what the first process does alone, such as encoding the catalogue or ranking validation cases of a grid.
+WAIT = timedelta(days=7)
+
+
+def training_arguments(
+    settings: TrainingSettings, seed: int, folder: Path, *, device: torch.device, layers: list[str]
+) -> TrainingArguments:
+    """The Trainer's own arguments, all that matter said explicitly. layers: classes that FSDP makes its units."""
+    fsdp = {"transformer_layer_cls_to_wrap": layers} | accelerate_settings(settings.fsdp) if settings.fsdp else None
     when: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps or settings.save_steps}
     if settings.eval_steps:
         when |= {
@@ -72,9 +80,11 @@ def training_arguments(settings: TrainingSettings, seed: int, folder: Path) -> T
         remove_unused_columns=False,
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device.type == "cpu",
+        ddp_timeout=int(WAIT.total_seconds()),
         disable_tqdm=False,
-        deepspeed=settings.deepspeed,
-        fsdp=settings.fsdp or "",
+        deepspeed=accelerate_settings(settings.deepspeed) if settings.deepspeed else None,
+        fsdp=bool(settings.fsdp),  # type: ignore[arg-type]  # a text in its annotation, which it calls deprecated
+        fsdp_config=fsdp,
         **when,
     )

@@ -1,6 +1,8 @@
 """Every setting of R2ec, typed. Light to import: the config is checked by these models before torch is loaded."""
 
-from typing import Literal
+import json
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -77,12 +79,33 @@ class RolloutSettings(BaseModel):
         return self
 
     def for_evaluation(self) -> "RolloutSettings":
-        """The same with one greedy rollout per user, as the paper evaluates."""
-        return self.model_copy(update={"greedy": True, "group_size": 1})
+        """The same with one greedy rollout per user, as the paper evaluates; always written by transformers."""
+        return self.model_copy(update={"greedy": True, "group_size": 1, "backend": "transformers"})
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VllmSettings(_Section):
+    """Where vLLM writes the rollouts of the training, for `rollouts.backend: vllm`; names are trl's, without its `vllm_`."""
+
+    mode: Literal["colocate", "server"] = Field(
+        "colocate", description="on the training's own GPUs, or a server of its own"
+    )
+    server_base_url: str | None = Field(None, description="of the server, such as http://localhost:8000")
+    server_timeout: float = Field(240.0, ge=0, description="seconds to wait until the server answers")
+    group_port: int = Field(51216, ge=1, le=65535, description="port by which the server gets the weights")
+    gpu_memory_utilization: float = Field(0.3, gt=0, lt=1, description="share of each GPU that colocated vLLM takes")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which colocated vLLM spreads one copy")
+
+    @model_validator(mode="after")
+    def _a_server_has_an_address(self) -> "VllmSettings":
+        if (self.mode == "server") != (self.server_base_url is not None):
+            raise ValueError(
+                f"mode {self.mode!r} with server_base_url {self.server_base_url}: give it for 'server' alone"
+            )
+        return self
 
 
 class WarmStartSettings(_Section):
@@ -164,8 +187,30 @@ class TrainingSettings(_Section):
     split_grad_norms: int = Field(
         10, ge=0, description="every n steps, gradient norms of token and item term apart; 0: never"
     )
-    deepspeed: str | None = Field(None, description="path of a DeepSpeed config")
-    fsdp: str | None = Field(None, description="FSDP mode of accelerate, such as full_shard")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them; prompts are then read for each rollout"
+    )
+    deepspeed: str | None = Field(None, description="a DeepSpeed config, such as config/accelerate/zero2.json")
+    fsdp: str | None = Field(None, description="settings of accelerate's FSDP, such as config/accelerate/fsdp.json")
+
+    @field_validator("deepspeed", "fsdp")
+    @classmethod
+    def _a_file_with_settings(cls, path: str | None) -> str | None:
+        if path is not None:
+            accelerate_settings(path)
+        return path
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> "TrainingSettings":
+        if self.deepspeed and self.fsdp:
+            raise ValueError(
+                f"deepspeed {self.deepspeed!r} and fsdp {self.fsdp!r} exclude each other; set one of them to null"
+            )
+        if self.fsdp and self.split_grad_norms:
+            raise ValueError(
+                f"split_grad_norms {self.split_grad_norms} needs whole weights, which fsdp has cut into pieces; set it to 0"
+            )
+        return self
 
 
 class EvaluationSettings(_Section):
@@ -197,6 +242,7 @@ class Params(BaseModel):
     lora: LoraSettings = LoraSettings()
     prompts: PromptSettings = PromptSettings()
     rollouts: RolloutSettings = RolloutSettings()
+    vllm: VllmSettings = VllmSettings()
     recpo: RecPOSettings = RecPOSettings()
     training: TrainingSettings = Field(TrainingSettings(), validate_default=True)
     warm_start: WarmStartSettings = WarmStartSettings()
@@ -233,3 +279,31 @@ class Params(BaseModel):
         if recpo is not None and not recpo.reasoning and evaluation != EvaluationSettings():
             raise ValueError("nothing is written under recpo.reasoning false; leave evaluation out")
         return evaluation
+
+    @model_validator(mode="after")
+    def _what_vllm_can_be_given(self) -> "Params":
+        if self.rollouts.backend == "vllm" and self.training.fsdp:
+            raise ValueError(
+                f"rollouts.backend 'vllm' is not wired to training.fsdp {self.training.fsdp!r}; use deepspeed or neither"
+            )
+        return self
+
+
+def accelerate_settings(path: str) -> dict[str, Any]:
+    """The settings in a JSON file, looked for from the current folder and then from the project's.
+
+    Raises ValueError for a file that is missing or holds something else.
+    """
+    places = [Path(path), Path(__file__).resolve().parents[1] / path]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ValueError(
+            f"no file {path!r}, neither here nor in the project; give a file such as config/accelerate/zero2.json"
+        )
+    try:
+        settings = json.loads(found.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); correct it") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: holds no settings; see config/accelerate/zero2.json")
+    return settings

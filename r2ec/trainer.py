@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from r2ec.reward import recpo_rewards
 from r2ec.rollout import TransformersEngine, pad_id, without_reasoning
 from r2ec.schedule import METRIC, Order, training_arguments
 from r2ec.settings import RecPOSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from r2ec.rollout_vllm import VllmEngine  # importing it takes seconds
 
 WEIGHTS, TABLE = "r2ec.safetensors", "item_table.safetensors"
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # in torch's message where main memory is full
@@ -61,7 +64,7 @@ class RecPOTrainer(Trainer):
         model: R2ec,
         table: ItemTable,
         prompts: PromptBuilder,
-        engine: TransformersEngine,
+        engine: "TransformersEngine | VllmEngine",
         cases: Cases,
         validate: Callable[[], float],
         recpo: RecPOSettings,
@@ -73,7 +76,8 @@ class RecPOTrainer(Trainer):
         self.validate, self.recpo, self.training, self.seed = validate, recpo, training, seed
         self.group = engine.settings.group_size if recpo.reasoning else 1
         self.longest = int(np.diff(cases.offsets).max())  # history
-        args = training_arguments(training, seed, folder)
+        layers = sorted(model.causal_lm._no_split_modules or [])
+        args = training_arguments(training, seed, folder, device=table.states.device, layers=layers)
         per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         order = Order(len(cases), per_step, training, recpo.num_iterations, seed)
         super().__init__(
@@ -93,6 +97,7 @@ class RecPOTrainer(Trainer):
         self._step, self._batch = -1, 0  # the step at work, and which of its batches
         self._update_started, self._update_tokens = 0.0, 0
         self._refreshed_at = -1
+        self._synced_at = -1  # the step whose weights vLLM has
         self._gathered: dict[str, list[float]] = defaultdict(list)
 
     # One step
@@ -223,6 +228,7 @@ class RecPOTrainer(Trainer):
             prompts = self.prompts.user_prompts(cases, open_answer=True)
             return without_reasoning(prompts, pad_id(self.prompts.tokenizer), self.table.states.device)
         prompts = self.prompts.user_prompts(cases)
+        self._sync(step)
         result = self.engine.generate(prompts, cases=cases.case, seed=self.seed, step=step)
         self._note(
             seconds_rollouts=result.seconds,
@@ -233,6 +239,14 @@ class RecPOTrainer(Trainer):
             ended_share=float(result.ended.float().mean()),
         )
         return result.rollouts
+
+    def _sync(self, step: int) -> None:
+        """Give vLLM the weights that the last update has left; the other engine writes with the model itself."""
+        if self.engine.settings.backend == "vllm" and self._synced_at != step:
+            started = time.monotonic()
+            cast("VllmEngine", self.engine).sync_weights()
+            self._synced_at = step
+            self._note(seconds_sync=self._seconds_since(started))
 
     def _refresh(self, step: int) -> None:
         """Re-encode the whole table every T_refresh steps, once per step; at first unless the warm start has just done it."""

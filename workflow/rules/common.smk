@@ -8,7 +8,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmark.config import read_config, source_of
 from benchmark.errors import InputError
+from benchmark.estimates import RULES, of_job, table
 from benchmark.methods import method_files, source_files
+from benchmark.provenance import REQUIRE_CLEAN, require_clean
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
 EMBEDDED = "resources/smollm2-135m-instruct"
@@ -39,6 +41,8 @@ try:
     for name in settings.methods:
         for backbone in backbones(settings.method(name)):
             check_backbone(backbone, f"methods.{name}")
+    if settings.require_clean and not workflow.output_settings.dryrun:
+        require_clean()
 except InputError as problem:
     raise WorkflowError(str(problem)) from None
 
@@ -52,8 +56,10 @@ own_python = (
     if with_conda
     else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
 )
+# Told by the environment: a setting that changes no result makes no job run again.
+clean = f"export {REQUIRE_CLEAN}=1; " if settings.require_clean else ""
 shell.prefix(
-    f"set -euo pipefail; {own_python}export PYTHONPATH={shlex.quote(str(ROOT))}; "
+    f"set -euo pipefail; {own_python}{clean}export PYTHONPATH={shlex.quote(str(ROOT))}; "
 )
 
 
@@ -113,6 +119,12 @@ def urgency(wildcards):
     awaited = wildcards.seed == "1" and len(method.grid) > 1
     # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
     return 2 * method.threads**2 + awaited
+
+
+def estimated(wildcards):
+    """What one run is expected to take."""
+    place = wildcards.dataset, wildcards.method, int(wildcards.seed)
+    return of_job(settings, *place, Path("results"))
 
 
 def all_runs(file):

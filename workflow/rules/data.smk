@@ -16,6 +16,9 @@ rule fetch:
     priority: FIRST
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["fetch"].runtime,
+        mem_mb=RULES["fetch"].mem_mb,
     params:
         settings=dataset_json,
     shell:
@@ -47,6 +50,9 @@ rule prepare:
     priority: FIRST
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["prepare"].runtime,
+        mem_mb=RULES["prepare"].mem_mb,
     params:
         settings=dataset_json,
     shell:
@@ -63,6 +69,9 @@ rule fetch_backbone:
     priority: FIRST
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["fetch_backbone"].runtime,
+        mem_mb=RULES["fetch_backbone"].mem_mb,
     params:
         folder=subpath(output[0], parent=True),
     # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole

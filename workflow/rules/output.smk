@@ -17,6 +17,9 @@ rule tables:
         "results/logs/tables.log",
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["tables"].runtime,
+        mem_mb=RULES["tables"].mem_mb,
     params:
         selection=selection,
     shell:
@@ -41,6 +44,9 @@ rule plots:
         "results/logs/plots.log",
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["plots"].runtime,
+        mem_mb=RULES["plots"].mem_mb,
     params:
         selection=selection,
     shell:
@@ -64,6 +70,9 @@ rule page:
         "results/logs/page.log",
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["page"].runtime,
+        mem_mb=RULES["page"].mem_mb,
     params:
         selection=selection,
     shell:

@@ -4,7 +4,7 @@ rule run:
         data="results/data/{dataset}/dataset.json",
         tuned=tuned,
         backbone=embedded_backbone,
-        code=code("benchmark.run"),
+        code=code("benchmark.run", "benchmark.launch"),
         method=method_code,
     output:
         "results/runs/{dataset}/{method}/seed{seed}/rankings.parquet",
@@ -17,6 +17,14 @@ rule run:
     conda:
         "../../environment.yml"
     threads: lambda wildcards: settings.method(wildcards.method).threads
+    resources:
+        gpu=lambda wildcards: settings.method(wildcards.method).gpus,
+        # For Slurm: a job is one task, however many GPUs it has.
+        tasks_per_gpu=0,
+        # A second attempt gets more.
+        runtime=lambda wildcards, attempt: estimated(wildcards).runtime * attempt,
+        mem_mb=lambda wildcards, attempt: estimated(wildcards).mem_mb * attempt,
+        gpu_mem_mb=lambda wildcards: estimated(wildcards).gpu_mem_mb,
     params:
         module=lambda wildcards: settings.module_of(wildcards.method),
         params=lambda wildcards: json.dumps(
@@ -26,8 +34,11 @@ rule run:
             settings.method(wildcards.method).grid, sort_keys=True
         ),
         tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
+        processes=lambda wildcards: settings.method(wildcards.method).process_count(),
+    # What is launched sees the GPUs that it got, and no other.
     shell:
-        "python -m benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
+        "python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"
+        " benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
         " --work results/work/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed} > {log} 2>&1"

@@ -1,0 +1,181 @@
+"""How much text each method lets its LM read, learn from and write, counted from the config: what benchmark/estimates.py weighs.
+
+No reasoning is taken to end early. Counts of cases and items are those of `results/data/{dataset}/dataset.json` once it is
+there, until then those that the source usually gives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import DatasetConfig
+from benchmark.io import read_json
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts of a prepared dataset, and tokens of its texts: of a history line, and of an item's own prompt."""
+
+    items: int
+    train: int
+    valid: int
+    test: int
+    line: int = 17
+    item: int = 25
+
+
+# Items and cases of the sources with their usual settings; of the Amazon categories arXiv 2505.16994 gives them.
+AMAZON = {"line": 40, "item": 150}
+USUAL = {
+    "ml_100k": Sizes(1_349, 77_725, 9_715, 9_717),
+    "movielens_2016": Sizes(3_496, 71_021, 8_877, 8_878),
+    "complete_journey": Sizes(1_568, 104_000, 13_000, 13_000),
+    "Video_Games": Sizes(10_144, 50_801, 6_350, 6_351, **AMAZON),
+    "CDs_and_Vinyl": Sizes(12_024, 10_748, 1_343, 1_344, **AMAZON),
+    "Musical_Instruments": Sizes(10_320, 27_498, 3_437, 3_438, **AMAZON),
+}
+UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch."""
+
+    read: float = 0
+    learned: float = 0
+    written: float = 0
+    rows: float = 1
+    held: float = 0
+    twice: bool = False  # activations are computed again in the backward pass
+
+
+def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
+    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones."""
+    category = str(dataset.options.get("category", ""))
+    usual = USUAL.get(category) or USUAL.get(dataset.source) or UNKNOWN
+    path = results / "data" / name / "dataset.json"
+    if path.exists():
+        counts = read_json(path)["counts"]
+        return replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
+    limits = {"train": dataset.train_cases, "valid": dataset.valid_cases, "test": dataset.test_cases}
+    return replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
+
+
+# What each method lets its LM do. s: sizes; p: its params, defaults filled in; k: processes.
+
+
+def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """Encoding and evaluation, which every process does; then training, in which each has users of its own."""
+    recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
+    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
+    length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
+    at_once = training["per_device_train_batch_size"]
+    users = at_once * training["gradient_accumulation_steps"]  # of one process in one step
+    steps = training["max_steps"]
+    if steps < 0:
+        steps = int(training["num_train_epochs"] * s.train) // (users * k) * recpo["num_iterations"]
+    evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
+    cases = s.test + evaluations * min(training["eval_cases"], s.valid)
+    if warm["cases"]:
+        cases += min(warm["cases"], s.train) + min(warm["valid_cases"], s.valid)
+    # Before the first step, every refresh_steps, at each evaluation and at the end.
+    refreshes = 2 + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 1
+    twice = training["activation_checkpointing"]
+    learned = (group if twice else 1) * prompt + group * length + s.item
+    fresh = steps * users / recpo["num_iterations"]
+    return [
+        Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
+        Work(
+            read=fresh * prompt,
+            written=fresh * group * length,
+            rows=min(rollouts["rows_at_once"], at_once * group),
+            learned=steps * users * learned,
+            held=at_once * learned,
+            twice=twice,
+        ),
+    ]
+
+
+def _frozen(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    cases = s.test + max(p["standardize"]) + (p["valid_cases"] if len(p["standardize"]) > 1 else 0)
+    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
+    length = p["rollouts"]["max_new_tokens"] if p["reasoning"] else 0
+    read = s.items * s.item + cases * prompt
+    return [Work(read=read, written=cases * length, rows=p["evaluation_rows"])]
+
+
+def _texts(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
+    """A text for each of so many cases."""
+    return Work(read=cases * prompt_tokens(s, p["max_items"]), written=cases * p["max_new_tokens"], rows=rows)
+
+
+def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """trl's trainer repeats the prompt in every rollout; 8 rollouts are learned from at once."""
+    rounds = p.get("rounds", 1)
+    rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
+    profiles = (rounds + 1) * p["contrastive_cases"] if "contrastive_cases" in p else 0
+    prompt = prompt_tokens(s, p["max_items"])
+    whole = prompt + p["max_new_tokens"]
+    return [
+        _texts(s, p, s.test + profiles),
+        Work(
+            read=rollouts * prompt,
+            written=rollouts * p["max_new_tokens"],
+            rows=p["users_per_step"] * p["group_size"],
+            learned=rollouts * whole,
+            held=8 * whole,
+        ),
+    ]
+
+
+def _titles(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """Tuning to titles; then a text per case, or beams, each as long as a title."""
+    whole = prompt_tokens(s, p["max_items"]) + s.line
+    learned = p["max_steps"] * p["users_per_step"]
+    tuning = Work(learned=learned * whole, held=p["at_once"] * whole, read=s.items * s.line)
+    if "beams" not in p:
+        return [tuning, _texts(s, p, s.test)]
+    rows = p["evaluation_rows"] * p["beams"]
+    return [
+        tuning,
+        Work(read=s.test * prompt_tokens(s, p["max_items"]), written=s.test * p["beams"] * s.line, rows=rows),
+    ]
+
+
+def _kar(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    texts = _texts(s, p, min(p["cases"], s.train) + s.valid + s.test)
+    if p["item_knowledge"] == "written":
+        texts = replace(
+            texts, read=texts.read + s.items * s.item, written=texts.written + s.items * p["max_new_tokens"]
+        )
+    return [texts]
+
+
+def _rerank(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
+    read = s.test * (prompt + p["candidates"] * s.line)
+    return [Work(read=read, written=s.test * p["rollouts"]["max_new_tokens"], rows=p["evaluation_rows"])]
+
+
+def _retrieval(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    return [_texts(s, p, s.test)]
+
+
+Counted = Callable[[Sizes, dict[str, Any], int], list[Work]]
+WITH_LM: dict[str, Counted] = {
+    "r2ec": _r2ec,
+    "frozen_llm": _frozen,
+    "profile_retrieval": _retrieval,
+    "langptune": _grpo,
+    "rec_r1": _grpo,
+    "bigrec": _titles,
+    "d3": _titles,
+    "kar": _kar,
+    "llm_rerank": _rerank,
+}
+
+
+def prompt_tokens(s: Sizes, items: int, limit: int = 10**9) -> int:
+    """Tokens of a user's prompt beyond the beginning that all share."""
+    return min(limit, 30 + s.line * items)
