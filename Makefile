@@ -1,12 +1,15 @@
 # Each target does all the set-up that it needs; the only thing assumed is Python 3.11.
 PYTHON ?= python3.11
 CORES ?= all
+CONFIG ?= config/config.yaml
+GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 READY := .venv/.ready
 
-.PHONY: help setup reproduce decoupled readme dry-run test speed lint clean-results
+.PHONY: help setup reproduce decoupled paper readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
+	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make test        install, then run the tests"
 	@echo "make speed       measure evaluator, preparation, and each part of R2ec against the plain way, on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
@@ -37,12 +40,21 @@ decoupled: $(READY)
 	@echo && cat results/decoupled/results/tables/main.txt
 	@echo "Tables: results/decoupled/results/tables   plots, page: beside them"
 
+# As above; for GPUs, and never run so far.
+paper: $(READY)
+	@test $(GPUS) -gt 0 || { echo "error: nvidia-smi lists no GPU; make dry-run CONFIG=config/paper.yaml says what it would take"; exit 2; }
+	@mkdir -p results/paper/results resources results/states results/texts
+	@cd results/paper && ln -sfn ../../resources resources
+	@cd results/paper/results && ln -sfn ../../states states && ln -sfn ../../texts texts
+	.venv/bin/snakemake --profile workflow/profiles/paper --resources gpu=$(GPUS) --directory results/paper
+	@echo && cat results/paper/results/tables/main.txt
+
 # The README's table is the last full run's; its commit stands below it.
 readme: $(READY)
 	.venv/bin/python -m benchmark.readme
 
 dry-run: $(READY)
-	.venv/bin/snakemake --cores $(CORES) --dry-run --quiet rules
+	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG) --dry-run --quiet rules
 
 test: $(READY)
 	.venv/bin/python -m pytest

@@ -17,8 +17,6 @@ from baselines._writing import WriterTraining
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 
-ROWS_AT_ONCE = 8  # rollouts of a micro-batch
-
 
 def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int) -> np.ndarray:
     """NDCG@k of each row's target among the items outside the history, ties against it. history: int [n, L], -1 for none."""
@@ -61,7 +59,7 @@ def train_writer(
         return list(ndcg_of(score(texts), np.array(target), np.array(history), settings.ndcg_k).tolist())
 
     rollouts = settings.users_per_step * settings.group_size
-    at_once = next(size for size in range(min(ROWS_AT_ONCE, rollouts), 0, -1) if rollouts % size == 0)
+    at_once = next(size for size in range(min(settings.rollouts_at_once, rollouts), 0, -1) if rollouts % size == 0)
     arguments = GRPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=at_once,

@@ -7,7 +7,7 @@ from r2ec.settings import BackboneSettings, LoraSettings
 
 class WriterTraining(BaseModel):
     """max_items: history items shown; max_new_tokens: of a text; group_size, temperature: of GRPO's rollouts; users_per_step,
-    max_steps, learning_rate: of its training; ndcg_k: cut-off of the reward."""
+    max_steps, learning_rate: of its training; rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,6 +18,7 @@ class WriterTraining(BaseModel):
     group_size: int = Field(default=4, ge=2)
     temperature: float = Field(default=1.0, gt=0)
     users_per_step: int = Field(default=16, ge=2)
+    rollouts_at_once: int = Field(default=8, ge=1)
     max_steps: int = Field(default=12, ge=0)
     learning_rate: float = Field(default=1e-5, gt=0)
     ndcg_k: int = Field(default=1000, ge=1)

@@ -74,20 +74,23 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What one process computes with: bf16 operations per second, the shares of them that are reached, and the seconds that a
-    step of writing takes at least."""
+    """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns and writes,
+    and the seconds that a step of writing takes at least."""
 
-    flops: float
     reading: float
     learning: float
     writing: float
     step: float
 
+    def times(self, threads: int) -> "Machine":
+        """The same with so many threads."""
+        return Machine(self.reading * threads, self.learning * threads, self.writing * threads, self.step)
 
-# Two threads of the machine of the run in tests/test_estimates.py multiply 850 GFLOP/s; on a slower one everything takes longer.
-THREAD = Machine(flops=425e9, reading=0.5, learning=0.33, writing=0.27, step=0.01)
-# A guess at an A100: its own limit, and shares that plain PyTorch code tends to reach. Never measured.
-GPU = Machine(flops=312e12, reading=0.35, learning=0.30, writing=0.30, step=0.03)
+
+# Of one thread: fitted to the run in tests/test_estimates.py. The slowest machine so far took twice as long.
+THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
+# A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
+GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
 VLLM_STEP = 0.01  # seconds; its kernels are captured and its batches don't wait for the longest
 GPU_CONTEXT = 2 * GIB  # of CUDA and fragmentation
 GPU_SIZE = 80 * GIB  # an A100's, of which colocated vLLM takes a share
@@ -138,7 +141,10 @@ def lm_of(backbone: dict[str, Any]) -> LM | None:
     if not (path / "config.json").is_file():
         return None
     about = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if not {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"} <= about.keys():
+    if (
+        not {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}
+        <= about.keys()
+    ):
         return None  # a family of another shape
     heads = about["num_attention_heads"]
     width = about.get("head_dim") or about["hidden_size"] // heads
@@ -154,9 +160,9 @@ def lm_of(backbone: dict[str, Any]) -> LM | None:
 
 def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
     """How long one process takes for its tokens."""
-    read = 2 * lm.body * work.read / (machine.flops * machine.reading)
-    learned = (6 if work.twice else 4) * lm.body * work.learned / (machine.flops * machine.learning)
-    step = max(machine.step, 2 * lm.weights * work.rows / (machine.flops * machine.writing))
+    read = 2 * lm.body * work.read / machine.reading
+    learned = (6 if work.twice else 4) * lm.body * work.learned / machine.learning
+    step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
     return read + learned + step * work.written / work.rows
 
 
@@ -189,7 +195,7 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     if lm is None:
         return ANY
     work = WITH_LM[module](sizes, filled, processes)
-    machine = GPU if gpus else replace(THREAD, flops=THREAD.flops * max(1, threads // processes))
+    machine = GPU if gpus else THREAD.times(max(1, threads // processes))
     training = machine
     if gpus and filled.get("rollouts", {}).get("backend") == "vllm":
         training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers

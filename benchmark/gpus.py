@@ -17,7 +17,7 @@ from benchmark.errors import InputError
 # One folder for all jobs of the machine, of whatever user; TMPDIR is often a job's own.
 LOCKS = Path("/tmp/r2ec-bench-gpus")
 GATE = "gate"  # its holder chooses next
-LOOK_AGAIN = 1.0  # seconds
+LOOK_AGAIN = 0.2  # seconds
 HIDES_THE_REST = ("-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES; the second is Slurm's word for none
 
 

@@ -111,7 +111,7 @@ def _texts(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
 
 
 def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """trl's trainer repeats the prompt in every rollout; 8 rollouts are learned from at once."""
+    """trl's trainer repeats the prompt in every rollout."""
     rounds = p.get("rounds", 1)
     rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
     profiles = (rounds + 1) * p["contrastive_cases"] if "contrastive_cases" in p else 0
@@ -124,7 +124,7 @@ def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             written=rollouts * p["max_new_tokens"],
             rows=p["users_per_step"] * p["group_size"],
             learned=rollouts * whole,
-            held=8 * whole,
+            held=p["rollouts_at_once"] * whole,
         ),
     ]
 

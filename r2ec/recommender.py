@@ -210,10 +210,6 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     Several processes may call it together, as torchrun starts them: they share the users of each step, and what is
     written is written by the first of them.
     """
-    if params.rollouts.backend == "vllm" and params.recpo.reasoning:
-        from r2ec.rollout_vllm import require_vllm
-
-        require_vllm()
     processes(params)  # before the backbone is loaded: each process has a GPU of its own from here on
     done = workdir / "model"
     made = None if done.exists() else _fit(split, seed, params, workdir)
@@ -226,6 +222,10 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
 def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
     """Fits and saves; whatever is written meanwhile is the model's own, so that `evaluation` plays no part."""
     params = params.model_copy(update={"evaluation": EvaluationSettings()})
+    if writes_by_vllm(params):
+        from r2ec.rollout_vllm import require_vllm
+
+        require_vllm()  # before the hours that come first
     torch.manual_seed(derive_seed(seed, "adapters"))
     made = build(split, params)
     if params.warm_start.cases:
@@ -249,6 +249,11 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
 def processes(params: Params) -> PartialState:
     """The processes that fit together: those of torchrun, one where nothing has started several."""
     return PartialState(cpu=torch.device(params.backbone.device).type == "cpu", timeout=WAIT)
+
+
+def writes_by_vllm(params: Params) -> bool:
+    """Whether vLLM writes the rollouts of the training."""
+    return params.rollouts.backend == "vllm" and params.recpo.reasoning and params.training.max_steps != 0
 
 
 def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> None:
@@ -285,7 +290,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         seed=seed,
         folder=folder,
     )
-    if params.rollouts.backend == "vllm" and params.recpo.reasoning:
+    if writes_by_vllm(params):
         from r2ec.rollout_vllm import VllmEngine, folder_of
 
         made.model.causal_lm.name_or_path = folder_of(params.backbone)

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-import r2ec.method
+import r2ec.method as r2ec_method
 from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_config, read_config_file
 from benchmark.errors import InputError
 
 
 def r2ec_sections() -> dict[str, type[BaseModel]]:
     """The sections of R2ec's params."""
-    fields = r2ec.method.Params.model_fields.items()
+    fields = r2ec_method.Params.model_fields.items()
     found = {name: field.annotation for name, field in fields}
     return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
@@ -38,6 +38,11 @@ def dataset(**changes: Any) -> dict[str, Any]:
 
 def method(**changes: Any) -> dict[str, Any]:
     return config(methods={"sasrec": changes})
+
+
+def r2ec(device: str = "cpu", **changes: Any) -> dict[str, Any]:
+    """R2ec with its LM on this device."""
+    return config(methods={"r2ec": {"params": {"backbone": {"name": "x", "device": device}}} | changes})
 
 
 def test_there_are_config_files() -> None:
@@ -79,6 +84,39 @@ def test_defaults() -> None:
 def test_a_method_may_have_seeds_of_its_own() -> None:
     found = read_config(config(seeds=5, methods={"popularity": None, "sasrec": {"seeds": 1}, "caser": {"seeds": None}}))
     assert [found.seeds_of(name) for name in found.methods] == [5, 1, 5]
+
+
+def test_a_process_per_gpu_or_processes_without_any() -> None:
+    found = read_config(r2ec("cuda", gpus=4)).method("r2ec")
+    assert found.process_count() == 4
+    assert read_config(r2ec("cuda", gpus=4, processes=4)).method("r2ec").process_count() == 4
+    assert read_config(r2ec("cuda:1", gpus=1)).method("r2ec").process_count() == 1
+    assert read_config(r2ec(processes=3)).method("r2ec").process_count() == 3
+    assert MethodConfig().process_count() == 1
+    assert read_config(method(gpus=1)).method("sasrec").gpus == 1  # RecBole finds its GPU itself
+    assert not read_config(config()).require_clean
+
+
+def test_the_paper_s_config_has_the_paper_s_settings() -> None:
+    found = read_config_file(ROOT / "config" / "paper.yaml")
+    assert found.require_clean and found.seeds == 3
+    for name in ("r2ec_qwen2.5_3b", "r2ec_gemma2_2b"):
+        entry = found.method(name)
+        params = r2ec_method.Params.model_validate(entry.params)
+        assert entry.process_count() * params.training.per_device_train_batch_size == 24
+        assert params.backbone.revision and params.warm_start.cases == 0 and params.rollouts.backend == "vllm"
+        assert (params.lora.r, params.training.learning_rate, params.training.warmup_steps) == (4, 1e-5, 32)
+        assert params.training.num_train_epochs == 3 and params.training.max_steps == -1
+        assert (params.rollouts.group_size, params.rollouts.temperature, params.rollouts.top_k) == (4, 1.5, 200)
+        assert (params.rollouts.max_new_tokens, params.recpo.beta, params.recpo.ndcg_k) == (512, 0.05, 1000)
+        assert params.recpo.epsilon == 0.2 and params.recpo.prior == 0
+    for name in ("gru4rec", "caser", "sasrec"):
+        for params in found.method(name).settings():
+            assert params["train_batch_size"] == 256
+        assert found.method(name).grid[0] == {"learning_rate": 1e-4}
+    modules = [found.module_of(name) for name in found.methods]
+    for module in ("frozen_llm", "profile_retrieval", "langptune", "rec_r1", "bigrec", "d3", "kar", "llm_rerank"):
+        assert modules.count(module) == 2, module  # on both backbones
 
 
 def test_one_module_under_two_names() -> None:
@@ -161,6 +199,26 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         "c: methods.sasrec.seeds: input should be greater than or equal to 1 (found 0)",
     ),
     "no cores": (method(threads=0), "c: methods.sasrec.threads: input should be greater than or equal to 1 (found 0)"),
+    "no such GPUs": (method(gpus=-1), "c: methods.sasrec.gpus: input should be greater than or equal to 0 (found -1)"),
+    "no process": (method(processes=0), "c: methods.sasrec.processes: input should be greater than or equal to 1"),
+    "several processes for one that has one": (
+        method(gpus=2),
+        "c: methods.sasrec: sasrec trains in one process alone, not in 2; set gpus or processes to 1",
+    ),
+    "GPUs for other processes": (
+        r2ec(gpus=4, processes=2),
+        "c: methods.r2ec: processes 2 do not fit gpus 4; each process has one GPU, or all have none",
+    ),
+    "an LM on no GPU": (
+        r2ec("cuda"),
+        "c: methods.r2ec: backbone.device is 'cuda', but gpus is 0, so that its jobs see",
+    ),
+    "a GPU for no LM": (r2ec(gpus=1), "c: methods.r2ec: gpus is 1, but backbone.device is 'cpu'; set it to 'cuda'"),
+    "one GPU for two processes": (
+        r2ec("cuda:0", gpus=2),
+        "c: methods.r2ec: backbone.device 'cuda:0' is that of all processes; set 'cuda', each has its own GPU",
+    ),
+    "clean or not": (config(require_clean="maybe"), "c: require_clean: input should be a valid boolean"),
     "a list": ({"datasets": [1], "methods": {}}, "c: datasets: input should be a valid dictionary (found [1])"),
 }
 
@@ -233,7 +291,7 @@ def readme_rows(heading: str | None = None) -> dict[str, str]:
 @pytest.mark.parametrize("section", ["R2ec's params", *r2ec_sections()])
 def test_config_readme_explains_every_setting_of_r2ec(section: str) -> None:
     """The very settings, with their defaults: a renamed one leaves no row behind."""
-    model = r2ec_sections().get(section, r2ec.method.Params)
+    model = r2ec_sections().get(section, r2ec_method.Params)
     rows = readme_rows(f"### `{section}`" if section in r2ec_sections() else f"## {section}")
     assert list(rows) == list(model.model_fields), f"config/README.md, {section}: a row per setting, in this order"
     for name, field in model.model_fields.items():

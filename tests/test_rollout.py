@@ -21,6 +21,7 @@ from r2ec.backbone import merged_adapters
 from r2ec.decode import ATTENTION, SharedPromptDecoder, common_beginning
 from r2ec.rollout import EndOfReasoning, RolloutResult, RolloutSettings, TransformersEngine
 from r2ec.sampling import choose, largest, stream_uniforms
+from r2ec.settings import VllmSettings
 from tests.tiny_models import FAMILIES
 from tests.tiny_tokenizers import tiny_lm, tiny_tokenizer
 
@@ -360,9 +361,12 @@ def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest
     settings = RolloutSettings(backend="vllm", group_size=2, max_new_tokens=6, temperature=1.5, top_k=200, top_p=0.9)
     if "vllm" not in sys.modules:
         with pytest.raises(InputError, match="needs the package vllm"):
-            rollout_vllm.VllmEngine.start(tiny_lm("gemma2"), accelerator, tokenizer, settings)
+            rollout_vllm.VllmEngine.start(
+                tiny_lm("gemma2"), accelerator, tokenizer, settings, VllmSettings(), max_model_length=99
+            )
     monkeypatch.setattr(rollout_vllm, "is_vllm_available", lambda: True)
-    engine = rollout_vllm.VllmEngine.start(tiny_lm("gemma2"), accelerator, tokenizer, settings, max_model_length=99)
+    model = tiny_lm("gemma2")
+    engine = rollout_vllm.VllmEngine.start(model, accelerator, tokenizer, settings, VllmSettings(), max_model_length=99)
     engine.sync_weights()
     result = engine.generate(prompts(), cases=CASES, seed=0)
     assert given["synced"] and given["max_model_length"] == 99 and given["mode"] == "colocate"

@@ -393,6 +393,114 @@ def test_wide_runs_and_those_that_others_wait_for_go_first(tmp_path: Path) -> No
     assert len(data) == 2 and min(map(int, data)) > found[0]
 
 
+QWEN = {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "0123abc", "device": "cuda"}
+
+
+def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    large = {"module": "r2ec", "gpus": 4, "threads": 8, "params": {"backbone": QWEN}}
+    config = changed_config(project, "large.yaml", only=True, popularity=None, large=large)
+    said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
+    jobs = dict(re.findall(r"method=(\w+), seed=1.*?\n +resources: (.*)\n", said))
+    asked = {method: dict(part.split("=") for part in line.split(", ")) for method, line in jobs.items()}
+    assert asked["popularity"]["gpu"] == "0" and asked["large"]["gpu"] == "4"
+    # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes minutes.
+    assert int(asked["large"]["gpu_mem_mb"]) > 12_000 and int(asked["large"]["mem_mb"]) > 4 * 6_000
+    assert int(asked["popularity"]["runtime"]) < 60 < int(asked["large"]["runtime"])
+    for rule in ("fetch", "prepare", "tables", "plots", "page"):
+        line = re.search(rf"rule {rule}:.*?\n +resources: (.*)\n", said, flags=re.S)
+        assert line is not None and "mem_mb=" in line[1] and "runtime=" in line[1]
+    assert "benchmark.launch --gpus 4 --processes 4 benchmark.run" in said
+    assert "benchmark.launch --gpus 0 --processes 1 benchmark.run" in said
+    table = said[said.index("estimates  ") :]
+    assert re.search(r"^run large +2 .* 4 +\d+$", table, flags=re.M) and "GPU hours" in table
+    assert planned(said)["run"] == 4  # the table is no statistics
+
+
+def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two repetitions at once on a machine with two GPUs; a method without any sees none."""
+    project = copy_of_project(tmp_path)
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '0, GPU-a-workflow'\necho '1, GPU-b-workflow'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    (project / "baselines" / "seeing.py").write_text(SEEING)
+    methods = {"seeing": {"gpus": 1}, "blind": {"module": "seeing"}}
+    config = changed_config(project, "gpus.yaml", only=True, **methods)
+    runs = [f"results/runs/planted/{method}/seed{n}/run.json" for method in methods for n in (1, 2)]
+    done = snakemake(project, *runs, config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    seen = [read_run(project / run).report["gpus"] for run in runs]
+    assert sorted(map(str, seen[:2])) == ["0", "1"] and seen[2:] == ["", ""]
+
+
+SEEING = '''
+"""Popularity that says which GPUs it has seen, and takes long enough to meet the other repetition."""
+import os
+import time
+import numpy as np
+from benchmark.contract import Recommender
+
+def fit(split, *, seed, params, workdir):
+    time.sleep(2 if os.environ["CUDA_VISIBLE_DEVICES"] else 0)
+    return Made(np.bincount(split.train.target, minlength=split.n_items).astype(np.float32))
+
+class Made(Recommender):
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, cases):
+        yield np.tile(self.scores, (len(cases), 1))
+
+    def report(self):
+        return {"gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
+'''
+
+
+def test_a_config_may_ask_for_a_clean_tree(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    config = changed_config(project, "clean.yaml", only=True, popularity=None)
+    value = yaml.safe_load((project / config).read_text()) | {"require_clean": True}
+    (project / config).write_text(yaml.safe_dump(value))
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "all"]):
+        subprocess.run(["git", *words], cwd=project, check=True)
+    target = "results/runs/planted/popularity/seed1/run.json"
+    with edited(project / "baselines" / "popularity.py", "\n# edited\n"):
+        (project / "baselines" / "mine.py").write_text("")
+        done = snakemake(project, target, config=config)
+        assert done.returncode != 0 and "Traceback" not in done.stdout and not (project / "results").exists()
+        sentence = "require_clean: not as in the last commit: baselines/mine.py, baselines/popularity.py; commit what"
+        assert sentence in done.stdout
+        dry = snakemake(project, target, "--dry-run", config=config)
+        assert dry.returncode == 0 and f"It would not run now. {sentence}" in dry.stdout
+        (project / "baselines" / "mine.py").unlink()
+    done = snakemake(project, target, config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert not read_run(project / target).commit.endswith("-dirty")
+    # What is edited while Snakemake runs ends the next job.
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark.run",
+        "--data",
+        "x",
+        "--method",
+        "popularity",
+        "--work",
+        "w",
+        "--out",
+        "o",
+    ]
+    with edited(project / "baselines" / "popularity.py", "\n# edited\n"):
+        job = subprocess.run(
+            command, cwd=project, env=os.environ | {"R2EC_REQUIRE_CLEAN": "1"}, capture_output=True, text=True
+        )
+    assert job.returncode == 2 and job.stderr.startswith(
+        "error: require_clean: not as in the last commit: baselines/pop"
+    )
+
+
 def yaml_entry(method: str) -> Any:
     """A method's entry in the smoke config."""
     return yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["methods"][method]

@@ -40,7 +40,7 @@ def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
         "evaluation_rows": 16,
     }
     for section, values in changes.items():
-        made[section] = made[section] | values
+        made[section] = made.get(section, {}) | values
     return made
 
 

@@ -1,0 +1,230 @@
+"""What a config will take: by hand, against a measured run, and for every config of the project."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.config import ROOT, Config, read_config, read_config_file
+from benchmark.estimates import (
+    ANY,
+    GIB,
+    GPU_SIZE,
+    KNOWN,
+    LM,
+    THREAD,
+    Estimate,
+    Machine,
+    device_memory,
+    estimate,
+    lm_of,
+    of_job,
+    rows,
+    seconds_of,
+    table,
+)
+from benchmark.workload import UNKNOWN, USUAL, WITH_LM, Sizes, Work, sizes_of
+
+NOWHERE = Path("/nowhere")
+# 2 layers, width 10, feed-forward 20, queries 10, keys 5, 100 words.
+TOY = LM(layers=2, hidden=10, inner=20, queries=10, keys=5, vocabulary=100)
+SLOW = Machine(reading=500, learning=400, writing=250, step=1.0)
+
+
+def test_the_shape_of_an_lm_by_hand() -> None:
+    # A layer: q and o 10 x 10 each, k and v 10 x 5 each, gate, up and down 10 x 20 each: 200 + 100 + 600.
+    assert TOY.body == 1800 and TOY.weights == 2800
+    assert TOY.activations == 2 * (400 + 280) and TOY.cache == 2 * 2 * 2 * 5
+    assert TOY.kept_twice == 2 * 2 * 10 + 680
+
+
+def test_known_backbones_have_the_parameters_that_they_are_known_for() -> None:
+    millions = {name: round(lm.weights / 1e6) for name, lm in KNOWN.items()}
+    assert millions == {
+        "resources/smollm2-135m-instruct": 134,
+        "Qwen/Qwen2.5-3B-Instruct": 3086,
+        "google/gemma-2-2b-it": 2614,
+    }
+
+
+def test_seconds_by_hand() -> None:
+    # Reading: 2 * 1800 operations a token at 500 a second; learning: 4 * 1800 at 400, 6 * 1800 where done twice.
+    assert seconds_of(TOY, Work(read=10), SLOW) == pytest.approx(72)
+    assert seconds_of(TOY, Work(learned=10), SLOW) == pytest.approx(180)
+    assert seconds_of(TOY, Work(learned=10, twice=True), SLOW) == pytest.approx(270)
+    # Writing 40 tokens, 4 rows at once: 10 steps of 2 * 2800 * 4 operations at 250 a second; or of the least time.
+    assert seconds_of(TOY, Work(written=40, rows=4), SLOW) == pytest.approx(896)
+    assert seconds_of(TOY, Work(written=40, rows=4), replace(SLOW, step=100.0)) == pytest.approx(1000)
+
+
+def test_memory_by_hand() -> None:
+    work = [Work(rows=3), Work(rows=2, held=7)]
+    assert device_memory(TOY, work, 50) == 4 * 2800 + 7 * 1360 + 3 * 50 * 40
+    assert device_memory(TOY, [replace(part, twice=True) for part in work], 50) == 4 * 2800 + 7 * 720 + 3 * 50 * 40
+
+
+def test_what_is_asked_for() -> None:
+    found = Estimate(seconds=3600, memory=2e9, gpu_memory=4e9)
+    assert (found.runtime, found.mem_mb, found.gpu_mem_mb) == (180, 3000, 4000)
+    assert Estimate(seconds=1, memory=1e9).runtime == 15
+
+
+SIZES = Sizes(items=100, train=1000, valid=200, test=50, line=10, item=20)
+
+
+def filled(module: str, **params: Any) -> dict[str, Any]:
+    from benchmark.methods import load_method
+
+    found: dict[str, Any] = load_method(module).Params.model_validate(params).model_dump(mode="json")
+    return found
+
+
+def test_tokens_of_r2ec_by_hand() -> None:
+    params = filled(
+        "r2ec",
+        backbone={"name": "x"},
+        prompts={"max_items": 3},
+        rollouts={"group_size": 4, "max_new_tokens": 8},
+        recpo={"refresh_steps": 10},
+        training={"max_steps": 25, "per_device_train_batch_size": 6, "eval_steps": 5, "eval_cases": 40},
+        warm_start={"cases": 300, "valid_cases": 70},
+    )
+    alone, training = WITH_LM["r2ec"](SIZES, params, 2)
+    # The table: at first, at steps 10 and 20, at five evaluations and at the end. A prompt: 30 + 3 lines of 10 tokens.
+    cases = 50 + 5 * 40 + 300 + 70
+    assert alone == Work(read=9 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
+    assert training == Work(
+        read=25 * 6 * 60, written=25 * 6 * 4 * 8, rows=24, learned=25 * 6 * (60 + 32 + 20), held=6 * 112
+    )
+    # Two processes share an epoch; with activations computed twice each rollout reads the prompt again.
+    epochs = params | {"training": params["training"] | {"max_steps": -1, "activation_checkpointing": True}}
+    alone, training = WITH_LM["r2ec"](SIZES, epochs, 2)
+    assert training.learned == (3 * 1000 // 12) * 6 * (4 * 60 + 32 + 20) and training.twice
+    none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
+    alone, training = WITH_LM["r2ec"](SIZES, none, 1)
+    assert alone == Work(read=100 * 20 + (50 + 370) * 60, written=0, rows=64) and training.learned == 0
+
+
+def test_tokens_of_the_pipelines_by_hand() -> None:
+    common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
+    texts = Work(read=50 * 60, written=50 * 8, rows=64)
+    assert WITH_LM["profile_retrieval"](SIZES, filled("profile_retrieval", **common), 1) == [texts]
+    alone, training = WITH_LM["rec_r1"](SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1)
+    assert alone == texts
+    assert training == Work(read=120 * 60, written=120 * 8, rows=24, learned=120 * 68, held=8 * 68)
+    made = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
+    alone, training = WITH_LM["langptune"](SIZES, made, 1)
+    assert alone.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
+    tuning, _ = WITH_LM["bigrec"](SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1)
+    assert tuning == Work(read=100 * 10, learned=30 * 70, held=2 * 70)
+
+
+def test_within_a_third_of_a_measured_run() -> None:
+    """R2ec of config.yaml on ml-100k at commit 3b02528, two threads of a machine that multiplies 2,409 GFLOP/s in bf16 (`make speed`):
+    fit 338 s, ranking 72 s, 8,424 MiB at the peak."""
+    config = read_config_file(ROOT / "config" / "config.yaml")
+    found = of_job(config, "ml-100k", "r2ec", 1, NOWHERE)
+    assert found.seconds == pytest.approx(410, rel=1 / 3) and found.memory / 2**20 == pytest.approx(8424, rel=1 / 3)
+
+
+def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> None:
+    config = read_config_file(ROOT / "config" / "config.yaml")
+    entry = config.datasets["ml-100k"]
+    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], train=8000, valid=500, test=1000)
+    folder = tmp_path / "data" / "ml-100k"
+    folder.mkdir(parents=True)
+    counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11}
+    (folder / "dataset.json").write_text(json.dumps({"counts": counts}))
+    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], items=7, train=8, valid=9, test=10)
+    assert (
+        sizes_of("x", entry.model_copy(update={"source": "files", "test_cases": None}), tmp_path).test == UNKNOWN.test
+    )
+
+
+def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
+    about = {
+        "num_hidden_layers": 2,
+        "hidden_size": 10,
+        "intermediate_size": 20,
+        "num_attention_heads": 5,
+        "vocab_size": 100,
+    }
+    assert lm_of({"name": str(tmp_path)}) is None
+    (tmp_path / "config.json").write_text(json.dumps(about | {"num_key_value_heads": 1, "head_dim": 2}))
+    assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 2, 100)
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 10, 100)
+    (tmp_path / "config.json").write_text(json.dumps({"state_size": 3}))
+    assert lm_of({"name": str(tmp_path)}) is None
+    made = estimate("r2ec", {"backbone": {"name": "some/lm", "revision": "1"}}, SIZES, gpus=0, threads=1, processes=1)
+    assert made == ANY and not made.known
+
+
+def test_more_takes_more() -> None:
+    def seconds(threads: int = 1, gpus: int = 0, processes: int = 1, **changes: Any) -> Estimate:
+        params = {"backbone": {"name": next(iter(KNOWN))}, "training": {"max_steps": 10} | changes}
+        return estimate("r2ec", params, USUAL["ml_100k"], gpus=gpus, threads=threads, processes=processes)
+
+    assert seconds(2).seconds < seconds(1).seconds
+    assert seconds(1, 1).seconds < seconds(2).seconds and seconds(1, 1).gpu_memory > GIB
+    assert seconds(max_steps=20).seconds > seconds().seconds
+    twice = seconds(activation_checkpointing=True)
+    assert twice.memory < seconds().memory and twice.seconds > seconds().seconds
+    assert seconds(2, processes=2).memory > 1.9 * seconds(1).memory
+    assert THREAD.times(2) == Machine(4.2e11, 2.8e11, 2.3e11, 0.01)
+
+
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_job_of_every_config_has_an_estimate(path: Path) -> None:
+    config = read_config_file(path)
+    found = list(rows(config, NOWHERE))
+    runs = sum(config.seeds_of(name) for name in config.methods) * len(config.datasets)
+    assert sum(len(row.jobs) for row in found if row.name.startswith("run ")) == runs
+    for row in found:
+        for job in row.jobs:
+            assert job.known and 0 < job.seconds < 14 * 86400 and 0 < job.memory < 256 * GIB, row.name
+            assert (job.gpu_memory > 0) == (row.gpus > 0) and job.gpu_memory < GPU_SIZE, row.name
+
+
+def toy_config(**methods: Any) -> Config:
+    return read_config(
+        {"datasets": {"toy": {"source": "ml_100k", "category": "movie"}}, "methods": methods, "seeds": 2}
+    )
+
+
+def test_repetition_1_fits_the_grid() -> None:
+    config = toy_config(sasrec={"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}, {"epochs": 1}]})
+    first, second = (of_job(config, "toy", "sasrec", seed, NOWHERE) for seed in (1, 2))
+    assert 2 * second.seconds < first.seconds < 3 * second.seconds and first.memory == second.memory
+
+
+def test_the_table(tmp_path: Path) -> None:
+    lm = {"backbone": {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "1", "device": "cuda"}}
+    config = toy_config(popularity=None, r2ec={"gpus": 2, "threads": 4, "params": lm})
+    text = table(config, tmp_path)
+    lines = {line[:14].strip(): line.split() for line in text.splitlines()}
+    assert lines["run popularity"][2] == "2" and lines["run popularity"][-2:] == ["-", "-"]
+    assert lines["run r2ec"][2] == "2" and lines["run r2ec"][-2] == "2" and int(lines["run r2ec"][-1]) > 10
+    assert "GPU hours" in text and "nothing here has run on a GPU" in text
+    assert "GPU hours" in table(toy_config(popularity=None), tmp_path)
+    assert "nothing here has run on a GPU" not in table(toy_config(popularity=None), tmp_path)
+    lm["backbone"]["name"] = "some/lm"
+    unknown = next(
+        line for line in table(toy_config(r2ec={"gpus": 2, "params": lm}), tmp_path).splitlines() if "r2ec" in line
+    )
+    assert unknown.split() == ["run", "r2ec", "2", "?", "?", "?", "1", "2", "?"]
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmark.estimates", "--configfile", str(ROOT / "config" / "smoke.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "run sasrec" in done.stdout
+    done = subprocess.run([*command[:-1], str(tmp_path / "gone.yaml")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "can't be read" in done.stderr

@@ -1,0 +1,248 @@
+"""GPUs lent to jobs: no two jobs hold one, a dead job's are free again. The GPUs are a script that says what nvidia-smi says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import gpus
+from benchmark.errors import InputError
+from benchmark.gpus import Gpu
+from benchmark.launch import command_line, environment, is_main_process
+from benchmark.methods import ROOT
+
+# A job: says what it sees and when, and ends when it is told to, or by itself.
+JOB = """
+import json, os, pathlib, sys, time
+folder, name, seconds = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+rank = os.environ.get("RANK", "")
+about = {"gpus": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid(), "start": time.monotonic(),
+         "order": os.environ["CUDA_DEVICE_ORDER"], "threads": os.environ.get("OMP_NUM_THREADS")}
+(folder / f"{name}{rank}.part").write_text(json.dumps(about))
+(folder / f"{name}{rank}.part").rename(folder / f"{name}{rank}.started")
+sys.path.insert(0, ".")
+from benchmark.launch import end_with_launcher
+end_with_launcher()
+while time.monotonic() < about["start"] + seconds and not (folder / f"{name}.stop").exists():
+    time.sleep(0.02)
+(folder / f"{name}{rank}.ended").write_text(str(time.monotonic()))
+"""
+
+
+class Machine:
+    """A machine with so many GPUs, and jobs on it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        (folder / "job.py").write_text(JOB)
+        monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{folder}")
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        self.jobs: list[subprocess.Popen[str]] = []
+
+    def shows(self, script: str) -> None:
+        """From here on nvidia-smi is this shell script."""
+        program = self.folder / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        self.monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    def has(self, count: int) -> None:
+        self.shows("\n".join(f"echo '{i}, GPU-{i}{i}aa-{'b' * 8}'" for i in range(count)))
+
+    def start(self, name: str, count: int, seconds: float = 60, *options: str) -> subprocess.Popen[str]:
+        launch = ["-m", "benchmark.launch", "--gpus", str(count), "--locks", str(self.folder / "locks"), *options]
+        command = [sys.executable, *launch, "job", str(self.folder), name, str(seconds)]
+        job = subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+        self.jobs.append(job)
+        return job
+
+    def wait(self, name: str, what: str = "started") -> Any:
+        path = self.folder / f"{name}.{what}"
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < deadline, f"{path.name} is not there"
+            time.sleep(0.01)
+        return json.loads(path.read_text())
+
+    def has_started(self, name: str) -> bool:
+        return (self.folder / f"{name}.started").exists()
+
+    def stop(self, name: str) -> None:
+        (self.folder / f"{name}.stop").touch()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = Machine(tmp_path, monkeypatch)
+    yield made
+    for job in made.jobs:
+        if job.poll() is None:
+            job.kill()
+        job.wait()
+        if job.stderr is not None:
+            job.stderr.close()
+
+
+TWO = [Gpu("0", "GPU-00aa-bbbbbbbb"), Gpu("1", "GPU-11aa-bbbbbbbb")]
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (None, TWO),
+        ("1,0", TWO[::-1]),
+        (" 1 ", TWO[1:]),
+        ("GPU-11aa-bbbbbbbb", TWO[1:]),  # numbers go on: not every program takes UUIDs
+        ("GPU-0", TWO[:1]),  # CUDA takes their beginnings
+        ("MIG-7", [Gpu("MIG-7", "MIG-7")]),
+        ("0,-1,1", TWO[:1]),
+        ("NoDevFiles", []),
+        ("", []),
+    ],
+)
+def test_what_a_job_may_use(machine: Machine, named: str | None, found: list[Gpu]) -> None:
+    machine.has(2)
+    if named is not None:
+        machine.monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus.visible() == found
+
+
+def test_without_nvidia_smi_there_is_what_is_named(machine: Machine) -> None:
+    machine.monkeypatch.setenv("PATH", str(machine.folder))
+    assert gpus.visible() == []
+    machine.monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert gpus.visible() == [Gpu("0", "0"), Gpu("3", "3")]
+
+
+def test_what_cannot_be_is_one_sentence(machine: Machine) -> None:
+    machine.has(2)
+    with pytest.raises(InputError, match=r"^the job wants 3 GPUs, but this machine shows 0, 1; lower `gpus` or run it"):
+        gpus.hold(3, machine.folder / "locks")
+    for named in ("2", "GPU-", "x"):
+        machine.monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        with pytest.raises(
+            InputError, match=f"^CUDA_VISIBLE_DEVICES names GPU '{named}', but nvidia-smi shows 0, 1; correct"
+        ):
+            gpus.visible()
+    machine.monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    machine.shows("echo 'No devices were found' && exit 6")
+    with pytest.raises(InputError, match=r"^nvidia-smi ends with code 6 \(No devices were found\); repair the driver"):
+        gpus.visible()
+    machine.has(0)
+    job = machine.start("none", 1)
+    assert job.wait(60) == 2 and job.stderr is not None
+    assert (
+        job.stderr.read()
+        == "error: the job wants 1 GPUs, but this machine shows none; lower `gpus` or run it elsewhere\n"
+    )
+
+
+def test_a_job_without_gpus_sees_none(machine: Machine) -> None:
+    machine.has(2)
+    job = machine.start("plain", 0, 0.0)
+    assert job.wait(60) == 0
+    assert machine.wait("plain") | {"pid": 0, "start": 0} == {
+        "gpus": "",
+        "order": "PCI_BUS_ID",
+        "threads": "5",
+        "pid": 0,
+        "start": 0,
+    }
+
+
+def test_no_two_jobs_hold_one_gpu(machine: Machine) -> None:
+    """Seven jobs of one to three GPUs on four, all at once."""
+    machine.has(4)
+    counts = [1, 3, 2, 1, 3, 2, 1]
+    for number, count in enumerate(counts):
+        machine.start(f"job{number}", count, 0.3)
+    held = []
+    for number, count in enumerate(counts):
+        ended, started = machine.wait(f"job{number}", "ended"), machine.wait(f"job{number}")
+        mine = started["gpus"].split(",")
+        assert len(set(mine)) == count and set(mine) <= set("0123")
+        held += [(gpu, started["start"], ended) for gpu in mine]
+    assert len(held) == 13
+    for i, (gpu, start, end) in enumerate(held):
+        for other, begun, done in held[i + 1 :]:
+            assert gpu != other or end <= begun or done <= start
+
+
+def test_a_killed_job_gives_its_gpus_back(machine: Machine) -> None:
+    machine.has(2)
+    first = machine.start("first", 2)
+    machine.wait("first")
+    second = machine.start("second", 1, 0.0)
+    assert second.stderr is not None and second.stderr.readline() == "waiting for 1 GPUs: 0 of 2 are free\n"
+    assert not machine.has_started("second")
+    first.send_signal(signal.SIGKILL)
+    assert machine.wait("second")["gpus"] == "0"
+
+
+def test_who_wants_many_is_not_passed_by_who_wants_few(machine: Machine) -> None:
+    machine.has(2)
+    machine.start("one", 1)
+    machine.wait("one")
+    wide = machine.start("wide", 2, 0.0)
+    assert wide.stderr is not None and wide.stderr.readline() == "waiting for 2 GPUs: 1 of 2 are free\n"
+    machine.start("late", 1, 0.0)  # there is one for it, but it came later
+    time.sleep(0.5)
+    assert not machine.has_started("late")
+    machine.stop("one")
+    assert machine.wait("wide")["start"] < machine.wait("late")["start"]
+
+
+def test_the_processes_of_a_job_share_its_gpus_and_die_with_their_launcher(machine: Machine) -> None:
+    """torchrun starts them with no lock in their hands; SIGKILL of torchrun leaves none of them on a GPU."""
+    machine.has(3)
+    launcher = machine.start("both", 2, 60, "--processes", "2")
+    both = [machine.wait(f"both{rank}") for rank in "01"]
+    assert [about["gpus"] for about in both] == ["0,1", "0,1"] and [about["threads"] for about in both] == ["2", "2"]
+    assert not machine.start("third", 1, 0.0).wait(60) and machine.wait("third")["gpus"] == "2"
+    machine.start("next", 2, 0.0)
+    time.sleep(0.3)
+    assert not machine.has_started("next")
+    launcher.send_signal(signal.SIGKILL)
+    assert machine.wait("next")["gpus"] == "0,1"
+    for about in both:
+        with pytest.raises(ProcessLookupError):
+            for _ in range(100):
+                os.kill(about["pid"], 0)
+                time.sleep(0.05)
+    assert not (machine.folder / "both0.ended").exists()
+
+
+def test_command_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command_line(["benchmark.run", "--seed", "1"], 1) == [sys.executable, "-m", "benchmark.run", "--seed", "1"]
+    assert command_line(["benchmark.run"], 3)[2:] == [
+        "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "benchmark.run",
+    ]  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert environment(["1", "4"], 1)["CUDA_VISIBLE_DEVICES"] == "1,4"
+    assert environment([], 1)["OMP_NUM_THREADS"] == "2" and environment([], 4)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.delenv("RANK", raising=False)
+    assert is_main_process()
+    monkeypatch.setenv("RANK", "1")
+    assert not is_main_process()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpus", "-1", "job"], "error: --gpus -1 --processes 1: at least 0 GPUs and 1 process\n"),
+        (["--processes", "0", "job"], "error: --gpus 0 --processes 0: at least 0 GPUs and 1 process\n"),
+        ([], "error: no module is named; give one, such as benchmark.run, and its arguments behind it\n"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "benchmark.launch", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, message)

@@ -1,0 +1,63 @@
+"""A tree that is not a commit: found, named and refused."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmark import provenance
+from benchmark.errors import InputError
+from benchmark.provenance import require_clean
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of a small project."""
+    for file in ("benchmark/run.py", "r2ec/model.py", "results/tables/main.md", "README.md", "Makefile"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("one\n")
+    for folder in ("baselines", "workflow", "config"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a").write_text("a")
+    (tmp_path / ".gitignore").write_text("*.pyc\n")
+    who = ["-c", "user.name=n", "-c", "user.email=e"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    return tmp_path
+
+
+def refused(match: str) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        require_clean()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_commit_is_clean_whatever_the_results_are(tree: Path) -> None:
+    require_clean()
+    (tree / "results/tables/main.md").write_text("two\n")  # what a run writes
+    (tree / "README.md").write_text("two\n")
+    (tree / "notes.txt").write_text("mine")  # no part of what runs
+    (tree / "r2ec/model.pyc").write_text("ignored")
+    require_clean()
+
+
+def test_changed_and_new_files_are_named(tree: Path) -> None:
+    (tree / "Makefile").write_text("two\n")
+    (tree / "r2ec/model.py").write_text("two\n")
+    (tree / "baselines/mine.py").write_text("new\n")
+    refused(
+        "^require_clean: not as in the last commit: Makefile, baselines/mine.py, r2ec/model.py; commit what is to run"
+    )
+    subprocess.run(["git", "add", "."], cwd=tree, check=True)
+    subprocess.run(["git", "mv", "benchmark/run.py", "benchmark/go.py"], cwd=tree, check=True)
+    refused("Makefile, baselines/mine.py, benchmark/go.py, r2ec/model.py; commit")
+    (tree / "config/a").unlink()
+    (tree / "workflow/a").unlink()
+    refused("Makefile, baselines/mine.py, benchmark/go.py, config/a, r2ec/model.py and 1 more; commit")
+
+
+def test_without_git_nothing_says_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    refused(f"^require_clean: {tmp_path} is no git checkout, so that no commit says what runs; clone")
