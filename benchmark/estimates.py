@@ -196,13 +196,17 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
         return ANY
     work = WITH_LM[module](sizes, filled, processes)
     machine = GPU if gpus else THREAD.times(max(1, threads // processes))
+    # The item table is float32.
+    device = device_memory(lm, work, longest(filled, sizes)) + 4 * sizes.items * lm.hidden
     training = machine
-    if gpus and filled.get("rollouts", {}).get("backend") == "vllm":
+    if (
+        gpus
+        and filled.get("rollouts", {}).get("backend") == "vllm"
+        and any(part.learned and part.written for part in work)
+    ):
         training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers
+        device += GPU_SIZE * filled["vllm"]["gpu_memory_utilization"] * (filled["vllm"]["mode"] == "colocate")
     seconds += sum(seconds_of(lm, part, training if part.learned else machine) for part in work)
-    device = (
-        device_memory(lm, work, longest(filled, sizes)) + 4 * sizes.items * lm.hidden
-    )  # and the item table, float32
     if not gpus:
         return Estimate(seconds, memory + processes * device)
     return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device)
@@ -252,18 +256,29 @@ def rows(config: Config, results: Path) -> Iterator[Row]:
         yield Row(rule, [RULES[rule]])
 
 
+def clock(seconds: float) -> str:
+    """Hours and minutes, rounded up.
+
+    >>> clock(59), clock(3600), clock(99 * 3600 + 61)
+    ('0:01', '1:00', '99:02')
+    """
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02}"
+
+
 def table(config: Config, results: Path) -> str:
     """The estimates as text, a line per rule and method, totals and what to think of them below."""
-    found = list(rows(config, results))
-    width = max(len(row.name) for row in found)
-    heading = ("jobs", "hours each", "hours in all", "main GiB", "cores", "GPUs", "GiB of each")
+    every = list(rows(config, results))
+    width = max(len(row.name) for row in every)
+    heading = ("jobs", "  h:min of each", "h:min of all", "main GiB", "cores", "GPUs", "GiB of each")
     lines = [f"{'estimates':{width}}  " + "  ".join(heading)]
-    for row in found:
-        hours = [job.seconds / 3600 for job in row.jobs]
+    for row in every:
+        seconds = [job.seconds for job in row.jobs]
+        least, most = clock(min(seconds)), clock(max(seconds))
         cells = (
-            str(len(hours)),
-            f"{min(hours):.1f} to {max(hours):.1f}" if max(hours) - min(hours) >= 0.1 else f"{max(hours):.1f}",
-            f"{sum(hours):.1f}",
+            str(len(seconds)),
+            least if least == most else f"{least} to {most}",
+            clock(sum(seconds)),
             f"{max(job.memory for job in row.jobs) / GIB:.0f}",
             str(row.threads),
             str(row.gpus or "-"),
@@ -272,8 +287,8 @@ def table(config: Config, results: Path) -> str:
         known = all(job.known for job in row.jobs)
         texts = [f"{cell if known or i in (0, 4, 5) else '?':>{len(heading[i])}}" for i, cell in enumerate(cells)]
         lines.append(f"{row.name:{width}}  " + "  ".join(texts))
-    core = sum(job.seconds * row.threads for row in found for job in row.jobs) / 3600
-    gpu = sum(job.seconds * row.gpus for row in found for job in row.jobs) / 3600
+    core = sum(job.seconds * row.threads for row in every for job in row.jobs) / 3600
+    gpu = sum(job.seconds * row.gpus for row in every for job in row.jobs) / 3600
     lines.append(f"In all {core:,.0f} core hours and {gpu:,.0f} GPU hours, of which nothing is counted as done.")
     lines.append(
         f"Jobs ask for {TIME_RESERVE:g} times the time and {MEMORY_RESERVE:g} times the main memory. `?`: the method or its "

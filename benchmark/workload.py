@@ -91,7 +91,7 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             written=fresh * group * length,
             rows=min(rollouts["rows_at_once"], at_once * group),
             learned=steps * users * learned,
-            held=at_once * learned,
+            held=at_once * learned if steps else 0,
             twice=twice,
         ),
     ]
@@ -124,7 +124,7 @@ def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             written=rollouts * p["max_new_tokens"],
             rows=p["users_per_step"] * p["group_size"],
             learned=rollouts * whole,
-            held=p["rollouts_at_once"] * whole,
+            held=p["rollouts_at_once"] * whole if p["max_steps"] else 0,
         ),
     ]
 
@@ -133,7 +133,7 @@ def _titles(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """Tuning to titles; then a text per case, or beams, each as long as a title."""
     whole = prompt_tokens(s, p["max_items"]) + s.line
     learned = p["max_steps"] * p["users_per_step"]
-    tuning = Work(learned=learned * whole, held=p["at_once"] * whole, read=s.items * s.line)
+    tuning = Work(learned=learned * whole, held=p["at_once"] * whole if p["max_steps"] else 0, read=s.items * s.line)
     if "beams" not in p:
         return [tuning, _texts(s, p, s.test)]
     rows = p["evaluation_rows"] * p["beams"]
@@ -179,3 +179,11 @@ WITH_LM: dict[str, Counted] = {
 def prompt_tokens(s: Sizes, items: int, limit: int = 10**9) -> int:
     """Tokens of a user's prompt beyond the beginning that all share."""
     return min(limit, 30 + s.line * items)
+
+
+def longest(p: dict[str, Any], s: Sizes) -> int:
+    """Tokens of a prompt and what is written behind it."""
+    prompts = p.get("prompts", {})
+    items, limit = prompts.get("max_items", p.get("max_items", 0)), prompts.get("max_prompt_tokens", 10**9)
+    length: int = p.get("rollouts", p).get("max_new_tokens", s.line)
+    return prompt_tokens(s, items, limit) + length

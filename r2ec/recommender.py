@@ -22,6 +22,7 @@ from benchmark.evaluate import validation_ndcg
 from benchmark.io import atomic, read_json, sha256_of, sha256_of_json, write_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
+from r2ec import sharded
 from r2ec.attention import use_grouped_attention
 from r2ec.controls import DONORS, Controls
 from r2ec.item_table import ItemTable, hash_of
@@ -233,16 +234,20 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
     if params.training.max_steps != 0:
         train(made, split, seed, workdir / "recpo")
     made.model.eval()
-    if params.training.max_steps != 0:
-        made.table.refresh(made.model)
-    elif not made.table.encoded and not params.recpo.cls_head:
-        with processes(params).main_process_first():
-            frozen_states(made, {})
-    if torch.device(params.backbone.device).type == "cuda":
-        made.found["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
-    if processes(params).is_main_process:
-        made.save(workdir / "model")
+    with sharded.whole(made.model):
+        if params.training.max_steps != 0:
+            made.table.refresh(made.model)
+        elif not made.table.encoded and not params.recpo.cls_head:
+            with processes(params).main_process_first():
+                frozen_states(made, {})
+        if torch.device(params.backbone.device).type == "cuda":
+            made.found["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        if processes(params).is_main_process:
+            made.save(workdir / "model")
     processes(params).wait_for_everyone()
+    if params.training.fsdp:  # one process alone goes on, which has but a piece of each weight
+        del made
+        made = R2ecRecommender.load(workdir / "model", split)
     return made
 
 

@@ -23,6 +23,7 @@ from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.io import read_json
 from benchmark.provenance import derive_seed
+from r2ec import sharded
 from r2ec.item_table import ItemTable
 from r2ec.model import ItemPrompts, PolicyOutput, R2ec, Rollouts
 from r2ec.objective import candidate_log_q, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
@@ -229,7 +230,8 @@ class RecPOTrainer(Trainer):
             return without_reasoning(prompts, pad_id(self.prompts.tokenizer), self.table.states.device)
         prompts = self.prompts.user_prompts(cases)
         self._sync(step)
-        result = self.engine.generate(prompts, cases=cases.case, seed=self.seed, step=step)
+        with sharded.whole(self._net):
+            result = self.engine.generate(prompts, cases=cases.case, seed=self.seed, step=step)
         self._note(
             seconds_rollouts=result.seconds,
             rollout_tokens_per_second=result.tokens_per_second,
@@ -254,7 +256,8 @@ class RecPOTrainer(Trainer):
             return
         if step % self.recpo.refresh_steps == 0 and self._refreshed_at != step and not self.recpo.cls_head:
             started = time.monotonic()
-            self.table.refresh(self._net)
+            with sharded.whole(self._net):
+                self.table.refresh(self._net)
             self._refreshed_at = step
             seconds = self._seconds_since(started)
             self._note(seconds_refresh=seconds, refresh_tokens_per_second=self.table.tokens / seconds)
@@ -320,7 +323,8 @@ class RecPOTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """NDCG@10 on validation cases, with greedy reasonings and a fresh item table."""
         # The main process's value decides for all: one that stops alone would leave the others waiting.
-        value = torch.tensor([self.validate()], dtype=torch.float64, device=self.args.device)
+        with sharded.whole(self._net):
+            value = torch.tensor([self.validate()], dtype=torch.float64, device=self.args.device)
         if self.args.world_size > 1:
             dist.broadcast(value, 0)
         metrics = {METRIC: float(value)}
@@ -352,6 +356,11 @@ class RecPOTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
         return self.optimizer
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What `_save` writes; all processes call it, as under FSDP each has a piece."""
+        with sharded.whole(self._net):
+            self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what training changes, and the item table as it stands between two refreshes."""
         if not self.args.should_save:
@@ -362,7 +371,7 @@ class RecPOTrainer(Trainer):
         self.table.save(folder / TABLE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._net.load(Path(resume_from_checkpoint) / WEIGHTS)
+        sharded.load(self._net, Path(resume_from_checkpoint) / WEIGHTS)
         self.table.load(Path(resume_from_checkpoint) / TABLE)
 
     def _load_best_model(self) -> None:

@@ -94,15 +94,12 @@ def test_two_processes_give_the_results_of_one(one: Job, two: Job) -> None:
     mine, theirs = two.weights(), one.weights()
     assert mine.keys() == theirs.keys() and {name.split()[0] for name in mine} == {"0.1", "0.5"}
     for name, value in theirs.items():
-        # A weight whose gradient is rounding alone still moves by a whole step of Adam: 4 steps of 1e-3.
-        assert float((mine[name] - value).abs().max()) <= 8e-3, name
-        assert float((mine[name] - value).norm()) <= 2e-2 * float(value.norm()), name
+        assert float((mine[name] - value).abs().max()) <= 1e-4, name  # 4 steps of 1e-3
     ranks = [pd.read_parquet(job.out / "rankings.parquet") for job in (one, two)]
     assert ranks[0]["case"].tolist() == ranks[1]["case"].tolist()
-    assert (ranks[0]["rank"] - ranks[1]["rank"]).abs().max() <= 2  # neighbours may swap
-    assert (ranks[0]["rank"] == ranks[1]["rank"]).mean() > 0.8
+    assert (ranks[0]["rank"] == ranks[1]["rank"]).mean() >= 0.95  # rounding may swap neighbours
     texts = [pd.read_parquet(job.out / "texts.parquet")["reasoning"].tolist() for job in (one, two)]
-    assert sum(a == b for a, b in zip(*texts, strict=True)) >= 0.9 * len(texts[0])
+    assert sum(a == b for a, b in zip(*texts, strict=True)) >= 0.95 * len(texts[0])
 
 
 def test_the_record_says_how_many_there_were(one: Job, two: Job) -> None:

@@ -17,7 +17,7 @@ from r2ec.settings import BackboneSettings
 from tests.tiny_fits import scores, settings, split, write_backbone
 from tests.vllm_stub import install
 
-STEPS = 4
+STEPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,9 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def params(backbone: Path, **changes: Any) -> Params:
-    changes["training"] = {"max_steps": STEPS, "save_steps": STEPS} | changes.get("training", {})
-    return Params.model_validate(settings(backbone, **changes))
+    few = {"max_steps": STEPS, "save_steps": STEPS, "per_device_train_batch_size": 3}
+    changes["training"] = few | changes.get("training", {})
+    return Params.model_validate(settings(backbone, **{"warm_start": {"cases": 0}} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_a_fit_with_vllm_beside_it(
 def test_the_weights_go_out_once_per_update(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several batches of one update share them, and so do several updates on the same rollouts."""
     stub = install(monkeypatch, "colocate")
-    training = {"max_steps": 4, "save_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 3}
+    training = {"max_steps": 4, "save_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
     made = params(backbone, rollouts={"backend": "vllm"}, training=training, recpo={"num_iterations": 2})
     fit_r2ec(split(), 3, made, tmp_path)
     assert stub.the().updates == 2
@@ -101,9 +102,10 @@ def test_the_weights_stay_bit_by_bit(backbone: Path, tmp_path: Path, monkeypatch
         synced.append(any(float(value.abs().max()) > 0 for name, value in after.items() if "lora_B" in name))
 
     monkeypatch.setattr(VllmEngine, "sync_weights", sync)
-    made = params(backbone, rollouts={"backend": "vllm"}, backbone={"dtype": "bfloat16"})
-    fit_r2ec(split(), 3, made, tmp_path)
-    assert synced == [False, True, True, True]
+    made = params(backbone, rollouts={"backend": "vllm"})
+    lm = made.backbone.model_copy(update={"dtype": "bfloat16"})
+    fit_r2ec(split(), 3, made.model_copy(update={"backbone": lm}), tmp_path)
+    assert synced == [False, True, True]
 
 
 def test_no_server_is_one_sentence(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +114,7 @@ def test_no_server_is_one_sentence(backbone: Path, tmp_path: Path, monkeypatch: 
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     where = {"mode": "server", "server_base_url": address, "server_timeout": 0}
-    made = params(backbone, rollouts={"backend": "vllm"}, vllm=where, warm_start={"cases": 0})
+    made = params(backbone, rollouts={"backend": "vllm"}, vllm=where)
     with pytest.raises(
         InputError, match=f"^vllm.server_base_url {address}: The vLLM server can't be reached.*; start the server"
     ):
