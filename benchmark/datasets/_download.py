@@ -193,8 +193,10 @@ def _attempt(session: requests.Session, url: str, part: Path) -> None:
 def _write(answer: requests.Response, part: Path, start: int, total: int | None) -> None:
     """Append the answer's body to the part's first `start` bytes."""
     with open(part, "ab" if start else "wb") as file, _bar(part.name[1:-5], total, start) as bar:
-        for block in answer.raw.stream(BLOCK, decode_content=False):
+        # What has arrived, at most a block: what stays in a buffer is lost with the connection or the process.
+        while block := answer.raw.read1(BLOCK, decode_content=False):
             file.write(block)
+            file.flush()
             bar.update(len(block))
 
 
