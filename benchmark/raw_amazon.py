@@ -57,7 +57,7 @@ class Writer:
         """One line of the metadata, with the columns of the source in their order."""
         generator = self.generator
         length = int(generator.integers(3, 21)) if generator.random() < 0.93 else int(generator.integers(21, 40))
-        title = " ".join(self.words[w] for w in generator.integers(0, WORDS, length)).title()
+        title: str | None = " ".join(self.words[w] for w in generator.integers(0, WORDS, length)).title()
         chance = generator.random()
         if chance < 0.01:
             title = None if chance < 0.005 else ""
@@ -120,13 +120,14 @@ def write_interactions(path: Path, n: int, users: int, items: int, seed: int) ->
     schema = pa.schema(
         [("user_id", "string"), ("parent_asin", "string"), ("rating", "float64"), ("timestamp", "int64")]
     )
-    options = pyarrow.csv.WriteOptions(quoting_style="none")
+    options = pyarrow.csv.WriteOptions(quoting_style="none", include_header=False)  # it would be quoted
     with (
         atomic(path) as temporary,
         pa.output_stream(temporary, compression="gzip") as file,
         pyarrow.csv.CSVWriter(file, schema, write_options=options) as out,
         tqdm(total=n, desc="made-up interactions", unit="row", delay=5, leave=False) as bar,
     ):
+        file.write(b"user_id,parent_asin,rating,timestamp\n")
         for start in range(0, n, BLOCK):
             part = user[start : start + BLOCK]
             popular = (items * generator.random(len(part)) ** 3).astype(np.int64)

@@ -115,12 +115,12 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mirror(tmp_path_factory.mktemp("mirror"))
 
 
-def options(mirror: Path, **more: Any) -> amazon_2023.Options:
-    return amazon_2023.Options.model_validate({"category": "Video_Games", "mirror": str(mirror)} | WINDOW | more)
+def options(folder: Path, /, **more: Any) -> amazon_2023.Options:
+    return amazon_2023.Options.model_validate({"category": "Video_Games", "mirror": str(folder)} | WINDOW | more)
 
 
-def load(mirror: Path, **more: Any) -> amazon_2023.Raw:
-    given = options(mirror, **more)
+def load(folder: Path, /, **more: Any) -> amazon_2023.Raw:
+    given = options(folder, **more)
     return amazon_2023.load(given, amazon_2023.inputs(given))
 
 
@@ -140,7 +140,7 @@ def test_the_papers_preset(mirror: Path) -> None:
     assert raw.about["counts"] == {
         "interactions_read": 18,
         "items_read": 10,
-        "broken_lines": 0,
+        "lines_broken": 0,
         "items_without_interaction": 1,  # G
         "items_without_title": 2,  # B, H
         "items_title_too_long": 1,  # C
@@ -300,7 +300,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: Any) -> None:
         InputError, match=r"meta_Video_Games\.jsonl\.gz: line 4: .*; broken lines: 1, of 11: fetch the file"
     ):
         load(folder)
-    assert load(folder, broken_lines=1).about["counts"]["broken_lines"] == 1
+    assert load(folder, broken_lines=1).about["counts"]["lines_broken"] == 1
 
 
 def test_more_broken_lines_than_tolerated(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_more_broken_lines_than_tolerated(tmp_path: Path) -> None:
     ):
         load(folder, broken_lines=4)
     raw = load(folder, broken_lines=5)
-    assert raw.about["counts"]["broken_lines"] == 5 and pairs(raw) == "1A 1D 5I 1F 2A 2E 3F 3A"
+    assert raw.about["counts"]["lines_broken"] == 5 and pairs(raw) == "1A 1D 5I 1F 2A 2E 3F 3A"
 
 
 def test_blank_lines_and_surrogate_pairs_are_fine(tmp_path: Path) -> None:

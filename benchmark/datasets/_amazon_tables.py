@@ -22,6 +22,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling, PythonUDFType
 from tqdm import tqdm
 
 from benchmark.datasets._amazon_text import attribute
@@ -105,8 +106,8 @@ def run(con: duckdb.DuckDBPyConnection, sql: str, what: str, file: Path) -> None
 
 def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
     """The one number that a query gives, 0 for none."""
-    row = con.execute(sql).fetchone()
-    return int(row[0] or 0) if row else 0
+    rows = con.execute(sql).fetchall()  # all of it: an unfinished result keeps the connection from other work
+    return int(rows[0][0] or 0)
 
 
 def _quoted(path: Path) -> str:
@@ -165,12 +166,20 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     def title_of(raw: pa.ChunkedArray) -> pa.Array:
         found = [None if text is None else rules.title(text) for text in raw.to_pylist()]
         return pa.array(
-            [None if pair is None else {"text": pair[0], "words": pair[1]} for pair in found],
+            # A title of which cleaning leaves nothing is none.
+            [None if pair is None or not pair[0].strip() else {"text": pair[0], "words": pair[1]} for pair in found],
             pa.struct([("text", pa.string()), ("words", pa.int32())]),
         )
 
     said = duckdb.struct_type({"text": "VARCHAR", "words": "INTEGER"})
-    con.create_function("title_of", title_of, ["VARCHAR"], said, type="arrow", null_handling="special")
+    con.create_function(
+        "title_of",
+        title_of,
+        ["VARCHAR"],
+        said,
+        type=PythonUDFType.ARROW,
+        null_handling=FunctionNullHandling.SPECIAL,
+    )
     try:
         run(
             con,
@@ -192,12 +201,12 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
         con.remove_function("title_of")
     counts = {
         "items_read": _number(con, "SELECT count(*) FROM lines"),
-        "broken_lines": _number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
+        "lines_broken": _number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
     }
-    if counts["broken_lines"] > rules.broken_lines:
+    if counts["lines_broken"] > rules.broken_lines:
         why = first_bad_line(path, _bad_item, "a line holds no JSON object with a parent_asin")
         raise InputError(
-            f"{path}: {why}; broken lines: {counts['broken_lines']}, of {counts['items_read']}: fetch the file again, or let "
+            f"{path}: {why}; broken lines: {counts['lines_broken']}, of {counts['items_read']}: fetch the file again, or let "
             f"broken_lines tolerate them (it is {rules.broken_lines})"
         )
     return counts | _mark_usable(con, rules)
@@ -301,7 +310,7 @@ def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: in
 
 def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """user_id, item_id, timestamp (int64, s), rating (float32), by time, user and item."""
-    found = con.execute(
+    found = con.sql(
         'SELECT user_id, item_id, second AS "timestamp", rating FROM chosen ORDER BY second, user_id, item_id'
     )
     table = found.to_arrow_table().to_pandas()
@@ -312,9 +321,11 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
     """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), the attributes as text; by id."""
     names = ["item_id", "title", "average_rating", "rating_number", *rules.attributes]
     n = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
-    found = con.execute(
+    found = con.sql(  # streamed, unlike what execute() gives
         f"""
-        SELECT lines.item_id, (lines.title).text AS title, {", ".join(f"lines.{name}" for name in names[2:])}
+        SELECT lines.item_id, (lines.title).text AS title, average_rating,
+               coalesce(rating_number, 0)::BIGINT AS rating_number
+               {"".join(f", lines.{name}" for name in rules.attributes)}
         FROM lines JOIN usable ON lines.rowid = usable.line
         WHERE lines.item_id IN (SELECT item_id FROM chosen) ORDER BY lines.item_id
         """
@@ -331,7 +342,7 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
             bar.update(batch.num_rows)
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     frame["average_rating"] = frame["average_rating"].astype(np.float64)
-    frame["rating_number"] = frame["rating_number"].fillna(0).astype(np.int64)
+    frame["rating_number"] = frame["rating_number"].astype(np.int64)
     return frame
 
 

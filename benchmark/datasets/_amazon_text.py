@@ -53,7 +53,8 @@ def title_released(raw: str) -> tuple[str, int]:
     text = raw.replace("&quot;", '"').replace("&amp;", "&").strip(" ").strip('"')
     if len(text) <= 1 or "<span id" in raw:
         return "", 0
-    return clean_released(text).strip(), text.count(" ") + 1
+    cleaned = clean_released(text).strip()
+    return cleaned, text.count(" ") + 1 if cleaned else 0
 
 
 def attribute(raw: str | None, words: int | None, between: str = " ", cleaned: bool = True) -> str:
