@@ -1,6 +1,8 @@
 # Each target does all the set-up that it needs; the only thing assumed is Python 3.11.
 PYTHON ?= python3.11
 CORES ?= all
+# Size of the made-up raw file that make speed prepares.
+RAW_GB ?= 0.1
 READY := .venv/.ready
 
 .PHONY: help setup reproduce decoupled readme dry-run test speed lint clean-results
@@ -8,7 +10,7 @@ help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make test        install, then run the tests"
-	@echo "make speed       measure evaluator, preparation, and each part of R2ec against the plain way, on this machine"
+	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), and each part of R2ec against the plain way, on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
 # Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
@@ -48,7 +50,7 @@ test: $(READY)
 	.venv/bin/python -m pytest
 
 speed: $(READY)
-	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
 	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct
 	.venv/bin/python -m r2ec.speed
 

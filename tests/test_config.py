@@ -109,7 +109,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'. Known: "),
     "unknown source": (
         dataset(source="ml_1m"),
-        "c: datasets.toy: no source 'ml_1m'. Known: complete_journey, files, ml_",
+        "c: datasets.toy: no source 'ml_1m'. Known: amazon_2023, complete_journey, files, ml_",
     ),
     "typo at the top": (config(seed=3), "c: unknown setting 'seed'; check its spelling against config/README.md"),
     "typo in a dataset": (dataset(min_user_cout=3), "c: unknown setting 'datasets.toy.min_user_cout'; check"),
