@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 SHARD_ROWS = 2**16  # what a killed encoding loses at most; 75 MB of 576 bfloat16
 BLOCK_ROWS = 2**14  # rows that are worked on at once: 38 MB of 576 float32
 HASH_BYTES = 16
-FORMAT = 1
+FORMAT: Literal[1] = 1
 Dtype = Literal["bfloat16", "float16", "float32"]
 DTYPES: dict[Dtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -284,7 +284,7 @@ def _states_of(
     if known is not None and len(there):
         states[torch.from_numpy(there)] = known.table.rows(rows[there])
     if len(missing):
-        found = encode([texts[i] for i in missing])
+        found = encode([texts[i] for i in missing.tolist()])
         if found.shape != (len(missing), width):
             raise InputError(
                 f"items from {start} on: states {list(found.shape)} of {len(missing)} prompts, expected width {width}; "

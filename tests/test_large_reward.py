@@ -125,7 +125,7 @@ def test_an_item_with_the_targets_state_ties_with_it_in_any_block(
     monkeypatch.setattr(large_table, "BLOCK_ROWS", block_rows)
     random = torch.Generator().manual_seed(1)
     users, items = torch.randn(7, 100, generator=random), torch.randn(33, 100, generator=random)
-    items[[3, 20, 32]] = items[11]
+    items[[3, 20, 32]] = items[11].clone()
     found = blockwise_rewards(users, items, torch.full((7,), 11), torch.full((7, 1), -1), tau=0.1)
     cosines = scores(users.double(), items.double(), tau=1, normalize=True)
     ahead = (cosines > cosines[:, 11:12] + 1e-6).sum(dim=1)

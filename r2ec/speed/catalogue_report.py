@@ -190,7 +190,7 @@ def plot(found: Measured, folder: Path) -> None:
         )
         for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
             with atomic(folder / f"catalogue.{ending}") as path:
-                figure.savefig(path, format=ending, metadata=metadata)  # type: ignore[arg-type]
+                figure.savefig(path, format=ending, metadata=metadata)
         plt.close(figure)
 
 
@@ -215,7 +215,7 @@ def _curves(
 
 def _is_usual(point: Point) -> bool:
     if point.method in KINDS:
-        return point.effort == EFFORT[point.method]  # type: ignore[index]
+        return point.effort == EFFORT[point.method]
     return point.setting == ""
 
 
@@ -231,7 +231,7 @@ def _quality(axes: Axes, found: Measured) -> None:
         axes.plot(x, y, "o-", color=COLOURS[kind], markersize=4, label=kind)  # type: ignore[arg-type]
         axes.annotate(
             f"{_short(largest, 0)} items", (x[-1], y[-1]), xytext=(5, -10), textcoords="offset points", fontsize=8
-        )  # type: ignore[arg-type]
+        )
     axes.set(
         title="Effort of an index, at its most items",
         xlabel=f"ms per user, {found.users} together",
