@@ -8,22 +8,17 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from benchmark.errors import InputError, checked
+from benchmark.factors import AblationConfig, expand
 from benchmark.methods import check_params, laid_over, load_method
+from benchmark.sections import Name, Strict
 
 ROOT = Path(__file__).resolve().parents[1]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-class Strict(BaseModel):
-    """A section of the config: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetConfig(Strict):
@@ -74,6 +69,7 @@ class Config(Strict):
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
     seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
+    ablations: dict[Name, AblationConfig] = Field(default={}, description="factors of methods and their values")
 
     @field_validator("datasets", mode="after")
     @classmethod
@@ -86,6 +82,14 @@ class Config(Strict):
                 raise ValueError(
                     f"the table of '{name}.tests' and the tests of '{name}' are one file; rename one of them"
                 )
+        return value
+
+    @field_validator("ablations", mode="after")
+    @classmethod
+    def every_factor_has_files_of_its_own(cls, value: dict[str, AblationConfig]) -> dict[str, AblationConfig]:
+        for name in value:
+            if name == "claims" or name.endswith(".tests"):
+                raise ValueError(f"'{name}' is the name of a file beside the factors' tables; rename this factor")
         return value
 
     @field_validator("methods", mode="after")
@@ -133,6 +137,7 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
         method = load_method(config.module_of(name), where)
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
+    expand(config, where)
     return config
 
 

@@ -16,18 +16,18 @@ rule run:
     priority: urgency
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: settings.method(wildcards.method).threads
+    threads: lambda wildcards: entry(wildcards.method).threads
     params:
-        module=lambda wildcards: settings.module_of(wildcards.method),
+        module=lambda wildcards: settings.module_of(base(wildcards.method)),
         params=lambda wildcards: json.dumps(
-            settings.method(wildcards.method).params, sort_keys=True
+            entry(wildcards.method).params, sort_keys=True
         ),
-        grid=lambda wildcards: json.dumps(
-            settings.method(wildcards.method).grid, sort_keys=True
-        ),
+        grid=lambda wildcards: json.dumps(entry(wildcards.method).grid, sort_keys=True),
         tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
+        variant=variant,
     shell:
         "python -m benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
+        " {params.variant}"
         " --work results/work/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed} > {log} 2>&1"
