@@ -75,6 +75,12 @@ def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame,
     return frame.assign(value=frame.value.map(factor.labels)), both
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """{factor}.csv or {factor}.tests.csv as `tables_of` made it, but for rounding; labels stay text."""
+    text = dict.fromkeys(("value", "base", "factor", "dataset", "commit"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # a label may be "None"
+
+
 def notes(frame: pd.DataFrame) -> list[str]:
     """The caption of a factor's table: what the numbers are, the test, and per dataset its family, n, seeds and commit."""
     base = frame.base.iloc[0]

@@ -39,6 +39,11 @@ class DatasetConfig(Strict):
     train_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+    leaky_popularity: bool = Field(
+        default=False,
+        description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, test "
+        "period included; only prompts.leaky_attributes of r2ec shows them",
+    )
 
     @model_validator(mode="after")
     def window_is_not_empty(self) -> "DatasetConfig":

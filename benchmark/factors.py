@@ -22,6 +22,8 @@ from benchmark.sections import Name, Strict
 if TYPE_CHECKING:
     from benchmark.config import Config
 
+LONGEST_NAME = 120  # characters of a folder's name behind that of its base
+
 
 def as_label(value: Any) -> Any:
     """A value's label: text, or a number that YAML reads where the quotes are missing.
@@ -82,7 +84,8 @@ class AblationConfig(Strict):
         labels = [as_label(label) for label in values]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"values: the label {twice[0]!r} is given twice; keep one")
-        return section | {"values": dict(zip(labels, values.values(), strict=True))}
+        settings = [{} if overlay is None else overlay for overlay in values.values()]  # an empty entry is the base
+        return section | {"values": dict(zip(labels, settings, strict=True))}
 
 
 class Factor(Strict):
@@ -93,7 +96,8 @@ class Factor(Strict):
     datasets: list[Name]
     seeds: int
     base: str  # label of the base
-    runs: dict[str, Name]  # label -> folder in results/runs/{dataset}, in the order of the table
+    runs: dict[str, str]  # label -> folder in results/runs/{dataset}, in the order of the table
+    scored: list[str] = Field(default=[])  # those of these runs that only score another one's fit
     claims: list[ClaimConfig]
 
     @property
@@ -123,11 +127,19 @@ def arguments(description: str, out: str, argv: list[str] | None = None) -> argp
     """The command line that the ablations' tables, plots and claims share; `factors` of it are read."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
-    parser.add_argument("--factors", required=True, help="factors and their runs as JSON, as the workflow writes them")
+    parser.add_argument(
+        "--factors",
+        type=read_factors,
+        required=True,
+        help="factors and their runs as JSON, as the workflow writes them",
+    )
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
     given = parser.parse_args(argv)
-    given.out, given.factors = given.out or given.results / out, read_factors(given.factors)
+    given.out = given.out or given.results / out
     return given
+
+
+Changes = dict[tuple[str, ...], Any]  # by the path of a setting, such as ("recpo", "beta")
 
 
 @dataclass(frozen=True)
@@ -135,8 +147,9 @@ class Variant:
     """A run that an ablation adds."""
 
     base: str  # the row of `methods` that it varies
-    overlay: dict[str, Any]  # the settings laid over that row's params
-    fit: str  # the run whose fit it scores: its own, or an earlier one's that differs in nothing that fitting reads
+    overlay: dict[str, Any]  # the settings that differ, laid over that row's params
+    fit: str  # name of the run that differs in nothing but what only scoring reads: where the fit lies
+    after: str | None  # the run that makes this fit; None: this one itself
 
 
 @dataclass(frozen=True)
@@ -149,68 +162,102 @@ class Ablations:
 
 def expand(config: "Config", where: str = "config") -> Ablations:
     """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
-    found, known = Ablations({}, {}), _Known({}, {})
+    found = Ablations({}, {})
+    fits: dict[str, str] = {}  # by name of a fit, the run that makes it
     for name, entry in config.ablations.items():
         if entry.base not in config.methods:
             rows = ", ".join(config.methods)
             raise InputError(f"{where}: ablations.{name}: no base {entry.base!r} in methods. Known: {rows}")
-        known.run_of(config, entry.base, {}, entry.base)
-        found.factors[name] = _factor(config, name, entry, known, found.variants, f"{where}: ablations.{name}")
-    if taken := [run for run in found.variants if run in config.methods]:
-        raise InputError(f"{where}: methods.{taken[0]}: is the name of a run of ablations; rename the method")
+        fits[entry.base] = entry.base
+        runs: dict[str, str] = {}
+        for label, overlay in entry.values.items():
+            changes = _changes(config, entry.base, overlay, f"{where}: ablations.{name}.values.{label}")
+            run = run_name(entry.base, changes)
+            if same := [other for other, earlier in runs.items() if earlier == run]:
+                both = f"{same[0]!r} and {label!r}"
+                raise InputError(f"{where}: ablations.{name}: the values {both} have equal params; leave one out")
+            runs[label] = run
+            if run != entry.base and run not in found.variants:
+                fitted = for_fitting(load_method(config.module_of(entry.base)), nested(changes))
+                fit = run_name(entry.base, leaves(fitted))
+                maker = fits.setdefault(fit, run)
+                after = None if maker == run else maker
+                found.variants[run] = Variant(entry.base, nested(changes), fit, after)
+        factor = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
+        scored = [run for run in runs.values() if run in found.variants and found.variants[run].after]
+        found.factors[name] = factor.model_copy(update={"scored": scored})
     return found
 
 
-@dataclass(frozen=True)
-class _Known:
-    """The runs so far, by base and the hash of all their params, and by base and the hash of those that fitting reads."""
-
-    runs: dict[tuple[str, str], str]
-    fits: dict[tuple[str, str], str]
-
-    def run_of(self, config: "Config", base: str, overlay: dict[str, Any], name: str) -> tuple[str, str]:
-        """The run with these settings, which is `name` if there was none, and the run whose fit it takes."""
-        method = load_method(config.module_of(base))
-        # For every setting that the base's tuning may choose.
-        settings = [all_params(method, laid_over(params, overlay)) for params in config.method(base).settings()]
-        fitted = [for_fitting(method, params) for params in settings]
-        run = self.runs.setdefault((base, sha256_of_json(settings)), name)
-        return run, self.fits.setdefault((base, sha256_of_json(fitted)), run)
+def _changes(config: "Config", base: str, overlay: dict[str, Any], where: str) -> Changes:
+    """What an overlay changes in the base's params, defaults filled in, whichever setting its tuning may choose."""
+    method = load_method(config.module_of(base))
+    changes: Changes = {}
+    for params in config.method(base).settings():
+        changed = laid_over(params, overlay)
+        check_params(method, changed, where)
+        before = leaves(all_params(method, params))
+        after = leaves(all_params(method, changed))
+        changes |= {path: value for path, value in after.items() if path not in before or before[path] != value}
+    return changes
 
 
-def _factor(
-    config: "Config",
-    name: str,
-    entry: AblationConfig,
-    known: _Known,
-    variants: dict[str, Variant],
-    where: str,
-) -> Factor:
-    """One factor; its new runs are added to `known` and `variants`."""
+def leaves(params: dict[str, Any], path: tuple[str, ...] = ()) -> Changes:
+    """Every setting by its path.
+
+    >>> leaves({"recpo": {"beta": 0.05, "tau": 0.1}, "rows": 64})
+    {('recpo', 'beta'): 0.05, ('recpo', 'tau'): 0.1, ('rows',): 64}
+    """
+    found: Changes = {}
+    for key, value in params.items():
+        found |= leaves(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
+    return found
+
+
+def nested(changes: Changes) -> dict[str, Any]:
+    """The settings at these paths, in their sections.
+
+    >>> nested({("recpo", "beta"): 0, ("rows",): 8})
+    {'recpo': {'beta': 0}, 'rows': 8}
+    """
+    found: dict[str, Any] = {}
+    for path, value in changes.items():
+        for key in reversed(path):
+            value = {key: value}
+        found = laid_over(found, value)
+    return found
+
+
+def run_name(base: str, changes: Changes) -> str:
+    """The folder of a base's run with these changes: the same for the same changes, the base's own for none.
+
+    No row of `methods` can have the name of such a folder, as none may hold an "=".
+
+    >>> run_name("r2ec", {("rollouts", "group_size"): 8, ("recpo", "beta"): 0.25})
+    'r2ec--recpo.beta=0.25,rollouts.group_size=8'
+    """
+    if not changes:
+        return base
+    ordered = sorted(changes.items())
+    words = [(".".join(path), value if isinstance(value, str) else json.dumps(value)) for path, value in ordered]
+    text = ",".join(f"{path}={word}" for path, word in words)
+    safe = re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text)[:LONGEST_NAME]
+    if safe != text:  # something was lost
+        safe = f"{safe}-{sha256_of_json([[*path, value] for path, value in ordered])[:8]}"
+    return f"{base}--{safe}"
+
+
+def _factor(config: "Config", name: str, entry: AblationConfig, runs: dict[str, str], where: str) -> Factor:
+    """One factor, whose values have these runs."""
     datasets = entry.datasets or list(config.datasets)
     if unknown := [dataset for dataset in datasets if dataset not in config.datasets]:
         raise InputError(f"{where}: no dataset {unknown[0]!r} in datasets. Known: {', '.join(config.datasets)}")
     if twice := [dataset for dataset in datasets if datasets.count(dataset) > 1]:
         raise InputError(f"{where}: dataset {twice[0]!r} is given twice; keep one")
-    method = load_method(config.module_of(entry.base), where)
-    runs: dict[str, str] = {}
-    for label, overlay in entry.values.items():
-        for params in config.method(entry.base).settings():
-            check_params(method, laid_over(params, overlay), f"{where}.values.{label}")
-        name_of_run = f"{entry.base}--{name}-{slug(label)}"
-        before = len(known.runs)
-        run, fit = known.run_of(config, entry.base, overlay, name_of_run)
-        if len(known.runs) > before:  # a new run
-            if run in variants:
-                raise InputError(f"{where}: the folder of value {label!r}, {run}, is another value's too; rename one")
-            variants[run] = Variant(entry.base, overlay, fit)
-        elif same := [other for other, earlier in runs.items() if earlier == run]:
-            raise InputError(f"{where}: the values {same[0]!r} and {label!r} have equal params; leave one out")
-        runs[label] = run
     runs = _with_base(entry.base, runs, where)
     for claim in entry.claims:
-        if unknown := [label for label in (claim.value, claim.against) if label not in runs]:
-            raise InputError(f"{where}.claims: no value {unknown[0]!r}. Known: {', '.join(runs)}")
+        if absent := [label for label in (claim.value, claim.against) if label not in runs]:
+            raise InputError(f"{where}.claims: no value {absent[0]!r}. Known: {', '.join(runs)}")
     return Factor(
         name=name,
         title=entry.title or name,
@@ -231,12 +278,3 @@ def _with_base(base: str, runs: dict[str, str], where: str) -> dict[str, str]:
     if base in runs:
         raise InputError(f"{where}: the value {base!r} has the base's name and other params; rename the label")
     return {base: base} | runs
-
-
-def slug(label: str) -> str:
-    """A label as part of a folder's name.
-
-    >>> slug("w/o R_c"), slug("0.05"), slug("mean of h_T, 8 samples")
-    ('w_o_R_c', '0.05', 'mean_of_h_T_8_samples')
-    """
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", label).strip("_") or "_"

@@ -121,6 +121,20 @@ def tuned(wildcards):
     return []
 
 
+def fit_of(run):
+    """Whose folder of checkpoints a run has: runs that differ only in what scoring reads share it."""
+    return ablations.variants[run].fit if run in ablations.variants else run
+
+
+def fitted(wildcards):
+    """A run that scores another one's fit waits for it."""
+    run = wildcards.method
+    after = ablations.variants[run].after if run in ablations.variants else None
+    if after is None:
+        return []
+    return f"results/runs/{wildcards.dataset}/{after}/seed{wildcards.seed}/run.json"
+
+
 def variant(wildcards):
     """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it takes."""
     if wildcards.method not in ablations.variants:

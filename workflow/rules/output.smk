@@ -61,7 +61,10 @@ rule page:
         ),
         ablations=ablation_outputs,
         code=code("benchmark.report.__main__"),
-        template=str(ROOT / "benchmark/report/page.html.jinja"),
+        templates=[
+            str(ROOT / f"benchmark/report/{name}.html.jinja")
+            for name in ("page", "ablations")
+        ],
     output:
         "results/report/index.html",
     log:
