@@ -160,6 +160,9 @@ def arguments(description: str, out: str, argv: list[str] | None = None, factors
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
     if factors:
         parser.add_argument("--factors", type=read_factors, default="[]", help="factors of the ablations, as JSON")
+        parser.add_argument(
+            "--ablations", default="ablations", help="folder of their tables, and of their plots in plots/"
+        )
     given = parser.parse_args(argv)
     given.out = given.out or given.results / out
     for option in ("datasets", "methods"):

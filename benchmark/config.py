@@ -75,6 +75,9 @@ class Config(Strict):
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
     seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
     ablations: dict[Name, AblationConfig] = Field(default={}, description="factors of methods and their values")
+    ablations_folder: Name = Field(
+        default="ablations", description="their tables lie in results/{it}, their plots in results/plots/{it}"
+    )
 
     @field_validator("datasets", mode="after")
     @classmethod
@@ -95,6 +98,14 @@ class Config(Strict):
         for name in value:
             if name == "claims" or name.endswith(".tests"):
                 raise ValueError(f"'{name}' is the name of a file beside the factors' tables; rename this factor")
+        return value
+
+    @field_validator("ablations_folder", mode="after")
+    @classmethod
+    def the_folder_is_no_other_one(cls, value: str) -> str:
+        taken = "data fetched logs plots report runs states tables texts usage work"
+        if value in taken.split():
+            raise ValueError(f"results/{value} holds something else; name another folder, such as ablations")
         return value
 
     @field_validator("methods", mode="after")

@@ -130,10 +130,10 @@ def as_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = (), ablations: Path = Path()) -> str:
+def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = (), ablations: str = "ablations") -> str:
     """The whole page as HTML; every text from data or a model is escaped.
 
-    The factors' tables are read from the folder `ablations`, their plots from {plots}/ablations.
+    The plots of the factors are read from the folder `ablations` in `plots`, their tables from that beside `plots`.
     """
     environment = Environment(
         loader=PackageLoader("benchmark.report", "."),
@@ -147,8 +147,8 @@ def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = ()
     sections = [section(results, plots) for results in collected]
     return environment.get_template("page.html.jinja").render(
         sections=sections,
-        factors=[part_of(factor, ablations, plots / "ablations") for factor in factors],
-        claims=claims(factors, ablations),
+        factors=[part_of(factor, plots.parent / ablations, plots / ablations) for factor in factors],
+        claims=claims(factors, plots.parent / ablations),
         metrics=METRICS,
         main=METRICS.index("NDCG@10"),
         dagger=DAGGER,
@@ -161,7 +161,7 @@ def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = ()
 def main() -> None:
     given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True)
     collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
-    html = page(collected, given.results / "plots", given.factors, given.results / "ablations")
+    html = page(collected, given.results / "plots", given.factors, given.ablations)
     write_text(given.out / "index.html", html)
 
 

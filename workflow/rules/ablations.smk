@@ -1,3 +1,7 @@
+TABLES = f"results/{settings.ablations_folder}"
+FIGURES = f"results/plots/{settings.ablations_folder}"
+
+
 wildcard_constraints:
     factor="|".join(map(re.escape, ablations.factors)) or "none",
 
@@ -24,7 +28,7 @@ rule ablation:
         code=code("benchmark.ablations"),
     output:
         expand(
-            "results/ablations/{{factor}}.{ending}",
+            f"{TABLES}/{{{{factor}}}}.{{ending}}",
             ending=["csv", "md", "tex", "tests.csv"],
         ),
     log:
@@ -35,7 +39,7 @@ rule ablation:
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
     shell:
-        "python -m benchmark.ablations --results results --factors {params.factors:q} --out results/ablations > {log} 2>&1"
+        "python -m benchmark.ablations --results results --factors {params.factors:q} --out {TABLES} > {log} 2>&1"
 
 
 rule ablation_plot:
@@ -46,8 +50,8 @@ rule ablation_plot:
         data=lambda wildcards: data_of_factors(wildcards.factor),
         code=code("benchmark.ablation_plots"),
     output:
-        "results/plots/ablations/{factor}.png",
-        "results/plots/ablations/{factor}.pdf",
+        f"{FIGURES}/{{factor}}.png",
+        f"{FIGURES}/{{factor}}.pdf",
     log:
         "results/logs/ablation_plots/{factor}.log",
     priority: FIRST
@@ -57,7 +61,7 @@ rule ablation_plot:
         factors=lambda wildcards: factors_json(wildcards.factor),
     shell:
         "python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
-        " --out results/plots/ablations > {log} 2>&1"
+        " --out {FIGURES} > {log} 2>&1"
 
 
 rule claims:
@@ -68,8 +72,8 @@ rule claims:
         data=data_of_factors(*ablations.factors),
         code=code("benchmark.claims"),
     output:
-        "results/ablations/claims.csv",
-        "results/ablations/claims.md",
+        f"{TABLES}/claims.csv",
+        f"{TABLES}/claims.md",
     log:
         "results/logs/claims.log",
     priority: FIRST
@@ -78,4 +82,4 @@ rule claims:
     params:
         factors=factors_json(*ablations.factors),
     shell:
-        "python -m benchmark.claims --results results --factors {params.factors:q} --out results/ablations > {log} 2>&1"
+        "python -m benchmark.claims --results results --factors {params.factors:q} --out {TABLES} > {log} 2>&1"

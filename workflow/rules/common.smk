@@ -211,15 +211,18 @@ def ablation_runs(file, *names):
 
 def ablation_outputs(wildcards):
     """What the config's ablations end in, nothing without any."""
+    if not ablations.factors:
+        return []
+    folder = settings.ablations_folder
     tables = expand(
-        "results/ablations/{factor}.{ending}",
+        f"results/{folder}/{{factor}}.{{ending}}",
         factor=ablations.factors,
         ending=["csv", "md", "tex", "tests.csv"],
     )
     plots = expand(
-        "results/plots/ablations/{factor}.{ending}",
+        f"results/plots/{folder}/{{factor}}.{{ending}}",
         factor=ablations.factors,
         ending=["png", "pdf"],
     )
-    claims = expand("results/ablations/claims.{ending}", ending=["csv", "md"])
-    return [*tables, *plots, *claims] if ablations.factors else []
+    claims = [f"results/{folder}/claims.{ending}" for ending in ("csv", "md")]
+    return [*tables, *plots, *claims]

@@ -73,6 +73,8 @@ rule page:
         "../../environment.yml"
     params:
         selection=selection,
-        factors=lambda wildcards: factors_json(*ablations.factors),
+        factors=factors_json(*ablations.factors),
+        folder=settings.ablations_folder,
     shell:
-        "python -m benchmark.report {params.selection} --factors {params.factors:q} --out results/report > {log} 2>&1"
+        "python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
+        " --out results/report > {log} 2>&1"
