@@ -1,8 +1,10 @@
 """The section `ablations` of the config: factors of a method, their values, and the runs that these add.
 
-A value is settings laid over its base's params. It runs like any method, in results/runs/{dataset}/{base}--{factor}-{value},
-with the random streams of its base, so that a difference is the factor's and not the seed's. A value whose params are the
-base's own is the base's run, and equal values of several factors are one run, the first one's: nothing is trained twice.
+A value is settings laid over its base's params. It runs like any method, with the random streams of its base, so that a
+difference is the factor's and not the seed's, in results/runs/{dataset}/{base}--{what it changes}, such as
+r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's, and factors
+and labels can be renamed, added and moved without a run. Values that differ only in what scoring reads (a method's SCORING)
+score one fit. Nothing is trained twice.
 """
 
 import argparse
