@@ -11,7 +11,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmark.ablations import against_base, read_runs
 from benchmark.collect import Collected
@@ -25,12 +26,13 @@ from benchmark.tables import intervals
 SHOWN = ["NDCG@10", "Hit@10"]
 CURVES = {  # key in the log of a run -> title of its panel
     "reward": "reward, each run's own",
-    "reward_ndcg": "R_d, NDCG part of the reward",
+    "reward_ndcg": "R_d, its NDCG part",
     "length": "tokens per reasoning",
     "entropy": "entropy of a token, nats",
 }
 # Okabe and Ito's colours but black, the base's, and the palest.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
+UNSEEN = "#e9e9e9"
 DASHES = ["-", "--", ":"]  # once every colour has been used
 
 
@@ -103,12 +105,14 @@ def draw_points(axes: Axes, points: Points, upright: bool) -> None:
     def put(value: Any, place: Any, *form: str, **style: Any) -> None:
         axes.plot(*((place, value) if upright else (value, place)), *form, **style)
 
+    axes.use_sticky_edges = False  # or the bars would touch the frame
     if points.unseen is not None:
-        bars = axes.bar if upright else axes.barh
         shown = np.flatnonzero(np.isfinite(points.unseen))
-        size = {"width" if upright else "height": 0.62}
-        start = {"bottom" if upright else "left": -points.unseen[shown]}
-        bars(at[shown], 2 * points.unseen[shown], **size, **start, color="#e9e9e9", zorder=1)
+        start, length = -points.unseen[shown], 2 * points.unseen[shown]
+        if upright:
+            axes.bar(at[shown], length, width=0.62, bottom=start, color=UNSEEN, zorder=1)
+        else:
+            axes.barh(at[shown], length, height=0.62, left=start, color=UNSEEN, zorder=1)
     level = 0.0 if points.unseen is not None else float(points.mean[points.base])
     (axes.axhline if upright else axes.axvline)(level, color=GREY, linewidth=0.8, linestyle="--", zorder=1.5)
     for i, place in enumerate(at):
@@ -164,28 +168,28 @@ def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def draw_curves(figure: SubFigure, factor: Factor, results: Collected) -> list[str]:
-    """One panel per entry of CURVES; returns the labels of the values whose runs logged nothing."""
+def draw_curves(row: np.ndarray, factor: Factor, results: Collected) -> list[str]:
+    """One panel per entry of CURVES, and the legend in the last of these axes; returns the labels whose runs logged nothing."""
     labels = [label for label in order_of(factor) if factor.runs[label] not in factor.scored]
     style = styles(labels, factor.base)
-    row = figure.subplots(1, len(CURVES))
     drawn: dict[str, Any] = {}
-    for axes, (key, title) in zip(row, CURVES.items(), strict=True):
+    for axes, (key, title) in zip(row, CURVES.items(), strict=False):
         for label in labels:
             steps, values = curves(results, factor.runs[label], key)
             if not len(steps):
                 continue
             (drawn[label],) = axes.plot(steps, values.mean(axis=0), **style[label])
             if len(values) > 1:
-                axes.fill_between(
-                    steps, values.min(axis=0), values.max(axis=0), color=style[label]["color"], alpha=0.15, linewidth=0
-                )
+                low, high = values.min(axis=0), values.max(axis=0)
+                axes.fill_between(steps, low, high, color=style[label]["color"], alpha=0.15, linewidth=0)
         axes.set_title(title)
         axes.set_xlabel("step")
-        axes.locator_params(axis="both", nbins=5)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    row[-1].axis("off")
     shown = [label for label in labels if label in drawn]
     names = [f"{label} (base)" if label == factor.base else label for label in shown]
-    figure.legend([drawn[label] for label in shown], names, loc="outside right upper", frameon=False, fontsize=8)
+    row[-1].legend([drawn[label] for label in shown], names, loc="upper left", frameon=False, fontsize=8)
     return [label for label in labels if label not in drawn]
 
 
@@ -197,29 +201,29 @@ def has_curves(factor: Factor, results: Collected) -> bool:
 
 def plot_factor(factor: Factor, collected: list[Collected]) -> Figure:
     """The whole figure of a factor."""
-    labels = order_of(factor)
-    upright = as_numbers(labels) is not None
-    height = 2.5 if upright else 0.55 + 0.27 * max(3, len(labels))
-    parts: list[tuple[str, Collected, float]] = []
+    upright = as_numbers(list(factor.runs)) is not None
+    height = 2.5 if upright else 0.55 + 0.27 * max(3, len(factor.runs))
+    parts = []
     for results in collected:
         parts.append(("points", results, height * len(SHOWN)))
         if has_curves(factor, results):
-            parts.append(("curves", results, 2.3))
+            parts.append(("curves", results, 2.4))
     figure = new_figure(10, 1.1 + sum(part[2] for part in parts))
-    rows = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=[part[2] for part in parts])[:, 0]
+    grid = figure.add_gridspec(len(parts), 1, height_ratios=[part[2] for part in parts])
     silent: list[str] = []
-    for part, (kind, results, _) in zip(rows, parts, strict=True):
+    for i, (kind, results, _) in enumerate(parts):
         name = f"{results.dataset}: " if len(collected) > 1 else ""
-        if kind == "curves":
-            part.suptitle(f"{name}training", x=0.01, ha="left", fontsize=9, fontweight="bold")
-            silent += [label for label in draw_curves(part, factor, results) if label not in silent]
-            continue
-        if name:
-            part.suptitle(results.dataset, x=0.01, ha="left", fontsize=9, fontweight="bold")
-        grid = part.subplots(len(SHOWN), 2, squeeze=False, sharey=False if upright else "row")
-        for pair, metric in zip(grid, SHOWN, strict=True):
-            for axes, points in zip(pair, panels(factor, results, metric), strict=True):
-                draw_points(axes, points, upright)
+        if kind == "points":
+            cells = grid[i].subgridspec(len(SHOWN), 2)
+            rows = cells.subplots(squeeze=False, sharey=False if upright else "row")
+            for pair, metric in zip(rows, SHOWN, strict=True):
+                for axes, points in zip(pair, panels(factor, results, metric), strict=True):
+                    draw_points(axes, points, upright)
+        else:
+            widths = [1.0] * len(CURVES) + [0.7]
+            rows = grid[i].subgridspec(1, len(widths), width_ratios=widths).subplots(squeeze=False)
+            silent += [label for label in draw_curves(rows[0], factor, results) if label not in silent]
+        rows[0, 0].set_title(name + rows[0, 0].get_title(loc="left"))
     head_and_foot(figure, factor.title, legend_in_words(factor, collected, silent))
     return figure
 
@@ -232,9 +236,9 @@ def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str
     seeds = f"{factor.seeds} {'seed' if factor.seeds == 1 else 'seeds'}"
     words = [
         f"{measured}. Points: mean; lines: 95 % bootstrap interval over users; ticks beside a point: its {seeds}. "
-        f"Black diamond and dashes: the base.",
+        "Black: the base.",
         f"Right: a filled point differs from the base at p < {ALPHA} after Holm's correction; a difference within the grey bar "
-        f"would have been found with a power of less than {POWER:.0%}.",
+        f"would have been found with a power of less than {100 * POWER:.0f} %.",
     ]
     if any(has_curves(factor, results) for results in collected):
         bands = " Bands: lowest to highest seed." if factor.seeds > 1 else ""

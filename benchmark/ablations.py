@@ -101,9 +101,9 @@ def note_of_differences(tests: pd.DataFrame) -> str:
     """What the columns of the second table are."""
     return (
         f"{MAIN} less the base's. Smallest detectable: the true difference that the test would find with a power of "
-        f"{significance.POWER:.0%} at the level of Holm's first step, {significance.ALPHA} / {tests.family_size.iloc[0]}, from the "
-        "standard error of the paired difference over users. Users are resampled and not trainings: another seed may move a "
-        "value by more than its interval says."
+        f"{100 * significance.POWER:.0f} % at the level of Holm's first step, {significance.ALPHA} / "
+        f"{tests.family_size.iloc[0]}, from the standard error of the paired difference over users. Users are resampled and "
+        "not trainings: another seed may move a value by more than its interval says."
     )
 
 

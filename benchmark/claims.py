@@ -33,14 +33,14 @@ SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
 EXPECTATION = {"higher": "higher than", "lower": "lower than", "equal": "no other than"}
 RULE = (
     "A claim that expects a difference is supported where p, Holm-corrected over all claims here, is below "
-    f"{significance.ALPHA} and the difference has the expected sign, and contradicted where it has the other one. A claim that "
-    "expects none is supported where the whole 95 % interval lies within the margin that was set beforehand. In all other "
-    "cases, and where several seeds disagree about the sign, the data can't tell, which is not evidence of no difference: the "
-    "smallest detectable difference says what could have been seen "
-    f"(power {significance.POWER:.0%}, at the level of Holm's first step). Two-sided paired tests over users, as in the tables. "
-    "Users are their units: they say whether these trained models differ on other users, not whether other trainings would; "
-    "where there are several seeds, each one's difference is given. The claims are about other models, data and budgets than those "
-    "that were run here: what is said holds at this scale."
+    f"{significance.ALPHA} and the difference has the expected sign, and contradicted where it has the other one. A claim "
+    "that expects none is supported where the whole 95 % interval lies within the margin that was set beforehand, and "
+    "contradicted where it doesn't and p is below that. In all other cases, and where several seeds disagree about the sign, "
+    "the data can't tell, which is not evidence of no difference: the smallest detectable difference says what could have "
+    f"been seen (power {100 * significance.POWER:.0f} %, at the level of Holm's first step). Two-sided paired tests over "
+    "users, as in the tables. Users are their units: they say whether these trained models differ on other users, not "
+    "whether other trainings would; where there are several seeds, each one's difference is given. The claims are about "
+    "other models, data and budgets than those that were run here: what is said holds at this scale."
 )
 
 
@@ -170,8 +170,15 @@ def as_markdown(frame: pd.DataFrame) -> str:
     for number, row in enumerate(frame.to_dict("records"), 1):
         where = f" ({row['dataset']})" if several else ""
         interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-        claim = plain_markdown(row["says"] + where)
-        table.append([f"{number}. {claim}", f"**{row['verdict']}**", f"{row['difference']:+.4f}", interval])
+        claim = plain_markdown(row["says"])
+        table.append(
+            [
+                f"{number}. {claim}{plain_markdown(where)}",
+                f"**{row['verdict']}**",
+                f"{row['difference']:+.4f}",
+                interval,
+            ]
+        )
         table[-1] += [f"{row['p_holm']:.2g}", in_words(row["detectable"])]
         heading = f"## {number}. {plain_markdown(row['title'] + where)}: {row['verdict']}"
         text.append(f"{heading}\n\n{claim}\n\n{plain_markdown(sentences(row))}")

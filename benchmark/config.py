@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from benchmark.errors import InputError, checked
-from benchmark.factors import AblationConfig, expand
+from benchmark.factors import AblationConfig, ablations_of
 from benchmark.methods import check_params, laid_over, load_method
 from benchmark.sections import Name, Strict
 
@@ -153,7 +153,7 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
         method = load_method(config.module_of(name), where)
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
-    expand(config, where)
+    ablations_of(config, where)
     return config
 
 

@@ -162,7 +162,7 @@ class Ablations:
     variants: dict[str, Variant]  # by the folder's name
 
 
-def expand(config: "Config", where: str = "config") -> Ablations:
+def ablations_of(config: "Config", where: str = "config") -> Ablations:
     """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
     found = Ablations({}, {})
     fits: dict[str, str] = {}  # by name of a fit, the run that makes it

@@ -291,6 +291,9 @@ def save(figure: Figure, out: Path, name: str) -> None:
     """Write png and pdf without dates or versions in their metadata."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, so that both files show the same and time is saved
+    # The solver's last digits depend on addresses in memory, and with them the colour of a pixel here and there.
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 9).tolist())
     with atomic(out / f"{name}.png") as path:
         figure.savefig(path, format="png", metadata={"Software": None})
     with atomic(out / f"{name}.pdf") as path:

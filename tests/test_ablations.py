@@ -191,7 +191,7 @@ def test_the_command_writes_byte_equal_files(results: Path, tmp_path: Path) -> N
     assert found[0] == found[1] and sorted(found[0]) == ["beta.csv", "beta.md", "beta.tests.csv", "beta.tex"]
     text, tex = found[0]["beta.md"].decode(), found[0]["beta.tex"].decode()
     assert text.startswith("# weight of R\\_c\n") and "| value |" in text and "| 0.05 |" in text
-    for words in ('the base, "0.05"', "family of 12 tests (2 values x 6 metrics)", "3 seeds", "power of 80%"):
+    for words in ('the base, "0.05"', "family of 12 tests (2 values x 6 metrics)", "3 seeds", "power of 80 %"):
         assert words in text and words.replace("%", r"\%") in tex, words
     frame = read_table(tmp_path / "one" / "beta.csv")
     assert frame["value"].tolist() == ["0", "0.05", "1"]  # still words
@@ -319,10 +319,6 @@ def test_curves_by_step(results: Path) -> None:
     assert curves(other, "r2ec", "reward")[0].size == 0
 
 
-def lines_of(figure: Any) -> list[int]:
-    return [len(axes.lines) for axes in figure.axes]
-
-
 @pytest.mark.parametrize("words", [False, True])
 def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) -> None:
     names = ["w/o R_c", "R2ec, whole", "w/o R_d"] if words else ["0", "0.05", "1"]
@@ -338,9 +334,12 @@ def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) 
             "Hit@10",
             "Hit@10 less the base's",
             *ablation_plots.CURVES.values(),
+            "",
         ]
-        assert all(len(axes.lines) == 3 for axes in figure.axes[4:])
-        assert all(len(axes.collections) == 3 for axes in figure.axes[4:])  # bands of three seeds
+        assert all(len(axes.lines) == 3 for axes in figure.axes[4:8])
+        assert all(len(axes.collections) == 3 for axes in figure.axes[4:8])  # bands of three seeds
+        legend = figure.axes[8].get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == [names[0], f"{names[1]} (base)", names[2]]
         labels = figure.axes[0].get_xticklabels() if not words else figure.axes[0].get_yticklabels()
         assert [label.get_text() for label in labels] == (
             ["0", "0.05\n(base)", "1"] if not words else ["w/o R_c", "R2ec, whole (base)", "w/o R_d"]

@@ -8,7 +8,7 @@ import pytest
 from benchmark import factors
 from benchmark.config import ROOT, read_config, read_config_file
 from benchmark.errors import InputError
-from benchmark.factors import Ablations, Factor, Variant, expand, read_factors
+from benchmark.factors import Ablations, Factor, Variant, ablations_of, read_factors
 from benchmark.methods import laid_over
 from benchmark.metrics import METRICS
 
@@ -25,7 +25,7 @@ def config(ablations: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def expanded(**ablations: Any) -> Ablations:
-    return expand(read_config(config(ablations)))
+    return ablations_of(read_config(config(ablations)))
 
 
 def beta(**changes: Any) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def test_the_ablations_of_both_configs_share_their_runs() -> None:
     """The same dataset and base in config.yaml as in ablations.yaml: what one has run, the other need not."""
     default, full = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "ablations.yaml"))
     assert full.datasets["ml-100k"] == default.datasets["ml-100k"] and full.method("r2ec") == default.method("r2ec")
-    few, all_of_them = expand(default), expand(full)
+    few, all_of_them = ablations_of(default), ablations_of(full)
     assert set(few.variants) <= set(all_of_them.variants) and set(few.factors) <= set(all_of_them.factors)
     assert all(few.variants[run] == all_of_them.variants[run] for run in few.variants)
     leaky = full.datasets["ml-100k-leaky"].model_copy(update={"leaky_popularity": False})
@@ -243,7 +243,7 @@ def test_the_ablations_of_both_configs_share_their_runs() -> None:
 
 
 def test_the_full_config_has_what_the_paper_varied() -> None:
-    found = expand(read_config_file(ROOT / "config" / "ablations.yaml")).factors
+    found = ablations_of(read_config_file(ROOT / "config" / "ablations.yaml")).factors
     assert list(found["beta"].runs) == ["0", "0.05", "0.25", "0.5", "1"]
     assert list(found["group_size"].runs) == list(found["group_size_equal_tokens"].runs) == ["1", "2", "4", "8"]
     assert set(found["head_update"].runs) == {"top1", "topk, 2", "all", "random", "none", "released"}
@@ -255,7 +255,7 @@ def test_the_full_config_has_what_the_paper_varied() -> None:
 
 def test_equal_rollout_tokens_are_equal() -> None:
     full = read_config_file(ROOT / "config" / "ablations.yaml")
-    found = expand(full)
+    found = ablations_of(full)
     written = set()
     for run in found.factors["group_size_equal_tokens"].runs.values():
         variant = found.variants.get(run)

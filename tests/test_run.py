@@ -282,7 +282,8 @@ def test_later_repetitions_take_the_tuned_setting(job: Job, fits: Fits) -> None:
 
 def test_a_variant_has_the_random_streams_of_its_base(job: Job, fits: Fits) -> None:
     overlay = json.dumps({"section": {"b": 7}})
-    out = job(method="stub--section.b=7", module="stub", stream="stub", overlay=overlay, out=job.root / "variant")
+    named = {"method": "stub--section.b=7", "module": "stub", "stream": "stub", "out": job.root / "variant"}
+    out = job(params=json.dumps(SECTION), overlay=overlay, **named)
     record = read_run(out / "run.json")
     assert record.method == "stub--section.b=7" and record.params["section"] == {"a": 1, "b": 7}
     assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)

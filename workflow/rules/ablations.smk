@@ -38,8 +38,9 @@ rule ablation:
         "../../environment.yml"
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
+        out=TABLES,
     shell:
-        "python -m benchmark.ablations --results results --factors {params.factors:q} --out {TABLES} > {log} 2>&1"
+        "python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"
 
 
 rule ablation_plot:
@@ -59,9 +60,10 @@ rule ablation_plot:
         "../../environment.yml"
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
+        out=FIGURES,
     shell:
         "python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
-        " --out {FIGURES} > {log} 2>&1"
+        " --out {params.out} > {log} 2>&1"
 
 
 rule claims:
@@ -81,5 +83,6 @@ rule claims:
         "../../environment.yml"
     params:
         factors=factors_json(*ablations.factors),
+        out=TABLES,
     shell:
-        "python -m benchmark.claims --results results --factors {params.factors:q} --out {TABLES} > {log} 2>&1"
+        "python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"

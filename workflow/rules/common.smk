@@ -8,7 +8,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmark.config import read_config, source_of
 from benchmark.errors import InputError
-from benchmark.factors import expand
+from benchmark.factors import ablations_of
 from benchmark.methods import laid_over, method_files, source_files
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
@@ -48,7 +48,7 @@ def overlay(run):
 
 try:
     settings = read_config(dict(config))
-    ablations = expand(settings)
+    ablations = ablations_of(settings)
     # The user's own files that each dataset reads. They have to be there before the first job, which may take hours.
     own = {}
     for name, dataset in settings.datasets.items():
