@@ -25,7 +25,8 @@ def split_hash(prepared: Prepared) -> str:
     """sha256 over all that a method can see: equal for two runs exactly if they are measured on the same data."""
     digest = hashlib.sha256()
     for name, column in prepared.items.items():
-        digest.update("\x1f".join([str(name), *column.fillna("").astype(str), "\x1e"]).encode())
+        texts = column.astype(object).where(column.notna(), "").astype(str)
+        digest.update("\x1f".join([str(name), *texts, "\x1e"]).encode())
     for cases in (prepared.train, prepared.valid, prepared.test):
         ratings = np.where(np.isnan(cases.ratings), np.float32(np.nan), cases.ratings)  # one bit pattern for "none"
         for array in (
