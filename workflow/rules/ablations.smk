@@ -6,12 +6,6 @@ wildcard_constraints:
     factor="|".join(map(re.escape, ablations.factors)) or "none",
 
 
-def data_of_factors(*names):
-    """dataset.json of every dataset that these factors are measured on."""
-    used = {dataset for name in names for dataset in ablations.factors[name].datasets}
-    return [f"results/data/{dataset}/dataset.json" for dataset in sorted(used)]
-
-
 rule ablations:
     """The ablations alone: tables, plots and claims, with the runs that they need and no others."""
     input:
@@ -38,7 +32,7 @@ rule ablation:
         "../../environment.yml"
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
-        out=TABLES,
+        out=subpath(output[0], parent=True),
     shell:
         "python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"
 
@@ -60,7 +54,7 @@ rule ablation_plot:
         "../../environment.yml"
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
-        out=FIGURES,
+        out=subpath(output[0], parent=True),
     shell:
         "python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
         " --out {params.out} > {log} 2>&1"
@@ -83,6 +77,6 @@ rule claims:
         "../../environment.yml"
     params:
         factors=factors_json(*ablations.factors),
-        out=TABLES,
+        out=subpath(output[0], parent=True),
     shell:
         "python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"

@@ -209,6 +209,12 @@ def ablation_runs(file, *names):
     )
 
 
+def data_of_factors(*names):
+    """dataset.json of every dataset that these factors are measured on."""
+    used = {dataset for name in names for dataset in ablations.factors[name].datasets}
+    return [f"results/data/{dataset}/dataset.json" for dataset in sorted(used)]
+
+
 def ablation_outputs(wildcards):
     """What the config's ablations end in, nothing without any."""
     if not ablations.factors:
