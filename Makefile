@@ -3,15 +3,18 @@ PYTHON ?= python3.11
 CORES ?= all
 CONFIG ?= config/config.yaml
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
+# Size of the made-up raw file that make speed prepares.
+RAW_GB ?= 0.1
 READY := .venv/.ready
 
-.PHONY: help setup reproduce decoupled paper readme dry-run test speed lint clean-results
+.PHONY: help setup reproduce ablations decoupled paper readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
+	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make test        install, then run the tests"
-	@echo "make speed       measure evaluator, preparation, and each part of R2ec against the plain way, on this machine"
+	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), and each part of R2ec against the plain way, on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
 # Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
@@ -30,6 +33,12 @@ reproduce: $(READY)
 	.venv/bin/snakemake --cores $(CORES)
 	@echo && cat results/tables/main.txt
 	@echo "Tables: results/tables   plots: results/plots   page: results/report/index.html"
+
+# Runs that the default has made already serve here too; the main tables are left alone.
+ablations: $(READY)
+	.venv/bin/snakemake ablations --cores $(CORES) --configfile config/ablations.yaml
+	@echo && cat results/ablations-full/claims.md
+	@echo "Tables: results/ablations-full   plots: results/plots/ablations-full"
 
 # In a folder of its own, so that the main tables stay; what has been fetched, written and encoded once serves both.
 decoupled: $(READY)
@@ -60,7 +69,7 @@ test: $(READY)
 	.venv/bin/python -m pytest
 
 speed: $(READY)
-	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
 	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct
 	.venv/bin/python -m r2ec.speed
 

@@ -40,6 +40,20 @@ def trains_in_processes(method: ModuleType) -> bool:
     return bool(vars(method).get("SEVERAL_PROCESSES", False))
 
 
+def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the method's defaults filled in, as JSON values."""
+    if "Params" in vars(method):
+        filled: dict[str, Any] = method.Params.model_validate(params).model_dump(mode="json")
+        return filled
+    return params
+
+
+def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters without those that the method names in `SCORING`: only its scoring reads them."""
+    scoring = vars(method).get("SCORING", ())
+    return {name: value for name, value in params.items() if name not in scoring}
+
+
 def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
     """One setting of a grid over a method's params: what the trial doesn't name stays, also inside sections.
 

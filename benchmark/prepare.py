@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.config import read_dataset_settings, source_of
+from benchmark.config import DatasetConfig, read_dataset_settings, source_of
 from benchmark.contract import check_cases, write_cases
+from benchmark.datasets import Expected
 from benchmark.datasets._wheel import check_sha256
 from benchmark.errors import InputError, command
 from benchmark.io import atomic, read_json, write_json
@@ -24,7 +25,8 @@ def split_hash(prepared: Prepared) -> str:
     """sha256 over all that a method can see: equal for two runs exactly if they are measured on the same data."""
     digest = hashlib.sha256()
     for name, column in prepared.items.items():
-        digest.update("\x1f".join([str(name), *column.fillna("").astype(str), "\x1e"]).encode())
+        texts = column.astype(object).where(column.notna(), "").astype(str)
+        digest.update("\x1f".join([str(name), *texts, "\x1e"]).encode())
     for cases in (prepared.train, prepared.valid, prepared.test):
         ratings = np.where(np.isnan(cases.ratings), np.float32(np.nan), cases.ratings)  # one bit pattern for "none"
         for array in (
@@ -56,6 +58,29 @@ def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
         write_json(temporary / "dataset.json", about)
 
 
+def beside(expected: Expected, counts: dict[str, int], settings: DatasetConfig) -> tuple[bool, str]:
+    """Whether the counts are those expected, and a table of both with one sentence on what to look at."""
+    names = list(expected.counts)
+    found = {name: counts[name] for name in names}
+    rows = [("", names), (expected.source, [f"{n:,}" for n in expected.counts.values()])]
+    rows.append(("ours", [f"{n:,}" for n in found.values()]))
+    wide = max(len(head) for head, _ in rows)
+    lines = [f"{head:{wide}}" + "".join(f"{cell:>13}" for cell in cells) for head, cells in rows]
+    differ = [name for name in names if found[name] != expected.counts[name]]
+    other = [
+        f"{key} {getattr(settings, key)}" for key, value in expected.settings.items() if getattr(settings, key) != value
+    ]
+    if not differ:
+        lines.append(f"Our counts are those of {expected.source}.")
+    else:
+        said = f"OUR COUNTS DIFFER from {expected.source} in {', '.join(differ)}."
+        if other:
+            needed = ", ".join(f"{key} {value}" for key, value in expected.settings.items())
+            said += f" They need {needed}; the config has {', '.join(other)}."
+        lines.append(f"{said} {expected.advice}.")
+    return not differ, "\n".join(lines)
+
+
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,6 +105,12 @@ def main() -> None:
         "sources": [{"file": Path(e["path"]).name, "bytes": e["bytes"], "sha256": e["sha256"]} for e in manifest],
         "split_hash": split_hash(prepared),
     }
+    if raw.about:
+        about["source"] = raw.about
+    if raw.expected:
+        equal, table = beside(raw.expected, prepared.counts, settings)
+        about["expected"] = {"source": raw.expected.source, "counts": raw.expected.counts, "equal": equal}
+        print(table)
     write_dataset(prepared, about, given.out)
     c = prepared.counts
     print(

@@ -1,16 +1,22 @@
-"""`python -m benchmark.speed`: the two speeds that the benchmark itself promises, measured here and now.
+"""`python -m benchmark.speed`: the speeds that the benchmark itself promises, measured here and now.
 
 evaluator   10,000 cases x 100,000 items: scores ranked per second, peak memory. Promise: over 1e8 on one core, under 1 GiB.
 prepare     a made-up log of 450,000 interactions of 50,000 users with 17,000 items. Promise: under 15 s and 2 GiB.
+raw         made-up raw files of Amazon Reviews 2023, --gigabytes of packed metadata, fetched from a folder and prepared with
+            preset `paper`. Promise: under 2 GB of memory, whatever the size. Needs four times that on the disk (TMPDIR).
 
 Each runs in a process of its own, so that one's memory is not the other's.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +25,10 @@ from benchmark.config import DatasetConfig
 from benchmark.contract import Cases
 from benchmark.datasets import Raw
 from benchmark.evaluate import rank
+from benchmark.io import read_json
 from benchmark.protocol import prepare
 from benchmark.provenance import peak_memory_mib
+from benchmark.raw_amazon import write_category
 
 
 def evaluator(cases: int = 10_000, items: int = 100_000, batch: int = 200) -> None:
@@ -74,17 +82,58 @@ def preparation(interactions: int = 450_000, users: int = 50_000, items: int = 1
     print(f"prepare: {prepared.counts['cases']:,} cases in {seconds:.1f} s, peak {peak_memory_mib()} MiB")
 
 
+def run_alone(*command: str) -> tuple[float, float]:
+    """Seconds and peak resident memory (MB, 10^6 bytes) of one Python command. Raises RuntimeError if it fails."""
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command])
+    # Unlike getrusage(RUSAGE_CHILDREN) this is of the one child alone.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: ended with {process.returncode}")
+    return time.perf_counter() - began, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def raw_files(gigabytes: float) -> None:
+    """Make up the files, then fetch and prepare them by the commands that the workflow calls."""
+    with tempfile.TemporaryDirectory(prefix="r2ec-bench-speed-") as temporary:
+        folder = Path(temporary)
+        items, n = write_category(folder / "mirror", "Video_Games", "0core", round(gigabytes * 1e9))
+        packed = sum(file.stat().st_size for file in (folder / "mirror").rglob("*.gz")) / 1e9
+        options = {"category": "Video_Games", "preset": "paper", "mirror": str(folder / "mirror")}
+        settings = {"source": "amazon_2023", "category": "game", "options": options, "same_time": "order"}
+        text = json.dumps(settings | {"min_user_count": 1, "min_item_count": 1})
+        manifest = str(folder / "fetched.json")
+        fetch = ("-m", "benchmark.fetch", "--settings", text, "--resources", str(folder), "--out", manifest)
+        fetching, fetch_peak = run_alone(*fetch)
+        out = folder / "data"
+        command = ("-m", "benchmark.prepare", "--dataset", "made-up", "--settings", text, "--manifest", manifest)
+        preparing, peak = run_alone(*command, "--out", str(out))
+        cases = read_json(out / "dataset.json")["counts"]["cases"]
+    print(
+        f"raw: {items:,} items and {n:,} interactions in {packed:.2f} GB packed; checked in {fetching:.1f} s, peak "
+        f"{fetch_peak:,.0f} MB; prepared to {cases:,} cases in {preparing:.1f} s, peak {peak:,.0f} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["evaluator", "prepare"], help="one of the two; both by default")
+    parts = ["evaluator", "prepare", "raw"]
+    parser.add_argument("part", nargs="?", choices=parts, help="one of the three; all by default")
+    parser.add_argument("--gigabytes", type=float, default=0.1, help="size of the packed metadata of the part `raw`")
     given = parser.parse_args()
+    if given.gigabytes <= 0:
+        parser.error(f"--gigabytes {given.gigabytes}: give a size above 0")
     if given.part is None:
-        for part in ("evaluator", "prepare"):
-            subprocess.run([sys.executable, "-m", "benchmark.speed", part], check=True)
+        size = ["--gigabytes", str(given.gigabytes)]
+        for part in parts:
+            subprocess.run([sys.executable, "-m", "benchmark.speed", part, *size], check=True)
     elif given.part == "evaluator":
         evaluator()
-    else:
+    elif given.part == "prepare":
         preparation()
+    else:
+        raw_files(given.gigabytes)
 
 
 if __name__ == "__main__":

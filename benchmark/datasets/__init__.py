@@ -5,13 +5,24 @@
     fetch(options, folder)      put what is needed into `folder`, checksums verified; returns the files
     load(options, files)        -> Raw: interactions and items as the source has them
 
-`files` is a list of paths; what they are is the source's own business. Nothing here filters, sorts or splits: that is
-`benchmark/protocol.py`, the same for every source.
+`files` is a list of paths; what they are is the source's own business. Nothing here sorts or splits, and only
+`amazon_2023` filters: that is `benchmark/protocol.py`, the same for every source.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a publication says of the dataset; `benchmark.prepare` prints it beside what it found."""
+
+    source: str  # the publication
+    counts: dict[str, int]  # by the names of dataset.json
+    settings: dict[str, Any]  # the dataset's settings that these counts need
+    advice: str  # a sentence on what may be the reason where they differ, without the full stop
 
 
 @dataclass(frozen=True)
@@ -19,8 +30,12 @@ class Raw:
     """What a source gives.
 
     interactions: user_id (str), item_id (str), timestamp (int64, Unix seconds), rating (float32, NaN: none given)
-    items: item_id (str), title (str, may be missing), any further text columns (str); one row per item
+    items: item_id (str), title (str, may be missing), any further text columns (str); one row per item. Methods take text
+        columns for attributes, numeric ones not.
+    about: what a source that filters by itself did, for dataset.json (large sources must: not all of it fits in memory)
     """
 
     interactions: pd.DataFrame
     items: pd.DataFrame
+    about: dict[str, Any] = field(default_factory=dict)
+    expected: Expected | None = None

@@ -15,6 +15,8 @@ rule tables:
         ),
     log:
         "results/logs/tables.log",
+    # As soon as their runs are there, though ablations go on.
+    priority: FIRST
     conda:
         "../../environment.yml"
     resources:
@@ -42,6 +44,7 @@ rule plots:
         ),
     log:
         "results/logs/plots.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     resources:
@@ -62,8 +65,12 @@ rule page:
             dataset=settings.datasets,
             name=["metrics", "slices", "cost"],
         ),
+        ablations=ablation_outputs,
         code=code("benchmark.report.__main__"),
-        template=str(ROOT / "benchmark/report/page.html.jinja"),
+        templates=[
+            str(ROOT / f"benchmark/report/{name}.html.jinja")
+            for name in ("page", "ablations")
+        ],
     output:
         "results/report/index.html",
     log:
@@ -75,5 +82,8 @@ rule page:
         mem_mb=RULES["page"].mem_mb,
     params:
         selection=selection,
+        factors=factors_json(*ablations.factors),
+        folder=settings.ablations_folder,
     shell:
-        "python -m benchmark.report {params.selection} --out results/report > {log} 2>&1"
+        "python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
+        " --out results/report > {log} 2>&1"

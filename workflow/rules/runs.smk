@@ -3,6 +3,7 @@ rule run:
     input:
         data="results/data/{dataset}/dataset.json",
         tuned=tuned,
+        fitted=fitted,
         backbone=embedded_backbone,
         code=code("benchmark.run", "benchmark.launch"),
         method=method_code,
@@ -16,9 +17,9 @@ rule run:
     priority: urgency
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: settings.method(wildcards.method).threads
+    threads: lambda wildcards: entry(wildcards.method).threads
     resources:
-        gpu=lambda wildcards: settings.method(wildcards.method).gpus,
+        gpu=lambda wildcards: entry(wildcards.method).gpus,
         # For Slurm: a job is one task, however many GPUs it has.
         tasks_per_gpu=0,
         # A second attempt gets more.
@@ -26,19 +27,20 @@ rule run:
         mem_mb=lambda wildcards, attempt: estimated(wildcards).mem_mb * attempt,
         gpu_mem_mb=lambda wildcards: estimated(wildcards).gpu_mem_mb,
     params:
-        module=lambda wildcards: settings.module_of(wildcards.method),
+        module=lambda wildcards: settings.module_of(base(wildcards.method)),
         params=lambda wildcards: json.dumps(
-            settings.method(wildcards.method).params, sort_keys=True
+            entry(wildcards.method).params, sort_keys=True
         ),
-        grid=lambda wildcards: json.dumps(
-            settings.method(wildcards.method).grid, sort_keys=True
-        ),
+        grid=lambda wildcards: json.dumps(entry(wildcards.method).grid, sort_keys=True),
         tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
-        processes=lambda wildcards: settings.method(wildcards.method).process_count(),
+        variant=variant,
+        work=lambda wildcards: fit_of(wildcards.method),
+        processes=lambda wildcards: entry(wildcards.method).process_count(),
     # What is launched sees the GPUs that it got, and no other.
     shell:
         "python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"
         " benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
-        " --work results/work/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
+        " {params.variant}"
+        " --work results/work/{wildcards.dataset}/{params.work}/seed{wildcards.seed}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed} > {log} 2>&1"

@@ -1,0 +1,394 @@
+"""The raw files of Amazon Reviews 2023 through DuckDB: read once each, filtered on disk, in bounded memory.
+
+Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is left
+after all filters is handed over. Tables: `log` (every interaction), `seen` (items that have one), `lines` (every line
+of the metadata, its texts only where the item is seen), `usable` (items that pass the rules), `recent` (their last
+interaction), `chosen` (the interactions left).
+"""
+
+import contextlib
+import gzip
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from duckdb.func import FunctionNullHandling, PythonUDFType
+from tqdm import tqdm
+
+from benchmark.datasets._amazon_text import attribute
+from benchmark.errors import InputError
+
+MEMORY = "800MB"
+THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+HEADER = ["user_id", "parent_asin", "rating", "timestamp"]
+EARLIEST_MS = 10**11  # March 1973; smaller timestamps count seconds
+BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a preset and the options over it come down to. amazon_2023.py explains each."""
+
+    start: pd.Timestamp  # UTC
+    end: pd.Timestamp
+    end_included: bool  # whether an interaction at `end` itself is kept
+    min_items: int
+    widen_months: int
+    k_core: int
+    title_words: int
+    needs_price: bool
+    title: Callable[[str], tuple[str, int]]
+    cleaned: bool  # whether attributes are cleaned of HTML
+    attributes: tuple[str, ...]
+    attribute_words: int | None
+    broken_lines: int
+
+
+@contextlib.contextmanager
+def workspace(*files: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in a temporary folder, removed afterwards. Raises InputError where the disk is too small for these files."""
+    needed = sum(file.stat().st_size for file in files)
+    with tempfile.TemporaryDirectory(prefix="amazon-2023-") as folder:
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise InputError(
+                f"{folder}: {free / 1e9:.2f} GB are left and up to {needed / 1e9:.2f} GB may be needed; free some, or set "
+                "TMPDIR to a larger disk"
+            )
+        con = duckdb.connect(
+            f"{folder}/tables.duckdb",
+            config={
+                "memory_limit": MEMORY,
+                "threads": THREADS,
+                "temp_directory": f"{folder}/spilled",
+                "preserve_insertion_order": False,  # would hold back what is read out of turn
+            },
+        )
+        try:
+            # How far a statement is can only be asked where DuckDB keeps count; the bar is tqdm's.
+            con.execute(
+                "SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0"
+            )
+            yield con
+        finally:
+            con.close()
+
+
+def run(con: duckdb.DuckDBPyConnection, sql: str, what: str, file: Path) -> None:
+    """Execute one statement under a progress bar. Raises InputError where `file` or the disk gives out."""
+    try:
+        with ThreadPoolExecutor(1) as pool, tqdm(total=100, desc=what, unit="%", delay=5, leave=False) as bar:
+            job = pool.submit(con.execute, sql)
+            try:
+                while wait([job], timeout=0.2).not_done:
+                    bar.update(max(0, round(con.query_progress()) - bar.n))
+            except BaseException:
+                con.interrupt()
+                raise
+            job.result()
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0]
+        if "GZIP" in said.upper():
+            raise InputError(f"{file}: no whole gzip file ({said}); delete it and fetch it again") from None
+        if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in said:
+            raise InputError(f"{file}: memory or disk ran out ({said}); set TMPDIR to a larger disk") from None
+        raise
+
+
+def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
+    """The one number that a query gives, 0 for none."""
+    rows = con.execute(sql).fetchall()  # all of it: an unfinished result keeps the connection from other work
+    return int(rows[0][0] or 0)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int) -> dict[str, int]:
+    """Make `log` and `seen` from user_id, parent_asin, rating, timestamp in ms; end_ms: the first that counts no more.
+
+    Raises InputError, naming file, line and value, for another header, a missing id or time, or what is no number.
+    """
+    with _opened(path) as lines:
+        found = next(lines, b"").decode(errors="replace").strip()
+    if found.split(",") != HEADER:
+        raise InputError(f"{path}: line 1: columns are {found!r}, expected {','.join(HEADER)!r}; take the right file")
+    columns = "{user_id: 'VARCHAR', parent_asin: 'VARCHAR', rating: 'FLOAT', timestamp: 'BIGINT'}"
+    try:
+        run(
+            con,
+            f"""
+            CREATE TABLE log AS SELECT user_id, parent_asin AS item_id, rating, "timestamp" AS ms
+            FROM read_csv({_quoted(path)}, auto_detect = false, header = true, delim = ',', quote = '', escape = '',
+                          columns = {columns})
+            """,
+            "reading interactions",
+            path,
+        )
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0]
+        raise InputError(f"{path}: {first_bad_line(path, _bad_interaction, said)}; fetch the file again") from None
+    if _number(
+        con, "SELECT count(*) FROM log WHERE user_id IS NULL OR item_id IS NULL OR ms IS NULL OR NOT isfinite(rating)"
+    ):
+        why = first_bad_line(path, _bad_interaction, "an id or a timestamp is missing, or a rating is not finite")
+        raise InputError(f"{path}: {why}; fetch the file again")
+    latest = _number(con, "SELECT max(ms) FROM log")
+    if 0 < latest < EARLIEST_MS:
+        raise InputError(
+            f"{path}: the latest timestamp is {latest}, which is no time in milliseconds; take the right file"
+        )
+    con.execute(f"CREATE TABLE seen AS SELECT DISTINCT item_id FROM log WHERE ms < {end_ms}")
+    return {"interactions_read": _number(con, "SELECT count(*) FROM log")}
+
+
+def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict[str, int]:
+    """Make `lines` and `usable` from the metadata: one JSON object per line.
+
+    Counts lines read and, of the items with an interaction, those that each rule drops. Raises InputError, naming file
+    and line, where more lines are broken (no JSON object with a parent_asin) than the rules tolerate.
+    """
+    types = {"parent_asin": "VARCHAR", "title": "VARCHAR", "average_rating": "DOUBLE", "rating_number": "DOUBLE"}
+    types |= dict.fromkeys(["price", *rules.attributes], "JSON")
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in types.items())
+    texts = "".join(f", CASE WHEN known THEN {name} END AS {name}" for name in rules.attributes)
+
+    def title_of(raw: pa.ChunkedArray) -> pa.Array:
+        found = [None if text is None else rules.title(text) for text in raw.to_pylist()]
+        return pa.array(
+            # A title of which cleaning leaves nothing is none.
+            [None if pair is None or not pair[0].strip() else {"text": pair[0], "words": pair[1]} for pair in found],
+            pa.struct([("text", pa.string()), ("words", pa.int32())]),
+        )
+
+    said = duckdb.struct_type({"text": "VARCHAR", "words": "INTEGER"})
+    con.create_function(
+        "title_of",
+        title_of,
+        ["VARCHAR"],
+        said,
+        type=PythonUDFType.ARROW,
+        null_handling=FunctionNullHandling.SPECIAL,
+    )
+    try:
+        run(
+            con,
+            f"""
+            CREATE TABLE lines AS
+            SELECT item_id, known, title_of(CASE WHEN known THEN title END) AS title,
+                   TRY_CAST(price ->> '$' AS DOUBLE) IS NOT NULL AS priced, average_rating, rating_number {texts}
+            FROM (SELECT nullif(parent_asin, '') AS item_id, parent_asin IN (SELECT item_id FROM seen) AS known, *
+                  FROM read_json({_quoted(path)}, format = 'newline_delimited', ignore_errors = true,
+                                 columns = {{{columns}}}))
+            """,
+            "reading items",
+            path,
+        )
+    except duckdb.Error as error:
+        said_first = str(error).splitlines()[0]
+        raise InputError(f"{path}: {first_bad_line(path, _bad_item, said_first)}; fetch the file again") from None
+    finally:
+        con.remove_function("title_of")
+    counts = {
+        "items_read": _number(con, "SELECT count(*) FROM lines"),
+        "lines_broken": _number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
+    }
+    if counts["lines_broken"] > rules.broken_lines:
+        why = first_bad_line(path, _bad_item, "a line holds no JSON object with a parent_asin")
+        raise InputError(
+            f"{path}: {why}; broken lines: {counts['lines_broken']}, of {counts['items_read']}: fetch the file again, or let "
+            f"broken_lines tolerate them (it is {rules.broken_lines})"
+        )
+    return counts | _mark_usable(con, rules)
+
+
+def _mark_usable(con: duckdb.DuckDBPyConnection, rules: Rules) -> dict[str, int]:
+    """Make `usable`: items that pass the rules, one line each. What each rule drops, in the order in which they are asked."""
+    drops = {
+        "items_without_interaction": "known IS NOT TRUE AND item_id IS NOT NULL",
+        "items_without_title": "known AND coalesce(title.words, 0) = 0",
+        "items_title_too_long": f"known AND title.words > {rules.title_words}",
+        "items_without_price": f"known AND title.words BETWEEN 1 AND {rules.title_words} AND NOT priced"
+        if rules.needs_price
+        else "false",
+    }
+    counts = {name: _number(con, f"SELECT count(*) FROM lines WHERE {rule}") for name, rule in drops.items()}
+    passes = f"known AND title.words BETWEEN 1 AND {rules.title_words}" + (" AND priced" if rules.needs_price else "")
+    # Of an item's lines one stays, whatever their order in the file: the least by a hash of what they say.
+    texts = ", ".join(["title", "average_rating", "rating_number", *rules.attributes])
+    con.execute(
+        f"CREATE TABLE usable AS SELECT item_id, arg_min(rowid, hash({texts})) AS line FROM lines WHERE {passes} GROUP BY 1"
+    )
+    lines = _number(con, f"SELECT count(*) FROM lines WHERE {passes}")
+    return counts | {"items_repeated": lines - _number(con, "SELECT count(*) FROM usable")}
+
+
+def choose(con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int) -> tuple[pd.Timestamp, dict[str, int]]:
+    """Make `chosen`: the usable items' interactions in the window, which is widened by the rule of amazon_2023.py.
+
+    Returns the window's start and what was dropped on the way.
+    """
+    con.execute(
+        f"CREATE TABLE recent AS SELECT item_id, max(ms) AS ms FROM log SEMI JOIN usable USING (item_id) "
+        f"WHERE ms < {end_ms} GROUP BY 1"
+    )
+    if not _number(con, "SELECT count(*) FROM recent"):
+        raise InputError(
+            "no item with an interaction before the window's end passes the rules; take files of one category"
+        )
+    first = _number(con, f"SELECT min(ms) FROM log SEMI JOIN usable USING (item_id) WHERE ms < {end_ms}")
+    start, widened = rules.start, 0
+    while True:
+        start_ms = _ms(start)
+        # Without a k-core an item is in the window exactly if its last interaction is.
+        items = _number(con, f"SELECT count(*) FROM recent WHERE ms >= {start_ms}")
+        enough = items >= rules.min_items
+        if rules.k_core > 1 and (enough or start_ms <= first):
+            _fill(con, start_ms, end_ms, rules.k_core)
+            items = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
+            enough = items >= rules.min_items
+        if enough or start_ms <= first:
+            break
+        widened += 1
+        start = rules.start - pd.DateOffset(months=widened * rules.widen_months)
+    if not enough:
+        print(
+            f"window: {items:,} items although it goes back to the first interaction; min_items asks for {rules.min_items:,}"
+        )
+    in_window = f"ms >= {start_ms} AND ms < {end_ms}"
+    read, of_usable, inside, distinct = (
+        _number(con, f"SELECT count({what}) FROM {table} WHERE {rule}")
+        for what, table, rule in (
+            ("*", "log", "true"),
+            ("*", "log SEMI JOIN usable USING (item_id)", "true"),
+            ("*", "log SEMI JOIN usable USING (item_id)", in_window),
+            ("DISTINCT (user_id, item_id)", "log SEMI JOIN usable USING (item_id)", in_window),
+        )
+    )
+    if rules.k_core == 1:
+        _fill(con, start_ms, end_ms, 1)
+    left = _number(con, "SELECT count(*) FROM chosen")
+    return start, {
+        "dropped_of_dropped_items": read - of_usable,
+        "dropped_outside_window": of_usable - inside,
+        "dropped_repeats": inside - distinct,
+        "dropped_k_core": distinct - left,
+        "interactions": left,
+        "items": items,
+        "months_widened": widened * rules.widen_months,
+    }
+
+
+def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: int) -> None:
+    """Make `chosen`: one row per user and item, the protocol's (first second, in it the lowest rating), then the k-core."""
+    con.execute(
+        f"""
+        CREATE OR REPLACE TABLE chosen AS
+        SELECT user_id, item_id, least.second AS second, least.rating AS rating
+        FROM (SELECT user_id, item_id, min({{'second': ms // 1000, 'rating': rating}}) AS least
+              FROM log SEMI JOIN usable USING (item_id) WHERE ms >= {start_ms} AND ms < {end_ms} GROUP BY 1, 2)
+        """
+    )
+    while k_core > 1:
+        before = _number(con, "SELECT count(*) FROM chosen")
+        for side in ("item_id", "user_id"):
+            rare = f"SELECT {side} FROM chosen GROUP BY 1 HAVING count(*) < {k_core}"
+            con.execute(f"DELETE FROM chosen WHERE {side} IN ({rare})")
+        if _number(con, "SELECT count(*) FROM chosen") == before:
+            return
+
+
+def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """user_id, item_id, timestamp (int64, s), rating (float32), by time, user and item."""
+    found = con.sql(
+        'SELECT user_id, item_id, second AS "timestamp", rating FROM chosen ORDER BY second, user_id, item_id'
+    )
+    table = found.to_arrow_table().to_pandas()
+    return table.astype({"timestamp": np.int64, "rating": np.float32})
+
+
+def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
+    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), the attributes as text; by id."""
+    names = ["item_id", "title", "average_rating", "rating_number", *rules.attributes]
+    n = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
+    found = con.sql(  # streamed, unlike what execute() gives
+        f"""
+        SELECT lines.item_id, (lines.title).text AS title, average_rating,
+               coalesce(rating_number, 0)::BIGINT AS rating_number
+               {"".join(f", lines.{name}" for name in rules.attributes)}
+        FROM lines JOIN usable ON lines.rowid = usable.line
+        WHERE lines.item_id IN (SELECT item_id FROM chosen) ORDER BY lines.item_id
+        """
+    )
+    columns: dict[str, list] = {name: [] for name in names}
+    with tqdm(total=n, desc="texts of items", unit="item", delay=5, leave=False) as bar:
+        for batch in found.to_arrow_reader(10_000):
+            for name, column in zip(names, batch.columns, strict=True):
+                values = column.to_pylist()
+                if name in rules.attributes:
+                    between = BETWEEN.get(name, " ")
+                    values = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in values]
+                columns[name] += values
+            bar.update(batch.num_rows)
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    frame["average_rating"] = frame["average_rating"].astype(np.float64)
+    frame["rating_number"] = frame["rating_number"].astype(np.int64)
+    return frame
+
+
+def _ms(moment: pd.Timestamp) -> int:
+    return int(moment.timestamp()) * 1000
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of a gzip file. Raises InputError where it isn't one."""
+    try:
+        with gzip.open(path, "rb") as lines:
+            yield lines
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: no whole gzip file ({error}); delete it and fetch it again") from None
+
+
+def first_bad_line(path: Path, problem: Callable[[str], str | None], otherwise: str) -> str:
+    """`line 7: what is wrong with it`, found by reading the file once more, slowly; `otherwise` if no line shows it."""
+    with _opened(path) as lines:
+        for number, line in enumerate(tqdm(lines, desc="looking for the line", unit="line", delay=5, leave=False), 1):
+            try:
+                text = line.decode("utf-8").rstrip("\r\n")
+                why = problem(text) if number > 1 or problem is not _bad_interaction else None
+            except ValueError as error:  # no UTF-8, no JSON, or half a surrogate pair, which is no character
+                why = str(error)
+            if why is not None:
+                return f"line {number}: {why} ({line[:60].decode('utf-8', 'replace').strip()!r})"
+    return otherwise
+
+
+def _bad_interaction(text: str) -> str | None:
+    """What is wrong with a line of the interactions, or None. Raises ValueError for what is no number."""
+    fields = text.split(",")
+    if len(fields) != len(HEADER):
+        return f"{len(fields)} columns instead of {len(HEADER)}"
+    if missing := [name for name, value in zip(HEADER, fields, strict=True) if not value and name != "rating"]:
+        return f"{missing[0]} is missing"
+    int(fields[3])
+    return None if math.isfinite(float(fields[2] or 0)) else "rating is no finite number"
+
+
+def _bad_item(text: str) -> str | None:
+    """What is wrong with a line of the metadata, or None. Raises ValueError for what is no JSON."""
+    if not text.strip():
+        return None
+    value = json.loads(text)
+    json.dumps(value, ensure_ascii=False).encode()
+    return None if isinstance(value, dict) and value.get("parent_asin") else "no object with a parent_asin"
