@@ -178,7 +178,10 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
                 f"{where}: methods.{name}: {config.module_of(name)} trains in one process alone, not in "
                 f"{entry.process_count()}; set gpus or processes to 1"
             )
-    ablations_of(config, where)
+    for run, variant in ablations_of(config, where).variants.items():
+        entry = config.method(variant.base)
+        for params in entry.settings():
+            _check_device(entry, laid_over(params, variant.overlay), f"{where}: ablations: {run}")
     return config
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmark.config import Config, read_config_file
 from benchmark.errors import command
-from benchmark.methods import load_method
+from benchmark.factors import Ablations, ablations_of
+from benchmark.methods import all_params, laid_over, load_method
 from benchmark.workload import WITH_LM, Sizes, Work, longest, sizes_of
 
 GIB = 2**30
@@ -130,6 +131,9 @@ RULES = {
     "tables": Estimate(600, 2 * GIB),
     "plots": Estimate(300, 2 * GIB),
     "page": Estimate(30, 1 * GIB),
+    "ablation": Estimate(300, 2 * GIB),
+    "ablation_plot": Estimate(60, 2 * GIB),
+    "claims": Estimate(60, 1 * GIB),
 }
 
 
@@ -176,8 +180,7 @@ COUNTING = ("popularity", "item_knn")
 
 def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, threads: int, processes: int) -> Estimate:
     """One fit with these params, and the ranking of the test cases."""
-    method = load_method(module)
-    filled = method.Params.model_validate(params).model_dump(mode="json") if "Params" in vars(method) else dict(params)
+    filled = all_params(load_method(module), params)
     # Items scored and counted for each test case; histories and titles in memory.
     seconds = START + sizes.test * sizes.items * 3e-8
     memory = processes * (PROCESS + sizes.train * 800 + sizes.items * 1000)
@@ -218,13 +221,22 @@ def device_memory(lm: LM, work: list[Work], longest: int) -> float:
     return 4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache
 
 
-def of_job(config: Config, dataset: str, method: str, seed: int, results: Path) -> Estimate:
-    """One job of the rule `run`: repetition 1 fits each setting of a grid, the others one."""
+def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:
+    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid, any other job one.
+
+    An ablation's run counts as a fit even where it only scores another one's.
+    """
+    variant = ablations.variants.get(run)
+    method = run if variant is None else variant.base
     entry, sizes = config.method(method), sizes_of(dataset, config.datasets[dataset], results)
+    fitted = entry.settings()[: None if seed == 1 and variant is None else 1]
+    overlay = {} if variant is None else variant.overlay
     module, processes = config.module_of(method), entry.process_count()
     made = [
-        estimate(module, params, sizes, gpus=entry.gpus, threads=entry.threads, processes=processes)
-        for params in entry.settings()[: None if seed == 1 else 1]
+        estimate(
+            module, laid_over(params, overlay), sizes, gpus=entry.gpus, threads=entry.threads, processes=processes
+        )
+        for params in fitted
     ]
     return Estimate(
         sum(one.seconds for one in made),
@@ -246,14 +258,35 @@ class Row:
 
 def rows(config: Config, results: Path) -> Iterator[Row]:
     """What the whole config takes, whatever of it is done already."""
+    ablations = ablations_of(config)
     for rule in ("fetch", "prepare"):
         yield Row(rule, [RULES[rule]] * len(config.datasets))
     for method in config.methods:
         entry, seeds = config.method(method), range(1, config.seeds_of(method) + 1)
-        jobs = [of_job(config, dataset, method, seed, results) for dataset in config.datasets for seed in seeds]
-        yield Row(f"run {method}", jobs, entry.gpus, entry.threads)
+        own = [(dataset, method, seed) for dataset in config.datasets for seed in seeds]
+        yield Row(f"run {method}", [of_job(config, ablations, *job, results) for job in own], entry.gpus, entry.threads)
+        varied = _added(ablations, method) - set(own)
+        if varied:
+            jobs = [of_job(config, ablations, *job, results) for job in sorted(varied)]
+            yield Row(f"ablations of {method}", jobs, entry.gpus, entry.threads)
     for rule in ("tables", "plots", "page"):
         yield Row(rule, [RULES[rule]])
+    if ablations.factors:
+        for rule in ("ablation", "ablation_plot"):
+            yield Row(rule, [RULES[rule]] * len(ablations.factors))
+        yield Row("claims", [RULES["claims"]])
+
+
+def _added(ablations: Ablations, base: str) -> set[tuple[str, str, int]]:
+    """Dataset, run and seed of all that the factors of this base compare."""
+    return {
+        (dataset, run, seed)
+        for factor in ablations.factors.values()
+        if factor.runs[factor.base] == base
+        for dataset in factor.datasets
+        for run in factor.runs.values()
+        for seed in range(1, factor.seeds + 1)
+    }
 
 
 def clock(seconds: float) -> str:

@@ -89,7 +89,8 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, usable cores, memory (GiB), processes and GPUs of this job (these are only asked for where torch is loaded)."""
+    """Processor, usable cores, memory (GiB) and GPUs of this job (only asked for where torch is loaded); processes, if several
+    have trained together."""
     processor = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -101,14 +102,16 @@ def hardware() -> dict[str, str | int]:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     torch = sys.modules.get("torch")
     gpus = torch.cuda.device_count() if torch is not None else 0
-    return {
+    found: dict[str, str | int] = {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
         "memory_gib": round(gib),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # that trained together, as torchrun says
         "gpus": gpus,
         "gpu": torch.cuda.get_device_name(0) if torch is not None and gpus else "none",
     }
+    if "WORLD_SIZE" in os.environ:
+        found["processes"] = int(os.environ["WORLD_SIZE"])  # that trained together, as torchrun says
+    return found
 
 
 def peak_memory_mib() -> int:

@@ -60,7 +60,7 @@ class RunRecord(_Strict):
     tuning: Tuning | None  # None where the method has nothing to tune
     commit: str  # git commit of the code, "-dirty" where the tree differed
     versions: dict[str, str]  # Python and package versions
-    hardware: dict[str, str | int]  # processor, cores, memory_gib, processes, gpus, gpu
+    hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
     data_hash: str  # split_hash of the dataset.json it ran on
     n_cases: Annotated[int, Field(ge=1)]  # test cases ranked
     seconds: Phases  # where the time went

@@ -186,19 +186,20 @@ def build(split: Split, params: Params, maps: Any = "none", rank: int | None = N
     """An untrained R2ec for this dataset, with rec head maps of this form; its item table is not encoded yet."""
     loaded = backbones.load(params.backbone)
     adapted = backbones.add_lora(loaded.model, params.lora)
-    recpo = params.recpo
+    recpo, training = params.recpo, params.training
     model = R2ec(
         adapted,
         pooling=recpo.pooling,
         special_token=loaded.tokenizer.eos_token_id if recpo.pooling == "special" else None,
         head=RecHead(adapted.config.hidden_size, maps, rank),
         cls_items=split.n_items if recpo.cls_head else None,
-        share_prefix=not params.training.activation_checkpointing,
+        # FSDP gathers a layer when gradients reach its output; those of a shared prompt reach its keys and values.
+        share_prefix=not (training.activation_checkpointing or training.fsdp),
         item_prior=log_frequencies(split) * recpo.prior if recpo.prior else None,
     ).to(params.backbone.device)
     if torch.device(params.backbone.device).type == "cpu":
         use_grouped_attention(model.causal_lm)
-    if params.training.activation_checkpointing:
+    if training.activation_checkpointing:
         model.causal_lm.activation_checkpointing_enable()
     prompts = PromptBuilder.for_split(loaded.tokenizer, split, params.prompts)
     table = ItemTable(prompts.item_prompts(), model.dim, device=params.backbone.device)

@@ -27,6 +27,7 @@ from benchmark.estimates import (
     seconds_of,
     table,
 )
+from benchmark.factors import ablations_of
 from benchmark.workload import UNKNOWN, USUAL, WITH_LM, Sizes, Work, sizes_of
 
 NOWHERE = Path("/nowhere")
@@ -126,7 +127,7 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
 def test_within_a_third_of_a_measured_run() -> None:
     """R2ec of config.yaml on ml-100k at commit 3b02528, on two threads: fit 338 s, ranking 72 s, 8,424 MiB at the peak."""
     config = read_config_file(ROOT / "config" / "config.yaml")
-    found = of_job(config, "ml-100k", "r2ec", 1, NOWHERE)
+    found = of_job(config, ablations_of(config), "ml-100k", "r2ec", 1, NOWHERE)
     assert found.seconds == pytest.approx(410, rel=1 / 3) and found.memory / 2**20 == pytest.approx(8424, rel=1 / 3)
 
 
@@ -200,8 +201,30 @@ def toy_config(**methods: Any) -> Config:
 
 def test_repetition_1_fits_the_grid() -> None:
     config = toy_config(sasrec={"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}, {"epochs": 1}]})
-    first, second = (of_job(config, "toy", "sasrec", seed, NOWHERE) for seed in (1, 2))
+    first, second = (of_job(config, ablations_of(config), "toy", "sasrec", seed, NOWHERE) for seed in (1, 2))
     assert 2 * second.seconds < first.seconds < 3 * second.seconds and first.memory == second.memory
+
+
+def test_ablations_count_each_run_once() -> None:
+    entry = {"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}], "seeds": 1, "params": {"epochs": 20}}
+    value: dict[str, Any] = toy_config(sasrec=entry).model_dump(mode="json")
+    value["ablations"] = {
+        "length": {"base": "sasrec", "values": {"20": {}, "10": {"epochs": 10}}},
+        "both": {"base": "sasrec", "seeds": 2, "values": {"half": {"epochs": 10}, "quarter": {"epochs": 5}}},
+    }
+    config = read_config(value)
+    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    # Two values with two seeds each, and a second seed of the base; each takes the tuned setting and fits once.
+    assert len(made["run sasrec"]) == 1 and len(made["ablations of sasrec"]) == 5
+    assert len(made["ablation"]) == len(made["ablation_plot"]) == 2 and len(made["claims"]) == 1
+    jobs = {(run, seed): of_job(config, ablations_of(config), "toy", run, seed, NOWHERE) for run in
+            ("sasrec", "sasrec--epochs=10", "sasrec--epochs=5") for seed in (1, 2)}  # fmt: skip
+    assert sum(job.seconds for job in made["ablations of sasrec"]) == pytest.approx(
+        sum(job.seconds for place, job in jobs.items() if place != ("sasrec", 1))
+    )
+    full, ten, five = (jobs[run, 2].seconds for run in ("sasrec", "sasrec--epochs=10", "sasrec--epochs=5"))
+    assert full - ten == pytest.approx(2 * (ten - five))
+    assert jobs["sasrec", 1].seconds > full and jobs["sasrec--epochs=10", 1] == jobs["sasrec--epochs=10", 2]
 
 
 def test_the_table(tmp_path: Path) -> None:

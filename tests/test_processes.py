@@ -104,7 +104,7 @@ def test_two_processes_give_the_results_of_one(one: Job, two: Job) -> None:
 
 def test_the_record_says_how_many_there_were(one: Job, two: Job) -> None:
     first, second = (read_run(job.out / "run.json") for job in (one, two))
-    assert (first.hardware["processes"], second.hardware["processes"]) == (1, 2)
+    assert ("processes" in first.hardware, second.hardware["processes"]) == (False, 2)
     assert first.seed_value == second.seed_value and first.report["recpo_steps"] == second.report["recpo_steps"] == 4
     assert first.report["warm_start"] == second.report["warm_start"]
     assert first.tuning is not None and second.tuning is not None

@@ -174,7 +174,9 @@ def install(monkeypatch: pytest.MonkeyPatch, mode: Literal["server", "colocate"]
     for module in (rollout_vllm, vllm_generation, vllm_client):
         monkeypatch.setattr(module, "is_vllm_available", lambda *_, **__: True)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)  # trl sets them; they are to be gone afterwards
+        # trl sets them; they are to be gone afterwards, which pytest sees to for what it has seen set.
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
     monkeypatch.setattr(vllm_generation, "LLM", stub.llm, raising=False)
     monkeypatch.setattr(vllm_generation, "SamplingParams", dict, raising=False)
     original = rollout_vllm.VllmEngine.generate

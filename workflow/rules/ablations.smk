@@ -30,6 +30,9 @@ rule ablation:
     priority: FIRST
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["ablation"].runtime,
+        mem_mb=RULES["ablation"].mem_mb,
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
@@ -52,6 +55,9 @@ rule ablation_plot:
     priority: FIRST
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["ablation_plot"].runtime,
+        mem_mb=RULES["ablation_plot"].mem_mb,
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
@@ -75,6 +81,9 @@ rule claims:
     priority: FIRST
     conda:
         "../../environment.yml"
+    resources:
+        runtime=RULES["claims"].runtime,
+        mem_mb=RULES["claims"].mem_mb,
     params:
         factors=factors_json(*ablations.factors),
         out=subpath(output[0], parent=True),

@@ -177,7 +177,7 @@ def urgency(wildcards):
 def estimated(wildcards):
     """What one run is expected to take."""
     place = wildcards.dataset, wildcards.method, int(wildcards.seed)
-    return of_job(settings, *place, Path("results"))
+    return of_job(settings, ablations, *place, Path("results"))
 
 
 def all_runs(file):
