@@ -294,7 +294,8 @@ class R2ec(nn.Module):
     def own_state(self) -> dict[str, Tensor]:
         """What training changes: trainable parameters (LoRA, heads) and the rec head's shift and scale."""
         state = {name: value for name, value in self.named_parameters() if value.requires_grad}
-        state |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        # Not by state_dict, at which FSDP cuts the weights into pieces.
+        state |= {f"head.{name}": value for name, value in (*self.head.named_parameters(), *self.head.named_buffers())}
         return {name: value.detach().contiguous() for name, value in state.items()}
 
     def save(self, path: str | Path) -> None:
