@@ -341,6 +341,7 @@ def main() -> None:
     check(given.sizes, given.folder)
     for found in measure(sorted(given.sizes), given.kinds, given.memory_gib, given.folder):
         report.write(found, given.out)  # after each step: a run that is stopped leaves what it has measured
+    report.plot(found, given.out)
     print(report.markdown(found))
     print(f"Table: {given.out / 'catalogue.md'}   plot: {given.out / 'catalogue.png'}")
 
