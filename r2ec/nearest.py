@@ -23,10 +23,9 @@ from benchmark.errors import InputError, checked
 from benchmark.evaluate import top_items
 from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
-from r2ec.large_reward import ItemMap, mapped
 from r2ec.large_table import BLOCK_ROWS, Items, LargeTable, blocks_of, rows_of
 from r2ec.objective import scores
-from r2ec.reward import SCORES_AT_ONCE
+from r2ec.reward import SCORES_AT_ONCE, ItemMap, mapped
 
 Kind = Literal["hnsw", "ivf", "ivf_pq"]
 KINDS: tuple[Kind, ...] = ("hnsw", "ivf", "ivf_pq")

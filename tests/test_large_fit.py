@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from benchmark.evaluate import rank
-from r2ec.large_reward import blockwise_rewards
 from r2ec.large_table import LargeTable, Refreshed, encoding, refresh
 from r2ec.method import Params
 from r2ec.nearest import NearestIndex, top_k
@@ -56,7 +55,7 @@ def test_a_fitted_model_answers_from_a_table_on_disk(tmp_path: Path) -> None:
     in_memory = recpo_rewards(
         users, model.catalogue(fitted.table.states), targets, history, tau=recpo.tau, prior=model.item_prior
     )
-    found = blockwise_rewards(
+    found = recpo_rewards(
         users, table, targets, history, tau=recpo.tau, prior=model.item_prior, item_map=model.head.item
     )
     assert torch.equal(found.rank, in_memory.rank)

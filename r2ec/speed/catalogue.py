@@ -30,10 +30,10 @@ from torch import Tensor
 from benchmark import provenance
 from benchmark.errors import InputError, command
 from benchmark.provenance import derive_seed
-from r2ec.large_reward import blockwise_rewards, draw, sampled_softmax
 from r2ec.large_table import LargeTable, Refreshed, refresh
 from r2ec.nearest import KINDS, Kind, NearestIndex, lists, top_k
-from r2ec.reward import Rewards
+from r2ec.reward import Rewards, recpo_rewards
+from r2ec.sampled_softmax import draw, sampled_softmax
 from r2ec.speed import catalogue_report as report
 from r2ec.speed.catalogue_report import Measured, Point
 from r2ec.speed.growth import resident_peak_mib
@@ -165,7 +165,7 @@ def reward_step(folder: Path, items: int) -> list[Point]:
     users, targets, history = made_users(table)
 
     def reward() -> Rewards:
-        return blockwise_rewards(users, table, targets, history, tau=TAU)
+        return recpo_rewards(users, table, targets, history, tau=TAU)
 
     seconds = _seconds(reward, 1 if items > FEW else TOGETHER)
     return [_point(items, "reward", "", together_ms=1000 * seconds)]
@@ -179,7 +179,7 @@ def sampled_step(folder: Path, items: int) -> list[Point]:
     draws = draw(items, DRAWN, torch.Generator().manual_seed(derive_seed("catalogue", "draws")))
     points = []
     for tau in TAUS:
-        expected = blockwise_rewards(users, table, targets, history, tau=tau).softmax.log()
+        expected = recpo_rewards(users, table, targets, history, tau=tau).softmax.log()
         for name, certain in (("uniform", None), (f"and {best.shape[1]:,} best", best)):
             started = time.perf_counter()
             found = sampled_softmax(users, table, targets, draws, tau=tau, certain=certain).softmax.log()
