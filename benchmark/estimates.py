@@ -27,6 +27,7 @@ GIB = 2**30
 TIME_RESERVE, MEMORY_RESERVE, LEAST_MINUTES = 3.0, 1.5, 15
 START = 10.0  # seconds of importing, reading and writing
 PROCESS = 0.9 * GIB  # bytes of a process that has imported torch and holds a dataset
+LOADED = 1.5 * GIB  # further bytes of one that has loaded and run an LM, beside the LM itself
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
 
 
 # Seconds per training case and epoch on one thread, RecBole's with 3,500 items; each further item costs them ITEM.
-PER_CASE = {"gru4rec": 2.0e-4, "caser": 3.5e-4, "sasrec": 4.0e-4, "bert4rec": 8.0e-4, "kar": 6.0e-4, "tiger": 1.5e-3}
+PER_CASE = {"gru4rec": 2.5e-4, "caser": 1.5e-4, "sasrec": 3.0e-4, "bert4rec": 6.0e-4, "kar": 6.0e-4, "tiger": 1.5e-3}
 PER_CASE |= {"d3": PER_CASE["sasrec"], "llm_rerank": PER_CASE["sasrec"]}  # within them
 ITEM = 1.5e-8
 EPOCHS = 30  # after which early stopping has ended most fits
@@ -197,6 +198,7 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     lm = lm_of(filled["backbone"])
     if lm is None:
         return ANY
+    memory += processes * LOADED
     work = WITH_LM[module](sizes, filled, processes)
     machine = GPU if gpus else THREAD.times(max(1, threads // processes))
     # The item table is float32.
@@ -233,9 +235,7 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
     overlay = {} if variant is None else variant.overlay
     module, processes = config.module_of(method), entry.process_count()
     made = [
-        estimate(
-            module, laid_over(params, overlay), sizes, gpus=entry.gpus, threads=entry.threads, processes=processes
-        )
+        estimate(module, laid_over(params, overlay), sizes, gpus=entry.gpus, threads=entry.threads, processes=processes)
         for params in fitted
     ]
     return Estimate(

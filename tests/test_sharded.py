@@ -28,7 +28,12 @@ USERS = 6
 
 
 def params(backbone: Path, processes: int, **changes: Any) -> Params:
-    training = {"per_device_train_batch_size": USERS // processes, "split_grad_norms": 0, "eval_steps": 2, "eval_cases": 20}
+    training = {
+        "per_device_train_batch_size": USERS // processes,
+        "split_grad_norms": 0,
+        "eval_steps": 2,
+        "eval_cases": 20,
+    }
     made = settings(backbone, training=training | {"learning_rate": 1e-3} | changes, recpo={"num_iterations": 1})
     return Params.model_validate(made)
 
