@@ -101,6 +101,12 @@ def test_a_process_per_gpu_or_processes_without_any() -> None:
 def test_the_paper_s_config_has_the_paper_s_settings() -> None:
     found = read_config_file(ROOT / "config" / "paper.yaml")
     assert found.require_clean and found.seeds == 3
+    categories = ("Musical_Instruments", "CDs_and_Vinyl", "Video_Games")
+    assert [(entry.source, entry.options["category"]) for entry in found.datasets.values()] == [
+        ("amazon_2023", category) for category in categories
+    ]
+    for entry in found.datasets.values():  # what the paper's counts need
+        assert (entry.min_user_count, entry.min_item_count, entry.same_time) == (1, 1, "order")
     for name in ("r2ec_qwen2.5_3b", "r2ec_gemma2_2b"):
         entry = found.method(name)
         params = r2ec_method.Params.model_validate(entry.params)

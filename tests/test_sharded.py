@@ -98,6 +98,7 @@ def test_a_fit_in_pieces_is_the_fit_of_whole_weights(backbone: Path, tmp_path: P
             assert float((found["state"][name] - value).abs().max()) <= 1e-4, name
             assert torch.equal(found["resumed"][name], found["state"][name]), name
         assert np.abs(np.load(tmp_path / f"{rank}.npy") - scores(one)).max() < 1e-2
+        assert sum(METRIC in entry for entry in found["log"]) == 2
         for mine, theirs in zip(found["log"], one.found["recpo_log"], strict=True):
             assert mine.keys() == theirs.keys()
             for value in ("reward", "grad_norm", METRIC):
