@@ -402,7 +402,7 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     large = {"module": "r2ec", "gpus": 4, "threads": 8, "params": {"backbone": QWEN}}
     config = changed_config(project, "large.yaml", only=True, popularity=None, large=large)
     said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
-    jobs = dict(re.findall(r"method=(\w+), seed=1.*?\n +resources: (.*)\n", said))
+    jobs = dict(re.findall(r"method=(\w+), seed=1\n(?: +(?:priority|threads): \d+\n)* +resources: (.*)\n", said))
     asked = {method: dict(part.split("=") for part in line.split(", ")) for method, line in jobs.items()}
     assert asked["popularity"]["gpu"] == "0" and asked["large"]["gpu"] == "4"
     # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes minutes.
@@ -426,6 +426,7 @@ def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: py
     program.write_text("#!/bin/sh\necho '0, GPU-a-workflow'\necho '1, GPU-b-workflow'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TOGETHER", "2")
     (project / "baselines" / "seeing.py").write_text(SEEING)
     methods = {"seeing": {"gpus": 1}, "blind": {"module": "seeing"}}
     config = changed_config(project, "gpus.yaml", only=True, **methods)
@@ -437,14 +438,17 @@ def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: py
 
 
 SEEING = '''
-"""Popularity that says which GPUs it has seen, and takes long enough to meet the other repetition."""
+"""Popularity that says which GPUs it has seen. With one, it goes on when TOGETHER repetitions have theirs."""
 import os
 import time
 import numpy as np
 from benchmark.contract import Recommender
 
 def fit(split, *, seed, params, workdir):
-    time.sleep(2 if os.environ["CUDA_VISIBLE_DEVICES"] else 0)
+    (workdir / "here").touch()
+    wanted = int(os.environ.get("TOGETHER", "1")) if os.environ["CUDA_VISIBLE_DEVICES"] else 1
+    while len(list(workdir.parents[1].glob("seed*/*/here"))) < wanted:
+        time.sleep(0.05)
     return Made(np.bincount(split.train.target, minlength=split.n_items).astype(np.float32))
 
 class Made(Recommender):
