@@ -293,7 +293,7 @@ class R2ec(nn.Module):
 
     def own_state(self) -> dict[str, Tensor]:
         """What training changes: trainable parameters (LoRA, heads) and the rec head's shift and scale."""
-        state = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        state: dict[str, Tensor] = {name: value for name, value in self.named_parameters() if value.requires_grad}
         # Not by state_dict, at which FSDP cuts the weights into pieces.
         state |= {f"head.{name}": value for name, value in (*self.head.named_parameters(), *self.head.named_buffers())}
         return {name: value.detach().contiguous() for name, value in state.items()}
