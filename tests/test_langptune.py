@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines import _grpo, langptune
+from baselines import langptune
 from baselines._sentences import SentenceEncoder, item_texts
 from baselines.langptune import Params, Ranking, contrast, fit
 from r2ec import backbone as backbones
@@ -62,12 +62,10 @@ def test_the_writer_learns_to_be_understood(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     monkeypatch.setattr(langptune, "REQUEST", "My {category}s:\n{history}")  # a tiny LM reads what stands last
-    monkeypatch.setattr(_grpo, "ROWS_AT_ONCE", 128)
     monkeypatch.setattr(Ranking, "scores", lambda self, texts: _exact(texts))
     monkeypatch.setattr(langptune, "contrast", lambda *_: [0.0])
-    params = settings(
-        tmp_path, max_new_tokens=1, group_size=8, users_per_step=16, max_steps=90, learning_rate=0.01, ndcg_k=1
-    )
+    several = {"group_size": 8, "users_per_step": 16, "rollouts_at_once": 128}
+    params = settings(tmp_path, max_new_tokens=1, max_steps=90, learning_rate=0.01, ndcg_k=1, **several)
     data = worded_split()
     made = fit(data, seed=1, params=params, workdir=tmp_path / "work")
     rewards = made.report()["rewards"]

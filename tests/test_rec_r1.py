@@ -10,7 +10,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from baselines import _grpo, rec_r1
+from baselines import rec_r1
 from baselines._grpo import ndcg_of
 from baselines.rec_r1 import BM25, Params, fit
 from r2ec import backbone as backbones
@@ -43,9 +43,8 @@ def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, mo
     loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
-    # A tiny LM reads what stands last; one micro-batch a step is quicker.
+    # A tiny LM reads what stands last.
     monkeypatch.setattr(rec_r1, "REQUEST", "My {category}s:\n{history}")
-    monkeypatch.setattr(_grpo, "ROWS_AT_ONCE", 128)
     # English stop words are among the planted ones.
     monkeypatch.setattr(BM25, "_words", lambda self, texts: [text.lower().split() for text in texts])
     params = {
@@ -53,6 +52,7 @@ def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, mo
         "max_new_tokens": 1,
         "group_size": 8,
         "users_per_step": 16,
+        "rollouts_at_once": 128,  # one micro-batch a step is quicker
         "max_steps": 90,
         "learning_rate": 0.01,
         "ndcg_k": 1,
