@@ -26,7 +26,7 @@ def test_jobs_ask_for_what_they_need_and_run(tmp_path: Path, monkeypatch: pytest
     profile = ["--profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
     command = [*SNAKEMAKE, *runs, *profile, "--latency-wait", "5", "--configfile", config]
     done = subprocess.run(
-        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
+        command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert [read_run(project / run).report.get("gpus") for run in runs] == [None, "0"]  # the one that Slurm gave
