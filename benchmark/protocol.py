@@ -52,7 +52,8 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         counts[name] = int((~mask).sum())
         log = log[mask]
 
-    titled = items[items["title"].fillna("").astype(str).str.strip() != ""]
+    has_title = items["title"].fillna("").astype(str).str.strip() != ""
+    titled = items if has_title.all() else items[has_title]  # no copy of all texts for nothing
     counts["items_without_title"] = len(items) - len(titled)
     keep(log["item_id"].isin(titled["item_id"]), "dropped_no_title_or_unknown_item")
     seconds = [
@@ -65,9 +66,8 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         inside &= log["timestamp"] < seconds[1]
     keep(inside, "dropped_outside_window")
     # A hash of the pair orders what happened in one second: it carries nothing that a model could learn from.
-    tie = pd.util.hash_array((log["user_id"] + "\x1f" + log["item_id"]).to_numpy(dtype=object), categorize=False)
     # The rating is the last key so that nothing at all depends on the order of the source's rows.
-    log = log.assign(tie=tie).sort_values(["timestamp", "tie", "rating"], kind="stable")
+    log = log.assign(tie=tie_of(log)).sort_values(["timestamp", "tie", "rating"], kind="stable")
     keep(~log.duplicated(["user_id", "item_id"]), "dropped_repeats")
     counts["interactions_before_minimum_counts"] = len(log)
     log = minimum_counts(log, settings.min_user_count, settings.min_item_count)
@@ -78,7 +78,8 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
             f"({settings.min_user_count} per user, {settings.min_item_count} per item); lower them or widen the window"
         )
     # Items keep the order of the source's catalogue; users are numbered by their first interaction.
-    items = titled[titled["item_id"].isin(log["item_id"])].reset_index(drop=True)
+    taken = titled["item_id"].isin(log["item_id"])
+    items = (titled if taken.all() else titled[taken]).reset_index(drop=True)
     number = pd.Series(np.arange(len(items)), index=items["item_id"])
     user = pd.factorize(log["user_id"])[0]
     log = log.assign(user=user, item=log["item_id"].map(number)).sort_values(
@@ -94,6 +95,16 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         items=items,
         counts=counts,
     )
+
+
+def tie_of(log: pd.DataFrame, rows: int = 2**18) -> np.ndarray:
+    """The hash of user and item of each interaction, uint64 [n]; `rows` of the pairs are in memory at a time."""
+    found = np.empty(len(log), np.uint64)
+    for start in range(0, len(log), rows):
+        part = log.iloc[start : start + rows]
+        pairs = (part["user_id"] + "\x1f" + part["item_id"]).to_numpy(dtype=object)
+        found[start : start + rows] = pd.util.hash_array(pairs, categorize=False)
+    return found
 
 
 def check_raw(raw: Raw, where: str) -> None:

@@ -13,10 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from baselines._sentences import item_texts
-from benchmark import fetch, prepare, raw_amazon, speed
-from benchmark.config import ROOT, read_config
+from benchmark import fetch, prepare, protocol, raw_amazon, speed
+from benchmark.config import ROOT, DatasetConfig, read_config
+from benchmark.datasets import Raw, _download, amazon_2023
 from benchmark.datasets import _amazon_tables as tables
-from benchmark.datasets import _download, amazon_2023
 from benchmark.datasets._amazon_text import attribute
 from benchmark.errors import InputError
 from benchmark.io import read_json
@@ -119,12 +119,12 @@ def options(folder: Path, /, **more: Any) -> amazon_2023.Options:
     return amazon_2023.Options.model_validate({"category": "Video_Games", "mirror": str(folder)} | WINDOW | more)
 
 
-def load(folder: Path, /, **more: Any) -> amazon_2023.Raw:
+def load(folder: Path, /, **more: Any) -> Raw:
     given = options(folder, **more)
     return amazon_2023.load(given, amazon_2023.inputs(given))
 
 
-def pairs(raw: amazon_2023.Raw) -> str:
+def pairs(raw: Raw) -> str:
     """The interactions in words, by time."""
     return " ".join(
         f"{user[1:]}{item}" for user, item in zip(*(raw.interactions[k] for k in ("user_id", "item_id")), strict=True)
@@ -158,8 +158,8 @@ def test_the_papers_preset(mirror: Path) -> None:
     last = raw.interactions.iloc[-1]
     assert last["rating"] == 5 and last["timestamp"] == pd.Timestamp("2023-09-11 10:00:00").timestamp()
     assert raw.interactions.dtypes.astype(str).to_dict() == {
-        "user_id": "object",
-        "item_id": "object",
+        "user_id": "string[pyarrow]",
+        "item_id": "string[pyarrow]",
         "timestamp": "int64",
         "rating": "float32",
     }
@@ -279,6 +279,18 @@ def test_attributes_are_cut_and_crawl_time_numbers_are_no_text(mirror: Path) -> 
     assert raw.items["description"][0] == "Two discs. A"
     assert item_texts(raw.items)[0] == "Alpha. description: Two discs. A"
     assert attribute('["b", "a", "b", "c"]', None) == "b a c"
+
+
+def test_prepared_from_arrows_text_and_from_pythons_is_the_same(enough: Path) -> None:
+    raw = load(enough, min_items=6)
+    settings = DatasetConfig(source="amazon_2023", category="game", min_user_count=2, min_item_count=2)
+    as_python = []
+    for frame in (raw.interactions, raw.items):
+        arrows = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)]
+        assert {"item_id"} <= set(arrows)
+        as_python.append(frame.astype(dict.fromkeys(arrows, object)))
+    hashes = {prepare.split_hash(protocol.prepare(one, settings, "x")) for one in (raw, Raw(*as_python))}
+    assert len(hashes) == 1
 
 
 def test_missing_ratings(tmp_path: Path) -> None:

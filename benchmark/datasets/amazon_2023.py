@@ -79,7 +79,7 @@ class Options(BaseModel):
     k_core: int = Field(default=1, ge=1)
     title_words: int = Field(default=20, ge=1)
     attributes: list[Attribute] = ["description"]
-    attribute_words: int | None = Field(default=300, ge=1)
+    attribute_words: int | None = Field(default=100, ge=1)
     broken_lines: int = Field(default=0, ge=0)
     sha256: dict[str, str] = {}
 
