@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from benchmark.contract import Cases, read_cases
 from benchmark.errors import InputError
+from benchmark.factors import read_factors
 from benchmark.io import read_json
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.records import RunRecord, read_run
@@ -140,10 +141,10 @@ def collect(results: Path, dataset: str, seeds: dict[str, int]) -> Collected:
     return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records)
 
 
-def arguments(description: str, out: str, argv: list[str] | None = None) -> argparse.Namespace:
+def arguments(description: str, out: str, argv: list[str] | None = None, factors: bool = False) -> argparse.Namespace:
     """The command line that tables, plots and the page share; `out` is the folder under --results written by default.
 
-    `seeds` of what it returns is the number of seeds by method, as `collect` takes it.
+    `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
@@ -157,6 +158,11 @@ def arguments(description: str, out: str, argv: list[str] | None = None) -> argp
         help="number of seeds of all methods, or of each in their order; runs seed1..seedN are read",
     )
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
+    if factors:
+        parser.add_argument("--factors", type=read_factors, default="[]", help="factors of the ablations, as JSON")
+        parser.add_argument(
+            "--ablations", default="ablations", help="folder of their tables, and of their plots in plots/"
+        )
     given = parser.parse_args(argv)
     given.out = given.out or given.results / out
     for option in ("datasets", "methods"):

@@ -8,22 +8,17 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from benchmark.errors import InputError, checked
+from benchmark.factors import AblationConfig, ablations_of
 from benchmark.methods import check_params, laid_over, load_method
+from benchmark.sections import Name, Strict
 
 ROOT = Path(__file__).resolve().parents[1]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-class Strict(BaseModel):
-    """A section of the config: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetConfig(Strict):
@@ -44,6 +39,11 @@ class DatasetConfig(Strict):
     train_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+    leaky_popularity: bool = Field(
+        default=False,
+        description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, test "
+        "period included; only prompts.leaky_attributes of r2ec shows them",
+    )
 
     @model_validator(mode="after")
     def window_is_not_empty(self) -> "DatasetConfig":
@@ -74,6 +74,10 @@ class Config(Strict):
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
     seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
+    ablations: dict[Name, AblationConfig] = Field(default={}, description="factors of methods and their values")
+    ablations_folder: Name = Field(
+        default="ablations", description="their tables lie in results/{it}, their plots in results/plots/{it}"
+    )
 
     @field_validator("datasets", mode="after")
     @classmethod
@@ -86,6 +90,22 @@ class Config(Strict):
                 raise ValueError(
                     f"the table of '{name}.tests' and the tests of '{name}' are one file; rename one of them"
                 )
+        return value
+
+    @field_validator("ablations", mode="after")
+    @classmethod
+    def every_factor_has_files_of_its_own(cls, value: dict[str, AblationConfig]) -> dict[str, AblationConfig]:
+        for name in value:
+            if name == "claims" or name.endswith(".tests"):
+                raise ValueError(f"'{name}' is the name of a file beside the factors' tables; rename this factor")
+        return value
+
+    @field_validator("ablations_folder", mode="after")
+    @classmethod
+    def the_folder_is_no_other_one(cls, value: str) -> str:
+        taken = "data fetched logs plots report runs states tables texts usage work"
+        if value in taken.split():
+            raise ValueError(f"results/{value} holds something else; name another folder, such as ablations")
         return value
 
     @field_validator("methods", mode="after")
@@ -133,6 +153,7 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
         method = load_method(config.module_of(name), where)
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
+    ablations_of(config, where)
     return config
 
 

@@ -35,6 +35,20 @@ def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None
         checked(method.Params, params, where)
 
 
+def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the method's defaults filled in, as JSON values."""
+    if "Params" in vars(method):
+        filled: dict[str, Any] = method.Params.model_validate(params).model_dump(mode="json")
+        return filled
+    return params
+
+
+def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters without those that the method names in `SCORING`: only its scoring reads them."""
+    scoring = vars(method).get("SCORING", ())
+    return {name: value for name, value in params.items() if name not in scoring}
+
+
 def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
     """One setting of a grid over a method's params: what the trial doesn't name stays, also inside sections.
 

@@ -150,7 +150,7 @@ def _draw_panel(axes: Axes, panel: Panel, at: np.ndarray, colours: list[str]) ->
 def plot_metrics(results: Collected) -> Figure:
     """Points with intervals, one panel per metric: Hit above, NDCG below."""
     panels = metric_panels(results)
-    figure = _figure(10, 1.6 + 2 * _height(results))
+    figure = new_figure(10, 1.6 + 2 * _height(results))
     draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="", share_x=False)
     _title(
         figure, results, f"{results.dataset}: metrics by method", f"Ticks below a point: its {results.seeds_in_words}."
@@ -169,7 +169,7 @@ def plot_slices(results: Collected) -> Figure:
         [slice_panel(results, f"history of {name}", cases) for name, cases in by_history],
         [slice_panel(results, name, cases) for name, cases in by_target],
     ]
-    figure = _figure(10, 1.9 + 2 * _height(results))
+    figure = new_figure(10, 1.9 + 2 * _height(results))
     draw_panels(figure, results.methods, rows, xlabel="NDCG@10", share_x=True)
     rule = (
         f"Ticks below a point: its {results.seeds_in_words}. Head: the most popular items that hold half of the training "
@@ -184,7 +184,7 @@ def plot_cost(results: Collected) -> Figure:
     low, high = intervals(results, metrics=[MAIN])
     low, high, quality = low[0], high[0], results.case_means[MAIN].mean(axis=-1)
     seconds = np.array([_seconds(results, method) for method in results.methods])
-    figure = _figure(8, 5.2)
+    figure = new_figure(8, 5.2)
     axes = figure.subplots()
     axes.set_xscale("log")
     for i, method in enumerate(results.methods):
@@ -261,7 +261,8 @@ def _height(results: Collected) -> float:
     return 0.5 + 0.24 * max(4, len(results.methods))
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr, call-arg]
     return figure
@@ -271,19 +272,28 @@ def _title(figure: Figure, results: Collected, title: str, rule: str) -> None:
     """A heading, and below the figure what its marks mean."""
     kinds = {is_r2ec(method) for method in results.methods}
     colours = "Blue: baselines, orange: R2ec. " if kinds == {True, False} else ""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     text = (
         f"{colours}Points: mean; lines: 95 % bootstrap interval over {results.n_users:,} users "
         f"({len(results.cases):,} cases)."
     )
-    rule = textwrap.fill(rule, width=int(LETTERS * figure.get_figwidth()))
-    figure.supxlabel(f"{text}\n{rule}", x=0.01, ha="left", fontsize=8, color=GREY)
+    head_and_foot(figure, title, [text, rule])
+
+
+def head_and_foot(figure: Figure, title: str, rules: list[str]) -> None:
+    """A heading, and below the figure sentences, each on lines of its own."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    width = int(LETTERS * figure.get_figwidth())
+    text = "\n".join(textwrap.fill(rule, width=width) for rule in rules)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=GREY)
 
 
 def save(figure: Figure, out: Path, name: str) -> None:
     """Write png and pdf without dates or versions in their metadata."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, so that both files show the same and time is saved
+    # The solver's last digits depend on addresses in memory, and with them the colour of a pixel here and there.
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 9).tolist())
     with atomic(out / f"{name}.png") as path:
         figure.savefig(path, format="png", metadata={"Software": None})
     with atomic(out / f"{name}.pdf") as path:

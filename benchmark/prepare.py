@@ -27,8 +27,9 @@ def split_hash(prepared: Prepared) -> str:
     for name, column in prepared.items.items():
         digest.update(f"{name}\x1f".encode())
         for start in range(0, len(column), 2**16):  # not all texts at a time: there may be gigabytes
-            part = column.iloc[start : start + 2**16].fillna("").astype(str)
-            digest.update("".join(f"{text}\x1f" for text in part).encode())
+            part = column.iloc[start : start + 2**16]
+            texts = part.astype(object).where(part.notna(), "").astype(str)
+            digest.update("".join(f"{text}\x1f" for text in texts).encode())
         digest.update(b"\x1e")
     for cases in (prepared.train, prepared.valid, prepared.test):
         ratings = np.where(np.isnan(cases.ratings), np.float32(np.nan), cases.ratings)  # one bit pattern for "none"

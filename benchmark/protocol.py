@@ -11,6 +11,8 @@ equal timestamps    (same_time: exclude) a history holds only what lies strictly
 one interaction     a user with nothing before the last second has no case and is left out.
 no title            items without a title are dropped with their interactions; so are interactions of unknown items.
 cold targets        items never seen in training stay in the catalogue and among the targets.
+
+With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
 """
 
 from dataclasses import dataclass, replace
@@ -236,7 +238,26 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
     for part in ("valid", "test"):
         counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
     counts["items_cold"] = int((~seen).sum())
-    return Prepared(items=log.items, counts=counts, **parts)
+    items = popularity(log) if settings.leaky_popularity else log.items
+    return Prepared(items=items, counts=counts, **parts)
+
+
+def popularity(log: Log) -> pd.DataFrame:
+    """A LEAK, for the control of it alone: the items with how popular the whole log makes them, test period included.
+
+    Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item prompts:
+    average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They are numbers,
+    which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them. Raises InputError where the
+    source has such columns itself.
+    """
+    if taken := [column for column in ("average_rating", "rating_number") if column in log.items.columns]:
+        raise InputError(
+            f"leaky_popularity: the source's items have a column {taken[0]!r} already; leave leaky_popularity out"
+        )
+    by_item = pd.Series(log.rating.astype(np.float64)).groupby(log.item)
+    numbers = np.bincount(log.item, minlength=len(log.items))
+    means = by_item.mean().reindex(range(len(log.items))).round(1)
+    return log.items.assign(average_rating=means.to_numpy(), rating_number=numbers)
 
 
 def without_targets(cases: Cases) -> Cases:

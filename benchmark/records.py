@@ -53,9 +53,9 @@ class RunRecord(_Strict):
     """One finished run, `results/runs/{dataset}/{method}/seed{seed}/run.json`."""
 
     dataset: str  # name of the prepared dataset
-    method: str  # name of the method's file
+    method: str  # name of the row, or of an ablation's run
     seed: Annotated[int, Field(ge=1)]  # 1..number of seeds: which repetition
-    seed_value: Count  # the seed that the method got, derived from dataset, method and seed
+    seed_value: Count  # the seed that the method got, derived from dataset, method (an ablation's: its base) and seed
     params: dict[str, JsonValue]  # the parameters it ran with, defaults included
     tuning: Tuning | None  # None where the method has nothing to tune
     commit: str  # git commit of the code, "-dirty" where the tree differed

@@ -2,6 +2,7 @@
 
 With a grid, every setting of it is fitted with the seed of repetition 1 and the one with the best validation NDCG@10 is kept;
 that fit is repetition 1, and the other repetitions take its setting. Test cases are ranked after the choice, never before.
+An ablation's run takes the setting and the random streams of its base, with its own settings laid over (--overlay, --stream).
 """
 
 import argparse
@@ -24,7 +25,15 @@ from benchmark.contract import Cases, Recommender, Split, read_cases, read_split
 from benchmark.errors import InputError, command
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import atomic, read_json, sha256_of
-from benchmark.methods import ROOT, check_params, laid_over, load_method, method_files
+from benchmark.methods import (
+    ROOT,
+    all_params,
+    check_params,
+    for_fitting,
+    laid_over,
+    load_method,
+    method_files,
+)
 from benchmark.metrics import ndcg
 from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
 
@@ -32,21 +41,12 @@ CRITERION = "valid NDCG@10"
 LATENCY_CASES = 5  # users scored alone, whose median time is recorded
 
 
-def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with the method's defaults filled in, as JSON values."""
-    if "Params" in vars(method):
-        filled: dict[str, Any] = method.Params.model_validate(params).model_dump(mode="json")
-        return filled
-    return params
-
-
 def checkpoint_folder(work: Path, method: ModuleType, params: dict[str, Any], data_hash: str, files: list[str]) -> Path:
     """A folder for a fit's checkpoints whose name changes with params, data and code: nothing stale is ever resumed.
 
     Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
     """
-    scoring = vars(method).get("SCORING", ())
-    params = {name: value for name, value in params.items() if name not in scoring}
+    params = for_fitting(method, params)
     parts = [json.dumps(params, sort_keys=True), data_hash, *(sha256_of(ROOT / file) for file in files)]
     return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
@@ -95,18 +95,19 @@ def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list
     if given.seed < 1:
         raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
     params, grid = from_json("--params", given.params, dict), from_json("--grid", given.grid, list)
-    to_try = [laid_over(params, trial) for trial in grid or [{}]]
+    overlay, base = from_json("--overlay", given.overlay, dict), given.stream or given.method
+    to_try = [laid_over(laid_over(params, trial), overlay) for trial in grid or [{}]]
     for tried in to_try:
         check_params(method, tried, f"methods.{given.method}")
-    if given.seed > 1 and len(grid) > 1:
+    if (given.seed > 1 or base != given.method) and len(grid) > 1:
         if given.tuned is None:
-            raise InputError(f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1")
-        first = read_run(given.tuned)
-        if (first.method, first.seed) != (given.method, 1):
             raise InputError(
-                f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {given.method}"
+                f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1 of {base}"
             )
-        return [dict(first.params)], first.tuning
+        first = read_run(given.tuned)
+        if (first.method, first.seed) != (base, 1):
+            raise InputError(f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {base}")
+        return [all_params(method, laid_over(first.params, overlay))], first.tuning
     return [all_params(method, tried) for tried in to_try], None
 
 
@@ -157,6 +158,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="number of the repetition, from 1")
     parser.add_argument("--params", default="{}", help="parameters as JSON")
     parser.add_argument("--grid", default="[]", help="settings to try on validation data, as a JSON list")
+    parser.add_argument("--overlay", default="{}", help="an ablation's settings as JSON, laid over all others")
+    parser.add_argument(
+        "--stream", help="the method whose random streams are taken: an ablation's base; default: its own"
+    )
     parser.add_argument("--tuned", type=Path, help="run.json of repetition 1, whose tuned setting is taken")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints; a killed run resumes from it")
     parser.add_argument(
@@ -173,7 +178,7 @@ def main() -> None:
     settings, tuning = settings_to_try(given, method)
     split = read_split(given.data)
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
-    seed = provenance.derive_seed(split.name, given.method, given.seed)
+    seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
     files = method_files(module)
     folders = [checkpoint_folder(given.work, method, params, data_hash, files) for params in settings]
     recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)

@@ -9,6 +9,7 @@ resampled or sign-flipped. All tests are paired and two-sided.
 - McNemar's test for clustered pairs: Obuchowski, "On the comparison of correlated proportions for clustered data",
   Statistics in Medicine 1998.
 - Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
+- Smallest detectable effect: Bloom, "Minimum detectable effects", Evaluation Review 1995.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from benchmark.errors import InputError
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of every test, after Holm
+POWER = 0.8  # of the smallest detectable difference
 RESAMPLES = 9_999  # bootstrap resamples
 FEW_USERS = 25  # below this many users with a difference, the chi-squared approximation gives way to the exact test
 BLOCK_BYTES = 64 * 2**20  # float64 memory of one block of the sign or resample matrix
@@ -154,6 +156,25 @@ def holm(p: npt.ArrayLike) -> np.ndarray:
         raise InputError(f"a p value lies outside 0..1 ({values.min()}..{values.max()}); pass p values, not statistics")
     corrected: np.ndarray = multipletests(values, alpha=ALPHA, method="holm")[1]
     return corrected
+
+
+def smallest_detectable(error: float, family: int) -> float:
+    """The smallest true difference that a two-sided test finds with POWER at the level of Holm's first step, ALPHA / family.
+
+        (z_{1 - ALPHA / (2 family)} + z_POWER) x error
+
+    `error` is the standard error of the paired difference, here the standard deviation of its bootstrap replicates over
+    users. Normal approximation: with few users that differ the tests are exact and find less. The first step of Holm is the
+    strictest; what comes after smaller p values is found a little more easily. NaN where the error is 0 (no user's value
+    differs), as nothing is known then of how differences spread.
+
+    >>> round(smallest_detectable(0.001, family=1), 6)  # 1.96 + 0.84 standard errors
+    0.002802
+    """
+    if error == 0:
+        return float("nan")
+    level = ALPHA / family
+    return float((stats.norm.isf(level / 2) + stats.norm.ppf(POWER)) * error)
 
 
 def _exact_sign_flip(d: np.ndarray) -> float:

@@ -6,7 +6,7 @@ pair of methods, and `costs` as .csv and .md. Nothing is written unless every da
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -29,15 +29,16 @@ ALL_PAIRS = "all pairs"
 DAGGER = "†"
 
 
-def summarise(results: Collected, tests: pd.DataFrame) -> pd.DataFrame:
+def summarise(results: Collected, tests: pd.DataFrame, family: str = AGAINST_BEST) -> pd.DataFrame:
     """One row per method: the frame that every form of the table is made from.
 
     Columns: dataset, method, best_baseline, n_cases, n_users, seeds, family_size, commit, and per metric m the mean `m`,
     `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over users) and
-    `m_p_holm` against the best baseline (NaN for itself). Rounded here, once, to what the csv prints.
+    `m_p_holm`, the method's test in this family of `tests` as method_a (NaN where it has none, as the best baseline).
+    Rounded here, once, to what the csv prints.
     """
     low, high = intervals(results)
-    against = tests[tests.family == AGAINST_BEST]
+    against = tests[tests.family == family]
     rows = []
     for i, method in enumerate(results.methods):
         row: dict[str, object] = {
@@ -89,13 +90,14 @@ class Comparison:
     mean_b: float
     low: float  # of the 95 % interval of the difference
     high: float
+    error: float  # standard error of the difference: the standard deviation of its bootstrap replicates
     p: float
     test: str
 
     def swapped(self) -> "Comparison":
         """The same comparison as b - a; the tests are two-sided, so p stays."""
         return Comparison(
-            self.metric, self.b, self.a, self.mean_b, self.mean_a, -self.high, -self.low, self.p, self.test
+            self.metric, self.b, self.a, self.mean_b, self.mean_a, -self.high, -self.low, self.error, self.p, self.test
         )
 
 
@@ -105,11 +107,16 @@ def compare(results: Collected) -> pd.DataFrame:
     A pair with the best baseline is in both families: "against the best baseline" (method_b is the baseline) and
     "all pairs". A family spans all six metrics. Columns as in {dataset}.tests.csv.
     """
-    every = _comparisons(results)
+    every = comparisons(results, list(combinations(results.methods, 2)))
     best = results.best_baseline
     with_best = [c if c.b == best else c.swapped() for c in every if best in (c.a, c.b)]
+    return tests_frame(results, {AGAINST_BEST: with_best, ALL_PAIRS: every})
+
+
+def tests_frame(results: Collected, families: dict[str, list[Comparison]]) -> pd.DataFrame:
+    """Comparisons by family, each Holm-corrected over its own, as rows. Columns as in {dataset}.tests.csv."""
     rows = []
-    for family, members in ((AGAINST_BEST, with_best), (ALL_PAIRS, every)):
+    for family, members in families.items():
         corrected = significance.holm([c.p for c in members])
         for c, p_holm in zip(members, corrected, strict=True):
             # + 0.0 turns -0.0 into 0.0, or csv files would differ in a sign that means nothing
@@ -133,11 +140,14 @@ def compare(results: Collected) -> pd.DataFrame:
     return frame.assign(seeds_a=frame.method_a.map(results.seeds), seeds_b=frame.method_b.map(results.seeds))
 
 
-def _comparisons(results: Collected) -> list[Comparison]:
-    """All pairs x metrics; one resample matrix and one sign matrix serve them all."""
+def comparisons(results: Collected, pairs: Sequence[tuple[str, str]], family: int = 0) -> list[Comparison]:
+    """These pairs of methods by every metric, metric by metric; one resample matrix and one sign matrix serve them all.
+
+    family: number of tests that are corrected together, where it is more than these.
+    """
     n_methods, n_cases = len(results.methods), len(results.cases)
-    pairs = [(i, j) for i, j in combinations(range(n_methods), 2)]
-    places = [(row, a, b) for row in range(len(METRICS)) for a, b in pairs]
+    at = {method: place for place, method in enumerate(results.methods)}
+    places = [(row, at[a], at[b]) for row in range(len(METRICS)) for a, b in pairs]
     # Column of metric `row` and method `a`.
     columns = np.array([(row * n_methods + a, row * n_methods + b) for row, a, b in places], dtype=np.int64).reshape(
         -1, 2
@@ -150,13 +160,14 @@ def _comparisons(results: Collected) -> list[Comparison]:
     seed = derive_seed("bootstrap", results.dataset)
     replicates = significance.bootstrap_means(sums / n_seeds, counts, seed)
     is_ndcg = np.array([METRICS[row].startswith("NDCG") for row, _, _ in places], dtype=bool)
-    flips = significance.flips_for(len(places))
+    flips = significance.flips_for(max(len(places), family))
     seed = derive_seed("sign flips", results.dataset)
     randomised = iter(significance.randomisation_test(sums, columns[is_ndcg], seed, flips).tolist())
 
     out = []
     for (row, a, b), (i, j), random in zip(places, columns, is_ndcg, strict=True):
-        low, high = significance.interval(replicates[:, [i]] - replicates[:, [j]])
+        difference = replicates[:, [i]] - replicates[:, [j]]
+        low, high = significance.interval(difference)
         if random:
             p, name = next(randomised), f"{significance.RANDOMISATION}, {flips} flips"
         else:
@@ -171,6 +182,7 @@ def _comparisons(results: Collected) -> list[Comparison]:
                 mean_b=float(means[j]),
                 low=float(low[0]),
                 high=float(high[0]),
+                error=float(difference.std(ddof=1)),
                 p=p,
                 test=name,
             )
@@ -215,18 +227,12 @@ def cells(frame: pd.DataFrame) -> list[list[Cell]]:
 
 def notes(frame: pd.DataFrame) -> list[str]:
     """The caption: what the numbers are, the test, and per dataset its family, n, seeds and commit."""
-    general = (
-        "Full-catalogue ranking. Mean over seeds ± sd over seeds; below it the 95 % interval of a bootstrap over users "
-        f"({significance.RESAMPLES:,} resamples). Best bold, second underlined. {DAGGER} differs from the best baseline "
-        f"(highest NDCG@10 of its dataset, chosen on these cases), in either direction, at p < {significance.ALPHA} after "
-        f'Holm\'s correction over the family "{AGAINST_BEST}". Two-sided paired tests over users: randomisation test with '
-        "signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where fewer than "
-        f"{significance.FEW_USERS} users differ)."
-    )
+    best = "the best baseline (highest NDCG@10 of its dataset, chosen on these cases)"
+    general = what_it_shows(best, AGAINST_BEST)
     if frame.seeds.nunique() > 1:
         general += " A case's value is its mean over the method's own seeds; one seed has no sd."
     out = [general]
-    for dataset, part in frame.groupby("dataset", sort=False):
+    for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
         if row.best_baseline:
             family = (
@@ -235,19 +241,39 @@ def notes(frame: pd.DataFrame) -> list[str]:
             )
         else:
             family = "no baseline among the methods, so no test in this table"
-        commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
-        out.append(
-            f"{dataset}: {row.n_cases:,} cases of {row.n_users:,} users, "
-            f"{seeds_in_words(part.method.tolist(), part.seeds.tolist())}, {family}; "
-            f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
-        )
+        out.append(runs_behind(part, family))
     return out
 
 
-def _rows(frame: pd.DataFrame, cell: Callable[[Cell], str], name: Callable[[str], str]) -> list[list[str]]:
+def what_it_shows(reference: str, family: str) -> str:
+    """What the numbers and marks of a table are whose methods are tested against `reference` in this family."""
+    return (
+        "Full-catalogue ranking. Mean over seeds ± sd over seeds; below it the 95 % interval of a bootstrap over users "
+        f"({significance.RESAMPLES:,} resamples). Best bold, second underlined. {DAGGER} differs from {reference}, "
+        f"in either direction, at p < {significance.ALPHA} after "
+        f'Holm\'s correction over the family "{family}". Two-sided paired tests over users: randomisation test with '
+        "signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where fewer than "
+        f"{significance.FEW_USERS} users differ)."
+    )
+
+
+def runs_behind(part: pd.DataFrame, family: str) -> str:
+    """One dataset's cases, seeds and commits, and its family of tests in words."""
+    row = part.iloc[0]
+    commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
+    return (
+        f"{row.dataset}: {row.n_cases:,} cases of {row.n_users:,} users, "
+        f"{seeds_in_words(part.method.tolist(), part.seeds.tolist())}, {family}; "
+        f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
+    )
+
+
+def _rows(
+    frame: pd.DataFrame, cell: Callable[[Cell], str], name: Callable[[str], str], rows: str = "method"
+) -> list[list[str]]:
     """Header and body as strings, for every markup; the dataset has a column where there are several."""
     several = frame.dataset.nunique() > 1
-    head = [*(["dataset"] if several else []), "method", *METRICS]
+    head = [*(["dataset"] if several else []), rows, *METRICS]
     body = [
         [*([name(dataset)] if several else []), name(method), *map(cell, row)]
         for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True)
@@ -255,22 +281,28 @@ def _rows(frame: pd.DataFrame, cell: Callable[[Cell], str], name: Callable[[str]
     return [head, *body]
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown, caption below it."""
+def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+    """The table in GitHub's Markdown, below it `caption`, or `notes` of it; `rows`: what a row is called."""
 
     def cell(c: Cell) -> str:
         mean = {1: f"**{c.mean}**", 2: f"<ins>{c.mean}</ins>", 0: c.mean}[c.place]
         sd = f" ± {c.sd}" if c.sd else ""
         return f"{mean}{DAGGER if c.dagger else ''}{sd}<br><sub>[{c.low}, {c.high}]</sub>"
 
-    head, *body = _rows(frame, cell, lambda text: "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text))
+    head, *body = _rows(frame, cell, plain_markdown, rows)
     left = len(head) - len(METRICS)
     lines = [head, [":--"] * left + ["--:"] * len(METRICS), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + "\n\n".join(notes(frame)) + "\n"
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([table, *(caption or notes(frame))]) + "\n"
 
 
-def latex(frame: pd.DataFrame) -> str:
-    """The table as a LaTeX table environment, caption included; needs booktabs and graphicx."""
+def plain_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text)
+
+
+def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+    """The same as a LaTeX table environment; needs booktabs and graphicx."""
 
     def cell(c: Cell) -> str:
         mean = {1: rf"\textbf{{{c.mean}}}", 2: rf"\underline{{{c.mean}}}", 0: c.mean}[c.place]
@@ -278,15 +310,15 @@ def latex(frame: pd.DataFrame) -> str:
         dagger = r"$^\dagger$" if c.dagger else ""
         return rf"\shortstack[r]{{{mean}{dagger}{sd}\\{{\scriptsize[{c.low}, {c.high}]}}}}"
 
-    head, *body = _rows(frame, cell, _tex)
+    head, *body = _rows(frame, cell, plain_latex, rows)
     left = len(head) - len(METRICS)
     rule = "\\midrule"
-    lines = [" & ".join(map(_tex, head)) + r" \\", rule]
+    lines = [" & ".join(map(plain_latex, head)) + r" \\", rule]
     for i, line in enumerate(body):
         if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
             lines.append(rule)
         lines.append(" & ".join(line) + r" \\[2pt]")
-    caption = " ".join(map(_tex, notes(frame)))
+    words = " ".join(map(plain_latex, caption or notes(frame)))
     return "\n".join(
         [
             "% needs \\usepackage{booktabs,graphicx}",
@@ -298,14 +330,15 @@ def latex(frame: pd.DataFrame) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}}",
-            rf"\caption{{{caption}}}",
+            rf"\caption{{{words}}}",
             r"\end{table*}",
             "",
         ]
     )
 
 
-def _tex(text: str) -> str:
+def plain_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", DAGGER: r"$\dagger$", "<": "$<$", ">": "$>$"}
     return "".join(special.get(c, c) for c in text)

@@ -18,8 +18,8 @@ from benchmark.errors import InputError
 
 HeadUpdate = Literal["top1", "topk", "all", "random", "none", "released"]
 HEAD_UPDATES: tuple[HeadUpdate, ...] = ("top1", "topk", "all", "random", "none", "released")
-Advantage = Literal["grpo", "rloo", "rloo_released"]
-ADVANTAGES: tuple[Advantage, ...] = ("grpo", "rloo", "rloo_released")
+Advantage = Literal["grpo", "rloo", "rloo_released", "batch"]
+ADVANTAGES: tuple[Advantage, ...] = ("grpo", "rloo", "rloo_released", "batch")
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,23 @@ class RecPOLoss:
 
 
 def group_advantages(rewards: Tensor, kind: Advantage = "grpo") -> Tensor:
-    """The advantage of every rollout within its user's group (paper, RecPO step 4).
+    """The advantage of every rollout within its user's group (paper, RecPO step 4), or within the batch.
 
     grpo: A_i = (R_i - mean) / (std + 1e-8), std with G - 1 in the denominator. rloo: A_i = R_i - mean of the others.
     rloo_released: R_i (1 + 1/G) - mean, what the released code calls leave-one-out; it does not sum to 0.
+    batch: A_ui = (R_ui - mean of the rewards of the other users) / (std + 1e-8), std over all B x G rewards with one less in the
+    denominator: REINFORCE (Williams, Machine Learning 1992) with the batch as its baseline, for G = 1, where a group tells
+    nothing. What makes a user's target easy stays in it, so that it is noisier than a group's. Over several processes
+    it is taken over each one's own batch.
 
-    Args: rewards, float [B, G], G >= 2. Returns float [B, G]. Raises InputError for G < 2 or an unknown kind.
+    Args: rewards, float [B, G]; G >= 2, for batch B >= 2. Returns float [B, G]. Raises InputError for fewer, or an unknown
+    kind.
 
     >>> group_advantages(torch.tensor([[4.0, 1.0, 1.0]]), "rloo").tolist()
     [[3.0, -1.5, -1.5]]
     """
+    if kind == "batch":
+        return _batch_advantages(rewards)
     if rewards.dim() != 2 or rewards.shape[1] < 2:
         raise InputError(f"advantages need rewards [users, G] with G >= 2, got {list(rewards.shape)}; raise group_size")
     group = rewards.shape[1]
@@ -60,6 +67,19 @@ def group_advantages(rewards: Tensor, kind: Advantage = "grpo") -> Tensor:
     if kind == "rloo_released":
         return (exact * (1 + 1 / group) - mean).to(rewards)
     raise InputError(f"no advantage {kind!r}; known: {', '.join(ADVANTAGES)}")
+
+
+def _batch_advantages(rewards: Tensor) -> Tensor:
+    """`batch` of group_advantages."""
+    if rewards.dim() != 2 or len(rewards) < 2:
+        raise InputError(
+            f"advantage batch needs rewards [users, G] of at least 2 users, got {list(rewards.shape)}; raise "
+            "per_device_train_batch_size"
+        )
+    exact = rewards.double()  # for the same reason as there
+    own = exact.sum(dim=1, keepdim=True)
+    others = (exact.sum() - own) / (exact.numel() - exact.shape[1])
+    return ((exact - others) / (exact.std() + 1e-8)).to(rewards)
 
 
 class _GatherRows(torch.autograd.Function):

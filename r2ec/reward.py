@@ -53,8 +53,8 @@ def recpo_rewards(
         scores_at_once: at most max(this, V) scores are held at a time.
     Raises InputError for a target in its own history or out of range, and for states that are not finite.
     """
-    _check(users, items, targets, history)
     n_items = len(items)
+    check_rollouts(users, n_items, targets, history)
     if normalize:
         users = F.normalize(users.float(), dim=-1)
     rank = torch.empty(len(users), dtype=torch.int64, device=users.device)
@@ -62,7 +62,7 @@ def recpo_rewards(
     step = max(1, scores_at_once // n_items)
     for start in range(0, len(users), step):
         rows = slice(start, start + step)
-        found = _score_block(users[rows].float(), items, normalize)
+        found = score_block(users[rows].float(), items, normalize)
         if prior is not None:
             found += tau * prior
         target = targets[rows, None]
@@ -72,13 +72,18 @@ def recpo_rewards(
         ahead = F.pad(found >= mine, (0, 1)).scatter_(1, target, False)
         ahead.scatter_(1, torch.where(history[rows] < 0, n_items, history[rows]), False)
         rank[rows] = 1 + ahead.sum(dim=1)
+    return rewards_of(rank, softmax, beta, k)
+
+
+def rewards_of(rank: Tensor, softmax: Tensor, beta: float, k: int) -> Rewards:
+    """R of ranks int64 [N] and probabilities R_c float32 [N]. Raises InputError where one is not finite."""
     if not bool(torch.isfinite(softmax).all()):
         raise InputError("the scores of a rollout are not finite; lower the learning rate")
     ndcg = torch.where(rank <= k, 1 / torch.log2(1 + rank.float()), 0.0)
     return Rewards(reward=beta * softmax + (1 - beta) * ndcg, ndcg=ndcg, softmax=softmax, rank=rank)
 
 
-def _score_block(users: Tensor, items: Tensor, normalize: bool) -> Tensor:
+def score_block(users: Tensor, items: Tensor, normalize: bool) -> Tensor:
     """Scores before tau, float32 [n, V], of float32 users [n, d] (already of length 1 for the cosine)."""
     found = torch.empty(len(users), len(items), dtype=torch.float32, device=users.device)
     for start in range(0, len(items), ITEMS_AT_ONCE):
@@ -89,7 +94,7 @@ def _score_block(users: Tensor, items: Tensor, normalize: bool) -> Tensor:
     return found
 
 
-def _check(users: Tensor, items: Tensor, targets: Tensor, history: Tensor) -> None:
+def check_rollouts(users: Tensor, n_items: int, targets: Tensor, history: Tensor) -> None:
     """Raise InputError for shapes that disagree, items outside the table, and a target in its own history."""
     if targets.shape != (len(users),) or history.dim() != 2 or len(history) != len(users):
         raise InputError(
@@ -97,8 +102,8 @@ def _check(users: Tensor, items: Tensor, targets: Tensor, history: Tensor) -> No
             f"{list(history.shape)}; repeat a user's target and history for every rollout"
         )
     numbers = torch.cat([targets.reshape(-1), history.reshape(-1)])
-    if bool((outside := (numbers >= len(items)) | (numbers < -1)).any()) or bool((targets < 0).any()):
+    if bool((outside := (numbers >= n_items) | (numbers < -1)).any()) or bool((targets < 0).any()):
         wrong = numbers[outside] if bool(outside.any()) else targets[targets < 0]
-        raise InputError(f"item {int(wrong[0])} lies outside the table of {len(items)} items; check the item numbers")
+        raise InputError(f"item {int(wrong[0])} lies outside the table of {n_items} items; check the item numbers")
     if bool((inside := (history == targets[:, None]).any(dim=1)).any()):
         raise InputError(f"target {int(targets[inside][0])} is in its own history; prepare the dataset again")

@@ -117,7 +117,9 @@ class RecPOSettings(_Section):
     reasoning: bool = Field(True, description="false: nothing is written, the item term alone (w/o Reasoning)")
     beta: float = Field(0.05, ge=0, le=1, description="R = beta R_c + (1 - beta) R_d; 0: w/o R_c, 1: w/o R_d")
     ndcg_k: int = Field(1000, ge=1, description="cut-off of R_d")
-    advantage: Literal["grpo", "rloo", "rloo_released"] = "grpo"
+    advantage: Literal["grpo", "rloo", "rloo_released", "batch"] = Field(
+        "grpo", description="batch: against the batch's other users, for a group_size of 1"
+    )
     head_update: Literal["top1", "topk", "all", "random", "none", "released"] = "top1"
     topk: int = Field(1, ge=1, description="for head_update topk and released")
     token_term: bool = Field(True, description="false: the item term alone learns from the rollouts (a control)")
@@ -213,6 +215,22 @@ class Params(BaseModel):
             raise ValueError(
                 f"{name} {steps} is not a multiple of recpo.num_iterations {recpo.num_iterations}; set it to one, since a "
                 "resumed run could not go on with rollouts whose iterations are half done"
+            )
+        return training
+
+    @field_validator("training")
+    @classmethod
+    def _something_to_compare_with(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        """An advantage compares a rollout with others: of its user, or of the other users in the batch."""
+        recpo, rollouts = info.data.get("recpo"), info.data.get("rollouts")
+        if recpo is None or rollouts is None or not recpo.reasoning or training.max_steps == 0:
+            return training
+        if recpo.advantage == "batch" and training.per_device_train_batch_size < 2:
+            raise ValueError("recpo.advantage batch needs other users; raise per_device_train_batch_size above 1")
+        if recpo.advantage != "batch" and rollouts.group_size < 2:
+            raise ValueError(
+                f"recpo.advantage {recpo.advantage} compares the rollouts of a user, but rollouts.group_size is 1; raise it, "
+                "or set recpo.advantage to batch"
             )
         return training
 

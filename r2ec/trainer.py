@@ -169,16 +169,17 @@ class RecPOTrainer(Trainer):
             rewards = found.reward.reshape(-1, group)
             kept.advantages = group_advantages(rewards, settings.advantage)
             kept.old_token_logps, kept.old_item_logps = out.token_logps.detach(), item_lp.detach()
-            spread = rewards.std(dim=1)
             self._note(
                 reward=float(found.reward.mean()),
                 reward_ndcg=float(found.ndcg.mean()),
                 reward_softmax=float(found.softmax.mean()),
                 rank_median=float(found.rank.float().median()),
-                reward_spread=float(spread.mean()),
-                groups_without_spread=float((spread < 1e-8).float().mean()),
                 advantage_abs=float(kept.advantages.abs().mean()),
             )
+            if group > 1:
+                spread = rewards.std(dim=1)
+                empty = float((spread < 1e-8).float().mean())
+                self._note(reward_spread=float(spread.mean()), groups_without_spread=empty)
         parts = recpo_loss(
             out.token_logps,
             kept.old_token_logps,

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 import r2ec.method
 from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_config, read_config_file
 from benchmark.errors import InputError
+from benchmark.factors import AblationConfig, ClaimConfig
 
 
 def r2ec_sections() -> dict[str, type[BaseModel]]:
@@ -152,6 +153,10 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(datasets={name: dataset()["datasets"]["toy"] for name in ("a.tests", "b", "a")}),
         "c: datasets: the table of 'a.tests' and the tests of 'a' are one file; rename one of them",
     ),
+    "a folder of something else": (
+        config(ablations_folder="tables"),
+        "c: ablations_folder: results/tables holds something else; name another folder, such as ablations",
+    ),
     "name with a slash": (
         config(datasets={"a/b": dataset()["datasets"]["toy"]}),
         "c: datasets.a/b.[key]: string should",
@@ -214,7 +219,7 @@ def test_the_schema_is_in_step_with_the_models() -> None:
     assert written == Config.model_json_schema()
 
 
-@pytest.mark.parametrize("model", [Config, DatasetConfig, MethodConfig])
+@pytest.mark.parametrize("model", [Config, DatasetConfig, MethodConfig, AblationConfig, ClaimConfig])
 def test_the_schema_refuses_the_unknown_too(model: type) -> None:
     assert model.model_json_schema()["additionalProperties"] is False
 
@@ -254,6 +259,6 @@ def as_json(cell: str) -> Any:
 
 def test_config_readme_explains_every_setting() -> None:
     rows = [f"`{name}`" for name in readme_rows()]
-    for model in (Config, DatasetConfig, MethodConfig):
+    for model in (Config, DatasetConfig, MethodConfig, AblationConfig, ClaimConfig):
         for field in model.model_fields:
             assert f"`{field}`" in rows, f"config/README.md has no row for {field}"

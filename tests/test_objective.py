@@ -52,6 +52,34 @@ def test_released_rloo_is_neither_rloo_nor_zero_mean() -> None:
     assert abs(float(found.sum())) > 1
 
 
+def test_batch_by_hand() -> None:
+    # One rollout each: the others' means are (2+6)/2, (1+6)/2, (1+2)/2; mean 3, unbiased variance (4 + 1 + 9) / 2 = 7.
+    found = group_advantages(torch.tensor([[1.0], [2.0], [6.0]]), "batch")
+    assert torch.allclose(found, torch.tensor([[-3.0], [-1.5], [4.5]]) / 7**0.5)
+    # Two each: a user's own other rollout is no part of the baseline; variance (4 + 1 + 0 + 9) / 3 around 3.
+    found = group_advantages(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), "batch")
+    assert torch.allclose(found, torch.tensor([[1 - 4.5, 2 - 4.5], [3 - 1.5, 6 - 1.5]]) / (14 / 3) ** 0.5)
+
+
+@given(st.floats(0, 1, width=32), st.integers(2, 40), st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_equal_rewards_of_a_batch_teach_nothing(reward: float, users: int, group: int) -> None:
+    assert not group_advantages(torch.full((users, group), reward), "batch").any()
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=16))
+@settings(max_examples=50, deadline=None)
+def test_batch_advantages_of_single_rollouts_sum_to_zero(rewards: list[float]) -> None:
+    found = group_advantages(torch.tensor(rewards, dtype=torch.float64)[:, None], "batch")
+    assert abs(float(found.sum())) < 1e-6
+
+
+@pytest.mark.parametrize("rewards", [torch.ones(1, 4), torch.ones(3)])
+def test_a_batch_of_one_user_has_no_baseline(rewards: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="per_device_train_batch_size"):
+        group_advantages(rewards, "batch")
+
+
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=8), st.sampled_from(["grpo", "rloo"]))
 @settings(max_examples=50, deadline=None)
 def test_advantages_sum_to_zero_and_keep_the_order(rewards: list[float], kind: Advantage) -> None:

@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
+from baselines._sentences import item_texts
 from benchmark.contract import Cases
 from benchmark.errors import InputError
-from r2ec.prompts import PromptBuilder, PromptSettings, answer_ids, delta_words, turn_end_ids
+from benchmark.protocol import prepare
+from r2ec.prompts import LEAKY, PromptBuilder, PromptSettings, answer_ids, delta_words, turn_end_ids
+from tests.planted import planted
+from tests.planted import settings as planted_settings
 from tests.tiny_models import FAMILIES
 from tests.tiny_tokenizers import CHATML, tiny_tokenizer
 
@@ -87,6 +91,24 @@ def test_item_prompt_is_the_papers_without_what_leaks() -> None:
     assert all(ids[-len(builder.answer_ids) :] == builder.answer_ids for ids in prompts)
     leaky = built("llama", leaky_attributes=True)
     assert "User Rating: 4.5\nNumber of Buyers: 10" in leaky.text(leaky.item_prompts()[0])
+
+
+def test_leaky_popularity_reaches_prompts_only_on_request() -> None:
+    """The columns that leaky_popularity: true writes, as they come back from parquet."""
+    plain, leaky = (
+        prepare(planted(n_users=20), planted_settings(leaky_popularity=on), "toy").items for on in (False, True)
+    )
+
+    def texts(items: pd.DataFrame, **changes: Any) -> list[list[int]]:
+        return PromptBuilder(tiny_tokenizer("llama"), items, "thing", PromptSettings(**changes)).item_prompts()
+
+    assert set(leaky.columns) - set(plain.columns) == set(LEAKY)
+    assert item_texts(leaky) == item_texts(plain)  # what other methods read of an item
+    assert texts(plain) == texts(leaky) == texts(plain, leaky_attributes=True)
+    builder = PromptBuilder(tiny_tokenizer("llama"), leaky, "thing", PromptSettings(leaky_attributes=True))
+    said = builder.text(builder.item_prompts()[0])
+    first = leaky.iloc[0]
+    assert f"User Rating: {first['average_rating']}\nNumber of Buyers: {first['rating_number']}" in said
 
 
 def test_system_prompt() -> None:

@@ -14,7 +14,7 @@ from benchmark.datasets import Raw
 from benchmark.errors import InputError
 from benchmark.methods import ROOT
 from benchmark.prepare import split_hash
-from benchmark.protocol import Log, Prepared, clean, make_cases, prepare, sample_rows, split_cases
+from benchmark.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
 from tests.planted import planted, settings
 
 DAY = 86400
@@ -341,6 +341,36 @@ def test_split_hash_sees_everything_that_a_method_sees() -> None:
     for column in ("title", "colour"):
         other = Raw(interactions=raw.interactions, items=changed(raw.items, column, "another"))
         assert split_hash(prepare(other, settings(), "here")) != plain, column
+
+
+# The leak control
+
+
+def test_leaky_popularity_by_hand_is_over_the_whole_log() -> None:
+    rows = [("u", "a", 1 * DAY), ("v", "a", 2 * DAY), ("u", "b", 3 * DAY), ("w", "a", 90 * DAY), ("w", "b", 91 * DAY)]
+    raw = raw_of(rows, ratings=[5.0, 4.0, np.nan, 4.0, np.nan])
+    log = clean(raw, settings(), "here")
+    items = popularity(log).set_index("item_id")
+    # The ratings of the last days, which are no training cases, count too: (5 + 4 + 4) / 3.
+    assert items.loc["a", "average_rating"] == 4.3 and np.isnan(items.loc["b", "average_rating"])
+    assert items["rating_number"].to_dict() == {"a": 3, "b": 2}
+
+
+def test_leaky_popularity_is_off_by_default_and_another_dataset_when_on() -> None:
+    plain, leaky = (prepare(planted(n_users=20), settings(leaky_popularity=on), "here") for on in (False, True))
+    assert prepare(planted(n_users=20), settings(), "here").items.equals(plain.items)
+    added = [column for column in leaky.items if column not in plain.items]
+    assert added == ["average_rating", "rating_number"]
+    # Numbers are no item attributes for any method.
+    assert all(pd.api.types.is_numeric_dtype(leaky.items[column]) for column in added)
+    assert split_hash(leaky) != split_hash(plain)
+    assert listed(leaky.test, leaky.items) == listed(plain.test, plain.items)
+
+
+def test_leaky_columns_of_the_source_are_not_overwritten() -> None:
+    raw = planted(n_users=20)
+    with pytest.raises(InputError, match="have a column 'rating_number' already; leave leaky_popularity out"):
+        prepare(Raw(raw.interactions, raw.items.assign(rating_number="3")), settings(leaky_popularity=True), "here")
 
 
 # Counts

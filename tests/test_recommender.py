@@ -56,6 +56,7 @@ def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path:
         {"recpo": {"cls_head": True, "extra_negatives": 0}},
         {"recpo": {"num_iterations": 2, "advantage": "rloo", "head_update": "random"}},
         {"recpo": {"head_update": "released", "advantage": "rloo_released", "logq": True, "normalize": False}},
+        {"rollouts": {"group_size": 1}, "recpo": {"advantage": "batch"}},
         {"training": {"gradient_accumulation_steps": 2, "eval_steps": 2, "head_learning_rate": 1e-3}},
     ],
     ids=str,
@@ -66,6 +67,27 @@ def test_every_variant_trains(backbone: Path, tmp_path: Path, changes: dict[str,
     fitted = fit_r2ec(split(), 3, Params.model_validate(made), tmp_path)
     assert np.isfinite(scores(fitted, 5)).all()
     assert fitted.report()["recpo_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rollouts": {"group_size": 1}},
+            "training: recpo.advantage grpo compares the rollouts of a user, but rollouts",
+        ),
+        (
+            {"recpo": {"advantage": "batch"}, "training": {"per_device_train_batch_size": 1}},
+            "training: recpo.advantage batch needs other users; raise per_device_train_batch_size above 1",
+        ),
+    ],
+)
+def test_a_rollout_needs_another_one_to_be_compared_with(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^here: {message}"):
+        checked(Params, settings(Path("nowhere"), **changes), "here")
+    # Where nothing is compared it may stand alone.
+    for other in ({"recpo": {"reasoning": False}}, {"training": {"max_steps": 0, "per_device_train_batch_size": 1}}):
+        assert checked(Params, settings(Path("nowhere"), **(changes | other)), "here").backbone
 
 
 def test_order_repeats_each_step_and_shuffles_each_epoch() -> None:

@@ -277,6 +277,38 @@ def test_later_repetitions_take_the_tuned_setting(job: Job, fits: Fits) -> None:
     assert record.tuning == read_run(first / "run.json").tuning
 
 
+# An ablation's run
+
+
+def test_a_variant_has_the_random_streams_of_its_base(job: Job, fits: Fits) -> None:
+    overlay = json.dumps({"section": {"b": 7}})
+    named = {"method": "stub--section.b=7", "module": "stub", "stream": "stub", "out": job.root / "variant"}
+    out = job(params=json.dumps(SECTION), overlay=overlay, **named)
+    record = read_run(out / "run.json")
+    assert record.method == "stub--section.b=7" and record.params["section"] == {"a": 1, "b": 7}
+    assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_variant_takes_the_tuned_setting_of_its_base(job: Job, fits: Fits, seed: int) -> None:
+    first = job(grid=GRID)
+    named = {"method": "stub--section.b=7", "module": "stub", "stream": "stub", "out": job.root / "variant"}
+    given = named | {"grid": GRID, "overlay": json.dumps({"section": {"b": 7}}), "tuned": first / "run.json"}
+    record = read_run(job(seed=seed, **given) / "run.json")
+    assert len(fits) == 4  # nothing is tuned again
+    assert record.params == {"skill": 0.9, "label": "best", "bad": "", "section": {"a": 1, "b": 7}} == fits[3]["params"]
+    assert (
+        record.seed_value == derive_seed("toy", "stub", seed) and record.tuning == read_run(first / "run.json").tuning
+    )
+
+
+def test_a_variant_of_a_tuned_base_waits_for_it(job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    named = {"method": "variant", "module": "stub", "stream": "stub", "grid": GRID}
+    assert "variant: repetition 1 needs --tuned, the run.json of repetition 1 of stub" in refused(job, capsys, **named)
+    assert "methods.stub: unknown setting 'skil'" in refused(job, capsys, overlay='{"skil": 1}')
+    assert "--overlay: expected settings, found []" in refused(job, capsys, overlay="[]")
+
+
 # Nothing is written when something is wrong
 
 

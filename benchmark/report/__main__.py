@@ -1,10 +1,11 @@
 """The page: `python -m benchmark.report --datasets a b --methods m1 m2 --seeds 3` writes results/report/index.html.
 
-Reads the runs, and the plots that `benchmark.plots` left in {results}/plots; everything is embedded, so that the one file
+Reads the runs, and the plots that `benchmark.plots` left in {results}/plots; of the ablations in --factors, if there are any, what
+`benchmark.ablations`, `benchmark.ablation_plots` and `benchmark.claims` left. Everything is embedded, so that the one file
 can be mailed, archived or opened without a network.
 """
 
-import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from benchmark.ablations import in_words
 from benchmark.collect import Collected, arguments, collect
 from benchmark.errors import InputError, command
+from benchmark.factors import Factor
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
+from benchmark.report.ablations import claims, part_of
+from benchmark.report.images import plot_uri
 from benchmark.tables import ALL_PAIRS, DAGGER, cells, compare, notes, summarise
 
 CAPTIONS = {
@@ -78,13 +83,6 @@ def examples(results: Collected, method: str) -> list[Example]:
     return out
 
 
-def plot_uri(path: Path) -> str:
-    """A png as a data URI. Raises InputError where the plot hasn't been drawn."""
-    if not path.exists():
-        raise InputError(f"{path}: missing; run `python -m benchmark.plots` with the same arguments first")
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
 def section(results: Collected, plots: Path) -> dict[str, Any]:
     """Everything that the page shows of one dataset."""
     tests = compare(results)
@@ -100,7 +98,7 @@ def section(results: Collected, plots: Path) -> dict[str, Any]:
             for name, rows in tests.groupby("family", sort=False)
         ],
         "plots": [
-            (plot_uri(plots / f"{results.dataset}.{name}.png"), f"{results.dataset}: {text}")
+            (plot_uri(plots / f"{results.dataset}.{name}.png", "benchmark.plots"), f"{results.dataset}: {text}")
             for name, text in CAPTIONS.items()
         ],
         "runs": list(results.records.values()),
@@ -132,8 +130,11 @@ def as_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def page(collected: list[Collected], plots: Path) -> str:
-    """The whole page as HTML; every text from data or a model is escaped."""
+def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = (), ablations: str = "ablations") -> str:
+    """The whole page as HTML; every text from data or a model is escaped.
+
+    The plots of the factors are read from the folder `ablations` in `plots`, their tables from that beside `plots`.
+    """
     environment = Environment(
         loader=PackageLoader("benchmark.report", "."),
         autoescape=True,
@@ -142,9 +143,12 @@ def page(collected: list[Collected], plots: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"p": lambda p: f"{p:.2g}", "signed": lambda x: f"{x:+.4f}", "text": as_text}
+    environment.filters["detectable"] = in_words
     sections = [section(results, plots) for results in collected]
     return environment.get_template("page.html.jinja").render(
         sections=sections,
+        factors=[part_of(factor, plots.parent / ablations, plots / ablations) for factor in factors],
+        claims=claims(factors, plots.parent / ablations),
         metrics=METRICS,
         main=METRICS.index("NDCG@10"),
         dagger=DAGGER,
@@ -155,9 +159,10 @@ def page(collected: list[Collected], plots: Path) -> str:
 
 @command
 def main() -> None:
-    given = arguments("One self-contained HTML page of finished runs.", out="report")
+    given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True)
     collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
-    write_text(given.out / "index.html", page(collected, given.results / "plots"))
+    html = page(collected, given.results / "plots", given.factors, given.ablations)
+    write_text(given.out / "index.html", html)
 
 
 if __name__ == "__main__":

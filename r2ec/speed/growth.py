@@ -88,14 +88,15 @@ def _point(part: str, against: str, value: int, work: Any) -> Point:
     gc.collect()
     work()
     CLEAR.write_text("5")  # Linux: the peak begins anew at what is resident now
-    before = _resident_peak_mib()
+    before = resident_peak_mib()
     started = time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    return Point(part=part, against=against, value=value, seconds=seconds, added_mib=_resident_peak_mib() - before)
+    return Point(part=part, against=against, value=value, seconds=seconds, added_mib=resident_peak_mib() - before)
 
 
-def _resident_peak_mib() -> float:
+def resident_peak_mib() -> float:
+    """The most that this process held in memory (Linux), MiB, since it began or CLEAR was written to."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 

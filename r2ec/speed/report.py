@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.io import atomic, write_json
@@ -103,6 +104,11 @@ def plot(growth: list[Point], folder: Path) -> None:
             axis.plot(values, [heights[0] * v / values[0] for v in values], ":", color=GREY)
             axis.set_xscale("log")
             axis.set_yscale("log" if min(heights) > 0 else "linear")
+            # The measured values alone: the ticks between them of a short logarithmic axis would run into each other.
+            axis.set_xticks(values, [f"{value:,}" for value in values], rotation=30)
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.grid(color="#e5e5e5", linewidth=0.8)
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_xlabel(against)

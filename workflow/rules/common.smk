@@ -8,15 +8,17 @@ sys.path.insert(0, str(ROOT))
 
 from benchmark.config import read_config, source_of
 from benchmark.errors import InputError
-from benchmark.methods import method_files, source_files
+from benchmark.factors import ablations_of
+from benchmark.methods import laid_over, method_files, source_files
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
 EMBEDDED = "resources/smollm2-135m-instruct"
 
 
-def backbones(method):
-    """The backbones that the settings of a method name."""
-    named = [setting.get("backbone") for setting in method.settings()]
+def backbones(run):
+    """The backbones that the settings of a method, or of an ablation's run, name."""
+    tried = [laid_over(setting, overlay(run)) for setting in entry(run).settings()]
+    named = [setting.get("backbone") for setting in tried]
     return [one for one in named if isinstance(one, dict) and "name" in one]
 
 
@@ -29,16 +31,35 @@ def check_backbone(backbone, where):
         )
 
 
+def base(run):
+    """The row of `methods` that a run is of: its own, or that of which it is an ablation's variant."""
+    return ablations.variants[run].base if run in ablations.variants else run
+
+
+def entry(run):
+    """The entry of that row."""
+    return settings.method(base(run))
+
+
+def overlay(run):
+    """The settings that an ablation lays over those of the row."""
+    return ablations.variants[run].overlay if run in ablations.variants else {}
+
+
 try:
     settings = read_config(dict(config))
+    ablations = ablations_of(settings)
     # The user's own files that each dataset reads. They have to be there before the first job, which may take hours.
     own = {}
-    for name, entry in settings.datasets.items():
-        source, options = source_of(entry, f"datasets.{name}")
+    for name, dataset in settings.datasets.items():
+        source, options = source_of(dataset, f"datasets.{name}")
         own[name] = [str(path) for path in source.inputs(options)]
     for name in settings.methods:
-        for backbone in backbones(settings.method(name)):
+        for backbone in backbones(name):
             check_backbone(backbone, f"methods.{name}")
+    for name in ablations.variants:
+        for backbone in backbones(name):
+            check_backbone(backbone, f"ablations: {name}")
 except InputError as problem:
     raise WorkflowError(str(problem)) from None
 
@@ -59,7 +80,7 @@ shell.prefix(
 
 wildcard_constraints:
     dataset="|".join(map(re.escape, settings.datasets)),
-    method="|".join(map(re.escape, settings.methods)),
+    method="|".join(map(re.escape, [*settings.methods, *ablations.variants])),
     seed=r"\d+",
 
 
@@ -71,7 +92,8 @@ def code(*modules):
 def method_code(wildcards):
     """The files that one method is made of."""
     return [
-        str(ROOT / file) for file in method_files(settings.module_of(wildcards.method))
+        str(ROOT / file)
+        for file in method_files(settings.module_of(base(wildcards.method)))
     ]
 
 
@@ -91,15 +113,39 @@ def source_code(wildcards):
 
 
 def tuned(wildcards):
-    """Later repetitions of a method with a grid wait for the first, which chooses the setting."""
-    if wildcards.seed != "1" and len(settings.method(wildcards.method).grid) > 1:
-        return f"results/runs/{wildcards.dataset}/{wildcards.method}/seed1/run.json"
+    """Of a method with a grid, later repetitions and all variants wait for the first, which chooses the setting."""
+    row = base(wildcards.method)
+    waits = wildcards.seed != "1" or wildcards.method != row
+    if waits and len(settings.method(row).grid) > 1:
+        return f"results/runs/{wildcards.dataset}/{row}/seed1/run.json"
     return []
+
+
+def fit_of(run):
+    """Whose folder of checkpoints a run has: runs that differ only in what scoring reads share it."""
+    return ablations.variants[run].fit if run in ablations.variants else run
+
+
+def fitted(wildcards):
+    """A run that scores another one's fit waits for it."""
+    run = wildcards.method
+    after = ablations.variants[run].after if run in ablations.variants else None
+    if after is None:
+        return []
+    return f"results/runs/{wildcards.dataset}/{after}/seed{wildcards.seed}/run.json"
+
+
+def variant(wildcards):
+    """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it takes."""
+    if wildcards.method not in ablations.variants:
+        return ""
+    given = shlex.quote(json.dumps(overlay(wildcards.method), sort_keys=True))
+    return f"--stream {base(wildcards.method)} --overlay {given}"
 
 
 def embedded_backbone(wildcards):
     """What the rule fetch_backbone makes, for the methods with a setting that takes it."""
-    named = backbones(settings.method(wildcards.method))
+    named = backbones(wildcards.method)
     if any(Path(backbone["name"]) == Path(EMBEDDED) for backbone in named):
         return f"{EMBEDDED}/manifest.json"
     return []
@@ -107,12 +153,19 @@ def embedded_backbone(wildcards):
 
 def urgency(wildcards):
     """Priority of a run. Of those for which there are cores, the ones with most cores go first, as they tend to take
-    longest; then repetitions 1 of methods with a grid, for which the other repetitions wait.
+    longest; then repetitions 1 of methods with a grid, for which the other repetitions and all variants wait. What only
+    the ablations need comes after all that the tables need.
     """
-    method = settings.method(wildcards.method)
-    awaited = wildcards.seed == "1" and len(method.grid) > 1
+    method = entry(wildcards.method)
     # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
-    return 2 * method.threads**2 + awaited
+    wide = 2 * method.threads**2
+    only_ablations = wildcards.method in ablations.variants or int(
+        wildcards.seed
+    ) > settings.seeds_of(wildcards.method)
+    if only_ablations:
+        return wide
+    awaited = wildcards.seed == "1" and len(method.grid) > 1
+    return 100 * (wide + awaited)
 
 
 def all_runs(file):
@@ -134,3 +187,48 @@ def selection(wildcards):
     return (
         f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
     )
+
+
+def factors_json(*names):
+    """Factors as the output commands get them."""
+    return json.dumps(
+        [ablations.factors[name].model_dump(mode="json") for name in names]
+    )
+
+
+def ablation_runs(file, *names):
+    """One file of every run of these factors."""
+    return sorted(
+        {
+            f"results/runs/{dataset}/{run}/seed{seed}/{file}"
+            for factor in (ablations.factors[name] for name in names)
+            for dataset in factor.datasets
+            for run in factor.runs.values()
+            for seed in range(1, factor.seeds + 1)
+        }
+    )
+
+
+def data_of_factors(*names):
+    """dataset.json of every dataset that these factors are measured on."""
+    used = {dataset for name in names for dataset in ablations.factors[name].datasets}
+    return [f"results/data/{dataset}/dataset.json" for dataset in sorted(used)]
+
+
+def ablation_outputs(wildcards):
+    """What the config's ablations end in, nothing without any."""
+    if not ablations.factors:
+        return []
+    folder = settings.ablations_folder
+    tables = expand(
+        f"results/{folder}/{{factor}}.{{ending}}",
+        factor=ablations.factors,
+        ending=["csv", "md", "tex", "tests.csv"],
+    )
+    plots = expand(
+        f"results/plots/{folder}/{{factor}}.{{ending}}",
+        factor=ablations.factors,
+        ending=["png", "pdf"],
+    )
+    claims = [f"results/{folder}/claims.{ending}" for ending in ("csv", "md")]
+    return [*tables, *plots, *claims]

@@ -15,6 +15,8 @@ rule tables:
         ),
     log:
         "results/logs/tables.log",
+    # As soon as their runs are there, though ablations go on.
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -39,6 +41,7 @@ rule plots:
         ),
     log:
         "results/logs/plots.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -56,8 +59,12 @@ rule page:
             dataset=settings.datasets,
             name=["metrics", "slices", "cost"],
         ),
+        ablations=ablation_outputs,
         code=code("benchmark.report.__main__"),
-        template=str(ROOT / "benchmark/report/page.html.jinja"),
+        templates=[
+            str(ROOT / f"benchmark/report/{name}.html.jinja")
+            for name in ("page", "ablations")
+        ],
     output:
         "results/report/index.html",
     log:
@@ -66,5 +73,8 @@ rule page:
         "../../environment.yml"
     params:
         selection=selection,
+        factors=factors_json(*ablations.factors),
+        folder=settings.ablations_folder,
     shell:
-        "python -m benchmark.report {params.selection} --out results/report > {log} 2>&1"
+        "python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
+        " --out results/report > {log} 2>&1"

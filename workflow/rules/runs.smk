@@ -3,6 +3,7 @@ rule run:
     input:
         data="results/data/{dataset}/dataset.json",
         tuned=tuned,
+        fitted=fitted,
         backbone=embedded_backbone,
         code=code("benchmark.run"),
         method=method_code,
@@ -16,18 +17,19 @@ rule run:
     priority: urgency
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: settings.method(wildcards.method).threads
+    threads: lambda wildcards: entry(wildcards.method).threads
     params:
-        module=lambda wildcards: settings.module_of(wildcards.method),
+        module=lambda wildcards: settings.module_of(base(wildcards.method)),
         params=lambda wildcards: json.dumps(
-            settings.method(wildcards.method).params, sort_keys=True
+            entry(wildcards.method).params, sort_keys=True
         ),
-        grid=lambda wildcards: json.dumps(
-            settings.method(wildcards.method).grid, sort_keys=True
-        ),
+        grid=lambda wildcards: json.dumps(entry(wildcards.method).grid, sort_keys=True),
         tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
+        variant=variant,
+        work=lambda wildcards: fit_of(wildcards.method),
     shell:
         "python -m benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
-        " --work results/work/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
+        " {params.variant}"
+        " --work results/work/{wildcards.dataset}/{params.work}/seed{wildcards.seed}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed} > {log} 2>&1"

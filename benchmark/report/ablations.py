@@ -1,0 +1,51 @@
+"""The ablations' part of the page, from the files that their commands wrote."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.ablations import HEAD, as_rows, differences, note_of_differences, notes, read_table
+from benchmark.claims import RULE, read_claims, sentences
+from benchmark.errors import InputError
+from benchmark.factors import Factor
+from benchmark.report.images import plot_uri
+from benchmark.tables import cells
+
+
+def part_of(factor: Factor, folder: Path, plots: Path) -> dict[str, Any]:
+    """Everything that the page shows of one factor."""
+    frame = _read(folder / f"{factor.name}.csv", "benchmark.ablations")
+    tests = _read(folder / f"{factor.name}.tests.csv", "benchmark.ablations")
+    several = len(factor.datasets) > 1
+    names = [
+        f"{row.dataset}: {row.value}" if several else row.value for row in frame[["dataset", "value"]].itertuples()
+    ]
+    return {
+        "title": factor.title,
+        "anchor": "factor-" + "".join(c if c.isalnum() else "-" for c in factor.name),
+        "rows": list(zip(names, cells(as_rows(frame)), strict=True)),
+        "notes": notes(frame),
+        "head": HEAD,
+        "differences": differences(tests),
+        "note_of_differences": note_of_differences(tests),
+        "plot": plot_uri(plots / f"{factor.name}.png", "benchmark.ablation_plots"),
+    }
+
+
+def claims(factors: Sequence[Factor], folder: Path) -> dict[str, Any] | None:
+    """The claims with their verdicts and sentences; None where no factor has any."""
+    if not any(factor.claims for factor in factors):
+        return None
+    path = folder / "claims.csv"
+    if not path.exists():
+        raise InputError(f"{path}: missing; run `python -m benchmark.claims` with the same factors first")
+    rows = read_claims(path).to_dict("records")
+    return {"rule": RULE, "rows": [row | {"sentences": sentences(row)} for row in rows]}
+
+
+def _read(path: Path, command: str) -> pd.DataFrame:
+    if not path.exists():
+        raise InputError(f"{path}: missing; run `python -m {command}` with the same factors first")
+    return read_table(path)

@@ -1,0 +1,13 @@
+"""What every section of the config has in common."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # a row, a file and a folder have it
+
+
+class Strict(BaseModel):
+    """A section of the config: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

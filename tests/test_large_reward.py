@@ -1,0 +1,208 @@
+"""The reward over a table on disk against the reward in memory; the sampled softmax against all that could be drawn."""
+
+import itertools
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from benchmark.errors import InputError
+from r2ec import large_table
+from r2ec.large_reward import Draws, blockwise_rewards, draw, sampled_softmax
+from r2ec.large_table import LargeTable, refresh
+from r2ec.objective import scores
+from r2ec.reward import recpo_rewards
+
+NONE = torch.tensor([[-1]])
+
+
+def on_disk(states: Tensor, folder: Path, shard_rows: int, dtype: str = "float32") -> LargeTable:
+    """A table with these states [V, d]."""
+
+    def prompts(start: int, stop: int) -> list[list[int]]:
+        return [[v] for v in range(start, stop)]
+
+    def encode(wanted: object) -> Tensor:
+        return states[[v for (v,) in wanted]]  # type: ignore[attr-defined]
+
+    about = f"{hash(states.numpy(force=True).tobytes())}"
+    refresh(
+        folder,
+        len(states),
+        prompts,
+        encode,
+        width=states.shape[1],
+        encoder=about,
+        dtype=dtype,  # type: ignore[arg-type]
+        shard_rows=shard_rows,
+    )
+    return LargeTable(folder)
+
+
+def problem(seed: int, n_items: int, users: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Small whole numbers, so that ties are common and exact: users, items, targets, history."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, n_items, size=users)
+    history = random.integers(-1, n_items, size=(users, 4))
+    history[history == targets[:, None]] = -1
+    return (
+        torch.tensor(random.integers(-2, 3, size=(users, 4)), dtype=torch.float32),
+        torch.tensor(random.integers(-2, 3, size=(n_items, 4)), dtype=torch.float32),
+        torch.tensor(targets),
+        torch.tensor(history),
+    )
+
+
+@given(
+    st.integers(0, 2**31 - 1),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from([1, 7, 2**24]),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_blocks_of_any_size_give_the_reward_in_memory(
+    seed: int, n_items: int, shard_rows: int, block_rows: int, at_once: int, with_prior: bool
+) -> None:
+    users, items, targets, history = problem(seed, n_items)
+    # Halves over tau 0.5 and 0.5 as a prior are exact too.
+    prior = torch.from_numpy(np.random.default_rng(seed).integers(-2, 3, n_items) / 2).float() if with_prior else None
+    expected = recpo_rewards(users, items, targets, history, tau=0.5, normalize=False, k=10, prior=prior)
+    rows, large_table.BLOCK_ROWS = large_table.BLOCK_ROWS, block_rows
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            for table in (on_disk(items, Path(name), shard_rows), items):
+                found = blockwise_rewards(
+                    users,
+                    table,
+                    targets,
+                    history,
+                    tau=0.5,
+                    normalize=False,
+                    k=10,
+                    prior=prior,
+                    scores_at_once=at_once,
+                )
+                assert torch.equal(found.rank, expected.rank) and torch.equal(found.ndcg, expected.ndcg)
+                torch.testing.assert_close(found.softmax, expected.softmax, rtol=1e-5, atol=0)
+                torch.testing.assert_close(found.reward, expected.reward, rtol=1e-5, atol=1e-7)
+    finally:
+        large_table.BLOCK_ROWS = rows
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_cosines_of_states_after_a_map(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real numbers: ranks may differ only where two scores are equal up to rounding, and here none are."""
+    monkeypatch.setattr(large_table, "BLOCK_ROWS", 64)
+    random = torch.Generator().manual_seed(0)
+    users, states = torch.randn(24, 8, generator=random), torch.randn(500, 16, generator=random)
+    layer = nn.Linear(16, 8)
+    table = on_disk(states, tmp_path, 150, dtype)
+    stored = torch.cat([block.float() for _, block in table.blocks()])
+    with torch.no_grad():
+        items = layer(stored)
+    targets = torch.randint(500, (24,), generator=random)
+    history = torch.randint(500, (24, 5), generator=random)
+    history.masked_fill_(history == targets[:, None], -1)
+    expected = recpo_rewards(users, items, targets, history, tau=0.1)
+    found = blockwise_rewards(users, table, targets, history, tau=0.1, item_map=layer)
+    assert torch.equal(found.rank, expected.rank)
+    torch.testing.assert_close(found.reward, expected.reward, rtol=1e-5, atol=1e-7)
+    assert not found.reward.requires_grad
+
+
+@pytest.mark.parametrize("block_rows", [1, 5, 16, 33])
+def test_an_item_with_the_targets_state_ties_with_it_in_any_block(
+    block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_table, "BLOCK_ROWS", block_rows)
+    random = torch.Generator().manual_seed(1)
+    users, items = torch.randn(7, 100, generator=random), torch.randn(33, 100, generator=random)
+    items[[3, 20, 32]] = items[11].clone()
+    found = blockwise_rewards(users, items, torch.full((7,), 11), torch.full((7, 1), -1), tau=0.1)
+    cosines = scores(users.double(), items.double(), tau=1, normalize=True)
+    ahead = (cosines > cosines[:, 11:12] + 1e-6).sum(dim=1)
+    assert found.rank.tolist() == (1 + ahead + 3).tolist()
+
+
+def test_bad_input_is_named_as_in_memory() -> None:
+    users, items = torch.ones(2, 3), torch.ones(4, 3)
+    with pytest.raises(InputError, match="item 4 lies outside"):
+        blockwise_rewards(users, items, torch.tensor([1, 4]), torch.full((2, 1), -1), tau=1)
+    items[2, 0] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        blockwise_rewards(users, items, torch.tensor([1, 1]), torch.full((2, 1), -1), tau=1, normalize=False)
+
+
+# Sampled
+
+
+def estimates(m: int, weights: Tensor, certain: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean of the estimated partition function over all m draws that there are, weighted by q, and the exact one: [N]."""
+    random = torch.Generator().manual_seed(2)
+    users, items = torch.randn(3, 4, generator=random), torch.randn(6, 4, generator=random)
+    targets, prior = torch.tensor([0, 5, 2]), torch.randn(6, generator=random)
+    q = weights / weights.sum()
+    total = torch.zeros(3, dtype=torch.float64)
+    for chosen in itertools.product(range(6), repeat=m):
+        draws = Draws(torch.tensor(chosen), q[list(chosen)].log())
+        found = sampled_softmax(users, items, targets, draws, tau=0.5, prior=prior, certain=certain)
+        assert bool((found.softmax <= 1).all())
+        mine = scores(users, items, tau=0.5, normalize=True, prior=prior).gather(1, targets[:, None])[:, 0]
+        torch.testing.assert_close(found.softmax, torch.exp(mine - found.log_z))
+        total += found.log_z.double().exp() * math.prod(q[v].item() for v in chosen)
+    exact = scores(users, items, tau=0.5, normalize=True, prior=prior).double().exp().sum(dim=1)
+    return total, exact
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("weights", [torch.ones(6), torch.tensor([1.0, 2, 3, 4, 5, 30])])
+@pytest.mark.parametrize("certain", [None, torch.tensor([[3, 0, -1], [-1, -1, -1], [4, 5, 1]])])
+def test_the_estimated_partition_function_is_unbiased(m: int, weights: Tensor, certain: Tensor | None) -> None:
+    """Over every sample that can be drawn; targets stand among the certain items too, and count once."""
+    found, exact = estimates(m, weights, certain)
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
+
+
+def test_without_the_correction_it_would_not_be() -> None:
+    """Popular draws that count as if they were uniform: the test above can fail."""
+    weights = torch.tensor([1.0, 2, 3, 4, 5, 30])
+    q, uniform = weights / weights.sum(), torch.full((6,), -math.log(6))
+    users, items, targets = torch.eye(2), torch.eye(2).repeat(3, 1), torch.tensor([0, 1])
+    total = sum(
+        q[v] * sampled_softmax(users, items, targets, Draws(torch.tensor([v]), uniform[[v]]), tau=1).log_z.exp()
+        for v in range(6)
+    )
+    exact = scores(users, items, tau=1, normalize=True).exp().sum(dim=1)
+    assert float(((total - exact) / exact).abs().max()) > 0.1  # type: ignore[union-attr]
+
+
+def test_all_items_for_certain_are_the_exact_softmax(tmp_path: Path) -> None:
+    users, items, targets, history = problem(0, 20)
+    table = on_disk(items, tmp_path, 6)
+    everything = torch.arange(20).expand(5, -1)
+    found = sampled_softmax(
+        users, table, targets, Draws(torch.tensor([1, 2]), torch.zeros(2)), tau=0.5, certain=everything
+    )
+    torch.testing.assert_close(found.softmax, recpo_rewards(users, items, targets, history, tau=0.5).softmax)
+
+
+def test_draws_follow_their_distribution() -> None:
+    random = torch.Generator().manual_seed(0)
+    found = draw(4, 20_000, random)
+    assert torch.allclose(found.log_q, torch.tensor(-math.log(4)))
+    assert torch.allclose(found.items.bincount(minlength=4) / 20_000, torch.tensor(0.25), atol=0.02)
+    weights = torch.tensor([1.0, 3, 6])
+    found = draw(3, 20_000, random, weights)
+    torch.testing.assert_close(found.log_q, (weights / 10).log()[found.items])
+    assert torch.allclose(found.items.bincount(minlength=3) / 20_000, weights / 10, atol=0.02)
+    for bad in (torch.tensor([1.0, 0, 1]), torch.ones(2), torch.tensor([1.0, math.inf, 1])):
+        with pytest.raises(InputError, match="give one finite number above 0 for each"):
+            draw(3, 5, random, bad)
