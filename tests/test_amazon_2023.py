@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -387,6 +388,18 @@ def test_too_little_room_for_the_tables(mirror: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tables.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(InputError, match=r"0\.00 GB are left and up to .*; free some, or set TMPDIR to a larger disk"):
         load(mirror)
+
+
+def test_a_full_disk_behind_the_tables(tmp_path: Path) -> None:
+    """The limit on a file's size, below what the tables take, stands for a quota of the temporary folder."""
+    raw_amazon.write_category(tmp_path, "Video_Games", "0core", 200_000)
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from benchmark.datasets import amazon_2023 as a; o = a.Options(category='Video_Games', mirror=sys.argv[1]);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); a.load(o, a.inputs(o))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert "InputError" in done.stderr and "; free some, or set TMPDIR to a larger disk" in done.stderr
 
 
 # Fetching
