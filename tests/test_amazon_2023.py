@@ -6,10 +6,12 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -120,9 +122,18 @@ def options(folder: Path, /, **more: Any) -> amazon_2023.Options:
     return amazon_2023.Options.model_validate({"category": "Video_Games", "mirror": str(folder)} | WINDOW | more)
 
 
-def load(folder: Path, /, **more: Any) -> Raw:
+def load_as_it_is(folder: Path, /, **more: Any) -> Raw:
     given = options(folder, **more)
     return amazon_2023.load(given, amazon_2023.inputs(given))
+
+
+def load(folder: Path, /, **more: Any) -> Raw:
+    """With the attributes, which stay on disk, in memory behind the other columns."""
+    raw = load_as_it_is(folder, **more)
+    if raw.texts is None:
+        return raw
+    texts = pa.Table.from_batches(raw.texts.batches()).to_pandas(types_mapper=pd.ArrowDtype)
+    return replace(raw, items=raw.items.join(texts), texts=None)
 
 
 def pairs(raw: Raw) -> str:
@@ -282,7 +293,7 @@ def test_attributes_are_cut_and_crawl_time_numbers_are_no_text(mirror: Path) -> 
     assert attribute('["b", "a", "b", "c"]', None) == "b a c"
 
 
-def test_prepared_from_arrows_text_and_from_pythons_is_the_same(enough: Path) -> None:
+def test_prepared_from_text_on_disk_from_arrows_and_from_pythons_is_the_same(enough: Path, tmp_path: Path) -> None:
     raw = load(enough, min_items=6)
     settings = DatasetConfig(source="amazon_2023", category="game", min_user_count=2, min_item_count=2)
     as_python = []
@@ -290,8 +301,16 @@ def test_prepared_from_arrows_text_and_from_pythons_is_the_same(enough: Path) ->
         arrows = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)]
         assert {"item_id"} <= set(arrows)
         as_python.append(frame.astype(dict.fromkeys(arrows, object)))
-    hashes = {prepare.split_hash(protocol.prepare(one, settings, "x")) for one in (raw, Raw(*as_python))}
-    assert len(hashes) == 1
+    found = [protocol.prepare(one, settings, "x") for one in (load_as_it_is(enough, min_items=6), raw, Raw(*as_python))]
+    assert len({prepare.split_hash(one) for one in found}) == 1
+    # The attributes go from disk to disk, without those of the items that the minimum counts drop.
+    on_disk, in_memory = found[:2]
+    assert on_disk.texts is not None and "description" not in on_disk.items and len(on_disk.items) < len(raw.items)
+    for name, prepared in (("on disk", on_disk), ("in memory", in_memory)):
+        prepare.write_dataset(prepared, {"dataset": name}, tmp_path / name)
+    first, second = (pd.read_parquet(tmp_path / name / "items.parquet") for name in ("on disk", "in memory"))
+    assert first["description"].str.len().max() > 0
+    pd.testing.assert_frame_equal(first, second)
 
 
 def test_missing_ratings(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -25,13 +24,14 @@ from tqdm import tqdm
 
 from benchmark.datasets._amazon_lines import HEADER, Problem, bad_interaction, bad_item, first_bad_line, opened
 from benchmark.datasets._amazon_text import attribute
+from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 
-MEMORY = "800MB"
+MEMORY = "500MB"
 THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 EARLIEST_MS = 10**11  # March 1973; smaller timestamps count seconds
+FULL = ("No space left", "Could not write", "File too large", "Out of Memory", "offload")  # said of a full disk or quota
 ID = pd.ArrowDtype(pa.string())
-TEXT = pd.ArrowDtype(pa.large_string())  # which may be over 2 GB in all
 BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
 
 
@@ -55,8 +55,11 @@ class Rules:
 
 
 @contextlib.contextmanager
-def workspace(*files: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in a temporary folder, removed afterwards. Raises InputError where the disk is too small for these files."""
+def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A database and the temporary folder that it is in, removed afterwards.
+
+    Raises InputError where the disk is too small for these files, or gets full.
+    """
     needed = sum(file.stat().st_size for file in files)
     with tempfile.TemporaryDirectory(prefix="amazon-2023-") as folder:
         if (free := shutil.disk_usage(folder).free) < needed:
@@ -78,10 +81,10 @@ def workspace(*files: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             con.execute(
                 "SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0"
             )
-            yield con
-        except duckdb.Error as error:
+            yield con, Path(folder)
+        except (duckdb.Error, OSError) as error:
             said = str(error).splitlines()[0]
-            if not any(word in said for word in ("No space left", "Could not write", "Out of Memory", "offload")):
+            if not any(word in said for word in FULL):
                 raise
             raise InputError(f"{folder}: no room is left ({said}); free some, or set TMPDIR to a larger disk") from None
         finally:
@@ -315,12 +318,14 @@ def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     )
 
 
-def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
-    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), the attributes as text; by id.
+def items_left(
+    con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path
+) -> tuple[pd.DataFrame, TextsOnDisk | None]:
+    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), by id; the attributes as text.
 
-    Text is Arrow's, a third of the memory of Python's.
+    Text is Arrow's, a third of the memory of Python's. The attributes stay in a file in `folder`, which may be deleted.
     """
-    names = ["item_id", "title", "average_rating", "rating_number", *rules.attributes]
+    names = ["item_id", "title", "average_rating", "rating_number"]
     n = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
     found = con.sql(  # streamed, unlike what execute() gives
         f"""
@@ -331,25 +336,34 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
         WHERE lines.item_id IN (SELECT item_id FROM chosen) ORDER BY lines.item_id
         """
     )
-    parts: dict[str, list[pa.Array]] = {name: [] for name in names}
-    with tqdm(total=n, desc="texts of items", unit="item", delay=5, leave=False) as bar:
+    schema = pa.schema([(name, pa.large_string()) for name in rules.attributes])
+    path = str(folder / "texts.arrow")
+    parts = []
+    with (
+        pa.OSFile(path, "wb") as file,
+        pa.ipc.new_file(file, schema) as out,
+        tqdm(total=n, desc="texts of items", unit="item", delay=5, leave=False) as bar,
+    ):
         for batch in found.to_arrow_reader(10_000):
-            for name, column in zip(names, batch.columns, strict=True):
-                if name in rules.attributes:
-                    between = BETWEEN.get(name, " ")
-                    values = column.to_pylist()
-                    texts = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in values]
-                    column = pa.array(texts, pa.large_string())
-                parts[name].append(column)
+            # A copy: any column of DuckDB's batch keeps all of it in memory, the attributes' JSON too.
+            parts.append(batch.select(names).take(pa.array(np.arange(batch.num_rows))))
+            if rules.attributes:
+                texts = [_texts_of(batch.column(name), name, rules) for name in rules.attributes]
+                out.write_batch(pa.record_batch(texts, schema=schema))
             bar.update(batch.num_rows)
-    columns: dict[str, Any] = {}
-    for name in names:
-        whole = pa.chunked_array(parts.pop(name))
-        if name in ("average_rating", "rating_number"):
-            columns[name] = whole.to_numpy()
-        else:
-            columns[name] = pd.Series(whole, dtype=TEXT if name in rules.attributes else ID)
-    return pd.DataFrame(columns)
+    whole = pa.Table.from_batches(parts)
+    items = pd.DataFrame(
+        {name: pd.Series(whole.column(name), dtype=ID) for name in names[:2]}
+        | {name: whole.column(name).to_numpy() for name in names[2:]}
+    )
+    return items, TextsOnDisk(pa.ipc.open_file(pa.OSFile(path))) if rules.attributes else None
+
+
+def _texts_of(column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    """An attribute's JSON as text."""
+    between = BETWEEN.get(name, " ")
+    found = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in column.to_pylist()]
+    return pa.array(found, pa.large_string())
 
 
 def _ms(moment: pd.Timestamp) -> int:
