@@ -30,7 +30,7 @@ from r2ec.model import R2ec
 
 MANIFEST = "manifest.json"
 SHARD_ROWS = 2**16  # what a killed encoding loses at most; 75 MB of 576 bfloat16
-BLOCK_ROWS = 2**14  # rows that are worked on at once: 38 MB of 576 float32
+BLOCK_ROWS = 2**12  # worked on at once: 9 MB of 576 float32. Beyond 32 MB every block's memory would be mapped anew
 HASH_BYTES = 16
 FORMAT: Literal[1] = 1
 Dtype = Literal["bfloat16", "float16", "float32"]

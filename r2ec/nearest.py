@@ -23,10 +23,9 @@ from benchmark.errors import InputError, checked
 from benchmark.evaluate import top_items
 from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
-from r2ec.large_reward import ItemMap, mapped
-from r2ec.large_table import Items, LargeTable, blocks_of, rows_of
+from r2ec.large_table import BLOCK_ROWS, Items, LargeTable, blocks_of, rows_of
 from r2ec.objective import scores
-from r2ec.reward import SCORES_AT_ONCE
+from r2ec.reward import SCORES_AT_ONCE, ItemMap, mapped
 
 Kind = Literal["hnsw", "ivf", "ivf_pq"]
 KINDS: tuple[Kind, ...] = ("hnsw", "ivf", "ivf_pq")
@@ -209,7 +208,7 @@ class NearestIndex:
             raise InputError(f"{what}; build the index again")
         self.items, rows = items, np.unique(np.asarray(rows, dtype=np.int64))
         self.index.remove_ids(rows)
-        for part in np.array_split(rows, max(1, len(rows) // 2**14)):
+        for part in np.array_split(rows, max(1, len(rows) // BLOCK_ROWS)):
             if len(part):
                 self._add(part, self._vectors_at(torch.from_numpy(part)))
         if self.index.ntotal != len(items):

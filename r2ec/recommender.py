@@ -178,6 +178,13 @@ def combined(
     return grouped[rows, best], kept, np.take_along_axis(cut, chosen[:, None], axis=1)[:, 0]
 
 
+def encoder_of(folder: Path) -> str:
+    """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
+    params = Params.model_validate(read_json(folder / "settings.json")["params"])
+    about = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
+    return sha256_of_json(about | {"weights": sha256_of(folder / WEIGHTS)})
+
+
 def build(split: Split, params: Params, maps: Any = "none", rank: int | None = None) -> R2ecRecommender:
     """An untrained R2ec for this dataset, with rec head maps of this form; its item table is not encoded yet."""
     loaded = backbones.load(params.backbone)

@@ -1,5 +1,6 @@
 """RecPO's reward: where the target ranks in the whole catalogue, and how probable it is there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.errors import InputError
+from r2ec.large_table import Items, blocks_of, rows_of
 
-# Scores held at once: 64 MiB of float32, and at most this many items converted to float32 at once.
-SCORES_AT_ONCE = 2**24
-ITEMS_AT_ONCE = 2**16
+SCORES_AT_ONCE = 2**24  # 64 MiB of float32
+
+ItemMap = Callable[[Tensor], Tensor]  # the rec head's, [n, d] -> float32 [n, m], such as `R2ec.head.item`
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Rewards:
 @torch.no_grad()
 def recpo_rewards(
     users: Tensor,
-    items: Tensor,
+    items: Items,
     targets: Tensor,
     history: Tensor,
     *,
@@ -35,6 +37,7 @@ def recpo_rewards(
     beta: float = 0.05,
     k: int = 1000,
     prior: Tensor | None = None,
+    item_map: ItemMap | None = None,
     scores_at_once: int = SCORES_AT_ONCE,
 ) -> Rewards:
     """The reward of every rollout against the item table (paper, RecPO step 3).
@@ -46,33 +49,47 @@ def recpo_rewards(
     rank = 1 + the number of other items outside the history that score at least as high as the target, as the suite's
     evaluator counts it. R_c runs over all of V, history included, as the paper has it.
 
+    The table is passed over once, block by block, so that memory grows with a block and time with V; it may lie on disk. A
+    block's products hold the targets' columns too, so that a target and an item with the same state are compared as
+    products of one kind, and tie.
+
     Args:
-        users: [N, d], h_T of each rollout after the rec head's maps; items: [V, d], the table after the maps, any float
-            type. targets: int64 [N]. history: int64 [N, L], item numbers, -1 for none.
+        users: [N, d], h_T of each rollout after the rec head's maps. items: [V, d], the table, any float type, after the
+            maps, or before them if item_map is given. targets: int64 [N]. history: int64 [N, L], item numbers, -1 for none.
         tau, normalize, prior [V]: as in `objective.scores`. beta: weight of R_c. k: cut-off of NDCG.
-        scores_at_once: at most max(this, V) scores are held at a time.
+        scores_at_once: at most max(this, a block's rows + N) scores are held at a time.
     Raises InputError for a target in its own history or out of range, and for states that are not finite.
     """
-    n_items = len(items)
-    check_rollouts(users, n_items, targets, history)
-    if normalize:
-        users = F.normalize(users.float(), dim=-1)
-    rank = torch.empty(len(users), dtype=torch.int64, device=users.device)
-    softmax = torch.empty(len(users), dtype=torch.float32, device=users.device)
-    step = max(1, scores_at_once // n_items)
-    for start in range(0, len(users), step):
-        rows = slice(start, start + step)
-        found = score_block(users[rows].float(), items, normalize)
+    check_rollouts(users, len(items), targets, history)
+    users = F.normalize(users.float(), dim=-1) if normalize else users.float()
+    distinct, which = torch.unique(targets, return_inverse=True)
+    of_targets = mapped(rows_of(items, distinct), item_map, users.device)
+    rank = torch.ones_like(targets)
+    log_z = torch.full((len(users),), -torch.inf, device=users.device)
+    mine = torch.empty(len(users), device=users.device)
+    for start, block in blocks_of(items):
+        columns = torch.cat([mapped(block, item_map, users.device), of_targets])
+        columns = F.normalize(columns, dim=-1) if normalize else columns
+        bias = None
         if prior is not None:
-            found += tau * prior
-        target = targets[rows, None]
-        mine = found.gather(1, target)
-        softmax[rows] = torch.exp(mine[:, 0] / tau - (found / tau).logsumexp(dim=1))
-        # One column more than there are items takes the -1 of short histories.
-        ahead = F.pad(found >= mine, (0, 1)).scatter_(1, target, False)
-        ahead.scatter_(1, torch.where(history[rows] < 0, n_items, history[rows]), False)
-        rank[rows] = 1 + ahead.sum(dim=1)
-    return rewards_of(rank, softmax, beta, k)
+            bias = tau * torch.cat([prior[start : start + len(block)], prior[distinct]])
+        step = max(1, scores_at_once // len(columns))
+        for first in range(0, len(users), step):
+            part = slice(first, first + step)
+            found = users[part] @ columns.T
+            if bias is not None:
+                found += bias
+            own = found[:, len(block) :].gather(1, which[part, None])
+            found = found[:, : len(block)]
+            mine[part] = own[:, 0]
+            log_z[part] = torch.logaddexp(log_z[part], (found / tau).logsumexp(dim=1))
+            # One column more than the block has takes all that lies outside of it.
+            ahead = F.pad(found >= own, (0, 1))
+            for masked in (targets[part, None], history[part]):
+                inside = (masked >= start) & (masked < start + len(block))
+                ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)
+            rank[part] += ahead.sum(dim=1)
+    return rewards_of(rank, torch.exp(mine / tau - log_z), beta, k)
 
 
 def rewards_of(rank: Tensor, softmax: Tensor, beta: float, k: int) -> Rewards:
@@ -81,17 +98,6 @@ def rewards_of(rank: Tensor, softmax: Tensor, beta: float, k: int) -> Rewards:
         raise InputError("the scores of a rollout are not finite; lower the learning rate")
     ndcg = torch.where(rank <= k, 1 / torch.log2(1 + rank.float()), 0.0)
     return Rewards(reward=beta * softmax + (1 - beta) * ndcg, ndcg=ndcg, softmax=softmax, rank=rank)
-
-
-def score_block(users: Tensor, items: Tensor, normalize: bool) -> Tensor:
-    """Scores before tau, float32 [n, V], of float32 users [n, d] (already of length 1 for the cosine)."""
-    found = torch.empty(len(users), len(items), dtype=torch.float32, device=users.device)
-    for start in range(0, len(items), ITEMS_AT_ONCE):
-        block = items[start : start + ITEMS_AT_ONCE].float()
-        if normalize:
-            block = F.normalize(block, dim=-1)
-        torch.mm(users, block.T, out=found[:, start : start + ITEMS_AT_ONCE])
-    return found
 
 
 def check_rollouts(users: Tensor, n_items: int, targets: Tensor, history: Tensor) -> None:
@@ -107,3 +113,9 @@ def check_rollouts(users: Tensor, n_items: int, targets: Tensor, history: Tensor
         raise InputError(f"item {int(wrong[0])} lies outside the table of {n_items} items; check the item numbers")
     if bool((inside := (history == targets[:, None]).any(dim=1)).any()):
         raise InputError(f"target {int(targets[inside][0])} is in its own history; prepare the dataset again")
+
+
+def mapped(block: Tensor, item_map: ItemMap | None, device: torch.device) -> Tensor:
+    """A block's vectors as they are compared, before any normalising, float32 on the users' device."""
+    block = block.to(device).float()
+    return block if item_map is None else item_map(block)

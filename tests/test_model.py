@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GraniteConfig
 
 from benchmark.errors import InputError
+from r2ec import attention
 from r2ec.attention import use_grouped_attention
 from r2ec.item_table import ItemTable
 from r2ec.model import PolicyOutput, R2ec, Rollouts, plain_policy
@@ -52,8 +53,10 @@ def test_shared_prefix_equals_plain(family: str, lora: bool) -> None:
     assert_same(model, lambda: model(rollouts, temperature=1.5), lambda: plain_policy(model, rollouts, 1.5))
 
 
+@pytest.mark.parametrize("block", [256, 2])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_grouped_attention_equals_eager(family: str) -> None:
+def test_grouped_attention_equals_eager(family: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "QUERIES_AT_ONCE", block)
     expected, found = (R2ec(tiny_model(family)) for _ in range(2))
     expected.causal_lm.set_attn_implementation("eager")
     use_grouped_attention(found.causal_lm)
@@ -63,6 +66,10 @@ def test_grouped_attention_equals_eager(family: str) -> None:
     grads = [gradients(model, weighted(out)) for model, out in zip((found, expected), outs, strict=True)]
     for name, value in grads[1].items():
         assert relative(grads[0][name], value) < TOLERANCE, name
+    with torch.no_grad():  # another kernel
+        outs = [model(rollouts) for model in (found, expected)]
+    assert relative(outs[0].token_logps, outs[1].token_logps) < 1e-5
+    assert relative(outs[0].states, outs[1].states) < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)

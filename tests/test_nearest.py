@@ -18,7 +18,7 @@ from r2ec.large_table import LargeTable
 from r2ec.nearest import KINDS, Kind, NearestIndex, bytes_per_item, lists, planned_bytes, top_k
 from r2ec.objective import scores
 from tests.test_evaluate import cases_of
-from tests.test_large_reward import on_disk, problem
+from tests.test_reward_blocks import on_disk, problem
 
 
 def plain(found: Tensor, history: Tensor, k: int) -> tuple[list[list[int]], list[list[float]]]:

@@ -30,16 +30,17 @@ from torch import Tensor
 from benchmark import provenance
 from benchmark.errors import InputError, command
 from benchmark.provenance import derive_seed
-from r2ec.large_reward import blockwise_rewards, draw, sampled_softmax
-from r2ec.large_table import BLOCK_ROWS, LargeTable, Refreshed, refresh
-from r2ec.nearest import KINDS, Kind, NearestIndex, top_k
-from r2ec.reward import Rewards
+from r2ec.large_table import LargeTable, Refreshed, refresh
+from r2ec.nearest import KINDS, Kind, NearestIndex, lists, top_k
+from r2ec.reward import Rewards, recpo_rewards
+from r2ec.sampled_softmax import draw, sampled_softmax
 from r2ec.speed import catalogue_report as report
 from r2ec.speed.catalogue_report import Measured, Point
 from r2ec.speed.growth import resident_peak_mib
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, HIDDEN, CLUSTERS = 576, 64, 2_000
+MADE_AT_ONCE = 2**14  # vectors of one seed; a shard is so many times a whole number
 WITHIN, BLUR, MOVED = (
     0.7,
     0.1,
@@ -52,7 +53,7 @@ ALONE, TOGETHER = 20, 3  # users asked one by one, and runs of all together
 FEW = 1_000_000  # beyond, a pass over the table is timed once
 DRAWN, CERTAIN = 10_000, 1_000
 CHANGED = 10_000  # one prompt in so many changes
-EFFORTS: dict[Kind, tuple[int, ...]] = {"hnsw": (64, 128, 512), "ivf": (8, 32, 128), "ivf_pq": (8, 32, 128)}
+EFFORTS: dict[Kind, tuple[int, ...]] = {"hnsw": (64, 128, 512), "ivf": (8, 32, 128, 512), "ivf_pq": (8, 32, 128, 512)}
 DISK = 2.3  # times the table: two of them while it is refreshed, and the indexes
 
 
@@ -60,17 +61,17 @@ DISK = 2.3  # times the table: two of them while it is refreshed, and the indexe
 
 
 def made_rows(numbers: np.ndarray) -> Tensor:
-    """The vectors of these items, float32 [n, WIDTH]; `numbers` are whole blocks of BLOCK_ROWS or the beginning of one.
+    """The vectors of these items, float32 [n, WIDTH]; `numbers` are whole blocks of MADE_AT_ONCE or the beginning of one.
 
     An item's vector doesn't depend on the size of its catalogue.
     """
     parts = []
-    for start in range(0, len(numbers), BLOCK_ROWS):
-        first, count = int(numbers[start]), min(BLOCK_ROWS, len(numbers) - start)
+    for start in range(0, len(numbers), MADE_AT_ONCE):
+        first, count = int(numbers[start]), min(MADE_AT_ONCE, len(numbers) - start)
         random = torch.Generator().manual_seed(derive_seed("catalogue", first))
-        which = torch.multinomial(_weights(), BLOCK_ROWS, replacement=True, generator=random)
-        hidden = _centres()[which] + WITHIN * torch.randn(BLOCK_ROWS, HIDDEN, generator=random)
-        blur = BLUR * torch.randn(BLOCK_ROWS, WIDTH, generator=random)
+        which = torch.multinomial(_weights(), MADE_AT_ONCE, replacement=True, generator=random)
+        hidden = _centres()[which] + WITHIN * torch.randn(MADE_AT_ONCE, HIDDEN, generator=random)
+        blur = BLUR * torch.randn(MADE_AT_ONCE, WIDTH, generator=random)
         parts.append((hidden @ _basis() + blur)[:count])
     return torch.cat(parts)
 
@@ -90,12 +91,12 @@ def _basis() -> Tensor:
 
 
 def made_users(table: LargeTable) -> tuple[Tensor, Tensor, Tensor]:
-    """USERS users [n, WIDTH], the item each was made from, int64 [n], and other items as a history, int64 [n, HISTORY]."""
+    """USERS users [n, WIDTH], targets int64 [n] and histories int64 [n, HISTORY], any items of the catalogue."""
     random = torch.Generator().manual_seed(derive_seed("catalogue", "users"))
-    targets = torch.randint(len(table), (USERS,), generator=random)
+    near, targets = torch.randint(len(table), (2, USERS), generator=random)
     moved = MOVED * torch.randn(USERS, HIDDEN, generator=random) @ _basis()
     history = torch.randint(len(table), (USERS, HISTORY), generator=random)
-    return table.rows(targets).float() + moved, targets, history.masked_fill(history == targets[:, None], -1)
+    return table.rows(near).float() + moved, targets, history.masked_fill(history == targets[:, None], -1)
 
 
 def write_table(folder: Path, items: int, changed: int | None = None) -> Refreshed:
@@ -164,7 +165,7 @@ def reward_step(folder: Path, items: int) -> list[Point]:
     users, targets, history = made_users(table)
 
     def reward() -> Rewards:
-        return blockwise_rewards(users, table, targets, history, tau=TAU)
+        return recpo_rewards(users, table, targets, history, tau=TAU)
 
     seconds = _seconds(reward, 1 if items > FEW else TOGETHER)
     return [_point(items, "reward", "", together_ms=1000 * seconds)]
@@ -178,7 +179,7 @@ def sampled_step(folder: Path, items: int) -> list[Point]:
     draws = draw(items, DRAWN, torch.Generator().manual_seed(derive_seed("catalogue", "draws")))
     points = []
     for tau in TAUS:
-        expected = blockwise_rewards(users, table, targets, history, tau=tau).softmax.log()
+        expected = recpo_rewards(users, table, targets, history, tau=tau).softmax.log()
         for name, certain in (("uniform", None), (f"and {best.shape[1]:,} best", best)):
             started = time.perf_counter()
             found = sampled_softmax(users, table, targets, draws, tau=tau, certain=certain).softmax.log()
@@ -209,6 +210,8 @@ def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
     index = NearestIndex.load(folder / kind, table, tau=TAU)
     points = []
     for effort in EFFORTS[kind]:
+        if kind != "hnsw" and effort > lists(items):
+            continue
 
         def search(rows: slice, candidates: int | None = None, effort: int = effort) -> np.ndarray:
             found = index.search(users[rows], history[rows], TOP, effort=effort, candidates=candidates)[0]
@@ -338,6 +341,7 @@ def main() -> None:
     check(given.sizes, given.folder)
     for found in measure(sorted(given.sizes), given.kinds, given.memory_gib, given.folder):
         report.write(found, given.out)  # after each step: a run that is stopped leaves what it has measured
+    report.plot(found, given.out)
     print(report.markdown(found))
     print(f"Table: {given.out / 'catalogue.md'}   plot: {given.out / 'catalogue.png'}")
 

@@ -9,7 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.io import atomic
@@ -62,7 +63,7 @@ class Measured(BaseModel):
 
 
 def write(found: Measured, folder: Path) -> None:
-    """catalogue.csv, catalogue.md, catalogue.png and catalogue.pdf, each whole or not at all."""
+    """catalogue.csv and catalogue.md, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "catalogue.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(Point.model_fields))
@@ -70,7 +71,6 @@ def write(found: Measured, folder: Path) -> None:
         table.writerows(point.model_dump() for point in found.points)
     with atomic(folder / "catalogue.md") as path:
         path.write_text(markdown(found), encoding="utf-8")
-    plot(found, folder)
 
 
 # Tables
@@ -80,7 +80,7 @@ def markdown(found: Measured) -> str:
     """One table of what stands on disk, one of the searches, one of the reward."""
     peak = max(point.peak_mib for point in found.points) / 1024
     parts = [
-        f"Made vectors (`r2ec/speed/catalogue.py` says how) x {found.width} in bfloat16, {found.threads} threads of "
+        f"Made vectors (`r2ec/speed/catalogue.py` says how) x {found.width} in bfloat16, {_threads(found)} of "
         f"{found.hardware['processor']}, commit {found.commit}. Indexes that take more than {found.memory_gib:g} GiB to "
         f"build are not built; no process held more than {peak:.1f} GiB.",
         _table(
@@ -165,28 +165,34 @@ def _r(value: float | None) -> str:
 
 
 def plot(found: Measured, folder: Path) -> None:
-    """Time, memory and building against the number of items; recall against time at the most items of each kind."""
+    """catalogue.png and catalogue.pdf: time, memory and building against the number of items; recall against time at the
+    most items of each kind of index."""
     with plt.rc_context(STYLE):  # type: ignore[arg-type]
         figure, ((time, quality), (memory, build)) = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained", dpi=150)
         searched = ["exact", "reward", *KINDS]
         _curves(time, found, searched, lambda p: p.together_ms and p.together_ms / 1000)
-        time.set(title=f"{found.users} users together", ylabel="seconds")
+        time.set(title=f"{found.users} users together", ylabel="seconds", yscale="log")
         _curves(memory, found, searched, lambda p: p.peak_mib / 1024)
         memory.axhline(found.memory_gib, color=COLOURS["table"], linestyle=":", linewidth=1)
-        memory.set(title="Memory of the searching process", ylabel="GiB resident at most")
+        memory.annotate(
+            "limit", (0, found.memory_gib), (4, -11), memory.get_yaxis_transform(), "offset points", fontsize=8
+        )
+        memory.set(title="Memory of the searching process", ylabel="GiB resident at most", ylim=(0, None))
         _curves(build, found, ["table", *KINDS], lambda p: p.seconds, ("written", "built"))
-        build.set(title="Writing the table, building an index", ylabel="seconds")
+        build.set(title="Writing the table, building an index", ylabel="seconds", yscale="log")
         for axes in (time, memory, build):
-            axes.set(xscale="log", yscale="log", xlabel="items")
+            axes.set(xscale="log", xlabel="items")
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        for axes in (time, build):
+            _plain_numbers(axes.yaxis)
         _quality(quality, found)
         names = {"exact": "exact search", "reward": "exact reward", "table": "table on disk"}
-        shown = {line.get_label(): line for axes in (time, quality, build) for line in axes.get_lines()}
+        shown = {line.get_label(): line for axes in (time, build) for line in axes.get_lines()}
         lines = [(shown[name], names.get(name, name)) for name in COLOURS if name in shown]
         figure.legend(*zip(*lines, strict=True), loc="outside lower center", ncols=len(lines), frameon=False)
         figure.suptitle(
-            f"Made vectors x {found.width} in bfloat16, {found.threads} threads", x=0.01, ha="left", fontweight="bold"
+            f"Made vectors x {found.width} in bfloat16, {_threads(found)}", x=0.01, ha="left", fontweight="bold"
         )
         for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
             with atomic(folder / f"catalogue.{ending}") as path:
@@ -228,18 +234,29 @@ def _quality(axes: Axes, found: Measured) -> None:
         largest = max(p.items for p in points)
         points = [p for p in points if p.items == largest]
         x, y = [p.together_ms / found.users for p in points if p.together_ms], [p.recall for p in points]
-        axes.plot(x, y, "o-", color=COLOURS[kind], markersize=4, label=kind)  # type: ignore[arg-type]
-        axes.annotate(
-            f"{_short(largest, 0)} items", (x[-1], y[-1]), xytext=(5, -10), textcoords="offset points", fontsize=8
-        )
+        label = f"{kind}, {_short(largest, 0)} items"
+        axes.plot(x, y, "o-", color=COLOURS[kind], markersize=4, label=label)  # type: ignore[arg-type]
     axes.set(
-        title="Effort of an index, at its most items",
+        title="An index with more and more effort, at its most items",
         xlabel=f"ms per user, {found.users} together",
         ylabel=f"recall@{found.top}",
         xscale="log",
-        ylim=(0, 1.05),
+        ylim=(None, 1.02),
     )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _plain_numbers(axes.xaxis)
+    if axes.get_lines():
+        axes.legend(fontsize=8, loc="lower right")
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """A logarithmic axis with 1, 2, 5, 10 and so on instead of powers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _threads(found: Measured) -> str:
+    return f"{found.threads} thread" + ("s" if found.threads > 1 else "")
 
 
 def _short(value: float, _: object) -> str:

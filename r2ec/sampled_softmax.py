@@ -1,80 +1,20 @@
-"""The reward over a table that doesn't fit into memory: exact, block by block, or its softmax from a sample of the items.
+"""The softmax of RecPO's reward from a sample of the items, for tables that a step can't pass over.
 
-Exact costs one pass over the table: its bytes are read once and every rollout is compared with every item. The sample costs
-neither, but gives R_c alone: the rank that R_d needs can't be had from a few items (Krichene and Rendle, "On sampled metrics
-for item recommendation", KDD 2020).
+The exact reward (`reward.recpo_rewards`) reads every byte of the table once and compares every rollout with every item. A
+sample costs neither, but gives R_c alone: the rank that R_d needs can't be had from a few items (Krichene and Rendle, "On
+sampled metrics for item recommendation", KDD 2020).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.errors import InputError
-from r2ec.large_table import Items, blocks_of, rows_of
+from r2ec.large_table import Items, rows_of
 from r2ec.objective import scores
-from r2ec.reward import SCORES_AT_ONCE, Rewards, check_rollouts, rewards_of, score_block
-
-ItemMap = Callable[[Tensor], Tensor]  # the rec head's, [n, d] -> float32 [n, m], such as `R2ec.head.item`
-
-
-@torch.no_grad()
-def blockwise_rewards(
-    users: Tensor,
-    items: Items,
-    targets: Tensor,
-    history: Tensor,
-    *,
-    tau: float,
-    normalize: bool = True,
-    beta: float = 0.05,
-    k: int = 1000,
-    prior: Tensor | None = None,
-    item_map: ItemMap | None = None,
-    scores_at_once: int = SCORES_AT_ONCE,
-) -> Rewards:
-    """`reward.recpo_rewards` in one pass over the table; memory grows with one block, not with V.
-
-    A block's products hold the targets' columns too, so that a target and an item with the same state are compared as
-    products of one kind, and tie.
-
-    Args:
-        items: states [V, d] before the rec head's map, on disk or in memory. item_map: the map; None: none.
-        scores_at_once: at most max(this, a block's rows + N) scores are held at a time.
-    The rest, and what is raised, as for `recpo_rewards`.
-    """
-    check_rollouts(users, len(items), targets, history)
-    users = F.normalize(users.float(), dim=-1) if normalize else users.float()
-    distinct, which = torch.unique(targets, return_inverse=True)
-    of_targets = mapped(rows_of(items, distinct), item_map, users.device)
-    rank = torch.ones_like(targets)
-    log_z = torch.full((len(users),), -torch.inf, device=users.device)
-    mine = torch.empty(len(users), device=users.device)
-    for start, block in blocks_of(items):
-        columns = torch.cat([mapped(block, item_map, users.device), of_targets])
-        bias = None
-        if prior is not None:
-            bias = tau * torch.cat([prior[start : start + len(block)], prior[distinct]])
-        step = max(1, scores_at_once // len(columns))
-        for first in range(0, len(users), step):
-            part = slice(first, first + step)
-            found = score_block(users[part], columns, normalize)
-            if bias is not None:
-                found += bias
-            own = found[:, len(block) :].gather(1, which[part, None])
-            found = found[:, : len(block)]
-            mine[part] = own[:, 0]
-            log_z[part] = torch.logaddexp(log_z[part], (found / tau).logsumexp(dim=1))
-            # One column more than the block has takes all that lies outside of it.
-            ahead = F.pad(found >= own, (0, 1))
-            for masked in (targets[part, None], history[part]):
-                inside = (masked >= start) & (masked < start + len(block))
-                ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)
-            rank[part] += ahead.sum(dim=1)
-    return rewards_of(rank, torch.exp(mine / tau - log_z), beta, k)
+from r2ec.reward import ItemMap, mapped
 
 
 @dataclass(frozen=True)
@@ -131,7 +71,7 @@ def sampled_softmax(
     sample misses them: give a user's best items, as `nearest` finds them, as `certain`.
 
     Args:
-        users: [N, d], h_T after the rec head's map; items, item_map, tau, normalize, prior: as in `blockwise_rewards`.
+        users: [N, d], h_T after the rec head's map; items, item_map, tau, normalize, prior: as in `reward.recpo_rewards`.
         targets: int64 [N]. draws: shared by all rollouts; `draw` makes them.
         certain: int64 [N, c], item numbers, -1 for none, none twice in a row.
     """
@@ -150,9 +90,3 @@ def sampled_softmax(
     sampled.masked_fill_(counted[:, drawn], -torch.inf)
     log_z = torch.cat([for_certain, sampled], dim=1).logsumexp(dim=1)
     return Sampled(torch.exp(for_certain[:, 0] - log_z), log_z)
-
-
-def mapped(block: Tensor, item_map: ItemMap | None, device: torch.device) -> Tensor:
-    """A block's vectors as they are compared, before any normalising, float32 on the users' device."""
-    block = block.to(device).float()
-    return block if item_map is None else item_map(block)

@@ -1,4 +1,4 @@
-"""The reward over a table on disk against the reward in memory; the sampled softmax against all that could be drawn."""
+"""The reward block by block, from disk and memory, against the plain one; the sampled softmax against all that could be drawn."""
 
 import itertools
 import math
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from benchmark.errors import InputError
 from r2ec import large_table
-from r2ec.large_reward import Draws, blockwise_rewards, draw, sampled_softmax
 from r2ec.large_table import LargeTable, refresh
 from r2ec.objective import scores
-from r2ec.reward import recpo_rewards
+from r2ec.reward import Rewards, recpo_rewards, rewards_of
+from r2ec.sampled_softmax import Draws, draw, sampled_softmax
 
 NONE = torch.tensor([[-1]])
 
@@ -59,6 +59,25 @@ def problem(seed: int, n_items: int, users: int = 5) -> tuple[Tensor, Tensor, Te
     )
 
 
+def whole(
+    users: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    history: Tensor,
+    tau: float,
+    normalize: bool,
+    prior: Tensor | None,
+    k: int,
+) -> Rewards:
+    """The plain computation: every score at once."""
+    logits = scores(users, items, tau=tau, normalize=normalize, prior=prior)
+    ahead = logits >= logits.gather(1, targets[:, None])
+    for row, (target, seen) in enumerate(zip(targets.tolist(), history.tolist(), strict=True)):
+        ahead[row, [target, *(v for v in seen if v >= 0)]] = False
+    softmax = logits.softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    return rewards_of(1 + ahead.sum(dim=1), softmax, 0.05, k)
+
+
 @given(
     st.integers(0, 2**31 - 1),
     st.integers(1, 40),
@@ -68,18 +87,18 @@ def problem(seed: int, n_items: int, users: int = 5) -> tuple[Tensor, Tensor, Te
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_blocks_of_any_size_give_the_reward_in_memory(
+def test_blocks_of_any_size_give_the_plain_reward(
     seed: int, n_items: int, shard_rows: int, block_rows: int, at_once: int, with_prior: bool
 ) -> None:
     users, items, targets, history = problem(seed, n_items)
     # Halves over tau 0.5 and 0.5 as a prior are exact too.
     prior = torch.from_numpy(np.random.default_rng(seed).integers(-2, 3, n_items) / 2).float() if with_prior else None
-    expected = recpo_rewards(users, items, targets, history, tau=0.5, normalize=False, k=10, prior=prior)
+    expected = whole(users, items, targets, history, 0.5, False, prior, 10)
     rows, large_table.BLOCK_ROWS = large_table.BLOCK_ROWS, block_rows
     try:
         with tempfile.TemporaryDirectory() as name:
             for table in (on_disk(items, Path(name), shard_rows), items):
-                found = blockwise_rewards(
+                found = recpo_rewards(
                     users,
                     table,
                     targets,
@@ -111,8 +130,8 @@ def test_cosines_of_states_after_a_map(dtype: str, tmp_path: Path, monkeypatch: 
     targets = torch.randint(500, (24,), generator=random)
     history = torch.randint(500, (24, 5), generator=random)
     history.masked_fill_(history == targets[:, None], -1)
-    expected = recpo_rewards(users, items, targets, history, tau=0.1)
-    found = blockwise_rewards(users, table, targets, history, tau=0.1, item_map=layer)
+    expected = whole(users, items, targets, history, 0.1, True, None, 1000)
+    found = recpo_rewards(users, table, targets, history, tau=0.1, item_map=layer)
     assert torch.equal(found.rank, expected.rank)
     torch.testing.assert_close(found.reward, expected.reward, rtol=1e-5, atol=1e-7)
     assert not found.reward.requires_grad
@@ -126,19 +145,19 @@ def test_an_item_with_the_targets_state_ties_with_it_in_any_block(
     random = torch.Generator().manual_seed(1)
     users, items = torch.randn(7, 100, generator=random), torch.randn(33, 100, generator=random)
     items[[3, 20, 32]] = items[11].clone()
-    found = blockwise_rewards(users, items, torch.full((7,), 11), torch.full((7, 1), -1), tau=0.1)
+    found = recpo_rewards(users, items, torch.full((7,), 11), torch.full((7, 1), -1), tau=0.1)
     cosines = scores(users.double(), items.double(), tau=1, normalize=True)
     ahead = (cosines > cosines[:, 11:12] + 1e-6).sum(dim=1)
     assert found.rank.tolist() == (1 + ahead + 3).tolist()
 
 
-def test_bad_input_is_named_as_in_memory() -> None:
+def test_bad_input_is_named() -> None:
     users, items = torch.ones(2, 3), torch.ones(4, 3)
     with pytest.raises(InputError, match="item 4 lies outside"):
-        blockwise_rewards(users, items, torch.tensor([1, 4]), torch.full((2, 1), -1), tau=1)
+        recpo_rewards(users, items, torch.tensor([1, 4]), torch.full((2, 1), -1), tau=1)
     items[2, 0] = torch.nan
     with pytest.raises(InputError, match="not finite"):
-        blockwise_rewards(users, items, torch.tensor([1, 1]), torch.full((2, 1), -1), tau=1, normalize=False)
+        recpo_rewards(users, items, torch.tensor([1, 1]), torch.full((2, 1), -1), tau=1, normalize=False)
 
 
 # Sampled
@@ -191,7 +210,7 @@ def test_all_items_for_certain_are_the_exact_softmax(tmp_path: Path) -> None:
     found = sampled_softmax(
         users, table, targets, Draws(torch.tensor([1, 2]), torch.zeros(2)), tau=0.5, certain=everything
     )
-    torch.testing.assert_close(found.softmax, recpo_rewards(users, items, targets, history, tau=0.5).softmax)
+    torch.testing.assert_close(found.softmax, whole(users, items, targets, history, 0.5, True, None, 1000).softmax)
 
 
 def test_draws_follow_their_distribution() -> None:
