@@ -72,7 +72,10 @@ def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
 def test_the_slices_are_measured_as_the_default_is() -> None:
     """The same methods and settings on files that the user has, which no path of a machine names."""
     default, found = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "slices.yaml"))
-    shorter = {"r2ec": {"prompts": {"max_prompt_tokens": 200}}, "r2ec_untrained": {"prompts": {"max_prompt_tokens": 200}}}
+    shorter = {
+        "r2ec": {"prompts": {"max_prompt_tokens": 200}},
+        "r2ec_untrained": {"prompts": {"max_prompt_tokens": 200}},
+    }
     for name, method in default.methods.items():
         expected = method.model_copy(update={"params": laid_over(method.params, shorter.get(name, {}))})
         assert found.methods[name] == expected

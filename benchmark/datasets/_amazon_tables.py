@@ -30,7 +30,13 @@ from benchmark.errors import InputError
 MEMORY = "500MB"
 THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 EARLIEST_MS = 10**11  # March 1973; smaller timestamps count seconds
-FULL = ("No space left", "Could not write", "File too large", "Out of Memory", "offload")  # said of a full disk or quota
+FULL = (
+    "No space left",
+    "Could not write",
+    "File too large",
+    "Out of Memory",
+    "offload",
+)  # said of a full disk or quota
 ID = pd.ArrowDtype(pa.string())
 BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
 
@@ -318,9 +324,7 @@ def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     )
 
 
-def items_left(
-    con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path
-) -> tuple[pd.DataFrame, TextsOnDisk | None]:
+def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tuple[pd.DataFrame, TextsOnDisk | None]:
     """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), by id; the attributes as text.
 
     Text is Arrow's, a third of the memory of Python's. The attributes stay in a file in `folder`, which may be deleted.
