@@ -1,9 +1,9 @@
 """The raw files of Amazon Reviews 2023 through DuckDB: read once each, filtered on disk, in bounded memory.
 
 Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is left
-after all filters is handed over. Tables: `log` (every interaction), `seen` (items that have one), `lines` (every line
-of the metadata, its texts only where the item is seen), `usable` (items that pass the rules), `recent` (their last
-interaction), `chosen` (the interactions left).
+after all filters is handed over, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items that
+have one), `lines` (every line of the metadata, its texts only where the item is seen), `usable` (items that pass the
+rules), `recent` (their last interaction), `chosen` (the interactions left).
 """
 
 import contextlib
@@ -30,13 +30,8 @@ from benchmark.errors import InputError
 MEMORY = "500MB"
 THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 EARLIEST_MS = 10**11  # March 1973; smaller timestamps count seconds
-FULL = (
-    "No space left",
-    "Could not write",
-    "File too large",
-    "Out of Memory",
-    "offload",
-)  # said of a full disk or quota
+# What DuckDB and the system say where disk, quota or memory run out.
+FULL = ("No space left", "Could not write", "File too large", "Out of Memory", "offload")
 ID = pd.ArrowDtype(pa.string())
 BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
 
