@@ -4,7 +4,7 @@ CORES ?= all
 # Size of the made-up raw file that make speed prepares.
 RAW_GB ?= 0.1
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
-SLICES ?= ../shared/data
+SLICES ?= slices
 READY := .venv/.ready
 
 .PHONY: help setup reproduce ablations decoupled slices readme dry-run test speed lint clean-results
