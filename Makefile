@@ -5,13 +5,16 @@ CONFIG ?= config/config.yaml
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Size of the made-up raw file that make speed prepares.
 RAW_GB ?= 0.1
+# Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
+SLICES ?= slices
 READY := .venv/.ready
 
-.PHONY: help setup reproduce ablations decoupled paper readme dry-run test speed lint clean-results
+.PHONY: help setup reproduce ablations decoupled slices paper readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
+	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make test        install, then run the tests"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), and each part of R2ec against the plain way, on this machine"
@@ -48,6 +51,15 @@ decoupled: $(READY)
 	.venv/bin/snakemake --cores $(CORES) --configfile config/decoupled.yaml --directory results/decoupled
 	@echo && cat results/decoupled/results/tables/main.txt
 	@echo "Tables: results/decoupled/results/tables   plots, page: beside them"
+
+# In a folder of its own, as above; the slices are found by a link in it, so that no path of a machine is in any file.
+slices: $(READY)
+	@test -d "$(SLICES)" || { echo "error: $(SLICES): no such folder; say SLICES=folder with the slices (config/README.md)"; exit 2; }
+	@mkdir -p results/slices resources
+	@ln -sfn ../../resources results/slices/resources && ln -sfn "$(abspath $(SLICES))" results/slices/slices
+	.venv/bin/snakemake --cores $(CORES) --configfile config/slices.yaml --directory results/slices
+	@echo && cat results/slices/results/tables/main.txt
+	@echo "Tables: results/slices/results/tables   plots, page: beside them"
 
 # As above; for GPUs, and never run so far.
 paper: $(READY)

@@ -6,15 +6,18 @@ alone) and dataset.json (counts, settings, source checksums, split hash). The fo
 
 import argparse
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark.config import DatasetConfig, read_dataset_settings, source_of
 from benchmark.contract import check_cases, write_cases
 from benchmark.datasets import Expected
+from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._wheel import check_sha256
 from benchmark.errors import InputError, command
 from benchmark.io import atomic, read_json, write_json
@@ -24,9 +27,12 @@ from benchmark.protocol import Prepared, prepare, without_targets
 def split_hash(prepared: Prepared) -> str:
     """sha256 over all that a method can see: equal for two runs exactly if they are measured on the same data."""
     digest = hashlib.sha256()
-    for name, column in prepared.items.items():
-        texts = column.astype(object).where(column.notna(), "").astype(str)
-        digest.update("\x1f".join([str(name), *texts, "\x1e"]).encode())
+    for name, parts in columns_in_parts(prepared):
+        digest.update(f"{name}\x1f".encode())
+        for part in parts:
+            texts = part.astype(object).where(part.notna(), "").astype(str)
+            digest.update("".join(f"{text}\x1f" for text in texts).encode())
+        digest.update(b"\x1e")
     for cases in (prepared.train, prepared.valid, prepared.test):
         ratings = np.where(np.isnan(cases.ratings), np.float32(np.nan), cases.ratings)  # one bit pattern for "none"
         for array in (
@@ -43,13 +49,45 @@ def split_hash(prepared: Prepared) -> str:
     return digest.hexdigest()
 
 
+def columns_in_parts(prepared: Prepared, rows: int = 2**16) -> Iterator[tuple[str, Iterator[pd.Series]]]:
+    """Name and values of each column of the items, those on disk last; not all at a time, as there may be gigabytes."""
+
+    def in_memory(column: pd.Series) -> Iterator[pd.Series]:
+        return (column.iloc[start : start + rows] for start in range(0, len(column), rows))
+
+    def on_disk(texts: TextsOnDisk, name: str) -> Iterator[pd.Series]:
+        return (batch.column(name).to_pandas() for batch in texts.batches())
+
+    for name, column in prepared.items.items():
+        yield str(name), in_memory(column)
+    if prepared.texts is not None:
+        for name in prepared.texts.names:
+            yield name, on_disk(prepared.texts, name)
+
+
+def write_items(prepared: Prepared, path: Path) -> None:
+    """Write items.parquet with all their columns; those on disk go from there to there."""
+    items, texts = prepared.items, prepared.texts
+    if texts is None:
+        items.to_parquet(path, index=False)
+        return
+    none = {name: pd.Series([], dtype=pd.ArrowDtype(pa.large_string())) for name in texts.names}
+    schema = pa.Table.from_pandas(items.iloc[:0].assign(**none), preserve_index=False).schema
+    done = 0
+    with pq.ParquetWriter(path, schema) as out:
+        for batch in texts.batches():
+            beside = pa.Table.from_pandas(items.iloc[done : done + batch.num_rows], preserve_index=False)
+            out.write_table(pa.Table.from_arrays([*beside.columns, *batch.columns], schema=schema))
+            done += batch.num_rows
+
+
 def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
     """Write the prepared dataset, whole or not at all. Raises InputError if its cases break the contract."""
     for part, cases in (("train", prepared.train), ("valid", prepared.valid), ("test", prepared.test)):
         check_cases(cases, f"{about['dataset']}: {part}")
     with atomic(folder) as temporary:
         temporary.mkdir()
-        prepared.items.to_parquet(temporary / "items.parquet", index=False)
+        write_items(prepared, temporary / "items.parquet")
         write_cases(temporary / "train.parquet", prepared.train, with_target=True)
         write_cases(temporary / "valid.parquet", prepared.valid, with_target=True)
         write_cases(temporary / "test.parquet", without_targets(prepared.test), with_target=False)

@@ -19,10 +19,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmark.config import DatasetConfig
 from benchmark.contract import Cases
 from benchmark.datasets import Raw
+from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 
@@ -38,6 +41,7 @@ class Log:
     tie: np.ndarray  # uint64, orders interactions of one second
     items: pd.DataFrame
     counts: dict[str, int]
+    texts: TextsOnDisk | None = None
 
 
 def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
@@ -46,17 +50,18 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
     Raises InputError for bad values (naming row and value) and when nothing is left.
     """
     check_raw(raw, where)
-    log, items = raw.interactions, raw.items
-    counts = {"interactions_read": len(log), "items_read": len(items)}
+    items, texts = raw.items, raw.texts
+    counts = {"interactions_read": len(raw.interactions), "items_read": len(items)}
+    log = numbered(raw)
 
     def keep(mask: pd.Series, name: str) -> None:
         nonlocal log
         counts[name] = int((~mask).sum())
         log = log[mask]
 
-    titled = items[items["title"].fillna("").astype(str).str.strip() != ""]
-    counts["items_without_title"] = len(items) - len(titled)
-    keep(log["item_id"].isin(titled["item_id"]), "dropped_no_title_or_unknown_item")
+    has_title = titled(items["title"])
+    counts["items_without_title"] = int((~has_title).sum())
+    keep(pd.Series(np.append(has_title, False)[log["item"]]), "dropped_no_title_or_unknown_item")  # the last is item -1
     seconds = [
         None if day is None else int(pd.Timestamp(day, tz="UTC").timestamp()) for day in (settings.start, settings.end)
     ]
@@ -67,10 +72,10 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         inside &= log["timestamp"] < seconds[1]
     keep(inside, "dropped_outside_window")
     # A hash of the pair orders what happened in one second: it carries nothing that a model could learn from.
-    tie = pd.util.hash_array((log["user_id"] + "\x1f" + log["item_id"]).to_numpy(dtype=object), categorize=False)
     # The rating is the last key so that nothing at all depends on the order of the source's rows.
-    log = log.assign(tie=tie).sort_values(["timestamp", "tie", "rating"], kind="stable")
-    keep(~log.duplicated(["user_id", "item_id"]), "dropped_repeats")
+    log = log.assign(tie=tie_of(raw.interactions, log.index.to_numpy()))
+    log = log.iloc[np.lexsort((log["rating"], log["tie"], log["timestamp"]))]
+    keep(~log.duplicated(["user", "item"]), "dropped_repeats")
     counts["interactions_before_minimum_counts"] = len(log)
     log = minimum_counts(log, settings.min_user_count, settings.min_item_count)
     counts["dropped_minimum_counts"] = counts["interactions_before_minimum_counts"] - len(log)
@@ -80,12 +85,15 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
             f"({settings.min_user_count} per user, {settings.min_item_count} per item); lower them or widen the window"
         )
     # Items keep the order of the source's catalogue; users are numbered by their first interaction.
-    items = titled[titled["item_id"].isin(log["item_id"])].reset_index(drop=True)
-    number = pd.Series(np.arange(len(items)), index=items["item_id"])
-    user = pd.factorize(log["user_id"])[0]
-    log = log.assign(user=user, item=log["item_id"].map(number)).sort_values(
-        ["user", "timestamp", "tie"], kind="stable"
-    )
+    taken = np.zeros(len(items), bool)
+    taken[log["item"]] = True
+    rows = np.flatnonzero(taken)
+    if len(rows) < len(items):  # no copy of all texts for nothing
+        items, texts = items.iloc[rows], None if texts is None else texts.take(rows)
+    items = items.reset_index(drop=True)
+    user, item = pd.factorize(log["user"])[0], (np.cumsum(taken) - 1)[log["item"]]
+    log = log.assign(user=user, item=item)
+    log = log.iloc[np.lexsort((log["tie"], log["timestamp"], log["user"]))]
     counts |= {"interactions": len(log), "users": int(user.max()) + 1, "items": len(items)}
     return Log(
         user=log["user"].to_numpy(np.int64),
@@ -95,7 +103,48 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         tie=log["tie"].to_numpy(np.uint64),
         items=items,
         counts=counts,
+        texts=texts,
     )
+
+
+def numbered(raw: Raw) -> pd.DataFrame:
+    """The interactions with numbers for ids, a fraction of their memory: user, item (int64), timestamp, rating.
+
+    user: one number per user, in no order that matters. item: its row of raw.items, -1 for none.
+    """
+    log = raw.interactions
+    found, known = (
+        pa.Table.from_pandas(table[["item_id"]], preserve_index=False).column(0).cast(pa.large_string())
+        for table in (log, raw.items)
+    )
+    item = pc.index_in(found, value_set=known).fill_null(-1)
+    return pd.DataFrame(
+        {
+            "user": pd.factorize(log["user_id"])[0],
+            "item": item.to_numpy().astype(np.int64),
+            "timestamp": log["timestamp"].to_numpy(),
+            "rating": log["rating"].to_numpy(),
+        }
+    )
+
+
+def titled(titles: pd.Series, rows: int = 2**16) -> np.ndarray:
+    """Whether each item has a title, bool [n]; `rows` of them are in memory at a time."""
+    found = np.zeros(len(titles), bool)
+    for start in range(0, len(titles), rows):
+        part = titles.iloc[start : start + rows]
+        found[start : start + rows] = part.fillna("").astype(str).str.strip() != ""
+    return found
+
+
+def tie_of(log: pd.DataFrame, rows: np.ndarray, at_once: int = 2**18) -> np.ndarray:
+    """The hash of user and item of these rows, uint64 [n]; `at_once` of the pairs are in memory at a time."""
+    found = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), at_once):
+        part = log.iloc[rows[start : start + at_once]]
+        pairs = (part["user_id"] + "\x1f" + part["item_id"]).to_numpy(dtype=object)
+        found[start : start + at_once] = pd.util.hash_array(pairs, categorize=False)
+    return found
 
 
 def check_raw(raw: Raw, where: str) -> None:
@@ -118,8 +167,8 @@ def minimum_counts(log: pd.DataFrame, per_user: int, per_item: int) -> pd.DataFr
     """The k-core: drop rare items and short users, again and again until both minimums hold."""
     while True:
         before = len(log)
-        log = log[log.groupby("item_id")["item_id"].transform("size") >= per_item]
-        log = log[log.groupby("user_id")["user_id"].transform("size") >= per_user]
+        log = log[np.bincount(log["item"])[log["item"]] >= per_item]
+        log = log[np.bincount(log["user"])[log["user"]] >= per_user]
         if len(log) == before:
             return log
 
@@ -184,13 +233,14 @@ def sample_rows(rows: np.ndarray, size: int | None, *names: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One dataset, split. `test` still holds its targets here."""
+    """One dataset, split. `test` still holds its targets here. texts: text columns behind those of items, kept on disk."""
 
     items: pd.DataFrame
     train: Cases
     valid: Cases
     test: Cases
     counts: dict[str, int]
+    texts: TextsOnDisk | None = None
 
 
 def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
@@ -228,7 +278,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
         counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
     counts["items_cold"] = int((~seen).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
-    return Prepared(items=items, counts=counts, **parts)
+    return Prepared(items=items, counts=counts, texts=log.texts, **parts)
 
 
 def popularity(log: Log) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from benchmark.errors import InputError, command
 from benchmark.io import atomic
 
 WORDS, SENTENCES = 20_000, 30_000
+BODIES = 20_000  # lines that differ in more than the id; so far apart that gzip doesn't see the repetition
 FIRST, LAST = 946_684_800_000, 1_695_000_000_000  # ms: 2000-01-01, 2023-09-18
 BLOCK = 2**17  # interactions written at once
 
@@ -40,6 +41,7 @@ class Writer:
 
     def __init__(self, seed: int) -> None:
         self.generator = generator = np.random.default_rng(seed)
+        self.bodies: list[str] = []
         letters = np.array(list("eeeaaiioourrttnnssllddhcmpgbvkfwyzjqx"))
         lengths = generator.integers(2, 11, WORDS)
         self.words = ["".join(letters[generator.integers(0, len(letters), n)]) for n in lengths]
@@ -53,8 +55,14 @@ class Writer:
         count = max(0, int(self.generator.integers(-most * 2 // 3, most + 1)))
         return [self.sentences[i] for i in self.generator.integers(0, SENTENCES, count)]
 
+    def line(self, number: int) -> str:
+        """Line `number` of the metadata, from 0 on."""
+        if number < BODIES:
+            self.bodies.append(json.dumps(self.item("B0{ID}")))
+        return self.bodies[number % BODIES].replace("B0{ID}", made_up_id("B0", number, 10))
+
     def item(self, item_id: str) -> dict:
-        """One line of the metadata, with the columns of the source in their order."""
+        """One item, with the columns of the source in their order."""
         generator = self.generator
         length = int(generator.integers(3, 21)) if generator.random() < 0.93 else int(generator.integers(21, 40))
         title: str | None = " ".join(self.words[w] for w in generator.integers(0, WORDS, length)).title()
@@ -66,7 +74,7 @@ class Writer:
         price = [None, None, round(float(generator.gamma(2, 15)), 2), "from 12.99", "\u2014"][
             int(generator.choice(5, p=[0.2, 0.2, 0.55, 0.03, 0.02]))
         ]
-        code = f"https://m.media-amazon.com/images/I/{item_id[2:].lower()}"
+        code = f"https://m.media-amazon.com/images/I/{item_id}"
         images = [
             {
                 "thumb": f"{code}{k}._SS40_.jpg",
@@ -101,10 +109,10 @@ def write_items(path: Path, size: int, seed: int) -> int:
         atomic(path) as temporary,
         open(temporary, "wb") as packed,
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file,
-        tqdm(total=size, desc="made-up items", unit="B", unit_scale=True, delay=5, leave=False) as bar,
+        tqdm(total=size, desc="made-up items", unit="B", unit_scale=True, mininterval=5, delay=5, leave=False) as bar,
     ):
         while packed.tell() < size:
-            block = [json.dumps(writer.item(made_up_id("B0", n + i, 10))) for i in range(500)]
+            block = [writer.line(n + i) for i in range(500)]
             file.write(("\n".join(block) + "\n").encode())
             n += len(block)
             bar.update(packed.tell() - bar.n)
@@ -125,7 +133,7 @@ def write_interactions(path: Path, n: int, users: int, items: int, seed: int) ->
         atomic(path) as temporary,
         pa.output_stream(temporary, compression="gzip") as file,
         pyarrow.csv.CSVWriter(file, schema, write_options=options) as out,
-        tqdm(total=n, desc="made-up interactions", unit="row", delay=5, leave=False) as bar,
+        tqdm(total=n, desc="made-up interactions", unit="row", mininterval=5, delay=5, leave=False) as bar,
     ):
         file.write(b"user_id,parent_asin,rating,timestamp\n")
         for start in range(0, n, BLOCK):

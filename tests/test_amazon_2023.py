@@ -3,20 +3,23 @@
 import gzip
 import json
 import random
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from baselines._sentences import item_texts
-from benchmark import fetch, prepare, raw_amazon, speed
-from benchmark.config import ROOT, read_config
+from benchmark import fetch, prepare, protocol, raw_amazon, speed
+from benchmark.config import ROOT, DatasetConfig, read_config
+from benchmark.datasets import Raw, _download, amazon_2023
 from benchmark.datasets import _amazon_tables as tables
-from benchmark.datasets import _download, amazon_2023
 from benchmark.datasets._amazon_text import attribute
 from benchmark.errors import InputError
 from benchmark.io import read_json
@@ -119,12 +122,21 @@ def options(folder: Path, /, **more: Any) -> amazon_2023.Options:
     return amazon_2023.Options.model_validate({"category": "Video_Games", "mirror": str(folder)} | WINDOW | more)
 
 
-def load(folder: Path, /, **more: Any) -> amazon_2023.Raw:
+def load_as_it_is(folder: Path, /, **more: Any) -> Raw:
     given = options(folder, **more)
     return amazon_2023.load(given, amazon_2023.inputs(given))
 
 
-def pairs(raw: amazon_2023.Raw) -> str:
+def load(folder: Path, /, **more: Any) -> Raw:
+    """With the attributes, which stay on disk, in memory behind the other columns."""
+    raw = load_as_it_is(folder, **more)
+    if raw.texts is None:
+        return raw
+    texts = pa.Table.from_batches(raw.texts.batches()).to_pandas(types_mapper=pd.ArrowDtype)
+    return replace(raw, items=raw.items.join(texts), texts=None)
+
+
+def pairs(raw: Raw) -> str:
     """The interactions in words, by time."""
     return " ".join(
         f"{user[1:]}{item}" for user, item in zip(*(raw.interactions[k] for k in ("user_id", "item_id")), strict=True)
@@ -158,8 +170,8 @@ def test_the_papers_preset(mirror: Path) -> None:
     last = raw.interactions.iloc[-1]
     assert last["rating"] == 5 and last["timestamp"] == pd.Timestamp("2023-09-11 10:00:00").timestamp()
     assert raw.interactions.dtypes.astype(str).to_dict() == {
-        "user_id": "object",
-        "item_id": "object",
+        "user_id": "string[pyarrow]",
+        "item_id": "string[pyarrow]",
         "timestamp": "int64",
         "rating": "float32",
     }
@@ -281,6 +293,26 @@ def test_attributes_are_cut_and_crawl_time_numbers_are_no_text(mirror: Path) -> 
     assert attribute('["b", "a", "b", "c"]', None) == "b a c"
 
 
+def test_prepared_from_text_on_disk_from_arrows_and_from_pythons_is_the_same(enough: Path, tmp_path: Path) -> None:
+    raw = load(enough, min_items=6)
+    settings = DatasetConfig(source="amazon_2023", category="game", min_user_count=2, min_item_count=2)
+    as_python = []
+    for frame in (raw.interactions, raw.items):
+        arrows = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)]
+        assert {"item_id"} <= set(arrows)
+        as_python.append(frame.astype(dict.fromkeys(arrows, object)))
+    found = [protocol.prepare(one, settings, "x") for one in (load_as_it_is(enough, min_items=6), raw, Raw(*as_python))]
+    assert len({prepare.split_hash(one) for one in found}) == 1
+    # The attributes go from disk to disk, without those of the items that the minimum counts drop.
+    on_disk, in_memory = found[:2]
+    assert on_disk.texts is not None and "description" not in on_disk.items and len(on_disk.items) < len(raw.items)
+    for name, prepared in (("on disk", on_disk), ("in memory", in_memory)):
+        prepare.write_dataset(prepared, {"dataset": name}, tmp_path / name)
+    first, second = (pd.read_parquet(tmp_path / name / "items.parquet") for name in ("on disk", "in memory"))
+    assert first["description"].str.len().max() > 0
+    pd.testing.assert_frame_equal(first, second)
+
+
 def test_missing_ratings(tmp_path: Path) -> None:
     raw = load(write_mirror(tmp_path, ["u1,A,,1693526400000", "u1,F,3.5,1693526400000"]))
     assert raw.interactions["rating"].isna().tolist() == [True, False]
@@ -375,6 +407,18 @@ def test_too_little_room_for_the_tables(mirror: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tables.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(InputError, match=r"0\.00 GB are left and up to .*; free some, or set TMPDIR to a larger disk"):
         load(mirror)
+
+
+def test_a_full_disk_behind_the_tables(tmp_path: Path) -> None:
+    """The limit on a file's size, below what the tables take, stands for a quota of the temporary folder."""
+    raw_amazon.write_category(tmp_path, "Video_Games", "0core", 200_000)
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from benchmark.datasets import amazon_2023 as a; o = a.Options(category='Video_Games', mirror=sys.argv[1]);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); a.load(o, a.inputs(o))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert "InputError" in done.stderr and "; free some, or set TMPDIR to a larger disk" in done.stderr
 
 
 # Fetching
@@ -600,10 +644,14 @@ def test_made_up_files_have_the_raw_form(tmp_path: Path) -> None:
         assert gzip.decompress(path.read_bytes()) == gzip.decompress((tmp_path / path.relative_to(again)).read_bytes())
 
 
-def test_the_speed_of_preparation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_speed_of_preparation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part runs alone: a process's peak counts for those that it starts, and making files up takes memory too."""
+    alone, started = speed.run_alone, []
+    monkeypatch.setattr(speed, "run_alone", lambda *command: started.append(command[1]) or alone(*command))
     speed.raw_files(0.0002)
+    assert started == ["benchmark.raw_amazon", "benchmark.fetch", "benchmark.prepare"]
     out = capsys.readouterr().out
-    assert "items and" in out and "prepared to" in out and "peak" in out
+    assert "raw: 500 items and 2,500 interactions in 0.00 GB packed" in out and "prepared to" in out and "peak" in out
 
 
 @pytest.mark.parametrize("main", [speed.main, raw_amazon.main])

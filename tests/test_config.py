@@ -14,6 +14,7 @@ import r2ec.method as r2ec_method
 from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_config, read_config_file
 from benchmark.errors import InputError
 from benchmark.factors import AblationConfig, ClaimConfig
+from benchmark.methods import laid_over
 
 
 def r2ec_sections() -> dict[str, type[BaseModel]]:
@@ -71,6 +72,23 @@ def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
     assert {len(found.method(name).grid) for name in baselines} == {2}
     assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} == set(baselines)
     assert found.method("r2ec").grid == [] and "r2ec_untrained" in found.methods
+
+
+def test_the_slices_are_measured_as_the_default_is() -> None:
+    """The same methods and settings on files that the user has, which no path of a machine names."""
+    default, found = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "slices.yaml"))
+    shorter = {
+        "r2ec": {"prompts": {"max_prompt_tokens": 200}},
+        "r2ec_untrained": {"prompts": {"max_prompt_tokens": 200}},
+    }
+    for name, method in default.methods.items():
+        expected = method.model_copy(update={"params": laid_over(method.params, shorter.get(name, {}))})
+        assert found.methods[name] == expected
+    assert set(found.methods) == set(default.methods) and found.seeds == default.seeds
+    for name, entry in found.datasets.items():
+        assert entry.source == "files" and entry.same_time == "exclude" and entry.train_cases is None
+        folder = Path(entry.options["folder"])
+        assert not folder.is_absolute() and folder.parts[0] == "slices" and folder.name.startswith(name)
 
 
 def test_defaults() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.datasets._texts import TextsOnDisk
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -32,6 +34,7 @@ class Raw:
     interactions: user_id (str), item_id (str), timestamp (int64, Unix seconds), rating (float32, NaN: none given)
     items: item_id (str), title (str, may be missing), any further text columns (str); one row per item. Methods take text
         columns for attributes, numeric ones not.
+    texts: further text columns, behind those of items, where there may be too many of them for memory
     about: what a source that filters by itself did, for dataset.json (large sources must: not all of it fits in memory)
     """
 
@@ -39,3 +42,4 @@ class Raw:
     items: pd.DataFrame
     about: dict[str, Any] = field(default_factory=dict)
     expected: Expected | None = None
+    texts: TextsOnDisk | None = None

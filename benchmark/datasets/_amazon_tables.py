@@ -1,15 +1,12 @@
 """The raw files of Amazon Reviews 2023 through DuckDB: read once each, filtered on disk, in bounded memory.
 
 Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is left
-after all filters is handed over. Tables: `log` (every interaction), `seen` (items that have one), `lines` (every line
-of the metadata, its texts only where the item is seen), `usable` (items that pass the rules), `recent` (their last
-interaction), `chosen` (the interactions left).
+after all filters is handed over, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items that
+have one), `lines` (every line of the metadata, its texts only where the item is seen), `usable` (items that pass the
+rules), `recent` (their last interaction), `chosen` (the interactions left).
 """
 
 import contextlib
-import gzip
-import json
-import math
 import os
 import shutil
 import tempfile
@@ -25,13 +22,17 @@ import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 from tqdm import tqdm
 
+from benchmark.datasets._amazon_lines import HEADER, Problem, bad_interaction, bad_item, first_bad_line, opened
 from benchmark.datasets._amazon_text import attribute
+from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 
-MEMORY = "800MB"
+MEMORY = "500MB"
 THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-HEADER = ["user_id", "parent_asin", "rating", "timestamp"]
 EARLIEST_MS = 10**11  # March 1973; smaller timestamps count seconds
+# What DuckDB and the system say where disk, quota or memory run out.
+FULL = ("No space left", "Could not write", "File too large", "Out of Memory", "offload")
+ID = pd.ArrowDtype(pa.string())
 BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
 
 
@@ -55,8 +56,11 @@ class Rules:
 
 
 @contextlib.contextmanager
-def workspace(*files: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in a temporary folder, removed afterwards. Raises InputError where the disk is too small for these files."""
+def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A database and the temporary folder that it is in, removed afterwards.
+
+    Raises InputError where the disk is too small for these files, or gets full.
+    """
     needed = sum(file.stat().st_size for file in files)
     with tempfile.TemporaryDirectory(prefix="amazon-2023-") as folder:
         if (free := shutil.disk_usage(folder).free) < needed:
@@ -78,13 +82,21 @@ def workspace(*files: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             con.execute(
                 "SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0"
             )
-            yield con
+            yield con, Path(folder)
+        except (duckdb.Error, OSError) as error:
+            said = str(error).splitlines()[0]
+            if not any(word in said for word in FULL):
+                raise
+            raise InputError(f"{folder}: no room is left ({said}); free some, or set TMPDIR to a larger disk") from None
         finally:
             con.close()
 
 
-def run(con: duckdb.DuckDBPyConnection, sql: str, what: str, file: Path) -> None:
-    """Execute one statement under a progress bar. Raises InputError where `file` or the disk gives out."""
+def read(con: duckdb.DuckDBPyConnection, sql: str, file: Path, what: str, problem: Problem) -> None:
+    """Execute the statement that reads one of the files, under a progress bar.
+
+    Raises InputError where the file is cut off, or by the line for which `problem` finds one.
+    """
     try:
         with ThreadPoolExecutor(1) as pool, tqdm(total=100, desc=what, unit="%", delay=5, leave=False) as bar:
             job = pool.submit(con.execute, sql)
@@ -95,13 +107,13 @@ def run(con: duckdb.DuckDBPyConnection, sql: str, what: str, file: Path) -> None
                 con.interrupt()
                 raise
             job.result()
-    except duckdb.Error as error:
-        said = str(error).splitlines()[0]
-        if "GZIP" in said.upper():
-            raise InputError(f"{file}: no whole gzip file ({said}); delete it and fetch it again") from None
-        if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in said:
-            raise InputError(f"{file}: memory or disk ran out ({said}); set TMPDIR to a larger disk") from None
-        raise
+    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        why = first_bad_line(file, problem, str(error).splitlines()[0])
+        raise InputError(f"{file}: {why}; fetch the file again") from None
+    except duckdb.IOException as error:
+        if "GZIP" not in str(error).upper():
+            raise
+        raise InputError(f"{file}: no whole gzip file; delete it and fetch it again") from None
 
 
 def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
@@ -119,29 +131,21 @@ def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int) -
 
     Raises InputError, naming file, line and value, for another header, a missing id or time, or what is no number.
     """
-    with _opened(path) as lines:
+    with opened(path) as lines:
         found = next(lines, b"").decode(errors="replace").strip()
     if found.split(",") != HEADER:
         raise InputError(f"{path}: line 1: columns are {found!r}, expected {','.join(HEADER)!r}; take the right file")
     columns = "{user_id: 'VARCHAR', parent_asin: 'VARCHAR', rating: 'FLOAT', timestamp: 'BIGINT'}"
-    try:
-        run(
-            con,
-            f"""
-            CREATE TABLE log AS SELECT user_id, parent_asin AS item_id, rating, "timestamp" AS ms
-            FROM read_csv({_quoted(path)}, auto_detect = false, header = true, delim = ',', quote = '', escape = '',
-                          columns = {columns})
-            """,
-            "reading interactions",
-            path,
-        )
-    except duckdb.Error as error:
-        said = str(error).splitlines()[0]
-        raise InputError(f"{path}: {first_bad_line(path, _bad_interaction, said)}; fetch the file again") from None
+    sql = f"""
+        CREATE TABLE log AS SELECT user_id, parent_asin AS item_id, rating, "timestamp" AS ms
+        FROM read_csv({_quoted(path)}, auto_detect = false, header = true, delim = ',', quote = '', escape = '',
+                      columns = {columns})
+        """
+    read(con, sql, path, "reading interactions", bad_interaction)
     if _number(
         con, "SELECT count(*) FROM log WHERE user_id IS NULL OR item_id IS NULL OR ms IS NULL OR NOT isfinite(rating)"
     ):
-        why = first_bad_line(path, _bad_interaction, "an id or a timestamp is missing, or a rating is not finite")
+        why = first_bad_line(path, bad_interaction, "an id or a timestamp is missing, or a rating is not finite")
         raise InputError(f"{path}: {why}; fetch the file again")
     latest = _number(con, "SELECT max(ms) FROM log")
     if 0 < latest < EARLIEST_MS:
@@ -166,8 +170,7 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     def title_of(raw: pa.ChunkedArray) -> pa.Array:
         found = [None if text is None else rules.title(text) for text in raw.to_pylist()]
         return pa.array(
-            # A title of which cleaning leaves nothing is none.
-            [None if pair is None or not pair[0].strip() else {"text": pair[0], "words": pair[1]} for pair in found],
+            [None if pair is None else {"text": pair[0], "words": pair[1]} for pair in found],
             pa.struct([("text", pa.string()), ("words", pa.int32())]),
         )
 
@@ -180,23 +183,16 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
         type=PythonUDFType.ARROW,
         null_handling=FunctionNullHandling.SPECIAL,
     )
+    sql = f"""
+        CREATE TABLE lines AS
+        SELECT item_id, known, title_of(CASE WHEN known THEN title END) AS title,
+               TRY_CAST(price ->> '$' AS DOUBLE) IS NOT NULL AS priced, average_rating, rating_number {texts}
+        FROM (SELECT nullif(parent_asin, '') AS item_id, parent_asin IN (SELECT item_id FROM seen) AS known, *
+              FROM read_json({_quoted(path)}, format = 'newline_delimited', ignore_errors = true,
+                             columns = {{{columns}}}))
+        """
     try:
-        run(
-            con,
-            f"""
-            CREATE TABLE lines AS
-            SELECT item_id, known, title_of(CASE WHEN known THEN title END) AS title,
-                   TRY_CAST(price ->> '$' AS DOUBLE) IS NOT NULL AS priced, average_rating, rating_number {texts}
-            FROM (SELECT nullif(parent_asin, '') AS item_id, parent_asin IN (SELECT item_id FROM seen) AS known, *
-                  FROM read_json({_quoted(path)}, format = 'newline_delimited', ignore_errors = true,
-                                 columns = {{{columns}}}))
-            """,
-            "reading items",
-            path,
-        )
-    except duckdb.Error as error:
-        said_first = str(error).splitlines()[0]
-        raise InputError(f"{path}: {first_bad_line(path, _bad_item, said_first)}; fetch the file again") from None
+        read(con, sql, path, "reading items", bad_item)
     finally:
         con.remove_function("title_of")
     counts = {
@@ -204,7 +200,7 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
         "lines_broken": _number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
     }
     if counts["lines_broken"] > rules.broken_lines:
-        why = first_bad_line(path, _bad_item, "a line holds no JSON object with a parent_asin")
+        why = first_bad_line(path, bad_item, "a line holds no JSON object with a parent_asin")
         raise InputError(
             f"{path}: {why}; broken lines: {counts['lines_broken']}, of {counts['items_read']}: fetch the file again, or let "
             f"broken_lines tolerate them (it is {rules.broken_lines})"
@@ -247,40 +243,33 @@ def choose(con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int) -> tuple[p
             "no item with an interaction before the window's end passes the rules; take files of one category"
         )
     first = _number(con, f"SELECT min(ms) FROM log SEMI JOIN usable USING (item_id) WHERE ms < {end_ms}")
-    start, widened = rules.start, 0
+    start, widened, distinct = rules.start, 0, 0
     while True:
         start_ms = _ms(start)
         # Without a k-core an item is in the window exactly if its last interaction is.
         items = _number(con, f"SELECT count(*) FROM recent WHERE ms >= {start_ms}")
-        enough = items >= rules.min_items
-        if rules.k_core > 1 and (enough or start_ms <= first):
-            _fill(con, start_ms, end_ms, rules.k_core)
-            items = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
-            enough = items >= rules.min_items
-        if enough or start_ms <= first:
-            break
+        at_the_end = start_ms <= first
+        if items >= rules.min_items or at_the_end:
+            if rules.k_core > 1:
+                distinct = _fill(con, start_ms, end_ms, rules.k_core)
+                items = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
+            if items >= rules.min_items or at_the_end:
+                break
         widened += 1
         start = rules.start - pd.DateOffset(months=widened * rules.widen_months)
-    if not enough:
+    if items < rules.min_items:
         print(
             f"window: {items:,} items although it goes back to the first interaction; min_items asks for {rules.min_items:,}"
         )
-    in_window = f"ms >= {start_ms} AND ms < {end_ms}"
-    read, of_usable, inside, distinct = (
-        _number(con, f"SELECT count({what}) FROM {table} WHERE {rule}")
-        for what, table, rule in (
-            ("*", "log", "true"),
-            ("*", "log SEMI JOIN usable USING (item_id)", "true"),
-            ("*", "log SEMI JOIN usable USING (item_id)", in_window),
-            ("DISTINCT (user_id, item_id)", "log SEMI JOIN usable USING (item_id)", in_window),
-        )
-    )
     if rules.k_core == 1:
-        _fill(con, start_ms, end_ms, 1)
+        distinct = _fill(con, start_ms, end_ms, 1)
+    of_usable = "FROM log SEMI JOIN usable USING (item_id)"
+    usable = _number(con, f"SELECT count(*) {of_usable}")
+    inside = _number(con, f"SELECT count(*) {of_usable} WHERE ms >= {start_ms} AND ms < {end_ms}")
     left = _number(con, "SELECT count(*) FROM chosen")
     return start, {
-        "dropped_of_dropped_items": read - of_usable,
-        "dropped_outside_window": of_usable - inside,
+        "dropped_of_dropped_items": _number(con, "SELECT count(*) FROM log") - usable,
+        "dropped_outside_window": usable - inside,
         "dropped_repeats": inside - distinct,
         "dropped_k_core": distinct - left,
         "interactions": left,
@@ -289,8 +278,11 @@ def choose(con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int) -> tuple[p
     }
 
 
-def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: int) -> None:
-    """Make `chosen`: one row per user and item, the protocol's (first second, in it the lowest rating), then the k-core."""
+def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: int) -> int:
+    """Make `chosen`: one row per user and item, the protocol's (first second, in it the lowest rating), then the k-core.
+
+    Returns the number of rows before the k-core.
+    """
     con.execute(
         f"""
         CREATE OR REPLACE TABLE chosen AS
@@ -299,27 +291,40 @@ def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: in
               FROM log SEMI JOIN usable USING (item_id) WHERE ms >= {start_ms} AND ms < {end_ms} GROUP BY 1, 2)
         """
     )
+    distinct = before = _number(con, "SELECT count(*) FROM chosen")
     while k_core > 1:
-        before = _number(con, "SELECT count(*) FROM chosen")
         for side in ("item_id", "user_id"):
             rare = f"SELECT {side} FROM chosen GROUP BY 1 HAVING count(*) < {k_core}"
             con.execute(f"DELETE FROM chosen WHERE {side} IN ({rare})")
-        if _number(con, "SELECT count(*) FROM chosen") == before:
-            return
+        left = _number(con, "SELECT count(*) FROM chosen")
+        if left == before:
+            break
+        before = left
+    return distinct
 
 
 def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """user_id, item_id, timestamp (int64, s), rating (float32), by time, user and item."""
+    """user_id, item_id, timestamp (int64, s), rating (float32), by time, user and item. Ids are Arrow's strings."""
     found = con.sql(
         'SELECT user_id, item_id, second AS "timestamp", rating FROM chosen ORDER BY second, user_id, item_id'
     )
-    table = found.to_arrow_table().to_pandas()
-    return table.astype({"timestamp": np.int64, "rating": np.float32})
+    table = found.to_arrow_table()
+    ids = {name: table.column(name) for name in ("user_id", "item_id")}
+    return pd.DataFrame(
+        {name: pd.Series(column, dtype=ID) for name, column in ids.items()}
+        | {
+            "timestamp": table.column("timestamp").to_numpy(),
+            "rating": table.column("rating").to_numpy().astype(np.float32),
+        }
+    )
 
 
-def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
-    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), the attributes as text; by id."""
-    names = ["item_id", "title", "average_rating", "rating_number", *rules.attributes]
+def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tuple[pd.DataFrame, TextsOnDisk | None]:
+    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), by id; the attributes as text.
+
+    Text is Arrow's, a third of the memory of Python's. The attributes stay in a file in `folder`, which may be deleted.
+    """
+    names = ["item_id", "title", "average_rating", "rating_number"]
     n = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
     found = con.sql(  # streamed, unlike what execute() gives
         f"""
@@ -330,65 +335,35 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules) -> pd.DataFrame:
         WHERE lines.item_id IN (SELECT item_id FROM chosen) ORDER BY lines.item_id
         """
     )
-    columns: dict[str, list] = {name: [] for name in names}
-    with tqdm(total=n, desc="texts of items", unit="item", delay=5, leave=False) as bar:
+    schema = pa.schema([(name, pa.large_string()) for name in rules.attributes])
+    path = str(folder / "texts.arrow")
+    parts = []
+    with (
+        pa.OSFile(path, "wb") as file,
+        pa.ipc.new_file(file, schema) as out,
+        tqdm(total=n, desc="texts of items", unit="item", delay=5, leave=False) as bar,
+    ):
         for batch in found.to_arrow_reader(10_000):
-            for name, column in zip(names, batch.columns, strict=True):
-                values = column.to_pylist()
-                if name in rules.attributes:
-                    between = BETWEEN.get(name, " ")
-                    values = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in values]
-                columns[name] += values
+            # A copy: any column of DuckDB's batch keeps all of it in memory, the attributes' JSON too.
+            parts.append(batch.select(names).take(pa.array(np.arange(batch.num_rows))))
+            if rules.attributes:
+                texts = [_texts_of(batch.column(name), name, rules) for name in rules.attributes]
+                out.write_batch(pa.record_batch(texts, schema=schema))
             bar.update(batch.num_rows)
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-    frame["average_rating"] = frame["average_rating"].astype(np.float64)
-    frame["rating_number"] = frame["rating_number"].astype(np.int64)
-    return frame
+    whole = pa.Table.from_batches(parts)
+    items = pd.DataFrame(
+        {name: pd.Series(whole.column(name), dtype=ID) for name in names[:2]}
+        | {name: whole.column(name).to_numpy() for name in names[2:]}
+    )
+    return items, TextsOnDisk(pa.ipc.open_file(pa.OSFile(path))) if rules.attributes else None
+
+
+def _texts_of(column: pa.Array, name: str, rules: Rules) -> pa.Array:
+    """An attribute's JSON as text."""
+    between = BETWEEN.get(name, " ")
+    found = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in column.to_pylist()]
+    return pa.array(found, pa.large_string())
 
 
 def _ms(moment: pd.Timestamp) -> int:
     return int(moment.timestamp()) * 1000
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Iterator[bytes]]:
-    """The lines of a gzip file. Raises InputError where it isn't one."""
-    try:
-        with gzip.open(path, "rb") as lines:
-            yield lines
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: no whole gzip file ({error}); delete it and fetch it again") from None
-
-
-def first_bad_line(path: Path, problem: Callable[[str], str | None], otherwise: str) -> str:
-    """`line 7: what is wrong with it`, found by reading the file once more, slowly; `otherwise` if no line shows it."""
-    with _opened(path) as lines:
-        for number, line in enumerate(tqdm(lines, desc="looking for the line", unit="line", delay=5, leave=False), 1):
-            try:
-                text = line.decode("utf-8").rstrip("\r\n")
-                why = problem(text) if number > 1 or problem is not _bad_interaction else None
-            except ValueError as error:  # no UTF-8, no JSON, or half a surrogate pair, which is no character
-                why = str(error)
-            if why is not None:
-                return f"line {number}: {why} ({line[:60].decode('utf-8', 'replace').strip()!r})"
-    return otherwise
-
-
-def _bad_interaction(text: str) -> str | None:
-    """What is wrong with a line of the interactions, or None. Raises ValueError for what is no number."""
-    fields = text.split(",")
-    if len(fields) != len(HEADER):
-        return f"{len(fields)} columns instead of {len(HEADER)}"
-    if missing := [name for name, value in zip(HEADER, fields, strict=True) if not value and name != "rating"]:
-        return f"{missing[0]} is missing"
-    int(fields[3])
-    return None if math.isfinite(float(fields[2] or 0)) else "rating is no finite number"
-
-
-def _bad_item(text: str) -> str | None:
-    """What is wrong with a line of the metadata, or None. Raises ValueError for what is no JSON."""
-    if not text.strip():
-        return None
-    value = json.loads(text)
-    json.dumps(value, ensure_ascii=False).encode()
-    return None if isinstance(value, dict) and value.get("parent_asin") else "no object with a parent_asin"

@@ -79,7 +79,7 @@ class Options(BaseModel):
     k_core: int = Field(default=1, ge=1)
     title_words: int = Field(default=20, ge=1)
     attributes: list[Attribute] = ["description"]
-    attribute_words: int | None = Field(default=300, ge=1)
+    attribute_words: int | None = Field(default=100, ge=1)
     broken_lines: int = Field(default=0, ge=0)
     sha256: dict[str, str] = {}
 
@@ -184,7 +184,7 @@ def load(options: Options, files: list[Path]) -> Raw:
     log_file, items_file = files
     rules = options.rules()
     end_ms = int(rules.end.timestamp()) * 1000 + rules.end_included
-    with tables.workspace(log_file, items_file) as con:
+    with tables.workspace(log_file, items_file) as (con, folder):
         counts = tables.read_interactions(con, log_file, end_ms)
         counts |= tables.read_items(con, items_file, rules)
         start, chosen = tables.choose(con, rules, end_ms)
@@ -193,9 +193,11 @@ def load(options: Options, files: list[Path]) -> Raw:
             raise InputError(
                 f"{log_file}: no interaction is left by the rules ({counts}); widen the window or lower k_core"
             )
+        items, texts = tables.items_left(con, rules, folder)
         raw = Raw(
             interactions=tables.interactions_left(con),
-            items=tables.items_left(con, rules),
+            items=items,
+            texts=texts,
             about={"window": [str(start.date()), str(options.end)], "counts": counts},
             expected=expected(options),
         )
