@@ -44,7 +44,7 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
     """Encode the item table, and some cases where there is a choice or states are standardised. Nothing is trained."""
     settings = Params.model_validate(params)
-    from r2ec import recommender
+    from r2ec import frozen, recommender
     from r2ec.rec_head import RecHead
     from r2ec.settings import Params as R2ecParams
 
@@ -65,7 +65,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
         parts["valid"] = recommender.sample(split.valid, settings.valid_cases, split.name)
     for count in filter(None, settings.standardize):
         parts[f"train {count}"] = recommender.sample(split.train, count, split.name)
-    states = recommender.frozen_states(made, parts)
+    states = frozen.frozen_states(made, parts)
 
     def standardized(count: int) -> "RecHead":
         head = RecHead(made.model.dim)

@@ -1,10 +1,8 @@
 """Fitting R2ec from a prepared dataset, and recommending with what was fitted."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,18 @@ import pandas as pd
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.evaluate import validation_ndcg
-from benchmark.io import atomic, read_json, sha256_of, sha256_of_json, write_json
+from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec import sharded
 from r2ec.attention import use_grouped_attention
 from r2ec.controls import DONORS, Controls
-from r2ec.item_table import ItemTable, hash_of
+from r2ec.frozen import frozen_states
+from r2ec.item_table import ItemTable
 from r2ec.model import R2ec, Rollouts
 from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
@@ -35,12 +32,6 @@ from r2ec.schedule import WAIT
 from r2ec.settings import EvaluationSettings, Params
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
 from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
-
-# What encodes: an edit of one of these files makes kept states stale.
-ENCODING = [
-    Path(__file__).with_name(f"{name}.py")
-    for name in ("attention", "decode", "item_table", "model", "rollout", "sampling")
-]
 
 
 class R2ecRecommender(Recommender):
@@ -180,13 +171,6 @@ def combined(
     chosen = best.numpy(force=True)
     kept = [some[i] for some, i in zip(texts, chosen, strict=True)]
     return grouped[rows, best], kept, np.take_along_axis(cut, chosen[:, None], axis=1)[:, 0]
-
-
-def encoder_of(folder: Path) -> str:
-    """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
-    params = Params.model_validate(read_json(folder / "settings.json")["params"])
-    about = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
-    return sha256_of_json(about | {"weights": sha256_of(folder / WEIGHTS)})
 
 
 def build(split: Split, params: Params, maps: Any = "none", rank: int | None = None) -> R2ecRecommender:
@@ -352,49 +336,6 @@ def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:
     made.model.head = head.to(params.backbone.device)
     made.found["warm_start"] = [asdict(choice) for choice in tried]
     print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
-
-
-def frozen_states(made: R2ecRecommender, parts: dict[str, Cases]) -> dict[str, Tensor]:
-    """States of all items (`items`, [V, d]) and of each part's cases ([n, d]) under the untrained LM, float32.
-
-    Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends
-    on: weights, prompts, how a reasoning is written and pooled, and the code that does it. New adapters change nothing
-    (their B is zero), so that every seed and every setting of RecPO starts from the same files. A file is written whole
-    or not at all; a killed encoding begins anew. The table of `made` is left with the states of its items.
-    """
-    params, recpo = made.params, made.params.recpo
-    common = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
-    reasoning = {
-        "rollouts": params.rollouts.for_evaluation().model_dump(mode="json", exclude={"rows_at_once"}),
-        "reasoning": recpo.reasoning,
-        "pooling": recpo.pooling,
-        "rows": params.evaluation_rows,
-    }
-
-    def kept(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
-        path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
-        if path.exists():
-            return load_file(path)["states"]
-        states = encode().float().cpu()
-        with atomic(path) as temporary:
-            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
-        return states
-
-    def items() -> Tensor:
-        made.table.refresh(made.model)
-        return made.table.states
-
-    def read(cases: Cases, name: str) -> Tensor:
-        batches = cases.batches(params.evaluation_rows)
-        bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
-        return torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
-
-    found = {"items": kept(common | {"items": made.table.prompts_hash}, items)}
-    made.table.states.copy_(found["items"])
-    for name, cases in parts.items():
-        prompts = made.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
-        found[name] = kept(common | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
-    return found
 
 
 def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,78 @@
+"""What depends on the LM's weights as they are: states of the untrained LM, encoded once and kept, and a fitted LM's name."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmark.contract import Cases
+from benchmark.io import atomic, read_json, sha256_of, sha256_of_json
+from r2ec import backbone as backbones
+from r2ec.item_table import hash_of
+from r2ec.settings import Params
+from r2ec.trainer import WEIGHTS
+
+if TYPE_CHECKING:
+    from r2ec.recommender import R2ecRecommender
+
+# What encodes: an edit of one of these files makes kept states stale.
+ENCODING = [
+    Path(__file__).with_name(f"{name}.py")
+    for name in ("attention", "decode", "item_table", "model", "rollout", "sampling")
+]
+
+
+def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str, Tensor]:
+    """States of all items (`items`, [V, d]) and of each part's cases ([n, d]) under the untrained LM, float32.
+
+    Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends
+    on: weights, prompts, how a reasoning is written and pooled, and the code that does it. New adapters change nothing
+    (their B is zero), so that every seed and every setting of RecPO starts from the same files. A file is written whole
+    or not at all; a killed encoding begins anew. The table of `made` is left with the states of its items.
+    """
+    params, recpo = made.params, made.params.recpo
+    common = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
+    reasoning = {
+        "rollouts": params.rollouts.for_evaluation().model_dump(mode="json", exclude={"rows_at_once"}),
+        "reasoning": recpo.reasoning,
+        "pooling": recpo.pooling,
+        "rows": params.evaluation_rows,
+    }
+
+    def kept(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
+        path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
+        if path.exists():
+            return load_file(path)["states"]
+        states = encode().float().cpu()
+        with atomic(path) as temporary:
+            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+        return states
+
+    def items() -> Tensor:
+        made.table.refresh(made.model)
+        return made.table.states
+
+    def read(cases: Cases, name: str) -> Tensor:
+        batches = cases.batches(params.evaluation_rows)
+        bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
+        return torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
+
+    found = {"items": kept(common | {"items": made.table.prompts_hash}, items)}
+    made.table.states.copy_(found["items"])
+    for name, cases in parts.items():
+        prompts = made.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
+        found[name] = kept(common | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
+    return found
+
+
+def encoder_of(folder: Path) -> str:
+    """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
+    params = Params.model_validate(read_json(folder / "settings.json")["params"])
+    about = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
+    return sha256_of_json(about | {"weights": sha256_of(folder / WEIGHTS)})
