@@ -16,6 +16,8 @@ import torch
 
 from benchmark.contract import Cases, Recommender, Split
 
+GPUS = "CUDA_VISIBLE_DEVICES"
+
 # RecBole 1.2.1 names types that numpy 2 dropped; they have to be back before it is imported.
 for old, new in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
     setattr(np, old, new)
@@ -185,6 +187,8 @@ def _config(n_items: int, length: int, seed: int, settings: dict[str, Any]) -> d
         "seed": seed,
         "reproducibility": True,
         "use_gpu": torch.cuda.is_available(),
+        # RecBole writes it into CUDA_VISIBLE_DEVICES, "0" unless told: the GPU of another job, maybe.
+        "gpu_id": os.environ.get(GPUS, "0"),
         "checkpoint_dir": "saved",
         "state": "WARNING",
         "show_progress": sys.stderr.isatty(),
@@ -213,10 +217,11 @@ def _write_atomic_files(split: Split, length: int, folder: Path, rows: Rows | No
 
 @contextlib.contextmanager
 def _inside(workdir: Path) -> Iterator[None]:
-    """Run with an empty `workdir` as the current folder and no program arguments; afterwards all is as before."""
+    """Run with an empty `workdir` as the current folder and no program arguments; afterwards all is as before, the GPUs
+    that later work in this process sees too."""
     shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
     workdir.mkdir(parents=True)
-    folder, arguments = os.getcwd(), sys.argv
+    folder, arguments, gpus = os.getcwd(), sys.argv, os.environ.get(GPUS)
     os.chdir(workdir)
     sys.argv = arguments[:1]
     try:
@@ -224,4 +229,8 @@ def _inside(workdir: Path) -> Iterator[None]:
     finally:
         os.chdir(folder)
         sys.argv = arguments
+        if gpus is None:
+            os.environ.pop(GPUS, None)
+        else:
+            os.environ[GPUS] = gpus
         shutil.rmtree(workdir)

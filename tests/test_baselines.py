@@ -351,6 +351,27 @@ def test_our_scores_are_what_recbole_evaluates(name: str) -> None:
     assert theirs == max(found["valid_ndcg@10_by_epoch"]) > 0.1
 
 
+@pytest.mark.parametrize("gpus", [None, "", "3"])
+def test_recbole_leaves_the_gpus_that_a_job_was_given(
+    gpus: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RecBole writes its own setting, "0" unless told, into CUDA_VISIBLE_DEVICES."""
+    training, seen = recbole_training(), []
+    init_seed = training.init_seed
+
+    def look(*arguments: Any, **named: Any) -> None:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        init_seed(*arguments, **named)
+
+    monkeypatch.setattr(training, "init_seed", look)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    fit("gru4rec", tmp_path / "work", epochs=1)
+    assert set(seen) == {"0" if gpus is None else gpus}
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == gpus
+
+
 def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
     # So fast a learner overshoots at once: the best epoch is followed by exactly `patience` worse ones.
     found = fit("gru4rec", tmp_path, epochs=40, patience=2, learning_rate=0.05).report()

@@ -423,9 +423,10 @@ def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: py
     project = copy_of_project(tmp_path)
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho '0, GPU-a-workflow'\necho '1, GPU-b-workflow'\n")
+    program.write_text(f"#!/bin/sh\necho '0, GPU-a-{os.getpid()}'\necho '1, GPU-b-{os.getpid()}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("TOGETHER", "2")
     (project / "baselines" / "seeing.py").write_text(SEEING)
     methods = {"seeing": {"gpus": 1}, "blind": {"module": "seeing"}}
