@@ -3,7 +3,8 @@
 Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is left
 after all filters is handed over, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items that
 have one), `lines` (every line of the metadata, its texts only where the item is seen), `usable` (items that pass the
-rules), `recent` (their last interaction), `chosen` (the interactions left).
+rules), `recent` (their last interaction), `chosen` (the interactions left), `kept` (their items' lines), `left_over` (what
+they say).
 """
 
 import contextlib
@@ -85,6 +86,10 @@ def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
             yield con, Path(folder)
         except (duckdb.Error, OSError) as error:
             said = str(error).splitlines()[0]
+            if "could not allocate" in said:
+                raise InputError(
+                    f"{folder}: {MEMORY} of memory are too little for these files ({said}); raise MEMORY in {Path(__file__).name}"
+                ) from None
             if not any(word in said for word in FULL):
                 raise
             raise InputError(f"{folder}: no room is left ({said}); free some, or set TMPDIR to a larger disk") from None
@@ -325,16 +330,19 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tu
     Text is Arrow's, a third of the memory of Python's. The attributes stay in a file in `folder`, which may be deleted.
     """
     names = ["item_id", "title", "average_rating", "rating_number"]
-    n = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
-    found = con.sql(  # streamed, unlike what execute() gives
+    # One table to join or to sort at a time: in a single statement they share the memory, and 2 GB of items have too little.
+    con.execute("CREATE TABLE kept AS SELECT item_id, line FROM usable SEMI JOIN chosen USING (item_id)")
+    con.execute(
         f"""
+        CREATE TABLE left_over AS
         SELECT lines.item_id, (lines.title).text AS title, average_rating,
                coalesce(rating_number, 0)::BIGINT AS rating_number
                {"".join(f", lines.{name}" for name in rules.attributes)}
-        FROM lines JOIN usable ON lines.rowid = usable.line
-        WHERE lines.item_id IN (SELECT item_id FROM chosen) ORDER BY lines.item_id
+        FROM lines JOIN kept ON lines.rowid = kept.line
         """
     )
+    n = _number(con, "SELECT count(*) FROM left_over")
+    found = con.sql("SELECT * FROM left_over ORDER BY item_id")  # streamed, unlike what execute() gives
     schema = pa.schema([(name, pa.large_string()) for name in rules.attributes])
     path = str(folder / "texts.arrow")
     parts = []
