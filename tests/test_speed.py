@@ -139,6 +139,14 @@ def test_latencies_of_both_methods(backbone: str, tmp_path: Path) -> None:
     assert all(0 < row.alone_ms <= row.alone_ms_p95 and row.together > 0 for row in found)
 
 
+def test_growth_begins_with_a_group_of_one(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "NEW_TOKENS", 3)
+    found = growth._of_group(split(), backbone, growth.GROUPS[0])
+    assert growth.GROUPS[0] == 1
+    assert [(point.part, point.value) for point in found] == [("rollouts", 1), ("update", 1)]
+    assert all(point.seconds > 0 for point in found)
+
+
 def test_growth_of_the_reward_and_its_exponent() -> None:
     (point,) = growth._of_catalogue(500)
     assert point.seconds > 0

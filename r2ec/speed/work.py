@@ -67,7 +67,8 @@ class Work:
                     "top_k": 50,
                     "rows_at_once": size.users * size.group,
                 },
-                "recpo": {"tau": 0.1, "refresh_steps": 10**6},
+                # A group of one has nobody to be compared with; advantages are made up here anyway.
+                "recpo": {"tau": 0.1, "refresh_steps": 10**6, "advantage": "batch" if size.group == 1 else "grpo"},
                 "training": {
                     "max_steps": 2,
                     "per_device_train_batch_size": size.users,
