@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
-from baselines._llm import asked
+from baselines._llm import asked, micro_batch
 from baselines._writing import WriterTraining
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
@@ -59,7 +59,7 @@ def train_writer(
         return list(ndcg_of(score(texts), np.array(target), np.array(history), settings.ndcg_k).tolist())
 
     rollouts = settings.users_per_step * settings.group_size
-    at_once = next(size for size in range(min(settings.rollouts_at_once, rollouts), 0, -1) if rollouts % size == 0)
+    at_once = micro_batch(rollouts, settings.rollouts_at_once)
     arguments = GRPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=at_once,

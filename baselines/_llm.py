@@ -172,6 +172,15 @@ def asked(request: str, split: Split, cases: Cases, max_items: int) -> list[str]
     return messages
 
 
+def micro_batch(rows: int, most: int) -> int:
+    """The largest micro-batch of at most `most` rows into which a step's rows divide evenly.
+
+    >>> micro_batch(12, 8), micro_batch(7, 4)
+    (6, 1)
+    """
+    return next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
+
+
 def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataFrame:
     """What `Recommender.texts` gives: case, prompt, reasoning (the text), cut."""
     return pd.DataFrame(

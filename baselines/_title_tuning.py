@@ -80,9 +80,7 @@ def _tune(
         "prompt": [[{"role": "user", "content": message}] for message in messages],
         "completion": [[{"role": "assistant", "content": titles[target]}] for target in cases.target.tolist()],
     }
-    at_once = next(
-        n for n in range(min(settings.at_once, settings.users_per_step), 0, -1) if settings.users_per_step % n == 0
-    )
+    at_once = _llm.micro_batch(settings.users_per_step, settings.at_once)
     arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=at_once,

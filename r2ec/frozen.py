@@ -37,7 +37,7 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
     or not at all; a killed encoding begins anew. The table of `made` is left with the states of its items.
     """
     params, recpo = made.params, made.params.recpo
-    common = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
+    common = _encoder(params)
     reasoning = {
         "rollouts": params.rollouts.for_evaluation().model_dump(mode="json", exclude={"rows_at_once"}),
         "reasoning": recpo.reasoning,
@@ -74,5 +74,9 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
 def encoder_of(folder: Path) -> str:
     """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
     params = Params.model_validate(read_json(folder / "settings.json")["params"])
-    about = {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
-    return sha256_of_json(about | {"weights": sha256_of(folder / WEIGHTS)})
+    return sha256_of_json(_encoder(params) | {"weights": sha256_of(folder / WEIGHTS)})
+
+
+def _encoder(params: Params) -> dict[str, Any]:
+    """The untrained LM and the code that encodes with it."""
+    return {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}

@@ -25,7 +25,7 @@ from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
 from r2ec.large_table import BLOCK_ROWS, Items, LargeTable, blocks_of, rows_of
 from r2ec.objective import scores
-from r2ec.reward import SCORES_AT_ONCE, ItemMap, mapped
+from r2ec.reward import SCORES_AT_ONCE, ItemMap, check_item_numbers, mapped
 
 Kind = Literal["hnsw", "ivf", "ivf_pq"]
 KINDS: tuple[Kind, ...] = ("hnsw", "ivf", "ivf_pq")
@@ -367,7 +367,4 @@ def _check(users: Tensor, items: Items, history: Tensor, k: int) -> None:
         raise InputError(f"k is {k}; give at least 1")
     if history.dim() != 2 or len(history) != len(users):
         raise InputError(f"{len(users)} users need history [n, L], got {list(history.shape)}; pad with -1")
-    if bool((outside := (history >= len(items)) | (history < -1)).any()):
-        raise InputError(
-            f"item {int(history[outside][0])} lies outside the table of {len(items)} items; check the item numbers"
-        )
+    check_item_numbers(history, len(items), lowest=-1)

@@ -107,12 +107,18 @@ def check_rollouts(users: Tensor, n_items: int, targets: Tensor, history: Tensor
             f"{len(users)} user vectors need targets [N] and history [N, L], got {list(targets.shape)} and "
             f"{list(history.shape)}; repeat a user's target and history for every rollout"
         )
-    numbers = torch.cat([targets.reshape(-1), history.reshape(-1)])
-    if bool((outside := (numbers >= n_items) | (numbers < -1)).any()) or bool((targets < 0).any()):
-        wrong = numbers[outside] if bool(outside.any()) else targets[targets < 0]
-        raise InputError(f"item {int(wrong[0])} lies outside the table of {n_items} items; check the item numbers")
+    check_item_numbers(targets, n_items, lowest=0)
+    check_item_numbers(history, n_items, lowest=-1)
     if bool((inside := (history == targets[:, None]).any(dim=1)).any()):
         raise InputError(f"target {int(targets[inside][0])} is in its own history; prepare the dataset again")
+
+
+def check_item_numbers(numbers: Tensor, n_items: int, lowest: int) -> None:
+    """Raise InputError unless all numbers, of any shape, lie between `lowest` (-1 where it stands for none) and n_items - 1."""
+    if bool((outside := (numbers < lowest) | (numbers >= n_items)).any()):
+        raise InputError(
+            f"item {int(numbers[outside][0])} lies outside the table of {n_items} items; check the item numbers"
+        )
 
 
 def mapped(block: Tensor, item_map: ItemMap | None, device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ import pandas as pd
 from benchmark.config import DatasetConfig
 from benchmark.contract import Split
 from benchmark.datasets import Raw
+from benchmark.prepare import split_hash, write_dataset
 from benchmark.protocol import Prepared, prepare, without_targets
 
 N_ITEMS = 60
@@ -74,6 +75,15 @@ def write_files(folder: Path, raw: Raw) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     raw.interactions.to_csv(folder / "interactions.csv", index=False)
     raw.items.to_csv(folder / "items.csv", index=False)
+
+
+def write_prepared(folder: Path, raw: Raw, **changes: object) -> Path:
+    """A prepared dataset as `benchmark.prepare` writes it, named after its folder; changes: see `settings`."""
+    chosen = settings(**changes)
+    prepared = prepare(raw, chosen, folder.name)
+    about = {"dataset": folder.name, "settings": chosen.model_dump(mode="json"), "counts": prepared.counts}
+    write_dataset(prepared, about | {"sources": [], "split_hash": split_hash(prepared)}, folder)
+    return folder
 
 
 if __name__ == "__main__":

@@ -112,6 +112,16 @@ def write_method(results: Path, dataset: str, cases: Cases, method: str, by_seed
         write_run(run / "run.json", record(dataset, method, seed, len(cases)))
 
 
+def write_by_hand(results: Path, first: str, second: str) -> Cases:
+    """Two methods, two seeds, four cases of two users in dataset `tiny`, with ranks whose every number can be worked by hand."""
+    cases = write_dataset(results, "tiny", n_users=2, n_cases=4)
+    cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
+    write_cases(results / "data" / "tiny" / "test.parquet", cases, with_target=False)
+    write_method(results, "tiny", cases, first, [[1, 7, 30, 31], [1, 3, 30, 31]])
+    write_method(results, "tiny", cases, second, [[1, 1, 1, 1], [1, 1, 1, 1]])
+    return cases
+
+
 def write_results(
     results: Path,
     datasets: list[str],

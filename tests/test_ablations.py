@@ -18,14 +18,13 @@ from benchmark.ablation_plots import curves, order_of, panels, plot_factor
 from benchmark.ablations import against_base, read_runs, read_table, tables_of
 from benchmark.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
 from benchmark.collect import collect
-from benchmark.contract import Cases, write_cases
 from benchmark.factors import ClaimConfig, Factor
 from benchmark.io import read_json, write_json
 from benchmark.metrics import METRICS
 from benchmark.report import __main__ as report
 from benchmark.significance import smallest_detectable
 from benchmark.tables import Comparison
-from tests.results_tree import write_dataset, write_method, write_results
+from tests.results_tree import write_by_hand, write_dataset, write_method, write_results
 
 MAIN = METRICS.index("NDCG@10")
 SKILL = {"r2ec": 0.8, "r2ec--beta=0": 0.1, "r2ec--beta=1": 0.75}
@@ -97,12 +96,8 @@ def test_doctests() -> None:
 
 
 def hand_made(results: Path) -> Factor:
-    """Two values, two seeds, four cases of two users, ranks chosen so that every number can be worked by hand."""
-    cases = write_dataset(results, "tiny", n_users=2, n_cases=4)
-    cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
-    write_cases(results / "data" / "tiny" / "test.parquet", cases, with_target=False)
-    write_method(results, "tiny", cases, "r2ec", [[1, 7, 30, 31], [1, 3, 30, 31]])
-    write_method(results, "tiny", cases, "r2ec--x=1", [[1, 1, 1, 1], [1, 1, 1, 1]])
+    """The runs of `write_by_hand` as a factor's two values."""
+    write_by_hand(results, "r2ec", "r2ec--x=1")
     runs = {"one": "r2ec", "two": "r2ec--x=1"}
     told = [claim(value="two", against="one", metric="Hit@5")]
     return factor(name="x", datasets=["tiny"], seeds=2, base="one", runs=runs, claims=told)

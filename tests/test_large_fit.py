@@ -1,4 +1,4 @@
-"""A fitted model with its item table on disk: the evaluator's answers and the reward in memory, as docs/scale.md has it."""
+"""A fitted model with its item table on disk: the evaluator's answers and the reward in memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -16,11 +16,8 @@ from safetensors.torch import load_file
 
 from benchmark.io import read_json
 from benchmark.methods import ROOT
-from benchmark.prepare import split_hash, write_dataset
-from benchmark.protocol import prepare
 from benchmark.records import read_run
-from tests.planted import planted
-from tests.planted import settings as dataset_settings
+from tests.planted import planted, write_prepared
 from tests.tiny_fits import settings, write_backbone
 
 USERS = 6
@@ -30,12 +27,7 @@ GRID = [{"recpo": {"tau": 0.1}}, {"recpo": {"tau": 0.5}}]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "toy"
-    chosen = dataset_settings(test_cases=60, valid_cases=40)
-    prepared = prepare(planted(n_users=60), chosen, "toy")
-    about = {"dataset": "toy", "settings": chosen.model_dump(mode="json"), "counts": prepared.counts}
-    write_dataset(prepared, about | {"sources": [], "split_hash": split_hash(prepared)}, folder)
-    return folder
+    return write_prepared(tmp_path_factory.mktemp("data") / "toy", planted(n_users=60), test_cases=60, valid_cases=40)
 
 
 @pytest.fixture(scope="module")

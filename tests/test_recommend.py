@@ -17,14 +17,12 @@ from benchmark.errors import InputError
 from benchmark.evaluate import rank
 from benchmark.io import read_json, write_json
 from benchmark.methods import ROOT
-from benchmark.prepare import split_hash, write_dataset
-from benchmark.protocol import prepare
 from benchmark.run import texts_with_ranks
 from r2ec import recommend
 from r2ec.method import Params
 from r2ec.recommend import Catalogue, as_case, from_file, from_words
 from r2ec.recommender import R2ecRecommender, fit_r2ec
-from tests.planted import planted, settings
+from tests.planted import planted, write_prepared
 from tests.results_tree import record
 from tests.tiny_fits import settings as tiny_settings
 from tests.tiny_fits import write_backbone
@@ -38,12 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared dataset of 60 items; two have one title, one holds an equals sign."""
     raw = planted(n_users=60)
     raw.items["title"] = raw.items["title"].replace(dict.fromkeys(TWINS, "The Twin") | {"Thing, number 9": "E=5"})
-    chosen = settings(test_cases=60, valid_cases=40, history_length=6)
-    prepared = prepare(raw, chosen, "toy")
-    folder = tmp_path_factory.mktemp("data") / "toy"
-    about = {"dataset": "toy", "settings": chosen.model_dump(mode="json"), "counts": prepared.counts}
-    write_dataset(prepared, about | {"sources": [], "split_hash": split_hash(prepared)}, folder)
-    return folder
+    return write_prepared(tmp_path_factory.mktemp("data") / "toy", raw, test_cases=60, valid_cases=40, history_length=6)
 
 
 @pytest.fixture(scope="module")

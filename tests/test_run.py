@@ -20,11 +20,9 @@ from benchmark.contract import Cases, Recommender, Split
 from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
 from benchmark.metrics import ndcg
-from benchmark.prepare import split_hash, write_dataset
-from benchmark.protocol import prepare
 from benchmark.provenance import derive_seed
 from benchmark.records import RunRecord, read_run
-from tests.planted import planted, settings
+from tests.planted import planted, write_prepared
 
 
 class Params(BaseModel):
@@ -99,12 +97,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "toy"
-    chosen = settings(test_cases=60, valid_cases=40)
-    prepared = prepare(planted(n_users=60), chosen, "toy")
-    about = {"dataset": "toy", "settings": chosen.model_dump(mode="json"), "counts": prepared.counts}
-    write_dataset(prepared, about | {"sources": [], "split_hash": split_hash(prepared)}, folder)
-    return folder
+    return write_prepared(tmp_path_factory.mktemp("data") / "toy", planted(n_users=60), test_cases=60, valid_cases=40)
 
 
 class Job:

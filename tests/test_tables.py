@@ -15,13 +15,12 @@ import pytest
 from benchmark import collect as collect_module
 from benchmark import tables
 from benchmark.collect import arguments, collect
-from benchmark.contract import Cases, write_cases
 from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
 from benchmark.metrics import METRICS, per_case
 from benchmark.records import RunRecord, Trial, Tuning, read_run, write_run
 from benchmark.tables import AGAINST_BEST, ALL_PAIRS, cells, compare, latex, markdown, summarise
-from tests.results_tree import record, write_dataset, write_method, write_results
+from tests.results_tree import record, write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
 METHODS = list(SKILL)
@@ -43,18 +42,8 @@ def run_tables(monkeypatch: pytest.MonkeyPatch, results: Path, *more: str) -> No
 # --- the numbers -------------------------------------------------------------------------------------------------------
 
 
-def hand_made(results: Path) -> Cases:
-    """Two methods, two seeds, four cases of two users, ranks chosen so that every number can be worked by hand."""
-    cases = write_dataset(results, "tiny", n_users=2, n_cases=4)
-    cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
-    write_cases(results / "data" / "tiny" / "test.parquet", cases, with_target=False)
-    write_method(results, "tiny", cases, "a", [[1, 7, 30, 31], [1, 3, 30, 31]])
-    write_method(results, "tiny", cases, "r2ec", [[1, 1, 1, 1], [1, 1, 1, 1]])
-    return cases
-
-
 def test_numbers_by_hand(tmp_path: Path) -> None:
-    hand_made(tmp_path)
+    write_by_hand(tmp_path, "a", "r2ec")
     found = collect(tmp_path, "tiny", {"a": 2, "r2ec": 2})
     tests = compare(found)
     row = summarise(found, tests).iloc[0]

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from benchmark.ablations import HEAD, as_rows, differences, note_of_differences, notes, read_table
 from benchmark.claims import RULE, read_claims, sentences
 from benchmark.errors import InputError
@@ -16,8 +14,8 @@ from benchmark.tables import cells
 
 def part_of(factor: Factor, folder: Path, plots: Path) -> dict[str, Any]:
     """Everything that the page shows of one factor."""
-    frame = _read(folder / f"{factor.name}.csv", "benchmark.ablations")
-    tests = _read(folder / f"{factor.name}.tests.csv", "benchmark.ablations")
+    frame = read_table(_made(folder / f"{factor.name}.csv", "benchmark.ablations"))
+    tests = read_table(_made(folder / f"{factor.name}.tests.csv", "benchmark.ablations"))
     several = len(factor.datasets) > 1
     names = [
         f"{row.dataset}: {row.value}" if several else row.value for row in frame[["dataset", "value"]].itertuples()
@@ -38,14 +36,12 @@ def claims(factors: Sequence[Factor], folder: Path) -> dict[str, Any] | None:
     """The claims with their verdicts and sentences; None where no factor has any."""
     if not any(factor.claims for factor in factors):
         return None
-    path = folder / "claims.csv"
-    if not path.exists():
-        raise InputError(f"{path}: missing; run `python -m benchmark.claims` with the same factors first")
-    rows = read_claims(path).to_dict("records")
+    rows = read_claims(_made(folder / "claims.csv", "benchmark.claims")).to_dict("records")
     return {"rule": RULE, "rows": [row | {"sentences": sentences(row)} for row in rows]}
 
 
-def _read(path: Path, command: str) -> pd.DataFrame:
+def _made(path: Path, command: str) -> Path:
+    """The path of a file that this command writes. Raises InputError where it hasn't."""
     if not path.exists():
         raise InputError(f"{path}: missing; run `python -m {command}` with the same factors first")
-    return read_table(path)
+    return path

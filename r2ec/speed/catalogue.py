@@ -37,6 +37,7 @@ from r2ec.sampled_softmax import draw, sampled_softmax
 from r2ec.speed import catalogue_report as report
 from r2ec.speed.catalogue_report import Measured, Point
 from r2ec.speed.growth import resident_peak_mib
+from r2ec.speed.limits import seconds_of
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, HIDDEN, CLUSTERS = 576, 64, 2_000
@@ -253,12 +254,7 @@ def _seconds(work: Callable[[], Any], repeats: int) -> float:
     """Median of runs; of several, a first one isn't counted."""
     if repeats > 1:
         work()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return statistics.median(seconds_of(work, repeats))
 
 
 def _evict(folder: Path) -> None:

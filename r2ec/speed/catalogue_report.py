@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.io import atomic
-from benchmark.plots import STYLE
+from benchmark.plots import STYLE, save
 from r2ec.nearest import EFFORT, KINDS
 
 COLOURS = {
@@ -194,9 +194,7 @@ def plot(found: Measured, folder: Path) -> None:
         figure.suptitle(
             f"Made vectors x {found.width} in bfloat16, {_threads(found)}", x=0.01, ha="left", fontweight="bold"
         )
-        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
-            with atomic(folder / f"catalogue.{ending}") as path:
-                figure.savefig(path, format=ending, metadata=metadata)
+        save(figure, folder, "catalogue")
         plt.close(figure)
 
 

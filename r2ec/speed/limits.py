@@ -1,6 +1,8 @@
 """What the machine can do at most: matrix products and memory copies, measured in the same run as everything else."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -25,7 +27,7 @@ def measure(width: int = 4096, copied: int = 2**30, tries: int = 3) -> Limits:
     rates = []
     for dtype in (torch.float32, torch.bfloat16):
         a, b = (torch.randn(width, width).to(dtype) for _ in range(2))
-        rates.append(2 * width**3 / _best(lambda a=a, b=b: a @ b, tries) / 1e9)
+        rates.append(2 * width**3 / _best(partial(torch.matmul, a, b), tries) / 1e9)
     source = torch.ones(copied // 4)
     target = torch.empty_like(source)
     copy = 2 * copied / _best(lambda: target.copy_(source), tries) / 1e9
@@ -37,12 +39,16 @@ def measure(width: int = 4096, copied: int = 2**30, tries: int = 3) -> Limits:
     )
 
 
-def _best(work: object, tries: int) -> float:
-    assert callable(work)
+def _best(work: Callable[[], object], tries: int) -> float:
     work()
+    return min(seconds_of(work, tries))
+
+
+def seconds_of(work: Callable[[], object], runs: int) -> list[float]:
+    """How long each of these runs took."""
     seconds = []
-    for _ in range(tries):
+    for _ in range(runs):
         started = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return seconds

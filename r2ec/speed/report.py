@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.io import atomic, write_json
+from benchmark.plots import save
 from r2ec.speed.evaluation import Latency
 from r2ec.speed.growth import Point, exponent
 from r2ec.speed.limits import Limits
@@ -94,7 +95,9 @@ def _points(growth: list[Point], part: str, against: str) -> list[Point]:
 def plot(growth: list[Point], folder: Path) -> None:
     """Seconds and memory of each part, on logarithmic axes, beside a line of slope 1."""
     curves = _curves(growth)
-    figure, axes = plt.subplots(2, len(curves), figsize=(3.2 * len(curves), 6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(curves), figsize=(3.2 * len(curves), 6), squeeze=False, layout="constrained", dpi=150
+    )
     for column, (part, against) in enumerate(curves):
         points = _points(growth, part, against)
         values = [point.value for point in points]
@@ -116,7 +119,5 @@ def plot(growth: list[Point], folder: Path) -> None:
             if row == 0:
                 axis.set_title(part, loc="left", fontsize=11)
     figure.suptitle("Growth (dotted: linear from the first point)", x=0.01, ha="left", fontweight="bold")
-    for ending in ("png", "pdf"):
-        with atomic(folder / f"growth.{ending}") as path:
-            figure.savefig(path, dpi=150, format=ending)
+    save(figure, folder, "growth")
     plt.close(figure)
