@@ -51,6 +51,11 @@ def prompts_of(writer: Writer, count: int) -> list[list[int]]:
     return [writer.prompt(f"number {i} " * (1 + i % 3)) for i in range(count)]
 
 
+@pytest.mark.parametrize(("rows", "most", "size"), [(12, 8, 6), (7, 4, 1), (16, 16, 16), (4, 100, 4)])
+def test_micro_batches_divide_a_step(rows: int, most: int, size: int) -> None:
+    assert _llm.micro_batch(rows, most) == size
+
+
 def test_a_text_is_what_generate_writes(llm: BackboneSettings, tmp_path: Path) -> None:
     writer = Writer(llm, 7, tmp_path)
     prompts = prompts_of(writer, 5)
