@@ -49,7 +49,7 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
         path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
         if path.exists():
             return load_file(path)["states"]
-        states = encode().float().cpu()
+        states = encode().float().cpu().clone()  # not the table itself, which is encoded again later
         with atomic(path) as temporary:
             save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
         return states

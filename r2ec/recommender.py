@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from benchmark.contract import Cases, Recommender, Split
@@ -28,10 +26,10 @@ from r2ec.objective import scores
 from r2ec.prompts import PromptBuilder
 from r2ec.rec_head import RecHead
 from r2ec.rollout import RolloutResult, TransformersEngine, pad_id, without_reasoning
-from r2ec.schedule import WAIT
+from r2ec.schedule import processes
 from r2ec.settings import EvaluationSettings, Params
+from r2ec.start import sample, warm_start
 from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
-from r2ec.warm_start import Choice, Encoded, WarmStart, fit_rec_head, steps_of
 
 
 class R2ecRecommender(Recommender):
@@ -222,7 +220,7 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
     torch.manual_seed(derive_seed(seed, "adapters"))
     made = build(split, params)
     if params.warm_start.cases:
-        warm_start(made, split, seed)
+        warm_start(made, split, seed, workdir)
     if params.training.max_steps != 0:
         train(made, split, seed, workdir / "recpo")
     made.model.eval()
@@ -241,11 +239,6 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
         del made
         made = R2ecRecommender.load(workdir / "model", split)
     return made
-
-
-def processes(params: Params) -> PartialState:
-    """The processes that fit together: those of torchrun, one where nothing has started several."""
-    return PartialState(cpu=torch.device(params.backbone.device).type == "cpu", timeout=WAIT)
 
 
 def writes_by_vllm(params: Params) -> bool:
@@ -302,60 +295,8 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
     return trainer
 
 
-def warm_start(made: R2ecRecommender, split: Split, seed: int) -> None:
-    """Give `made` the rec head that `fit_rec_head` finds on frozen states."""
-    params = made.params
-    settings = params.warm_start
-    parts = {
-        "train": sample(split.train, settings.cases, split.name),
-        "valid": sample(split.valid, settings.valid_cases, split.name),
-    }
-    with processes(params).main_process_first():  # the others find its files
-        states = frozen_states(made, parts)
-
-    def encoded(part: str) -> Encoded:
-        return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
-
-    targets, history = _targets_and_history(split.train, split.history_length)
-    data = WarmStart(
-        items=states["items"],
-        train=encoded("train"),
-        valid=encoded("valid"),
-        steps=steps_of(history, targets, torch.from_numpy(split.train.user.astype(np.int64))),
-        settings=settings,
-        tau=params.recpo.tau,
-        normalize=params.recpo.normalize,
-        seed=seed,
-        prior=None if made.model.item_prior is None else made.model.item_prior.cpu(),
-    )
-    # One fit for all: rounding differs between processes, and might choose other maps.
-    found = [fit_rec_head(data) if processes(params).is_main_process else None]
-    fitted = broadcast_object_list(found)[0]
-    assert fitted is not None
-    head, tried = fitted
-    made.model.head = head.to(params.backbone.device)
-    made.found["warm_start"] = [asdict(choice) for choice in tried]
-    print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
-
-
-def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:
-    """int64 [n] and int64 [n, length], right-aligned, -1 for none."""
-    assert cases.target is not None
-    return torch.from_numpy(cases.target.astype(np.int64)), torch.from_numpy(cases.padded(-1, length))
-
-
-def _line(choice: Choice) -> str:
-    return f"{choice.form}, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
-
-
 def log_frequencies(split: Split) -> Tensor:
     """log(1 + how many users have the item in their training histories or as a target), less its mean, float32 [V]."""
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
     found = np.log1p(counts)
     return torch.from_numpy((found - found.mean()).astype(np.float32))
-
-
-def sample(cases: Cases, size: int, name: str) -> Cases:
-    """The first `size` cases of a seeded order, in time order; the same for every repetition."""
-    order = np.random.default_rng(derive_seed(name, "r2ec sample", len(cases))).permutation(len(cases))
-    return cases.take(np.sort(order[:size]))

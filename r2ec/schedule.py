@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from r2ec.settings import TrainingSettings, accelerate_settings
+from r2ec.settings import Params, TrainingSettings, accelerate_settings
 
 METRIC = "eval_ndcg@10"
 
@@ -88,3 +89,8 @@ def training_arguments(
         fsdp_config=fsdp,
         **when,
     )
+
+
+def processes(params: Params) -> PartialState:
+    """The processes that fit together: those of torchrun, one where nothing has started several."""
+    return PartialState(cpu=torch.device(params.backbone.device).type == "cpu", timeout=WAIT)

@@ -108,6 +108,18 @@ class VllmSettings(_Section):
         return self
 
 
+class AdapterSettings(_Section):
+    """The adapters' part of the warm start: they learn from the teacher, with what is written read; see r2ec/adapters.py."""
+
+    steps: int = Field(0, ge=0, description="0: the warm start leaves the LM as it is")
+    batch_size: int = Field(16, ge=1, description="training cases per step and process")
+    learning_rate: float = Field(5e-4, gt=0, description="falls along a cosine")
+    head_learning_rate: float = Field(3e-4, gt=0, description="of the rec head's maps, which go on meanwhile")
+    warmup_steps: int = Field(5, ge=0)
+    held_items: int = Field(16, ge=0, description="items per step that are encoded anew and held where they were")
+    held_weight: float = Field(1.0, ge=0, description="of one minus their cosine, beside the divergence")
+
+
 class WarmStartSettings(_Section):
     """The rec head before RecPO: linear maps on the frozen LM's states, fitted with the whole catalogue as candidates.
 
@@ -132,6 +144,16 @@ class WarmStartSettings(_Section):
     valid_cases: int = Field(
         500, ge=1, description="validation cases (the first of a seeded order) for all of these choices"
     )
+    adapters: AdapterSettings = AdapterSettings()
+
+    @model_validator(mode="after")
+    def _someone_teaches(self) -> "WarmStartSettings":
+        if self.adapters.steps and not (self.cases and "taught" in self.forms):
+            raise ValueError(
+                f"adapters.steps {self.adapters.steps} needs a teacher: set cases above 0 (now {self.cases}) and put taught "
+                f"into forms (now {self.forms})"
+            )
+        return self
 
 
 class RecPOSettings(_Section):
@@ -287,6 +309,16 @@ class Params(BaseModel):
         if recpo is not None and recpo.cls_head and warm_start.cases:
             raise ValueError(
                 "a classification head has no item states to start from; set cases to 0 for recpo.cls_head"
+            )
+        return warm_start
+
+    @field_validator("warm_start")
+    @classmethod
+    def _whole_weights_for_adapters(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
+        training = info.data.get("training")
+        if training is not None and warm_start.adapters.steps and (shared := training.deepspeed or training.fsdp):
+            raise ValueError(
+                f"adapters.steps {warm_start.adapters.steps} is not wired to {shared!r}; set it to 0, or train without"
             )
         return warm_start
 

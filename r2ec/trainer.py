@@ -126,13 +126,12 @@ class RecPOTrainer(Trainer):
         cases, step, settings = self.cases.take(inputs["rows"].cpu().numpy()), self.state.global_step, self.recpo
         self._refresh(step)
         kept = self._experience(cases, step)
-        self._update_started = time.monotonic()
         targets = torch.from_numpy(np.asarray(cases.target, dtype=np.int64)).to(self.table.states.device)
         distinct = torch.unique(targets)
         given: dict[str, Any] = {"items": self.table.batch(distinct)}
         if settings.cls_head:
             given = {"item_rows": distinct}
-        self._update_tokens = tokens_of(kept.rollouts, given.get("items"))
+        self._start_update(kept.rollouts, given.get("items"))
         out: PolicyOutput = model(kept.rollouts, temperature=self.engine.settings.temperature, **given)
         if out.item_states is not None:
             self._write_table(distinct, out.item_states)
@@ -299,6 +298,10 @@ class RecPOTrainer(Trainer):
     def _note(self, **values: float) -> None:
         for name, value in values.items():
             self._gathered[name].append(value)
+
+    def _start_update(self, rollouts: Rollouts, items: ItemPrompts | None) -> None:
+        """From here on time and tokens are the update's."""
+        self._update_started, self._update_tokens = time.monotonic(), tokens_of(rollouts, items)
 
     def _seconds_since(self, started: float) -> float:
         if self.args.device.type == "cuda":

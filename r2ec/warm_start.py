@@ -8,12 +8,12 @@ States of a sample of training cases and of all items are encoded once; what fol
   the teacher says of the whole catalogue, and the item map goes on with it.
 
 Form and weight decay are chosen on validation NDCG@10, the standardised states without any map among the choices, so
-that the start is never worse than that on validation.
+that the start is never worse than that on validation. `r2ec/adapters.py` has the LM's adapters learn from the teacher, too.
 """
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -52,11 +52,39 @@ class Steps:
 class Choice:
     """One form of the maps that was tried."""
 
-    form: Form
+    form: Form | Literal["adapters"]
     weight_decay: float
-    epochs: int  # whose weights were kept
+    epochs: int  # whose weights were kept; of the adapters, steps
     value: float  # validation NDCG@10
     teacher: float | None = None  # validation NDCG@10 of the teacher
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A user as the decaying mean of the history's item states, mapped: it reads training histories whole, and no text."""
+
+    data: "WarmStart"
+    head: RecHead  # with maps of its own
+    items: Tensor  # float32 [V, d], the frozen table, standardised
+
+    def users(self, history: Tensor) -> Tensor:
+        """int64 [n, L], right-aligned, -1 for none -> float32 [n, m]."""
+        return self.head.map_user(mean_of_history(history, self.items, self.data.settings.history_decay))
+
+    @torch.no_grad()
+    def says(self, history: Tensor) -> Tensor:
+        """Its probabilities of the whole catalogue, float32 [n, V], without a graph."""
+        return self.data.scores(self.users(history), self.head.item(self.data.items)).softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_rec_head` found."""
+
+    head: RecHead  # the best on validation
+    tried: list[Choice]  # the chosen one first
+    taught: RecHead | None  # the best of form `taught`, chosen or not
+    teacher: Teacher | None  # who taught that one
 
 
 @dataclass(frozen=True)
@@ -93,21 +121,17 @@ class WarmStart:
         return float(found.ndcg.mean())
 
 
-def fit_rec_head(data: WarmStart) -> tuple[RecHead, list[Choice]]:
-    """The best rec head on validation and all that was tried, the chosen one first."""
-    best, best_head, tried = None, None, []
+def fit_rec_head(data: WarmStart) -> Fitted:
+    """Fit every form with every weight decay."""
     forms: list[tuple[Form, float]] = [("none", 0.0)]
     forms += [(form, decay) for form in data.settings.forms for decay in data.settings.weight_decays]
-    for form, decay in forms:
-        head, choice = _fit(form, decay, data)
-        tried.append(choice)
-        if best is None or choice.value > best.value:
-            best, best_head = choice, head
-    assert best is not None and best_head is not None
-    return best_head, [best, *(choice for choice in tried if choice is not best)]
+    found = [_fit(form, decay, data) for form, decay in forms]
+    found.sort(key=lambda one: -one[1].value)  # stable: of equal ones the first
+    taught, teacher = next(((head, teacher) for head, _, teacher in found if teacher is not None), (None, None))
+    return Fitted(found[0][0], [choice for _, choice, _ in found], taught, teacher)
 
 
-def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice]:
+def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Teacher | None]:
     """Train one form; the weights of its best epoch on validation are kept.
 
     Best by NDCG@10, and for `taught` by the divergence from what the teacher says.
@@ -121,21 +145,19 @@ def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice]:
         return data.ndcg10(head.user(data.valid.states), head.item(data.items))
 
     if form == "none":
-        return head, Choice(form, decay, 0, ndcg10())
-    teacher = None
+        return head, Choice(form, decay, 0, ndcg10()), None
+    teacher, of_teacher = None, None
     if form == "taught":
-        said, teacher = _teach(head, decay, data)
-
-        def differs(cases: Encoded, rows: Tensor) -> Tensor:
-            found = data.scores(head.user(cases.states[rows]), head.item(data.items))
-            return F.kl_div(found.log_softmax(dim=1), said(cases.history[rows]), reduction="batchmean")
+        teacher, of_teacher = _teach(head, decay, data)
+        said = {part: teacher.says(cases.history) for part, cases in (("train", data.train), ("valid", data.valid))}
 
         def loss(rows: Tensor) -> Tensor:
-            return differs(data.train, rows)
+            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return divergence(found, said["train"][rows])
 
         def value() -> float:
             # NDCG of some hundred cases is so noisy that its best epoch can be one of the first, with nothing learned.
-            return -float(differs(data.valid, torch.arange(len(data.valid.targets))))
+            return -float(divergence(data.scores(head.user(data.valid.states), head.item(data.items)), said["valid"]))
     else:
         value = ndcg10
 
@@ -147,39 +169,34 @@ def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice]:
     epochs = _train(
         head, loss, value, len(data.train.targets), settings.batch_size, settings.epochs, decay, data, form
     )[0]
-    return head, Choice(form, decay, epochs, _without_graph(ndcg10), teacher)
+    return head, Choice(form, decay, epochs, _without_graph(ndcg10), of_teacher), teacher
 
 
-def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Callable[[Tensor], Tensor], float]:
-    """Fit the teacher on the steps, its maps in the head's place.
+def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float]:
+    """Fit the teacher on the steps, its maps in the head's place; returns it and its validation NDCG@10.
 
-    Returns what the teacher says of histories [n, L], probabilities [n, V] without a graph, and its validation NDCG@10.
     The head is left with the teacher's maps.
     """
     settings = data.settings
     with torch.no_grad():
         items = (data.items.float() - head.item_shift) / head.item_scale
-
-    def users(head: RecHead, history: Tensor) -> Tensor:
-        return head.map_user(mean_of_history(history, items, settings.history_decay))
+    learner = Teacher(data, head, items)
 
     def loss(rows: Tensor) -> Tensor:
-        return F.cross_entropy(
-            data.scores(users(head, data.steps.history[rows]), head.item(data.items)), data.steps.targets[rows]
-        )
+        users = learner.users(data.steps.history[rows])
+        return F.cross_entropy(data.scores(users, head.item(data.items)), data.steps.targets[rows])
 
     def value() -> float:
-        return data.ndcg10(users(head, data.valid.history), head.item(data.items))
+        return data.ndcg10(learner.users(data.valid.history), head.item(data.items))
 
     steps = len(data.steps.targets)
     _, best = _train(head, loss, value, steps, 2 * settings.batch_size, settings.teacher_epochs, decay, data, "teacher")
-    taught = copy.deepcopy(head)
+    return replace(learner, head=copy.deepcopy(head)), best
 
-    @torch.no_grad()
-    def said(history: Tensor) -> Tensor:
-        return data.scores(users(taught, history), taught.item(data.items)).softmax(dim=1)
 
-    return said, best
+def divergence(scores: Tensor, said: Tensor) -> Tensor:
+    """KL(said || softmax(scores)), the mean over rows: scores float32 [n, V], probabilities said [n, V]. Nats."""
+    return F.kl_div(scores.log_softmax(dim=1), said, reduction="batchmean")
 
 
 def _train(

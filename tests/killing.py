@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from transformers import TrainerState
 
 from benchmark.methods import laid_over
+from r2ec.adapters import TaughtTrainer
 from r2ec.item_table import ItemTable
 from r2ec.method import Params
 from r2ec.recommender import fit_r2ec
@@ -28,6 +29,7 @@ from r2ec.trainer import RecPOTrainer
 from tests.tiny_fits import scores, split
 
 now = SimpleNamespace(phase="warm start", step=-1, batch=-1)
+TAUGHT = "adapters, "  # before the name of a phase or a point that is theirs
 
 
 def die() -> None:
@@ -51,21 +53,25 @@ def kill(owner: type, name: str, when: Callable[[], bool], after: bool = False) 
 
 def watch(values: dict[int, float]) -> None:
     """Keep `now` up to date. `values`: validation's result after a step, in place of the one that it finds."""
-    train, loss, evaluate, save = (
-        getattr(RecPOTrainer, name) for name in ("train", "compute_loss", "evaluate", "_save_checkpoint")
-    )
+    train, evaluate, save = (getattr(RecPOTrainer, name) for name in ("train", "evaluate", "_save_checkpoint"))
+
+    def of(self: RecPOTrainer, phase: str) -> str:
+        return TAUGHT * isinstance(self, TaughtTrainer) + phase
 
     def watched_train(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
-        now.phase = "training"
+        now.phase = of(self, "training")
         result = train(self, *args, **kwargs)
-        now.phase = "final"
+        now.phase = of(self, "final")
         return result
 
-    def watched_loss(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
-        step = self.state.global_step
-        now.batch = now.batch + 1 if now.step == step else 0
-        now.step = step
-        return loss(self, *args, **kwargs)
+    def watched_loss(loss: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
+            step = self.state.global_step
+            now.batch = now.batch + 1 if now.step == step else 0
+            now.step = step
+            return loss(self, *args, **kwargs)
+
+        return watched
 
     def watched_evaluate(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
         now.phase, now.step = "validation", self.state.global_step
@@ -76,13 +82,14 @@ def watch(values: dict[int, float]) -> None:
         return result
 
     def watched_save(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
-        now.phase, now.step = "checkpoint", self.state.global_step
+        now.phase, now.step = of(self, "checkpoint"), self.state.global_step
         result = save(self, *args, **kwargs)
-        now.phase = "training"
+        now.phase = of(self, "training")
         return result
 
     RecPOTrainer.train = watched_train  # type: ignore[method-assign]
-    RecPOTrainer.compute_loss = watched_loss  # type: ignore[method-assign]
+    for trainer in (RecPOTrainer, TaughtTrainer):
+        trainer.compute_loss = watched_loss(trainer.compute_loss)  # type: ignore[method-assign]
     RecPOTrainer.evaluate = watched_evaluate  # type: ignore[method-assign]
     RecPOTrainer._save_checkpoint = watched_save  # type: ignore[method-assign]
 
@@ -94,9 +101,11 @@ def half_a_file(state: TrainerState, path: str) -> None:
 
 def arm(point: str, step: int, batches: int) -> None:
     """Die at this point, where it has several of step `step`."""
+    stage = TAUGHT if point.startswith(TAUGHT) else ""
+    point = point.removeprefix(TAUGHT)
 
     def at(phase: str) -> bool:
-        return now.phase == phase and now.step == step
+        return now.phase == stage + phase and now.step == step
 
     if point == "warm start, table":
         kill(ItemTable, "write", lambda: now.phase == "warm start")
@@ -114,9 +123,9 @@ def arm(point: str, step: int, batches: int) -> None:
         original = TrainerState.save_to_json
         TrainerState.save_to_json = lambda *args: (half_a_file if at("checkpoint") else original)(*args)  # type: ignore
     elif point == "last table":
-        kill(ItemTable, "write", lambda: now.phase == "final")
+        kill(ItemTable, "write", lambda: now.phase == stage + "final")
     elif point == "last save":  # the weights are written
-        kill(ItemTable, "save", lambda: now.phase == "final")
+        kill(ItemTable, "save", lambda: now.phase == stage + "final")
     else:
         raise ValueError(point)
 

@@ -38,8 +38,9 @@ def run(folder: Path, made: dict[str, Any], points: list[tuple[str, int]], value
     np.testing.assert_array_equal(np.load(folder / "killed/scores.npy"), np.load(folder / "whole/scores.npy"))
     whole, killed = (json.loads((folder / name / "report.json").read_text()) for name in ("whole", "killed"))
     assert killed["recpo_steps"] == whole["recpo_steps"]
-    for mine, theirs in zip(killed["recpo_log"], whole["recpo_log"], strict=True):
-        assert untimed(mine) == untimed(theirs)
+    for log in whole.keys() & {"recpo_log", "adapter_log"}:
+        for mine, theirs in zip(killed[log], whole[log], strict=True):
+            assert untimed(mine) == untimed(theirs)
     return dict(whole)
 
 
@@ -81,6 +82,20 @@ def test_killed_anywhere_with_iterations_accumulation_and_early_stopping(tmp_pat
     assert whole["recpo_steps"] == 6
     kept = sorted(path.name for path in (tmp_path / "killed/recpo").glob("checkpoint-*"))
     assert kept == ["checkpoint-2", "checkpoint-6"]
+
+
+def test_killed_anywhere_while_the_adapters_are_taught(tmp_path: Path) -> None:
+    """Also between the last step and the folder that says that the warm start is done; then the teacher is fitted again."""
+    made = settings(
+        write_backbone(tmp_path / "backbone"),
+        warm_start={
+            "adapters": {"steps": 3, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "held_items": 3}
+        },
+        training={"max_steps": 2, "save_steps": 2},
+    )
+    taught = steps(0, 2) + checkpoint(2) + steps(2, 3) + checkpoint(3) + END
+    points = WARM_START + [(f"adapters, {point}", step) for point, step in taught] + steps(0, 1)
+    assert len(run(tmp_path, made, points, {})["adapter_log"]) == 3
 
 
 def test_a_checkpoint_without_its_end_is_passed_over(tmp_path: Path) -> None:

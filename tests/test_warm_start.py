@@ -1,5 +1,7 @@
 """The warm start: its steps and means by hand, and that it learns what the states hold."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from benchmark.metrics import ndcg
 from r2ec.settings import WarmStartSettings
-from r2ec.warm_start import Encoded, Form, Steps, WarmStart, fit_rec_head, mean_of_history, steps_of
+from r2ec.warm_start import Encoded, Form, Steps, WarmStart, divergence, fit_rec_head, mean_of_history, steps_of
 
 
 def test_mean_of_history_by_hand() -> None:
@@ -69,7 +71,8 @@ def plain_ndcg10(users: Tensor, items: Tensor, cases: Encoded) -> float:
 @pytest.mark.parametrize("form", ["free", "taught"])
 def test_a_form_learns_and_its_value_is_that_of_its_head(form: Form) -> None:
     data = with_forms(planted(), form)
-    head, tried = fit_rec_head(data)
+    fitted = fit_rec_head(data)
+    head, tried = fitted.head, fitted.tried
     assert tried[0].form == form and tried[1].form == "none"
     assert tried[0].value > 0.8 > 0.3 > tried[1].value
     found = plain_ndcg10(head.user(data.valid.states), head.item(data.items), data.valid)
@@ -79,7 +82,7 @@ def test_a_form_learns_and_its_value_is_that_of_its_head(form: Form) -> None:
 def test_taught_needs_far_fewer_encoded_cases() -> None:
     """The teacher learns from histories that no one encodes; the cases only tie the state to it."""
     data = with_forms(planted(cases=100, seen=1000, follows=0.5), "free", "taught")
-    _, tried = fit_rec_head(data)
+    tried = fit_rec_head(data).tried
     by_form = {choice.form: choice for choice in tried}
     assert by_form["taught"].value > by_form["free"].value + 0.1
     assert by_form["taught"].teacher is not None and by_form["taught"].teacher > 0.8
@@ -102,8 +105,8 @@ def test_what_everybody_takes_has_a_place() -> None:
     rank = (popular >= popular.gather(1, valid.targets[:, None])).sum(dim=1)
     floor = float(ndcg(rank.numpy(), 10).mean())
     settings = planted().settings
-    _, tried = fit_rec_head(WarmStart(items, some(300), valid, steps, settings, tau=0.1, normalize=True, seed=1))
-    by_form = {choice.form: choice.value for choice in tried}
+    fitted = fit_rec_head(WarmStart(items, some(300), valid, steps, settings, tau=0.1, normalize=True, seed=1))
+    by_form = {choice.form: choice.value for choice in fitted.tried}
     assert by_form["taught"] > 0.9 * floor > 1.5 * by_form["none"]
 
 
@@ -117,13 +120,34 @@ def test_without_anything_to_learn_no_map_is_kept() -> None:
         data.items[data.train.targets], torch.randint(0, ITEMS, (300,), generator=random), data.train.history
     )
     noise = WarmStart(**(vars(data) | {"steps": steps, "train": train, "valid": direct}))
-    head, tried = fit_rec_head(noise)
-    assert tried[0].form == "none" and tried[0].value > 0.9
-    assert head.user_map is None
+    fitted = fit_rec_head(noise)
+    assert fitted.tried[0].form == "none" and fitted.tried[0].value > 0.9
+    assert fitted.head.user_map is None
+    # Not chosen, but there for the adapters to go on from.
+    assert fitted.taught is not None and fitted.taught.user_map is not None and fitted.teacher is not None
+
+
+def test_what_the_teacher_says_is_what_it_is_valued_by() -> None:
+    data = with_forms(planted(), "free", "taught")
+    fitted = fit_rec_head(data)
+    assert fitted.teacher is not None
+    said = fitted.teacher.says(data.valid.history)
+    assert said.shape == (200, ITEMS) and torch.allclose(said.sum(dim=1), torch.ones(200), atol=1e-5)
+    found = said.scatter(1, data.valid.history, -torch.inf)
+    ranks = (found >= found.gather(1, data.valid.targets[:, None])).sum(dim=1)
+    (taught,) = (choice for choice in fitted.tried if choice.form == "taught")
+    assert taught.teacher == pytest.approx(float(ndcg(ranks.numpy(), 10).mean()), abs=1e-6)
+
+
+def test_divergence_by_hand() -> None:
+    said = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    scores = torch.tensor([[0.0, math.log(3.0)], [2.0, 2.0]])  # probabilities 1/4, 3/4 and 1/2, 1/2
+    first = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert float(divergence(scores, said)) == pytest.approx((first + math.log(2)) / 2)
 
 
 def test_the_same_seed_gives_the_same_maps() -> None:
     data = with_forms(planted(), "taught")
-    first, second = fit_rec_head(data)[0], fit_rec_head(data)[0]
+    first, second = fit_rec_head(data).head, fit_rec_head(data).head
     for name, value in first.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), second.state_dict()[name].numpy())

@@ -1,0 +1,159 @@
+"""From the bare backbone to where RecPO begins: the warm start's maps, and then its adapters, on a real dataset's cases."""
+
+import copy
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from benchmark.contract import Cases, Split
+from benchmark.io import read_json
+from benchmark.provenance import derive_seed
+from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
+from r2ec.frozen import frozen_states
+from r2ec.rec_head import RecHead
+from r2ec.rollout import TransformersEngine
+from r2ec.schedule import processes
+from r2ec.trainer import TABLE, WEIGHTS, last_checkpoint
+from r2ec.warm_start import Choice, Encoded, Fitted, WarmStart, divergence, fit_rec_head, steps_of
+
+if TYPE_CHECKING:
+    from r2ec.recommender import R2ecRecommender
+
+
+def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) -> None:
+    """Give `made` the rec head that `fit_rec_head` finds on frozen states, and adapters that its teacher has taught.
+
+    Kept in `workdir/warm_start`, from which every process goes on, so that all have the same to the last bit.
+    """
+    done = workdir / "warm_start"
+    if not done.exists():
+        _warm(made, split, seed, workdir / "adapters")
+        if processes(made.params).is_main_process:
+            made.save(done)
+        processes(made.params).wait_for_everyone()
+    about = read_json(done / "settings.json")
+    made.model.head = RecHead(made.model.dim, **about["head"]).to(made.params.backbone.device)
+    made.model.load(done / WEIGHTS)
+    made.table.load(done / TABLE)
+    made.found = about["report"]
+
+
+def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> None:
+    """The fit on frozen states, then the adapters' steps, whose checkpoints are in `folder`; the best on validation stays."""
+    params, settings = made.params, made.params.warm_start
+    parts = {
+        "train": sample(split.train, settings.cases, split.name),
+        "valid": sample(split.valid, settings.valid_cases, split.name),
+    }
+    with processes(params).main_process_first():  # the others find its files
+        states = frozen_states(made, parts)
+
+    def encoded(part: str) -> Encoded:
+        return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
+
+    targets, history = _targets_and_history(split.train, split.history_length)
+    data = WarmStart(
+        items=states["items"],
+        train=encoded("train"),
+        valid=encoded("valid"),
+        steps=steps_of(history, targets, torch.from_numpy(split.train.user.astype(np.int64))),
+        settings=settings,
+        tau=params.recpo.tau,
+        normalize=params.recpo.normalize,
+        seed=seed,
+        prior=None if made.model.item_prior is None else made.model.item_prior.cpu(),
+    )
+    # One fit for all: rounding differs between processes, and might choose other maps.
+    found = [fit_rec_head(data) if processes(params).is_main_process else None]
+    fitted: Fitted | None = broadcast_object_list(found)[0]
+    assert fitted is not None
+    tried = fitted.tried
+    if settings.adapters.steps:
+        frozen = {name: value.clone() for name, value in made.model.own_state().items() if "lora" in name}
+        adapted = _teach_adapters(made, split, seed, folder, data, parts["valid"], fitted)
+        tried = sorted([*tried, adapted], key=lambda choice: -choice.value)
+        if tried[0] is not adapted:
+            for name, value in made.model.own_state().items():
+                if name in frozen:
+                    value.copy_(frozen[name])
+            made.table.states.copy_(states["items"])
+    if tried[0].form != "adapters":
+        made.model.head = fitted.head.to(params.backbone.device)
+    made.found["warm_start"] = [asdict(choice) for choice in tried]
+    print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
+
+
+def _teach_adapters(
+    made: "R2ecRecommender", split: Split, seed: int, folder: Path, data: WarmStart, valid: Cases, fitted: Fitted
+) -> Choice:
+    """Teach adapters and maps, from the last checkpoint in `folder` if there is one, and encode the table again."""
+    params, own = made.params, made.params.warm_start.adapters
+    assert fitted.taught is not None and fitted.teacher is not None
+    made.model.head = copy.deepcopy(fitted.taught).to(params.backbone.device)
+    trainer = TaughtTrainer(
+        teacher=fitted.teacher,
+        held_items=own.held_items,
+        held_weight=own.held_weight,
+        model=made.model,
+        table=made.table,
+        prompts=made.prompts,
+        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts.for_evaluation()),
+        cases=split.train,
+        validate=lambda: float("nan"),  # this stage has a fixed number of steps
+        recpo=params.recpo.model_copy(update={"num_iterations": 1}),
+        training=adapter_training(params),
+        seed=derive_seed(seed, "taught adapters"),  # other cases first than those of RecPO
+        folder=folder,
+    )
+    last, started = last_checkpoint(folder), time.monotonic()
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    made.found["adapter_log"] = [
+        {key: round(float(value), 6) for key, value in entry.items()}
+        for entry in trainer.state.log_history
+        if "divergence" in entry
+    ]
+    made.model.eval()
+    head, frozen = made.model.head, made.table.states.clone()
+    made.table.refresh(made.model)
+    kept = refit_item_map(head, frozen, made.table.states, params.recpo.normalize)
+    read = torch.cat([made.read(batch)[0] for batch in valid.batches(params.evaluation_rows)])
+    with torch.no_grad():
+        users, items = head.user(read).cpu(), head.item(made.table.states).cpu()
+        said = fitted.teacher.says(data.valid.history)
+        ends = float(divergence(data.scores(users, items), said))
+    made.found["adapters"] = {
+        "divergence": round(ends, 6),
+        "divergence_before": round(_divergence_before(data, fitted, said), 6),
+        "item_cosine": round(kept, 6),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return Choice("adapters", 0.0, own.steps, data.ndcg10(users, items))
+
+
+@torch.no_grad()
+def _divergence_before(data: WarmStart, fitted: Fitted, said: Tensor) -> float:
+    """Of the maps on the frozen states, on the same validation cases."""
+    assert fitted.taught is not None
+    return float(divergence(data.scores(fitted.taught.user(data.valid.states), fitted.taught.item(data.items)), said))
+
+
+def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:
+    """int64 [n] and int64 [n, length], right-aligned, -1 for none."""
+    assert cases.target is not None
+    return torch.from_numpy(cases.target.astype(np.int64)), torch.from_numpy(cases.padded(-1, length))
+
+
+def _line(choice: Choice) -> str:
+    return f"{choice.form}, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
+
+
+def sample(cases: Cases, size: int, name: str) -> Cases:
+    """The first `size` cases of a seeded order, in time order; the same for every repetition."""
+    order = np.random.default_rng(derive_seed(name, "r2ec sample", len(cases))).permutation(len(cases))
+    return cases.take(np.sort(order[:size]))
