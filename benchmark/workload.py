@@ -66,7 +66,8 @@ def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
 
 
 def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """Encoding and evaluation, which every process does; then training, in which each has users of its own."""
+    """Encoding and evaluation, which every process does; then training, in which each has users of its own; then the adapters'
+    part of the warm start, if there is one."""
     recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
     length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
@@ -81,9 +82,23 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         cases += min(warm["cases"], s.train) + min(warm["valid_cases"], s.valid)
     # Before the first step, every refresh_steps, at each evaluation and at the end.
     refreshes = 2 + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 1
+    taught = warm["adapters"]
+    if taught["steps"]:
+        refreshes += 1
+        cases += min(warm["valid_cases"], s.valid)
     twice = training["activation_checkpointing"]
     learned = (group if twice else 1) * prompt + group * length + s.item
     fresh = steps * users / recpo["num_iterations"]
+    at_each = taught["batch_size"]
+    one_step = at_each * (prompt + length) + taught["held_items"] * s.item
+    adapters = Work(
+        read=taught["steps"] * at_each * prompt,
+        written=taught["steps"] * at_each * length,
+        rows=min(rollouts["rows_at_once"], at_each),
+        learned=taught["steps"] * one_step,
+        held=one_step,
+        twice=twice,
+    )
     return [
         Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
         Work(
@@ -94,6 +109,7 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             held=at_once * learned if steps else 0,
             twice=twice,
         ),
+        *([adapters] if taught["steps"] else []),
     ]
 
 

@@ -1,10 +1,11 @@
 """From the bare backbone to where RecPO begins: the warm start's maps, and then its adapters, on a real dataset's cases."""
 
 import copy
+import hashlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,10 +13,11 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from benchmark.contract import Cases, Split
-from benchmark.io import read_json
+from benchmark.io import read_json, sha256_of, sha256_of_json
 from benchmark.provenance import derive_seed
+from r2ec import backbone as backbones
 from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
-from r2ec.frozen import frozen_states
+from r2ec.frozen import ENCODING, frozen_states
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine
 from r2ec.schedule import processes
@@ -26,22 +28,77 @@ if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
 
 
+# Whose edits make a kept warm start stale, beside the files that encode.
+CODE = [
+    *ENCODING,
+    *(
+        Path(__file__).with_name(f"{name}.py")
+        for name in (
+            "adapters",
+            "backbone",
+            "frozen",
+            "lora",
+            "objective",
+            "prompts",
+            "rec_head",
+            "reward",
+            "schedule",
+            "start",
+        )
+    ),
+    *(Path(__file__).with_name(f"{name}.py") for name in ("token_logps", "trainer", "warm_start")),
+]
+
+
 def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) -> None:
     """Give `made` the rec head that `fit_rec_head` finds on frozen states, and adapters that its teacher has taught.
 
-    Kept in `workdir/warm_start`, from which every process goes on, so that all have the same to the last bit.
+    Kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which differ in RecPO alone, such
+    as most ablations, begin from one and the same. Every process goes on from what is on disk: all have the same to the last bit.
     """
-    done = workdir / "warm_start"
-    if not done.exists():
+    about = _depends_on(made, split, seed)
+    done = Path(made.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
+    # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
+    known = broadcast_object_list([done.exists()])[0]
+    if not known:
         _warm(made, split, seed, workdir / "adapters")
-        if processes(made.params).is_main_process:
+        if processes(made.params).is_main_process and not done.exists():
             made.save(done)
         processes(made.params).wait_for_everyone()
-    about = read_json(done / "settings.json")
-    made.model.head = RecHead(made.model.dim, **about["head"]).to(made.params.backbone.device)
+    elif processes(made.params).is_main_process:
+        print(f"warm start: as kept in {done}", flush=True)
+    settings = read_json(done / "settings.json")
+    made.model.head = RecHead(made.model.dim, **settings["head"]).to(made.params.backbone.device)
     made.model.load(done / WEIGHTS)
     made.table.load(done / TABLE)
-    made.found = about["report"]
+    made.found = settings["report"]
+
+
+def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, Any]:
+    """All that a warm start depends on: code, weights, texts, cases, seed, and the settings that it reads."""
+    params = made.params
+    cases = hashlib.sha256()
+    for part in (split.train, split.valid):
+        for field in fields(part):
+            if (values := getattr(part, field.name)) is not None:
+                cases.update(f"{field.name} {len(values)}".encode() + np.ascontiguousarray(values).tobytes())
+    recpo, training = params.recpo.model_dump(mode="json"), adapter_training(params).model_dump(mode="json")
+    return {
+        "code": [sha256_of(path) for path in CODE],
+        "backbone": [*backbones.identity(params.backbone), params.backbone.device],
+        "processes": processes(params).num_processes,
+        "seed": seed,
+        "category": split.category,
+        "items": made.table.prompts_hash,
+        "cases": cases.hexdigest(),
+        "evaluation_rows": params.evaluation_rows,
+        "rollouts": params.rollouts.for_evaluation().model_dump(mode="json"),
+        "warm_start": params.warm_start.model_dump(mode="json", exclude={"states"}),
+        "lora": params.lora.model_dump(mode="json"),
+        "prompts": params.prompts.model_dump(mode="json"),
+        "recpo": {name: recpo[name] for name in ("reasoning", "tau", "normalize", "prior", "pooling")},
+        "training": {name: training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")},
+    }
 
 
 def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> None:

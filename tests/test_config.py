@@ -15,6 +15,7 @@ from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_con
 from benchmark.errors import InputError
 from benchmark.factors import AblationConfig, ClaimConfig
 from benchmark.methods import laid_over
+from r2ec.settings import AdapterSettings
 
 
 def r2ec_sections() -> dict[str, type[BaseModel]]:
@@ -317,11 +318,16 @@ def readme_rows(heading: str | None = None) -> dict[str, str]:
     return {row[1].strip().strip("`"): row[2].strip() for row in cells}
 
 
-@pytest.mark.parametrize("section", ["R2ec's params", *r2ec_sections()])
+SECTIONS = {f"### `{name}`": model for name, model in r2ec_sections().items()} | {
+    "## R2ec's params": r2ec_method.Params,
+    "#### `warm_start.adapters`": AdapterSettings,
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_config_readme_explains_every_setting_of_r2ec(section: str) -> None:
     """The very settings, with their defaults: a renamed one leaves no row behind."""
-    model = r2ec_sections().get(section, r2ec_method.Params)
-    rows = readme_rows(f"### `{section}`" if section in r2ec_sections() else f"## {section}")
+    model, rows = SECTIONS[section], readme_rows(section)
     assert list(rows) == list(model.model_fields), f"config/README.md, {section}: a row per setting, in this order"
     for name, field in model.model_fields.items():
         default = field.get_default()

@@ -105,6 +105,12 @@ def test_tokens_of_r2ec_by_hand() -> None:
     epochs = params | {"training": params["training"] | {"max_steps": -1, "activation_checkpointing": True}}
     alone, training = WITH_LM["r2ec"](SIZES, epochs, 2)
     assert training.learned == (3 * 1000 // 12) * 6 * (4 * 60 + 32 + 20) and training.twice
+    own = params["warm_start"]["adapters"] | {"steps": 7, "batch_size": 5, "held_items": 3}
+    more, _, adapters = WITH_LM["r2ec"](SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
+    assert more == Work(read=10 * 100 * 20 + (cases + 70) * 60, written=(cases + 70) * 8, rows=64)
+    assert adapters == Work(
+        read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20
+    )
     none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
     alone, training = WITH_LM["r2ec"](SIZES, none, 1)
     assert alone == Work(read=100 * 20 + (50 + 370) * 60, written=0, rows=64) and training.learned == training.held == 0
