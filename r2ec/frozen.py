@@ -26,6 +26,8 @@ ENCODING = [
     Path(__file__).with_name(f"{name}.py")
     for name in ("attention", "decode", "item_table", "model", "rollout", "sampling")
 ]
+# What a greedy rollout depends on, of the section `rollouts`.
+GREEDY = {"max_new_tokens", "merge_adapters"}
 
 
 def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str, Tensor]:
@@ -39,7 +41,7 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
     params, recpo = made.params, made.params.recpo
     common = _encoder(params)
     reasoning = {
-        "rollouts": params.rollouts.for_evaluation().model_dump(mode="json", exclude={"rows_at_once"}),
+        "rollouts": params.rollouts.model_dump(mode="json", include=GREEDY),
         "reasoning": recpo.reasoning,
         "pooling": recpo.pooling,
         "rows": params.evaluation_rows,

@@ -17,7 +17,7 @@ from benchmark.io import read_json, sha256_of, sha256_of_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
-from r2ec.frozen import ENCODING, frozen_states
+from r2ec.frozen import GREEDY, frozen_states
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine
 from r2ec.schedule import processes
@@ -28,26 +28,8 @@ if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
 
 
-# Whose edits make a kept warm start stale, beside the files that encode.
-CODE = [
-    *ENCODING,
-    *(
-        Path(__file__).with_name(f"{name}.py")
-        for name in (
-            "adapters",
-            "backbone",
-            "frozen",
-            "lora",
-            "objective",
-            "prompts",
-            "rec_head",
-            "reward",
-            "schedule",
-            "start",
-        )
-    ),
-    *(Path(__file__).with_name(f"{name}.py") for name in ("token_logps", "trainer", "warm_start")),
-]
+# An edit of any of these makes a kept warm start stale.
+CODE = sorted(Path(__file__).parent.glob("*.py"))
 
 
 def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) -> None:
@@ -92,7 +74,7 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
         "items": made.table.prompts_hash,
         "cases": cases.hexdigest(),
         "evaluation_rows": params.evaluation_rows,
-        "rollouts": params.rollouts.for_evaluation().model_dump(mode="json"),
+        "rollouts": params.rollouts.model_dump(mode="json", include=GREEDY),
         "warm_start": params.warm_start.model_dump(mode="json", exclude={"states"}),
         "lora": params.lora.model_dump(mode="json"),
         "prompts": params.prompts.model_dump(mode="json"),

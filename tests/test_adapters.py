@@ -96,7 +96,7 @@ def test_a_warm_start_serves_all_runs_that_differ_in_recpo_alone(
     with monkeypatch.context() as patch:
         patch.setattr("r2ec.start._warm", lambda *_: pytest.fail("fitted again"))
         np.testing.assert_array_equal(scores(fit("again")), scores(first))
-        more = {"training": {"max_steps": 2, "learning_rate": 1e-3}, "rollouts": {"group_size": 2}}
+        more = {"training": {"max_steps": 2, "learning_rate": 1e-3}, "rollouts": {"group_size": 2, "temperature": 0.5}}
         other = fit("other", **more)
     assert kept() == 1 and other.report()["warm_start"] == first.report()["warm_start"]
     assert (other.report()["recpo_steps"], first.report()["recpo_steps"]) == (2, 1)

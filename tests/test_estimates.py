@@ -132,7 +132,7 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
 
 @pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
 def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
-    """R2ec of config.yaml on ml-100k at two commits, two threads: seconds to fit and rank, peak memory. Its LM was left alone then."""
+    """R2ec of config.yaml on ml-100k at two commits: seconds to fit and rank, peak memory. Its LM was left alone then."""
     config = read_config_file(ROOT / "config" / "config.yaml")
     config.methods["r2ec"].params["warm_start"]["adapters"]["steps"] = 0
     found = of_job(config, ablations_of(config), "ml-100k", "r2ec", 1, NOWHERE)

@@ -42,7 +42,8 @@ class Job:
         self.out, self.work, self.log = root / "run", root / "work", root / "log"
         own = {"per_device_train_batch_size": USERS // processes, "learning_rate": 1e-3, "save_steps": 2}
         changes["training"] = own | changes.get("training", {})
-        changes["warm_start"] = {"states": str(root / "states")} | changes.get("warm_start", {})
+        taught = {"steps": 3, "batch_size": USERS // processes, "learning_rate": 1e-3, "held_items": 4}
+        changes["warm_start"] = {"states": str(root / "states"), "adapters": taught} | changes.get("warm_start", {})
         self.params = settings(backbone, **changes)
         self.processes = processes
         launch = ["-m", "benchmark.launch", "--processes", str(processes), "benchmark.run"]
