@@ -86,8 +86,8 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
 def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> None:
     """The fit on frozen states, then the adapters' steps, whose checkpoints are in `folder`.
 
-    Adapters stay where validation is for them: in the place of their own start `taught` if they diverge less from its teacher, in the
-    place of another form if they rank better.
+    Adapters stay where validation is for them: in the place of their own start, `taught`, if they diverge less from its
+    teacher; in the place of another form if they rank better.
     """
     params, settings = made.params, made.params.warm_start
     parts = {
@@ -121,11 +121,9 @@ def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> Non
         frozen = {name: value.clone() for name, value in made.model.own_state().items() if "lora" in name}
         adapted = _teach_adapters(made, split, seed, folder, data, parts["valid"], fitted)
         report = made.found["adapters"]
-        if tried[0].form == "taught":
-            # By what both learn: NDCG of some hundred cases says little of two that have one teacher.
-            kept = report["divergence"] < report["divergence_before"]
-        else:
-            kept = adapted.value > tried[0].value
+        # Against their own start by what both learn: NDCG of some hundred cases says little of two that have one teacher.
+        closer, better = report["divergence"] < report["divergence_before"], adapted.value > tried[0].value
+        kept = closer if tried[0].form == "taught" else better
         tried = [adapted, *tried] if kept else [tried[0], adapted, *tried[1:]]
         if not kept:
             for name, value in made.model.own_state().items():
