@@ -5,7 +5,8 @@ reserve, as the resources runtime, mem_mb and gpu_mem_mb of each job. The formul
 (docs/scale-out.md says how near they come); **those for GPUs are fitted to nothing**: none has run this.
 
 An LM reads (2 floating-point operations per token and weight), learns (4, as adapters alone have gradients of their own; 6 where
-activations are computed twice) and writes token by token. Other methods cost a fixed time per training case and epoch.
+activations are computed twice; 2 in layers below all adapters) and writes token by token. Other methods cost a fixed time per
+training case and epoch.
 """
 
 import argparse
@@ -166,9 +167,14 @@ def lm_of(backbone: dict[str, Any]) -> LM | None:
 def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
     """How long one process takes for its tokens."""
     read = 2 * lm.body * work.read / machine.reading
-    learned = (6 if work.twice else 4) * lm.body * work.learned / machine.learning
+    learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
     step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
     return read + learned + step * work.written / work.rows
+
+
+def learning_share(lm: LM, work: Work) -> float:
+    """The share of the LM's layers that have a backward pass."""
+    return max(0, lm.layers - work.frozen) / lm.layers
 
 
 # Seconds per training case and epoch on one thread, RecBole's with 3,500 items; each further item costs them ITEM.
@@ -219,7 +225,9 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
 
 def device_memory(lm: LM, work: list[Work], longest: int) -> float:
     """Bytes of one process: bf16 weights and their copy with the adapters folded in, activations and KV caches of a batch."""
-    kept = max(part.held * (lm.kept_twice if part.twice else lm.activations) for part in work)
+    kept = max(
+        part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
+    )
     return 4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache
 
 

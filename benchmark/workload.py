@@ -48,6 +48,7 @@ class Work:
     rows: float = 1
     held: float = 0
     twice: bool = False  # activations are computed again in the backward pass
+    frozen: int = 0  # lowest layers without adapters, which have no backward pass
 
 
 def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
@@ -82,6 +83,7 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         cases += min(warm["cases"], s.train) + min(warm["valid_cases"], s.valid)
     # Before the first step, every refresh_steps, at each evaluation and at the end.
     refreshes = 2 + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 1
+    frozen = p["lora"]["layers_from"]
     taught = warm["adapters"]
     if taught["steps"]:
         refreshes += 1
@@ -98,6 +100,7 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         learned=taught["steps"] * one_step,
         held=one_step,
         twice=twice,
+        frozen=frozen,
     )
     return [
         Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
@@ -108,6 +111,7 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             learned=steps * users * learned,
             held=at_once * learned if steps else 0,
             twice=twice,
+            frozen=frozen,
         ),
         *([adapters] if taught["steps"] else []),
     ]
