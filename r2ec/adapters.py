@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from r2ec.model import PolicyOutput
 from r2ec.objective import scores
@@ -31,6 +32,8 @@ RIDGE = 0.01  # of the item map's last fit: against overfitting, in units of the
 class TaughtTrainer(RecPOTrainer):
     """The Trainer of RecPO with another loss; checkpoints, resume and logging are the same."""
 
+    LESS = "warm_start.adapters.batch_size, warm_start.adapters.held_items, rollouts.max_new_tokens or prompts.max_prompt_tokens"
+
     def __init__(self, *, teacher: Teacher, held_items: int, held_weight: float, **parts: Any) -> None:
         super().__init__(**parts)
         self.teacher, self.held_items, self.held_weight = teacher, held_items, held_weight
@@ -38,7 +41,10 @@ class TaughtTrainer(RecPOTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """The divergence of one batch of users, `inputs["rows"]`, int64 [B], and how far the held items have moved."""
+        """The divergence of one batch of users, `inputs["rows"]`, int64 [B], and how far the held items have moved.
+
+        Raises InputError where it is not finite any more.
+        """
         cases = self.cases.take(inputs["rows"].cpu().numpy())
         rollouts = replace(self._write(cases, self.state.global_step), action_mask=None)
         held = self._held(self.state.global_step)
@@ -50,6 +56,11 @@ class TaughtTrainer(RecPOTrainer):
         found = scores(out.users, catalogue, tau=settings.tau, normalize=settings.normalize, prior=self._net.item_prior)
         said = self.teacher.says(torch.from_numpy(cases.padded(-1, self.longest)))
         loss = divergence(found, said.to(found.device))
+        if not bool(torch.isfinite(loss)):
+            raise InputError(
+                f"the divergence from the teacher is {float(loss.detach())} at step {self.state.global_step}; lower "
+                "warm_start.adapters.learning_rate or head_learning_rate"
+            )
         self._note(divergence=float(loss.detach()))
         if out.items is not None:
             moved = 1 - F.cosine_similarity(out.items, catalogue[held].detach(), dim=1).mean()

@@ -59,6 +59,12 @@ class RecPOTrainer(Trainer):
         seed: every random stream is derived from it, from the step and from the case.
     """
 
+    # What takes less memory when it is lowered.
+    LESS = (
+        "training.per_device_train_batch_size (and raise gradient_accumulation_steps), rollouts.group_size, "
+        "rollouts.max_new_tokens or prompts.max_prompt_tokens"
+    )
+
     def __init__(
         self,
         *,
@@ -111,9 +117,7 @@ class RecPOTrainer(Trainer):
             if not is_out_of_memory(error):
                 raise
             raise InputError(
-                f"out of memory at step {self.state.global_step}: {str(error).rpartition(CPU_ALLOCATOR)[2]}; lower "
-                "training.per_device_train_batch_size (and raise gradient_accumulation_steps), rollouts.group_size, "
-                "rollouts.max_new_tokens or prompts.max_prompt_tokens"
+                f"out of memory at step {self.state.global_step}: {str(error).rpartition(CPU_ALLOCATOR)[2]}; lower {self.LESS}"
             ) from None
         seconds = self._seconds_since(self._update_started)
         self._note(seconds_update=seconds, update_tokens_per_second=self._update_tokens / seconds)

@@ -75,6 +75,33 @@ def test_adapters_that_rank_worse_are_taken_back(
     np.testing.assert_array_equal(scores(found), scores(fit_r2ec(split(), 3, made(backbone, 0), tmp_path / "none")))
 
 
+def no_room(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("no room")
+
+
+def not_a_number(*_: Any) -> torch.Tensor:
+    return torch.tensor(float("nan"), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "message"),
+    [
+        (
+            "accelerate.Accelerator.backward",
+            no_room,
+            "out of memory at step 0: no room; lower warm_start.adapters.batch_size",
+        ),
+        ("r2ec.adapters.divergence", not_a_number, "teacher is nan at step 0; lower warm_start.adapters.learning_rate"),
+    ],
+)
+def test_what_stops_the_steps_says_what_to_lower(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: Any, message: str
+) -> None:
+    monkeypatch.setattr(where, what)
+    with pytest.raises(InputError, match=message):
+        fit_r2ec(split(), 5, made(backbone, 2), tmp_path)
+
+
 def test_without_steps_the_language_model_is_left_alone(backbone: Path, tmp_path: Path) -> None:
     found = fit_r2ec(split(), 3, made(backbone, 0), tmp_path)
     state = found.model.own_state()
