@@ -255,9 +255,8 @@ def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> None:
         made.table.load(last / TABLE)  # DeepSpeed reads its own weights from a checkpoint, and nothing else
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    history = [entry for entry in trainer.state.log_history if "reward" in entry or METRIC in entry]
     made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
-    made.found["recpo_log"] = [{k: round(float(v), 6) for k, v in entry.items()} for entry in history]
+    made.found["recpo_log"] = trainer.logged("reward", METRIC)
 
 
 def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:

@@ -160,34 +160,26 @@ def _teach_adapters(
     )
     last, started = last_checkpoint(folder), time.monotonic()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    made.found["adapter_log"] = [
-        {key: round(float(value), 6) for key, value in entry.items()}
-        for entry in trainer.state.log_history
-        if "divergence" in entry
-    ]
+    made.found["adapter_log"] = trainer.logged("divergence")
     made.model.eval()
     head, frozen = made.model.head, made.table.states.clone()
     made.table.refresh(made.model)
     kept = refit_item_map(head, frozen, made.table.states, params.recpo.normalize)
     read = torch.cat([made.read(batch)[0] for batch in valid.batches(params.evaluation_rows)])
+    said = fitted.teacher.says(data.valid.history)
+
+    def differs(users: Tensor, items: Tensor) -> float:
+        return round(float(divergence(data.scores(users, items), said)), 6)
+
     with torch.no_grad():
         users, items = head.user(read).cpu(), head.item(made.table.states).cpu()
-        said = fitted.teacher.says(data.valid.history)
-        ends = float(divergence(data.scores(users, items), said))
-    made.found["adapters"] = {
-        "divergence": round(ends, 6),
-        "divergence_before": round(_divergence_before(data, fitted, said), 6),
-        "item_cosine": round(kept, 6),
-        "seconds": round(time.monotonic() - started, 1),
-    }
+        made.found["adapters"] = {
+            "divergence": differs(users, items),
+            "divergence_before": differs(fitted.taught.user(data.valid.states), fitted.taught.item(data.items)),
+            "item_cosine": round(kept, 6),
+            "seconds": round(time.monotonic() - started, 1),
+        }
     return Choice("adapters", 0.0, own.steps, data.ndcg10(users, items))
-
-
-@torch.no_grad()
-def _divergence_before(data: WarmStart, fitted: Fitted, said: Tensor) -> float:
-    """Of the maps on the frozen states, on the same validation cases."""
-    assert fitted.taught is not None
-    return float(divergence(data.scores(fitted.taught.user(data.valid.states), fitted.taught.item(data.items)), said))
 
 
 def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:

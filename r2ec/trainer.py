@@ -303,6 +303,11 @@ class RecPOTrainer(Trainer):
         for name, value in values.items():
             self._gathered[name].append(value)
 
+    def logged(self, *names: str) -> list[dict[str, float]]:
+        """The entries of the log that have one of these names, in their order."""
+        found = [entry for entry in self.state.log_history if not entry.keys().isdisjoint(names)]
+        return [{name: round(float(value), 6) for name, value in entry.items()} for entry in found]
+
     def _start_update(self, rollouts: Rollouts, items: ItemPrompts | None) -> None:
         """From here on time and tokens are the update's."""
         self._update_started, self._update_tokens = time.monotonic(), tokens_of(rollouts, items)

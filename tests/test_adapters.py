@@ -75,6 +75,18 @@ def test_adapters_that_rank_worse_are_taken_back(
     np.testing.assert_array_equal(scores(found), scores(fit_r2ec(split(), 3, made(backbone, 0), tmp_path / "none")))
 
 
+def test_the_loss_is_the_divergence_and_the_weighted_move_of_the_held_items(backbone: Path, tmp_path: Path) -> None:
+    for weight, items in ((0.0, 8), (50.0, 8), (1.0, 0)):
+        changes = {"held_weight": weight, "held_items": items, "warmup_steps": 0}
+        found = fit_r2ec(split(), 3, made(backbone, 3, adapters=changes), tmp_path / f"{weight}").report()[
+            "adapter_log"
+        ]
+        moved = [entry.get("held_items_moved", 0.0) for entry in found]
+        assert (moved[0], moved[2] > 1e-4) == (pytest.approx(0, abs=1e-5), items > 0)
+        for entry, move in zip(found, moved, strict=True):
+            assert entry["loss"] == pytest.approx(entry["divergence"] + weight * move, abs=2e-4)
+
+
 def no_room(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("no room")
 
