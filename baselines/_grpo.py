@@ -1,4 +1,5 @@
-"""Training an LLM to write for a fixed recommender: trl's stock GRPOTrainer with that recommender's ranking as the reward."""
+"""Training an LLM to write for a fixed recommender: trl's stock GRPOTrainer with that recommender's ranking as the reward, and
+R2ec's engine to write the rollouts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
-from baselines._llm import asked, micro_batch
+from baselines._llm import ROWS_AT_ONCE, asked, micro_batch
+from baselines._trl import faster_on_cpu, shared_prompt_rollouts
 from baselines._writing import WriterTraining
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
+from r2ec.settings import RolloutSettings
 
 
 def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int) -> np.ndarray:
@@ -81,13 +84,22 @@ def train_writer(
         gradient_checkpointing=False,
         use_cpu=not torch.cuda.is_available(),
     )
+    sampling = RolloutSettings(
+        group_size=settings.group_size,
+        temperature=settings.temperature,
+        top_k=0,
+        max_new_tokens=settings.max_new_tokens,
+        rows_at_once=max(ROWS_AT_ONCE, settings.group_size),
+    )
     trainer = GRPOTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         reward_funcs=reward,
         processing_class=tokenizer,
+        rollout_func=shared_prompt_rollouts(model, tokenizer, sampling, derive_seed(seed, "rollouts")),
     )
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    with faster_on_cpu(model):
+        trainer.train(resume_from_checkpoint=last)
     return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]

@@ -70,6 +70,7 @@ def _tune(
     from trl import SFTConfig, SFTTrainer
 
     from baselines import _llm
+    from baselines._trl import faster_on_cpu
 
     order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
     cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
@@ -101,5 +102,6 @@ def _tune(
     )
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    with faster_on_cpu(model):
+        trainer.train(resume_from_checkpoint=last)
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]

@@ -1,15 +1,15 @@
 """Settings of an LLM that is trained to write for a recommender. Light to import: the config is checked by them."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from baselines._popularity import PopularityMix
 from r2ec.settings import BackboneSettings, LoraSettings
 
 
-class WriterTraining(BaseModel):
+class WriterTraining(PopularityMix):
     """max_items: history items shown; max_new_tokens: of a text; group_size, temperature: of GRPO's rollouts; users_per_step,
-    max_steps, learning_rate: of its training; rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_steps, learning_rate: of its training; rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward;
+    popularity, valid_cases: see PopularityMix."""
 
     backbone: BackboneSettings
     lora: LoraSettings = LoraSettings()

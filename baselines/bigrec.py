@@ -2,19 +2,21 @@
 
 Bao et al., "A Bi-Step Grounding Paradigm for Large Language Models in Recommendation Systems" (arXiv 2308.08434;
 github.com/SAI990323/BIGRec). Kept: instruction tuning on titles, one text per user, L2 distance between the LLM's own embedding of
-that text and of each item's title, scaled to 0..1 per user, and popularity put in by dividing it by (1 + popularity) ** gamma.
+that text and of each item's title, scaled to 0..1 per user, and popularity put in by dividing it by (1 + popularity) ** gamma,
+with gamma chosen on validation cases.
 Different: a LoRA of our backbone, and a greedy text in the place of beams. Left out: injecting another recommender's scores.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
+from baselines._popularity import Mix, WithPopularity, with_best_share
 from baselines._title_tuning import REQUEST, TitleTuning, tuned
-from benchmark.contract import Recommender, Split
+from benchmark.contract import Split
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,31 +25,45 @@ if TYPE_CHECKING:
 
 
 class Params(TitleTuning):
-    """max_new_tokens: of a title; gamma: weight of popularity in the distances (0: none); the others are those of the tuning."""
+    """max_new_tokens: of a title; gamma: exponents of popularity in the distances (0: none), where there are several the one with
+    the best NDCG@10 on `valid_cases` validation cases; the others are those of the tuning."""
 
     max_new_tokens: int = Field(default=16, ge=1)
-    gamma: float = Field(default=0.0, ge=0)
+    gamma: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0], min_length=1)
+    valid_cases: int = Field(default=500, ge=1)
 
 
-def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
     """Tune the LLM's adapters on the training cases' titles. A killed fit goes on from its last checkpoint."""
     settings = Params.model_validate(params)
     from baselines import _llm
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
     items = _llm.states_of(model, tokenizer, split.items["title"].tolist(), "embedding titles")
-    assert split.train.target is not None
-    counts = np.bincount(split.train.target, minlength=split.n_items)
-    return _llm.ByText(
+    made = _llm.ByText(
         split,
         model,
         tokenizer,
         request=REQUEST,
-        scores_of=Grounding(model, tokenizer, items, counts, settings.gamma).scores,
+        scores_of=Grounding(model, tokenizer, items).scores,
         max_items=settings.max_items,
         max_new_tokens=settings.max_new_tokens,
         report={"losses": losses},
     )
+    assert split.train.target is not None
+    counts = np.bincount(split.train.target, minlength=split.n_items)
+    return with_best_share(made, split, divided_by(counts), settings.gamma, settings.valid_cases)
+
+
+def divided_by(counts: np.ndarray) -> Mix:
+    """The paper's way to mix: (a distance in 0..1) / (1 + popularity) ** gamma. counts: of takers of each item, int [n_items]."""
+    popularity = counts / counts.max()
+
+    def mix(scores: np.ndarray, gamma: float) -> np.ndarray:
+        # A distance of 0 would stay 0 whatever the popularity is.
+        return np.asarray((scores - 1e-3) / (1 + popularity) ** gamma)
+
+    return mix
 
 
 class Grounding:
@@ -58,14 +74,11 @@ class Grounding:
         model: "PeftModel",
         tokenizer: "PreTrainedTokenizerBase",
         items: "Tensor",
-        counts: np.ndarray,
-        gamma: float,
     ) -> None:
-        self.model, self.tokenizer, self.items, self.gamma = model, tokenizer, items, gamma
-        self.popularity = counts / counts.max()  # float64 [n_items], 1 for the most popular
+        self.model, self.tokenizer, self.items = model, tokenizer, items
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Minus the grounded distance of each text to each item, float64 [n, n_items]; an empty text counts as a space."""
+        """Minus the distance of each text to each item, 0..1 in each row, float64 [n, n_items]; an empty text counts as a space."""
         import torch
 
         from baselines import _llm
@@ -73,6 +86,4 @@ class Grounding:
         states = _llm.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
         found = torch.cdist(states.double(), self.items.double()).numpy()
         lowest, highest = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
-        scaled = np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)
-        # A distance of 0 would stay 0 whatever the popularity is.
-        return np.asarray(-(scaled + 1e-3) / (1 + self.popularity) ** self.gamma)
+        return -np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from baselines._popularity import WithPopularity, popular, with_best_share
 from baselines._writing import WriterTraining
-from benchmark.contract import Recommender, Split
+from benchmark.contract import Split
 from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
 
@@ -45,7 +46,7 @@ class Params(WriterTraining):
     tau: float = Field(default=0.05, gt=0)
 
 
-def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
     """Encoder, writer, encoder, writer ..., and the encoder once more. A killed fit goes on behind its last whole part."""
     settings = Params.model_validate(params)
     import torch
@@ -80,7 +81,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
                 tokenizer=loaded.tokenizer,
                 folder=workdir / f"writer{turn}",
             )
-    return ByText(
+    made = ByText(
         split,
         model.eval(),
         loaded.tokenizer,
@@ -90,6 +91,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
         max_new_tokens=settings.max_new_tokens,
         report=report,
     )
+    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases)
 
 
 class Ranking:

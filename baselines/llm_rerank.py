@@ -130,27 +130,35 @@ class LLMRerank(Recommender):
     def likelihoods(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
         """Mean log-probability of the tokens of "title</answer>" behind each prompt, float64 [b, c], of items int [b, c].
 
-        A prompt is read once for all of its titles.
+        A prompt is read once for all of its titles, or for as many of them as are read together; several prompts are where that
+        leaves room.
         """
+        found = np.empty(items.shape)
+        at_once = max(1, ROWS_AT_ONCE // items.shape[1])
+        for first in range(0, len(prompts), at_once):
+            rows = slice(first, first + at_once)
+            for start in range(0, items.shape[1], ROWS_AT_ONCE):
+                part = slice(start, start + ROWS_AT_ONCE)
+                found[rows, part] = self._read(prompts[rows], items[rows, part])
+        return found
+
+    def _read(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
+        """`likelihoods` of as many titles as are read together."""
         import torch
 
         from r2ec.rollout import pack_rollouts, pad_id
 
         model, pad = self.llm.model, pad_id(self.llm.prompts.tokenizer)
-        found = np.empty(items.shape)
-        for row, prompt in enumerate(prompts):
-            for start in range(0, items.shape[1], ROWS_AT_ONCE):
-                part = slice(start, min(start + ROWS_AT_ONCE, items.shape[1]))
-                titles = [self.titles[item] for item in items[row, part]]
-                lengths = np.array([len(title) for title in titles])
-                mask = np.arange(lengths.max()) < lengths[:, None]
-                ids = np.full(mask.shape, pad, dtype=np.int64)
-                ids[mask] = np.concatenate([np.asarray(title) for title in titles])
-                rollouts = pack_rollouts([prompt], ids, mask, mask, pad, model.causal_lm.device)
-                with torch.no_grad():
-                    logps = model.eval()(rollouts).token_logps
-                found[row, part] = logps.double().sum(dim=1).numpy(force=True) / lengths
-        return found
+        titles = [self.titles[item] for item in items.reshape(-1)]
+        lengths = np.array([len(title) for title in titles])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, pad, dtype=np.int64)
+        ids[mask] = np.concatenate([np.asarray(title) for title in titles])
+        rollouts = pack_rollouts(prompts, ids, mask, mask, pad, model.causal_lm.device)
+        with torch.no_grad():
+            logps = model.eval()(rollouts).token_logps
+        means: np.ndarray = logps.double().sum(dim=1).numpy(force=True) / lengths
+        return means.reshape(items.shape)
 
 
 def _z(scores: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from baselines._popularity import PopularityMix, WithPopularity, popular, with_best_share
 from benchmark.contract import Cases, Recommender, Split
 from r2ec.settings import BackboneSettings
 
@@ -30,14 +31,12 @@ REQUEST = (
 )
 
 
-class Params(BaseModel):
+class Params(PopularityMix):
     """query: what is looked up: the profile, or the newest titles and the profile behind them.
 
     max_items: history items shown; max_new_tokens: of a profile; encoder: folder of the sentence encoder, fetched if it is
     the default and isn't there; texts: folder of what has been written.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: BackboneSettings
     encoder: str = EMBEDDED_ENCODER
@@ -47,8 +46,8 @@ class Params(BaseModel):
     max_new_tokens: int = Field(default=16, ge=1)
 
 
-def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ProfileRetrieval":
-    """Encode the items' texts. Nothing is trained."""
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
+    """Encode the items' texts. Nothing is trained but the share of popularity, if it is a choice."""
     settings = Params.model_validate(params)
     from baselines._llm import Writer
     from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
@@ -58,7 +57,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "P
     encoder = SentenceEncoder(settings.encoder)
     items = encoder.encode(item_texts(split.items), "encoding items")
     writer = Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts))
-    return ProfileRetrieval(split, settings, writer, encoder, items)
+    made = ProfileRetrieval(split, settings, writer, encoder, items)
+    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases)
 
 
 class ProfileRetrieval(Recommender):

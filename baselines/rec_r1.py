@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from baselines._popularity import WithPopularity, popular, with_best_share
 from baselines._writing import WriterTraining
-from benchmark.contract import Recommender, Split
+from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 
 REQUEST = (
@@ -53,7 +54,7 @@ class BM25:
         return found
 
 
-def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
     """Train the LLM's adapters by GRPO. A killed fit goes on from its last checkpoint."""
     settings = Params.model_validate(params)
     import torch
@@ -80,7 +81,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
             tokenizer=loaded.tokenizer,
             folder=workdir / "grpo",
         )
-    return ByText(
+    made = ByText(
         split,
         model.eval(),
         loaded.tokenizer,
@@ -90,3 +91,4 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
         max_new_tokens=settings.max_new_tokens,
         report={"rewards": rewards, "train_seconds": round(time.monotonic() - started, 1)},
     )
+    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases)

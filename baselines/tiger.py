@@ -9,7 +9,7 @@ ids, so that none is lost to an id that no item has.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,19 +29,22 @@ IGNORED = -100  # labels that transformers leaves out of the loss
 
 class Params(BaseModel):
     """encoder: folder of the sentence encoder, fetched if it is the default and isn't there; codes: per level; levels: before
-    the one that tells equal ids apart; d_model .. dropout_rate: T5's names; beams: how many items are retrieved."""
+    the one that tells equal ids apart; max_history: newest items that are read, null for all of the dataset's; d_model ..
+    dropout_rate: T5's names; dtype: of matrix products in training; beams: how many items are retrieved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: str = EMBEDDED_ENCODER
     codes: int = Field(default=64, ge=2)
     levels: int = Field(default=3, ge=1)
+    max_history: int | None = Field(default=None, ge=1)
     d_model: int = 128
     d_kv: int = 64
     d_ff: int = 512
     num_layers: int = 2
     num_heads: int = 4
     dropout_rate: float = Field(default=0.1, ge=0, lt=1)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
     learning_rate: float = Field(default=1e-3, gt=0)
     batch_size: int = Field(default=64, ge=1)
     epochs: int = Field(default=30, ge=1)
@@ -55,6 +58,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
     settings = Params.model_validate(params)
     import torch
 
+    from baselines._dropout import use_byte_dropout
     from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
 
     if settings.encoder == EMBEDDED_ENCODER:
@@ -64,6 +68,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
     tokens = Tokens(ids, settings.codes)
     torch.manual_seed(derive_seed(seed, "model"))
     model = _model(settings, tokens)
+    if not torch.cuda.is_available():
+        use_byte_dropout(model)
     losses = _train(split, settings, tokens, model, seed, workdir / "training")
     report = {"valid_losses": losses, "shared_codes": int(ids[:, -1].max()) + 1}
     return Tiger(model.eval(), tokens, settings, report)
@@ -136,7 +142,7 @@ def _train(
 
     def rows(cases: Cases) -> Dataset:
         assert cases.target is not None
-        ids, mask = tokens.encode(cases, split.history_length)
+        ids, mask = tokens.encode(cases, settings.max_history or split.history_length)
         labels = tokens.items[cases.target]
         columns = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         return Dataset.from_dict({name: values.tolist() for name, values in columns.items()}).with_format("torch")
@@ -159,6 +165,7 @@ def _train(
         logging_strategy="epoch",
         seed=derive_seed(seed, "training") % 2**31,
         report_to=[],
+        bf16=settings.dtype == "bfloat16",  # weights stay float32
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = Trainer(
@@ -193,6 +200,7 @@ class Tiger(Recommender):
         beams = min(self.settings.beams, len(tokens.items))
         for batch in cases.batches(self.settings.evaluation_rows):
             longest = int(np.diff(batch.offsets).max())
+            longest = min(longest, self.settings.max_history or longest)
             ids, mask = (torch.from_numpy(part).to(device) for part in tokens.encode(batch, longest))
             with torch.no_grad():
                 found = _generate(

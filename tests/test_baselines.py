@@ -278,10 +278,10 @@ def test_item_knn_against_a_loop(params: dict[str, Any], tmp_path: Path) -> None
 # RecBole's adapter
 
 
-def recbole_training() -> Any:
-    import baselines._recbole_training as training
+def byte_dropout() -> Any:
+    from baselines._dropout import ByteDropout
 
-    return training
+    return ByteDropout
 
 
 def test_anomaly_detection_is_off_after_a_fit() -> None:
@@ -295,7 +295,7 @@ def test_anomaly_detection_is_off_after_a_fit() -> None:
 def test_byte_dropout_keeps_mean_and_rate(p: float) -> None:
     import torch
 
-    dropout, x = recbole_training().ByteDropout(p), torch.ones(999, 1001)  # no whole number of words
+    dropout, x = byte_dropout()(p), torch.ones(999, 1001)  # no whole number of words
     torch.manual_seed(0)
     out = dropout(x)
     cut = round(256 * p) / 256
@@ -312,17 +312,17 @@ def test_byte_dropout_keeps_mean_and_rate(p: float) -> None:
 def test_byte_dropout_is_a_dropout() -> None:
     import torch
 
-    byte_dropout = recbole_training().ByteDropout
+    made = byte_dropout()
     x = torch.randn(7, 5, requires_grad=True)
-    assert byte_dropout(0.5).eval()(x) is x and byte_dropout(0.0)(x) is x
+    assert made(0.5).eval()(x) is x and made(0.0)(x) is x
     torch.manual_seed(1)
-    one = byte_dropout(0.5)(x)
+    one = made(0.5)(x)
     torch.manual_seed(1)
-    assert torch.equal(one, byte_dropout(0.5)(x))
+    assert torch.equal(one, made(0.5)(x))
     one.sum().backward()
     assert x.grad is not None and torch.equal(x.grad != 0, one != 0)
-    assert torch.isfinite(byte_dropout(1.0)(x)).all()
-    assert byte_dropout(0.3)(torch.empty(0, 4)).shape == (0, 4)
+    assert torch.isfinite(made(1.0)(x)).all()
+    assert made(0.3)(torch.empty(0, 4)).shape == (0, 4)
 
 
 def test_faster_layers_compute_the_same() -> None:
@@ -330,7 +330,7 @@ def test_faster_layers_compute_the_same() -> None:
 
     net = fitted("bert4rec").net  # type: ignore[attr-defined]
     layers = [module for module in net.modules() if type(module).__name__ == "FeedForward"]
-    assert layers and any(isinstance(module, recbole_training().ByteDropout) for module in net.modules())
+    assert layers and any(isinstance(module, byte_dropout()) for module in net.modules())
     x = torch.randn(100)
     for layer in layers:
         assert layer.intermediate_act_fn is torch.nn.functional.gelu
@@ -356,7 +356,9 @@ def test_recbole_leaves_the_gpus_that_a_job_was_given(
     gpus: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RecBole writes its own setting, "0" unless told, into CUDA_VISIBLE_DEVICES."""
-    training, seen = recbole_training(), []
+    import baselines._recbole_training as training
+
+    seen: list[Any] = []
     init_seed = training.init_seed
 
     def look(*arguments: Any, **named: Any) -> None:

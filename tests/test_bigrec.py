@@ -10,7 +10,7 @@ import torch
 from trl import SFTTrainer
 
 from baselines import _llm, bigrec
-from baselines.bigrec import Grounding, fit
+from baselines.bigrec import Grounding, divided_by, fit
 from r2ec import backbone as backbones
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -32,23 +32,27 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def test_states_are_those_of_single_texts(tmp_path: Path) -> None:
     made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    inner = made.inner
+    assert isinstance(inner, _llm.ByText)
     texts = ["Thing", "Thing, number 31", "a much longer text than the others are"]
-    found = _llm.states_of(made.model, made.tokenizer, texts)
-    decoder = made.model.get_base_model().get_decoder()
+    found = _llm.states_of(inner.model, inner.tokenizer, texts)
+    decoder = inner.model.get_base_model().get_decoder()  # type: ignore[operator]
     for text, row in zip(texts, found, strict=True):
-        ids = made.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        ids = inner.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             torch.testing.assert_close(row, decoder(ids).last_hidden_state[0, -1], rtol=1e-4, atol=1e-4)
-    assert made.report() == {"losses": []}
+    assert made.report() == {"losses": [], "popularity": 0.0, "popularity_tried": []}
 
 
 def test_distances_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     items = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
-    found = Grounding(None, None, items, np.array([4, 2, 2]), gamma=2.0)  # type: ignore[arg-type]
+    found = Grounding(None, None, items)  # type: ignore[arg-type]
     monkeypatch.setattr(_llm, "states_of", lambda model, tokenizer, texts: torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
     # Distances 0, 5, 10 and 10, 5, 0 -> 0, 1/2, 1; popularity 1, 1/2, 1/2 of the highest.
     expected = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]) + 1e-3
-    np.testing.assert_allclose(found.scores(["x", ""]), -expected / np.array([2.0, 1.5, 1.5]) ** 2)
+    mix = divided_by(np.array([4, 2, 2]))
+    np.testing.assert_allclose(mix(found.scores(["x", ""]), 2.0), -expected / np.array([2.0, 1.5, 1.5]) ** 2)
+    np.testing.assert_allclose(mix(found.scores(["x", ""]), 0.0), -expected)
 
 
 def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

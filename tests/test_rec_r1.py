@@ -104,7 +104,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: 
     found = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
     np.testing.assert_array_equal(np.concatenate(list(found.score(cases))), expected)
     assert found.report()["rewards"] == whole.report()["rewards"]
-    weights = [dict(made.model.named_parameters()) for made in (whole, found)]
+    weights = [dict(made.inner.model.named_parameters()) for made in (whole, found)]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
 
@@ -112,5 +112,5 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: 
 def test_no_steps_leave_the_llm_as_it_is(tmp_path: Path) -> None:
     made = fit(split(), seed=1, params=tiny(tmp_path, max_steps=0), workdir=tmp_path / "work")
     assert made.report()["rewards"] == []
-    assert all(not value.any() for name, value in made.model.named_parameters() if "lora_B" in name)
+    assert all(not value.any() for name, value in made.inner.model.named_parameters() if "lora_B" in name)
     assert Params.model_validate(tiny(tmp_path)).group_size == 2 and rec_r1.REQUEST.count("{") == 3

@@ -1,0 +1,112 @@
+"""Popularity beside what a text says of the items, its share chosen on validation cases within the fit. Light to import.
+
+What an LLM writes of one user says nothing of how often an item is taken at all, which most of what is taken follows. R2ec
+scores with a prior and ID models learn one from their targets; a text that ranks by itself would lose to them for want of
+it alone, and not for being written.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.contract import Cases, Recommender, Split
+from benchmark.evaluate import validation_ndcg
+from benchmark.provenance import derive_seed
+
+Mix = Callable[[np.ndarray, float], np.ndarray]  # scores [n, n_items] of the text alone and a share -> scores
+
+
+class PopularityMix(BaseModel):
+    """popularity: shares of the items' popularity beside the text's scores, both standardised (0: none); where there are several,
+    the one with the best NDCG@10 on `valid_cases` validation cases is taken, the first among equals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    popularity: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0], min_length=1)
+    valid_cases: int = Field(default=500, ge=1)
+
+
+def standardized(scores: np.ndarray) -> np.ndarray:
+    """Each row less its mean, over its standard deviation, float64; 0 where all are equal.
+
+    >>> standardized(np.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    spread = scores.std(axis=1, keepdims=True)
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return np.divide(centred, spread, out=np.zeros_like(scores), where=spread > 1e-12)
+
+
+def popular(split: Split) -> Mix:
+    """Mixes standardised scores with share * the standardised log(1 + users who have the item in their training cases)."""
+    counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
+    prior = standardized(np.log1p(counts)[None])
+
+    def mix(scores: np.ndarray, share: float) -> np.ndarray:
+        return standardized(scores) + share * prior
+
+    return mix
+
+
+class WithPopularity(Recommender):
+    """Another recommender's scores with popularity mixed in.
+
+    Args:
+        inner: whose scores are mixed. mix, share: see `Mix`. tried: share and NDCG@10 of each that was compared.
+    """
+
+    def __init__(self, inner: Recommender, mix: Mix, share: float, tried: list[dict[str, float]]) -> None:
+        self.inner, self.mix, self.share, self.tried = inner, mix, share, tried
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        for batch in self.inner.score(cases):
+            yield self.mix(batch, self.share)
+
+    def texts(self) -> pd.DataFrame | None:
+        return self.inner.texts()
+
+    def tokens_written(self) -> int:
+        return self.inner.tokens_written()
+
+    def uncached(self) -> "WithPopularity":
+        return WithPopularity(self.inner.uncached(), self.mix, self.share, self.tried)
+
+    def report(self) -> dict[str, Any]:
+        """The inner one's, and popularity: the share; popularity_tried: see `tried`, empty where there was no choice."""
+        return self.inner.report() | {"popularity": self.share, "popularity_tried": self.tried}
+
+
+def with_best_share(
+    inner: Recommender, split: Split, mix: Mix, shares: Sequence[float], valid_cases: int
+) -> WithPopularity:
+    """The share with the best NDCG@10 on a seeded sample of validation cases, which `inner` scores once for all of them.
+
+    The first is taken among equals; a single one is taken as it is.
+    """
+    if len(shares) == 1:
+        return WithPopularity(inner, mix, shares[0], [])
+    order = np.random.default_rng(derive_seed(split.name, "popularity", len(split.valid))).permutation(len(split.valid))
+    some = split.valid.take(np.sort(order[:valid_cases]))
+    raw = np.concatenate([np.asarray(batch) for batch in inner.score(replace(some, target=None))])
+    tried = []
+    for share in shares:
+        value = validation_ndcg(_Scored(mix(raw, share)), some, split.n_items, f"popularity {share:g}")
+        tried.append({"popularity": share, "value": value})
+    best = max(tried, key=lambda one: one["value"])["popularity"]
+    print(f"popularity {best:g}; tried: " + ", ".join(f"{one['popularity']:g} {one['value']:.4f}" for one in tried))
+    return WithPopularity(inner, mix, best, tried)
+
+
+class _Scored(Recommender):
+    """Scores that are at hand."""
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.scores = scores
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        yield self.scores
