@@ -130,21 +130,27 @@ def _texts(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
     return Work(read=cases * prompt_tokens(s, p["max_items"]), written=cases * p["max_new_tokens"], rows=rows)
 
 
+def _chosen(s: Sizes, p: dict[str, Any], shares: str) -> int:
+    """Validation cases for which a text is written, where a share of popularity is a choice."""
+    return min(p["valid_cases"], s.valid) if len(p[shares]) > 1 else 0
+
+
 def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """trl's trainer repeats the prompt in every rollout."""
+    """A group shares its prompt in writing; trl's trainer repeats it in every rollout that it learns from."""
     rounds = p.get("rounds", 1)
     rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
     profiles = (rounds + 1) * p["contrastive_cases"] if "contrastive_cases" in p else 0
     prompt = prompt_tokens(s, p["max_items"])
     whole = prompt + p["max_new_tokens"]
     return [
-        _texts(s, p, s.test + profiles),
+        _texts(s, p, s.test + profiles + _chosen(s, p, "popularity")),
         Work(
-            read=rollouts * prompt,
+            read=rollouts / p["group_size"] * prompt,
             written=rollouts * p["max_new_tokens"],
             rows=p["users_per_step"] * p["group_size"],
             learned=rollouts * whole,
             held=p["rollouts_at_once"] * whole if p["max_steps"] else 0,
+            frozen=p["lora"]["layers_from"],
         ),
     ]
 
@@ -153,9 +159,14 @@ def _titles(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """Tuning to titles; then a text per case, or beams, each as long as a title."""
     whole = prompt_tokens(s, p["max_items"]) + s.line
     learned = p["max_steps"] * p["users_per_step"]
-    tuning = Work(learned=learned * whole, held=p["at_once"] * whole if p["max_steps"] else 0, read=s.items * s.line)
+    tuning = Work(
+        learned=learned * whole,
+        held=p["at_once"] * whole if p["max_steps"] else 0,
+        read=s.items * s.line,
+        frozen=p["lora"]["layers_from"],
+    )
     if "beams" not in p:
-        return [tuning, _texts(s, p, s.test)]
+        return [tuning, _texts(s, p, s.test + _chosen(s, p, "gamma"))]
     rows = p["evaluation_rows"] * p["beams"]
     return [
         tuning,
@@ -179,7 +190,7 @@ def _rerank(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
 
 
 def _retrieval(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    return [_texts(s, p, s.test)]
+    return [_texts(s, p, s.test + _chosen(s, p, "popularity"))]
 
 
 Counted = Callable[[Sizes, dict[str, Any], int], list[Work]]

@@ -125,12 +125,19 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
     assert WITH_LM["profile_retrieval"](SIZES, filled("profile_retrieval", **common), 1) == [texts]
     alone, training = WITH_LM["rec_r1"](SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1)
     assert alone == texts
-    assert training == Work(read=120 * 60, written=120 * 8, rows=24, learned=120 * 68, held=8 * 68)
+    assert training == Work(read=30 * 60, written=120 * 8, rows=24, learned=120 * 68, held=8 * 68)
     made = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
     alone, training = WITH_LM["langptune"](SIZES, made, 1)
     assert alone.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
     tuning, _ = WITH_LM["bigrec"](SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1)
     assert tuning == Work(read=100 * 10, learned=30 * 70, held=2 * 70)
+    # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no backward.
+    choice = {"popularity": [0, 1], "valid_cases": 20, "lora": {"layers_from": 2}}
+    alone, training = WITH_LM["rec_r1"](SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
+    assert alone == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
+    gammas = {"gamma": [0, 1], "valid_cases": 10**6, "lora": {"layers_from": 3}}
+    tuning, alone = WITH_LM["bigrec"](SIZES, filled("bigrec", **common, **gammas), 1)
+    assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
 
 
 @pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
