@@ -21,6 +21,7 @@ from benchmark.factors import read_factors
 from benchmark.io import read_json
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.records import RunRecord, read_run
+from benchmark.sections import TABLES_OF_ALL
 
 RANKING_COLUMNS = {"case": "int64", "user": "int32", "target": "int32", "rank": "int32", "candidates": "int32"}
 
@@ -141,10 +142,13 @@ def collect(results: Path, dataset: str, seeds: dict[str, int]) -> Collected:
     return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records)
 
 
-def arguments(description: str, out: str, argv: list[str] | None = None, factors: bool = False) -> argparse.Namespace:
+def arguments(
+    description: str, out: str, argv: list[str] | None = None, factors: bool = False, reference: bool = False
+) -> argparse.Namespace:
     """The command line that tables, plots and the page share; `out` is the folder under --results written by default.
 
-    `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too.
+    `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too,
+    with `reference` a method that is held against the others.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
@@ -163,15 +167,19 @@ def arguments(description: str, out: str, argv: list[str] | None = None, factors
         parser.add_argument(
             "--ablations", default="ablations", help="folder of their tables, and of their plots in plots/"
         )
+    if reference:
+        parser.add_argument("--reference", help="the method that is held against each of the others")
     given = parser.parse_args(argv)
     given.out = given.out or given.results / out
     for option in ("datasets", "methods"):
         names = getattr(given, option)
         if repeated := [name for name in names if names.count(name) > 1]:
             raise InputError(f"--{option}: {repeated[0]!r} is given twice; name each once")
-    for taken in ("main", "costs"):
+    for taken in TABLES_OF_ALL:
         if taken in given.datasets:
             raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
+    if reference and given.reference not in (None, *given.methods):
+        raise InputError(f"--reference: no method {given.reference!r}. Known: {', '.join(given.methods)}")
     given.seeds = _by_method(given.methods, given.seeds)
     return given
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from benchmark.errors import InputError, checked
 from benchmark.factors import AblationConfig, ablations_of
 from benchmark.methods import check_params, laid_over, load_method, trains_in_processes
-from benchmark.sections import Name, Strict
+from benchmark.sections import TABLES_OF_ALL, Name, Strict
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,6 +90,9 @@ class Config(Strict):
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
     seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
+    reference: str | None = Field(
+        default=None, description="a row of methods that is held against each of the others, in results/tables/against"
+    )
     require_clean: bool = Field(
         default=False, description="run only code that is in a commit: refuse a tree with changed or new files"
     )
@@ -101,7 +104,7 @@ class Config(Strict):
     @field_validator("datasets", mode="after")
     @classmethod
     def every_table_has_a_file_of_its_own(cls, value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
-        for taken in ("main", "costs"):
+        for taken in TABLES_OF_ALL:
             if taken in value:
                 raise ValueError(f"'{taken}' is the name of the table of all datasets; rename this dataset")
         for name in value:
@@ -131,6 +134,14 @@ class Config(Strict):
     @classmethod
     def an_empty_entry_means_defaults(cls, value: dict[str, MethodConfig | None]) -> dict[str, MethodConfig]:
         return {name: entry or MethodConfig() for name, entry in value.items()}
+
+    @model_validator(mode="after")
+    def the_reference_is_a_row(self) -> "Config":
+        if self.reference is not None and self.reference not in self.methods:
+            raise ValueError(f"reference: no row {self.reference!r} in methods. Known: {', '.join(self.methods)}")
+        if self.reference is not None and len(self.methods) == 1:
+            raise ValueError("reference: there is no other row in methods to hold it against; add one or drop it")
+        return self
 
     def method(self, name: str) -> MethodConfig:
         """The entry of one method."""

@@ -48,11 +48,17 @@ def costs(results: Collected) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def number(value: float) -> str:
+    """A cost as the tables print it.
+
+    >>> number(1234.5), number(0.04567), number(0.0)
+    ('1,234', '0.0457', '0')
+    """
+    return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """The table in GitHub's Markdown, its note below it."""
-
-    def number(value: float) -> str:
-        return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
 
     head = ["dataset", "method", "seeds", *HEADINGS.values()]
     lines = [head, [":--", ":--", *["--:"] * (len(HEADINGS) + 1)]]

@@ -132,6 +132,7 @@ RULES = {
     "fetch_backbone": Estimate(60, 2 * GIB),
     "tables": Estimate(600, 2 * GIB),
     "plots": Estimate(300, 2 * GIB),
+    "against": Estimate(120, 2 * GIB),
     "page": Estimate(30, 1 * GIB),
     "ablation": Estimate(300, 2 * GIB),
     "ablation_plot": Estimate(60, 2 * GIB),
@@ -277,7 +278,7 @@ def rows(config: Config, results: Path) -> Iterator[Row]:
         if varied:
             jobs = [of_job(config, ablations, *job, results) for job in sorted(varied)]
             yield Row(f"ablations of {method}", jobs, entry.gpus, entry.threads)
-    for rule in ("tables", "plots", "page"):
+    for rule in ("tables", "plots", *(["against"] if config.reference else []), "page"):
         yield Row(rule, [RULES[rule]])
     if ablations.factors:
         for rule in ("ablation", "ablation_plot"):

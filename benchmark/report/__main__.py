@@ -1,8 +1,8 @@
 """The page: `python -m benchmark.report --datasets a b --methods m1 m2 --seeds 3` writes results/report/index.html.
 
-Reads the runs, and the plots that `benchmark.plots` left in {results}/plots; of the ablations in --factors, if there are any, what
-`benchmark.ablations`, `benchmark.ablation_plots` and `benchmark.claims` left. Everything is embedded, so that the one file
-can be mailed, archived or opened without a network.
+Reads the runs, and the plots that `benchmark.plots` left in {results}/plots, with --reference that of `benchmark.against`, too; of
+the ablations in --factors, if there are any, what `benchmark.ablations`, `benchmark.ablation_plots` and `benchmark.claims` left.
+Everything is embedded, so that the one file can be mailed, archived or opened without a network.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from benchmark import against
 from benchmark.ablations import in_words
 from benchmark.collect import Collected, arguments, collect
+from benchmark.costs import number
 from benchmark.errors import InputError, command
 from benchmark.factors import Factor
 from benchmark.io import write_text
@@ -130,7 +132,13 @@ def as_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = (), ablations: str = "ablations") -> str:
+def page(
+    collected: list[Collected],
+    plots: Path,
+    factors: Sequence[Factor] = (),
+    ablations: str = "ablations",
+    reference: str | None = None,
+) -> str:
     """The whole page as HTML; every text from data or a model is escaped.
 
     The plots of the factors are read from the folder `ablations` in `plots`, their tables from that beside `plots`.
@@ -143,12 +151,13 @@ def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = ()
         lstrip_blocks=True,
     )
     environment.filters |= {"p": lambda p: f"{p:.2g}", "signed": lambda x: f"{x:+.4f}", "text": as_text}
-    environment.filters["detectable"] = in_words
+    environment.filters |= {"detectable": in_words, "cost": number}
     sections = [section(results, plots) for results in collected]
     return environment.get_template("page.html.jinja").render(
         sections=sections,
         factors=[part_of(factor, plots.parent / ablations, plots / ablations) for factor in factors],
         claims=claims(factors, plots.parent / ablations),
+        reference=_against(collected, reference, plots) if reference else None,
         metrics=METRICS,
         main=METRICS.index("NDCG@10"),
         dagger=DAGGER,
@@ -157,11 +166,24 @@ def page(collected: list[Collected], plots: Path, factors: Sequence[Factor] = ()
     )
 
 
+def _against(collected: list[Collected], reference: str, plots: Path) -> dict[str, Any]:
+    """What the page shows of the reference: its table, its plot and what their numbers are."""
+    frame = against.against(collected, reference)
+    text = f"{against.MAIN} of {reference} less that of each other method"
+    return {
+        "name": reference,
+        "rows": frame.to_dict("records"),
+        "note": against.note(frame),
+        "costs": list(against.COSTS.items()),
+        "plot": (plot_uri(plots / "against.png", "benchmark.against"), text),
+    }
+
+
 @command
 def main() -> None:
-    given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True)
+    given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True, reference=True)
     collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
-    html = page(collected, given.results / "plots", given.factors, given.ablations)
+    html = page(collected, given.results / "plots", given.factors, given.ablations, given.reference)
     write_text(given.out / "index.html", html)
 
 

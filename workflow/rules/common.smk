@@ -190,6 +190,16 @@ def all_runs(file):
     ]
 
 
+def against_outputs(wildcards):
+    """What the config's reference ends in, nothing without one."""
+    if settings.reference is None:
+        return []
+    return [
+        *expand("results/tables/against.{ending}", ending=["csv", "md"]),
+        *expand("results/plots/against.{ending}", ending=["png", "pdf"]),
+    ]
+
+
 def selection(wildcards):
     """What the output commands are told about the config."""
     datasets, methods = " ".join(settings.datasets), " ".join(settings.methods)

@@ -56,6 +56,32 @@ rule plots:
         "python -m benchmark.plots {params.selection} --out results/plots > {log} 2>&1"
 
 
+rule against:
+    """The reference against each of the other methods."""
+    input:
+        rankings=all_runs("rankings.parquet"),
+        records=all_runs("run.json"),
+        data=expand("results/data/{dataset}/dataset.json", dataset=settings.datasets),
+        code=code("benchmark.against"),
+    output:
+        expand("results/tables/against.{ending}", ending=["csv", "md"]),
+        expand("results/plots/against.{ending}", ending=["png", "pdf"]),
+    log:
+        "results/logs/against.log",
+    priority: FIRST
+    conda:
+        "../../environment.yml"
+    resources:
+        runtime=RULES["against"].runtime,
+        mem_mb=RULES["against"].mem_mb,
+    params:
+        selection=selection,
+        reference=settings.reference,
+    shell:
+        "python -m benchmark.against {params.selection} --reference {params.reference}"
+        " --out results/tables > {log} 2>&1"
+
+
 rule page:
     """One self-contained page with everything."""
     input:
@@ -65,6 +91,7 @@ rule page:
             dataset=settings.datasets,
             name=["metrics", "slices", "cost"],
         ),
+        against=against_outputs,
         ablations=ablation_outputs,
         code=code("benchmark.report.__main__"),
         templates=[
@@ -84,6 +111,10 @@ rule page:
         selection=selection,
         factors=factors_json(*ablations.factors),
         folder=settings.ablations_folder,
+        reference=(
+            "" if settings.reference is None else f"--reference {settings.reference}"
+        ),
     shell:
         "python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
+        " {params.reference}"
         " --out results/report > {log} 2>&1"
