@@ -216,6 +216,14 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(datasets={name: dataset()["datasets"]["toy"] for name in ("a.tests", "b", "a")}),
         "c: datasets: the table of 'a.tests' and the tests of 'a' are one file; rename one of them",
     ),
+    "a reference that is no row": (
+        config(reference="r2c"),
+        "c: reference: no row 'r2c' in methods. Known: popularity",
+    ),
+    "a reference alone": (
+        config(reference="popularity"),
+        "c: reference: there is no other row in methods to hold it against; add one or drop it",
+    ),
     "a folder of something else": (
         config(ablations_folder="tables"),
         "c: ablations_folder: results/tables holds something else; name another folder, such as ablations",

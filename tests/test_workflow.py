@@ -52,6 +52,7 @@ def changed_config(project: Path, name: str, **methods: Any) -> str:
     value = yaml.safe_load((project / "config" / "smoke.yaml").read_text())
     if methods.pop("only", False):
         value["methods"] = {}
+        del value["reference"]
         value["datasets"] = {"planted": value["datasets"]["planted"]}
     value["methods"] |= methods
     (project / "config" / name).write_text(yaml.safe_dump(value))
@@ -77,7 +78,11 @@ def test_the_whole_workflow_ends_in_tables_plots_and_page(finished: Path) -> Non
         for name in ("metrics", "slices", "cost"):
             for ending in ("png", "pdf"):
                 assert (finished / f"results/plots/{dataset}.{name}.{ending}").stat().st_size > 1000
-    assert "sasrec" in (finished / "results/report/index.html").read_text()
+    page = (finished / "results/report/index.html").read_text()
+    assert "sasrec" in page and "r2ec against each of the others" in page
+    against = pd.read_csv(finished / "results/tables/against.csv")
+    assert against.dataset.unique().tolist() == ["planted", "ml-100k", "all datasets"]
+    assert (against.groupby("dataset").size() == 3).all() and (finished / "results/plots/against.png").exists()
 
 
 def test_what_was_planted_is_found(finished: Path) -> None:
@@ -112,7 +117,7 @@ def edited(file: Path, addition: str) -> Iterator[None]:
 def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
     with edited(finished / "baselines" / "item_knn.py", "\n# edited\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
-    assert jobs == {"run": 4, "tables": 1, "plots": 1, "page": 1, "all": 1}
+    assert jobs == {"run": 4, "tables": 1, "plots": 1, "against": 1, "page": 1, "all": 1}
     # Back as it was: the contents decide, not the time of writing.
     assert planned(snakemake(finished, "--dry-run").stdout) == {}
 
@@ -155,7 +160,7 @@ def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
     (finished / "baselines" / "latest.py").write_text(code[1])
     config = changed_config(finished, "with_latest.yaml", latest=None)
     jobs = planned(snakemake(finished, "--dry-run", config=config).stdout)
-    assert jobs == {"run": 4, "tables": 1, "plots": 1, "page": 1, "all": 1}
+    assert jobs == {"run": 4, "tables": 1, "plots": 1, "against": 1, "page": 1, "all": 1}
     done = snakemake(finished, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "latest" in set(pd.read_csv(finished / "results/tables/main.csv")["method"])
