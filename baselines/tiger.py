@@ -177,6 +177,8 @@ def _train(
     )
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
+    # Or the model would go on in `dtype` when scoring, where a case's scores must not depend on its company in a batch.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return [round(float(entry["eval_loss"]), 5) for entry in trainer.state.log_history if "eval_loss" in entry]
 
 
