@@ -149,7 +149,7 @@ def test_item_texts_by_hand() -> None:
 
 def profiles(llm: BackboneSettings, encoder: Path, folder: Path, **changes: object) -> object:
     params = {"backbone": llm.model_dump(), "encoder": str(encoder), "texts": str(folder), "max_new_tokens": 4}
-    return fit_profiles(split(), seed=1, params=params | changes, workdir=folder / "work")
+    return fit_profiles(split(), seed=1, params=params | changes, workdir=folder / "work").inner
 
 
 def test_a_profile_that_names_the_target_finds_it(
@@ -161,7 +161,7 @@ def test_a_profile_that_names_the_target_finds_it(
     assert cases.target is not None
     method = profiles(llm, encoder, tmp_path)
     messages = _llm.asked(REQUEST, data, cases, 6)
-    said = {tuple(method.inner.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
+    said = {tuple(method.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
     monkeypatch.setattr(
         method.writer,  # type: ignore[attr-defined]
         "_generate",
