@@ -14,6 +14,8 @@ SCORES_AT_ONCE = 2**24  # 64 MiB of float32
 
 ItemMap = Callable[[Tensor], Tensor]  # the rec head's, [n, d] -> float32 [n, m], such as `R2ec.head.item`
 
+ROUNDING = 3e-7  # of a float32 dot product, in units of the two vectors' lengths: what is closer to the target is a tie
+
 
 @dataclass(frozen=True)
 class Rewards:
@@ -84,7 +86,9 @@ def recpo_rewards(
             mine[part] = own[:, 0]
             log_z[part] = torch.logaddexp(log_z[part], (found / tau).logsumexp(dim=1))
             # One column more than the block has takes all that lies outside of it.
-            ahead = F.pad(found >= own, (0, 1))
+            # Equal states get equal scores but for rounding: a product may round each column of a matrix in its own way.
+            size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[which[part], None]
+            ahead = F.pad(found >= own - ROUNDING * size, (0, 1))
             for masked in (targets[part, None], history[part]):
                 inside = (masked >= start) & (masked < start + len(block))
                 ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)
