@@ -130,13 +130,19 @@ def write_now(
     return texts
 
 
+def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The causal LM below peft's wrapper, if there is one."""
+    found = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(found, PreTrainedModel)
+    return found
+
+
 @torch.no_grad()
 def states_of(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], desc: str = ""
 ) -> Tensor:
     """The LM's last state that has read each text, float32 [n, d]; no text may be empty."""
-    causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(causal_lm, PreTrainedModel)
+    causal_lm = causal_lm_of(model)
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     # Similar lengths together: less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))

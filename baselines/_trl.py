@@ -10,7 +10,7 @@ import trl.trainer.utils
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from baselines._llm import EndOfTurn, prompt_ids
+from baselines._llm import EndOfTurn, causal_lm_of, prompt_ids
 from r2ec.attention import use_grouped_attention
 from r2ec.rollout import TransformersEngine
 from r2ec.settings import RolloutSettings
@@ -33,13 +33,6 @@ def faster_on_cpu(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         yield
     finally:
         setattr(trl.trainer.utils, SCORED_ONLY, asked)
-
-
-def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The causal LM below peft's wrapper, if there is one."""
-    found = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(found, PreTrainedModel)
-    return found
 
 
 def shared_prompt_rollouts(

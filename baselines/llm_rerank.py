@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from baselines._popularity import standardized
 from baselines._sasrec import Params as SASRecParams
 from baselines._sasrec import fit as fit_sasrec
 from benchmark.contract import Cases, Recommender, Split
@@ -103,7 +104,7 @@ class LLMRerank(Recommender):
         llm = self.likelihoods(prompts, found) - self.alone[found]
         own = np.take_along_axis(scores, found, axis=1)
         weight = self.settings.weight
-        blended = weight * _z(llm) + (1 - weight) * _z(own)
+        blended = weight * standardized(llm) + (1 - weight) * standardized(own)
         out = scores - BELOW
         np.put_along_axis(out, found, blended, axis=1)
         return out
@@ -159,11 +160,3 @@ class LLMRerank(Recommender):
             logps = model.eval()(rollouts).token_logps
         means: np.ndarray = logps.double().sum(dim=1).numpy(force=True) / lengths
         return means.reshape(items.shape)
-
-
-def _z(scores: np.ndarray) -> np.ndarray:
-    """Each row less its mean, over its standard deviation; 0 where all are equal."""
-    spread = scores.std(axis=1, keepdims=True)
-    return np.divide(
-        scores - scores.mean(axis=1, keepdims=True), spread, out=np.zeros_like(scores), where=spread > 1e-12
-    )
