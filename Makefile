@@ -24,7 +24,7 @@ help:
 $(READY): requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on the PATH; install Python 3.11 or say PYTHON=/path/to/it"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11, which RecBole needs"; exit 2; }
-	@echo "Setting up .venv from requirements.txt (about 2.5 GB, a few minutes) ..."
+	@echo "Setting up .venv from requirements.txt (about 2.5 GB, several more with CUDA builds of torch; a few minutes) ..."
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	.venv/bin/python -m pip check
