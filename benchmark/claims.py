@@ -6,8 +6,9 @@ the tables (paired, over users; `benchmark.significance`), Holm-corrected over a
 - `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected sign,
   "contradicts" where it is below 0.05 and has the other sign;
 - `equal` is expected: "supports" where the whole 95 % interval of the difference lies within the margin that the claim sets
-  beforehand, "contradicts" where p, corrected, is below 0.05 and the interval isn't within the margin. A large p alone
-  supports nothing;
+  beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and p, corrected, is below
+  0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it is beyond the margin; a
+  large one supports nothing. The interval isn't corrected for the number of claims;
 - "can't tell" in every other case, and in place of any verdict that rests on p where several seeds were run and their
   differences don't all have one sign.
 
@@ -34,8 +35,9 @@ EXPECTATION = {"higher": "higher than", "lower": "lower than", "equal": "no othe
 RULE = (
     "A claim that expects a difference is supported where p, Holm-corrected over all claims here, is below "
     f"{significance.ALPHA} and the difference has the expected sign, and contradicted where it has the other one. A claim "
-    "that expects none is supported where the whole 95 % interval lies within the margin that was set beforehand, and "
-    "contradicted where it doesn't and p is below that. In all other cases, and where several seeds disagree about the sign, "
+    "that expects none is supported where the whole 95 % interval, which isn't corrected for the number of claims, lies within "
+    "the margin that was set beforehand, a share of the second mean, and contradicted where it lies outside on one side and p "
+    "is below that. In all other cases, and where several seeds disagree about the sign, "
     "the data can't tell, which is not evidence of no difference: the smallest detectable difference says what could have "
     f"been seen (power {100 * significance.POWER:.0f} %, at the level of Holm's first step). Two-sided paired tests over "
     "users, as in the tables. Users are their units: they say whether these trained models differ on other users, not "
@@ -80,6 +82,8 @@ def verdict(claim: ClaimConfig, found: Comparison, by_seed: np.ndarray, p_holm: 
         margin = claim.margin * found.mean_b
         if -margin < found.low and found.high < margin:
             return SUPPORTS
+        if found.low < margin and found.high > -margin:
+            return CANT_TELL
     one_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
     if p_holm >= significance.ALPHA or not one_sign:
         return CANT_TELL

@@ -228,6 +228,8 @@ BETTER, WORSE, NEAR = found_(0.02, 0.01, 0.03), found_(-0.02, -0.03, -0.01), fou
         (EQUAL, BETTER, [0.02], 0.9, CANT_TELL),  # a large p alone supports nothing
         (EQUAL, found_(0.0, -0.02, 0.02), [0.0], 1.0, CANT_TELL),
         (EQUAL, found_(0.0, -0.011, 0.005), [0.0], 1.0, CANT_TELL),  # beyond the margin on one side
+        (EQUAL, found_(0.011, 0.003, 0.019), [0.011], 0.01, CANT_TELL),  # not 0, which may still be within the margin
+        (EQUAL, found_(-0.011, -0.019, -0.003), [-0.011], 0.01, CANT_TELL),
     ],
 )
 def test_verdicts(told: ClaimConfig, found: Comparison, by_seed: list[float], p_holm: float, expected: str) -> None:
