@@ -10,13 +10,13 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
 from baselines._llm import ROWS_AT_ONCE, asked, micro_batch
 from baselines._trl import faster_on_cpu, shared_prompt_rollouts
 from baselines._writing import WriterTraining
 from benchmark.contract import Split
+from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
 from r2ec.settings import RolloutSettings
 
@@ -99,7 +99,7 @@ def train_writer(
         processing_class=tokenizer,
         rollout_func=shared_prompt_rollouts(model, tokenizer, sampling, derive_seed(seed, "rollouts")),
     )
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_checkpoint(folder)
     with faster_on_cpu(model):
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]

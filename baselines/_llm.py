@@ -141,9 +141,12 @@ def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 def states_of(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], desc: str = ""
 ) -> Tensor:
-    """The LM's last state that has read each text, float32 [n, d]; no text may be empty."""
+    """The LM's last state that has read each text, float32 [n, d]; no text may be empty.
+
+    Behind what the tokenizer puts before every text: Gemma's `<bos>`, without which it hardly works; nothing for SmolLM2 and Qwen.
+    """
     causal_lm = causal_lm_of(model)
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(list(texts))["input_ids"]
     # Similar lengths together: less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found = torch.empty(len(ids), causal_lm.config.hidden_size)

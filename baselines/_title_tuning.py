@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Split
+from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
 from r2ec.settings import BackboneSettings, LoraSettings
 
@@ -66,7 +67,6 @@ def _tune(
     """Supervised fine-tuning on a seeded order of the training cases, loss on the titles alone. Returns each step's loss."""
     import torch
     from datasets import Dataset
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig, SFTTrainer
 
     from baselines import _llm
@@ -101,7 +101,7 @@ def _tune(
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_checkpoint(folder)
     with faster_on_cpu(model):
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]

@@ -3,53 +3,18 @@
 `python -m benchmark.config` prints its JSON schema, which editors read: workflow/schemas/config.schema.json.
 """
 
-import datetime
-import importlib
 import json
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from benchmark.dataset_config import DatasetConfig, source_of
 from benchmark.errors import InputError, checked
 from benchmark.factors import AblationConfig, ablations_of
 from benchmark.methods import check_params, laid_over, load_method, trains_in_processes
 from benchmark.sections import TABLES_OF_ALL, Name, Strict
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-class DatasetConfig(Strict):
-    """One dataset. config/README.md explains each setting."""
-
-    source: Name = Field(description="a file benchmark/datasets/{source}.py")
-    options: dict[str, Any] = Field(default={}, description="settings of that source")
-    category: str = Field(description="the word for an item in prompts, such as movie")
-    min_user_count: int = Field(default=5, ge=1, description="interactions a user must have (k-core, repeated)")
-    min_item_count: int = Field(default=5, ge=1, description="interactions an item must have (k-core, repeated)")
-    start: datetime.date | None = Field(default=None, description="first day kept, UTC")
-    end: datetime.date | None = Field(default=None, description="first day no longer kept, UTC")
-    history_length: int = Field(default=20, ge=1)
-    split: Literal["global-temporal", "leave-one-out"] = "global-temporal"
-    same_time: Literal["exclude", "order"] = Field(
-        default="exclude", description="may a history hold items of the same second as the target?"
-    )
-    train_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
-    valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
-    test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
-    leaky_popularity: bool = Field(
-        default=False,
-        description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, test "
-        "period included; only prompts.leaky_attributes of r2ec shows them",
-    )
-
-    @model_validator(mode="after")
-    def window_is_not_empty(self) -> "DatasetConfig":
-        if self.start and self.end and self.start >= self.end:
-            raise ValueError(f"start {self.start} is not before end {self.end}")
-        return self
 
 
 class MethodConfig(Strict):
@@ -156,23 +121,6 @@ class Config(Strict):
         return self.method(name).module or name
 
 
-def source_of(dataset: DatasetConfig, where: str) -> tuple[ModuleType, BaseModel]:
-    """The module of a dataset's source and its checked Options. Raises InputError for an unknown source or option."""
-    known = sorted(path.stem for path in (ROOT / "benchmark" / "datasets").glob("[!_]*.py"))
-    if dataset.source not in known:
-        raise InputError(f"{where}: no source {dataset.source!r}. Known: {', '.join(known)}")
-    source = importlib.import_module(f"benchmark.datasets.{dataset.source}")
-    return source, checked(source.Options, dataset.options, f"{where}.options")
-
-
-def read_dataset_settings(text: str) -> DatasetConfig:
-    """One dataset's entry from the command line, as JSON. Raises InputError."""
-    try:
-        return checked(DatasetConfig, json.loads(text), "--settings")
-    except json.JSONDecodeError as error:
-        raise InputError(f"--settings: not JSON ({error}); give the dataset's entry of the config") from None
-
-
 def read_config(value: dict[str, Any], where: str = "config") -> Config:
     """Check a configuration. Raises InputError in one sentence that names the setting and what is known."""
     config = checked(Config, value, where)
@@ -181,6 +129,11 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
     for name in config.methods:
         entry = config.method(name)
         method = load_method(config.module_of(name), where)
+        if (config.module_of(name) == "r2ec") != name.startswith(
+            "r2ec"
+        ):  # by which tables and plots know the baselines
+            what = "is R2ec, whose rows begin with r2ec" if config.module_of(name) == "r2ec" else "is a baseline"
+            raise InputError(f"{where}: methods.{name}: {config.module_of(name)} {what}; rename the row")
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
             _check_device(entry, params, f"{where}: methods.{name}")

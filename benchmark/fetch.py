@@ -6,7 +6,7 @@ The manifest (path, bytes, sha256 of each file) is what `benchmark.prepare` read
 import argparse
 from pathlib import Path
 
-from benchmark.config import read_dataset_settings, source_of
+from benchmark.dataset_config import read_dataset_settings, source_of
 from benchmark.errors import command
 from benchmark.io import sha256_of, write_json
 

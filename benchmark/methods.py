@@ -69,6 +69,19 @@ def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def model_files(params: dict[str, Any]) -> list[Path]:
+    """The files of the user's own models that a method's settings name: of the folders `backbone.name` and `encoder`, sorted.
+
+    None of a model in `resources`, which the project's own code fetches by a pinned checksum, nor of one of the hub, whose
+    revision is in the settings.
+    """
+    backbone = params.get("backbone")
+    named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]
+    folders = [Path(name) for name in named if isinstance(name, str)]
+    own = [folder for folder in folders if folder.is_dir() and folder.parts[0] != "resources"]
+    return sorted(path for folder in own for path in folder.iterdir() if path.is_file())
+
+
 def source_files(*modules: str) -> list[str]:
     """The files of these modules and of every module of this project that they import, relative to the root, sorted.
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.config import DatasetConfig, read_dataset_settings, source_of
 from benchmark.contract import check_cases, write_cases
+from benchmark.dataset_config import DatasetConfig, read_dataset_settings, source_of
 from benchmark.datasets import Expected
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._wheel import check_sha256

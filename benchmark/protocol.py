@@ -22,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmark.config import DatasetConfig
 from benchmark.contract import Cases
+from benchmark.dataset_config import DatasetConfig
 from benchmark.datasets import Raw
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError

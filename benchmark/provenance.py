@@ -50,28 +50,40 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _changed() -> list[str]:
+    """Lines of `git status`: files that differ from the commit, and code that isn't in it.
+
+    Raises CalledProcessError where the project is no git checkout: a copy of it in another one has that one's commits.
+    """
+    if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+        raise subprocess.CalledProcessError(1, "git rev-parse --show-toplevel")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *OURS).splitlines()
+    return changed + _git("status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+
+
 @cache
 def commit() -> str:
-    """The git commit of the working tree, with `-dirty` where tracked files differ from it, or `unknown`."""
+    """The git commit of the working tree, with `-dirty` where files of it differ or code was added to it, or `unknown`.
+
+    It is kept from the first call on, so that a job that asks at its start isn't told of commits made while it runs.
+    """
     try:
-        head = _git("rev-parse", "HEAD")
-        dirty = _git("status", "--porcelain", "--untracked-files=no", "--", *OURS)
-        return head + ("-dirty" if dirty else "")
+        head, changed = _git("rev-parse", "HEAD"), _changed()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return head + ("-dirty" if changed else "")
 
 
 def require_clean() -> None:
     """Raise InputError, naming the files, unless the code is that of a commit: no file of it changed, none new beside it."""
     try:
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *OURS).splitlines()
-        new = _git("status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+        changed = _changed()
     except (OSError, subprocess.CalledProcessError):
         raise InputError(
             f"require_clean: {ROOT} is no git checkout, so that no commit says what runs; clone the project with git"
         ) from None
     # A line is how the file differs, then its name; of a renamed one the new name comes last.
-    files = sorted({line.strip().partition(" ")[2].strip().rpartition(" -> ")[2] for line in changed + new})
+    files = sorted({line.strip().partition(" ")[2].strip().rpartition(" -> ")[2] for line in changed})
     if files:
         named = ", ".join(files[:NAMED]) + (f" and {len(files) - NAMED} more" if len(files) > NAMED else "")
         raise InputError(f"require_clean: not as in the last commit: {named}; commit what is to run, or undo it")

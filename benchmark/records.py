@@ -45,7 +45,7 @@ class Tuning(_Strict):
 class Phases(_Strict):
     """Wall-clock seconds of the final run, tuning excluded (its seconds are in the trials)."""
 
-    fit: Seconds  # fitting with the chosen params, early stopping included
+    fit: Seconds  # fitting with the chosen params, early stopping included; all pieces of a fit that was killed
     score: Seconds  # scoring and ranking all test cases
 
 
@@ -58,7 +58,7 @@ class RunRecord(_Strict):
     seed_value: Count  # the seed that the method got, derived from dataset, method (an ablation's: its base) and seed
     params: dict[str, JsonValue]  # the parameters it ran with, defaults included
     tuning: Tuning | None  # None where the method has nothing to tune
-    commit: str  # git commit of the code, "-dirty" where the tree differed
+    commit: str  # git commit of the code when the run began, "-dirty" where the tree differed
     versions: dict[str, str]  # Python and package versions
     hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
     data_hash: str  # split_hash of the dataset.json it ran on

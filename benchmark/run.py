@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,25 +39,34 @@ from benchmark.methods import (
     laid_over,
     load_method,
     method_files,
+    model_files,
     trains_in_processes,
 )
 from benchmark.metrics import ndcg
 from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
+from benchmark.spent import timed_fit
 
 CRITERION = "valid NDCG@10"
 LATENCY_CASES = 5  # users scored alone, whose median time is recorded
 
 
 def checkpoint_folder(
-    work: Path, method: ModuleType, params: dict[str, Any], data_hash: str, files: list[str], processes: int = 1
+    work: Path,
+    method: ModuleType,
+    params: dict[str, Any],
+    data_hash: str,
+    files: list[str],
+    processes: int = 1,
+    category: str = "",
 ) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data, code and number of processes: nothing stale is
-    ever resumed.
+    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code, the files of
+    the user's own models that the params name, and the number of processes: nothing stale is ever resumed.
 
     Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
     """
     params = for_fitting(method, params)
-    parts = [json.dumps(params, sort_keys=True), data_hash, *(sha256_of(ROOT / file) for file in files)]
+    parts = [json.dumps(params, sort_keys=True), data_hash, category, *(sha256_of(ROOT / file) for file in files)]
+    parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
     if processes > 1:
         parts.append(f"{processes} processes")
     return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
@@ -75,13 +85,13 @@ def fit_best(
         if len(settings) > 1:
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
-        recommender = method.fit(split, seed=seed, params=params, workdir=folder)
-        seconds = time.monotonic() - start
+        recommender, seconds = timed_fit(partial(method.fit, split, seed=seed, params=params, workdir=folder), folder)
         if len(settings) == 1:
             return recommender, 0, [], seconds
+        start = time.monotonic()
         value = validation_ndcg(recommender, split.valid, split.n_items, name)
-        trials.append(Trial(params=params, value=round(value, 6), seconds=round(time.monotonic() - start, 3)))
+        took = round(seconds + time.monotonic() - start, 3)
+        trials.append(Trial(params=params, value=round(value, 6), seconds=took))
         print(f"{name}: {CRITERION} {value:.4f} after {seconds:.1f} s", flush=True)
         if best is None or trials[-1].value > trials[chosen].value:  # the recorded values decide; ties keep the first
             best, chosen, best_seconds = recommender, number, seconds
@@ -193,6 +203,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     given = parse()
     launch.end_with_launcher()
+    commit = provenance.commit()  # of the code that runs, whatever is committed meanwhile
     if provenance.REQUIRE_CLEAN in os.environ:  # edits while Snakemake was running
         provenance.require_clean()
     module = given.module or given.method
@@ -205,7 +216,8 @@ def main() -> None:
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
     files = method_files(module)
-    folders = [checkpoint_folder(given.work, method, params, data_hash, files, processes) for params in settings]
+    key = partial(checkpoint_folder, data_hash=data_hash, files=files, processes=processes, category=split.category)
+    folders = [key(given.work, method, params) for params in settings]
     if not launch.is_main_process():
         fit_along(method, split, seed, settings, folders)
         return
@@ -222,7 +234,7 @@ def main() -> None:
         seed_value=seed,
         params=settings[chosen],
         tuning=Tuning(criterion=CRITERION, trials=trials, chosen=chosen) if trials else tuning,
-        commit=provenance.commit(),
+        commit=commit,
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         data_hash=data_hash,

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.config import DatasetConfig
 from benchmark.contract import Cases
+from benchmark.dataset_config import DatasetConfig
 from benchmark.datasets import Raw
 from benchmark.evaluate import rank
 from benchmark.io import read_json

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import DatasetConfig
+from benchmark.dataset_config import DatasetConfig
 from benchmark.io import read_json
 
 

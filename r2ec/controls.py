@@ -1,5 +1,8 @@
 """Reasonings other than the model's own greedy one, read in its place when scoring: does it matter what is written?
 
+Its own one among them (`again`), read as the others are: in one pass, not token by token while it is written. In bf16 the two
+ways round differently, by some percent of the spread of h_T, so that a fair comparison is with that.
+
 The controls of the faithfulness literature (Lanham et al., "Measuring Faithfulness in Chain-of-Thought Reasoning", arXiv
 2307.13702: filler tokens, altered reasonings) for a model whose answer is a state: everything is as in evaluation, but for
 the tokens between prompt and `<answer>`. Nothing here depends on how cases are batched.
@@ -47,6 +50,9 @@ class Controls:
         else:
             own = self.engine.generate(prompts, cases=cases.case, seed=0)
             sampled = own.sampled_tokens
+            if self.settings.reasoning == "again":  # the very tokens
+                read, texts = replace(own.rollouts, action_mask=None), own.texts(self.prompts.tokenizer)
+                return read, texts, own.cut.numpy(force=True), sampled
             change: Callable[[str, int], str] = self._fill if self.settings.reasoning == "filler" else shuffled
             reasonings = [change(text, int(case)) for text, case in zip(self._reasonings(own), cases.case, strict=True)]
         return *self._read_as_written(prompts, reasonings), np.ones(len(cases), bool), sampled

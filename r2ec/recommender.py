@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.evaluate import validation_ndcg
-from benchmark.io import atomic, read_json, write_json
+from benchmark.io import atomic, last_checkpoint, read_json, write_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec import sharded
@@ -29,7 +29,7 @@ from r2ec.rollout import RolloutResult, TransformersEngine, pad_id, without_reas
 from r2ec.schedule import processes
 from r2ec.settings import EvaluationSettings, Params
 from r2ec.start import sample, warm_start
-from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer, last_checkpoint
+from r2ec.trainer import METRIC, TABLE, WEIGHTS, RecPOTrainer
 
 
 class R2ecRecommender(Recommender):
@@ -45,6 +45,8 @@ class R2ecRecommender(Recommender):
         rollouts, evaluation = params.rollouts.for_evaluation(), params.evaluation
         if evaluation.samples > 1:
             rollouts = params.rollouts.model_copy(update={"group_size": evaluation.samples})
+        # Folded adapters are rounded to the weights' precision, another model than the one that was trained and encoded the items.
+        rollouts = rollouts.model_copy(update={"merge_adapters": False})
         self.engine = TransformersEngine(model.backbone, prompts.tokenizer, rollouts)
         self.controls = None
         if evaluation.reasoning != "own":

@@ -157,7 +157,7 @@ class WarmStartSettings(_Section):
 
 
 class RecPOSettings(_Section):
-    """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings)."""
+    """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings); tau and normalize the released code's."""
 
     reasoning: bool = Field(True, description="false: nothing is written, the item term alone (w/o Reasoning)")
     beta: float = Field(0.05, ge=0, le=1, description="R = beta R_c + (1 - beta) R_d; 0: w/o R_c, 1: w/o R_d")
@@ -240,11 +240,12 @@ class TrainingSettings(_Section):
 class EvaluationSettings(_Section):
     """Which reasoning is read when scoring: controls that tell whether what is written matters. Training never reads these.
 
-    own: what the model writes for the case. other: what it writes for another user. shuffled: its own words in a random
-    order. empty: nothing but `<answer>`. filler: dots, as many tokens as its own.
+    own: what the model writes for the case, read while it is written. again: the same text, read in one pass as the following are,
+    which rounds differently: what they are compared with. other: what it writes for another user. shuffled: its own words in a
+    random order. empty: nothing but `<answer>`. filler: dots, as many tokens as its own.
     """
 
-    reasoning: Literal["own", "other", "shuffled", "empty", "filler"] = "own"
+    reasoning: Literal["own", "again", "other", "shuffled", "empty", "filler"] = "own"
     samples: int = Field(1, ge=1, description="above 1: so many reasonings are sampled, as in training, and combined")
     combine: Literal["mean", "best"] = Field(
         "mean", description="of several samples: the mean of their h_T, or the most likely one's"

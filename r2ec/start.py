@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock
 from torch import Tensor
 
 from benchmark.contract import Cases, Split
-from benchmark.io import read_json, sha256_of, sha256_of_json
+from benchmark.io import last_checkpoint, read_json, sha256_of, sha256_of_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
@@ -21,7 +22,7 @@ from r2ec.frozen import GREEDY, frozen_states
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine
 from r2ec.schedule import processes
-from r2ec.trainer import TABLE, WEIGHTS, last_checkpoint
+from r2ec.trainer import TABLE, WEIGHTS
 from r2ec.warm_start import Choice, Encoded, Fitted, WarmStart, divergence, fit_rec_head, steps_of
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) 
     known = broadcast_object_list([done.exists()])[0]
     if not known:
         _warm(made, split, seed, workdir / "adapters")
-        if processes(made.params).is_main_process and not done.exists():
-            made.save(done)
+        if processes(made.params).is_main_process:
+            done.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(done.with_name(f".{done.name}.lock")):  # no job may replace what another one reads
+                if not done.exists():
+                    made.save(done)
         processes(made.params).wait_for_everyone()
     elif processes(made.params).is_main_process:
         print(f"warm start: as kept in {done}", flush=True)

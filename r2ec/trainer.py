@@ -21,7 +21,6 @@ from transformers import EarlyStoppingCallback, Trainer
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
-from benchmark.io import read_json
 from benchmark.provenance import derive_seed
 from r2ec import sharded
 from r2ec.item_table import ItemTable
@@ -133,7 +132,8 @@ class RecPOTrainer(Trainer):
         targets = torch.from_numpy(np.asarray(cases.target, dtype=np.int64)).to(self.table.states.device)
         distinct = torch.unique(targets)
         given: dict[str, Any] = {"items": self.table.batch(distinct)}
-        if settings.cls_head:
+        if settings.cls_head:  # no item has to be encoded for it: its softmax is over the whole catalogue
+            distinct = torch.arange(len(self.table), device=targets.device)
             given = {"item_rows": distinct}
         self._start_update(kept.rollouts, given.get("items"))
         out: PolicyOutput = model(kept.rollouts, temperature=self.engine.settings.temperature, **given)
@@ -389,20 +389,6 @@ class RecPOTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint: trainer_state.json, which is written last, is there and is whole."""
-    found = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        read_json(checkpoint / "trainer_state.json")
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

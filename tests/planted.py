@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.config import DatasetConfig
 from benchmark.contract import Split
+from benchmark.dataset_config import DatasetConfig
 from benchmark.datasets import Raw
 from benchmark.prepare import split_hash, write_dataset
 from benchmark.protocol import Prepared, prepare, without_targets

@@ -17,12 +17,14 @@ from pydantic import ValidationError
 
 from baselines._sentences import item_texts
 from benchmark import fetch, prepare, protocol, raw_amazon, speed
-from benchmark.config import ROOT, DatasetConfig, read_config
+from benchmark.config import read_config
+from benchmark.dataset_config import DatasetConfig
 from benchmark.datasets import Raw, _download, amazon_2023
 from benchmark.datasets import _amazon_tables as tables
 from benchmark.datasets._amazon_text import attribute
 from benchmark.errors import InputError
 from benchmark.io import read_json
+from benchmark.methods import ROOT
 from tests.mirror import serving
 from tests.test_config import readme_rows
 from tests.test_datasets import command

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
-from benchmark.config import ROOT, Config, DatasetConfig, MethodConfig, read_config, read_config_file
+from benchmark.config import Config, MethodConfig, read_config, read_config_file
+from benchmark.dataset_config import DatasetConfig
 from benchmark.errors import InputError
 from benchmark.factors import AblationConfig, ClaimConfig
-from benchmark.methods import laid_over
+from benchmark.methods import ROOT, laid_over
 from r2ec.settings import AdapterSettings
 
 
@@ -168,6 +169,14 @@ def test_a_dataset_may_be_named_tests() -> None:
 
 
 SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
+    "R2ec by another name": (
+        config(methods={"qwen": {"module": "r2ec", "params": {"backbone": {"name": "x"}}}}),
+        "c: methods.qwen: r2ec is R2ec, whose rows begin with r2ec; rename the row",
+    ),
+    "a baseline by R2ec's name": (
+        config(methods={"r2ec_pop": {"module": "popularity"}}),
+        "c: methods.r2ec_pop: popularity is a baseline; rename the row",
+    ),
     "unknown method": (config(methods={"sasrek": {}}), "c: no method 'sasrek'. Known: "),
     "unknown module": (config(methods={"mine": {"module": "sasrek"}}), "c: no method 'sasrek'. Known: "),
     "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'. Known: "),

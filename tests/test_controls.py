@@ -75,6 +75,15 @@ def test_controls_read_what_they_say(fitted: Path) -> None:
                 assert by[text] - {user}
 
 
+def test_its_own_reasoning_read_again_says_the_same(fitted: Path) -> None:
+    expected, texts = own(fitted)
+    again = read_with(fitted, reasoning="again")
+    np.testing.assert_allclose(
+        scores(again), expected, rtol=1e-4, atol=1e-5
+    )  # float32: in bf16 they differ by rounding
+    assert reasonings(again) == texts and again.tokens_written() > 0
+
+
 def test_a_case_alone_is_read_as_among_others(fitted: Path) -> None:
     for reasoning in ("other", "shuffled", "filler"):
         control = read_with(fitted, reasoning=reasoning)

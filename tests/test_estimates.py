@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.config import ROOT, Config, read_config, read_config_file
+from benchmark.config import Config, read_config, read_config_file
 from benchmark.estimates import (
     ANY,
     GIB,
@@ -28,6 +28,7 @@ from benchmark.estimates import (
     table,
 )
 from benchmark.factors import ablations_of
+from benchmark.methods import ROOT
 from benchmark.workload import UNKNOWN, USUAL, WITH_LM, Sizes, Work, sizes_of
 
 NOWHERE = Path("/nowhere")

@@ -6,10 +6,10 @@ from typing import Any, get_args
 import pytest
 
 from benchmark import factors
-from benchmark.config import ROOT, read_config, read_config_file
+from benchmark.config import read_config, read_config_file
 from benchmark.errors import InputError
 from benchmark.factors import Ablations, Factor, Variant, ablations_of, read_factors
-from benchmark.methods import laid_over
+from benchmark.methods import ROOT, laid_over
 from benchmark.metrics import METRICS
 
 R2EC = {"backbone": {"name": "somewhere"}, "recpo": {"beta": 0.05}}

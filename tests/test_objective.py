@@ -354,6 +354,8 @@ def test_ties_go_to_the_earlier_rollout() -> None:
     advantages = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]])
     assert head_mask(advantages, "top1").int().tolist() == [[1, 0, 0], [0, 1, 0]]
     assert head_mask(advantages, "topk", topk=9).all()
+    alone = torch.tensor([[1.4], [-1.4]])  # G = 1 against the batch: no target is pushed away
+    assert head_mask(alone, "top1").tolist() == [[True], [False]]
 
 
 def test_random_takes_one_per_group_and_its_generator_decides() -> None:

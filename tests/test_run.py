@@ -395,7 +395,25 @@ def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypat
     others.append(folder({"a": 1, "b": [2]}))
     (tmp_path / "two.py").write_text("pass\n")
     assert folder({"a": 1, "b": [2]}) == plain
-    assert len({plain, *others}) == 5
+    others.append(
+        run.checkpoint_folder(work, ModuleType("method"), {"a": 1, "b": [2]}, "hash", ["one.py", "two.py"], 1, "film")
+    )
+    assert len({plain, *others}) == 6
+
+
+def test_other_weights_of_ones_own_model_are_another_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("own", "resources/ours"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "model.safetensors").write_text("weights")
+
+    def fit(name: str, **params: Any) -> Path:
+        return run.checkpoint_folder(tmp_path, ModuleType("method"), {"backbone": {"name": name}} | params, "hash", [])
+
+    kept, fetched, encoder = fit("own"), fit("resources/ours"), fit("on/hub", encoder="own")
+    (tmp_path / "own" / "model.safetensors").write_text("others")
+    (tmp_path / "resources" / "ours" / "model.safetensors").write_text("others")  # a pinned checksum is in the code
+    assert fit("own") != kept and fit("on/hub", encoder="own") != encoder and fit("resources/ours") == fetched
 
 
 def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:

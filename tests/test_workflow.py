@@ -405,21 +405,21 @@ QWEN = {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "0123abc", "device": "cu
 def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
     large = {"module": "r2ec", "gpus": 4, "threads": 8, "params": {"backbone": QWEN}}
-    config = changed_config(project, "large.yaml", only=True, popularity=None, large=large)
+    config = changed_config(project, "large.yaml", only=True, popularity=None, r2ec_large=large)
     said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
     jobs = dict(re.findall(r"method=(\w+), seed=1\n(?: +(?:priority|threads): \d+\n)* +resources: (.*)\n", said))
     asked = {method: dict(part.split("=") for part in line.split(", ")) for method, line in jobs.items()}
-    assert asked["popularity"]["gpu"] == "0" and asked["large"]["gpu"] == "4"
+    assert asked["popularity"]["gpu"] == "0" and asked["r2ec_large"]["gpu"] == "4"
     # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes minutes.
-    assert int(asked["large"]["gpu_mem_mb"]) > 12_000 and int(asked["large"]["mem_mb"]) > 4 * 6_000
-    assert int(asked["popularity"]["runtime"]) < 60 < int(asked["large"]["runtime"])
+    assert int(asked["r2ec_large"]["gpu_mem_mb"]) > 12_000 and int(asked["r2ec_large"]["mem_mb"]) > 4 * 6_000
+    assert int(asked["popularity"]["runtime"]) < 60 < int(asked["r2ec_large"]["runtime"])
     for rule in ("fetch", "prepare", "tables", "plots", "page"):
         line = re.search(rf"rule {rule}:.*?\n +resources: (.*)\n", said, flags=re.S)
         assert line is not None and "mem_mb=" in line[1] and "runtime=" in line[1]
     assert "benchmark.launch --gpus 4 --processes 4 benchmark.run" in said
     assert "benchmark.launch --gpus 0 --processes 1 benchmark.run" in said
     table = said[said.index("estimates  ") :]
-    assert re.search(r"^run large +2 .* 4 +\d+$", table, flags=re.M) and "GPU hours" in table
+    assert re.search(r"^run r2ec_large +2 .* 4 +\d+$", table, flags=re.M) and "GPU hours" in table
     assert planned(said)["run"] == 4  # the table is no statistics
 
 

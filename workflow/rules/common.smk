@@ -6,11 +6,12 @@ from pathlib import Path
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
-from benchmark.config import read_config, source_of
+from benchmark.config import read_config
+from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, table
 from benchmark.factors import ablations_of
-from benchmark.methods import laid_over, method_files, source_files
+from benchmark.methods import laid_over, method_files, model_files, source_files
 from benchmark.provenance import REQUIRE_CLEAN, require_clean
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
@@ -155,6 +156,15 @@ def embedded_backbone(wildcards):
     if any(Path(backbone["name"]) == Path(EMBEDDED) for backbone in named):
         return f"{EMBEDDED}/manifest.json"
     return []
+
+
+def own_models(wildcards):
+    """Files of the user's own models that a run's settings name: other weights make it run again."""
+    tried = [
+        laid_over(setting, overlay(wildcards.method))
+        for setting in entry(wildcards.method).settings()
+    ]
+    return sorted({str(file) for setting in tried for file in model_files(setting)})
 
 
 def urgency(wildcards):

@@ -5,6 +5,7 @@ rule run:
         tuned=tuned,
         fitted=fitted,
         backbone=embedded_backbone,
+        models=own_models,
         code=code("benchmark.run", "benchmark.launch"),
         method=method_code,
     output:

@@ -1,0 +1,43 @@
+"""How long a fit took in all, although it was killed on the way or is only loaded again: a file beside its checkpoints."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.errors import checked
+from benchmark.io import read_json, write_json
+
+
+class Spent(BaseModel):
+    """What is known of a fit: seconds of the pieces before, when the present piece began (since 1970), all seconds once done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    before: float
+    began: float
+    whole: float | None = None
+
+
+def timed_fit[Fitted](fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, float]:
+    """Call `fit`, which keeps its checkpoints in `folder`; return what it returns and the seconds that it took in all.
+
+    A piece that was killed counts up to the last file that it left in the folder: what came after is done again. A fit that
+    had ended, with its files still there, has the seconds that it had then, however fast it is loaded. Without files it begins anew.
+    """
+    ledger = folder.with_name(f"{folder.name}.seconds.json")
+    kept = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    known = checked(Spent, read_json(ledger), str(ledger)) if kept and ledger.exists() else None
+    before = 0.0
+    if known is not None:
+        before = known.before + max(0.0, max(kept) - known.began)
+    if known is None or known.whole is None:
+        write_json(ledger, Spent(before=before, began=time.time()).model_dump())
+    start = time.monotonic()
+    fitted = fit()
+    if known is not None and known.whole is not None:
+        return fitted, known.whole
+    seconds = before + time.monotonic() - start
+    write_json(ledger, Spent(before=before, began=time.time(), whole=seconds).model_dump())
+    return fitted, seconds
