@@ -32,8 +32,8 @@ class MaskedItems(BERT4Rec):  # type: ignore[misc]
         return self._scores(self.gather_indexes(states, lengths))
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Mean cross-entropy of the masked items. Of a share `ft_ratio` of the cases the target alone is masked, as in scoring; of the
-        others each item with probability `mask_ratio`, one at least."""
+        """Mean cross-entropy of the masked items. Of a share `ft_ratio` of the cases the target alone is masked, as in scoring; of
+        the others each item with probability `mask_ratio`, one at least."""
         lengths = interaction[self.ITEM_SEQ_LEN]
         items = with_last(interaction[self.ITEM_SEQ], lengths, interaction[self.ITEM_ID])
         masked = chosen(items, lengths, self.mask_ratio, self.ft_ratio)

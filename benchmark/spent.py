@@ -3,11 +3,15 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.errors import checked
 from benchmark.io import read_json, write_json
+
+
+Fitted = TypeVar("Fitted")
 
 
 class Spent(BaseModel):
@@ -20,11 +24,12 @@ class Spent(BaseModel):
     whole: float | None = None
 
 
-def timed_fit[Fitted](fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, float]:
+def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, float]:
     """Call `fit`, which keeps its checkpoints in `folder`; return what it returns and the seconds that it took in all.
 
     A piece that was killed counts up to the last file that it left in the folder: what came after is done again. A fit that
-    had ended, with its files still there, has the seconds that it had then, however fast it is loaded. Without files it begins anew.
+    had ended, with its files still there, has the seconds that it had then, however fast it is loaded. Without files it begins
+    anew.
     """
     ledger = folder.with_name(f"{folder.name}.seconds.json")
     kept = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]

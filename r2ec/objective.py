@@ -209,9 +209,10 @@ def item_logps(
 def head_mask(advantages: Tensor, how: HeadUpdate, topk: int = 1, generator: torch.Generator | None = None) -> Tensor:
     """delta: which rollouts' item action counts. float [B, G] -> bool [B, G].
 
-    top1 (the paper): i* = argmax_j A_j, whose advantage is never below 0 within a group; against a batch (G = 1) it may be, and then
-    none counts, as the target is a label that nothing should push away. topk: the k best; ties go to the earlier rollout. random:
-    one per group, from `generator`. released: the k best too (the code's relabel_topk), though its broadcasting spreads them to all.
+    top1 (the paper): i* = argmax_j A_j, whose advantage is never below 0 within a group; against a batch (G = 1) it may be, and
+    then none counts, as the target is a label that nothing should push away. topk: the k best; ties go to the earlier
+    rollout. random: one per group, from `generator`. released: the k best too (the code's relabel_topk), though its
+    broadcasting spreads them to all.
     """
     if how in ("all", "none"):
         return torch.full_like(advantages, how == "all", dtype=torch.bool)

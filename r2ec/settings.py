@@ -157,7 +157,7 @@ class WarmStartSettings(_Section):
 
 
 class RecPOSettings(_Section):
-    """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings); tau and normalize the released code's."""
+    """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings), of tau and normalize the code's."""
 
     reasoning: bool = Field(True, description="false: nothing is written, the item term alone (w/o Reasoning)")
     beta: float = Field(0.05, ge=0, le=1, description="R = beta R_c + (1 - beta) R_d; 0: w/o R_c, 1: w/o R_d")
