@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from benchmark.errors import checked
 from benchmark.io import read_json, write_json
 
-
 Fitted = TypeVar("Fitted")
 
 
