@@ -192,7 +192,9 @@ class TrainingSettings(_Section):
     """The run of transformers' Trainer; names are its own."""
 
     learning_rate: float = Field(1e-5, gt=0)
-    head_learning_rate: float | None = Field(None, gt=0, description="for the rec head's maps; null: learning_rate")
+    head_learning_rate: float | None = Field(
+        None, ge=0, description="for the rec head's maps, 0: they stay as they are; null: learning_rate"
+    )
     per_device_train_batch_size: int = Field(24, ge=1, description="users per step and process")
     gradient_accumulation_steps: int = Field(1, ge=1)
     max_steps: int = Field(-1, description="-1: num_train_epochs decides; 0: no RecPO at all")

@@ -364,7 +364,8 @@ class RecPOTrainer(Trainer):
             head = [*net.head.parameters(), *(net.cls_head.parameters() if net.cls_head else [])]
             own = {id(p) for p in head}
             rest = [p for p in net.parameters() if p.requires_grad and id(p) not in own]
-            groups = [{"params": rest, "lr": rate}, {"params": head, "lr": self.training.head_learning_rate or rate}]
+            own_rate = self.training.head_learning_rate
+            groups = [{"params": rest, "lr": rate}, {"params": head, "lr": rate if own_rate is None else own_rate}]
             groups = [group for group in groups if group["params"]]
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
         return self.optimizer
