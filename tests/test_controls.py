@@ -148,7 +148,10 @@ def test_a_fit_never_reads_otherwise(backbone: Path, fitted: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evaluation": {"reasoning": "none"}}, "Input should be 'own', 'again', 'other', 'shuffled', 'empty' or 'filler'"),
+        (
+            {"evaluation": {"reasoning": "none"}},
+            "Input should be 'own', 'again', 'other', 'shuffled', 'empty' or 'filler'",
+        ),
         ({"evaluation": {"reasoning": "filler", "samples": 2}}, "set reasoning 'filler' to own"),
         ({"recpo": {"reasoning": False}, "evaluation": {"samples": 2}}, "leave evaluation out"),
         ({"evaluation": {"samples": 0}}, "greater than or equal to 1"),

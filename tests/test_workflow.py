@@ -128,6 +128,13 @@ def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
     assert "run" not in jobs and jobs["tables"] == 1
 
 
+def test_editing_the_configs_code_trains_nothing(finished: Path) -> None:
+    with (finished / "benchmark" / "config.py").open("a") as file:
+        file.write("# changed\n")
+    jobs = planned(snakemake(finished, "--dry-run").stdout)
+    assert not {"fetch", "prepare", "run"} & jobs.keys()
+
+
 def test_editing_the_pages_template_makes_the_page_alone(finished: Path) -> None:
     with edited(finished / "benchmark" / "report" / "page.html.jinja", "\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
@@ -200,6 +207,12 @@ def test_a_wrong_config_is_one_sentence_before_anything_runs(
     done = snakemake(finished, config=changed_config(finished, "wrong.yaml", **methods))
     assert done.returncode != 0 and sentence in done.stdout
     assert "Traceback" not in done.stdout and "Job stats" not in done.stdout
+
+
+def test_a_config_of_ones_own_is_not_laid_over_the_default(finished: Path) -> None:
+    (finished / "config" / "alone.yaml").write_text("methods: {popularity: }\nseeds: 1\n")
+    done = snakemake(finished, "--dry-run", config="config/alone.yaml")
+    assert done.returncode != 0 and "setting 'datasets' is missing; add it" in done.stdout
 
 
 def test_missing_files_are_one_sentence_before_anything_runs(finished: Path, tmp_path: Path) -> None:
@@ -336,6 +349,18 @@ def test_the_embedded_backbone_is_fetched_for_the_methods_that_take_it(tmp_path:
     assert fetches({"name": EMBEDDED})
     (project / EMBEDDED / "manifest.json").write_text("{}")
     assert not fetches({"name": EMBEDDED})
+
+
+def test_other_weights_of_ones_own_model_run_again(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    for folder in ("own", EMBEDDED):
+        (project / folder).mkdir(parents=True)
+        (project / folder / "model.safetensors").write_text("weights")
+    config = changed_config(project, "own.yaml", only=True, r2ec=with_backbones({"name": "own"}, {"name": EMBEDDED}))
+    said = snakemake(project, "--dry-run", config=config).stdout
+    inputs = re.findall(r"^rule run:\n +input: (.*)$", said, flags=re.M)
+    assert inputs and all("own/model.safetensors" in line for line in inputs)
+    assert not any(f"{EMBEDDED}/model.safetensors" in line for line in inputs)  # its rule's output is an input
 
 
 def test_a_missing_backbone_is_one_sentence_before_anything_runs(tmp_path: Path) -> None:
