@@ -129,10 +129,9 @@ def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
 
 
 def test_editing_the_configs_code_trains_nothing(finished: Path) -> None:
-    with (finished / "benchmark" / "config.py").open("a") as file:
-        file.write("# changed\n")
-    jobs = planned(snakemake(finished, "--dry-run").stdout)
-    assert not {"fetch", "prepare", "run"} & jobs.keys()
+    with edited(finished / "benchmark" / "config.py", "\n# edited\n"):
+        jobs = planned(snakemake(finished, "--dry-run").stdout)
+    assert jobs and not {"fetch", "prepare", "run"} & jobs.keys()
 
 
 def test_editing_the_pages_template_makes_the_page_alone(finished: Path) -> None:
