@@ -12,7 +12,7 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
 
-class MaskedItems(BERT4Rec):  # type: ignore[misc]
+class MaskedItems(BERT4Rec):
     """BERT4Rec over a history and one place more: the target's in training, the mask's in scoring."""
 
     def __init__(self, config: Any, dataset: Any) -> None:
