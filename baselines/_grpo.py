@@ -101,5 +101,5 @@ def train_writer(
     )
     last = last_checkpoint(folder)
     with faster_on_cpu(model):
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]

@@ -21,15 +21,11 @@ class MaskedItems(BERT4Rec):
         self._init_weights(self.position_embedding)
         self.ft_ratio: float = config["ft_ratio"]
 
-    def reconstruct_test_data(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """The history int64 [b, L] with the mask behind its last item, [b, L + 1]."""
-        return with_last(item_seq, item_seq_len, torch.full_like(item_seq_len, self.mask_token))
-
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores of all items at the mask, float32 [b, n_items]."""
+        """Scores of all items at a mask behind the last item, float32 [b, n_items]."""
         lengths = interaction[self.ITEM_SEQ_LEN]
-        states = self.forward(self.reconstruct_test_data(interaction[self.ITEM_SEQ], lengths))
-        return self._scores(self.gather_indexes(states, lengths))
+        masked = with_last(interaction[self.ITEM_SEQ], lengths, torch.full_like(lengths, self.mask_token))
+        return self._scores(self.gather_indexes(self.forward(masked), lengths))
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Mean cross-entropy of the masked items. Of a share `ft_ratio` of the cases the target alone is masked, as in scoring; of

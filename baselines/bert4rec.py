@@ -30,4 +30,6 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     from baselines._recbole_training import train  # isort: skip
     from baselines._masked_items import MaskedItems  # isort: skip
 
-    return train("BERT4Rec", split, seed, Params.model_validate(params).model_dump(), workdir, make=MaskedItems)
+    # It chooses its masks itself: RecBole's own, made case by case for every batch, would go unused.
+    settings = Params.model_validate(params).model_dump() | {"transform": None}
+    return train("BERT4Rec", split, seed, settings, workdir, make=MaskedItems)

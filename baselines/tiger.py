@@ -177,7 +177,7 @@ def _train(
         callbacks=[EarlyStoppingCallback(settings.patience)],
     )
     last = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     # Or the model would go on in `dtype` when scoring, where a case's scores must not depend on its company in a batch.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return [round(float(entry["eval_loss"]), 5) for entry in trainer.state.log_history if "eval_loss" in entry]

@@ -78,7 +78,7 @@ def model_files(params: dict[str, Any]) -> list[Path]:
     backbone = params.get("backbone")
     named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]
     folders = [Path(name) for name in named if isinstance(name, str)]
-    own = [folder for folder in folders if folder.is_dir() and folder.parts[0] != "resources"]
+    own = [folder for folder in folders if folder.is_dir() and folder.parts[:1] != ("resources",)]
     return sorted(path for folder in own for path in folder.iterdir() if path.is_file())
 
 

@@ -33,15 +33,13 @@ def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, float]:
     ledger = folder.with_name(f"{folder.name}.seconds.json")
     kept = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
     known = checked(Spent, read_json(ledger), str(ledger)) if kept and ledger.exists() else None
-    before = 0.0
-    if known is not None:
-        before = known.before + max(0.0, max(kept) - known.began)
-    if known is None or known.whole is None:
-        write_json(ledger, Spent(before=before, began=time.time()).model_dump())
+    if known is not None and known.whole is not None:
+        return fit(), known.whole
+    before = 0.0 if known is None else known.before + max(0.0, max(kept) - known.began)
+    spent = Spent(before=before, began=time.time())
+    write_json(ledger, spent.model_dump())
     start = time.monotonic()
     fitted = fit()
-    if known is not None and known.whole is not None:
-        return fitted, known.whole
     seconds = before + time.monotonic() - start
-    write_json(ledger, Spent(before=before, began=time.time(), whole=seconds).model_dump())
+    write_json(ledger, spent.model_copy(update={"whole": seconds}).model_dump())
     return fitted, seconds

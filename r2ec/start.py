@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock
 from torch import Tensor
 
 from benchmark.contract import Cases, Split
-from benchmark.io import last_checkpoint, read_json, sha256_of, sha256_of_json
+from benchmark.io import alone, last_checkpoint, read_json, sha256_of, sha256_of_json
 from benchmark.provenance import derive_seed
 from r2ec import backbone as backbones
 from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
@@ -46,8 +45,7 @@ def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) 
     if not known:
         _warm(made, split, seed, workdir / "adapters")
         if processes(made.params).is_main_process:
-            done.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(done.with_name(f".{done.name}.lock")):  # no job may replace what another one reads
+            with alone(done):  # no job may replace what another one reads
                 if not done.exists():
                     made.save(done)
         processes(made.params).wait_for_everyone()

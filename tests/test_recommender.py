@@ -69,6 +69,30 @@ def test_every_variant_trains(backbone: Path, tmp_path: Path, changes: dict[str,
     assert fitted.report()["recpo_steps"] == 2
 
 
+def trained(backbone: Path, folder: Path, steps: int, **changes: Any) -> dict[str, torch.Tensor]:
+    """What was learned in so many steps."""
+    made = settings(backbone, **changes)
+    made["training"] = made["training"] | {"max_steps": steps, "save_steps": 2}
+    return fit_r2ec(split(), 3, Params.model_validate(made), folder).model.own_state()
+
+
+def test_maps_with_a_rate_of_zero_stay_as_the_warm_start_left_them(backbone: Path, tmp_path: Path) -> None:
+    fixed = {"training": {"head_learning_rate": 0}}
+    before, after = (trained(backbone, tmp_path / str(steps), steps, **fixed) for steps in (0, 2))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("lora" in name for name in moved)
+    assert any("user_map" in name for name in before)
+    with pytest.raises(ValueError, match=r"head_learning_rate\n.*greater than or equal to 0"):
+        Params.model_validate(settings(backbone, training={"head_learning_rate": -1e-3}))
+
+
+def test_a_classification_head_learns_of_the_whole_catalogue(backbone: Path, tmp_path: Path) -> None:
+    head = {"recpo": {"cls_head": True, "extra_negatives": 0}, "warm_start": {"cases": 0}}
+    before, after = (trained(backbone, tmp_path / str(steps), steps, **head)["cls_head.weight"] for steps in (0, 1))
+    # 6 users have at most 6 targets.
+    assert len(before) == split().n_items and bool((before != after).any(dim=1).all())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,21 +8,18 @@ Checksums are trusted on first use: the sha256 of a file, once its gzip stream h
 `{name}.sha256` beside it (the form of sha256sum) and enforced from then on, also when the file is fetched again.
 """
 
-import contextlib
 import gzip
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from benchmark.errors import InputError
-from benchmark.io import read_json, sha256_of, write_json, write_text
+from benchmark.io import alone, read_json, sha256_of, write_json, write_text
 
 TIMEOUT = (15, 60)  # seconds to connect; seconds without a byte
 FAILURES = 6  # in a row, none of which brought a new byte
@@ -46,8 +43,7 @@ def download(url: str, path: Path) -> Path:
 
     Raises InputError when the server refuses the file, when all attempts fail, and when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         if not path.exists():
             part = path.with_name(f".{path.name}.part")
             _fetch(url, part)
@@ -107,21 +103,6 @@ def _bar(description: str, total: int | None, initial: int = 0) -> tqdm:
         delay=5,
         leave=False,
     )
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock of a file. It ends with the process that holds it, however that ends."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path.name}: another process fetches it, waiting ...", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fetch(url: str, part: Path) -> None:

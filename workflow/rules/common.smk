@@ -18,10 +18,14 @@ from benchmark.provenance import REQUIRE_CLEAN, require_clean
 EMBEDDED = "resources/smollm2-135m-instruct"
 
 
+def tried(run):
+    """The settings of a method, or of an ablation's run: each of its grid, or the only one."""
+    return [laid_over(setting, overlay(run)) for setting in entry(run).settings()]
+
+
 def backbones(run):
-    """The backbones that the settings of a method, or of an ablation's run, name."""
-    tried = [laid_over(setting, overlay(run)) for setting in entry(run).settings()]
-    named = [setting.get("backbone") for setting in tried]
+    """The backbones that these settings name."""
+    named = [setting.get("backbone") for setting in tried(run)]
     return [one for one in named if isinstance(one, dict) and "name" in one]
 
 
@@ -160,11 +164,8 @@ def embedded_backbone(wildcards):
 
 def own_models(wildcards):
     """Files of the user's own models that a run's settings name: other weights make it run again."""
-    tried = [
-        laid_over(setting, overlay(wildcards.method))
-        for setting in entry(wildcards.method).settings()
-    ]
-    return sorted({str(file) for setting in tried for file in model_files(setting)})
+    found = [model_files(setting) for setting in tried(wildcards.method)]
+    return sorted({str(file) for files in found for file in files})
 
 
 def urgency(wildcards):
