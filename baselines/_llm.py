@@ -1,8 +1,8 @@
 """What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
 
-A text is found again by the hash of model, settings and prompt, so that methods that ask the same LLM the same thing pay
-for it once, and a killed run goes on where it was. What a text cost is kept with it: `tokens_written` and
-`writing_seconds` count it wherever it is used, also where it came from disk.
+A text is found again by the hash of model, settings and prompt, so that methods that ask the same LLM the same thing wait
+for it once, and a killed run goes on where it was. What a text cost is kept with it and charged wherever it is used, also
+where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds (`benchmark.spent`).
 """
 
 import copy
@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmark import spent
 from benchmark.contract import Cases, Recommender, Split
 from r2ec import backbone as backbones
 from r2ec.prompts import split_template, turn_end_ids
@@ -31,6 +32,8 @@ from r2ec.rollout import EndOfReasoning, TransformersEngine
 from r2ec.settings import BackboneSettings, RolloutSettings
 
 ROWS_AT_ONCE = 64
+# Of what is kept of a text; files with other columns have other names.
+COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Writer:
     def __init__(self, backbone: BackboneSettings, max_new_tokens: int, folder: Path) -> None:
         self.backbone, self.folder = backbone, Path(folder)
         self.settings = greedy(max_new_tokens)
-        about = json.dumps([backbones.identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True)
+        about = json.dumps(
+            [COLUMNS, backbones.identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True
+        )
         self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"
 
     @cached_property
@@ -83,9 +88,7 @@ class Writer:
         keys = [_key(prompt) for prompt in prompts]
         self.folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=60)) as store:
-            store.execute(
-                "CREATE TABLE IF NOT EXISTS texts (key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL)"
-            )
+            store.execute(f"CREATE TABLE IF NOT EXISTS texts ({COLUMNS})")
             found = _read(store, keys)
             by_key = dict(zip(keys, prompts, strict=True))
             # Similar lengths together: less padding. The batches are those of the whole call, whatever is there already:
@@ -96,9 +99,9 @@ class Writer:
             for part in tqdm(parts, desc=desc, unit="batch", delay=5, leave=False):
                 made = zip(part, self._generate([by_key[key] for key in part]), strict=True)
                 written = {key: text for key, text in made if key not in found}
-                rows = [(key, t.text, t.tokens, t.cut, t.seconds) for key, t in written.items()]
+                rows = [(key, t.text, t.tokens, t.cut, t.seconds, spent.name()) for key, t in written.items()]
                 with store:  # on disk when the next batch begins
-                    store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?)", rows)
+                    store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?, ?)", rows)
                 found |= written
         return [found[key] for key in keys]
 
@@ -252,13 +255,14 @@ def _key(prompt: Sequence[int]) -> str:
 
 
 def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
-    """Those of the texts that are on disk."""
+    """Those of the texts that are on disk, which are charged to who asks."""
     found = {}
     for start in range(0, len(keys), 500):
         part = keys[start : start + 500]
         marks = ", ".join("?" * len(part))
-        for key, text, tokens, cut, seconds in store.execute(
-            f"SELECT key, text, tokens, cut, seconds FROM texts WHERE key IN ({marks})", part
+        for key, text, tokens, cut, seconds, made_by in store.execute(
+            f"SELECT * FROM texts WHERE key IN ({marks})", part
         ):
             found[key] = Text(text, tokens, bool(cut), seconds)
+            spent.charge(made_by, seconds)
     return found

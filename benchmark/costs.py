@@ -19,7 +19,8 @@ HEADINGS = {
     "peak_mib": "peak memory, MiB",
 }
 NOTE = (
-    "Means over the runs of a row. fit: with the chosen setting, early stopping included; tuning: all settings tried on "
+    "Means over the runs of a row; what a run found on disk (states, warm starts, texts) counts with the seconds of making "
+    "it. fit: with the chosen setting, early stopping included; tuning: all settings tried on "
     "validation cases by repetition 1, its own fit among them; ranking: all test cases; tokens written: by an LLM while "
     "ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak memory: of the process."
 )

@@ -25,7 +25,7 @@ class Trial(_Strict):
 
     params: dict[str, JsonValue]  # the full setting that was fitted
     value: float  # the criterion on the validation cases; higher is better
-    seconds: Seconds  # wall-clock of fitting and validating this setting
+    seconds: Seconds  # wall-clock of fitting and validating this setting, as if nothing had been on disk
 
 
 class Tuning(_Strict):
@@ -47,6 +47,9 @@ class Phases(_Strict):
 
     fit: Seconds  # fitting with the chosen params, early stopping included; all pieces of a fit that was killed
     score: Seconds  # scoring and ranking all test cases
+    reused: Seconds = (
+        0.0  # of both: what other runs had spent on what was found on disk; not counted before it was here
+    )
 
 
 class RunRecord(_Strict):

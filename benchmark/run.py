@@ -44,7 +44,7 @@ from benchmark.methods import (
 )
 from benchmark.metrics import ndcg
 from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
-from benchmark.spent import timed_fit
+from benchmark.spent import Cost, account, timed_fit
 
 CRITERION = "valid NDCG@10"
 LATENCY_CASES = 5  # users scored alone, whose median time is recorded
@@ -74,29 +74,29 @@ def checkpoint_folder(
 
 def fit_best(
     method: ModuleType, name: str, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]
-) -> tuple[Recommender, int, list[Trial], float]:
-    """Fit each setting; return the best recommender, its index, the trials and the seconds of its fit.
+) -> tuple[Recommender, int, list[Trial], Cost]:
+    """Fit each setting; return the best recommender, its index, the trials and what its fit cost.
 
     With a single setting nothing has to be chosen and validation is left out.
     """
-    best: Recommender | None = None
-    chosen, best_seconds, trials = 0, 0.0, list[Trial]()
+    best: tuple[Recommender, Cost] | None = None
+    chosen, trials = 0, list[Trial]()
     for number, (params, folder) in enumerate(zip(settings, folders, strict=True)):
         if len(settings) > 1:
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        recommender, seconds = timed_fit(partial(method.fit, split, seed=seed, params=params, workdir=folder), folder)
+        recommender, cost = timed_fit(partial(method.fit, split, seed=seed, params=params, workdir=folder), folder)
         if len(settings) == 1:
-            return recommender, 0, [], seconds
-        start = time.monotonic()
-        value = validation_ndcg(recommender, split.valid, split.n_items, name)
-        took = round(seconds + time.monotonic() - start, 3)
+            return recommender, 0, [], cost
+        with account(own=frozenset({cost.by})) as validation:
+            value = validation_ndcg(recommender, split.valid, split.n_items, name)
+        took = round(cost.seconds + validation.seconds, 3)
         trials.append(Trial(params=params, value=round(value, 6), seconds=took))
-        print(f"{name}: {CRITERION} {value:.4f} after {seconds:.1f} s", flush=True)
+        print(f"{name}: {CRITERION} {value:.4f} after {cost.seconds:.1f} s", flush=True)
         if best is None or trials[-1].value > trials[chosen].value:  # the recorded values decide; ties keep the first
-            best, chosen, best_seconds = recommender, number, seconds
+            best, chosen = (recommender, cost), number
     assert best is not None
-    return best, chosen, trials, best_seconds
+    return best[0], chosen, trials, best[1]
 
 
 def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
@@ -140,16 +140,21 @@ def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list
     return [all_params(method, tried) for tried in to_try], None
 
 
-def ranked_test(recommender: Recommender, test: Cases, n_items: int, data: Path, name: str) -> tuple[pa.Table, float]:
-    """Rank the test cases: the table of rankings and the seconds it took. Targets are read here and nowhere else."""
+def ranked_test(
+    recommender: Recommender, test: Cases, n_items: int, data: Path, name: str, fit: str
+) -> tuple[pa.Table, Cost]:
+    """Rank the test cases: the table of rankings and what it cost. Targets are read here and nowhere else.
+
+    fit: name of the fit's account; what that has left on disk is in its own cost.
+    """
     answers = pq.read_table(data / "test_targets.parquet")
     if not np.array_equal(answers.column("case").to_numpy(), test.case):
         raise InputError(
             f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again"
         )
-    start = time.monotonic()
-    table = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
-    return table, time.monotonic() - start
+    with account(own=frozenset({fit})) as now:
+        table = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
+        return table, Cost(now.seconds, now.reused, now.by)
 
 
 def latency_alone(recommender: Recommender, cases: Cases) -> float:
@@ -221,9 +226,9 @@ def main() -> None:
     if not launch.is_main_process():
         fit_along(method, split, seed, settings, folders)
         return
-    recommender, chosen, trials, fit_seconds = fit_best(method, given.method, split, seed, settings, folders)
+    recommender, chosen, trials, fit = fit_best(method, given.method, split, seed, settings, folders)
     test = read_cases(given.data / "test.parquet", targets=False)
-    rankings, score_seconds = ranked_test(recommender, test, split.n_items, given.data, given.method)
+    rankings, score = ranked_test(recommender, test, split.n_items, given.data, given.method, fit.by)
     written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
     alone = latency_alone(recommender, test)
     texts = None if written is None else texts_with_ranks(written, rankings, given.method)
@@ -239,8 +244,10 @@ def main() -> None:
         hardware=provenance.hardware(),
         data_hash=data_hash,
         n_cases=len(rankings),
-        seconds=Phases(fit=round(fit_seconds, 3), score=round(score_seconds, 3)),
-        latency_ms_per_case=round(score_seconds / len(rankings) * 1000, 4),
+        seconds=Phases(
+            fit=round(fit.seconds, 3), score=round(score.seconds, 3), reused=round(fit.reused + score.reused, 3)
+        ),
+        latency_ms_per_case=round(score.seconds / len(rankings) * 1000, 4),
         latency_ms_alone=round(alone * 1000, 4),
         peak_memory_mib=provenance.peak_memory_mib(),
         tokens_written=tokens,
@@ -255,7 +262,7 @@ def main() -> None:
         write_run(temporary / "run.json", record)
     ranks = rankings.column("rank").to_numpy()
     print(
-        f"{split.name} {given.method} seed {given.seed}: test NDCG@10 {ndcg(ranks, 10).mean():.4f}, fit {fit_seconds:.1f} s"
+        f"{split.name} {given.method} seed {given.seed}: test NDCG@10 {ndcg(ranks, 10).mean():.4f}, fit {fit.seconds:.1f} s"
     )
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmark import spent
 from benchmark.contract import Cases
 from benchmark.io import atomic, read_json, sha256_of, sha256_of_json
 from r2ec import backbone as backbones
@@ -50,10 +51,12 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
     def kept(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
         path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
         if path.exists():
+            spent.found(path)
             return load_file(path)["states"]
-        states = encode().float().cpu().clone()  # not the table itself, which is encoded again later
-        with atomic(path) as temporary:
-            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+        with spent.making(path):
+            states = encode().float().cpu().clone()  # not the table itself, which is encoded again later
+            with atomic(path) as temporary:
+                save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
         return states
 
     def items() -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from benchmark import spent
 from benchmark.contract import Cases, Split
 from benchmark.io import alone, last_checkpoint, read_json, sha256_of, sha256_of_json
 from benchmark.provenance import derive_seed
@@ -43,13 +44,15 @@ def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) 
     # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
     known = broadcast_object_list([done.exists()])[0]
     if not known:
-        _warm(made, split, seed, workdir / "adapters")
-        if processes(made.params).is_main_process:
-            with alone(done):  # no job may replace what another one reads
-                if not done.exists():
-                    made.save(done)
+        with spent.making(done):
+            _warm(made, split, seed, workdir / "adapters")
+            if processes(made.params).is_main_process:
+                with alone(done):  # no job may replace what another one reads
+                    if not done.exists():
+                        made.save(done)
         processes(made.params).wait_for_everyone()
     elif processes(made.params).is_main_process:
+        spent.found(done)
         print(f"warm start: as kept in {done}", flush=True)
     settings = read_json(done / "settings.json")
     made.model.head = RecHead(made.model.dim, **settings["head"]).to(made.params.backbone.device)

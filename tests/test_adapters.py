@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from benchmark.errors import InputError, checked
 from benchmark.evaluate import validation_ndcg
+from benchmark.io import read_json
+from benchmark.spent import Cost, timed_fit
 from r2ec.adapters import RIDGE, adapter_training, refit_item_map
 from r2ec.method import Params
 from r2ec.rec_head import RecHead
@@ -145,6 +147,25 @@ def test_a_warm_start_serves_all_runs_that_differ_in_recpo_alone(
     ):
         fit(str(number), **changes)
         assert kept() == number, changes
+
+
+def test_a_run_is_charged_for_the_warm_start_that_it_finds(backbone: Path, tmp_path: Path) -> None:
+    """Once, although the states that the warm start was made of are on disk, too; and the maker for the states alone."""
+    given: dict[str, Any] = {"warm_start": {"states": str(tmp_path / "states")}, "training": {"max_steps": 1}}
+
+    def fit(name: str, **changes: Any) -> Cost:
+        (tmp_path / name).mkdir()
+        settings = made(backbone, 2, **(given | changes))
+        return timed_fit(lambda: fit_r2ec(split(), 3, settings, tmp_path / name), tmp_path / name)[1]
+
+    first = fit("first")
+    note = read_json(next((tmp_path / "states").glob("warm-start-*.spent.json")))
+    states = [read_json(path)["seconds"] for path in (tmp_path / "states").glob("*.safetensors.spent.json")]
+    assert first.reused == 0 and note["by"] == first.by and len(states) == 3
+    assert sum(states) < note["seconds"] < first.seconds
+    assert fit("second").reused == pytest.approx(note["seconds"])
+    # Without the adapters' part, it begins from the same states.
+    assert fit("third", adapters={"steps": 0}).reused == pytest.approx(sum(states))
 
 
 def test_the_item_map_behind_a_turned_table_says_the_same() -> None:

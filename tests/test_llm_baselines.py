@@ -17,6 +17,7 @@ from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
 from baselines.frozen_llm import fit as fit_frozen
 from baselines.profile_retrieval import REQUEST
 from baselines.profile_retrieval import fit as fit_profiles
+from benchmark import spent
 from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
 from r2ec.settings import BackboneSettings
@@ -80,6 +81,18 @@ def test_no_text_is_written_twice(llm: BackboneSettings, tmp_path: Path, monkeyp
     assert again.write(prompts)[:4] == first[:4]  # the batch is written as a whole, what was there stays
     assert calls == [6]
     assert Writer(llm, 5, tmp_path).path != writer.path  # another limit, other texts
+
+
+def test_a_text_is_charged_to_who_finds_it(llm: BackboneSettings, tmp_path: Path) -> None:
+    writer = Writer(llm, 4, tmp_path)
+    prompts = prompts_of(writer, 6)
+    with spent.account() as first:
+        texts = writer.write(prompts[:4])
+        writer.write(prompts[:3])  # its own
+    with spent.account() as second:
+        Writer(llm, 4, tmp_path).write(prompts[1:])
+    assert first.reused == 0
+    assert second.reused == pytest.approx(sum(text.seconds for text in texts[1:])) and second.reused > 0
 
 
 def test_other_weights_write_into_another_file(llm: BackboneSettings, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from benchmark import evaluate, methods, run
+from benchmark import evaluate, methods, run, spent
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
@@ -26,12 +26,14 @@ from tests.planted import planted, write_prepared
 
 
 class Params(BaseModel):
-    """skill: share of the validation cases that the stub gets right; bad: what score() does wrong."""
+    """skill: share of the validation cases that the stub gets right; bad: what score() does wrong; found: what it finds on
+    disk has cost others so many seconds when it scores, and twice as many when it fits."""
 
     model_config = ConfigDict(extra="forbid")
     skill: float = 0.5
     label: str = ""
     bad: str = ""
+    found: float = 0.0
     section: dict[str, int] = {"a": 1, "b": 2}
 
 
@@ -44,9 +46,12 @@ class Stub(Recommender):
         self.answers = dict(list(known)[: round(params.skill * len(split.valid))])
         self.n_items, self.params = split.n_items, params
         self.scored: list[np.ndarray] = []
+        self.made_by = spent.name()
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         assert cases.target is None  # neither validation nor test cases show theirs
+        spent.charge("another run", self.params.found)
+        spent.charge(self.made_by, 1e6)
         self.scored.append(cases.case)
         for batch in cases.batches(50):
             scores = np.tile(-np.arange(self.n_items, dtype=np.float32), (len(batch), 1))
@@ -86,6 +91,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
     def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Stub:
         assert workdir.is_dir()
         stub = Stub(split, Params.model_validate(params))
+        spent.charge("another run", 2 * stub.params.found)
         calls.append({"seed": seed, "params": params, "workdir": workdir, "stub": stub})
         return stub
 
@@ -143,7 +149,7 @@ def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
     record = read_run(out / "run.json")
     assert isinstance(record, RunRecord)
     assert (record.dataset, record.method, record.seed) == ("toy", "stub", 1)
-    assert record.params == {"skill": 0.7, "label": "", "bad": ""} | SECTION  # defaults included
+    assert record.params == {"skill": 0.7, "label": "", "bad": "", "found": 0.0} | SECTION  # defaults included
     assert record.tuning is None and len(fits) == 1
     assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)
     assert record.data_hash == read_json(data / "dataset.json")["split_hash"]
@@ -153,6 +159,16 @@ def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
     # Nothing was validated, and the test cases were scored once; then six of them alone, for the latency.
     assert [len(cases) for cases in fits[0]["stub"].scored] == [60] + [1] * 6
     assert record.latency_ms_alone > 0
+
+
+def test_what_others_had_spent_is_recorded(job: Job, fits: Fits) -> None:
+    """In fit and in ranking, not what its own fit had made; a trial's validation has its own."""
+    record = read_run(job(grid=json.dumps([{"found": 0.0}, {"found": 100.0, "skill": 0.9}])) / "run.json")
+    assert record.seconds.reused == 300
+    assert 200 <= record.seconds.fit < 210 and 100 <= record.seconds.score < 110
+    assert record.latency_ms_per_case == pytest.approx(record.seconds.score / record.n_cases * 1000, abs=0.02)
+    assert record.tuning is not None
+    assert record.tuning.trials[0].seconds < 10 and 300 <= record.tuning.trials[1].seconds < 310
 
 
 def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:
@@ -215,7 +231,7 @@ def test_the_grid_is_tried_on_validation_and_the_best_kept(job: Job, fits: Fits)
     assert [trial.params["skill"] for trial in record.tuning.trials] == [0.2, 0.9, 0.5]
     assert [trial.params["label"] for trial in record.tuning.trials] == ["base", "best", "base"]  # grid over params
     assert record.tuning.chosen == 1 and record.tuning.criterion == "valid NDCG@10"
-    assert record.params == {"skill": 0.9, "label": "best", "bad": ""} | SECTION
+    assert record.params == {"skill": 0.9, "label": "best", "bad": "", "found": 0.0} | SECTION
     # One seed for all, each in a folder of its own; the test cases are scored once, by the chosen fit.
     assert {call["seed"] for call in fits} == {derive_seed("toy", "stub", 1)}
     assert len({call["workdir"] for call in fits}) == 3
@@ -265,7 +281,7 @@ def test_later_repetitions_take_the_tuned_setting(job: Job, fits: Fits) -> None:
     first = job(grid=GRID)
     record = read_run(job(seed=2, grid=GRID, tuned=first / "run.json") / "run.json")
     assert len(fits) == 4  # three settings in repetition 1, one fit in repetition 2
-    assert record.params == {"skill": 0.9, "label": "best", "bad": ""} | SECTION == fits[3]["params"]
+    assert record.params == {"skill": 0.9, "label": "best", "bad": "", "found": 0.0} | SECTION == fits[3]["params"]
     assert record.seed_value == fits[3]["seed"] == derive_seed("toy", "stub", 2) != fits[0]["seed"]
     assert record.tuning == read_run(first / "run.json").tuning
 
@@ -289,7 +305,11 @@ def test_a_variant_takes_the_tuned_setting_of_its_base(job: Job, fits: Fits, see
     given = named | {"grid": GRID, "overlay": json.dumps({"section": {"b": 7}}), "tuned": first / "run.json"}
     record = read_run(job(seed=seed, **given) / "run.json")
     assert len(fits) == 4  # nothing is tuned again
-    assert record.params == {"skill": 0.9, "label": "best", "bad": "", "section": {"a": 1, "b": 7}} == fits[3]["params"]
+    assert (
+        record.params
+        == {"skill": 0.9, "label": "best", "bad": "", "found": 0.0, "section": {"a": 1, "b": 7}}
+        == fits[3]["params"]
+    )
     assert (
         record.seed_value == derive_seed("toy", "stub", seed) and record.tuning == read_run(first / "run.json").tuning
     )
