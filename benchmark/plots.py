@@ -110,8 +110,8 @@ def popularity_buckets(target: np.ndarray, train: Cases, n_items: int) -> list[t
     ]
 
 
-def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xlabel: str, share_x: bool) -> None:
-    """Rows of panels with the methods on a shared vertical axis, the first one on top."""
+def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xlabel: str) -> None:
+    """Rows of panels with the methods on a shared vertical axis, the first one on top; each panel has a scale of its own."""
     width = max(len(row) for row in rows)
     grid = figure.subplots(len(rows), width, squeeze=False, sharey=True)
     at = np.arange(len(methods))[::-1]
@@ -119,13 +119,11 @@ def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xla
     for axes_row, panels in zip(grid, rows, strict=True):
         for axes in axes_row[len(panels) :]:
             axes.set_visible(False)
-        highest = max((np.nanmax(np.r_[p.high, *p.seeds, 0]) for p in panels), default=0)
         for axes, panel in zip(axes_row, panels, strict=False):
             _draw_panel(axes, panel, at, colours)
             axes.set_title(panel.title)
-            own = np.nanmax(np.r_[panel.high, *panel.seeds, 0])
-            top = highest if share_x else own
-            axes.set_xlim(0, top * 1.05 if top > 0 else 1)
+            highest = np.nanmax(np.r_[panel.high, *panel.seeds, 0])
+            axes.set_xlim(0, highest * 1.05 if highest > 0 else 1)
             axes.locator_params(axis="x", nbins=4)
             axes.tick_params(axis="y", length=0)
             axes.set_xlabel(xlabel)
@@ -151,7 +149,7 @@ def plot_metrics(results: Collected) -> Figure:
     """Points with intervals, one panel per metric: Hit above, NDCG below."""
     panels = metric_panels(results)
     figure = new_figure(10, 1.6 + 2 * _height(results))
-    draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="", share_x=False)
+    draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="")
     _title(
         figure, results, f"{results.dataset}: metrics by method", f"Ticks below a point: its {results.seeds_in_words}."
     )
@@ -159,7 +157,7 @@ def plot_metrics(results: Collected) -> Figure:
 
 
 def plot_slices(results: Collected) -> Figure:
-    """NDCG@10 by history length and by target popularity, same scale within a row."""
+    """NDCG@10 by history length and by target popularity. Values differ much between groups."""
     train = read_cases(results.folder / "train.parquet", targets=True)
     lengths = np.diff(results.cases.offsets)
     highest_item = max(int(train.items.max()), int(np.max(train.target)), int(results.target.max()))  # type: ignore[arg-type]
@@ -170,10 +168,10 @@ def plot_slices(results: Collected) -> Figure:
         [slice_panel(results, name, cases) for name, cases in by_target],
     ]
     figure = new_figure(10, 1.9 + 2 * _height(results))
-    draw_panels(figure, results.methods, rows, xlabel="NDCG@10", share_x=True)
+    draw_panels(figure, results.methods, rows, xlabel="NDCG@10")
     rule = (
         f"Ticks below a point: its {results.seeds_in_words}. Head: the most popular items that hold half of the training "
-        "interactions; cold: never seen in training; tail: the rest."
+        "interactions; cold: never seen in training; tail: the rest. Each panel has a scale of its own."
     )
     _title(figure, results, f"{results.dataset}: NDCG@10 by history length and by popularity of the target", rule)
     return figure

@@ -99,7 +99,7 @@ def test_a_slice_without_cases_says_so(results: Path) -> None:
     panel = plots.slice_panel(found, "nobody", np.array([], dtype=int))
     assert panel.title == "nobody\n0 cases, 0 users"
     figure = Figure()
-    plots.draw_panels(figure, found.methods, [[panel]], "NDCG@10", share_x=True)
+    plots.draw_panels(figure, found.methods, [[panel]], "NDCG@10")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no cases"]
     one = plots.slice_panel(found, "one", np.array([0]))
     assert np.isnan(one.low).all()  # one user gives a point, but no interval over users
