@@ -82,7 +82,7 @@ test: $(READY)
 
 speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
-	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct
+	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
 	.venv/bin/python -m r2ec.speed
 
 lint: $(READY)

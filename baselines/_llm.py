@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +138,11 @@ def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     found = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(found, PreTrainedModel)
     return found
+
+
+def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
+    """Within it, the LM is as it was before its adapters were trained."""
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
 """BIGRec: the LLM is fine-tuned to write the next item's title; what it writes is grounded to the nearest real item.
 
 Bao et al., "A Bi-Step Grounding Paradigm for Large Language Models in Recommendation Systems" (arXiv 2308.08434;
-github.com/SAI990323/BIGRec). Kept: instruction tuning on titles, one text per user, L2 distance between the LLM's own embedding of
-that text and of each item's title, scaled to 0..1 per user, and popularity put in by dividing it by (1 + popularity) ** gamma,
-with gamma chosen on validation cases.
-Different: a LoRA of our backbone, and a greedy text in the place of beams. Left out: injecting another recommender's scores.
+github.com/SAI990323/BIGRec). Kept: instruction tuning on titles, one text per user, L2 distance between the untuned LLM's
+embedding of that text and of each item's title (as the released code loads it), scaled to 0..1 per user, and popularity put
+in by dividing it by (1 + popularity) ** gamma, with gamma chosen on validation cases.
+Different: a LoRA of our backbone, a greedy text in the place of beams, and .001 off every scaled distance, so that the
+nearest item's popularity counts, too. Left out: injecting another recommender's scores.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     from baselines import _llm
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
-    items = _llm.states_of(model, tokenizer, split.items["title"].tolist(), "embedding titles")
+    with _llm.untuned(model):
+        items = _llm.states_of(model, tokenizer, split.items["title"].tolist(), "embedding titles")
     made = _llm.ByText(
         split,
         model,
@@ -67,7 +69,7 @@ def divided_by(counts: np.ndarray) -> Mix:
 
 
 class Grounding:
-    """How far a written text is from every item."""
+    """How far a written text is from every item, as the LLM without its adapters reads both."""
 
     def __init__(
         self,
@@ -83,7 +85,8 @@ class Grounding:
 
         from baselines import _llm
 
-        states = _llm.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
+        with _llm.untuned(self.model):
+            states = _llm.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
         found = torch.cdist(states.double(), self.items.double()).numpy()
         lowest, highest = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
         return -np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)

@@ -102,8 +102,7 @@ def note_of_differences(tests: pd.DataFrame) -> str:
     return (
         f"{MAIN} less the base's. Smallest detectable: the true difference that the test would find with a power of "
         f"{100 * significance.POWER:.0f} % at the level of Holm's first step, {significance.ALPHA} / "
-        f"{tests.family_size.iloc[0]}, from the standard error of the paired difference over users. Users are resampled and "
-        "not trainings: another seed may move a value by more than its interval says."
+        f"{tests.family_size.iloc[0]}, from the standard error of the paired difference over users."
     )
 
 

@@ -138,8 +138,8 @@ def note(frame: pd.DataFrame) -> str:
         f"{measured}. Two-sided paired randomisation tests, signs flipped per user; Holm's correction over the "
         f"{frame.family_size.iloc[0]} methods of one part of the table. Interval: bootstrap over users. Smallest detectable: the "
         f"true difference that the test would find with a power of {100 * significance.POWER:.0f} % at the level of Holm's first "
-        f"step. Users are resampled and not trainings.{several} Costs: see costs.md; what an earlier run has written or encoded is "
-        "not in a run's seconds."
+        f"step. Users are resampled and not trainings.{several} Costs: as in costs.md, where a run "
+        "is charged for what others had encoded or written."
     )
 
 

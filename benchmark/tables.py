@@ -253,7 +253,8 @@ def what_it_shows(reference: str, family: str) -> str:
         f"in either direction, at p < {significance.ALPHA} after "
         f'Holm\'s correction over the family "{family}". Two-sided paired tests over users: randomisation test with '
         "signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where fewer than "
-        f"{significance.FEW_USERS} users differ)."
+        f"{significance.FEW_USERS} users differ). Users are resampled and not trainings: another seed may move a value by more "
+        "than its interval says."
     )
 
 

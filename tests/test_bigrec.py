@@ -44,6 +44,23 @@ def test_states_are_those_of_single_texts(tmp_path: Path) -> None:
     assert made.report() == {"losses": [], "popularity": 0.0, "popularity_tried": []}
 
 
+def test_titles_are_compared_as_the_untuned_llm_reads_them(tmp_path: Path) -> None:
+    """A title has no distance to itself, and the adapters, however far from their start, move no state."""
+    data = split()
+    made = fit(data, seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    inner = made.inner
+    assert isinstance(inner, _llm.ByText)
+    titles = data.items["title"].tolist()[:4]
+    before = inner.scores_of(titles)
+    tuned = _llm.states_of(inner.model, inner.tokenizer, titles)
+    for name, weight in inner.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    assert not torch.allclose(_llm.states_of(inner.model, inner.tokenizer, titles), tuned)
+    np.testing.assert_array_equal(inner.scores_of(titles), before)
+    assert before.argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
 def test_distances_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     items = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
     found = Grounding(None, None, items)  # type: ignore[arg-type]
