@@ -10,6 +10,8 @@ from benchmark.errors import InputError, checked
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("benchmark", "baselines", "r2ec")
+# The models that r2ec/backbone.py and baselines/_sentences.py fetch.
+EMBEDDED = {Path("resources/smollm2-135m-instruct"), Path("resources/all-minilm-l6-v2")}
 
 
 def known_methods() -> list[str]:
@@ -70,16 +72,16 @@ def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_files(params: dict[str, Any]) -> list[Path]:
-    """The files of the user's own models that a method's settings name: of the folders `backbone.name` and `encoder`, sorted.
+    """The files of the user's own models that a method's settings name: in the folders `backbone.name` and `encoder`, sorted.
 
-    None of a model in `resources`, which the project's own code fetches by a pinned checksum, nor of one of the hub, whose
-    revision is in the settings.
+    None of the models that the project's own code fetches by a pinned checksum, nor of one of the hub, whose revision is in
+    the settings.
     """
     backbone = params.get("backbone")
     named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]
     folders = [Path(name) for name in named if isinstance(name, str)]
-    own = [folder for folder in folders if folder.is_dir() and folder.parts[:1] != ("resources",)]
-    return sorted(path for folder in own for path in folder.iterdir() if path.is_file())
+    own = [folder for folder in folders if folder.is_dir() and folder not in EMBEDDED]
+    return sorted(path for folder in own for path in folder.rglob("*") if path.is_file())
 
 
 def source_files(*modules: str) -> list[str]:

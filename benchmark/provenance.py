@@ -100,6 +100,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def memory_bytes() -> int:
+    """Main memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def hardware() -> dict[str, str | int]:
     """Processor, usable cores, memory (GiB) and GPUs of this job (only asked for where torch is loaded); processes, if several
     have trained together."""
@@ -111,13 +116,12 @@ def hardware() -> dict[str, str | int]:
                 break
     except OSError:
         pass  # not Linux: platform's own word stands
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     torch = sys.modules.get("torch")
     gpus = torch.cuda.device_count() if torch is not None else 0
     found: dict[str, str | int] = {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
-        "memory_gib": round(gib),
+        "memory_gib": round(memory_bytes() / 2**30),
         "gpus": gpus,
         "gpu": torch.cuda.get_device_name(0) if torch is not None and gpus else "none",
     }

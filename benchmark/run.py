@@ -59,13 +59,14 @@ def checkpoint_folder(
     processes: int = 1,
     category: str = "",
 ) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code, the files of
-    the user's own models that the params name, and the number of processes: nothing stale is ever resumed.
+    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code, versions of
+    packages, the files of the user's own models that the params name, and the number of processes: nothing stale is ever resumed.
 
     Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
     """
     params = for_fitting(method, params)
-    parts = [json.dumps(params, sort_keys=True), data_hash, category, *(sha256_of(ROOT / file) for file in files)]
+    about = json.dumps([params, provenance.versions()], sort_keys=True)
+    parts = [about, data_hash, category, *(sha256_of(ROOT / file) for file in files)]
     parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
     if processes > 1:
         parts.append(f"{processes} processes")
@@ -85,7 +86,8 @@ def fit_best(
         if len(settings) > 1:
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        recommender, cost = timed_fit(partial(method.fit, split, seed=seed, params=params, workdir=folder), folder)
+        with alone(folder):  # runs that differ in scoring alone share a fit
+            recommender, cost = timed_fit(partial(method.fit, split, seed=seed, params=params, workdir=folder), folder)
         if len(settings) == 1:
             return recommender, 0, [], cost
         with account(own=frozenset({cost.by})) as validation:

@@ -104,10 +104,13 @@ def making(path: Path) -> Iterator[None]:
     if not _open:
         yield
         return
-    now = _open[-1]
+    now, note = _open[-1], _beside(path)
     start = now.seconds - now.before
+    if not path.exists():
+        note.unlink(missing_ok=True)
     yield
-    write_json(_beside(path), Made(by=now.by, seconds=round(now.seconds - start, 3)).model_dump())
+    if not note.exists():  # of two jobs that make it at once, the first one's stays
+        write_json(note, Made(by=now.by, seconds=round(now.seconds - start, 3)).model_dump())
 
 
 def found(path: Path) -> None:

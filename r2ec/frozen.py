@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What encodes: an edit of one of these files makes kept states stale.
 ENCODING = [
     Path(__file__).with_name(f"{name}.py")
-    for name in ("attention", "decode", "item_table", "model", "rollout", "sampling")
+    for name in ("attention", "decode", "item_table", "model", "recommender", "rollout", "sampling")
 ]
 # What a greedy rollout depends on, of the section `rollouts`.
 GREEDY = {"max_new_tokens", "merge_adapters"}

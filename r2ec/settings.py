@@ -168,7 +168,7 @@ class RecPOSettings(_Section):
     head_update: Literal["top1", "topk", "all", "random", "none", "released"] = "top1"
     topk: int = Field(1, ge=1, description="for head_update topk and released")
     token_term: bool = Field(True, description="false: the item term alone learns from the rollouts (a control)")
-    epsilon: float = Field(0.2, gt=0, lt=1, description="clip range")
+    epsilon: float = Field(0.2, gt=0, lt=1, description="clip range; nothing is clipped while num_iterations is 1")
     num_iterations: int = Field(
         1, ge=1, description="updates per batch of rollouts; eval_steps and save_steps are multiples of it"
     )
@@ -187,6 +187,12 @@ class RecPOSettings(_Section):
     pooling: Literal["last", "mean", "max", "special"] = "last"
     cls_head: bool = Field(False, description="a free classification head in place of item states (w/ ClsHead)")
 
+    @model_validator(mode="after")
+    def _no_correction_of_a_whole_softmax(self) -> "RecPOSettings":
+        if self.cls_head and self.logq:
+            raise ValueError("cls_head has every item as a candidate, always; set logq to false")
+        return self
+
 
 class TrainingSettings(_Section):
     """The run of transformers' Trainer; names are its own."""
@@ -204,7 +210,10 @@ class TrainingSettings(_Section):
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     eval_steps: int = Field(
-        0, ge=0, description="validation, early stopping and checkpoint every n steps; 0: at the end only"
+        0,
+        ge=0,
+        description="validation, early stopping and checkpoint every n steps, for which the item table is encoded anew, "
+        "whatever refresh_steps says; 0: at the end only",
     )
     eval_cases: int = Field(500, ge=1, description="validation cases used for it (the first of a seeded order)")
     patience: int = Field(3, ge=1, description="evaluations without a better NDCG@10 before stopping")

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from baselines import langptune
+from baselines._llm import ByText
 from baselines._sentences import SentenceEncoder, item_texts
 from baselines.langptune import Params, Ranking, contrast, fit
 from r2ec import backbone as backbones
@@ -71,6 +74,22 @@ def test_the_writer_learns_to_be_understood(tmp_path: Path, monkeypatch: pytest.
     rewards = made.report()["rewards"]
     assert len(rewards) == 90 and np.mean(rewards[:10]) < 0.15
     assert np.mean(rewards[-20:]) > 0.3  # one profile for everybody finds a tenth of the targets
+
+
+def test_items_are_encoded_by_the_encoder_that_reads_the_profiles(tmp_path: Path) -> None:
+    """By that of the last turn, which differs from the first's."""
+    made = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "work")
+    inner = made.inner
+    assert isinstance(inner, ByText)
+    found = {}
+    for turn in (0, 1):
+        encoder = SentenceEncoder(tmp_path / "encoder")
+        encoder.model.load_state_dict(load_file(tmp_path / "work" / f"encoder{turn}" / "encoder.safetensors"))
+        texts = ["red", "a much longer profile"]
+        found[turn] = encoder.encode(texts) @ encoder.encode(item_texts(split().items)).T
+    scores = torch.from_numpy(np.asarray(inner.scores_of(["red", "a much longer profile"])))
+    torch.testing.assert_close(scores, found[1], rtol=0, atol=1e-5)
+    assert not torch.allclose(found[0], found[1], rtol=0, atol=1e-4)
 
 
 def _exact(texts: list[str]) -> np.ndarray:

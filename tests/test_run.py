@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from benchmark import evaluate, methods, run, spent
+from benchmark import evaluate, methods, provenance, run, spent
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
@@ -418,22 +418,29 @@ def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypat
     others.append(
         run.checkpoint_folder(work, ModuleType("method"), {"a": 1, "b": [2]}, "hash", ["one.py", "two.py"], 1, "film")
     )
-    assert len({plain, *others}) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "versions", lambda: {"torch": "another"})
+        others.append(folder({"a": 1, "b": [2]}))
+    assert len({plain, *others}) == 7
 
 
 def test_other_weights_of_ones_own_model_are_another_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("own", "resources/ours"):
+    fetched_one = "resources/smollm2-135m-instruct"  # a pinned checksum of it is in the code
+    for folder in ("own/deep", "resources/own", fetched_one):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "model.safetensors").write_text("weights")
 
     def fit(name: str, **params: Any) -> Path:
         return run.checkpoint_folder(tmp_path, ModuleType("method"), {"backbone": {"name": name}} | params, "hash", [])
 
-    kept, fetched, encoder = fit("own"), fit("resources/ours"), fit("on/hub", encoder="own")
-    (tmp_path / "own" / "model.safetensors").write_text("others")
-    (tmp_path / "resources" / "ours" / "model.safetensors").write_text("others")  # a pinned checksum is in the code
-    assert fit("own") != kept and fit("on/hub", encoder="own") != encoder and fit("resources/ours") == fetched
+    def fits() -> list[Path]:
+        return [fit("own"), fit("on/hub", encoder="own"), fit("resources/own"), fit(fetched_one)]
+
+    before = fits()
+    for folder in ("own/deep", "resources/own", fetched_one):
+        (tmp_path / folder / "model.safetensors").write_text("others")
+    assert [now != then for now, then in zip(fits(), before, strict=True)] == [True, True, True, False]
 
 
 def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:

@@ -206,14 +206,13 @@ def test_other_refusals() -> None:
 COMPARISONS = 1_000
 
 
-def null_comparisons() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def null_comparisons(n_users: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per-case differences of two methods, [1000, n] for NDCG@10 and for hits, and users [n].
 
-    400 users with 1 to about 150 cases; within a user one method can be better throughout. The two methods' labels are
+    Each user has 1 to about 150 cases; within a user one method can be better throughout. The two methods' labels are
     swapped at random per user in each comparison, so no method is better: every rejection is a false positive.
     """
     generator = np.random.default_rng(2026)
-    n_users = 400
     user = np.repeat(np.arange(n_users), np.ceil(generator.lognormal(1.5, 1.0, n_users)).astype(int).clip(1, 150))
     score, hits = np.empty((COMPARISONS, len(user))), np.empty((COMPARISONS, len(user)))
     for i in range(COMPARISONS):
@@ -225,9 +224,10 @@ def null_comparisons() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return score, hits, user
 
 
-@pytest.fixture(scope="module")
-def null() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return null_comparisons()
+@pytest.fixture(scope="module", params=[400, 121, 75])
+def null(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The last two numbers of users are those of ml-100k's and of movielens-2016's test cases in config.yaml."""
+    return null_comparisons(request.param)
 
 
 def rates(null: tuple[np.ndarray, np.ndarray, np.ndarray], clusters: np.ndarray, flips: int) -> tuple[float, float]:
@@ -250,3 +250,13 @@ def test_ignoring_the_users_would_fail_this_check(null: tuple[np.ndarray, np.nda
     randomisation, mcnemars = rates(null, clusters=np.arange(len(null[2])), flips=399)  # every case its own "user"
     assert randomisation > 0.10
     assert mcnemars > 0.10
+
+
+def test_intervals_hold_the_true_difference_nearly_as_often_as_they_say(
+    null: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Of 95 %; with few users of very unequal numbers of cases a bootstrap's intervals are a little too narrow."""
+    score, _, users = null
+    low, high = interval(bootstrap_means(*user_sums(score, users), seed=1, resamples=999))
+    covered = float(np.mean((low <= 0) & (high >= 0)))
+    assert 0.91 <= covered <= 0.97

@@ -12,7 +12,7 @@ from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, table
 from benchmark.factors import ablations_of
 from benchmark.methods import laid_over, method_files, model_files, source_files
-from benchmark.provenance import REQUIRE_CLEAN, require_clean
+from benchmark.provenance import REQUIRE_CLEAN, memory_bytes, require_clean
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
 EMBEDDED = "resources/smollm2-135m-instruct"
