@@ -1,5 +1,6 @@
 """Adapters that the warm start's teacher has taught: on a tiny LM that first knows nothing, and the item map behind them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from benchmark.errors import InputError, checked
 from benchmark.evaluate import validation_ndcg
 from benchmark.io import read_json
 from benchmark.spent import Cost, timed_fit
-from r2ec.adapters import RIDGE, adapter_training, refit_item_map
+from r2ec.adapters import RIDGE, TaughtTrainer, adapter_training, refit_item_map
 from r2ec.method import Params
+from r2ec.model import plain_policy
 from r2ec.rec_head import RecHead
 from r2ec.recommender import R2ecRecommender, fit_r2ec
 from tests.tiny_fits import scores, settings, split, write_backbone
@@ -87,6 +89,35 @@ def test_the_loss_is_the_divergence_and_the_weighted_move_of_the_held_items(back
         assert (moved[0], moved[2] > 1e-4) == (pytest.approx(0, abs=1e-5), items > 0)
         for entry, move in zip(found, moved, strict=True):
             assert entry["loss"] == pytest.approx(entry["divergence"] + weight * move, abs=2e-4)
+
+
+def test_the_divergence_is_the_teacher_s_from_what_is_written(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first step, computed again: greedy texts, whole prompts read at once, the frozen table, the prior, the sum by hand."""
+    found: list[tuple[float, float]] = []
+    plain = TaughtTrainer.compute_loss
+
+    def compute_loss(self: TaughtTrainer, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> torch.Tensor:
+        cases, net, recpo = self.cases.take(inputs["rows"].numpy()), self._net, self.recpo
+        assert cases.target is not None
+        rollouts = replace(self._write(cases, self.state.global_step), action_mask=None)
+        with torch.no_grad():
+            users = plain_policy(net, rollouts).users
+            cosines = F.normalize(users, dim=1) @ F.normalize(net.head.item(self.table.states), dim=1).T
+            counts = np.bincount(split().train.interactions()[1], minlength=split().n_items)
+            logits = cosines / recpo.tau + recpo.prior * torch.from_numpy(np.log1p(counts)).float()
+            said = self.teacher.says(torch.from_numpy(cases.padded(-1, 20)))
+            terms = said * (said.log() - logits.log_softmax(dim=1))
+        loss = plain(self, model, inputs, *rest, **named)
+        found.append((self._gathered["divergence"][-1], float(terms.sum(dim=1).mean())))
+        return loss
+
+    monkeypatch.setattr(TaughtTrainer, "compute_loss", compute_loss)
+    fit_r2ec(split(), 3, made(backbone, 2), tmp_path)
+    assert len(found) == 2
+    for divergence, expected in found:
+        assert divergence == pytest.approx(expected, rel=1e-3) and divergence > 0.01
 
 
 def no_room(*_: Any, **__: Any) -> None:

@@ -1,0 +1,143 @@
+"""What a kept warm start and kept states depend on: a change of any of it makes them anew, a change of anything else doesn't."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.contract import Split
+from benchmark.io import sha256_of_json
+from r2ec import frozen, start
+from r2ec.method import Params
+from r2ec.recommender import R2ecRecommender, build
+from tests.tiny_fits import settings, split, write_backbone
+
+Section = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def made(backbone: Path) -> R2ecRecommender:
+    return build(split(), Params.model_validate(settings(backbone)))
+
+
+def key(made: R2ecRecommender, data: Split, seed: int = 3) -> str:
+    return sha256_of_json(start._depends_on(made, data, seed))
+
+
+def with_settings(made: R2ecRecommender, backbone: Path, changes: Section) -> R2ecRecommender:
+    """The same parts under other settings, of which alone the key reads."""
+    given = settings(backbone, **{name: values for name, values in changes.items() if name != "backbone"})
+    given["backbone"] |= changes.get("backbone", {})
+    other = object.__new__(R2ecRecommender)
+    other.__dict__ |= made.__dict__ | {"params": Params.model_validate(given)}
+    return other
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": {"dtype": "bfloat16"}},
+        {"lora": {"r": 8}},
+        {"prompts": {"max_items": 3}},
+        {"rollouts": {"max_new_tokens": 4}},
+        {"recpo": {"reasoning": False}},
+        {"recpo": {"tau": 0.2}},
+        {"recpo": {"normalize": False}},
+        {"recpo": {"prior": 0.5}},
+        {"recpo": {"pooling": "mean"}},
+        {"training": {"max_grad_norm": 0.5}},
+        {"training": {"weight_decay": 0.1}},
+        {"warm_start": {"rank": 4}},
+        {"warm_start": {"adapters": {"steps": 3}}},
+    ],
+)
+def test_settings_that_a_warm_start_reads(made: R2ecRecommender, backbone: Path, changes: Section) -> None:
+    assert key(with_settings(made, backbone, changes), split()) != key(made, split())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recpo": {"beta": 0.5, "refresh_steps": 7, "head_update": "all", "advantage": "rloo"}},
+        {"rollouts": {"group_size": 2, "temperature": 0.5, "top_k": 5}},
+        {"training": {"max_steps": 9, "learning_rate": 1e-4, "per_device_train_batch_size": 4}},
+        {"evaluation": {"reasoning": "empty"}},
+        {"warm_start": {"states": "elsewhere"}},
+    ],
+)
+def test_settings_of_recpo_alone_share_a_warm_start(made: R2ecRecommender, backbone: Path, changes: Section) -> None:
+    assert key(with_settings(made, backbone, changes), split()) == key(made, split())
+
+
+def with_target(data: Split, part: str) -> Split:
+    cases = getattr(data, part)
+    target = cases.target.copy()
+    target[0] = (target[0] + 1) % data.n_items
+    return replace(data, **{part: replace(cases, target=target)})
+
+
+def with_history(data: Split) -> Split:
+    items = data.train.items.copy()
+    items[0] = (items[0] + 1) % data.n_items
+    return replace(data, train=replace(data.train, items=items))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: with_target(data, "train"),
+        lambda data: with_target(data, "valid"),
+        with_history,
+        lambda data: replace(data, category="film"),
+    ],
+)
+def test_data_that_a_warm_start_reads(made: R2ecRecommender, change: Callable[[Split], Split]) -> None:
+    assert key(made, change(split())) != key(made, split())
+    assert key(made, split(), seed=4) != key(made, split())
+
+
+def test_other_titles_rows_weights_and_code(
+    made: R2ecRecommender, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, known = split(), key(made, split())
+    params = made.params
+    renamed = data.items.assign(title=data.items["title"].where(data.items.index != 3, "Another thing"))
+    assert key(build(replace(data, items=renamed), params), data) != known
+    rows = object.__new__(R2ecRecommender)
+    rows.__dict__ |= made.__dict__ | {"params": params.model_copy(update={"evaluation_rows": 17})}
+    assert key(rows, data) != known
+    states = sha256_of_json(frozen._encoder(params))
+    for module in (start, frozen):
+        name = "CODE" if module is start else "ENCODING"
+        (tmp_path / "more.py").write_text("pass\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, [*getattr(module, name), tmp_path / "more.py"])
+            assert (key(made, data) != known) == (module is start)
+            assert (sha256_of_json(frozen._encoder(params)) != states) == (module is frozen)
+    written = {path.stem for path in frozen.ENCODING}
+    assert {"recommender", "rollout", "decode", "model", "item_table"} <= written  # whoever writes, pools and encodes
+    # The LM's own files, whatever the folder is called; both keys have them.
+    config = backbone / "config.json"
+    before = config.read_text()
+    try:
+        config.write_text(before + " ")
+        assert key(made, data) != known and sha256_of_json(frozen._encoder(params)) != states
+    finally:
+        config.write_text(before)
+    assert key(made, data) == known
+
+
+def test_what_is_scored_is_written_with_unfolded_adapters(backbone: Path) -> None:
+    """Folded, they would be rounded to bf16: another model than the one that has encoded the items."""
+    for evaluation in ({}, {"reasoning": "again"}, {"samples": 2}):
+        made = build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
+        assert made.params.rollouts.merge_adapters and not made.engine.settings.merge_adapters
+        if made.controls is not None:
+            assert not made.controls.engine.settings.merge_adapters
