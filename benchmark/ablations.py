@@ -36,7 +36,7 @@ HEAD = ["value", "difference", "95 % interval", "p", "p, Holm", "smallest detect
 
 def read_runs(factor: Factor, results: Path) -> list[Collected]:
     """The runs of a factor, dataset by dataset. Raises InputError as `collect` does."""
-    return [collect(results, dataset, factor.seeds_of_runs) for dataset in factor.datasets]
+    return [collect(results, dataset, factor.seeds_of_runs, factor.settings) for dataset in factor.datasets]
 
 
 def against_base(results: Collected, factor: Factor) -> pd.DataFrame:

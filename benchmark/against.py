@@ -172,7 +172,9 @@ def main() -> None:
     given = arguments("One method against each of the others.", out="tables", reference=True)
     if given.reference is None:
         raise InputError("--reference is missing; name the method that is held against the others")
-    frame = against([collect(given.results, dataset, given.seeds) for dataset in given.datasets], given.reference)
+    frame = against(
+        [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets], given.reference
+    )
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), given.results / "plots", "against")
     text = markdown(frame)

@@ -4,6 +4,7 @@ Tables, plots and the page all start here, so none of them can show runs that do
 """
 
 import argparse
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
 from benchmark.contract import Cases, read_cases
-from benchmark.errors import InputError
-from benchmark.factors import read_factors
+from benchmark.errors import InputError, checked
+from benchmark.factors import leaves, read_factors
 from benchmark.io import read_json
+from benchmark.methods import laid_over
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.records import RunRecord, read_run
 from benchmark.sections import TABLES_OF_ALL
+
+Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
 
 RANKING_COLUMNS = {"case": "int64", "user": "int32", "target": "int32", "rank": "int32", "candidates": "int32"}
 
@@ -113,11 +118,12 @@ def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
     return f"{most} {'seed' if most == 1 else 'seeds'}" + (f" ({words})" if words else "")
 
 
-def collect(results: Path, dataset: str, seeds: dict[str, int]) -> Collected:
+def collect(results: Path, dataset: str, seeds: dict[str, int], settings: Settings | None = None) -> Collected:
     """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N = seeds[method].
 
+    settings: of each method, those of which its runs must have one. Without a method's own, any will do.
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
-    runs, ranks outside 1..candidates, another data hash than dataset.json's, or metrics that ranks can't give.
+    runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, or metrics that ranks can't give.
     """
     folder, runs = results / "data" / dataset, results / "runs" / dataset
     about = _read_about(folder / "dataset.json")
@@ -132,6 +138,8 @@ def collect(results: Path, dataset: str, seeds: dict[str, int]) -> Collected:
             run = runs / method / f"seed{seed}"
             record = read_run(run / "run.json")
             _check_record(run / "run.json", record, (dataset, method, seed), about["split_hash"], len(cases))
+            if settings and (wanted := settings.get(method)):
+                _check_settings(run / "run.json", record.params, wanted)
             columns = _read_rankings(run / "rankings.parquet", cases)
             target = columns["target"] if target is None else target
             _same(run / "rankings.parquet", "target", columns["target"], target, "those of the other runs")
@@ -161,6 +169,12 @@ def arguments(
         required=True,
         help="number of seeds of all methods, or of each in their order; runs seed1..seedN are read",
     )
+    parser.add_argument(
+        "--settings",
+        type=_settings,
+        default="{}",
+        help="by method, as JSON, the settings of which its runs must have one",
+    )
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
     if factors:
         parser.add_argument("--factors", type=read_factors, default="[]", help="factors of the ablations, as JSON")
@@ -182,6 +196,17 @@ def arguments(
         raise InputError(f"--reference: no method {given.reference!r}. Known: {', '.join(given.methods)}")
     given.seeds = _by_method(given.methods, given.seeds)
     return given
+
+
+def _settings(text: str) -> Settings:
+    try:
+        return checked(_Given, {"settings": json.loads(text)}, "--settings").settings
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: not JSON ({error}); give what the workflow gives") from None
+
+
+class _Given(BaseModel):
+    settings: Settings
 
 
 def _by_method(methods: list[str], seeds: list[int]) -> dict[str, int]:
@@ -215,6 +240,18 @@ def _check_record(path: Path, record: RunRecord, place: tuple[str, str, int], sp
         )
     if record.n_cases != n_cases:
         raise InputError(f"{path}: n_cases is {record.n_cases}, but test.parquet has {n_cases}; run this seed again")
+
+
+def _check_settings(path: Path, params: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
+    """A run of the settings of an earlier config, copied or kept, must not stand under this one's name."""
+    if any(laid_over(params, one) == params for one in wanted):
+        return
+    found, given = leaves(params), leaves(wanted[0])
+    key = next(key for key, value in given.items() if key not in found or found[key] != value)
+    had = repr(found[key]) if key in found else "no such setting"
+    raise InputError(
+        f"{path}: was run with {'.'.join(key)} {had}, but the config has {given[key]!r}; delete the folder and run this seed again"
+    )
 
 
 def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:

@@ -100,6 +100,7 @@ class Factor(Strict):
     base: str  # label of the base
     runs: dict[str, str]  # label -> folder in results/runs/{dataset}, in the order of the table
     scored: list[str] = Field(default=[])  # those of these runs that only score another one's fit
+    settings: dict[str, list[dict[str, Any]]] = Field(default={})  # what each of these runs may have been made with
     claims: list[ClaimConfig]
 
     @property
@@ -186,8 +187,11 @@ def ablations_of(config: "Config", where: str = "config") -> Ablations:
                 after = None if maker == run else maker
                 found.variants[run] = Variant(entry.base, nested(changes), fit, after)
         factor = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
+        base = config.method(entry.base).settings()
+        overlays = {run: found.variants[run].overlay if run in found.variants else {} for run in factor.runs.values()}
+        settings = {run: [laid_over(one, overlay) for one in base] for run, overlay in overlays.items()}
         scored = [run for run in runs.values() if run in found.variants and found.variants[run].after]
-        found.factors[name] = factor.model_copy(update={"scored": scored})
+        found.factors[name] = factor.model_copy(update={"scored": scored, "settings": settings})
     return found
 
 

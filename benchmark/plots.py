@@ -304,7 +304,7 @@ PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # b
 @command
 def main() -> None:
     given = arguments("Plots of finished runs.", out="plots")
-    collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
+    collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for results in collected:
             for name, plot in PLOTS.items():

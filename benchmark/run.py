@@ -30,7 +30,7 @@ from benchmark import launch, provenance
 from benchmark.contract import Cases, Recommender, Split, read_cases, read_split
 from benchmark.errors import InputError, command
 from benchmark.evaluate import rank, validation_ndcg
-from benchmark.io import atomic, read_json, sha256_of
+from benchmark.io import alone, atomic, read_json, sha256_of
 from benchmark.methods import (
     ROOT,
     all_params,

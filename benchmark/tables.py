@@ -381,7 +381,7 @@ def main() -> None:
     files: dict[str, str] = {}
     frames, spent = [], []
     for dataset in given.datasets:
-        results = collect(given.results, dataset, given.seeds)
+        results = collect(given.results, dataset, given.seeds, given.settings)
         tests = compare(results)
         frame = summarise(results, tests)
         frames.append(frame)

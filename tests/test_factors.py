@@ -39,6 +39,7 @@ def test_doctests() -> None:
 
 def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
     found = expanded(beta=beta(title="weight of R_c", datasets=["toy"], seeds=2))
+    params: dict[str, Any] = R2EC
     assert found.factors == {
         "beta": Factor(
             name="beta",
@@ -47,6 +48,11 @@ def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
             seeds=2,
             base="0.05",
             runs={"0": "r2ec--recpo.beta=0.0", "0.05": "r2ec", "1": "r2ec--recpo.beta=1.0"},
+            settings={
+                "r2ec--recpo.beta=0.0": [laid_over(params, {"recpo": {"beta": 0.0}})],
+                "r2ec": [params],
+                "r2ec--recpo.beta=1.0": [laid_over(params, {"recpo": {"beta": 1.0}})],
+            },
             claims=[],
         )
     }

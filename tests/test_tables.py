@@ -1,10 +1,12 @@
 """Tables from a small made-up results tree: the numbers, the marks, the files, and everything that has to be refused."""
 
 import io
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -234,11 +236,16 @@ def test_impossible_metrics_are_refused(results: Path, monkeypatch: pytest.Monke
         collect(results, "small", TWO_SEEDS)
 
 
+SELECTED = ["--datasets", "a", "--methods", "m", "--seeds", "1"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--datasets", "a", "a", "--methods", "m", "--seeds", "1"], "--datasets: 'a' is given twice"),
         (["--datasets", "a", "--methods", "m", "m", "--seeds", "1"], "--methods: 'm' is given twice"),
+        ([*SELECTED, "--settings", "{"], "--settings: not JSON"),
+        ([*SELECTED, "--settings", '{"m": 3}'], "--settings: settings.m"),
         (["--datasets", "main", "--methods", "m", "--seeds", "1"], "'main' is the name of the table of all"),
         (["--datasets", "a", "--methods", "m", "--seeds", "0"], "--seeds is 0"),
         (["--datasets", "a", "--methods", "m", "n", "--seeds", "3", "0"], "--seeds is 0"),
@@ -251,6 +258,28 @@ def test_impossible_metrics_are_refused(results: Path, monkeypatch: pytest.Monke
 def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         arguments("", "tables", argv)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            [{"layers": 3}],
+            r"r2ec/seed1/run\.json: was run with layers 2, but the config has 3; delete the folder and run",
+        ),
+        ([{"lora": {"r": 8}}], r"was run with lora\.r no such setting, but the config has 8"),
+        ([{"layers": 3}, {"layers": 4}], "was run with layers 2, but the config has 3"),
+    ],
+)
+def test_runs_of_other_settings_are_refused(results: Path, wanted: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        collect(results, "small", TWO_SEEDS, {"r2ec": wanted})
+    assert arguments("", "tables", [*SELECTED, "--settings", json.dumps({"m": wanted})]).settings == {"m": wanted}
+
+
+def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:
+    settings: dict[str, list[dict[str, Any]]] = {"r2ec": [{"layers": 3}, {"layers": 2}], "sasrec": [{}]}
+    assert collect(results, "small", TWO_SEEDS, settings).methods == METHODS
 
 
 # --- the record --------------------------------------------------------------------------------------------------------

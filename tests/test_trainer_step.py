@@ -19,7 +19,7 @@ from r2ec.trainer import Experience, RecPOTrainer
 from tests.tiny_fits import settings, split, write_backbone
 
 USERS, GROUP = 4, 3
-TEMPERATURE, BETA, K, PRIOR, EPSILON = 1.5, 0.3, 15, 0.4, 0.02
+TEMPERATURE, BETA, K, PRIOR, EPSILON = 1.5, 0.3, 45, 0.4, 0.02
 
 
 @dataclass

@@ -182,7 +182,7 @@ def _against(collected: list[Collected], reference: str, plots: Path) -> dict[st
 @command
 def main() -> None:
     given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True, reference=True)
-    collected = [collect(given.results, dataset, given.seeds) for dataset in given.datasets]
+    collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
     html = page(collected, given.results / "plots", given.factors, given.ablations, given.reference)
     write_text(given.out / "index.html", html)
 
