@@ -10,7 +10,7 @@ score one fit. Nothing is trained twice.
 import argparse
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -166,12 +166,10 @@ class Ablations:
 def ablations_of(config: "Config", where: str = "config") -> Ablations:
     """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
     found = Ablations({}, {})
-    fits: dict[str, str] = {}  # by name of a fit, the run that makes it
     for name, entry in config.ablations.items():
         if entry.base not in config.methods:
             rows = ", ".join(config.methods)
             raise InputError(f"{where}: ablations.{name}: no base {entry.base!r} in methods. Known: {rows}")
-        fits[entry.base] = entry.base
         runs: dict[str, str] = {}
         for label, overlay in entry.values.items():
             changes = _changes(config, entry.base, overlay, f"{where}: ablations.{name}.values.{label}")
@@ -183,15 +181,24 @@ def ablations_of(config: "Config", where: str = "config") -> Ablations:
             if run != entry.base and run not in found.variants:
                 fitted = for_fitting(load_method(config.module_of(entry.base)), nested(changes))
                 fit = run_name(entry.base, leaves(fitted))
-                maker = fits.setdefault(fit, run)
-                after = None if maker == run else maker
-                found.variants[run] = Variant(entry.base, nested(changes), fit, after)
+                found.variants[run] = Variant(entry.base, nested(changes), fit, None)
         factor = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
         base = config.method(entry.base).settings()
         overlays = {run: found.variants[run].overlay if run in found.variants else {} for run in factor.runs.values()}
         settings = {run: [laid_over(one, overlay) for one in base] for run, overlay in overlays.items()}
-        scored = [run for run in runs.values() if run in found.variants and found.variants[run].after]
-        found.factors[name] = factor.model_copy(update={"scored": scored, "settings": settings})
+        found.factors[name] = factor.model_copy(update={"settings": settings})
+    makers: dict[
+        str, str
+    ] = {}  # by name of a fit, the run that makes it: the one that changes no more, or else the first
+    for run, variant in found.variants.items():
+        plain = variant.fit == variant.base or variant.fit in found.variants
+        makers.setdefault(variant.fit, variant.fit if plain else run)
+    for run, variant in found.variants.items():
+        maker = makers[variant.fit]
+        found.variants[run] = replace(variant, after=None if maker == run else maker)
+    for name, factor in found.factors.items():
+        scored = [run for run in factor.runs.values() if run in found.variants and found.variants[run].after]
+        found.factors[name] = factor.model_copy(update={"scored": scored})
     return found
 
 

@@ -110,15 +110,21 @@ def test_values_that_only_scoring_reads_share_a_fit() -> None:
         "other, beta 0": {"evaluation": {"reasoning": "other"}, "recpo": {"beta": 0}},
         "empty, beta 0": {"evaluation": {"reasoning": "empty"}, "recpo": {"beta": 0}},
     }
-    found = expanded(read={"base": "r2ec", "values": read}, beta=beta())
+    for order in (("read", "beta"), ("beta", "read")):
+        given = {"read": {"base": "r2ec", "values": read}, "beta": beta()}
+        found = expanded(**{name: given[name] for name in order})
+        runs = found.factors["read"].runs
+        other, empty, plain = runs["other, beta 0"], runs["empty, beta 0"], "r2ec--recpo.beta=0.0"
+        after = {run: (variant.fit, variant.after) for run, variant in found.variants.items()}
+        assert after[runs["other"]] == ("r2ec", "r2ec")
+        # Of the three with beta 0 the one that only trains makes the fit, wherever it stands.
+        assert after[plain] == (plain, None) and after[other] == after[empty] == (plain, plain)
+        assert found.factors["read"].scored == [runs["other"], other, empty] and found.factors["beta"].scored == []
+    found = expanded(read={"base": "r2ec", "values": read})
     runs, fits = found.factors["read"].runs, {run: (v.fit, v.after) for run, v in found.variants.items()}
-    other, empty = runs["other, beta 0"], runs["empty, beta 0"]
-    assert fits[runs["other"]] == ("r2ec", "r2ec")
-    # Of the three with beta 0 the first makes the fit, in the folder that they share.
-    assert fits[other] == ("r2ec--recpo.beta=0.0", None)
-    assert fits[empty] == fits["r2ec--recpo.beta=0.0"] == ("r2ec--recpo.beta=0.0", other)
+    # Without that one the first makes it, in the folder that they share.
+    assert fits[other] == ("r2ec--recpo.beta=0.0", None) and fits[empty] == ("r2ec--recpo.beta=0.0", other)
     assert found.factors["read"].scored == [runs["other"], empty]
-    assert found.factors["beta"].scored == ["r2ec--recpo.beta=0.0"]
 
 
 def test_a_long_or_odd_change_still_has_a_name_of_its_own() -> None:
