@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from benchmark.methods import ROOT, known_methods
+from benchmark.provenance import memory_bytes
 from benchmark.records import read_run
 from tests.planted import planted, write_files
 
@@ -426,13 +427,24 @@ def test_wide_runs_and_those_that_others_wait_for_go_first(tmp_path: Path) -> No
 QWEN = {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "0123abc", "device": "cuda"}
 
 
+def asked_for(said: str) -> dict[str, dict[str, str]]:
+    """Resources of each method's first job, from a dry run."""
+    jobs = re.findall(r"method=(\w+), seed=1\n(?: +(?:priority|threads): \d+\n)* +resources: (.*)\n", said)
+    return {method: dict(part.split("=") for part in line.split(", ")) for method, line in jobs}
+
+
 def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
     large = {"module": "r2ec", "gpus": 4, "threads": 8, "params": {"backbone": QWEN}}
     config = changed_config(project, "large.yaml", only=True, popularity=None, r2ec_large=large)
-    said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
-    jobs = dict(re.findall(r"method=(\w+), seed=1\n(?: +(?:priority|threads): \d+\n)* +resources: (.*)\n", said))
-    asked = {method: dict(part.split("=") for part in line.split(", ")) for method, line in jobs.items()}
+    # On this machine no job may ask for more memory than there is: it runs alone.
+    machine = memory_bytes() // 10**6
+    here = asked_for(snakemake(project, "--dry-run", config=config).stdout)
+    assert 0 < int(here["popularity"]["mem_mb"]) <= machine and int(here["r2ec_large"]["mem_mb"]) <= machine
+    plenty = ("--resources", "mem_mb=9999999")  # as if there were enough
+    said = snakemake(project, "--dry-run", "--printshellcmds", *plenty, config=config).stdout
+    asked = asked_for(said)
+    assert int(here["r2ec_large"]["mem_mb"]) == min(machine, int(asked["r2ec_large"]["mem_mb"]))
     assert asked["popularity"]["gpu"] == "0" and asked["r2ec_large"]["gpu"] == "4"
     # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes minutes.
     assert int(asked["r2ec_large"]["gpu_mem_mb"]) > 12_000 and int(asked["r2ec_large"]["mem_mb"]) > 4 * 6_000
