@@ -217,9 +217,7 @@ def selection(wildcards):
     numbers = [str(settings.seeds_of(method)) for method in settings.methods]
     # One number is that of all methods.
     seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
-    wanted = {
-        method: settings.method(method).settings() for method in settings.methods
-    }
+    wanted = {method: settings.method(method).settings() for method in settings.methods}
     return (
         f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
         f" --settings {shlex.quote(json.dumps(wanted))}"
