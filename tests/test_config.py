@@ -74,6 +74,9 @@ def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
     assert {len(found.method(name).grid) for name in baselines} == {2}
     assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} == set(baselines)
     assert found.method("r2ec").grid == [] and "r2ec_untrained" in found.methods
+    # The control of the project's question differs from it in nothing else.
+    without, params = found.method("r2ec_no_reasoning").params, found.method("r2ec").params
+    assert without == laid_over(params, {"recpo": {"reasoning": False}}) != params
 
 
 def test_the_slices_are_measured_as_the_default_is() -> None:
@@ -81,6 +84,7 @@ def test_the_slices_are_measured_as_the_default_is() -> None:
     default, found = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "slices.yaml"))
     shorter = {
         "r2ec": {"prompts": {"max_prompt_tokens": 200}},
+        "r2ec_no_reasoning": {"prompts": {"max_prompt_tokens": 200}},
         "r2ec_untrained": {"prompts": {"max_prompt_tokens": 200}},
     }
     for name, method in default.methods.items():
