@@ -459,6 +459,16 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     assert planned(said)["run"] == 4  # the table is no statistics
 
 
+def test_what_the_makefile_asks_of_the_workflow_can_be_made(tmp_path: Path) -> None:
+    """Files that a rule makes; a folder that holds them is none."""
+    project = copy_of_project(tmp_path)
+    asked = re.findall(r"snakemake .*--quiet all -- (.+)", (ROOT / "Makefile").read_text())
+    assert asked
+    for targets in asked:
+        found = snakemake(project, "--dry-run", *targets.split(), config="config/config.yaml")
+        assert found.returncode == 0, found.stdout
+
+
 def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two repetitions at once on a machine with two GPUs; a method without any sees none."""
     project = copy_of_project(tmp_path)
