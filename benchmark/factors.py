@@ -182,14 +182,9 @@ def ablations_of(config: "Config", where: str = "config") -> Ablations:
                 fitted = for_fitting(load_method(config.module_of(entry.base)), nested(changes))
                 fit = run_name(entry.base, leaves(fitted))
                 found.variants[run] = Variant(entry.base, nested(changes), fit, None)
-        factor = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
-        base = config.method(entry.base).settings()
-        overlays = {run: found.variants[run].overlay if run in found.variants else {} for run in factor.runs.values()}
-        settings = {run: [laid_over(one, overlay) for one in base] for run, overlay in overlays.items()}
-        found.factors[name] = factor.model_copy(update={"settings": settings})
-    makers: dict[
-        str, str
-    ] = {}  # by name of a fit, the run that makes it: the one that changes no more, or else the first
+        found.factors[name] = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
+    # By name of a fit, the run that makes it: the one that changes no more, or else the first.
+    makers: dict[str, str] = {}
     for run, variant in found.variants.items():
         plain = variant.fit == variant.base or variant.fit in found.variants
         makers.setdefault(variant.fit, variant.fit if plain else run)
@@ -197,9 +192,18 @@ def ablations_of(config: "Config", where: str = "config") -> Ablations:
         maker = makers[variant.fit]
         found.variants[run] = replace(variant, after=None if maker == run else maker)
     for name, factor in found.factors.items():
-        scored = [run for run in factor.runs.values() if run in found.variants and found.variants[run].after]
-        found.factors[name] = factor.model_copy(update={"scored": scored})
+        runs_of_it = factor.runs.values()
+        scored = [run for run in runs_of_it if run in found.variants and found.variants[run].after]
+        settings = {run: settings_of(run, config, found) for run in runs_of_it}
+        found.factors[name] = factor.model_copy(update={"scored": scored, "settings": settings})
     return found
+
+
+def settings_of(run: str, config: "Config", ablations: Ablations) -> list[dict[str, Any]]:
+    """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only one."""
+    variant = ablations.variants.get(run)
+    base, overlay = (run, {}) if variant is None else (variant.base, variant.overlay)
+    return [laid_over(one, overlay) for one in config.method(base).settings()]
 
 
 def _changes(config: "Config", base: str, overlay: dict[str, Any], where: str) -> Changes:

@@ -156,7 +156,7 @@ def ranked_test(
         )
     with account(own=frozenset({fit})) as now:
         table = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
-        return table, Cost(now.seconds, now.reused, now.by)
+        return table, now.cost()
 
 
 def latency_alone(recommender: Recommender, cases: Cases) -> float:

@@ -42,6 +42,15 @@ class Made(_Strict):
     seconds: float
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Seconds in all, how many of them others had spent, and the name under which it made what it left on disk."""
+
+    seconds: float
+    reused: float
+    by: str
+
+
 @dataclass
 class Account:
     """The fit or scoring that is running now: its own seconds since it began, and those it has been charged."""
@@ -59,14 +68,9 @@ class Account:
         """All so far, what others had spent included."""
         return self.before + time.monotonic() - self.began + self.reused
 
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds in all, how many of them others had spent, and the name under which it made what it left on disk."""
-
-    seconds: float
-    reused: float
-    by: str
+    def cost(self) -> Cost:
+        """What it comes to now."""
+        return Cost(self.seconds, self.reused, self.by)
 
 
 _open: list[Account] = []
@@ -141,6 +145,6 @@ def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, Cost]:
         spent = Spent(by=now.by, before=before, began=time.time())
         write_json(ledger, spent.model_dump())
         fitted = fit()
-        cost = Cost(now.seconds, now.reused, now.by)
+        cost = now.cost()
     write_json(ledger, spent.model_copy(update={"whole": cost.seconds, "reused": cost.reused}).model_dump())
     return fitted, cost

@@ -234,6 +234,12 @@ def test_a_classification_head_has_no_warm_start(backbone: Path) -> None:
         Params.model_validate(settings(backbone, recpo={"cls_head": True}))
 
 
+def test_a_classification_head_needs_no_correction_of_its_candidates(backbone: Path) -> None:
+    head = {"cls_head": True, "logq": True}
+    with pytest.raises(ValueError, match="cls_head has every item as a candidate, always; set logq to false"):
+        Params.model_validate(settings(backbone, recpo=head, warm_start={"cases": 0}))
+
+
 def test_the_warm_start_s_states_are_encoded_once_for_all_runs_that_share_them(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

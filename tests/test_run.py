@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from benchmark import evaluate, methods, provenance, run, spent
@@ -169,6 +170,22 @@ def test_what_others_had_spent_is_recorded(job: Job, fits: Fits) -> None:
     assert record.latency_ms_per_case == pytest.approx(record.seconds.score / record.n_cases * 1000, abs=0.02)
     assert record.tuning is not None
     assert record.tuning.trials[0].seconds < 10 and 300 <= record.tuning.trials[1].seconds < 310
+
+
+def test_a_fit_holds_the_lock_of_its_folder(job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that differ in scoring alone share it, and may begin at once."""
+    stub = sys.modules["baselines.stub"]
+    fit = stub.fit
+
+    def alone(split: Split, *, workdir: Path, **given: Any) -> Stub:
+        with pytest.raises(Timeout):
+            FileLock(workdir.with_name(f".{workdir.name}.lock")).acquire(timeout=0)
+        made: Stub = fit(split, workdir=workdir, **given)
+        return made
+
+    monkeypatch.setattr(stub, "fit", alone)
+    job(params=json.dumps({"skill": 0.7}))
+    assert len(fits) == 1
 
 
 def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:

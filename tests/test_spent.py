@@ -106,6 +106,15 @@ def test_what_is_made_on_the_way_counts_for_the_whole(tmp_path: Path) -> None:
     assert now.reused == read_json(tmp_path / "states.spent.json")["seconds"]
 
 
+def test_of_two_that_make_the_same_the_first_is_noted(tmp_path: Path) -> None:
+    """Whoever was first made what is kept; a note that outlived what it was of says nothing."""
+    states = tmp_path / "states"
+    (tmp_path / "states.spent.json").write_text("old")
+    with account("slower"), making(states), account("faster"), making(states):
+        states.write_text("")
+    assert read_json(tmp_path / "states.spent.json")["by"] == "faster"
+
+
 def test_without_an_account_nothing_is_noted(tmp_path: Path) -> None:
     with making(tmp_path / "states"):
         (tmp_path / "states").write_text("")

@@ -10,8 +10,8 @@ from benchmark.config import read_config
 from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, table
-from benchmark.factors import ablations_of
-from benchmark.methods import laid_over, method_files, model_files, source_files
+from benchmark.factors import ablations_of, settings_of
+from benchmark.methods import method_files, model_files, source_files
 from benchmark.provenance import REQUIRE_CLEAN, memory_bytes, require_clean
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
@@ -19,8 +19,8 @@ EMBEDDED = "resources/smollm2-135m-instruct"
 
 
 def tried(run):
-    """The settings of a method, or of an ablation's run: each of its grid, or the only one."""
-    return [laid_over(setting, overlay(run)) for setting in entry(run).settings()]
+    """The settings of a method, or of an ablation's run."""
+    return settings_of(run, settings, ablations)
 
 
 def backbones(run):
@@ -217,7 +217,7 @@ def selection(wildcards):
     numbers = [str(settings.seeds_of(method)) for method in settings.methods]
     # One number is that of all methods.
     seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
-    wanted = {method: settings.method(method).settings() for method in settings.methods}
+    wanted = {method: tried(method) for method in settings.methods}
     return (
         f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
         f" --settings {shlex.quote(json.dumps(wanted))}"
