@@ -1,8 +1,8 @@
 """What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
 
-A text is found again by the hash of model, settings and prompt, so that methods that ask the same LLM the same thing wait
-for it once, and a killed run goes on where it was. What a text cost is kept with it and charged wherever it is used, also
-where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds (`benchmark.spent`).
+A text is found again by the hash of model, settings, prompt and the code that writes, so that methods that ask the same LLM
+the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it and charged wherever
+it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds (`benchmark.spent`).
 """
 
 import copy
@@ -26,12 +26,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark import spent
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.io import sha256_of
 from r2ec import backbone as backbones
+from r2ec import rollout
 from r2ec.prompts import split_template, turn_end_ids
 from r2ec.rollout import EndOfReasoning, TransformersEngine
 from r2ec.settings import BackboneSettings, RolloutSettings
 
 ROWS_AT_ONCE = 64
+# What writes: an edit of one of these files makes kept texts stale.
+WRITING = [Path(rollout.__file__).with_name(f"{name}.py") for name in ("attention", "decode", "rollout", "sampling")]
+WRITING.append(Path(__file__))
 # Of what is kept of a text; files with other columns have other names.
 COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
 
@@ -67,7 +72,8 @@ class Writer:
         self.backbone, self.folder = backbone, Path(folder)
         self.settings = greedy(max_new_tokens)
         about = json.dumps(
-            [COLUMNS, backbones.identity(backbone), self.settings.model_dump(mode="json")], sort_keys=True
+            [COLUMNS, backbones.identity(backbone), self.settings.model_dump(mode="json"), *map(sha256_of, WRITING)],
+            sort_keys=True,
         )
         self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"
 
@@ -89,8 +95,8 @@ class Writer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=60)) as store:
             store.execute(f"CREATE TABLE IF NOT EXISTS texts ({COLUMNS})")
-            found = _read(store, keys)
             by_key = dict(zip(keys, prompts, strict=True))
+            found = _read(store, list(by_key))
             # Similar lengths together: less padding. The batches are those of the whole call, whatever is there already:
             # in bf16 a near tie between two tokens may fall differently in other company.
             order = sorted(by_key, key=lambda key: len(by_key[key]))
@@ -172,6 +178,12 @@ def greedy(max_new_tokens: int) -> RolloutSettings:
     return RolloutSettings(max_new_tokens=max_new_tokens, greedy=True, group_size=1, rows_at_once=ROWS_AT_ONCE)
 
 
+def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
+    """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was trained. R2ec is
+    scored so, too."""
+    return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
     """Token ids of one user message in the chat template, up to where the assistant begins to write."""
     opening, tail = split_template(tokenizer, None)
@@ -229,7 +241,7 @@ class ByText(Recommender):
         report: dict[str, Any],
     ) -> None:
         self.split, self.model, self.tokenizer, self.scores_of = split, model, tokenizer, scores_of
-        self.request, self.max_items, self.limits = request, max_items, greedy(max_new_tokens)
+        self.request, self.max_items, self.limits = request, max_items, greedy_as_trained(max_new_tokens)
         self._report = report
         self._texts: list[pd.DataFrame] = []
         self._tokens = 0

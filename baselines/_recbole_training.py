@@ -16,6 +16,7 @@ import torch
 
 from baselines._dropout import use_byte_dropout
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.errors import InputError
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -60,6 +61,7 @@ def _train(
     if rows is not None:
         own["load_col"]["inter"].append(ROW)
     config = Config(model=name, dataset="cases", config_dict=own)
+    _check_names(name, settings, config)
     # RecBole's own copy of the seed drives its shuffling; init_seed also fixes torch, numpy and random.
     init_seed(seed, reproducibility=True)
     dataset = create_dataset(config)
@@ -81,13 +83,24 @@ def _train(
     checkpoint = torch.load(trainer.saved_model_file, weights_only=False, map_location=config["device"])
     net.load_state_dict(checkpoint["state_dict"])
     net.load_other_parameter(checkpoint.get("other_parameter"))
-    best = int(np.argmax(curve))
+    best = len(curve) - 1 - int(np.argmax(curve[::-1]))  # of equal values RecBole keeps the last
     found = {
         "epochs": len(curve),
         "best_epoch": best + 1,
         "valid_ndcg@10_by_epoch": [round(value, 4) for value in curve],
     }
     return RecBoleRecommender(net, dataset, split, length, found)
+
+
+def _check_names(name: str, settings: dict[str, Any], config: Config) -> None:
+    """RecBole takes a setting that its model never reads without a word. Raises InputError for one that isn't in its defaults."""
+    known = config.internal_config_dict
+    for setting in settings:
+        if setting not in known:
+            raise InputError(
+                f"{name}: RecBole's model has no setting {setting!r}; name it in the method's Params as RecBole's "
+                f"properties/model/{name}.yaml does"
+            )
 
 
 def _mask_history(trainer: Any) -> None:

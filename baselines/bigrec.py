@@ -52,8 +52,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         max_new_tokens=settings.max_new_tokens,
         report={"losses": losses},
     )
-    assert split.train.target is not None
-    counts = np.bincount(split.train.target, minlength=split.n_items)
+    counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
     return with_best_share(made, split, divided_by(counts), settings.gamma, settings.valid_cases)
 
 

@@ -12,8 +12,8 @@ class Params(Shared):
     max_history: int | None = 5
 
     embedding_size: int = 64
-    n_v: int = 8
-    n_h: int = 16
+    nv: int = 4
+    nh: int = 8
     reg_weight: float = 1e-4
     dropout_prob: float = 0.4
 

@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import Field
 
 from baselines._sasrec import Params as SASRecParams
-from baselines._sasrec import fit as fit_sasrec
+from baselines._sasrec import fit_best
 from baselines._title_tuning import REQUEST, TitleTuning, tuned
 from benchmark.contract import Cases, Recommender, Split
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 class Params(TitleTuning):
     """alpha: weight of the LLM's log-probabilities, the assistant's is 1 - alpha (1: no assistant is fitted); beams: how many items
-    are retrieved; sasrec: the assistant's settings; evaluation_rows: users whose beams are read together."""
+    are retrieved; sasrec: settings of the assistant, the best on validation cases is taken; evaluation_rows: users whose beams are
+    read together."""
 
-    sasrec: SASRecParams = SASRecParams()
+    sasrec: list[SASRecParams] = Field(default=[SASRecParams()], min_length=1)
     alpha: float = Field(default=0.5, gt=0, le=1)
     beams: int = Field(default=20, ge=1)
     evaluation_rows: int = Field(default=32, ge=1)
@@ -45,11 +46,11 @@ class Params(TitleTuning):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "D3":
     """Fit the assistant, then tune the LLM's adapters, which a killed fit goes on with from the last checkpoint."""
     settings = Params.model_validate(params)
-    assistant = None
+    assistant, tried = None, list[dict[str, Any]]()
     if settings.alpha < 1:
-        assistant = fit_sasrec(split, seed=seed, params=settings.sasrec.model_dump(), workdir=workdir / "sasrec")
+        assistant, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
-    return D3(split, settings, model, tokenizer, assistant, losses)
+    return D3(split, settings, model, tokenizer, assistant, {"losses": losses, "sasrec_tried": tried})
 
 
 class Trie:
@@ -179,12 +180,13 @@ class D3(Recommender):
         model: "PeftModel",
         tokenizer: "PreTrainedTokenizerBase",
         assistant: Recommender | None,
-        losses: list[float],
+        found: dict[str, Any],
     ) -> None:
+        """found: what the fit reports."""
         from r2ec.prompts import turn_end_ids
 
         self.split, self.settings = split, settings
-        self.model, self.tokenizer, self.assistant, self.losses = model, tokenizer, assistant, losses
+        self.model, self.tokenizer, self.assistant, self.found = model, tokenizer, assistant, found
         # What the chat template closes a turn with, as in the tuning; Gemma's eos is another.
         ends = turn_end_ids(tokenizer)
         end = next((token for token in ends if token != tokenizer.eos_token_id), ends[0])
@@ -210,7 +212,8 @@ class D3(Recommender):
             search = Search(self.trie, self.assistance(batch), self.settings.alpha, beams)
             with (
                 torch.no_grad(),
-                merged_adapters(self.model) as causal_lm,
+                # As it was trained: folded into bf16 it would be another model.
+                merged_adapters(self.model, False) as causal_lm,
                 SharedPromptDecoder(causal_lm, beams) as decoder,
             ):
                 search.run(decoder, prompts)
@@ -251,5 +254,6 @@ class D3(Recommender):
         return self._read
 
     def report(self) -> dict[str, Any]:
-        """losses: of each step of the tuning; sasrec: what its fit found, null without one."""
-        return {"losses": self.losses, "sasrec": None if self.assistant is None else self.assistant.report()}
+        """losses: of each step of the tuning; sasrec: what its fit found, null without one; sasrec_tried: settings and their
+        NDCG@10 on validation cases, empty where there was no choice."""
+        return self.found | {"sasrec": None if self.assistant is None else self.assistant.report()}

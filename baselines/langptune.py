@@ -130,7 +130,7 @@ def _learn_profiles(
         assert cases.target is not None
         messages = _llm.asked(REQUEST, split, cases, settings.max_items)
         prompts = [_llm.prompt_ids(tokenizer, message) for message in messages]
-        limits = _llm.greedy(settings.max_new_tokens)
+        limits = _llm.greedy_as_trained(settings.max_new_tokens)
         profiles = [text.text for text in _llm.write_now(model, tokenizer, prompts, limits)]
         losses = contrast(encoder, profiles, cases.target, items, settings, seed)
         with atomic(folder) as temporary:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from baselines._popularity import standardized
 from baselines._sasrec import Params as SASRecParams
-from baselines._sasrec import fit as fit_sasrec
+from baselines._sasrec import fit_best
 from benchmark.contract import Cases, Recommender, Split
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
 
@@ -31,12 +31,13 @@ BELOW = 1e4
 
 
 class Params(BaseModel):
-    """candidates: how many of SASRec's best are reordered; weight: of the LLM's z-scores against SASRec's (1: the LLM alone)."""
+    """sasrec: settings of SASRec, the best on validation cases is taken; candidates: how many of SASRec's best are reordered;
+    weight: of the LLM's z-scores against SASRec's (1: the LLM alone)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: BackboneSettings
-    sasrec: SASRecParams = SASRecParams()
+    sasrec: list[SASRecParams] = Field(default=[SASRecParams()], min_length=1)
     prompts: PromptSettings = PromptSettings()
     rollouts: RolloutSettings = RolloutSettings()
     candidates: int = Field(default=50, ge=2)
@@ -50,17 +51,25 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "L
     from r2ec import recommender
     from r2ec.settings import Params as R2ecParams
 
-    sasrec = fit_sasrec(split, seed=seed, params=settings.sasrec.model_dump(), workdir=workdir / "sasrec")
+    sasrec, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     shared = {name: getattr(settings, name) for name in ("backbone", "prompts", "rollouts", "evaluation_rows")}
     llm = recommender.build(split, R2ecParams(training={"max_steps": 0}, **shared))
-    return LLMRerank(split, settings, sasrec, llm)
+    return LLMRerank(split, settings, sasrec, llm, tried)
 
 
 class LLMRerank(Recommender):
     """SASRec's scores, its best candidates in the order of the blended scores."""
 
-    def __init__(self, split: Split, settings: Params, sasrec: Recommender, llm: "R2ecRecommender") -> None:
-        self.settings, self.sasrec, self.llm = settings, sasrec, llm
+    def __init__(
+        self,
+        split: Split,
+        settings: Params,
+        sasrec: Recommender,
+        llm: "R2ecRecommender",
+        tried: list[dict[str, Any]],
+    ) -> None:
+        """tried: SASRec's settings and their NDCG@10 on validation cases."""
+        self.settings, self.sasrec, self.llm, self.tried = settings, sasrec, llm, tried
         tokenizer = llm.prompts.tokenizer
         # Right behind `<answer>`; the closing tag tells a whole title from one that begins another.
         self.titles: list[list[int]] = tokenizer(
@@ -90,7 +99,8 @@ class LLMRerank(Recommender):
         return self._written
 
     def report(self) -> dict[str, Any]:
-        return {"sasrec": self.sasrec.report()}
+        """sasrec: what its fit found; sasrec_tried: see `tried`, empty where there was no choice."""
+        return {"sasrec": self.sasrec.report(), "sasrec_tried": self.tried}
 
     def _reordered(self, cases: Cases, scores: np.ndarray) -> np.ndarray:
         """SASRec's scores [b, n_items] with each row's best candidates lifted above the rest and reordered."""

@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from baselines import caser, sasrec
+from baselines._recbole import fit_model
+from baselines._sasrec import fit_best
 from benchmark.contract import Cases, Recommender, check_scores
+from benchmark.errors import InputError
 from benchmark.evaluate import rank
 from benchmark.methods import known_methods, load_method
 from benchmark.metrics import ndcg
@@ -86,7 +90,7 @@ def quick(name: str) -> dict[str, Any]:
         return tiny_llm() | tiny_reader()
     if name == "llm_rerank":
         shown = {"prompts": {"max_items": 3, "max_prompt_tokens": 400}, "rollouts": {"max_new_tokens": 3}}
-        return tiny_llm() | shown | {"candidates": 8, "sasrec": {"epochs": 1}}
+        return tiny_llm() | shown | {"candidates": 8, "sasrec": [{"epochs": 1}]}
     if name == "tiger":
         small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 30, "levels": 1}
         return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 20, "patience": 20}
@@ -96,7 +100,7 @@ def quick(name: str) -> dict[str, Any]:
     if name == "bigrec":
         return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
     if name == "d3":
-        return tiny_llm() | {"users_per_step": 2, "max_steps": 2, "sasrec": QUICK["sasrec"], "alpha": 0.1}
+        return tiny_llm() | {"users_per_step": 2, "max_steps": 2, "sasrec": [QUICK["sasrec"]], "alpha": 0.1}
     if name == "kar":
         return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
     if name == "rec_r1":
@@ -289,6 +293,36 @@ def test_anomaly_detection_is_off_after_a_fit() -> None:
 
     fitted("sasrec")
     assert not torch.is_anomaly_enabled()
+
+
+def test_casers_settings_reach_its_network(tmp_path: Path) -> None:
+    net = fit("caser", tmp_path, epochs=1, nv=3, nh=5, embedding_size=6).net  # type: ignore[attr-defined]
+    assert net.conv_v.out_channels == 3 and {conv.out_channels for conv in net.conv_h} == {5}
+    assert net.item_embedding.embedding_dim == 6
+
+
+def test_a_setting_that_recboles_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    class Misspelt(caser.Params):
+        n_v: int = 4
+
+    with pytest.raises(
+        InputError, match=r"^Caser: RecBole's model has no setting 'n_v'; .* properties/model/Caser\.yaml"
+    ):
+        fit_model("Caser", Misspelt, data()[0], seed=1, params={"epochs": 1}, workdir=tmp_path / "work")
+
+
+def test_the_best_sasrec_of_several_is_kept(tmp_path: Path) -> None:
+    good = sasrec.Params.model_validate(QUICK["sasrec"])
+    weak, cases = good.model_copy(update={"epochs": 1, "learning_rate": 1e-6}), unlabelled()
+    alone, none = fit_best(data()[0], [good], seed=7, workdir=tmp_path / "alone")
+    assert none == []
+    np.testing.assert_array_equal(all_scores(alone, cases), all_scores(fitted("sasrec"), cases))
+    for order in ([weak, good], [good, weak]):
+        best, tried = fit_best(data()[0], order, seed=7, workdir=tmp_path / "two")
+        assert [one["params"] for one in tried] == [one.model_dump() for one in order]
+        values = {one["params"]["epochs"]: one["value"] for one in tried}
+        assert values[4] > 2 * values[1]
+        np.testing.assert_array_equal(all_scores(best, cases), all_scores(alone, cases))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])

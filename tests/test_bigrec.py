@@ -12,6 +12,7 @@ from trl import SFTTrainer
 from baselines import _llm, bigrec
 from baselines.bigrec import Grounding, divided_by, fit
 from r2ec import backbone as backbones
+from tests.test_popularity_mix import counted
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
 from tests.worded import planted_writer, worded_split
@@ -70,6 +71,12 @@ def test_distances_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     mix = divided_by(np.array([4, 2, 2]))
     np.testing.assert_allclose(mix(found.scores(["x", ""]), 2.0), -expected / np.array([2.0, 1.5, 1.5]) ** 2)
     np.testing.assert_allclose(mix(found.scores(["x", ""]), 0.0), -expected)
+
+
+def test_popularity_counts_all_who_have_had_an_item(tmp_path: Path) -> None:
+    made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    scores = -np.random.default_rng(0).uniform(size=(2, split().n_items))
+    np.testing.assert_allclose(made.mix(scores, 3.0), divided_by(counted(split()))(scores, 3.0))
 
 
 def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
-        "sasrec": {"epochs": 1},
+        "sasrec": [{"epochs": 1}],
         "max_items": 3,
         "users_per_step": 4,
         "at_once": 2,
@@ -196,6 +196,19 @@ def test_wide_beams_give_every_items_exact_score(made: D3) -> None:
             assert found[i, item] == pytest.approx(0.6 * logp + 0.4 * logq[item], abs=1e-3)
 
 
+def test_titles_are_scored_by_the_adapters_as_they_were_trained(made: D3, monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[bool] = []
+
+    def merged_adapters(model: Any, merge: bool = True) -> Any:
+        folded.append(merge)
+        return plain(model, merge)
+
+    plain = backbones.merged_adapters
+    monkeypatch.setattr(backbones, "merged_adapters", merged_adapters)
+    scored(made, split().valid.take(CASES[:3]))
+    assert folded == [False]
+
+
 def test_few_beams_retrieve_few_items(made: D3, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = split().valid.take(CASES)
     whole = scored(made, cases)
@@ -232,7 +245,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> 
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     monkeypatch.setattr(d3, "REQUEST", "My {category}s:\n{history}")  # a tiny LM reads what stands last
-    monkeypatch.setattr(d3, "fit_sasrec", lambda split, **_: Knows())
+    monkeypatch.setattr(d3, "fit_best", lambda split, tried, **_: (Knows(), []))
     tuning = {"users_per_step": 32, "at_once": 32, "max_steps": 60, "save_steps": 1000, "learning_rate": 0.02}
     params = {"backbone": {"name": "planted"}, "beams": N} | tuning | changes
     return fit(worded_split(), seed=1, params=params, workdir=tmp_path)

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,9 @@ from baselines.profile_retrieval import fit as fit_profiles
 from benchmark import spent
 from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
-from r2ec.settings import BackboneSettings
+from r2ec import backbone as backbones
+from r2ec import rollout
+from r2ec.settings import BackboneSettings, LoraSettings
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
 
@@ -90,7 +93,7 @@ def test_a_text_is_charged_to_who_finds_it(llm: BackboneSettings, tmp_path: Path
         texts = writer.write(prompts[:4])
         writer.write(prompts[:3])  # its own
     with spent.account() as second:
-        Writer(llm, 4, tmp_path).write(prompts[1:])
+        Writer(llm, 4, tmp_path).write([*prompts[1:]] * 150)  # more than are looked up at once
     assert first.reused == 0
     assert second.reused == pytest.approx(sum(text.seconds for text in texts[1:])) and second.reused > 0
 
@@ -102,6 +105,44 @@ def test_other_weights_write_into_another_file(llm: BackboneSettings, tmp_path: 
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
     assert Writer(BackboneSettings(name=str(other), dtype="float32"), 4, tmp_path).path != before
     assert Writer(llm.model_copy(update={"dtype": "bfloat16"}), 4, tmp_path).path != before
+
+
+def test_other_code_writes_into_another_file(
+    llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, files = Writer(llm, 4, tmp_path).path, list(_llm.WRITING)
+    assert {file.stem for file in files} == {"attention", "decode", "rollout", "sampling", "_llm"}
+    for number, file in enumerate(files):
+        edited = tmp_path / file.name
+        edited.write_text(file.read_text() + "\n")
+        monkeypatch.setattr(_llm, "WRITING", [*files[:number], edited, *files[number + 1 :]])
+        assert Writer(llm, 4, tmp_path).path != before
+
+
+def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(
+    llm: BackboneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = backbones.load(llm)
+    model = backbones.add_lora(loaded.model, LoraSettings())
+    folded: list[bool] = []
+
+    def merged_adapters(model: Any, merge: bool = True) -> Any:
+        folded.append(merge)
+        return backbones.merged_adapters(model, merge)
+
+    monkeypatch.setattr(rollout, "merged_adapters", merged_adapters)
+    made = _llm.ByText(
+        split(),
+        model,
+        loaded.tokenizer,
+        request="{history}",
+        scores_of=lambda texts: np.zeros((len(texts), split().n_items)),
+        max_items=2,
+        max_new_tokens=3,
+        report={},
+    )
+    list(made.score(replace(split().valid.take(np.arange(3)), target=None)))
+    assert folded == [False]
 
 
 def test_a_killed_writer_keeps_its_batches(

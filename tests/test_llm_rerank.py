@@ -27,7 +27,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "backbone": {"name": str(write_backbone(folder / "llm")), "dtype": "float32"},
         "prompts": {"max_items": 3, "max_prompt_tokens": 400},
         "rollouts": {"max_new_tokens": 3},
-        "sasrec": {"epochs": 1},
+        "sasrec": [{"epochs": 1}, {"epochs": 1, "learning_rate": 1e-6}],
         "candidates": COUNT,
     }
 
