@@ -198,7 +198,8 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
         return ANY
     if module in PER_CASE:
         per_epoch = sizes.train * (PER_CASE[module] + ITEM * sizes.items) + sizes.valid * 3 * ITEM * sizes.items
-        seconds += min(EPOCHS, filled.get("sasrec", filled).get("epochs", EPOCHS)) * per_epoch
+        fits = filled.get("sasrec", [filled])  # each setting of a SASRec within
+        seconds += sum(min(EPOCHS, one.get("epochs", EPOCHS)) for one in fits) * per_epoch
         memory += 6 * 4 * 256 * sizes.items  # the logits of a batch of 256, and what is kept of them
     if module not in WITH_LM:
         return Estimate(seconds, memory)

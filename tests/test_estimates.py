@@ -239,6 +239,20 @@ def test_repetition_1_fits_the_grid() -> None:
     assert 2 * second.seconds < first.seconds < 3 * second.seconds and first.memory == second.memory
 
 
+@pytest.mark.parametrize("module", ["d3", "llm_rerank"])
+def test_each_sasrec_within_a_pipeline_is_counted(module: str) -> None:
+    def seconds(name: str, *sasrec: dict[str, Any]) -> float:
+        llm = {"backbone": {"name": "resources/smollm2-135m-instruct"}, "sasrec": list(sasrec)}
+        params = {"epochs": 5} if name == "sasrec" else llm
+        return estimate(name, params, SIZES, gpus=0, threads=1, processes=1).seconds
+
+    one, two = {"epochs": 5}, {"epochs": 10}
+    alone = seconds("sasrec") - estimate("popularity", {}, SIZES, gpus=0, threads=1, processes=1).seconds
+    more = seconds(module, one, two) - seconds(module, one)
+    assert more == pytest.approx(2 * (alone + SIZES.train * 1e-4))
+    assert seconds(module, one, two) > seconds(module, two)
+
+
 def test_ablations_count_each_run_once() -> None:
     entry = {"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}], "seeds": 1, "params": {"epochs": 20}}
     value: dict[str, Any] = toy_config(sasrec=entry).model_dump(mode="json")
