@@ -182,6 +182,23 @@ def test_embeddings_are_means_of_single_texts(encoder: Path) -> None:
         torch.testing.assert_close(row, F.normalize(mean, dim=0), rtol=1e-4, atol=1e-5)
 
 
+def test_a_long_text_is_read_to_its_end(encoder: Path) -> None:
+    reader = SentenceEncoder(encoder)
+    words = np.array(["red", "green", "blue", "Thing"])[np.random.default_rng(0).integers(0, 4, 700)]
+    long, other = " ".join(words), " ".join([*words[:-1], "colour"])
+    first, last = reader.tokenizer.cls_token_id, reader.tokenizer.sep_token_id
+    ids = reader.tokenizer(long, add_special_tokens=False)["input_ids"]
+    states = []
+    for start in range(0, len(ids), 254):  # with its first and last token, 256
+        with torch.no_grad():
+            part = torch.tensor([[first, *ids[start : start + 254], last]])
+            states.append(reader.model(part).last_hidden_state[0])
+    found = reader.encode(["red", long, other])
+    assert len(states) == 3
+    torch.testing.assert_close(found[1], F.normalize(torch.cat(states).mean(dim=0), dim=0), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[1], found[2], rtol=1e-4, atol=1e-5)
+
+
 def test_the_embedded_encoder_knows_what_words_mean() -> None:
     reader = SentenceEncoder(fetch_minilm("resources/all-minilm-l6-v2"))
     found = reader.encode(["a film about space travel", "rockets and astronauts", "boiled potatoes with butter"])
