@@ -21,7 +21,6 @@ from benchmark.contract import Cases, read_cases
 from benchmark.errors import InputError, checked
 from benchmark.factors import leaves, read_factors
 from benchmark.io import read_json
-from benchmark.methods import laid_over
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.records import RunRecord, read_run
 from benchmark.sections import TABLES_OF_ALL
@@ -242,12 +241,23 @@ def _check_record(path: Path, record: RunRecord, place: tuple[str, str, int], sp
         raise InputError(f"{path}: n_cases is {record.n_cases}, but test.parquet has {n_cases}; run this seed again")
 
 
+def _holds(found: Any, given: Any) -> bool:
+    """Whether these settings are those given, whose defaults may be left out, also within a list of settings."""
+    if isinstance(given, dict):
+        return isinstance(found, dict) and all(
+            key in found and _holds(found[key], value) for key, value in given.items()
+        )
+    if isinstance(given, list):
+        return isinstance(found, list) and len(found) == len(given) and all(map(_holds, found, given))
+    return bool(found == given)
+
+
 def _check_settings(path: Path, params: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
     """A run of the settings of an earlier config, copied or kept, must not stand under this one's name."""
-    if any(laid_over(params, one) == params for one in wanted):
+    if any(_holds(params, one) for one in wanted):
         return
     found, given = leaves(params), leaves(wanted[0])
-    key = next(key for key, value in given.items() if key not in found or found[key] != value)
+    key = next(key for key, value in given.items() if key not in found or not _holds(found[key], value))
     had = repr(found[key]) if key in found else "no such setting"
     raise InputError(
         f"{path}: was run with {'.'.join(key)} {had}, but the config has {given[key]!r}; delete the folder and run this seed again"

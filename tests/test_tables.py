@@ -282,6 +282,26 @@ def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:
     assert collect(results, "small", TWO_SEEDS, settings).methods == METHODS
 
 
+@pytest.mark.parametrize(
+    ("found", "given", "holds"),
+    [
+        ([{"rate": 0.1, "epochs": 5}, {"rate": 0.3, "epochs": 5}], [{"rate": 0.1}, {"rate": 0.3}], True),
+        ([{"rate": 0.1, "epochs": 5}], [{"rate": 0.1}, {"rate": 0.3}], False),
+        ([{"rate": 0.1, "epochs": 5}, {"rate": 0.2, "epochs": 5}], [{"rate": 0.1}, {"rate": 0.3}], False),
+        ([0, 1], [0, 1.0], True),
+        ([0, 1], [0, 2], False),
+    ],
+)
+def test_defaults_may_be_left_out_within_a_list(results: Path, found: Any, given: Any, holds: bool) -> None:
+    for path in (results / "runs" / "small" / "r2ec").glob("seed*/run.json"):
+        write_run(path, read_run(path).model_copy(update={"params": {"layers": 2, "within": found}}))
+    if holds:
+        collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": given}]})
+    else:
+        with pytest.raises(InputError, match="was run with within"):
+            collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": given}]})
+
+
 # --- the record --------------------------------------------------------------------------------------------------------
 
 
