@@ -5,6 +5,8 @@ CONFIG ?= config/config.yaml
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Size of the made-up raw file that make speed prepares.
 RAW_GB ?= 0.1
+# Items of the catalogues that it searches; ten million take 20 minutes and 27 GB of disk.
+ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
 SLICES ?= slices
 READY := .venv/.ready
@@ -17,7 +19,7 @@ help:
 	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make test        install, then run the tests"
-	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), and each part of R2ec against the plain way, on this machine"
+	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
 # Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
@@ -84,6 +86,7 @@ speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
 	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
 	.venv/bin/python -m r2ec.speed
+	.venv/bin/python -m r2ec.speed.catalogue --sizes $(ITEMS)
 
 lint: $(READY)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
