@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Size of the made-up raw file that make speed prepares.
 RAW_GB ?= 0.1
-# Items of the catalogues that it searches; ten million take 20 minutes and 27 GB of disk.
+# Items of the catalogues that it searches; ten million take another 15 minutes and 27 GB of disk.
 ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
 SLICES ?= slices
