@@ -34,15 +34,12 @@ def fit_best(
 
     Returns it and each setting's params and value; nothing is validated where there is only one setting.
     """
-    best: Recommender | None = None
-    tried: list[dict[str, Any]] = []
-    for number, one in enumerate(settings):
-        made = fit(split, seed=seed, params=one.model_dump(), workdir=workdir / f"sasrec{number}")
-        if len(settings) == 1:
-            return made, []
-        value = validation_ndcg(made, split.valid, split.n_items, f"SASRec, setting {number + 1} of {len(settings)}")
-        if best is None or value > max(one["value"] for one in tried):
-            best = made
-        tried.append({"params": one.model_dump(), "value": value})
-    assert best is not None
-    return best, tried
+    made = [
+        fit(split, seed=seed, params=one.model_dump(), workdir=workdir / f"sasrec{number}")
+        for number, one in enumerate(settings)
+    ]
+    if len(made) == 1:
+        return made[0], []
+    values = [validation_ndcg(one, split.valid, split.n_items, f"SASRec, setting {i}") for i, one in enumerate(made, 1)]
+    tried = [{"params": one.model_dump(), "value": value} for one, value in zip(settings, values, strict=True)]
+    return made[values.index(max(values))], tried

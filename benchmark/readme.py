@@ -11,7 +11,9 @@ import pandas as pd
 
 from benchmark.errors import InputError, command
 from benchmark.io import write_text
-from benchmark.tables import DAGGER, plain_markdown
+from benchmark.metrics import METRICS
+from benchmark.significance import ALPHA
+from benchmark.tables import DAGGER, cells, plain_markdown
 
 BEGIN, END = "<!-- table of the last full run: make readme -->", "<!-- end of the table -->"
 METRIC = "NDCG@10"
@@ -23,28 +25,21 @@ def summary(frame: pd.DataFrame) -> str:
     frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the best
     baseline after the correction.
     """
-    datasets = frame.dataset.drop_duplicates().tolist()
-    lines = [" | ".join(["", "method", *map(plain_markdown, datasets), ""]).strip()]
-    lines.append(" | ".join(["", ":--", *["--:"] * len(datasets), ""]).strip())
-    best = frame.groupby("dataset")[METRIC].max()
-    for method, rows in frame.groupby("method", sort=False):
-        cells = [plain_markdown(str(method))]
-        found = rows.set_index("dataset")
-        for dataset in datasets:
-            if dataset not in found.index:
-                cells.append("")
-                continue
-            row = found.loc[dataset]
-            value = f"{row[METRIC]:.4f}"
-            value = f"**{value}**" if row[METRIC] == best[dataset] else value
-            dagger = DAGGER if row[f"{METRIC}_p_holm"] < 0.05 else ""
-            cells.append(f"{value}{dagger} <sub>[{row[f'{METRIC}_low']:.4f}, {row[f'{METRIC}_high']:.4f}]</sub>")
-        lines.append(" | ".join(["", *cells, ""]).strip())
+    found = {}
+    for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True):
+        cell = row[METRICS.index(METRIC)]
+        mean = f"**{cell.mean}**" if cell.place == 1 else cell.mean
+        found[method, dataset] = f"{mean}{DAGGER if cell.dagger else ''} <sub>[{cell.low}, {cell.high}]</sub>"
+    datasets = frame.dataset.unique().tolist()
+    lines = [["method", *map(plain_markdown, datasets)], [":--", *["--:"] * len(datasets)]]
+    for method in frame.method.unique():
+        lines.append([plain_markdown(method), *(found.get((method, dataset), "") for dataset in datasets)])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     caption = (
         f"{METRIC} of the full catalogue's ranking, mean over seeds, with the 95 % interval of a bootstrap over users. Best bold; "
-        f"{DAGGER} differs from the dataset's best baseline, in either direction, p < 0.05 after Holm's correction."
+        f"{DAGGER} differs from the dataset's best baseline, in either direction, p < {ALPHA} after Holm's correction."
     )
-    return "\n".join([*lines, "", caption])
+    return f"{table}\n\n{caption}"
 
 
 def folded(title: str, text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.methods import ROOT
+from benchmark.metrics import METRICS
 from benchmark.readme import BEGIN, END, folded, summary, with_tables
 
 FRAME = pd.DataFrame(
@@ -21,6 +22,10 @@ FRAME = pd.DataFrame(
     ],
     columns=["dataset", "method", "NDCG@10", "NDCG@10_low", "NDCG@10_high", "NDCG@10_p_holm"],
 )
+FRAME["NDCG@10_sd"] = 0.001
+for metric in METRICS:  # of the other metrics nothing is shown
+    if metric != "NDCG@10":
+        FRAME[[metric, f"{metric}_sd", f"{metric}_low", f"{metric}_high", f"{metric}_p_holm"]] = 0.9
 
 
 def test_the_summary_by_hand() -> None:
