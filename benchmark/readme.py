@@ -60,7 +60,9 @@ def with_tables(readme: str, tables: str, where: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    parser.add_argument("--tables", type=Path, default=Path("results/published/default/tables"), help="folder of main.csv and main.md")
+    parser.add_argument(
+        "--tables", type=Path, default=Path("results/published/default/tables"), help="folder of main.csv and main.md"
+    )
     given = parser.parse_args()
     for name in ("main.csv", "main.md"):
         if not (given.tables / name).is_file():

@@ -115,8 +115,14 @@ def edited(file: Path, addition: str) -> Iterator[None]:
         file.write_text(before)
 
 
+def test_an_edited_comment_or_docstring_makes_nothing_run(finished: Path) -> None:
+    for file in ("baselines/item_knn.py", "benchmark/run.py", "benchmark/protocol.py", "benchmark/tables.py"):
+        with edited(finished / file, "\n# edited\n"):
+            assert planned(snakemake(finished, "--dry-run").stdout) == {}
+
+
 def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
-    with edited(finished / "baselines" / "item_knn.py", "\n# edited\n"):
+    with edited(finished / "baselines" / "item_knn.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs == {"run": 4, "tables": 1, "plots": 1, "against": 1, "page": 1, "all": 1}
     # Back as it was: the contents decide, not the time of writing.
@@ -124,13 +130,13 @@ def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
 
 
 def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
-    with edited(finished / "benchmark" / "significance.py", "\n# edited\n"):
+    with edited(finished / "benchmark" / "significance.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert "run" not in jobs and jobs["tables"] == 1
 
 
 def test_editing_the_configs_code_trains_nothing(finished: Path) -> None:
-    with edited(finished / "benchmark" / "config.py", "\n# edited\n"):
+    with edited(finished / "benchmark" / "config.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs and not {"fetch", "prepare", "run"} & jobs.keys()
 

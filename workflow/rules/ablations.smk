@@ -1,5 +1,4 @@
-TABLES = f"results/{settings.ablations_folder}"
-FIGURES = f"results/plots/{settings.ablations_folder}"
+FOLDER = settings.ablations_folder
 
 
 wildcard_constraints:
@@ -9,22 +8,16 @@ wildcard_constraints:
 rule ablations:
     """The ablations alone: tables, plots and claims, with the runs that they need and no others."""
     input:
-        ablation_outputs,
+        plan.ablation_files(),
     localrule: True
 
 
 rule ablation:
     """One factor: every value against the base."""
     input:
-        rankings=lambda wildcards: ablation_runs("rankings.parquet", wildcards.factor),
-        records=lambda wildcards: ablation_runs("run.json", wildcards.factor),
-        data=lambda wildcards: data_of_factors(wildcards.factor),
-        code=code("benchmark.ablations"),
+        lambda wildcards: inputs_of(plan.ablation(wildcards.factor)),
     output:
-        expand(
-            f"{TABLES}/{{{{factor}}}}.{{ending}}",
-            ending=["csv", "md", "tex", "tests.csv"],
-        ),
+        plan.factor_tables("{factor}"),
     log:
         "results/logs/ablations/{factor}.log",
     priority: FIRST
@@ -34,22 +27,20 @@ rule ablation:
         runtime=RULES["ablation"].runtime,
         mem_mb=RULES["ablation"].mem_mb,
     params:
-        factors=lambda wildcards: factors_json(wildcards.factor),
+        record=recorded(lambda wildcards: plan.ablation(wildcards.factor)),
+        factors=lambda wildcards: plan.factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
     shell:
-        "python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"
+        "{{ python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out}"
+        " && {params.record}; }} > {log} 2>&1"
 
 
 rule ablation_plot:
     """One factor: metrics, differences from the base, training curves."""
     input:
-        rankings=lambda wildcards: ablation_runs("rankings.parquet", wildcards.factor),
-        records=lambda wildcards: ablation_runs("run.json", wildcards.factor),
-        data=lambda wildcards: data_of_factors(wildcards.factor),
-        code=code("benchmark.ablation_plots"),
+        lambda wildcards: inputs_of(plan.ablation_plot(wildcards.factor)),
     output:
-        f"{FIGURES}/{{factor}}.png",
-        f"{FIGURES}/{{factor}}.pdf",
+        plan.factor_plots("{factor}"),
     log:
         "results/logs/ablation_plots/{factor}.log",
     priority: FIRST
@@ -59,23 +50,20 @@ rule ablation_plot:
         runtime=RULES["ablation_plot"].runtime,
         mem_mb=RULES["ablation_plot"].mem_mb,
     params:
-        factors=lambda wildcards: factors_json(wildcards.factor),
+        record=recorded(lambda wildcards: plan.ablation_plot(wildcards.factor)),
+        factors=lambda wildcards: plan.factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
     shell:
-        "python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
-        " --out {params.out} > {log} 2>&1"
+        "{{ python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
+        " --out {params.out} && {params.record}; }} > {log} 2>&1"
 
 
 rule claims:
     """What the runs say about each claim."""
     input:
-        rankings=ablation_runs("rankings.parquet", *ablations.factors),
-        records=ablation_runs("run.json", *ablations.factors),
-        data=data_of_factors(*ablations.factors),
-        code=code("benchmark.claims"),
+        lambda wildcards: inputs_of(plan.claims()),
     output:
-        f"{TABLES}/claims.csv",
-        f"{TABLES}/claims.md",
+        plan.claims_files(),
     log:
         "results/logs/claims.log",
     priority: FIRST
@@ -85,7 +73,9 @@ rule claims:
         runtime=RULES["claims"].runtime,
         mem_mb=RULES["claims"].mem_mb,
     params:
-        factors=factors_json(*ablations.factors),
+        record=recorded(lambda wildcards: plan.claims()),
+        factors=plan.factors_json(*ablations.factors),
         out=subpath(output[0], parent=True),
     shell:
-        "python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"
+        "{{ python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out}"
+        " && {params.record}; }} > {log} 2>&1"

@@ -6,27 +6,16 @@ from pathlib import Path
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
+from snakemake.settings.types import RerunTrigger
+
 from benchmark.config import read_config
 from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, table
-from benchmark.factors import ablations_of, settings_of
-from benchmark.methods import method_files, model_files, source_files
+from benchmark.factors import ablations_of
+from benchmark.plan import EMBEDDED, MANIFEST, Plan, data_files, run_files
 from benchmark.provenance import REQUIRE_CLEAN, memory_bytes, require_clean
-
-# The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
-EMBEDDED = "resources/smollm2-135m-instruct"
-
-
-def tried(run):
-    """The settings of a method, or of an ablation's run."""
-    return settings_of(run, settings, ablations)
-
-
-def backbones(run):
-    """The backbones that these settings name."""
-    named = [setting.get("backbone") for setting in tried(run)]
-    return [one for one in named if isinstance(one, dict) and "name" in one]
+from benchmark.stale import why_stale
 
 
 def check_backbone(backbone, where):
@@ -38,21 +27,6 @@ def check_backbone(backbone, where):
         )
 
 
-def base(run):
-    """The row of `methods` that a run is of: its own, or that of which it is an ablation's variant."""
-    return ablations.variants[run].base if run in ablations.variants else run
-
-
-def entry(run):
-    """The entry of that row."""
-    return settings.method(base(run))
-
-
-def overlay(run):
-    """The settings that an ablation lays over those of the row."""
-    return ablations.variants[run].overlay if run in ablations.variants else {}
-
-
 try:
     settings = read_config(dict(config))
     ablations = ablations_of(settings)
@@ -61,11 +35,12 @@ try:
     for name, dataset in settings.datasets.items():
         source, options = source_of(dataset, f"datasets.{name}")
         own[name] = [str(path) for path in source.inputs(options)]
+    plan = Plan(settings, ablations, own)
     for name in settings.methods:
-        for backbone in backbones(name):
+        for backbone in plan.backbones(name):
             check_backbone(backbone, f"methods.{name}")
     for name in ablations.variants:
-        for backbone in backbones(name):
+        for backbone in plan.backbones(name):
             check_backbone(backbone, f"ablations: {name}")
     if settings.require_clean and not workflow.output_settings.dryrun:
         require_clean()
@@ -95,17 +70,51 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def code(*modules):
-    """Files of this project that a job runs: editing one of them, and no other, runs the job again."""
-    return [str(ROOT / file) for file in source_files(*modules)]
+def run_of(wildcards):
+    """Dataset, name and seed of a run, as the plan takes them."""
+    return wildcards.dataset, wildcards.method, int(wildcards.seed)
 
 
-def method_code(wildcards):
-    """The files that one method is made of."""
-    return [
-        str(ROOT / file)
-        for file in method_files(settings.module_of(base(wildcards.method)))
-    ]
+def run_job(wildcards):
+    """The job of a run."""
+    return plan.run(*run_of(wildcards))
+
+
+# Why each job has to run that Snakemake has asked about, None where its outputs stand; and what files were found to hold.
+reasons = {}
+contents = {}
+
+
+def inputs_of(job):
+    """The files that a job reads; on the way, whether its outputs still follow from them (benchmark/stale.py).
+
+    Snakemake asks for inputs while it builds its graph, before it decides what to run. Contents decide, not dates: a copy
+    may be older than what it replaces.
+    """
+    if workflow.is_main_process and job.name not in reasons:
+        workflow.dag_settings.rerun_triggers = frozenset(
+            workflow.dag_settings.rerun_triggers
+        ) - {RerunTrigger.MTIME}
+        gone = job.passing and not any(Path(path).exists() for path in job.outputs)
+        reasons[job.name] = None if gone else why_stale(job, contents)
+        if reasons[job.name]:
+            workflow.dag.forcefiles.add(job.outputs[0])
+    return list(job.inputs)
+
+
+def recorded(job):
+    """The command that writes down what a job's outputs were made from. job: gives it for the wildcards."""
+
+    def command(wildcards, input, output):
+        this = job(wildcards)
+        files = [
+            shlex.join(["--inputs", *input]) if input else "",
+            shlex.join(["--outputs", *output]),
+        ]
+        told = f"--job {this.name} --settings {this.settings} --code {this.code}"
+        return f"python -m benchmark.stale record {told} {' '.join(files)}"
+
+    return command
 
 
 def dataset_json(wildcards):
@@ -113,59 +122,18 @@ def dataset_json(wildcards):
     return settings.datasets[wildcards.dataset].model_dump_json()
 
 
-def own_files(wildcards):
-    """The user's own files that a dataset reads."""
-    return own[wildcards.dataset]
-
-
-def source_code(wildcards):
-    """The file of a dataset's source."""
-    return code(f"benchmark.datasets.{settings.datasets[wildcards.dataset].source}")
-
-
 def tuned(wildcards):
-    """Of a method with a grid, later repetitions and all variants wait for the first, which chooses the setting."""
-    row = base(wildcards.method)
-    waits = wildcards.seed != "1" or wildcards.method != row
-    if waits and len(settings.method(row).grid) > 1:
-        return f"results/runs/{wildcards.dataset}/{row}/seed1/run.json"
-    return []
-
-
-def fit_of(run):
-    """Whose folder of checkpoints a run has: runs that differ only in what scoring reads share it."""
-    return ablations.variants[run].fit if run in ablations.variants else run
-
-
-def fitted(wildcards):
-    """A run that scores another one's fit waits for it."""
-    run = wildcards.method
-    after = ablations.variants[run].after if run in ablations.variants else None
-    if after is None:
-        return []
-    return f"results/runs/{wildcards.dataset}/{after}/seed{wildcards.seed}/run.json"
+    """Where a run finds the setting that another one has chosen."""
+    chosen = plan.tuned(*run_of(wildcards))
+    return f"--tuned {shlex.join(chosen)}" if chosen else ""
 
 
 def variant(wildcards):
     """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it takes."""
     if wildcards.method not in ablations.variants:
         return ""
-    given = shlex.quote(json.dumps(overlay(wildcards.method), sort_keys=True))
-    return f"--stream {base(wildcards.method)} --overlay {given}"
-
-
-def embedded_backbone(wildcards):
-    """What the rule fetch_backbone makes, for the methods with a setting that takes it."""
-    named = backbones(wildcards.method)
-    if any(Path(backbone["name"]) == Path(EMBEDDED) for backbone in named):
-        return f"{EMBEDDED}/manifest.json"
-    return []
-
-
-def own_models(wildcards):
-    """Files of the user's own models that a run's settings name: other weights make it run again."""
-    found = [model_files(setting) for setting in tried(wildcards.method)]
-    return sorted({str(file) for files in found for file in files})
+    given = json.dumps(plan.overlay(wildcards.method), sort_keys=True)
+    return f"--stream {plan.base(wildcards.method)} --overlay {shlex.quote(given)}"
 
 
 def urgency(wildcards):
@@ -173,13 +141,10 @@ def urgency(wildcards):
     longest; then repetitions 1 of methods with a grid, for which the other repetitions and all variants wait. What only
     the ablations need comes after all that the tables need.
     """
-    method = entry(wildcards.method)
+    method = plan.entry(wildcards.method)
     # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
     wide = 2 * method.threads**2
-    only_ablations = wildcards.method in ablations.variants or int(
-        wildcards.seed
-    ) > settings.seeds_of(wildcards.method)
-    if only_ablations:
+    if plan.only_for_ablations(wildcards.method, int(wildcards.seed)):
         return wide
     awaited = wildcards.seed == "1" and len(method.grid) > 1
     return 100 * (wide + awaited)
@@ -187,83 +152,4 @@ def urgency(wildcards):
 
 def estimated(wildcards):
     """What one run is expected to take."""
-    place = wildcards.dataset, wildcards.method, int(wildcards.seed)
-    return of_job(settings, ablations, *place, Path("results"))
-
-
-def all_runs(file):
-    """One file of every run that the config asks for."""
-    return [
-        f"results/runs/{dataset}/{method}/seed{seed}/{file}"
-        for dataset in settings.datasets
-        for method in settings.methods
-        for seed in range(1, settings.seeds_of(method) + 1)
-    ]
-
-
-def against_outputs(wildcards):
-    """What the config's reference ends in, nothing without one."""
-    if settings.reference is None:
-        return []
-    return [
-        *expand("results/tables/against.{ending}", ending=["csv", "md"]),
-        *expand("results/plots/against.{ending}", ending=["png", "pdf"]),
-    ]
-
-
-def selection(wildcards):
-    """What the output commands are told about the config."""
-    datasets, methods = " ".join(settings.datasets), " ".join(settings.methods)
-    numbers = [str(settings.seeds_of(method)) for method in settings.methods]
-    # One number is that of all methods.
-    seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
-    wanted = {method: tried(method) for method in settings.methods}
-    return (
-        f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
-        f" --settings {shlex.quote(json.dumps(wanted))}"
-    )
-
-
-def factors_json(*names):
-    """Factors as the output commands get them."""
-    return json.dumps(
-        [ablations.factors[name].model_dump(mode="json") for name in names]
-    )
-
-
-def ablation_runs(file, *names):
-    """One file of every run of these factors."""
-    return sorted(
-        {
-            f"results/runs/{dataset}/{run}/seed{seed}/{file}"
-            for factor in (ablations.factors[name] for name in names)
-            for dataset in factor.datasets
-            for run in factor.runs.values()
-            for seed in range(1, factor.seeds + 1)
-        }
-    )
-
-
-def data_of_factors(*names):
-    """dataset.json of every dataset that these factors are measured on."""
-    used = {dataset for name in names for dataset in ablations.factors[name].datasets}
-    return [f"results/data/{dataset}/dataset.json" for dataset in sorted(used)]
-
-
-def ablation_outputs(wildcards):
-    """What the config's ablations end in, nothing without any."""
-    if not ablations.factors:
-        return []
-    folder = settings.ablations_folder
-    tables = expand(
-        f"results/{folder}/{{factor}}.{{ending}}",
-        factor=ablations.factors,
-        ending=["csv", "md", "tex", "tests.csv"],
-    )
-    plots = expand(
-        f"results/plots/{folder}/{{factor}}.{{ending}}",
-        factor=ablations.factors,
-        ending=["png", "pdf"],
-    )
-    claims = [f"results/{folder}/claims.{ending}" for ending in ("csv", "md")]
-    return [*tables, *plots, *claims]
+    return of_job(settings, ablations, *run_of(wildcards), Path("results"))

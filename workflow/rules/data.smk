@@ -5,9 +5,7 @@ FIRST = 100_000
 rule fetch:
     """Get a dataset's source files and check their sha256."""
     input:
-        own=own_files,
-        code=code("benchmark.fetch"),
-        source=source_code,
+        lambda wildcards: inputs_of(plan.fetch(wildcards.dataset)),
     output:
         "results/fetched/{dataset}.json",
     log:
@@ -21,28 +19,18 @@ rule fetch:
         mem_mb=RULES["fetch"].mem_mb,
     params:
         settings=dataset_json,
+        record=recorded(lambda wildcards: plan.fetch(wildcards.dataset)),
     shell:
-        "python -m benchmark.fetch --settings {params.settings:q} --resources resources --out {output} > {log} 2>&1"
+        "{{ python -m benchmark.fetch --settings {params.settings:q} --resources resources --out {output}"
+        " && {params.record}; }} > {log} 2>&1"
 
 
 rule prepare:
     """Clean, make cases, split in time."""
     input:
-        manifest="results/fetched/{dataset}.json",
-        code=code("benchmark.prepare"),
-        source=source_code,
+        lambda wildcards: inputs_of(plan.prepare(wildcards.dataset)),
     output:
-        expand(
-            "results/data/{{dataset}}/{file}",
-            file=[
-                "items.parquet",
-                "train.parquet",
-                "valid.parquet",
-                "test.parquet",
-                "test_targets.parquet",
-                "dataset.json",
-            ],
-        ),
+        data_files("{dataset}"),
     log:
         "results/logs/prepare/{dataset}.log",
     benchmark:
@@ -55,15 +43,17 @@ rule prepare:
         mem_mb=RULES["prepare"].mem_mb,
     params:
         settings=dataset_json,
+        record=recorded(lambda wildcards: plan.prepare(wildcards.dataset)),
     shell:
-        "python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
-        " --manifest {input.manifest} --out results/data/{wildcards.dataset} > {log} 2>&1"
+        "{{ python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
+        " --manifest results/fetched/{wildcards.dataset}.json --out results/data/{wildcards.dataset}"
+        " && {params.record}; }} > {log} 2>&1"
 
 
 rule fetch_backbone:
     """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
     output:
-        f"{EMBEDDED}/manifest.json",
+        MANIFEST,
     log:
         "results/logs/fetch_backbone.log",
     priority: FIRST

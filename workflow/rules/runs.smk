@@ -1,16 +1,9 @@
 rule run:
     """Fit one method on one dataset with one seed and rank the test cases."""
     input:
-        data="results/data/{dataset}/dataset.json",
-        tuned=tuned,
-        fitted=fitted,
-        backbone=embedded_backbone,
-        models=own_models,
-        code=code("benchmark.run", "benchmark.launch"),
-        method=method_code,
+        lambda wildcards: inputs_of(run_job(wildcards)),
     output:
-        "results/runs/{dataset}/{method}/seed{seed}/rankings.parquet",
-        "results/runs/{dataset}/{method}/seed{seed}/run.json",
+        run_files("{dataset}", "{method}", "{seed}"),
     log:
         "results/logs/runs/{dataset}.{method}.seed{seed}.log",
     benchmark:
@@ -18,9 +11,9 @@ rule run:
     priority: urgency
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: entry(wildcards.method).threads
+    threads: lambda wildcards: plan.entry(wildcards.method).threads
     resources:
-        gpu=lambda wildcards: entry(wildcards.method).gpus,
+        gpu=lambda wildcards: plan.entry(wildcards.method).gpus,
         # For Slurm: a job is one task, however many GPUs it has.
         tasks_per_gpu=0,
         # A second attempt gets more.
@@ -28,20 +21,24 @@ rule run:
         mem_mb=lambda wildcards, attempt: estimated(wildcards).mem_mb * attempt,
         gpu_mem_mb=lambda wildcards: estimated(wildcards).gpu_mem_mb,
     params:
-        module=lambda wildcards: settings.module_of(base(wildcards.method)),
+        module=lambda wildcards: settings.module_of(plan.base(wildcards.method)),
         params=lambda wildcards: json.dumps(
-            entry(wildcards.method).params, sort_keys=True
+            plan.entry(wildcards.method).params, sort_keys=True
         ),
-        grid=lambda wildcards: json.dumps(entry(wildcards.method).grid, sort_keys=True),
-        tuned=lambda wildcards, input: f"--tuned {input.tuned}" if input.tuned else "",
+        grid=lambda wildcards: json.dumps(
+            plan.entry(wildcards.method).grid, sort_keys=True
+        ),
+        tuned=tuned,
         variant=variant,
-        work=lambda wildcards: fit_of(wildcards.method),
-        processes=lambda wildcards: entry(wildcards.method).process_count(),
+        work=lambda wildcards: plan.fit_of(wildcards.method),
+        record=recorded(run_job),
+        processes=lambda wildcards: plan.entry(wildcards.method).process_count(),
     # What is launched sees the GPUs that it got, and no other.
     shell:
-        "python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"
+        "{{ python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"
         " benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
         " {params.variant}"
         " --work results/work/{wildcards.dataset}/{params.work}/seed{wildcards.seed}"
-        " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed} > {log} 2>&1"
+        " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
+        " && {params.record}; }} > {log} 2>&1"

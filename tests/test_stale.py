@@ -1,0 +1,117 @@
+"""When a result no longer follows from what it was made of, file by file, and the command that writes that down."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmark.io import read_json, sha256_of
+from benchmark.provenance import ROOT
+from benchmark.stale import Job, code_hash, why_stale, write_record
+
+JOB = Job("tables", ("results/main.csv",), ("in/a", "in/b"), "settings", "code", frozenset({"in/b"}))
+
+
+@pytest.fixture(autouse=True)
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JOB has run in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for file in (*JOB.inputs, *JOB.outputs):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).write_text(file)
+    write_record(JOB)
+
+
+def why(job: Job = JOB) -> str | None:
+    return why_stale(job, {})
+
+
+def test_what_has_not_changed_stands() -> None:
+    assert why() is None
+    record = read_json("results/made_from/tables.json")
+    assert record["inputs"]["in/a"]["sha256"] == sha256_of("in/a")
+
+
+def test_other_settings_code_or_files_do_not() -> None:
+    assert why(replace(JOB, settings="others")) == "its settings have changed"
+    assert why(replace(JOB, code="others")) == "its code has changed"
+    assert why(replace(JOB, inputs=("in/a",))) == "it has other inputs now"
+    assert why(replace(JOB, outputs=("results/main.csv", "in/a"))) == "it has other outputs now"
+    assert why(replace(JOB, name="plots")) == "nothing says what it was made from"
+
+
+def test_dates_decide_nothing() -> None:
+    os.utime("in/a", (0, 0))
+    os.utime("results/main.csv")
+    assert why() is None
+    # Another content of the same length, with the dates of the old one.
+    dates = os.stat("in/a")
+    Path("other").write_text("IN/A")
+    os.utime("other", ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    os.replace("other", "in/a")
+    assert why() == "in/a has changed"
+    Path("in/a").write_text("in/a")
+    assert why() is None
+
+
+def test_a_copy_over_an_output_does_not_stand() -> None:
+    shutil.copy2("in/a", "results/main.csv")
+    assert why() == "results/main.csv has changed"
+    Path("results/main.csv").unlink()
+    assert why() == "results/main.csv is missing"
+
+
+def test_only_what_is_spent_may_be_gone() -> None:
+    Path("in/b").unlink()
+    assert why() is None
+    Path("in/b").write_text("another")
+    assert why() == "in/b has changed"
+    Path("in/b").unlink()
+    Path("in/a").unlink()
+    assert why() == "in/a is missing"
+
+
+def test_without_a_record_nothing_stands() -> None:
+    record = Path("results/made_from/tables.json")
+    for damaged in ("{", "[]", '{"settings": 1}', '{"inputs": 1, "outputs": 2, "settings": 3, "code": 4}'):
+        record.write_text(damaged)
+        assert why() == f"{record} can't be read"
+    record.unlink()
+    assert why() == "nothing says what it was made from"
+    Path("results/main.csv").unlink()
+    assert why() == "not made yet"
+
+
+def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.stale.ROOT", tmp_path)
+
+    def hashed(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return code_hash((name,))
+
+    plain = hashed("a.py", "def f(x):\n    return x + 1\n")
+    (tmp_path / "sub").mkdir()
+    same = '"""A module."""\n# why\ndef f(x):\n    """Add."""\n\n    return (x + 1)  # one\n'
+    from benchmark import stale
+
+    stale._code_of.cache_clear()
+    code_hash.cache_clear()
+    assert hashed("a.py", same) == plain
+    stale._code_of.cache_clear()
+    code_hash.cache_clear()
+    assert hashed("a.py", same.replace("1)", "2)")) != plain
+    assert hashed("a.jinja", "x") != hashed("b.jinja", "x")
+
+
+def test_the_command() -> None:
+    told = ["--job", "run/x", "--settings", "s", "--code", "c", "--inputs", "in/a", "--outputs"]
+    command = [sys.executable, "-m", "benchmark.stale", "record", *told]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, "results/main.csv"], env=environment, check=True)
+    assert why(Job("run/x", ("results/main.csv",), ("in/a",), "s", "c")) is None
+    failed = subprocess.run([*command, "gone"], env=environment, capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.startswith("error: gone: ")
