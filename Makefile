@@ -10,14 +10,17 @@ ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
 SLICES ?= slices
 READY := .venv/.ready
+SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup reproduce ablations decoupled slices paper readme dry-run test speed lint clean-results
+.PHONY: help setup reproduce ablations decoupled slices paper publish readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
+	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, ablations, speed"
+	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
@@ -35,44 +38,47 @@ $(READY): requirements.txt
 setup: $(READY)
 
 reproduce: $(READY)
-	.venv/bin/snakemake --cores $(CORES)
-	@echo && cat results/tables/main.txt
-	@echo "Tables: results/tables   plots: results/plots   page: results/report/index.html"
+	$(SNAKEMAKE)
 
 # Runs that the default has made already serve here too; the main tables are left alone.
 ablations: $(READY)
-	.venv/bin/snakemake ablations --cores $(CORES) --configfile config/ablations.yaml
-	@echo && cat results/ablations-full/claims.md
-	@echo "Tables: results/ablations-full   plots: results/plots/ablations-full"
+	$(SNAKEMAKE) ablations --configfile config/ablations.yaml
 
-# In a folder of its own, so that the main tables stay; what has been fetched, written and encoded once serves both.
+# In folders of their own, so that the main tables stay; what has been fetched, written and encoded once serves all.
+# Paths of links go up from results/NAME, and from results/NAME/results.
+define own_folder
+	@mkdir -p results/$(1)/results resources results/states results/texts
+	@cd results/$(1) && ln -sfn ../../resources resources
+	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts
+endef
+
 decoupled: $(READY)
-	@mkdir -p results/decoupled/results resources results/states results/texts
-	@cd results/decoupled && ln -sfn ../../resources resources
-	@cd results/decoupled/results && ln -sfn ../../states states && ln -sfn ../../texts texts
-	.venv/bin/snakemake --cores $(CORES) --configfile config/decoupled.yaml --directory results/decoupled
-	@echo && cat results/decoupled/results/tables/main.txt
-	@echo "Tables: results/decoupled/results/tables   plots, page: beside them"
+	$(call own_folder,decoupled)
+	$(SNAKEMAKE) --configfile config/decoupled.yaml --directory results/decoupled
 
-# In a folder of its own, as above; the slices are found by a link in it, so that no path of a machine is in any file.
+# The slices are found by a link, so that no path of a machine is in any file.
 slices: $(READY)
 	@test -d "$(SLICES)" || { echo "error: $(SLICES): no such folder; say SLICES=folder with the slices (config/README.md)"; exit 2; }
-	@mkdir -p results/slices resources
-	@ln -sfn ../../resources results/slices/resources && ln -sfn "$(abspath $(SLICES))" results/slices/slices
-	.venv/bin/snakemake --cores $(CORES) --configfile config/slices.yaml --directory results/slices
-	@echo && cat results/slices/results/tables/main.txt
-	@echo "Tables: results/slices/results/tables   plots, page: beside them"
+	$(call own_folder,slices)
+	@ln -sfn "$(abspath $(SLICES))" results/slices/slices
+	$(SNAKEMAKE) --configfile config/slices.yaml --directory results/slices
 
-# As above; for GPUs, and never run so far.
+# For GPUs, and never run so far.
 paper: $(READY)
 	@test $(GPUS) -gt 0 || { echo "error: nvidia-smi lists no GPU; make dry-run CONFIG=config/paper.yaml says what it would take"; exit 2; }
-	@mkdir -p results/paper/results resources results/states results/texts
-	@cd results/paper && ln -sfn ../../resources resources
-	@cd results/paper/results && ln -sfn ../../states states && ln -sfn ../../texts texts
+	$(call own_folder,paper)
 	.venv/bin/snakemake --profile workflow/profiles/paper --resources gpu=$(GPUS) --directory results/paper
-	@echo && cat results/paper/results/tables/main.txt
 
-# The README's table is the last full run's; its commit stands below it.
+# Into results/published/NAME, to be committed: make publish NAME=default; NAME=decoupled; NAME=ablations; NAME=speed.
+publish: $(READY)
+	@test -n "$(NAME)" || { echo "error: say NAME=default, decoupled, slices, ablations or speed"; exit 2; }
+	.venv/bin/python -m benchmark.publish $(NAME) $(PUBLISH_$(NAME))
+PUBLISH_decoupled := --directory results/decoupled
+PUBLISH_slices := --directory results/slices
+PUBLISH_ablations := --factors ablations-full
+PUBLISH_speed := --folder speed
+
+# The README's table is that of results/published/default.
 readme: $(READY)
 	.venv/bin/python -m benchmark.readme
 
@@ -94,5 +100,8 @@ lint: $(READY)
 	.venv/bin/snakefmt --check workflow
 	.venv/bin/snakemake --lint
 
+# What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
+WRITTEN := ablations ablations-full data decoupled fetched logs made_from paper plots quick report runs slices speed states tables \
+	texts usage work
 clean-results:
-	rm -rf results/data results/fetched results/runs results/work results/logs results/usage
+	rm -rf $(WRITTEN:%=results/%)

@@ -20,12 +20,17 @@ def known_methods() -> list[str]:
     return sorted(names + ["r2ec"] * (ROOT / "r2ec" / "method.py").exists())
 
 
+def module_name(method: str) -> str:
+    """The module of a method, as Python imports it."""
+    return "r2ec.method" if method == "r2ec" else f"baselines.{method}"
+
+
 def load_method(module: str, where: str = "config") -> ModuleType:
     """Import a method's module. Raises InputError for an unknown name or a file without fit()."""
     known = known_methods()
     if module not in known:
         raise InputError(f"{where}: no method {module!r}. Known: {', '.join(known)}")
-    loaded = importlib.import_module("r2ec.method" if module == "r2ec" else f"baselines.{module}")
+    loaded = importlib.import_module(module_name(module))
     if "fit" not in vars(loaded):
         raise InputError(f"{loaded.__file__}: defines no fit(split, *, seed, params, workdir); see README.md")
     return loaded
@@ -107,7 +112,7 @@ def source_files(*modules: str) -> list[str]:
 
 def method_files(module: str) -> list[str]:
     """The files that one method is made of."""
-    return source_files("r2ec.method" if module == "r2ec" else f"baselines.{module}")
+    return source_files(module_name(module))
 
 
 def _file_of(module: str) -> Path | None:

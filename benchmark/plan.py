@@ -7,14 +7,14 @@ import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmark.config import Config, MethodConfig
 from benchmark.factors import Ablations, settings_of
 from benchmark.io import sha256_of_json
-from benchmark.methods import method_files, model_files, source_files
+from benchmark.methods import model_files, module_name, source_files
 from benchmark.stale import Job, code_hash
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")
@@ -24,6 +24,12 @@ EMBEDDED = (
     "resources/smollm2-135m-instruct"  # the backbone that the rule fetch_backbone makes; any other is the user's own
 )
 MANIFEST = f"{EMBEDDED}/manifest.json"
+
+
+@cache
+def files_of(*modules: str) -> tuple[str, ...]:
+    """The files that these modules are made of. Read once: no plan outlives an edit."""
+    return tuple(source_files(*modules))
 
 
 def data_files(*datasets: str) -> list[str]:
@@ -190,13 +196,13 @@ class Plan:
 
     def fetch(self, dataset: str) -> Job:
         entry = self.config.datasets[dataset]
-        code = source_files("benchmark.fetch", f"benchmark.datasets.{entry.source}")
+        code = files_of("benchmark.fetch", f"benchmark.datasets.{entry.source}")
         manifest = [f"results/fetched/{dataset}.json"]
         return _job(f"fetch/{dataset}", manifest, self.own[dataset], entry.model_dump_json(), code, passing=True)
 
     def prepare(self, dataset: str) -> Job:
         entry = self.config.datasets[dataset]
-        code = source_files("benchmark.prepare", f"benchmark.datasets.{entry.source}")
+        code = files_of("benchmark.prepare", f"benchmark.datasets.{entry.source}")
         manifest = f"results/fetched/{dataset}.json"
         read, settings = [manifest, *self.own[dataset]], [dataset, entry.model_dump_json()]
         return _job(f"prepare/{dataset}", data_files(dataset), read, settings, code, spent=[manifest])
@@ -209,7 +215,7 @@ class Plan:
         module = self.config.module_of(self.base(run))
         told = [dataset, run, seed, module, entry.params, entry.grid, entry.process_count(), self.fit_of(run), waits]
         settings = told if variant is None else [*told, variant.base, variant.overlay]
-        code = sorted({*source_files("benchmark.run", "benchmark.launch"), *method_files(module)})
+        code = sorted({*files_of("benchmark.run", "benchmark.launch"), *files_of(module_name(module))})
         return _job(
             f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed), read, settings, code, spent=embedded
         )
@@ -230,7 +236,7 @@ class Plan:
         shown += self.against_files() + self.ablation_files()
         read = list(dict.fromkeys([*shown, *self.read_by_tables(), *self.read_by_factors(*factors)]))
         told = [self.selection(), self.factors_json(*factors), self.config.ablations_folder, self.config.reference]
-        code = [*source_files("benchmark.report.__main__"), *TEMPLATES]
+        code = [*files_of("benchmark.report.__main__"), *TEMPLATES]
         return _job("page", ["results/report/index.html"], read, told, code)
 
     def ablation(self, factor: str) -> Job:
@@ -250,7 +256,7 @@ class Plan:
         return self._output(name, files, self.read_by_factors(factor), self.factors_json(factor), module)
 
     def _output(self, name: str, outputs: list[str], inputs: list[str], settings: Any, module: str) -> Job:
-        return _job(name, outputs, inputs, settings, source_files(module))
+        return _job(name, outputs, inputs, settings, files_of(module))
 
 
 def _job(
@@ -258,7 +264,7 @@ def _job(
     outputs: list[str],
     inputs: list[str],
     settings: Any,
-    code: list[str],
+    code: Iterable[str],
     spent: Iterable[str] = (),
     passing: bool = False,
 ) -> Job:

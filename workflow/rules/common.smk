@@ -1,3 +1,4 @@
+import functools
 import json
 import shlex
 import sys
@@ -75,9 +76,14 @@ def run_of(wildcards):
     return wildcards.dataset, wildcards.method, int(wildcards.seed)
 
 
+@functools.cache
+def job_of_run(dataset, run, seed):
+    return plan.run(dataset, run, seed)
+
+
 def run_job(wildcards):
-    """The job of a run."""
-    return plan.run(*run_of(wildcards))
+    """The job of a run. Snakemake asks for it several times."""
+    return job_of_run(*run_of(wildcards))
 
 
 # Why each job has to run that Snakemake has asked about, None where its outputs stand; and what files were found to hold.
