@@ -55,7 +55,9 @@ def train(
 def _train(
     name: str, split: Split, seed: int, settings: dict[str, Any], make: Maker | None, rows: Rows | None
 ) -> "RecBoleRecommender":
-    length = min(settings.pop("max_history") or split.history_length, split.history_length)
+    # RecBole's columns are as wide as the longest history that it is given; a network for longer ones would not fit them.
+    longest = max(int(np.diff(cases.offsets).max()) for cases in (split.train, split.valid))
+    length = min(settings.pop("max_history") or split.history_length, split.history_length, longest)
     _write_atomic_files(split, length, Path("data") / "cases", rows)
     own = _config(split.n_items, length, seed, settings)
     if rows is not None:
@@ -68,6 +70,7 @@ def _train(
     train, valid, _ = data_preparation(config, dataset)
     init_seed(seed, reproducibility=True)
     net = (make or get_model(name))(config, train.dataset).to(config["device"])
+    _read_padding_as_nothing(net)
     _faster_on_cpu(net)
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, net)
     _mask_history(trainer)
@@ -115,6 +118,19 @@ def _mask_history(trainer: Any) -> None:
         return interaction, scores.scatter(1, interaction["item_id_list"].to(scores.device), -torch.inf), *positive
 
     trainer._full_sort_batch_eval = masked
+
+
+def _read_padding_as_nothing(net: torch.nn.Module) -> None:
+    """Let padding be a vector of zeros, also for a user never seen. RecBole draws its vector at random and never trains it; behind
+    a short history Caser's convolutions read it.
+    """
+
+    def blank(_: torch.nn.Module, given: tuple[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
+        return vectors.masked_fill((given[0] == 0).unsqueeze(-1), 0)
+
+    for module in net.modules():
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx == 0:
+            module.register_forward_hook(blank)
 
 
 def _faster_on_cpu(net: torch.nn.Module) -> None:
@@ -175,7 +191,7 @@ class RecBoleRecommender(Recommender):
 
 def _config(n_items: int, length: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """RecBole's configuration for our fixed splits."""
-    patience = settings.pop("patience")
+    patience, best = settings.pop("patience"), min(10, n_items)  # of fewer items NDCG@10 is NDCG of all of them
     return settings | {
         "data_path": "data",
         "benchmark_filename": ["train", "valid", "test"],
@@ -189,8 +205,8 @@ def _config(n_items: int, length: int, seed: int, settings: dict[str, Any]) -> d
         "loss_type": "CE",
         "eval_args": {"order": "TO", "group_by": None, "mode": "full", "split": {"LS": "valid_and_test"}},
         "metrics": ["NDCG"],
-        "topk": [10],
-        "valid_metric": "NDCG@10",
+        "topk": [best],
+        "valid_metric": f"NDCG@{best}",
         "eval_step": 1,
         "stopping_step": patience - 1,  # RecBole stops after one more than it is told
         "eval_batch_size": 512 * n_items,

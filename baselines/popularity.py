@@ -22,18 +22,18 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "P
     half_life = Params.model_validate(params).half_life_days
     if half_life is None:
         _, items = split.train.interactions()
-        return Popularity(np.bincount(items, minlength=split.n_items).astype(np.float32))
+        return Popularity(np.bincount(items, minlength=split.n_items).astype(np.float64))
     assert split.train.target is not None
     age_days = (split.train.time.max() - split.train.time) / 86400
     weight = 0.5 ** (age_days / half_life)
-    return Popularity(np.bincount(split.train.target, weights=weight, minlength=split.n_items).astype(np.float32))
+    return Popularity(np.bincount(split.train.target, weights=weight, minlength=split.n_items))
 
 
 class Popularity(Recommender):
     """The same scores for every case."""
 
     def __init__(self, counts: np.ndarray) -> None:
-        self.counts = counts  # float32 [n_items]
+        self.counts = counts  # float64 [n_items]
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         for batch in cases.batches(1024):

@@ -231,12 +231,25 @@ def read_split(folder: str | Path) -> Split:
 
 
 def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
-    """Return one batch of scores as float32 [b, n_items]; raise InputError for a wrong shape, NaN or +inf."""
+    """One batch of scores [b, n_items] as float32 or float64, in whose order nothing is lost.
+
+    float64 stays, as Unix seconds that differ by one are equal in float32; whole numbers become float64, float16 float32.
+    Raises InputError for a wrong shape or type, NaN or +inf, and whole numbers that float64 can't tell apart.
+    """
     if not isinstance(scores, np.ndarray):
         raise InputError(f"{method}: score() gave {type(scores).__name__}, expected NumPy arrays; fix its score()")
     if scores.ndim != 2 or scores.shape[1] != n_items:
         raise InputError(f"{method}: scores have shape {scores.shape}, expected [cases, {n_items}]; fix its score()")
-    scores = scores.astype(np.float32, copy=False)
+    if scores.dtype.kind not in "fiub" or scores.dtype.itemsize > 8:
+        raise InputError(
+            f"{method}: scores are of type {scores.dtype}, expected numbers such as float32; fix its score()"
+        )
+    if scores.dtype.kind in "iu" and scores.size and max(abs(int(scores.min())), int(scores.max())) > 2**53:
+        raise InputError(
+            f"{method}: scores are whole numbers beyond 2**53, which can't be told apart; subtract the smallest"
+        )
+    exact = np.float64 if scores.dtype.itemsize > 2 and scores.dtype != np.float32 else np.float32
+    scores = scores.astype(exact, copy=False)
     # One pass: the row maxima are NaN where any score is, and +inf where any is.
     worst = scores.max(axis=1)
     if (bad := np.flatnonzero(np.isnan(worst) | (worst == np.inf))).size:

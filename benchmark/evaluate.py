@@ -25,7 +25,8 @@ def rank(
 ) -> pa.Table:
     """Turn a method's score batches into rankings.
 
-    recommender_scores: batches float [b, n_items], together as many rows as `cases`; target: int [n].
+    recommender_scores: batches [b, n_items] of numbers, together as many rows as `cases`, ranked in the precision that they have;
+    target: int [n].
     Returns one row per case: case, user, target, rank (1-based), candidates (unmasked items), top_items (20 best, best first).
     Memory is bounded by one batch. Raises InputError for scores of a wrong shape, NaN or +inf, or a wrong number of rows.
     """
@@ -73,7 +74,7 @@ def validation_ndcg(recommender: Recommender, cases: Cases, n_items: int, method
 def rank_batch(scores: np.ndarray, cases: Cases, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ranks int [b], numbers of candidates int [b] and best items int [b, <= 20] (-1: nothing retrieved) of one batch.
 
-    scores: float32 [b, n_items], overwritten: history items become -inf.
+    scores: float32 or float64 [b, n_items], overwritten: history items become -inf.
     """
     n = len(scores)
     lengths = np.diff(cases.offsets)
@@ -90,8 +91,8 @@ def rank_batch(scores: np.ndarray, cases: Cases, target: np.ndarray) -> tuple[np
 def top_items(scores: np.ndarray, k: int) -> np.ndarray:
     """The k best items of each row, best first, the lower item number first among equals; -1 where a score is -inf.
 
-    scores: float32 [b, n]. The k best lie in the k blocks with the largest maxima, so only those are searched: one pass over
-    the scores instead of a partial sort. Equal to a full sort (tested), ties within and across blocks included.
+    scores: float32 or float64 [b, n]. The k best lie in the k blocks with the largest maxima, so only those are searched:
+    one pass over the scores instead of a partial sort. Equal to a full sort (tested), ties within and across blocks included.
     """
     b, n = scores.shape
     if n <= 2 * BLOCK * k:

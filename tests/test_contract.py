@@ -214,21 +214,36 @@ def test_what_the_check_must_let_pass() -> None:
         (np.array([[0, 1, 2], [0, np.nan, 9]]), "m: a score in row 1 of a batch is nan"),
         (np.array([[0, 1, np.inf]]), "m: a score in row 0 of a batch is inf"),
         (np.array([[np.inf, np.nan, 0]]), "m: a score in row 0 of a batch is nan"),
-        (np.array([[0, 1, 1e300]]), "m: a score in row 0 of a batch is inf"),  # beyond float32
+        (np.array([[0, 1, 2**53 + 2]]), r"m: scores are whole numbers beyond 2\*\*53, which can't be told apart"),
+        (np.array([[0, 1, -(2**63)]]), r"m: scores are whole numbers beyond 2\*\*53"),
+        (np.array([[0, 1, 2**64 - 1]], dtype="uint64"), r"m: scores are whole numbers beyond 2\*\*53"),
+        (np.array([["0", "1", "2"]]), "m: scores are of type <U1, expected numbers such as float32; fix its score"),
+        (np.array([[0, 1, None]], dtype=object), "m: scores are of type object, expected numbers"),
+        (np.array([[0, 1, 2j]]), "m: scores are of type complex128, expected numbers"),
         ([[0.0, 1.0, 2.0]], "m: score\\(\\) gave list, expected NumPy arrays"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_bad_scores_are_refused(scores: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_scores(scores, 3, "m")
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
-def test_good_scores_become_float32(dtype: str) -> None:
-    scores = np.array([[3, 1, 2], [-1, 0, 5]], dtype=dtype)
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [
+        *[(small, "float32") for small in ("float16", "float32", "bool", "int8", "uint8")],
+        *[(wide, "float64") for wide in ("float64", "int32", "int64", "uint64")],
+    ],
+)
+def test_good_scores_keep_their_order(dtype: str, kept: str) -> None:
+    scores = np.array([[3, 1, 2], [1, 0, 5]]).astype(dtype)
     found = check_scores(scores, 3, "m")
-    assert found.dtype == np.float32 and found.tolist() == scores.tolist()
+    assert found.dtype == kept and found.tolist() == scores.tolist()
+    largest = {"float16": 2048, "float32": 2**24, "bool": 1, "int8": 127, "uint8": 255, "int32": 2**31 - 1}.get(
+        dtype, 2**53
+    )
+    close = np.array([[largest - 1, largest, 0]]).astype(dtype)  # the largest neighbours that the type tells apart
+    assert check_scores(close, 3, "m").tolist() == close.tolist() and len(np.unique(check_scores(close, 3, "m"))) > 1
 
 
 def test_not_retrieved_is_allowed() -> None:

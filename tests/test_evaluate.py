@@ -113,6 +113,28 @@ def test_ties_count_against_the_method() -> None:
     assert rows_of(table) == [(8, 8, [2, 3, 4, 5, 6, 7, 8, 9])]
 
 
+def test_scores_are_ranked_in_the_precision_given() -> None:
+    """Unix seconds one apart are one number in float32."""
+    seconds = np.array([[1_700_000_003.0, 1_700_000_000.0, 1_700_000_002.0, 1_700_000_001.0]])
+    for scores in (seconds, seconds.astype(np.int64), seconds - seconds.max()):
+        assert rows_of(rank([scores], cases_of([[0]]), np.array([3]), 4, "m")) == [(2, 3, [2, 3, 1])]
+    # The same values without their neighbours' digits are ties, which count against the method.
+    assert rows_of(rank([seconds.astype(np.float32)], cases_of([[0]]), np.array([3]), 4, "m"))[0][0] == 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(-(2**52), 2**52), min_size=4, max_size=30, unique=True), st.data())
+def test_whatever_distinct_numbers_a_method_gives_their_order_is_the_ranking(
+    values: list[int], data: st.DataObject
+) -> None:
+    target = data.draw(st.integers(1, len(values) - 1))
+    places = np.argsort(np.argsort(values))
+    for scores in (np.array([values]), np.array([values], dtype=np.float64), places[None]):
+        table = rank([scores], cases_of([[0]]), np.array([target]), len(values), "m")
+        expected = 1 + sum(value > values[target] for value in values[1:])
+        assert table.column("rank").to_pylist() == [expected]
+
+
 def test_a_history_item_that_scores_higher_does_not_count() -> None:
     scores = np.array([[9.0, 5.0, 7.0, 1.0]])
     assert rows_of(rank([scores], cases_of([[0]]), np.array([1]), 4, "m")) == [(2, 3, [2, 1, 3])]
