@@ -18,8 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark import costs, significance
+from benchmark.check_table import Row, impossible
 from benchmark.collect import Collected, arguments, collect, seeds_in_words
-from benchmark.errors import command
+from benchmark.errors import InputError, command
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
@@ -375,6 +376,16 @@ def show(frame: pd.DataFrame, console: Console) -> None:
         console.print(note, markup=False, highlight=False)
 
 
+def check_printed(frame: pd.DataFrame) -> None:
+    """Refuse a table with numbers that no ranking has: the check that printed tables of others get (benchmark.check_table)."""
+    half = dict.fromkeys(METRICS, 0.5e-6)
+    for line in frame.to_dict("records"):
+        values = {metric: line[metric] for metric in METRICS}
+        row = Row(f"{line['dataset']}, {line['method']}", values, half, line["n_cases"] * line["seeds"])
+        if why := impossible(row):
+            raise InputError(f"{row.name}: {why}; evaluate this method's runs again")
+
+
 @command
 def main() -> None:
     given = arguments("Tables and significance tests of finished runs.", out="tables")
@@ -389,6 +400,7 @@ def main() -> None:
         files |= {f"{dataset}.csv": csv(frame), f"{dataset}.md": markdown(frame), f"{dataset}.tex": latex(frame)}
         files[f"{dataset}.tests.csv"] = csv(tests)
     everything = pd.concat(frames, ignore_index=True)
+    check_printed(everything)
     files |= {"main.csv": csv(everything), "main.md": markdown(everything), "main.tex": latex(everything)}
     cost = pd.concat(spent, ignore_index=True)
     files |= {"costs.csv": csv(cost), "costs.md": costs.markdown(cost)}
