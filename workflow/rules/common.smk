@@ -3,15 +3,15 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir).parent
-sys.path.insert(0, str(ROOT))
+# Of a checkout; the packages of an installed wheel are found anyway.
+sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from benchmark.config import read_config
 from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, table
 from benchmark.factors import ablations_of, settings_of
-from benchmark.methods import method_files, model_files, source_files
+from benchmark.methods import ROOT, method_files, model_files, source_files
 from benchmark.provenance import REQUIRE_CLEAN, memory_bytes, require_clean
 
 # The embedded backbone, which the rule fetch_backbone makes; any other folder is the user's own.
