@@ -1,5 +1,6 @@
-# Each target does all the set-up that it needs; the only thing assumed is Python 3.11.
-PYTHON ?= python3.11
+# Each target does all the set-up that it needs; the only thing assumed is Python 3.11, 3.12 or 3.13: the first that runs.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do $$one -c '$(FITS)' 2>/dev/null && echo $$one && break; done)
 CORES ?= all
 CONFIG ?= config/config.yaml
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
@@ -9,10 +10,14 @@ RAW_GB ?= 0.1
 ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
 SLICES ?= slices
-READY := .venv/.ready
+VENV ?= .venv
+READY := $(VENV)/.ready
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+# The build of torch for Linux: cuda where there is a GPU.
+TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup reproduce ablations decoupled slices paper publish readme dry-run test speed lint clean-results
+.PHONY: help setup lock test-pythons reproduce ablations decoupled slices paper publish readme dry-run test speed lint clean-results
 help:
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
@@ -21,18 +26,25 @@ help:
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, ablations, speed"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
-	@echo "make test        install, then run the tests"
+	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
-# Rebuilt when the lock changes. The marker is written last, so an interrupted installation is never taken for a whole one.
-$(READY): requirements.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on the PATH; install Python 3.11 or say PYTHON=/path/to/it"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11, which RecBole needs"; exit 2; }
-	@echo "Setting up .venv from requirements.txt (about 2.5 GB, several more with CUDA builds of torch; a few minutes) ..."
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	.venv/bin/python -m pip check
+# Made anew when the lock changes, so that it holds nothing else. The marker is written last, so an interrupted installation is
+# never taken for a whole one. Of torch the CPU build is taken where the index offers one, unless TORCH=cuda; requirements.txt
+# then finds it there. RecBole alone asks for something that isn't there: ray, which nothing here imports.
+$(READY): requirements.txt install/torch-cpu.txt install/torch-cuda.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 on the PATH; install one, or say PYTHON=/path/to/it"; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on the PATH; install Python 3.11, 3.12 or 3.13, or say PYTHON=/path/to/it"; exit 2; }
+	@$(PYTHON) -c '$(FITS)' || { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; say PYTHON=/path/to/one"; exit 2; }
+	@echo "Setting up $(VENV) from requirements.txt with $(PYTHON) (about 2 GB, 6 with the CUDA build of torch; a few minutes) ..."
+	$(PYTHON) -m venv --clear $(VENV)
+	@test $(TORCH) = cuda || $(PIP) -r install/torch-cpu.txt 2>/dev/null || \
+		echo "This package index has no CPU build of torch for this Python: the CUDA build is installed, which runs without a GPU, too."
+	$(PIP) -r requirements.txt
+	@! $(VENV)/bin/python -m pip show torch | grep -q '^Requires:.*nvidia' || $(PIP) -r install/torch-cuda.txt
+	$(PIP) --no-build-isolation --editable .
+	@! $(VENV)/bin/python -m pip check | grep -v -e '^recbole .* requires ray, ' -e '^No broken requirements'
 	@touch $@
 
 setup: $(READY)
@@ -87,6 +99,22 @@ dry-run: $(READY)
 
 test: $(READY)
 	.venv/bin/python -m pytest
+
+# The tests and four fits on each of these Pythons that is found, each in an environment of its own; then the ranks side by side.
+PYTHONS ?= 3.11 3.12 3.13
+test-pythons:
+	@rm -rf build/ranks
+	@set -e; for one in $(PYTHONS); do \
+		python$$one -c '' 2>/dev/null || { echo "Python $$one isn't here: left out."; continue; }; \
+		$(MAKE) --no-print-directory setup PYTHON=python$$one VENV=build/python$$one; \
+		build/python$$one/bin/python -m pytest $(TESTS); \
+		build/python$$one/bin/python -m tests.pythons fit build/ranks/$$one; \
+	done
+	@set -- build/ranks/*; build/python$${1##*/}/bin/python -m tests.pythons compare "$$@"
+
+# Exact versions of all packages from pyproject.toml; needs uv.
+lock:
+	$(VENV)/bin/python install/lock.py
 
 speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)

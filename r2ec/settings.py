@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from benchmark.shipped import shipped
+
 
 class BackboneSettings(BaseModel):
     """Which LM, and how it is loaded."""
@@ -356,7 +358,7 @@ def accelerate_settings(path: str) -> dict[str, Any]:
 
     Raises ValueError for a file that is missing or holds something else.
     """
-    places = [Path(path), Path(__file__).resolve().parents[1] / path]
+    places = [Path(path), shipped(path)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise ValueError(

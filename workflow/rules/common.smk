@@ -4,8 +4,8 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir).parent
-sys.path.insert(0, str(ROOT))
+# Of a checkout; the packages of an installed wheel are found anyway.
+sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from snakemake.settings.types import RerunTrigger
 
@@ -15,7 +15,7 @@ from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, table
 from benchmark.factors import ablations_of
 from benchmark.plan import EMBEDDED, MANIFEST, Plan, data_files, run_files
-from benchmark.provenance import REQUIRE_CLEAN, memory_bytes, require_clean
+from benchmark.provenance import REQUIRE_CLEAN, ROOT, memory_bytes, require_clean
 from benchmark.stale import why_stale
 
 
