@@ -145,6 +145,21 @@ def test_command_writes_byte_equal_files(
     assert "sasrec" in capsys.readouterr().out
 
 
+def test_a_note_stands_above_the_text_and_first_in_each_caption(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> dict[str, str]:
+        return {path.name: path.read_text(encoding="utf-8") for path in (results / "tables").iterdir()}
+
+    run_tables(monkeypatch, results)
+    plain = written()
+    run_tables(monkeypatch, results, "--note", "A look, not a result: 5 % of it.")
+    noted = written()
+    assert noted["main.txt"] == f"A look, not a result: 5 % of it.\n\n{plain['main.txt']}"
+    for name in ("main", "small", "other"):
+        assert "\n\nA look, not a result: 5 % of it.\n\nFull-catalogue" in noted[f"{name}.md"]
+        assert r"\caption{A look, not a result: 5 \% of it. Full-catalogue" in noted[f"{name}.tex"]
+    assert all(noted[name] == plain[name] for name in plain if name.endswith(".csv"))
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], results: Path, *more: str) -> str:
     """Run the command, expect exit code 2, one line and nothing written; return the line."""
     with pytest.raises(SystemExit) as stop:
