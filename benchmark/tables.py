@@ -358,11 +358,13 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
-    """Print `note`, one table per dataset to a terminal, means only, and the notes."""
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]
-        return f"[{style}]{c.mean}[/]{DAGGER if c.dagger else ' '}"
+        # Three digits, or the table would be wider than a terminal.
+        low, high = (f"{float(bound):.3f}".removeprefix("0") for bound in (c.low, c.high))
+        return f"[{style}]{c.mean}[/]{DAGGER if c.dagger else ' '}\n[dim]{low}–{high}[/]"
 
     if note:
         console.print(f"{note}\n", markup=False, highlight=False)
