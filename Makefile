@@ -17,8 +17,9 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup lock test-pythons reproduce ablations decoupled slices paper publish readme dry-run test speed lint clean-results
+.PHONY: help setup lock test-pythons quick reproduce ablations decoupled slices paper publish readme dry-run test speed lint clean-results
 help:
+	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
@@ -48,6 +49,12 @@ $(READY): requirements.txt install/torch-cpu.txt install/torch-cuda.txt
 	@touch $@
 
 setup: $(READY)
+
+# In a folder of its own, so that a full run's tables stay; what has been fetched once serves both.
+quick: $(READY)
+	@mkdir -p results/quick resources
+	@cd results/quick && ln -sfn ../../resources resources
+	$(SNAKEMAKE) --configfile config/quick.yaml --directory results/quick
 
 reproduce: $(READY)
 	$(SNAKEMAKE)

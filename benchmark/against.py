@@ -103,8 +103,8 @@ def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.Data
     )[frames[0].columns]
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others."""
+def markdown(frame: pd.DataFrame, above: str = "") -> str:
+    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above it."""
     reference = frame.reference.iloc[0]
     name = plain_markdown(reference)
     head = ["dataset", "method", MAIN, f"{name} less it", "95 % interval", "p", "p, Holm", "smallest detectable"]
@@ -122,7 +122,8 @@ def markdown(frame: pd.DataFrame) -> str:
             method = plain_markdown(row["method"])
             lines.append([plain_markdown(str(dataset)), method, f"{row['mean']:.4f}", *tests, *spent])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {name} against each of the others\n\n{table}\n\n{note(frame)}\n"
+    parts = [f"# {name} against each of the others", above, table, note(frame)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def note(frame: pd.DataFrame) -> str:
@@ -177,7 +178,7 @@ def main() -> None:
     )
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), given.results / "plots", "against")
-    text = markdown(frame)
+    text = markdown(frame, given.note)
     write_text(given.out / "against.csv", csv(frame))
     write_text(given.out / "against.md", text)
     print(text)

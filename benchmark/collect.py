@@ -174,6 +174,7 @@ def arguments(
         default="{}",
         help="by method, as JSON, the settings of which its runs must have one",
     )
+    parser.add_argument("--note", default="", help="what a reader has to know of these results, printed with them")
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
     if factors:
         parser.add_argument("--factors", type=read_factors, default="[]", help="factors of the ablations, as JSON")

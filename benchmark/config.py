@@ -58,6 +58,11 @@ class Config(Strict):
     reference: str | None = Field(
         default=None, description="a row of methods that is held against each of the others, in results/tables/against"
     )
+    note: str = Field(
+        default="",
+        pattern=r"^[^\n]*$",
+        description="what a reader has to know of these results, printed with the tables and at the top of the page",
+    )
     require_clean: bool = Field(
         default=False, description="run only code that is in a commit: refuse a tree with changed or new files"
     )

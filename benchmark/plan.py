@@ -136,7 +136,11 @@ class Plan:
         # One number is that of all methods.
         seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
         wanted = json.dumps({method: self.settings(method) for method in self.config.methods})
-        return f"--results results --datasets {datasets} --methods {methods} --seeds {seeds} --settings {shlex.quote(wanted)}"
+        note = f" --note {shlex.quote(self.config.note)}" if self.config.note else ""
+        return (
+            f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
+            f" --settings {shlex.quote(wanted)}{note}"
+        )
 
     def against_files(self) -> list[str]:
         """What the config's reference ends in, nothing without one."""

@@ -122,10 +122,12 @@ def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xla
         for axes, panel in zip(axes_row, panels, strict=False):
             _draw_panel(axes, panel, at, colours)
             axes.set_title(panel.title)
+            axes.tick_params(axis="y", length=0)
+            if not len(axes.lines):
+                continue  # no cases, so no scale
             highest = np.nanmax(np.r_[panel.high, *panel.seeds, 0])
             axes.set_xlim(0, highest * 1.05 if highest > 0 else 1)
             axes.locator_params(axis="x", nbins=4)
-            axes.tick_params(axis="y", length=0)
             axes.set_xlabel(xlabel)
         axes_row[0].set_yticks(at, methods)
         axes_row[0].set_ylim(-0.7, len(methods) - 0.3)
@@ -134,15 +136,25 @@ def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xla
 def _draw_panel(axes: Axes, panel: Panel, at: np.ndarray, colours: list[str]) -> None:
     if not np.concatenate(panel.seeds).size:
         axes.text(0.5, 0.5, "no cases", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.set_xticks([])
         return
+    ticks = any(len(seeds) > 1 for seeds in panel.seeds)  # of a single one it would repeat the point
     for y, seeds, low, high, colour in zip(at, panel.seeds, panel.low, panel.high, colours, strict=True):
         if not np.isnan(low):
             axes.hlines(y, low, high, color=colour, linewidth=1.6)
         axes.plot(seeds.mean(), y, "o", color=colour, markersize=5)
+        if not ticks:
+            continue
         # Seeds below the mean's line, so that neither hides the other.
         axes.plot(
             seeds, np.full(len(seeds), y - 0.28), "|", color=colour, markersize=5, markeredgewidth=0.9, clip_on=False
         )
+
+
+def _what_ticks_are(results: Collected) -> str:
+    if max(results.seeds.values()) == 1:
+        return "One seed: the lines do not say how much another training would move a point."
+    return f"Ticks below a point: its {results.seeds_in_words}."
 
 
 def plot_metrics(results: Collected) -> Figure:
@@ -150,9 +162,7 @@ def plot_metrics(results: Collected) -> Figure:
     panels = metric_panels(results)
     figure = new_figure(10, 1.6 + 2 * _height(results))
     draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="")
-    _title(
-        figure, results, f"{results.dataset}: metrics by method", f"Ticks below a point: its {results.seeds_in_words}."
-    )
+    _title(figure, results, f"{results.dataset}: metrics by method", _what_ticks_are(results))
     return figure
 
 
@@ -170,7 +180,7 @@ def plot_slices(results: Collected) -> Figure:
     figure = new_figure(10, 1.9 + 2 * _height(results))
     draw_panels(figure, results.methods, rows, xlabel="NDCG@10")
     rule = (
-        f"Ticks below a point: its {results.seeds_in_words}. Head: the most popular items that hold half of the training "
+        f"{_what_ticks_are(results)} Head: the most popular items that hold half of the training "
         "interactions; cold: never seen in training; tail: the rest. Each panel has a scale of its own."
     )
     _title(figure, results, f"{results.dataset}: NDCG@10 by history length and by popularity of the target", rule)

@@ -357,13 +357,17 @@ def csv(frame: pd.DataFrame) -> str:
     return text
 
 
-def show(frame: pd.DataFrame, console: Console) -> None:
-    """Print one table per dataset to a terminal, means only, and the notes."""
+def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]
-        return f"[{style}]{c.mean}[/]{DAGGER if c.dagger else ' '}"
+        # Three digits, or the table would be wider than a terminal.
+        low, high = (f"{float(bound):.3f}".removeprefix("0") for bound in (c.low, c.high))
+        return f"[{style}]{c.mean}[/]{DAGGER if c.dagger else ' '}\n[dim]{low}–{high}[/]"
 
+    if note:
+        console.print(f"{note}\n", markup=False, highlight=False)
     for dataset, part in frame.groupby("dataset", sort=False):
         head, *body = _rows(part, cell, escape)
         table = Table(title=escape(f"{dataset}, mean over seeds"), box=SIMPLE_HEAD, title_justify="left")
@@ -386,6 +390,12 @@ def check_printed(frame: pd.DataFrame) -> None:
             raise InputError(f"{row.name}: {why}; evaluate this method's runs again")
 
 
+def _in_every_form(name: str, frame: pd.DataFrame, note: str) -> dict[str, str]:
+    """Files by name; `note` stands first in the captions."""
+    caption = [note, *notes(frame)] if note else notes(frame)
+    return {f"{name}.csv": csv(frame), f"{name}.md": markdown(frame, caption), f"{name}.tex": latex(frame, caption)}
+
+
 @command
 def main() -> None:
     given = arguments("Tables and significance tests of finished runs.", out="tables")
@@ -397,15 +407,15 @@ def main() -> None:
         frame = summarise(results, tests)
         frames.append(frame)
         spent.append(costs.costs(results))
-        files |= {f"{dataset}.csv": csv(frame), f"{dataset}.md": markdown(frame), f"{dataset}.tex": latex(frame)}
+        files |= _in_every_form(dataset, frame, given.note)
         files[f"{dataset}.tests.csv"] = csv(tests)
     everything = pd.concat(frames, ignore_index=True)
     check_printed(everything)
-    files |= {"main.csv": csv(everything), "main.md": markdown(everything), "main.tex": latex(everything)}
+    files |= _in_every_form("main", everything, given.note)
     cost = pd.concat(spent, ignore_index=True)
     files |= {"costs.csv": csv(cost), "costs.md": costs.markdown(cost)}
     plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
-    show(everything, Console(file=plain, width=110))
+    show(everything, Console(file=plain, width=110), given.note)
     files["main.txt"] = plain.getvalue()
     for name, text in files.items():
         write_text(given.out / name, text)

@@ -149,3 +149,10 @@ def test_a_wrong_reference_is_one_sentence(
     monkeypatch.setattr(sys, "argv", given + (["--reference", reference] if reference else []))
     with pytest.raises(InputError, match=message):
         against.main.__wrapped__()  # type: ignore[attr-defined]
+
+
+def test_a_note_stands_above_the_table(collected: list[Collected]) -> None:
+    frame = against.against(collected, "r2ec")
+    plain, noted = against.markdown(frame), against.markdown(frame, "A look, not a result.")
+    head, table = plain.split("\n\n", 1)
+    assert noted == f"{head}\n\nA look, not a result.\n\n{table}"

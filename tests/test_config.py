@@ -14,8 +14,9 @@ import r2ec.method as r2ec_method
 from benchmark.config import Config, MethodConfig, read_config, read_config_file
 from benchmark.dataset_config import DatasetConfig
 from benchmark.errors import InputError
-from benchmark.factors import AblationConfig, ClaimConfig
+from benchmark.factors import AblationConfig, ClaimConfig, ablations_of
 from benchmark.methods import ROOT, laid_over
+from benchmark.plan import Plan
 from r2ec.settings import AdapterSettings
 
 
@@ -104,6 +105,12 @@ def test_defaults() -> None:
     assert (toy.split, toy.same_time, toy.start, toy.test_cases) == ("global-temporal", "exclude", None, None)
     assert found.seeds == 3 and found.method("popularity") == MethodConfig()
     assert found.module_of("popularity") == "popularity"
+
+
+def test_a_note_is_told_where_there_is_one() -> None:
+    plain, noted = read_config(config()), read_config(config(note="it's small"))
+    commands = [Plan(found, ablations_of(found), {}).selection() for found in (plain, noted)]
+    assert plain.note == "" and commands[1] == f"""{commands[0]} --note 'it'"'"'s small'"""
 
 
 def test_a_method_may_have_seeds_of_its_own() -> None:
@@ -237,6 +244,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(reference="popularity"),
         "c: reference: there is no other row in methods to hold it against; add one or drop it",
     ),
+    "a note of two lines": (config(note="a\nb"), "c: note: string should match pattern"),
     "a folder of something else": (
         config(ablations_folder="tables"),
         "c: ablations_folder: results/tables holds something else; name another folder, such as ablations",

@@ -189,3 +189,14 @@ def test_command_refuses_a_missing_run(
     assert stop.value.code == 2
     assert "popularity/seed3/run.json: missing" in capsys.readouterr().err
     assert not (results / "plots").exists()
+
+
+def test_a_single_seed_has_no_ticks_and_an_empty_slice_no_scale(results: Path) -> None:
+    found = collect(results, "small", dict.fromkeys(TWO_SEEDS, 1))
+    figure = plot_metrics(found)
+    assert [len(axes.lines) for axes in figure.axes] == [len(TWO_SEEDS)] * 6  # a point for each method and no more
+    assert "One seed: " in figure.get_supxlabel() and "Ticks" not in figure.get_supxlabel()
+    empty = Figure()
+    some, nobody = (plots.slice_panel(found, name, rows) for name, rows in (("a", np.arange(9)), ("b", np.arange(0))))
+    plots.draw_panels(empty, found.methods, [[some, nobody]], "NDCG@10")
+    assert len(empty.axes[0].get_xticks()) > 1 and len(empty.axes[1].get_xticks()) == 0

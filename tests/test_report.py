@@ -90,6 +90,16 @@ def test_page_is_well_formed_and_needs_no_network(page: str) -> None:
     assert "@media print" in page
 
 
+def test_a_note_stands_at_the_top(
+    results: Path, arguments: list[str], page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*arguments, "--note", "A look & <no> result.", "--out", str(results / "noted")])
+    report.main()
+    noted = (results / "noted" / "index.html").read_text(encoding="utf-8")
+    told = '<p class="first">A look &amp; &lt;no&gt; result.</p>\n'
+    assert noted.replace(told, "") == page and noted.index(told) < noted.index("<nav>")
+
+
 def test_page_holds_tables_tests_counts_and_provenance(page: str, results: Path) -> None:
     words = html.unescape(page)
     found = collect(results, "small", TWO_SEEDS)

@@ -145,6 +145,34 @@ def test_command_writes_byte_equal_files(
     assert "sasrec" in capsys.readouterr().out
 
 
+def test_the_text_has_intervals_and_fits_a_terminal(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_tables(monkeypatch, results)
+    lines = (results / "tables" / "main.txt").read_text(encoding="utf-8").splitlines()
+    frame = pd.read_csv(results / "tables" / "main.csv")
+    for row in frame.to_dict("records"):
+        at = next(i for i, line in enumerate(lines) if line.split()[:1] == [row["method"]])
+        lines = lines[at:]
+        found = [tuple(map(float, cell.split("–"))) for cell in lines[1].split()]
+        wanted = [(row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS]
+        assert np.array(found) == pytest.approx(np.array(wanted), abs=0.00056)  # rounded twice
+        assert max(len(line.rstrip()) for line in lines[:2]) <= 90
+
+
+def test_a_note_stands_above_the_text_and_first_in_each_caption(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> dict[str, str]:
+        return {path.name: path.read_text(encoding="utf-8") for path in (results / "tables").iterdir()}
+
+    run_tables(monkeypatch, results)
+    plain = written()
+    run_tables(monkeypatch, results, "--note", "A look, not a result: 5 % of it.")
+    noted = written()
+    assert noted["main.txt"] == f"A look, not a result: 5 % of it.\n\n{plain['main.txt']}"
+    for name in ("main", "small", "other"):
+        assert "\n\nA look, not a result: 5 % of it.\n\nFull-catalogue" in noted[f"{name}.md"]
+        assert r"\caption{A look, not a result: 5 \% of it. Full-catalogue" in noted[f"{name}.tex"]
+    assert all(noted[name] == plain[name] for name in plain if name.endswith(".csv"))
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], results: Path, *more: str) -> str:
     """Run the command, expect exit code 2, one line and nothing written; return the line."""
     with pytest.raises(SystemExit) as stop:

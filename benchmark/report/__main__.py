@@ -138,8 +138,9 @@ def page(
     factors: Sequence[Factor] = (),
     ablations: str = "ablations",
     reference: str | None = None,
+    note: str = "",
 ) -> str:
-    """The whole page as HTML; every text from data or a model is escaped.
+    """The whole page as HTML, `note` at its top; every text from data or a model is escaped.
 
     The plots of the factors are read from the folder `ablations` in `plots`, their tables from that beside `plots`.
     """
@@ -155,6 +156,7 @@ def page(
     sections = [section(results, plots) for results in collected]
     return environment.get_template("page.html.jinja").render(
         sections=sections,
+        note=note,
         factors=[part_of(factor, plots.parent / ablations, plots / ablations) for factor in factors],
         claims=claims(factors, plots.parent / ablations),
         reference=_against(collected, reference, plots) if reference else None,
@@ -183,7 +185,7 @@ def _against(collected: list[Collected], reference: str, plots: Path) -> dict[st
 def main() -> None:
     given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True, reference=True)
     collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
-    html = page(collected, given.results / "plots", given.factors, given.ablations, given.reference)
+    html = page(collected, given.results / "plots", given.factors, given.ablations, given.reference, given.note)
     write_text(given.out / "index.html", html)
 
 
