@@ -10,24 +10,9 @@ from typing import Any
 import pytest
 
 from benchmark.config import Config, read_config, read_config_file
-from benchmark.estimates import (
-    ANY,
-    GIB,
-    GPU_SIZE,
-    KNOWN,
-    LM,
-    THREAD,
-    Estimate,
-    Machine,
-    device_memory,
-    estimate,
-    lm_of,
-    of_job,
-    rows,
-    seconds_of,
-    table,
-)
+from benchmark.estimates import ANY, GIB, GPU_SIZE, Estimate, estimate, of_job, rows, table
 from benchmark.factors import ablations_of
+from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
 from benchmark.methods import ROOT
 from benchmark.workload import UNKNOWN, USUAL, WITH_LM, Sizes, Work, sizes_of
 

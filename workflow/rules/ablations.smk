@@ -14,7 +14,6 @@ rule ablations:
 
 
 rule ablation:
-    """One factor: every value against the base."""
     input:
         rankings=lambda wildcards: ablation_runs("rankings.parquet", wildcards.factor),
         records=lambda wildcards: ablation_runs("run.json", wildcards.factor),
@@ -36,12 +35,14 @@ rule ablation:
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
+    """One factor: every value against the base."""
+    message:
+        "ablation {wildcards.factor}: table"
     shell:
         "python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"
 
 
 rule ablation_plot:
-    """One factor: metrics, differences from the base, training curves."""
     input:
         rankings=lambda wildcards: ablation_runs("rankings.parquet", wildcards.factor),
         records=lambda wildcards: ablation_runs("run.json", wildcards.factor),
@@ -61,13 +62,15 @@ rule ablation_plot:
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
+    """One factor: metrics, differences from the base, training curves."""
+    message:
+        "ablation {wildcards.factor}: plot"
     shell:
         "python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
         " --out {params.out} > {log} 2>&1"
 
 
 rule claims:
-    """What the runs say about each claim."""
     input:
         rankings=ablation_runs("rankings.parquet", *ablations.factors),
         records=ablation_runs("run.json", *ablations.factors),
@@ -87,5 +90,8 @@ rule claims:
     params:
         factors=factors_json(*ablations.factors),
         out=subpath(output[0], parent=True),
+    """What the runs say about each claim."""
+    message:
+        "claims"
     shell:
         "python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out} > {log} 2>&1"

@@ -9,7 +9,7 @@ sys.path.insert(0, str(ROOT))
 from benchmark.config import read_config
 from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
-from benchmark.estimates import RULES, of_job, table
+from benchmark.estimates import RULES, of_job, of_rule, table
 from benchmark.factors import ablations_of, settings_of
 from benchmark.methods import method_files, model_files, source_files
 from benchmark.provenance import REQUIRE_CLEAN, memory_bytes, require_clean

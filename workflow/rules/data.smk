@@ -3,7 +3,6 @@ FIRST = 100_000
 
 
 rule fetch:
-    """Get a dataset's source files and check their sha256."""
     input:
         own=own_files,
         code=code("benchmark.fetch"),
@@ -21,12 +20,14 @@ rule fetch:
         mem_mb=RULES["fetch"].mem_mb,
     params:
         settings=dataset_json,
+    """Get a dataset's source files and check their sha256."""
+    message:
+        "fetch {wildcards.dataset}"
     shell:
         "python -m benchmark.fetch --settings {params.settings:q} --resources resources --out {output} > {log} 2>&1"
 
 
 rule prepare:
-    """Clean, make cases, split in time."""
     input:
         manifest="results/fetched/{dataset}.json",
         code=code("benchmark.prepare"),
@@ -55,13 +56,15 @@ rule prepare:
         mem_mb=RULES["prepare"].mem_mb,
     params:
         settings=dataset_json,
+    """Clean, make cases, split in time."""
+    message:
+        "prepare {wildcards.dataset}"
     shell:
         "python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
         " --manifest {input.manifest} --out results/data/{wildcards.dataset} > {log} 2>&1"
 
 
 rule fetch_backbone:
-    """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
     output:
         f"{EMBEDDED}/manifest.json",
     log:
@@ -74,6 +77,9 @@ rule fetch_backbone:
         mem_mb=RULES["fetch_backbone"].mem_mb,
     params:
         folder=subpath(output[0], parent=True),
+    """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
+    message:
+        "fetch the embedded LM"
     # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole
     # folder or none.
     shell:

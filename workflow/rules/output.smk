@@ -1,5 +1,4 @@
 rule tables:
-    """Means, intervals and paired tests; refuses to print what fails a self-check."""
     input:
         rankings=all_runs("rankings.parquet"),
         records=all_runs("run.json"),
@@ -24,12 +23,14 @@ rule tables:
         mem_mb=RULES["tables"].mem_mb,
     params:
         selection=selection,
+    """Means, intervals and paired tests; refuses to print what fails a self-check."""
+    message:
+        "tables"
     shell:
         "python -m benchmark.tables {params.selection} --out results/tables > {log} 2>&1"
 
 
 rule plots:
-    """Metrics with intervals, metrics by history length and popularity, cost against quality."""
     input:
         rankings=all_runs("rankings.parquet"),
         records=all_runs("run.json"),
@@ -52,12 +53,14 @@ rule plots:
         mem_mb=RULES["plots"].mem_mb,
     params:
         selection=selection,
+    """Metrics with intervals, metrics by history length and popularity, cost against quality."""
+    message:
+        "plots"
     shell:
         "python -m benchmark.plots {params.selection} --out results/plots > {log} 2>&1"
 
 
 rule against:
-    """The reference against each of the other methods."""
     input:
         rankings=all_runs("rankings.parquet"),
         records=all_runs("run.json"),
@@ -77,13 +80,15 @@ rule against:
     params:
         selection=selection,
         reference=settings.reference,
+    """The reference against each of the other methods."""
+    message:
+        "{params.reference} against the others"
     shell:
         "python -m benchmark.against {params.selection} --reference {params.reference}"
         " --out results/tables > {log} 2>&1"
 
 
 rule page:
-    """One self-contained page with everything."""
     input:
         "results/tables/main.csv",
         expand(
@@ -114,6 +119,9 @@ rule page:
         reference=(
             "" if settings.reference is None else f"--reference {settings.reference}"
         ),
+    """One self-contained page with everything."""
+    message:
+        "page"
     shell:
         "python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
         " {params.reference}"

@@ -1,5 +1,4 @@
 rule run:
-    """Fit one method on one dataset with one seed and rank the test cases."""
     input:
         data="results/data/{dataset}/dataset.json",
         tuned=tuned,
@@ -37,6 +36,9 @@ rule run:
         variant=variant,
         work=lambda wildcards: fit_of(wildcards.method),
         processes=lambda wildcards: entry(wildcards.method).process_count(),
+    """Fit one method on one dataset with one seed and rank the test cases."""
+    message:
+        "{wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     # What is launched sees the GPUs that it got, and no other.
     shell:
         "python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"
