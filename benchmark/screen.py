@@ -18,7 +18,7 @@ from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from benchmark.estimates import Estimate, in_words
+from benchmark.estimates import RULES, Estimate, in_words
 from benchmark.last_words import Failed, reasons, sentence_of
 
 # What Snakemake says about itself, and what the last words say better.
@@ -89,8 +89,13 @@ class Progress:
         if job is not None and well:
             self.done[job.key] = now - began
 
-    def left(self, now: float) -> float:
-        """Seconds until the last job ends: by the estimates, times how much slower than them the finished jobs were."""
+    def left(self, now: float) -> float | None:
+        """Seconds until the last job ends: by the estimates, times how much slower than them the finished jobs were.
+
+        None while a job is to come of which nothing is known.
+        """
+        if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
+            return None
         finished = [
             (job.expected.seconds, self.done[job.key]) for job in self.jobs if job.expected and job.key in self.done
         ]
@@ -112,7 +117,9 @@ class Progress:
         """The beginning of a job's line."""
         total = len(self.counted)
         done = sum(job.key in self.done for job in self.counted)
-        return f"[{done:>{len(str(total))}} of {total} done, about {in_words(self.left(now))} left]"
+        left = self.left(now)
+        soon = "" if left is None else f", about {in_words(left)} left"
+        return f"[{done:>{len(str(total))}} of {total} done{soon}]"
 
 
 class Watch(logging.Handler):
@@ -122,6 +129,7 @@ class Watch(logging.Handler):
         super().__init__()
         self.planned = planned  # known once the jobs are
         self.progress = Progress([])
+        self.names: dict[int, str] = {}
         self.failed: dict[int, Failed] = {}
         self.stopped = False
         self.began = time.monotonic()
@@ -140,15 +148,21 @@ class Watch(logging.Handler):
         if event == LogEvent.RUN_INFO and not self.progress.jobs:
             self.progress = self.planned()
         elif event == LogEvent.JOB_INFO:
+            self.names[about["jobid"]] = what(about)
             self.progress.start(about["jobid"], key_of(about), now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.end(about["job_id"], now, well=True)
             self.failed.pop(about["job_id"], None)  # another attempt of it had failed
         elif event == LogEvent.JOB_ERROR:
             self.progress.end(about["jobid"], now, well=False)
-            self.failed[about["jobid"]] = failed(about)
+            self.failed[about["jobid"]] = self.failure(about)
         elif record.getMessage().startswith(("Terminating processes on user request", "Will exit after finishing")):
             self.stopped = True
+
+    def failure(self, about: Mapping[str, Any]) -> Failed:
+        """The job that a message about a failure is about; such messages don't say what it is."""
+        more = about["aux"].get("aux_logs") or []
+        return Failed(self.names.get(about["jobid"], about["rule_name"]), tuple(map(str, [*about["log"], *more])))
 
     def summary(self) -> str:
         """How many jobs were done in how long."""
@@ -159,12 +173,6 @@ class Watch(logging.Handler):
 def key_of(about: Mapping[str, Any]) -> tuple[Any, ...]:
     """The key of the job that a message is about."""
     return about["rule_name"], tuple(sorted((name, str(value)) for name, value in about["wildcards"].items()))
-
-
-def failed(about: Mapping[str, Any]) -> Failed:
-    """The job that a message about a failure is about."""
-    more = about["aux"].get("aux_logs") or []
-    return Failed(what(about), tuple(map(str, [*about["log"], *more])))
 
 
 def what(about: Mapping[str, Any]) -> str:
@@ -184,26 +192,31 @@ class Lines(DefaultFormatter):
         self.unexplained = False
         self.planned_before = False
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One message; "" for one that isn't shown."""
+    def wanted(self, record: logging.LogRecord) -> bool:
+        """Whether a message is shown at all. Those that are not don't part the lines of jobs, either."""
         event = getattr(record, "event", None)
-        if event in SILENT:
-            return ""
-        message = record.getMessage() if isinstance(record.msg, str) else ""
+        if event in SILENT or (event == LogEvent.JOB_ERROR and self.watch.stopped):
+            return False
+        if event == LogEvent.JOB_INFO and not self.whole:
+            return bool(vars(record).get("rule_msg"))  # one without words only collects files
         if event is None or event == LogEvent.ERROR:
-            if message.startswith(DROPPED) and record.levelno < logging.CRITICAL:
-                return ""
-            if "CalledProcessError in file" in message and not self.unexplained:
-                return ""
-            if message == NOTHING_TO_BE_DONE_MSG:
-                return "\n".join([message, *self.where()])
+            message = record.getMessage()
+            return not (
+                message.startswith(DROPPED) or ("CalledProcessError in file" in message and not self.unexplained)
+            )
+        return True
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One message."""
+        if getattr(record, "event", None) is None and record.msg == NOTHING_TO_BE_DONE_MSG:
+            return "\n".join([record.msg, *self.where()])
         return super().format(record)
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
         """The plan: of a run as one line, of a dry run at its end, with what it takes."""
         if not self.dryrun:
-            rules = ", ".join(f"{count} {rule}" for rule, count in msg["stats"].items() if rule != "total")
-            return f"{msg['stats']['total']} jobs: {rules}"
+            counts = {rule: count for rule, count in msg["stats"].items() if rule in RULES or rule == "run"}
+            return f"{sum(counts.values())} jobs: {', '.join(f'{count} {rule}' for rule, count in counts.items())}"
         if not self.planned_before:  # Snakemake tells it twice
             self.planned_before = True
             return ""
@@ -214,16 +227,14 @@ class Lines(DefaultFormatter):
         if self.whole:
             return "\n".join([what(msg), *self._format_job_info(msg)])
         if self.dryrun:
-            return f"{what(msg)}: {reasons(str(msg['reason']))}" if msg["rule_msg"] else ""
-        if not msg["rule_msg"]:
-            return ""
+            return f"{what(msg)}: {reasons(str(msg['reason']))}"
         return f"{self.watch.progress.so_far(time.monotonic())} {msg['rule_msg']}"
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
         """A job that failed, in its own words; the last words repeat them."""
         if self.show_failed_logs:
             return str(super().format_job_error(msg))
-        one = failed(msg)
+        one = self.watch.failure(msg)
         self.unexplained = self.unexplained or not one.logs
         return f"failed: {one.what}: {sentence_of(one.logs)}"
 
@@ -234,6 +245,7 @@ def take(logger: logging.Logger, watch: Watch, lines: Lines) -> None:
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler":
             handler.setFormatter(lines)
+            handler.addFilter(lines.wanted)
 
 
 def shown_root(start: Path) -> Path:
