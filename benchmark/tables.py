@@ -251,7 +251,7 @@ def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
 
 
 def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bool = False) -> str:
-    """What the numbers are of a table whose methods are tested against `reference` in this family, and its marks, if it has them."""
+    """What a table's numbers are, its methods being tested against `reference` in this family, and the marks that it has."""
     printed = [cell for row in cells(frame) for cell in row]
     said = ["Full-catalogue ranking."]
     if plain:

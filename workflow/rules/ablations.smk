@@ -14,6 +14,7 @@ rule ablations:
 
 
 rule ablation:
+    """One factor: every value against the base."""
     input:
         rankings=lambda wildcards: ablation_runs("rankings.parquet", wildcards.factor),
         records=lambda wildcards: ablation_runs("run.json", wildcards.factor),
@@ -35,7 +36,6 @@ rule ablation:
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
-    """One factor: every value against the base."""
     message:
         "ablation {wildcards.factor}: table"
     shell:
@@ -43,6 +43,7 @@ rule ablation:
 
 
 rule ablation_plot:
+    """One factor: metrics, differences from the base, training curves."""
     input:
         rankings=lambda wildcards: ablation_runs("rankings.parquet", wildcards.factor),
         records=lambda wildcards: ablation_runs("run.json", wildcards.factor),
@@ -62,7 +63,6 @@ rule ablation_plot:
     params:
         factors=lambda wildcards: factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
-    """One factor: metrics, differences from the base, training curves."""
     message:
         "ablation {wildcards.factor}: plot"
     shell:
@@ -71,6 +71,7 @@ rule ablation_plot:
 
 
 rule claims:
+    """What the runs say about each claim."""
     input:
         rankings=ablation_runs("rankings.parquet", *ablations.factors),
         records=ablation_runs("run.json", *ablations.factors),
@@ -90,7 +91,6 @@ rule claims:
     params:
         factors=factors_json(*ablations.factors),
         out=subpath(output[0], parent=True),
-    """What the runs say about each claim."""
     message:
         "claims"
     shell:

@@ -3,6 +3,7 @@ FIRST = 100_000
 
 
 rule fetch:
+    """Get a dataset's source files and check their sha256."""
     input:
         own=own_files,
         code=code("benchmark.fetch"),
@@ -20,7 +21,6 @@ rule fetch:
         mem_mb=RULES["fetch"].mem_mb,
     params:
         settings=dataset_json,
-    """Get a dataset's source files and check their sha256."""
     message:
         "fetch {wildcards.dataset}"
     shell:
@@ -28,6 +28,7 @@ rule fetch:
 
 
 rule prepare:
+    """Clean, make cases, split in time."""
     input:
         manifest="results/fetched/{dataset}.json",
         code=code("benchmark.prepare"),
@@ -56,7 +57,6 @@ rule prepare:
         mem_mb=RULES["prepare"].mem_mb,
     params:
         settings=dataset_json,
-    """Clean, make cases, split in time."""
     message:
         "prepare {wildcards.dataset}"
     shell:
@@ -65,6 +65,7 @@ rule prepare:
 
 
 rule fetch_backbone:
+    """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
     output:
         f"{EMBEDDED}/manifest.json",
     log:
@@ -77,7 +78,6 @@ rule fetch_backbone:
         mem_mb=RULES["fetch_backbone"].mem_mb,
     params:
         folder=subpath(output[0], parent=True),
-    """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
     message:
         "fetch the embedded LM"
     # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole

@@ -1,4 +1,5 @@
 rule tables:
+    """Means, intervals and paired tests; refuses to print what fails a self-check."""
     input:
         rankings=all_runs("rankings.parquet"),
         records=all_runs("run.json"),
@@ -23,7 +24,6 @@ rule tables:
         mem_mb=RULES["tables"].mem_mb,
     params:
         selection=selection,
-    """Means, intervals and paired tests; refuses to print what fails a self-check."""
     message:
         "tables"
     shell:
@@ -31,6 +31,7 @@ rule tables:
 
 
 rule plots:
+    """Metrics with intervals, metrics by history length and popularity, cost against quality."""
     input:
         rankings=all_runs("rankings.parquet"),
         records=all_runs("run.json"),
@@ -53,7 +54,6 @@ rule plots:
         mem_mb=RULES["plots"].mem_mb,
     params:
         selection=selection,
-    """Metrics with intervals, metrics by history length and popularity, cost against quality."""
     message:
         "plots"
     shell:
@@ -61,6 +61,7 @@ rule plots:
 
 
 rule against:
+    """The reference against each of the other methods."""
     input:
         rankings=all_runs("rankings.parquet"),
         records=all_runs("run.json"),
@@ -80,7 +81,6 @@ rule against:
     params:
         selection=selection,
         reference=settings.reference,
-    """The reference against each of the other methods."""
     message:
         "{params.reference} against the others"
     shell:
@@ -89,6 +89,7 @@ rule against:
 
 
 rule page:
+    """One self-contained page with everything."""
     input:
         "results/tables/main.csv",
         expand(
@@ -119,7 +120,6 @@ rule page:
         reference=(
             "" if settings.reference is None else f"--reference {settings.reference}"
         ),
-    """One self-contained page with everything."""
     message:
         "page"
     shell:

@@ -1,4 +1,5 @@
 rule run:
+    """Fit one method on one dataset with one seed and rank the test cases."""
     input:
         data="results/data/{dataset}/dataset.json",
         tuned=tuned,
@@ -36,7 +37,6 @@ rule run:
         variant=variant,
         work=lambda wildcards: fit_of(wildcards.method),
         processes=lambda wildcards: entry(wildcards.method).process_count(),
-    """Fit one method on one dataset with one seed and rank the test cases."""
     message:
         "{wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     # What is launched sees the GPUs that it got, and no other.
