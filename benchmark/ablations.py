@@ -84,7 +84,7 @@ def read_table(path: Path) -> pd.DataFrame:
 def notes(frame: pd.DataFrame) -> list[str]:
     """The caption of a factor's table: what the numbers are, the test, and per dataset its family, n, seeds and commit."""
     base = frame.base.iloc[0]
-    out = [what_it_shows(f'the base, "{base}"', AGAINST_BASE)]
+    out = [what_it_shows(as_rows(frame), f'the base, "{base}"', AGAINST_BASE)]
     for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
         family = f"family of {row.family_size} tests ({len(part) - 1} values x {len(METRICS)} metrics)"

@@ -10,9 +10,8 @@ training case and epoch.
 """
 
 import argparse
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,80 +19,17 @@ from typing import Any
 from benchmark.config import Config, read_config_file
 from benchmark.errors import command
 from benchmark.factors import Ablations, ablations_of
+from benchmark.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
 from benchmark.methods import all_params, laid_over, load_method
-from benchmark.workload import WITH_LM, Sizes, Work, longest, sizes_of
+from benchmark.workload import WITH_LM, Sizes, longest, sizes_of
 
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
 TIME_RESERVE, MEMORY_RESERVE, LEAST_MINUTES = 3.0, 1.5, 15
-START = 10.0  # seconds of importing, reading and writing
+# Seconds of importing, reading and writing: of a job that counts, that imports torch, and that loads an LM.
+COUNT, TORCH, START = 1.0, 5.0, 10.0
 PROCESS = 0.9 * GIB  # bytes of a process that has imported torch and holds a dataset
 LOADED = 1.5 * GIB  # further bytes of one that has loaded and run an LM, beside the LM itself
-
-
-@dataclass(frozen=True)
-class LM:
-    """The shape of a causal LM with gated feed-forward layers and tied embeddings: layers, widths, vocabulary."""
-
-    layers: int
-    hidden: int
-    inner: int
-    queries: int  # width of all query heads
-    keys: int  # width of all key heads, and of all value heads
-    vocabulary: int
-
-    @property
-    def body(self) -> int:
-        """Weights that each token read is multiplied with."""
-        return self.layers * self.hidden * (2 * self.queries + 2 * self.keys + 3 * self.inner)
-
-    @property
-    def weights(self) -> int:
-        """All weights, which each token written is multiplied with."""
-        return self.body + self.vocabulary * self.hidden
-
-    @property
-    def activations(self) -> int:
-        """Bytes kept per token for the backward pass: some 20 bf16 vectors of a layer and the adapters' float32 inputs."""
-        return self.layers * (40 * self.hidden + 14 * self.inner)
-
-    @property
-    def kept_twice(self) -> int:
-        """The same where activations are computed twice: each layer's input, and one layer whole."""
-        return 2 * self.layers * self.hidden + self.activations // self.layers
-
-    @property
-    def cache(self) -> int:
-        """Bytes of the keys and values of a token, bf16."""
-        return 4 * self.layers * self.keys
-
-
-KNOWN = {
-    "resources/smollm2-135m-instruct": LM(30, 576, 1_536, 576, 192, 49_152),
-    "Qwen/Qwen2.5-3B-Instruct": LM(36, 2_048, 11_008, 2_048, 256, 151_936),
-    "google/gemma-2-2b-it": LM(26, 2_304, 9_216, 2_048, 1_024, 256_000),
-}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns and writes,
-    and the seconds that a step of writing takes at least."""
-
-    reading: float
-    learning: float
-    writing: float
-    step: float
-
-    def times(self, threads: int) -> "Machine":
-        """The same with so many threads."""
-        return Machine(self.reading * threads, self.learning * threads, self.writing * threads, self.step)
-
-
-# Of one thread: fitted to the run in tests/test_estimates.py. The slowest machine so far took twice as long.
-THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
-# A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
-GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
 VLLM_STEP = 0.01  # seconds; its kernels are captured and its batches don't wait for the longest
 GPU_CONTEXT = 2 * GIB  # of CUDA and fragmentation
 GPU_SIZE = 80 * GIB  # an A100's, of which colocated vLLM takes a share
@@ -125,7 +61,8 @@ class Estimate:
 
 
 ANY = Estimate(seconds=2400, memory=8e9 / MEMORY_RESERVE, known=False)
-# The rules beside `run`: one dataset's download and preparation in bounded memory, and the outputs from all rankings.
+# The most that the rules beside `run` take, which they ask for: one dataset's download and preparation in bounded memory, and the
+# outputs from all rankings. Small ones are estimated at less (`of_rule`).
 RULES = {
     "fetch": Estimate(600, 1 * GIB),
     "prepare": Estimate(600, 2 * GIB),
@@ -138,51 +75,26 @@ RULES = {
     "ablation_plot": Estimate(60, 2 * GIB),
     "claims": Estimate(60, 1 * GIB),
 }
-
-
-def lm_of(backbone: dict[str, Any]) -> LM | None:
-    """The shape of a backbone: a known one, or that of the config.json in its folder; None for any other name."""
-    path = Path(backbone["name"])
-    if (known := KNOWN.get(str(path))) is not None:
-        return known
-    if not (path / "config.json").is_file():
-        return None
-    about = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if (
-        not {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}
-        <= about.keys()
-    ):
-        return None  # a family of another shape
-    heads = about["num_attention_heads"]
-    width = about.get("head_dim") or about["hidden_size"] // heads
-    return LM(
-        about["num_hidden_layers"],
-        about["hidden_size"],
-        about["intermediate_size"],
-        heads * width,
-        about.get("num_key_value_heads", heads) * width,
-        about["vocab_size"],
-    )
-
-
-def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
-    """How long one process takes for its tokens."""
-    read = 2 * lm.body * work.read / machine.reading
-    learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
-    step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
-    return read + learned + step * work.written / work.rows
-
-
-def learning_share(lm: LM, work: Work) -> float:
-    """The share of the LM's layers that have a backward pass."""
-    return max(0, lm.layers - work.frozen) / lm.layers
+# Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test case. Fitted
+# to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000 cases.
+OUTPUTS = {
+    "tables": (1.5, 0.2, 0.02),
+    "plots": (1.2, 2.6, 0.03),
+    "against": (1.6, 0.3, 0.015),
+    "page": (1.0, 0.4, 0.02),
+    "ablation": (1.5, 0.2, 0.02),
+    "ablation_plot": (1.0, 1.0, 0.02),
+    "claims": (1.5, 0.2, 0.02),
+}
+# Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold gigabytes.
+SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
 
 
 # Seconds per training case and epoch on one thread, RecBole's with 3,500 items; each further item costs them ITEM.
 PER_CASE = {"gru4rec": 2.5e-4, "caser": 1.5e-4, "sasrec": 3.0e-4, "bert4rec": 6.0e-4, "kar": 6.0e-4, "tiger": 1.5e-3}
 PER_CASE |= {"d3": PER_CASE["sasrec"], "llm_rerank": PER_CASE["sasrec"]}  # within them
 ITEM = 1.5e-8
-EPOCHS = 30  # after which early stopping has ended most fits
+EPOCHS = 15  # after which early stopping has ended most fits: 0.8 to 3 times what those of config.yaml took
 COUNTING = ("popularity", "item_knn")
 
 
@@ -190,7 +102,8 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     """One fit with these params, and the ranking of the test cases."""
     filled = all_params(load_method(module), params)
     # Items scored and counted for each test case; histories and titles in memory.
-    seconds = START + sizes.test * sizes.items * 3e-8
+    start = START if module in WITH_LM else COUNT if module in COUNTING else TORCH
+    seconds = start + sizes.test * sizes.items * 3e-8
     memory = processes * (PROCESS + sizes.train * 800 + sizes.items * 1000)
     if module in COUNTING:
         return Estimate(seconds + sizes.train * 1e-4, memory + sizes.items * 100_000)
@@ -225,14 +138,6 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device)
 
 
-def device_memory(lm: LM, work: list[Work], longest: int) -> float:
-    """Bytes of one process: bf16 weights and their copy with the adapters folded in, activations and KV caches of a batch."""
-    kept = max(
-        part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
-    )
-    return 4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache
-
-
 def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:
     """One job of the rule `run`: repetition 1 of a method fits each setting of its grid, any other job one.
 
@@ -256,6 +161,38 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
     )
 
 
+def of_rule(
+    config: Config, ablations: Ablations, rule: str, wildcards: Mapping[str, str], results: Path
+) -> Estimate | None:
+    """One job of any rule, named as Snakemake names it; None for a rule that only collects files."""
+    if rule == "run":
+        place = wildcards["dataset"], wildcards["method"], int(wildcards["seed"])
+        return of_job(config, ablations, *place, results)
+    if rule not in RULES:
+        return None
+    most = RULES[rule]
+    if rule in ("fetch", "prepare"):
+        few = SMALL.get(config.datasets[wildcards["dataset"]].source)
+        return most if few is None else replace(most, seconds=few[rule == "prepare"])
+    if rule == "fetch_backbone":
+        return replace(most, seconds=30)
+    if "factor" in wildcards:
+        factor = ablations.factors[wildcards["factor"]]
+        datasets, compared = factor.datasets, len(factor.runs)
+    elif rule == "claims":
+        datasets, compared = list(config.datasets), 2 * sum(len(factor.claims) for factor in ablations.factors.values())
+    else:
+        datasets, compared = list(config.datasets), len(config.methods)
+    cases = [sizes_of(name, config.datasets[name], results).test for name in datasets]
+    return replace(most, seconds=output_seconds(rule, compared, cases))
+
+
+def output_seconds(rule: str, compared: int, cases: list[int]) -> float:
+    """A table, a plot or the page of so many rows, on datasets with so many test cases each."""
+    start, each_dataset, each_value = OUTPUTS[rule]
+    return start + sum(each_dataset + each_value * compared * n / 1000 for n in cases)
+
+
 @dataclass(frozen=True)
 class Row:
     """All jobs of one rule, and of one method of the rule `run`."""
@@ -266,25 +203,52 @@ class Row:
     threads: int = 1
 
 
-def rows(config: Config, results: Path) -> Iterator[Row]:
-    """What the whole config takes, whatever of it is done already."""
+# A job as Snakemake names it: its rule and wildcards.
+Named = tuple[str, Mapping[str, str]]
+
+
+def every_job(config: Config) -> Iterator[Named]:
+    """All jobs that the config ends in, but for the backbone's download, with those of the ablations after each method's own."""
     ablations = ablations_of(config)
     for rule in ("fetch", "prepare"):
-        yield Row(rule, [RULES[rule]] * len(config.datasets))
+        yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
     for method in config.methods:
-        entry, seeds = config.method(method), range(1, config.seeds_of(method) + 1)
+        seeds = range(1, config.seeds_of(method) + 1)
         own = [(dataset, method, seed) for dataset in config.datasets for seed in seeds]
-        yield Row(f"run {method}", [of_job(config, ablations, *job, results) for job in own], entry.gpus, entry.threads)
-        varied = _added(ablations, method) - set(own)
-        if varied:
-            jobs = [of_job(config, ablations, *job, results) for job in sorted(varied)]
-            yield Row(f"ablations of {method}", jobs, entry.gpus, entry.threads)
+        for dataset, run, seed in [*own, *sorted(_added(ablations, method) - set(own))]:
+            yield "run", {"dataset": dataset, "method": run, "seed": str(seed)}
     for rule in ("tables", "plots", *(["against"] if config.reference else []), "page"):
-        yield Row(rule, [RULES[rule]])
+        yield rule, {}
+    for rule in ("ablation", "ablation_plot") if ablations.factors else ():
+        yield from ((rule, {"factor": factor}) for factor in ablations.factors)
     if ablations.factors:
-        for rule in ("ablation", "ablation_plot"):
-            yield Row(rule, [RULES[rule]] * len(ablations.factors))
-        yield Row("claims", [RULES["claims"]])
+        yield "claims", {}
+
+
+def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
+    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already."""
+    ablations = ablations_of(config)
+    jobs = list(every_job(config) if planned is None else planned)
+    order = ["fetch", "prepare", "fetch_backbone", "run", *RULES]
+    jobs.sort(key=lambda job: order.index(job[0]) if job[0] in order else len(order))
+    grouped: dict[tuple[str, int, int], list[Estimate]] = {}
+    for rule, wildcards in jobs:
+        found = of_rule(config, ablations, rule, wildcards, results)
+        if found is not None:
+            grouped.setdefault(_row_of(config, ablations, rule, wildcards), []).append(found)
+    for (name, gpus, threads), estimates in grouped.items():
+        yield Row(name, estimates, gpus, threads)
+
+
+def _row_of(config: Config, ablations: Ablations, rule: str, wildcards: Mapping[str, str]) -> tuple[str, int, int]:
+    """The row that counts a job: its name, GPUs and cores."""
+    if rule != "run":
+        return rule, 0, 1
+    run = wildcards["method"]
+    base = ablations.variants[run].base if run in ablations.variants else run
+    more = run in ablations.variants or int(wildcards["seed"]) > config.seeds_of(run)
+    entry = config.method(base)
+    return f"ablations of {base}" if more else f"run {base}", entry.gpus, entry.threads
 
 
 def _added(ablations: Ablations, base: str) -> set[tuple[str, str, int]]:
@@ -299,29 +263,39 @@ def _added(ablations: Ablations, base: str) -> set[tuple[str, str, int]]:
     }
 
 
-def clock(seconds: float) -> str:
-    """Hours and minutes, rounded up.
+def in_words(seconds: float) -> str:
+    """A duration in units that fit it, rounded up.
 
-    >>> clock(59), clock(3600), clock(99 * 3600 + 61)
-    ('0:01', '1:00', '99:02')
+    >>> in_words(0.2), in_words(89), in_words(91), in_words(5400), in_words(25 * 3600 + 1)
+    ('1 s', '89 s', '2 min', '1 h 30 min', '26 h')
     """
+    if seconds <= 90:
+        return f"{max(1, math.ceil(seconds))} s"
     minutes = math.ceil(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02}"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 10 * 60:
+        return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return f"{math.ceil(seconds / 3600):,} h"
 
 
-def table(config: Config, results: Path) -> str:
-    """The estimates as text, a line per rule and method, totals and what to think of them below."""
-    every = list(rows(config, results))
-    width = max(len(row.name) for row in every)
-    heading = ("jobs", "  h:min of each", "h:min of all", "main GiB", "cores", "GPUs", "GiB of each")
+def table(config: Config, results: Path, planned: Iterable[Named] | None = None, cores: int | None = None) -> str:
+    """The estimates as text, a line per rule and method, totals and what to think of them below.
+
+    planned: the jobs to count, those of the whole config without it. cores: how many run them, if that is known.
+    """
+    every = list(rows(config, results, planned))
+    width = max((len(row.name) for row in every), default=0)
+    width = max(width, len("estimates"))
+    heading = ("jobs", "     time of each", "time of all", "main GiB", "cores", "GPUs", "GiB of each")
     lines = [f"{'estimates':{width}}  " + "  ".join(heading)]
     for row in every:
         seconds = [job.seconds for job in row.jobs]
-        least, most = clock(min(seconds)), clock(max(seconds))
+        least, most = in_words(min(seconds)), in_words(max(seconds))
         cells = (
             str(len(seconds)),
             least if least == most else f"{least} to {most}",
-            clock(sum(seconds)),
+            in_words(sum(seconds)),
             f"{max(job.memory for job in row.jobs) / GIB:.0f}",
             str(row.threads),
             str(row.gpus or "-"),
@@ -330,16 +304,32 @@ def table(config: Config, results: Path) -> str:
         known = all(job.known for job in row.jobs)
         texts = [f"{cell if known or i in (0, 4, 5) else '?':>{len(heading[i])}}" for i, cell in enumerate(cells)]
         lines.append(f"{row.name:{width}}  " + "  ".join(texts))
-    core = sum(job.seconds * row.threads for row in every for job in row.jobs) / 3600
-    gpu = sum(job.seconds * row.gpus for row in every for job in row.jobs) / 3600
-    lines.append(f"In all {core:,.0f} core hours and {gpu:,.0f} GPU hours, of which nothing is counted as done.")
-    lines.append(
-        f"Jobs ask for {TIME_RESERVE:g} times the time and {MEMORY_RESERVE:g} times the main memory. `?`: the method or its "
-        "backbone is not known here; it asks for what any job gets."
+    return "\n".join([*lines, *_in_all(every, cores, planned is not None)])
+
+
+def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
+    """The lines below the table."""
+    known = [(job.seconds, row) for row in every for job in row.jobs if job.known]
+    work = sum(seconds * row.threads for seconds, row in known)
+    gpu = sum(seconds * row.gpus for seconds, row in known)
+    total = f"In all {in_words(work)} of one core" + (f" and {in_words(gpu)} of one GPU" if gpu else "")
+    if cores and not gpu:
+        longest = max((seconds for seconds, _ in known), default=0.0)
+        together = sum(seconds * min(row.threads, cores) for seconds, row in known) / cores
+        total += f", about {in_words(max(longest, together))} on {cores} {'core' if cores == 1 else 'cores'}"
+    lines = [f"{total}: {'these jobs alone' if planned else 'the whole config, whatever of it is done already'}."]
+    asked = (
+        f"Jobs ask for {TIME_RESERVE:g} times the time and at least {LEAST_MINUTES} min, and for {MEMORY_RESERVE:g} times the main "
+        "memory."
     )
+    if len(known) < sum(len(row.jobs) for row in every):
+        asked += (
+            " `?`: the method or its backbone is not known here; it counts for nothing and asks for what any job gets."
+        )
+    lines.append(asked)
     if gpu:
         lines.append("Figures with GPUs are guesses from an A100's data sheet: nothing here has run on a GPU.")
-    return "\n".join(lines)
+    return lines
 
 
 @command

@@ -226,12 +226,17 @@ def cells(frame: pd.DataFrame) -> list[list[Cell]]:
     return rows
 
 
-def notes(frame: pd.DataFrame) -> list[str]:
-    """The caption: what the numbers are, the test, and per dataset its family, n, seeds and commit."""
+def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
+    """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit.
+
+    plain: of a table of means alone, without bold and underlined ones.
+    """
     best = "the best baseline (highest NDCG@10 of its dataset, chosen on these cases)"
-    general = what_it_shows(best, AGAINST_BEST)
+    general = what_it_shows(frame, best, AGAINST_BEST, plain=plain)
     if frame.seeds.nunique() > 1:
-        general += " A case's value is its mean over the method's own seeds; one seed has no sd."
+        general += " A case's value is its mean over the method's own seeds" + (
+            "." if plain else "; one seed has no sd."
+        )
     out = [general]
     for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
@@ -246,17 +251,33 @@ def notes(frame: pd.DataFrame) -> list[str]:
     return out
 
 
-def what_it_shows(reference: str, family: str) -> str:
-    """What the numbers and marks of a table are whose methods are tested against `reference` in this family."""
-    return (
-        "Full-catalogue ranking. Mean over seeds ± sd over seeds; below it the 95 % interval of a bootstrap over users "
-        f"({significance.RESAMPLES:,} resamples). Best bold, second underlined. {DAGGER} differs from {reference}, "
-        f"in either direction, at p < {significance.ALPHA} after "
-        f'Holm\'s correction over the family "{family}". Two-sided paired tests over users: randomisation test with '
-        "signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where fewer than "
-        f"{significance.FEW_USERS} users differ). Users are resampled and not trainings: another seed may move a value by more "
-        "than its interval says."
-    )
+def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bool = False) -> str:
+    """What a table's numbers are, its methods being tested against `reference` in this family, and the marks that it has."""
+    printed = [cell for row in cells(frame) for cell in row]
+    said = ["Full-catalogue ranking."]
+    if plain:
+        said.append("Mean over seeds." if frame.seeds.max() > 1 else "One seed.")
+    else:
+        mean = "Mean over seeds ± sd over seeds" if any(cell.sd for cell in printed) else "One seed"
+        said.append(
+            f"{mean}; below it the 95 % interval of a bootstrap over users ({significance.RESAMPLES:,} resamples)."
+        )
+        second = ", second underlined" if any(cell.place == 2 for cell in printed) else ""
+        if any(cell.place == 1 for cell in printed):
+            said.append(f"Best bold{second}.")
+    if (frame[[f"{metric}_p_holm" for metric in METRICS]].notna()).any(axis=None):
+        marked = any(cell.dagger for cell in printed)
+        said.append(
+            f"{f'{DAGGER} differs' if marked else 'No value differs'} from {reference}, in either direction, at p < "
+            f'{significance.ALPHA} after Holm\'s correction over the family "{family}". Two-sided paired tests over users: '
+            "randomisation test with signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where "
+            f"fewer than {significance.FEW_USERS} users differ)."
+        )
+    if not plain:
+        said.append(
+            "Users are resampled and not trainings: another seed may move a value by more than its interval says."
+        )
+    return " ".join(said)
 
 
 def runs_behind(part: pd.DataFrame, family: str) -> str:
@@ -358,7 +379,8 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
-    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes."""
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
+    terminals."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]
@@ -376,7 +398,7 @@ def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
         for line in body:
             table.add_row(*line)
         console.print(table)
-    for note in notes(frame):
+    for note in notes(frame, plain=not console.is_terminal):
         console.print(note, markup=False, highlight=False)
 
 

@@ -6,8 +6,12 @@ there, until then those that the source usually gives.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pyarrow
+import pyarrow.parquet
 
 from benchmark.dataset_config import DatasetConfig
 from benchmark.io import read_json
@@ -52,15 +56,45 @@ class Work:
 
 
 def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
-    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones."""
+    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones, or by the user's own files."""
     category = str(dataset.options.get("category", ""))
-    usual = USUAL.get(category) or USUAL.get(dataset.source) or UNKNOWN
+    usual = USUAL.get(category) or USUAL.get(dataset.source) or _own_sizes(dataset)
     path = results / "data" / name / "dataset.json"
     if path.exists():
         counts = read_json(path)["counts"]
         return replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
     limits = {"train": dataset.train_cases, "valid": dataset.valid_cases, "test": dataset.test_cases}
     return replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
+
+
+def _own_sizes(dataset: DatasetConfig) -> Sizes:
+    """Those of the user's own two files, if they are there: four of five rows of interactions become cases."""
+    folder = dataset.options.get("folder")
+    if dataset.source != "files" or folder is None:
+        return UNKNOWN
+    counts = {}
+    for name in ("interactions", "items"):
+        for path in (Path(folder) / f"{name}.csv", Path(folder) / f"{name}.parquet"):
+            if path.is_file() and (rows := _rows(path, path.stat().st_size)):
+                counts[name] = rows
+    if len(counts) < 2:
+        return UNKNOWN
+    cases = max(10, int(0.8 * counts["interactions"]))
+    return replace(UNKNOWN, items=counts["items"], train=cases * 8 // 10, valid=cases // 10, test=cases // 10)
+
+
+@cache
+def _rows(path: Path, size: int) -> int:
+    """About how many rows a table has: those of a csv by the length of its first ones; 0 of what can't be read."""
+    try:
+        if path.suffix == ".parquet":
+            return int(pyarrow.parquet.read_metadata(path).num_rows)
+        with path.open("rb") as file:
+            start = file.read(2**20)
+    except (OSError, pyarrow.ArrowException):
+        return 0  # the job that prepares it says what is wrong
+    lines = start.count(b"\n")
+    return max(1, round(lines * size / max(1, len(start))) - 1) if lines else 0
 
 
 # What each method lets its LM do. s: sizes; p: its params, defaults filled in; k: processes.

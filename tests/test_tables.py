@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from benchmark import collect as collect_module
 from benchmark import tables
@@ -21,7 +22,7 @@ from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
 from benchmark.metrics import METRICS, per_case
 from benchmark.records import RunRecord, Trial, Tuning, read_run, write_run
-from benchmark.tables import AGAINST_BEST, ALL_PAIRS, cells, compare, latex, markdown, summarise
+from benchmark.tables import AGAINST_BEST, ALL_PAIRS, cells, compare, latex, markdown, show, summarise
 from tests.results_tree import record, write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
@@ -118,6 +119,37 @@ def test_one_seed_has_no_sd_and_r2ec_alone_no_test(results: Path) -> None:
     assert frame["Hit@5_sd"].isna().all()
     assert "±" not in markdown(frame).split("\n\n")[0]
     assert "no baseline among the methods" in markdown(frame)
+
+
+MARKS = {"†": "† differs", "<ins>": "second underlined", "±": "± sd over seeds", "**": "Best bold"}
+
+
+def test_a_legend_explains_the_marks_that_its_table_has_and_no_others(results: Path) -> None:
+    def explained(frame: pd.DataFrame) -> list[str]:
+        table, legend = markdown(frame).split("\n\n", 1)
+        for mark, words in MARKS.items():
+            assert (mark in table) == (words in legend), mark
+        assert ("No value differs" in legend) == ("†" not in table and "test in this table" not in legend)
+        return [mark for mark in MARKS if mark in table]
+
+    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    assert explained(frame) == list(MARKS)
+    tests = [f"{metric}_p_holm" for metric in METRICS]
+    assert explained(frame.assign(**{test: frame[test] * 0 + 0.9 for test in tests})) == ["<ins>", "±", "**"]
+    alone = summarise(found := collect(results, "small", {"r2ec": 1}), compare(found))
+    assert explained(alone) == ["**"] and "Two-sided" not in markdown(alone)
+    # What nothing scores in praises nothing.
+    assert explained(frame.assign(**dict.fromkeys(METRICS, 0.0))) == ["†", "±"]
+
+
+def test_the_plain_tables_legend_names_no_mark_that_text_lacks(results: Path) -> None:
+    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    said = io.StringIO()
+    show(frame, Console(file=said, width=200))
+    table, legend = said.getvalue().split("Full-catalogue")
+    assert "†" in table and "† differs" in legend and "Holm" in legend
+    for absent in ("bold", "underlined", "±", "interval", "no sd"):
+        assert absent not in legend
 
 
 def test_names_are_escaped(results: Path) -> None:

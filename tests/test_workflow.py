@@ -273,7 +273,7 @@ def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Pat
     process.wait()
     assert not (project / run / "run.json").exists()
     assert snakemake(project, "--unlock", config=config).returncode == 0
-    done = snakemake(project, target, config=config)
+    done = snakemake(project, target, "--printshellcmds", config=config)
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.findall(r"^(?:local)?rule (\w+):", done.stdout, flags=re.M) == ["run"]  # what was done stays done
     pd.testing.assert_frame_equal(pd.read_parquet(project / target), pd.read_parquet(finished / target))
@@ -363,7 +363,7 @@ def test_other_weights_of_ones_own_model_run_again(tmp_path: Path) -> None:
         (project / folder).mkdir(parents=True)
         (project / folder / "model.safetensors").write_text("weights")
     config = changed_config(project, "own.yaml", only=True, r2ec=with_backbones({"name": "own"}, {"name": EMBEDDED}))
-    said = snakemake(project, "--dry-run", config=config).stdout
+    said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
     inputs = re.findall(r"^rule run:\n +input: (.*)$", said, flags=re.M)
     assert inputs and all("own/model.safetensors" in line for line in inputs)
     assert not any(f"{EMBEDDED}/model.safetensors" in line for line in inputs)  # its rule's output is an input
@@ -421,7 +421,7 @@ def test_wide_runs_and_those_that_others_wait_for_go_first(tmp_path: Path) -> No
     tuned = {"grid": [{"decay": 0.9}, {"decay": 0.6}]}
     wide = {"module": "item_knn", "threads": 2}
     config = changed_config(project, "wide.yaml", only=True, item_knn=tuned, popularity=None, wide=wide)
-    said = snakemake(project, "--dry-run", config=config).stdout
+    said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
     jobs = dict(re.findall(r"method=(\w+, seed=\d).*?priority: (\d+)", said, flags=re.S))
     by_urgency = [("wide", 1), ("wide", 2), ("item_knn", 1), ("item_knn", 2), ("popularity", 1), ("popularity", 2)]
     found = [int(jobs[f"{method}, seed={seed}"]) for method, seed in by_urgency]
@@ -445,7 +445,7 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     config = changed_config(project, "large.yaml", only=True, popularity=None, r2ec_large=large)
     # On this machine no job may ask for more memory than there is: it runs alone.
     machine = memory_bytes() // 10**6
-    here = asked_for(snakemake(project, "--dry-run", config=config).stdout)
+    here = asked_for(snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout)
     assert 0 < int(here["popularity"]["mem_mb"]) <= machine and int(here["r2ec_large"]["mem_mb"]) <= machine
     plenty = ("--resources", "mem_mb=9999999")  # as if there were enough
     said = snakemake(project, "--dry-run", "--printshellcmds", *plenty, config=config).stdout
@@ -461,7 +461,7 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     assert "benchmark.launch --gpus 4 --processes 4 benchmark.run" in said
     assert "benchmark.launch --gpus 0 --processes 1 benchmark.run" in said
     table = said[said.index("estimates  ") :]
-    assert re.search(r"^run r2ec_large +2 .* 4 +\d+$", table, flags=re.M) and "GPU hours" in table
+    assert re.search(r"^run r2ec_large +2 .* 4 +\d+$", table, flags=re.M) and "of one GPU" in table
     assert planned(said)["run"] == 4  # the table is no statistics
 
 
@@ -575,7 +575,8 @@ def with_ablations(project: Path, name: str, **factors: Any) -> str:
 
 def runs_started(output: str) -> list[str]:
     """The runs that Snakemake started."""
-    return sorted(re.findall(r"output: results/runs/planted/(\S+)/rankings.parquet", output))
+    lines = re.findall(r"^\[.* done.*\] (\S+) on planted, seed (\d+)$", output, flags=re.M)
+    return sorted(f"{run}/seed{seed}" for run, seed in lines)
 
 
 def test_ablations_end_in_tables_plots_and_claims_and_one_value_more_is_one_run_more(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ rule ablation:
         record=recorded(lambda wildcards: plan.ablation(wildcards.factor)),
         factors=lambda wildcards: plan.factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
+    message:
+        "ablation {wildcards.factor}: table"
     shell:
         "{{ python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out}"
         " && {params.record}; }} > {log} 2>&1"
@@ -53,6 +55,8 @@ rule ablation_plot:
         record=recorded(lambda wildcards: plan.ablation_plot(wildcards.factor)),
         factors=lambda wildcards: plan.factors_json(wildcards.factor),
         out=subpath(output[0], parent=True),
+    message:
+        "ablation {wildcards.factor}: plot"
     shell:
         "{{ python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
         " --out {params.out} && {params.record}; }} > {log} 2>&1"
@@ -76,6 +80,8 @@ rule claims:
         record=recorded(lambda wildcards: plan.claims()),
         factors=plan.factors_json(*ablations.factors),
         out=subpath(output[0], parent=True),
+    message:
+        "claims"
     shell:
         "{{ python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out}"
         " && {params.record}; }} > {log} 2>&1"

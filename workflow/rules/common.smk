@@ -12,7 +12,7 @@ from snakemake.settings.types import RerunTrigger
 from benchmark.config import read_config
 from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
-from benchmark.estimates import RULES, of_job, table
+from benchmark.estimates import RULES, of_job, of_rule, table
 from benchmark.factors import ablations_of
 from benchmark.plan import EMBEDDED, MANIFEST, Plan, data_files, run_files
 from benchmark.provenance import REQUIRE_CLEAN, ROOT, memory_bytes, require_clean
@@ -86,8 +86,9 @@ def run_job(wildcards):
     return job_of_run(*run_of(wildcards))
 
 
-# Why each job has to run that Snakemake has asked about, None where its outputs stand; and what files were found to hold.
-reasons = {}
+# Jobs that Snakemake has asked about; by their first output, why those no longer stand; and what files were found to hold.
+asked = set()
+stale = {}
 contents = {}
 
 
@@ -97,13 +98,14 @@ def inputs_of(job):
     Snakemake asks for inputs while it builds its graph, before it decides what to run. Contents decide, not dates: a copy
     may be older than what it replaces.
     """
-    if workflow.is_main_process and job.name not in reasons:
+    if workflow.is_main_process and job.name not in asked:
+        asked.add(job.name)
         workflow.dag_settings.rerun_triggers = frozenset(
             workflow.dag_settings.rerun_triggers
         ) - {RerunTrigger.MTIME}
         gone = job.passing and not any(Path(path).exists() for path in job.outputs)
-        reasons[job.name] = None if gone else why_stale(job, contents)
-        if reasons[job.name]:
+        if not gone and (why := why_stale(job, contents)):
+            stale[job.outputs[0]] = why
             workflow.dag.forcefiles.add(job.outputs[0])
     return list(job.inputs)
 

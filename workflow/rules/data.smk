@@ -20,6 +20,8 @@ rule fetch:
     params:
         settings=dataset_json,
         record=recorded(lambda wildcards: plan.fetch(wildcards.dataset)),
+    message:
+        "fetch {wildcards.dataset}"
     shell:
         "{{ python -m benchmark.fetch --settings {params.settings:q} --resources resources --out {output}"
         " && {params.record}; }} > {log} 2>&1"
@@ -44,6 +46,8 @@ rule prepare:
     params:
         settings=dataset_json,
         record=recorded(lambda wildcards: plan.prepare(wildcards.dataset)),
+    message:
+        "prepare {wildcards.dataset}"
     shell:
         "{{ python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
         " --manifest results/fetched/{wildcards.dataset}.json --out results/data/{wildcards.dataset}"
@@ -64,6 +68,8 @@ rule fetch_backbone:
         mem_mb=RULES["fetch_backbone"].mem_mb,
     params:
         folder=subpath(output[0], parent=True),
+    message:
+        "fetch the embedded LM"
     # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole
     # folder or none.
     shell:

@@ -16,6 +16,8 @@ rule tables:
     params:
         record=recorded(lambda wildcards: plan.tables()),
         selection=plan.selection(),
+    message:
+        "tables"
     shell:
         "{{ python -m benchmark.tables {params.selection} --out results/tables"
         " && {params.record}; }} > {log} 2>&1"
@@ -38,6 +40,8 @@ rule plots:
     params:
         record=recorded(lambda wildcards: plan.plots()),
         selection=plan.selection(),
+    message:
+        "plots"
     shell:
         "{{ python -m benchmark.plots {params.selection} --out results/plots"
         " && {params.record}; }} > {log} 2>&1"
@@ -61,6 +65,8 @@ rule against:
         record=recorded(lambda wildcards: plan.against()),
         selection=plan.selection(),
         reference=settings.reference,
+    message:
+        "{params.reference} against the others"
     shell:
         "{{ python -m benchmark.against {params.selection} --reference {params.reference}"
         " --out results/tables"
@@ -88,6 +94,8 @@ rule page:
         reference=(
             "" if settings.reference is None else f"--reference {settings.reference}"
         ),
+    message:
+        "page"
     shell:
         "{{ python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
         " {params.reference}"

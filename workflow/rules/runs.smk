@@ -33,6 +33,8 @@ rule run:
         work=lambda wildcards: plan.fit_of(wildcards.method),
         record=recorded(run_job),
         processes=lambda wildcards: plan.entry(wildcards.method).process_count(),
+    message:
+        "{wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     # What is launched sees the GPUs that it got, and no other.
     shell:
         "{{ python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"

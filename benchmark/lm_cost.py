@@ -1,0 +1,119 @@
+"""The shape of a causal LM, and what reading, learning and writing tokens with it takes: seconds and bytes, by plain formulas."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.workload import Work
+
+
+@dataclass(frozen=True)
+class LM:
+    """The shape of a causal LM with gated feed-forward layers and tied embeddings: layers, widths, vocabulary."""
+
+    layers: int
+    hidden: int
+    inner: int
+    queries: int  # width of all query heads
+    keys: int  # width of all key heads, and of all value heads
+    vocabulary: int
+
+    @property
+    def body(self) -> int:
+        """Weights that each token read is multiplied with."""
+        return self.layers * self.hidden * (2 * self.queries + 2 * self.keys + 3 * self.inner)
+
+    @property
+    def weights(self) -> int:
+        """All weights, which each token written is multiplied with."""
+        return self.body + self.vocabulary * self.hidden
+
+    @property
+    def activations(self) -> int:
+        """Bytes kept per token for the backward pass: some 20 bf16 vectors of a layer and the adapters' float32 inputs."""
+        return self.layers * (40 * self.hidden + 14 * self.inner)
+
+    @property
+    def kept_twice(self) -> int:
+        """The same where activations are computed twice: each layer's input, and one layer whole."""
+        return 2 * self.layers * self.hidden + self.activations // self.layers
+
+    @property
+    def cache(self) -> int:
+        """Bytes of the keys and values of a token, bf16."""
+        return 4 * self.layers * self.keys
+
+
+KNOWN = {
+    "resources/smollm2-135m-instruct": LM(30, 576, 1_536, 576, 192, 49_152),
+    "Qwen/Qwen2.5-3B-Instruct": LM(36, 2_048, 11_008, 2_048, 256, 151_936),
+    "google/gemma-2-2b-it": LM(26, 2_304, 9_216, 2_048, 1_024, 256_000),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns and writes,
+    and the seconds that a step of writing takes at least."""
+
+    reading: float
+    learning: float
+    writing: float
+    step: float
+
+    def times(self, threads: int) -> "Machine":
+        """The same with so many threads."""
+        return Machine(self.reading * threads, self.learning * threads, self.writing * threads, self.step)
+
+
+# Of one thread: fitted to the run in tests/test_estimates.py. The slowest machine so far took twice as long.
+THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
+# A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
+GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
+
+
+def lm_of(backbone: dict[str, Any]) -> LM | None:
+    """The shape of a backbone: a known one, or that of the config.json in its folder; None for any other name."""
+    path = Path(backbone["name"])
+    if (known := KNOWN.get(str(path))) is not None:
+        return known
+    if not (path / "config.json").is_file():
+        return None
+    about = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if (
+        not {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}
+        <= about.keys()
+    ):
+        return None  # a family of another shape
+    heads = about["num_attention_heads"]
+    width = about.get("head_dim") or about["hidden_size"] // heads
+    return LM(
+        about["num_hidden_layers"],
+        about["hidden_size"],
+        about["intermediate_size"],
+        heads * width,
+        about.get("num_key_value_heads", heads) * width,
+        about["vocab_size"],
+    )
+
+
+def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
+    """How long one process takes for its tokens."""
+    read = 2 * lm.body * work.read / machine.reading
+    learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
+    step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
+    return read + learned + step * work.written / work.rows
+
+
+def learning_share(lm: LM, work: Work) -> float:
+    """The share of the LM's layers that have a backward pass."""
+    return max(0, lm.layers - work.frozen) / lm.layers
+
+
+def device_memory(lm: LM, work: list[Work], longest: int) -> float:
+    """Bytes of one process: bf16 weights and their copy with the adapters folded in, activations and KV caches of a batch."""
+    kept = max(
+        part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
+    )
+    return 4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache
