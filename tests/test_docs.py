@@ -1,6 +1,8 @@
 """README and docs: short, true about files and commands, and easy to find one's way in."""
 
 import re
+import subprocess
+import sys
 from functools import cache
 
 import pandas as pd
@@ -175,6 +177,16 @@ def test_every_target_of_make_exists(page: str) -> None:
     code = re.findall(r"`([^`]+)`|^( {4}make .+)$|^(make .+)$", text_of(page), flags=re.M)
     for name in re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join("".join(parts) for parts in code)):
         assert name in targets, f"{page}: make {name}: no such target"
+
+
+def test_every_command_exists() -> None:
+    said = subprocess.run([sys.executable, "-m", "benchmark.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
+    known = set(re.findall(r"^ {4}([a-z][a-z-]*) ", said.stdout, flags=re.M))
+    assert {"run", "quick"} <= known, said.stderr
+    for page in PAGES:
+        code = "\n".join(re.findall(r"`[^`\n]+`|^r2ec-bench .+$", text_of(page), flags=re.M))
+        unknown = set(re.findall(r"\br2ec-bench ([a-z][a-z-]*)", code)) - known
+        assert not unknown, f"{page}: r2ec-bench has no {unknown}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
