@@ -1,7 +1,7 @@
-"""`python -m benchmark.readme`: put the tables of the last full run at the top of README.md.
+"""`python -m benchmark.readme`: put the published tables into README.md and docs/results.md.
 
-NDCG@10 of every method on every dataset can be read at a glance; behind a fold stands results/tables/main.md, which has all
-metrics and says how they were computed and tested.
+README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md, which has
+all metrics and says how they were computed and tested.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmark.metrics import METRICS
 from benchmark.significance import ALPHA
 from benchmark.tables import DAGGER, cells, plain_markdown
 
-BEGIN, END = "<!-- table of the last full run: make readme -->", "<!-- end of the table -->"
+BEGIN, END = "<!-- BEGIN table: make readme -->", "<!-- END table -->"
 METRIC = "NDCG@10"
 
 
@@ -42,36 +42,35 @@ def summary(frame: pd.DataFrame) -> str:
     return f"{table}\n\n{caption}"
 
 
-def folded(title: str, text: str) -> str:
-    """Markdown behind a fold."""
-    return f"<details><summary>{title}</summary>\n\n{text.strip()}\n\n</details>"
-
-
-def with_tables(readme: str, tables: str, where: str) -> str:
-    """The README's text with `tables` between its two marks. Raises InputError where they are missing."""
-    before, begin, rest = readme.partition(BEGIN)
+def with_table(page: str, table: str, where: str) -> str:
+    """The page's text with `table` between its two marks. Raises InputError where they are missing."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, behind = rest.partition(END)
     if not begin or not end:
-        raise InputError(f"{where}: the lines {BEGIN!r} and {END!r} are missing; put them where the tables shall stand")
-    return f"{before}{BEGIN}\n{tables.strip()}\n{END}{behind}"
+        raise InputError(f"{where}: the lines {BEGIN!r} and {END!r} are missing; put them where the table shall stand")
+    return f"{before}{BEGIN}\n{table.strip()}\n{END}{behind}"
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="gets NDCG@10 alone")
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"), help="gets all metrics")
     parser.add_argument(
         "--tables", type=Path, default=Path("results/published/default/tables"), help="folder of main.csv and main.md"
     )
     given = parser.parse_args()
     for name in ("main.csv", "main.md"):
         if not (given.tables / name).is_file():
-            raise InputError(f"{given.tables / name}: missing; run `make reproduce` first")
-    whole = (given.tables / "main.md").read_text(encoding="utf-8")
-    tables = (
-        f"{summary(pd.read_csv(given.tables / 'main.csv'))}\n\n{folded('All metrics, and how they were tested', whole)}"
-    )
-    write_text(given.readme, with_tables(given.readme.read_text(encoding="utf-8"), tables, str(given.readme)))
+            raise InputError(f"{given.tables / name}: missing; run `make publish NAME=default` first")
+    tables = {
+        given.readme: summary(pd.read_csv(given.tables / "main.csv")),
+        given.page: (given.tables / "main.md").read_text(encoding="utf-8"),
+    }
+    # Both texts before either file is written: a page without marks leaves the other one as it was.
+    texts = {path: with_table(path.read_text(encoding="utf-8"), table, str(path)) for path, table in tables.items()}
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ class Lines(DefaultFormatter):
     ) -> None:
         super().__init__(settings.quiet, settings.show_failed_logs)
         self.watch, self.dryrun, self.whole = watch, settings.dryrun, settings.printshellcmds
-        self.plan, self.where, self.stale = plan, where, stale or {}
+        self.plan, self.where, self.stale = plan, where, {} if stale is None else stale
         self.unexplained = False
         self.planned_before = False
 

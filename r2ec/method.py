@@ -2,7 +2,7 @@
 (arXiv 2505.16994). One LLM writes a reasoning and scores every item from the state that has read it; RecPO trains both.
 
 Settings of the paper: lora r=4, lr 1e-5, 24 users a step, warm-up 32, at most 3 epochs, G=4, T=1.5, top-k 200,
-512 tokens, beta 0.05, NDCG@1000, clip 0.2. What departs from it (README.md, "R2ec") is a setting of its own.
+512 tokens, beta 0.05, NDCG@1000, clip 0.2. What departs from it (docs/r2ec.md) is a setting of its own.
 """
 
 from pathlib import Path

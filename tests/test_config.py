@@ -70,7 +70,7 @@ def test_every_config_survives_the_way_to_a_job(path: Path) -> None:
 def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
     found = read_config_file(ROOT / "config" / "config.yaml")
     assert set(found.datasets) == {"ml-100k", "movielens-2016", "complete-journey"} and found.seeds == 3
-    # R2ec's one setting was chosen by hand on validation cases: README.md says so.
+    # R2ec's one setting was chosen by hand on validation cases: docs/protocol.md says so.
     baselines = [name for name in found.methods if found.module_of(name) != "r2ec"]
     assert {len(found.method(name).grid) for name in baselines} == {2}
     assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} == set(baselines)

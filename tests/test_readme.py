@@ -1,4 +1,4 @@
-"""The tables at the top of the README: by hand, between their marks, and the command."""
+"""The tables of README.md and docs/results.md: by hand, between their marks, and the command."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 from benchmark.errors import InputError
 from benchmark.methods import ROOT
 from benchmark.metrics import METRICS
-from benchmark.readme import BEGIN, END, folded, summary, with_tables
+from benchmark.readme import BEGIN, END, summary, with_table
 
 FRAME = pd.DataFrame(
     [
@@ -40,21 +40,47 @@ def test_the_summary_by_hand() -> None:
     assert "† differs from the dataset's best baseline" in caption
 
 
-def test_tables_stand_between_their_marks() -> None:
+def test_a_table_stands_between_its_marks() -> None:
     text = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
-    assert with_tables(text, "new\n", "README.md") == f"above\n{BEGIN}\nnew\n{END}\nbelow\n"
+    assert with_table(text, "new\n", "README.md") == f"above\n{BEGIN}\nnew\n{END}\nbelow\n"
     with pytest.raises(InputError, match=r"^README\.md: the lines .* are missing; put them where"):
-        with_tables("above", "new", "README.md")
+        with_table("above", "new", "README.md")
 
 
 def test_the_command(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
+    readme, page = tmp_path / "README.md", tmp_path / "results.md"
     readme.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "benchmark.readme", "--readme", str(readme), "--tables", str(tmp_path)]
+    page.write_text("no marks\n", encoding="utf-8")
+    command = [sys.executable, "-m", "benchmark.readme", "--readme", readme, "--page", page, "--tables", tmp_path]
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert failed.returncode == 2 and "main.csv: missing; run `make reproduce` first" in failed.stderr
+    assert failed.returncode == 2 and "main.csv: missing; run `make publish NAME=default` first" in failed.stderr
     FRAME.to_csv(tmp_path / "main.csv", index=False)
     (tmp_path / "main.md").write_text("| all |\n", encoding="utf-8")
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2 and "results.md: the lines" in failed.stderr
+    assert readme.read_text(encoding="utf-8") == f"{BEGIN}\n{END}\n"  # neither or both
+    page.write_text(f"above\n{BEGIN}\n{END}\n", encoding="utf-8")
     subprocess.run(command, cwd=ROOT, check=True)
-    expected = f"{BEGIN}\n{summary(FRAME)}\n\n{folded('All metrics, and how they were tested', '| all |')}\n{END}\n"
-    assert readme.read_text(encoding="utf-8") == expected
+    assert readme.read_text(encoding="utf-8") == f"{BEGIN}\n{summary(FRAME)}\n{END}\n"
+    assert page.read_text(encoding="utf-8") == f"above\n{BEGIN}\n| all |\n{END}\n"
+
+
+def test_the_committed_pages_have_the_published_tables(tmp_path: Path) -> None:
+    """What `make readme` would write stands there: no table of an older run beside the published one."""
+    pages = {name: tmp_path / Path(name).name for name in ("README.md", "docs/results.md")}
+    for name, copy in pages.items():
+        copy.write_bytes((ROOT / name).read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark.readme",
+        "--readme",
+        pages["README.md"],
+        "--page",
+        pages["docs/results.md"],
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
+    for name, copy in pages.items():
+        assert copy.read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8"), (
+            f"{name}: run `make readme`"
+        )

@@ -1,0 +1,202 @@
+"""README and docs: short, true about files and commands, and easy to find one's way in."""
+
+import re
+import subprocess
+import sys
+from functools import cache
+
+import pandas as pd
+import pytest
+
+from benchmark.methods import ROOT
+
+PAGES = [
+    "README.md",
+    "config/README.md",
+    "results/README.md",
+    *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
+# Tables of settings and a diary have sentences of their own kind.
+WORDY = {"config/README.md", "docs/log.md", "docs/scale-out.md", "docs/install.md"}
+LONGEST_README, LONGEST_SENTENCE, LONG_PAGE = 160, 30, 120
+# A file that the README tells its reader to make, and one of a server's.
+ELSEWHERE = {"baselines/latest.py", "benchmark/0core/rating_only/{category}.csv.gz"}
+
+
+@cache
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def prose(text: str) -> list[str]:
+    """The paragraphs and bullets of a page, without code blocks, tables, headings and comments; links by their words."""
+    text = re.sub(r"^```.*?^```$|<!--.*?-->", "", text, flags=re.S | re.M)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"[*\"]", "", text)  # emphasis and quotes, which would stand behind full stops
+    lines = ["" if re.match(r"\||#", line) else line for line in text.splitlines()]
+    blocks = re.split(r"\n\s*\n|\n(?=\s*(?:-|\d+\.) )", "\n".join(lines))
+    return [" ".join(block.split()) for block in blocks if block.strip()]
+
+
+def sentences(paragraph: str) -> list[str]:
+    """Split where a sentence ends.
+
+    >>> sentences("It is .5 of 1.2.1. Yes (by `a.py`.) No.")
+    ['It is .5 of 1.2.1.', 'Yes (by `a.py`.)', 'No.']
+    """
+    return re.split(r"(?:(?<=[.!?])|(?<=[.!?]\)))\s+(?=[A-Z`(\[\d.])", paragraph)
+
+
+def words(sentence: str) -> int:
+    return sum(any(letter.isalnum() for letter in word) for word in sentence.split())
+
+
+def slugs(text: str) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
+    heads = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+
+
+def written() -> list[str]:
+    """The folders of results/ that runs write: what `make clean-results` removes."""
+    found = re.search(r"^WRITTEN := (.+)$", makefile(), flags=re.M)
+    assert found
+    return found[1].split()
+
+
+def test_readme_is_short() -> None:
+    assert len(text_of("README.md").splitlines()) <= LONGEST_README
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WORDY])
+def test_no_sentence_is_long(page: str) -> None:
+    text = re.sub(
+        r"<!-- BEGIN table.*?<!-- END table -->", "", text_of(page), flags=re.S
+    )  # their captions are the tables' own
+    long = [sentence for part in prose(text) for sentence in sentences(part) if words(sentence) > LONGEST_SENTENCE]
+    assert not long, f"{page}: over {LONGEST_SENTENCE} words: {long}"
+
+
+def test_sentences_are_told_apart() -> None:
+    text = "# A. B\n\nOne `a.b` [two\nthree](x.md). Four!\n\n- Five. **Six.** Seven\n- Eight\n\n| no. |\n\n```\nno. code\n```\n"
+    found = [sentence for part in prose(text) for sentence in sentences(part)]
+    assert [words(sentence) for sentence in found] == [4, 1, 1, 1, 1, 1]
+
+
+def test_readme_says_no_number_twice() -> None:
+    """Of what was measured; the table is apart."""
+    text = re.sub(r"<!-- BEGIN table.*?<!-- END table -->|```.*?```|\]\([^)]*\)", "", text_of("README.md"), flags=re.S)
+    found = re.findall(r"(?<![\w.-])[+-]?\d*\.\d+(?![\w.])", text)
+    assert found and len(set(found)) == len(found), found
+
+
+def test_readmes_answer_is_that_of_the_published_run() -> None:
+    found = pd.read_csv(ROOT / "results/published/default/tables/against.csv")
+    row = found[(found["dataset"] == "all datasets") & (found["method"] == "r2ec_no_reasoning")].iloc[0]
+    answer = text_of("README.md").partition("## The answer so far")[2].partition("\n## ")[0]
+    for sign, value in (("+", row.difference), ("+", row.low), ("+", row.high), ("", row.detectable)):
+        assert f"{value:{sign}.4f}".replace("0.", ".", 1) in answer, f"README.md: {value:{sign}.4f} is published"
+    assert (row.p >= 0.05) == ("no evidence that" in " ".join(answer.split()))
+
+
+def cell(row: pd.Series, column: str) -> str:
+    return f"{row[column]:.4f}".replace("0.", ".", 1)
+
+
+def test_the_tables_made_by_hand_are_of_the_published_runs() -> None:
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text_of("docs/results.md").splitlines()
+        if line[:1] == "|"
+    ]
+    against = pd.read_csv(ROOT / "results/published/decoupled/tables/against.csv").set_index(["dataset", "method"])
+    rows = {line[0].strip("`"): line for line in lines if line[0].startswith("`") and len(line) == 11}
+    datasets = ("ml-100k", "movielens-2016", "complete-journey")
+    assert set(rows) == set(against.index.get_level_values("method"))
+    for method, line in rows.items():
+        of_each = [against.loc[dataset, method] for dataset in datasets]
+        assert line[1:4] == [cell(row, "mean") + ("†" if row.p_holm < 0.05 else "") for row in of_each], method
+        row = against.loc["all datasets", method]
+        assert line[4:6] == [f"{row.difference:+.4f}", f"[{row.low:+.4f}, {row.high:+.4f}]"], method
+        assert line[6:8] == [f"{row.p:.2g}", f"{row.p_holm:.2g}"], method
+    main = pd.read_csv(ROOT / "results/published/slices/tables/main.csv").set_index(["dataset", "method"])["NDCG@10"]
+    slices = {
+        "Video Games": "video-games",
+        "Industrial and Scientific": "industrial-and-scientific",
+        "CDs and Vinyl": "cds-and-vinyl",
+    }
+    methods = ("popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec", "r2ec", "r2ec_untrained")
+    for name, dataset in slices.items():
+        (line,) = (line for line in lines if line[0] == name)
+        published = [f"{main[f'amazon-2018-{dataset}', method]:.4f}".replace("0.", ".", 1) for method in methods]
+        assert [value.strip("*") for value in line[1:]] == published, name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", text_of(page), flags=re.S | re.M)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent / path if path else ROOT / page
+        assert found.exists(), f"{page}: {target}: no such file"
+        if anchor:
+            assert anchor in slugs(found.read_text(encoding="utf-8")), f"{page}: {target}: no such heading"
+
+
+def there(path: str) -> bool:
+    """Whether a path is in the checkout, its {placeholders} and a missing ending filled in, or is what a run writes."""
+    first, _, rest = path.partition("/")
+    if path in ELSEWHERE or (first == "results" and rest.split("/")[0] in written()):
+        return True
+    pattern = re.sub(r"\{[^}]*\}", "*", path).rstrip("/")
+    return any(any(ROOT.glob(pattern + ending)) for ending in ("", ".*"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_is_in_the_checkout_or_written_by_a_run(page: str) -> None:
+    text = re.sub(r"\]\([^)]*\)", "]", text_of(page))
+    top = "benchmark|baselines|r2ec|workflow|config|results|docs|tests|install"
+    for path in re.findall(rf"(?<![\w/.\-])((?:{top})/(?:[\w./*-]|\{{[^}}]*\}})*(?:[\w/]|\{{[^}}]*\}}))", text):
+        assert there(path), f"{page}: {path} is neither in the checkout nor written by a run"
+
+
+def test_results_readme_names_all_that_runs_write() -> None:
+    for folder in written():
+        assert f"`{folder}/" in text_of("results/README.md"), f"results/README.md doesn't say what {folder}/ is"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_target_of_make_exists(page: str) -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", makefile(), flags=re.M))
+    code = re.findall(r"`([^`]+)`|^( {4}make .+)$|^(make .+)$", text_of(page), flags=re.M)
+    for name in re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join("".join(parts) for parts in code)):
+        assert name in targets, f"{page}: make {name}: no such target"
+
+
+def test_every_command_exists() -> None:
+    said = subprocess.run([sys.executable, "-m", "benchmark.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
+    known = set(re.findall(r"^ {4}([a-z][a-z-]*) ", said.stdout, flags=re.M))
+    assert {"run", "quick"} <= known, said.stderr
+    for page in PAGES:
+        code = "\n".join(re.findall(r"`[^`\n]+`|^r2ec-bench .+$", text_of(page), flags=re.M))
+        unknown = set(re.findall(r"\br2ec-bench ([a-z][a-z-]*)", code)) - known
+        assert not unknown, f"{page}: r2ec-bench has no {unknown}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_a_page_begins_with_a_summary_and_a_long_one_with_its_contents(page: str) -> None:
+    text = text_of(page)
+    beginning = text.partition("\n## ")[0]
+    assert beginning.startswith("# ")
+    summary = prose(beginning)[0]
+    assert not summary.startswith(("-", "Contents")) and 2 <= len(sentences(summary)) <= 5, f"{page}: {summary}"
+    if len(text.splitlines()) > LONG_PAGE:
+        sections = slugs("\n".join(line for line in text.splitlines() if not line.startswith("###")))[1:]
+        missing = set(sections) - set(re.findall(r"\]\(#([^)]+)\)", beginning))
+        assert not missing, f"{page}: the contents list leaves out {missing}"
