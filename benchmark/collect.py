@@ -150,12 +150,17 @@ def collect(results: Path, dataset: str, seeds: dict[str, int], settings: Settin
 
 
 def arguments(
-    description: str, out: str, argv: list[str] | None = None, factors: bool = False, reference: bool = False
+    description: str,
+    out: str,
+    argv: list[str] | None = None,
+    factors: bool = False,
+    reference: bool = False,
+    parts: bool = False,
 ) -> argparse.Namespace:
     """The command line that tables, plots and the page share; `out` is the folder under --results written by default.
 
     `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too,
-    with `reference` a method that is held against the others.
+    with `reference` a method that is held against the others, with `parts` which tables are made.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
@@ -180,6 +185,10 @@ def arguments(
         parser.add_argument("--factors", type=read_factors, default="[]", help="factors of the ablations, as JSON")
         parser.add_argument(
             "--ablations", default="ablations", help="folder of their tables, and of their plots in plots/"
+        )
+    if parts:
+        parser.add_argument(
+            "--only", choices=["datasets", "main"], help="the datasets' own tables, or those of all of them together"
         )
     if reference:
         parser.add_argument("--reference", help="the method that is held against each of the others")

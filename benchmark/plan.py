@@ -129,16 +129,16 @@ class Plan:
         """Factors as the output commands get them."""
         return json.dumps([self.ablations.factors[name].model_dump(mode="json") for name in names])
 
-    def selection(self) -> str:
-        """What the output commands are told about the config, as part of a command line."""
-        datasets, methods = " ".join(self.config.datasets), " ".join(self.config.methods)
+    def selection(self, *datasets: str) -> str:
+        """What the output commands are told about the config, as part of a command line. datasets: these alone."""
+        methods = " ".join(self.config.methods)
         numbers = [str(self.config.seeds_of(method)) for method in self.config.methods]
         # One number is that of all methods.
         seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
         wanted = json.dumps({method: self.settings(method) for method in self.config.methods})
         note = f" --note {shlex.quote(self.config.note)}" if self.config.note else ""
         return (
-            f"--results results --datasets {datasets} --methods {methods} --seeds {seeds}"
+            f"--results results --datasets {' '.join(datasets or self.config.datasets)} --methods {methods} --seeds {seeds}"
             f" --settings {shlex.quote(wanted)}{note}"
         )
 
@@ -171,26 +171,28 @@ class Plan:
         ]
         return of_factors + self.claims_files()
 
-    def table_files(self) -> list[str]:
-        """The tables of all methods."""
-        main = [f"results/tables/main.{ending}" for ending in ("csv", "md", "tex", "txt")]
-        costs = [f"results/tables/costs.{ending}" for ending in ("csv", "md")]
-        endings = ("csv", "md", "tex", "tests.csv")
-        return main + costs + [f"results/tables/{name}.{ending}" for name in self.config.datasets for ending in endings]
+    def dataset_tables(self, dataset: str) -> list[str]:
+        """The tables of one dataset."""
+        return [f"results/tables/{dataset}.{ending}" for ending in ("csv", "md", "tex", "tests.csv")]
 
-    def plot_files(self) -> list[str]:
-        """The plots of all methods."""
-        names = ("metrics", "slices", "cost")
-        stems = [f"results/plots/{dataset}.{name}" for dataset in self.config.datasets for name in names]
+    def table_files(self) -> list[str]:
+        """The tables of all datasets together."""
+        main = [f"results/tables/main.{ending}" for ending in ("csv", "md", "tex", "txt")]
+        return main + [f"results/tables/costs.{ending}" for ending in ("csv", "md")]
+
+    def plot_files(self, dataset: str) -> list[str]:
+        """The plots of one dataset."""
+        stems = [f"results/plots/{dataset}.{name}" for name in ("metrics", "slices", "cost")]
         return [f"{stem}.{ending}" for stem in stems for ending in ("png", "pdf")]
 
     def all_run_files(self, runs: Iterable[tuple[str, str, int]]) -> list[str]:
         """The files of these runs."""
         return [file for run in runs for file in run_files(*run)]
 
-    def read_by_tables(self) -> list[str]:
-        """What tables, plots and page of all methods are made from."""
-        return self.all_run_files(self.runs) + data_files(*self.config.datasets)
+    def read_by_tables(self, *datasets: str) -> list[str]:
+        """What tables, plots and page of all methods are made from. datasets: these alone."""
+        wanted = datasets or tuple(self.config.datasets)
+        return self.all_run_files(run for run in self.runs if run[0] in wanted) + data_files(*wanted)
 
     def read_by_factors(self, *names: str) -> list[str]:
         """What tables, plots and claims of these factors are made from."""
@@ -202,7 +204,7 @@ class Plan:
         entry = self.config.datasets[dataset]
         code = files_of("benchmark.fetch", f"benchmark.datasets.{entry.source}")
         manifest = [f"results/fetched/{dataset}.json"]
-        return _job(f"fetch/{dataset}", manifest, self.own[dataset], entry.model_dump_json(), code, passing=True)
+        return _job(f"fetch/{dataset}", manifest, self.own[dataset], entry.model_dump_json(), code)
 
     def prepare(self, dataset: str) -> Job:
         entry = self.config.datasets[dataset]
@@ -224,11 +226,17 @@ class Plan:
             f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed), read, settings, code, spent=embedded
         )
 
-    def tables(self) -> Job:
-        return self._output("tables", self.table_files(), self.read_by_tables(), self.selection(), "benchmark.tables")
+    def table(self, dataset: str) -> Job:
+        read, told = self.read_by_tables(dataset), self.selection(dataset)
+        return self._output(f"table/{dataset}", self.dataset_tables(dataset), read, told, "benchmark.tables")
 
-    def plots(self) -> Job:
-        return self._output("plots", self.plot_files(), self.read_by_tables(), self.selection(), "benchmark.plots")
+    def tables(self) -> Job:
+        read = [f"results/tables/{dataset}.csv" for dataset in self.config.datasets] + self.read_by_tables()
+        return self._output("tables", self.table_files(), read, self.selection(), "benchmark.tables")
+
+    def plots(self, dataset: str) -> Job:
+        read, told = self.read_by_tables(dataset), self.selection(dataset)
+        return self._output(f"plots/{dataset}", self.plot_files(dataset), read, told, "benchmark.plots")
 
     def against(self) -> Job:
         told = [self.selection(), self.config.reference]
@@ -236,7 +244,9 @@ class Plan:
 
     def page(self) -> Job:
         factors = list(self.ablations.factors)
-        shown = ["results/tables/main.csv", *(file for file in self.plot_files() if file.endswith(".png"))]
+        plots = (file for dataset in self.config.datasets for file in self.plot_files(dataset))
+        tables = (f"results/tables/{dataset}.csv" for dataset in self.config.datasets)
+        shown = ["results/tables/main.csv", *tables, *(file for file in plots if file.endswith(".png"))]
         shown += self.against_files() + self.ablation_files()
         read = list(dict.fromkeys([*shown, *self.read_by_tables(), *self.read_by_factors(*factors)]))
         told = [self.selection(), self.factors_json(*factors), self.config.ablations_folder, self.config.reference]
@@ -270,7 +280,6 @@ def _job(
     settings: Any,
     code: Iterable[str],
     spent: Iterable[str] = (),
-    passing: bool = False,
 ) -> Job:
     told, files = sha256_of_json(settings), code_hash(tuple(code))
-    return Job(name, tuple(outputs), tuple(inputs), told, files, frozenset(spent), passing)
+    return Job(name, tuple(outputs), tuple(inputs), told, files, frozenset(spent))

@@ -235,7 +235,7 @@ class Lines(DefaultFormatter):
         if self.whole:
             return "\n".join([what(msg), *self._format_job_info(msg)])
         if self.dryrun:
-            known = (self.stale[str(path)] for path in msg["output"] if str(path) in self.stale)
+            known = (self.stale[str(path)] for path in msg.get("output", ()) if str(path) in self.stale)
             return f"{what(msg)}: {next(known, None) or reasons(str(msg['reason']))}"
         return f"{self.watch.progress.so_far(time.monotonic())} {msg['rule_msg']}"
 

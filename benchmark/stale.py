@@ -30,8 +30,6 @@ class Job:
     code: str  # sha256 of its code, as `code_hash` gives it
     # Of the inputs, those that may be gone once the job is done: a download that has been read.
     spent: frozenset[str] = frozenset()
-    # Its outputs may be gone once they have been read; Snakemake makes them again where they are needed.
-    passing: bool = False
 
     @property
     def record(self) -> Path:
@@ -74,7 +72,7 @@ def _noted(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
             mark = _mark(Path(path))
             found[path] = {"sha256": sha256_of(path), "mark": mark}
         except FileNotFoundError:
-            raise InputError(f"{path}: is gone while the job that reads it ran; start the run again") from None
+            raise InputError(f"{path}: is missing though its job has ended; start the run again") from None
     return found
 
 
@@ -95,8 +93,7 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
         recorded = {kind: dict(record[kind]) for kind in ("inputs", "outputs")}
         settings, code = record["settings"], record["code"]
     except FileNotFoundError:
-        there = any(Path(path).exists() for path in job.outputs)
-        return "nothing says what it was made from" if there else "not made yet"
+        return "nothing says what it was made from"
     except (OSError, ValueError, KeyError, TypeError):
         return f"{job.record} can't be read"
     if settings != job.settings:

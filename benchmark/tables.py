@@ -3,12 +3,14 @@
 
 Writes `{dataset}` and `main` as .csv, .md and .tex (`main` as .txt too), all from one frame, and `{dataset}.tests.csv` with every
 pair of methods, and `costs` as .csv and .md. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
+`--only datasets` leaves out `main` and `costs`; `--only main` makes these from the datasets' csv files.
 """
 
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -418,30 +420,46 @@ def _in_every_form(name: str, frame: pd.DataFrame, note: str) -> dict[str, str]:
     return {f"{name}.csv": csv(frame), f"{name}.md": markdown(frame, caption), f"{name}.tex": latex(frame, caption)}
 
 
+def tables_of(results: Collected, note: str) -> dict[str, str]:
+    """The files of one dataset, by name."""
+    tests = compare(results)
+    frame = summarise(results, tests)
+    check_printed(frame)
+    return _in_every_form(results.dataset, frame, note) | {f"{results.dataset}.tests.csv": csv(tests)}
+
+
+def tables_of_all(parts: Sequence[pd.DataFrame], spent: Sequence[pd.DataFrame], note: str) -> dict[str, str]:
+    """The files of all datasets together, by name. parts: each dataset's csv. spent: each dataset's costs."""
+    everything, cost = pd.concat(parts, ignore_index=True), pd.concat(spent, ignore_index=True)
+    plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
+    show(everything, Console(file=plain, width=110), note)
+    more = {"costs.csv": csv(cost), "costs.md": costs.markdown(cost), "main.txt": plain.getvalue()}
+    return _in_every_form("main", everything, note) | more
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A dataset's table as `summarise` made it. Raises InputError without it."""
+    if not path.exists():
+        raise InputError(
+            f"{path}: missing; run `python -m benchmark.tables` with the same arguments and --only datasets"
+        )
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"dataset": str, "method": str}).fillna(
+        {"best_baseline": "", "commit": ""}
+    )
+
+
 @command
 def main() -> None:
-    given = arguments("Tables and significance tests of finished runs.", out="tables")
-    files: dict[str, str] = {}
-    frames, spent = [], []
-    for dataset in given.datasets:
-        results = collect(given.results, dataset, given.seeds, given.settings)
-        tests = compare(results)
-        frame = summarise(results, tests)
-        frames.append(frame)
-        spent.append(costs.costs(results))
-        files |= _in_every_form(dataset, frame, given.note)
-        files[f"{dataset}.tests.csv"] = csv(tests)
-    everything = pd.concat(frames, ignore_index=True)
-    check_printed(everything)
-    files |= _in_every_form("main", everything, given.note)
-    cost = pd.concat(spent, ignore_index=True)
-    files |= {"costs.csv": csv(cost), "costs.md": costs.markdown(cost)}
-    plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
-    show(everything, Console(file=plain, width=110), given.note)
-    files["main.txt"] = plain.getvalue()
-    for name, text in files.items():
-        write_text(given.out / name, text)
-    print(files["main.txt"])
+    given = arguments("Tables and significance tests of finished runs.", out="tables", parts=True)
+    collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
+    for results in collected if given.only != "main" else ():
+        for name, text in tables_of(results, given.note).items():
+            write_text(given.out / name, text)
+    if given.only != "datasets":
+        parts = [read_csv(given.out / f"{dataset}.csv") for dataset in given.datasets]
+        for name, text in tables_of_all(parts, [costs.costs(results) for results in collected], given.note).items():
+            write_text(given.out / name, text)
+        print((given.out / "main.txt").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,9 @@ def test_a_fresh_clone_plans_every_job(clone: Path, name: str) -> None:
     plan = Plan(config, ablations_of(config), {dataset: [] for dataset in config.datasets})
     factors = list(plan.ablations.factors)
     runs = {*plan.runs, *plan.runs_of(*factors)}
-    outputs = 3 + (config.reference is not None)  # tables, plots, page; against
+    outputs = (
+        2 * len(config.datasets) + 2 + (config.reference is not None)
+    )  # of each table, plots; tables, page; against
     outputs += 2 * len(factors) + bool(factors)
     jobs = 2 * len(config.datasets) + 1 + len(runs) + outputs + 1  # fetch, prepare; the backbone; all
     said = run(*SNAKEMAKE, "--dry-run", "--quiet", "rules", "--configfile", f"config/{name}.yaml", cwd=clone)

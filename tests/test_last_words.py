@@ -273,8 +273,8 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     assert code == 0 and lines[-1].startswith("This was a dry-run")
     assert "broken on planted, seed 1: missing output files, input files updated by another job" in lines
     assert [line for line in lines if line.startswith("estimates ")] and "done" not in " ".join(lines)
-    counted = dict(re.findall(r"^(run popularity|run broken|tables|page) +(\d+) +\S", "\n".join(lines), flags=re.M))
-    assert counted == {"run popularity": "1", "run broken": "1", "tables": "1", "page": "1"}
+    counted = dict(re.findall(r"^(run popularity|run broken|tables?|page) +(\d+) +\S", "\n".join(lines), flags=re.M))
+    assert counted == {"run popularity": "1", "run broken": "1", "table": "1", "tables": "1", "page": "1"}
 
     # Broken: the job's own sentence is the last line of all.
     code, lines = said_by(project)
@@ -295,7 +295,7 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     assert code == 0 and "\x1b" not in text and "\r" not in text
     assert (project / "there/results/tables/main.txt").read_text().rstrip() in text
     where = "Tables: there/results/tables   plots: there/results/plots   page: there/results/report/index.html"
-    assert lines[-1] == where and re.fullmatch(r"4 jobs done in \d+ s\.", lines[-2])
+    assert lines[-1] == where and re.fullmatch(r"5 jobs done in \d+ s\.", lines[-2])
     jobs = [line for line in lines if line.startswith("[")]
     assert len(jobs) == 4 and jobs[0].startswith("[0 of 4 done] broken on planted") and jobs[-1].endswith(" page")
 

@@ -124,7 +124,7 @@ def test_an_edited_comment_or_docstring_makes_nothing_run(finished: Path) -> Non
 def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
     with edited(finished / "baselines" / "item_knn.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
-    assert jobs == {"run": 4, "tables": 1, "plots": 1, "against": 1, "page": 1, "all": 1}
+    assert jobs == {"run": 4, "table": 2, "tables": 1, "plots": 2, "against": 1, "page": 1, "all": 1}
     # Back as it was: the contents decide, not the time of writing.
     assert planned(snakemake(finished, "--dry-run").stdout) == {}
 
@@ -173,7 +173,7 @@ def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
     (finished / "baselines" / "latest.py").write_text(code[1])
     config = changed_config(finished, "with_latest.yaml", latest=None)
     jobs = planned(snakemake(finished, "--dry-run", config=config).stdout)
-    assert jobs == {"run": 4, "tables": 1, "plots": 1, "against": 1, "page": 1, "all": 1}
+    assert jobs == {"run": 4, "table": 2, "tables": 1, "plots": 2, "against": 1, "page": 1, "all": 1}
     done = snakemake(finished, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "latest" in set(pd.read_csv(finished / "results/tables/main.csv")["method"])
@@ -187,10 +187,17 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
     }
     config = changed_config(finished, "own_seeds.yaml", only=True, **own)
     said = snakemake(finished, "--dry-run", "--printshellcmds", config=config).stdout
-    assert planned(said) == {"run": 1, "tables": 1, "plots": 1, "page": 1, "all": 1}  # of 1 + 3 + 2 runs one is new
+    assert planned(said) == {
+        "run": 1,
+        "table": 1,
+        "tables": 1,
+        "plots": 1,
+        "page": 1,
+        "all": 1,
+    }  # of 1 + 3 + 2 runs one is new
     assert "--tuned results/runs/planted/item_knn/seed1/run.json" in said
     told = re.findall(r"-m benchmark\.(\w+) .* --methods item_knn popularity sasrec --seeds 3 1 2 ", said)
-    assert sorted(told) == ["plots", "report", "tables"]
+    assert sorted(told) == ["plots", "report", "tables", "tables"]
     assert planned(snakemake(finished, "--dry-run", "--forceall", config=config).stdout)["run"] == 6
     done = snakemake(finished, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -253,6 +260,33 @@ def test_a_failing_method_stops_no_other_and_no_table_is_made(tmp_path: Path) ->
     runs = project / "results/runs/planted"
     assert sorted(path.parent.name for path in runs.glob("popularity/*/run.json")) == ["seed1", "seed2"]
     assert not list(runs.glob("broken/*/*")) and not (project / "results/tables/main.md").exists()
+
+
+def test_one_datasets_trouble_takes_no_other_ones_table(tmp_path: Path) -> None:
+    """A method that fails on one of two datasets: the other has its table and plots, and there is none of both together."""
+    project = copy_of_project(tmp_path)
+    (project / "baselines" / "picky.py").write_text(PICKY)
+    shutil.copytree(project / "planted", project / "good")
+    path = project / changed_config(project, "two.yaml", only=True, picky={"seeds": 1}, popularity={"seeds": 1})
+    value = yaml.safe_load(path.read_text())
+    value["datasets"]["good"] = value["datasets"]["planted"] | {"options": {"folder": "good"}}
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    done = snakemake(project, config="config/two.yaml")
+    assert done.returncode != 0 and "planted is not to its taste" in done.stdout
+    tables = {path.name for path in (project / "results/tables").iterdir()}
+    assert tables == {f"good.{ending}" for ending in ("csv", "md", "tex", "tests.csv")}
+    assert (project / "results/plots/good.metrics.png").exists() and not (project / "results/report").exists()
+
+
+PICKY = '''
+"""Fails on one dataset."""
+from baselines.popularity import fit as popular
+
+def fit(split, *, seed, params, workdir):
+    if split.name == "planted":
+        raise ValueError("planted is not to its taste")
+    return popular(split, seed=seed, params=params, workdir=workdir)
+'''
 
 
 def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Path) -> None:

@@ -103,8 +103,9 @@ def inputs_of(job):
         workflow.dag_settings.rerun_triggers = frozenset(
             workflow.dag_settings.rerun_triggers
         ) - {RerunTrigger.MTIME}
-        gone = job.passing and not any(Path(path).exists() for path in job.outputs)
-        if not gone and (why := why_stale(job, contents)):
+        # What isn't there at all is Snakemake's to make, where something needs it.
+        there = any(Path(path).exists() for path in job.outputs)
+        if there and (why := why_stale(job, contents)):
             stale[job.outputs[0]] = why
             workflow.dag.forcefiles.add(job.outputs[0])
     return list(job.inputs)
