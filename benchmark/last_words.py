@@ -65,7 +65,7 @@ def of_failure(failed: Sequence[Failed], stopped: bool = False, root: Path = Pat
     lines = [f"{jobs} failed. What was finished stays; after mending, the same command goes on from there."]
     for job in failed[:SHOWN]:
         logs = ", ".join(str(root / log) for log in job.logs)
-        lines.append(f"error: {job.what}: {sentence_of(job.logs)}" + (f" (log: {logs})" if logs else ""))
+        lines.append(f"error: {sentence_of(job.logs)} ({job.what}{'; log: ' if logs else ''}{logs})")
     if len(failed) > SHOWN:
         lines.append(f"... and {len(failed) - SHOWN} more; their logs are in {root / 'results/logs'}")
     return "\n".join(lines)

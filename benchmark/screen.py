@@ -192,11 +192,11 @@ class Lines(DefaultFormatter):
         settings: Any,
         plan: Callable[[list[Job]], str],
         where: Callable[[], list[str]],
-        stale: Mapping[str, str] | None = None,
+        stale: Mapping[str, str],
     ) -> None:
         super().__init__(settings.quiet, settings.show_failed_logs)
         self.watch, self.dryrun, self.whole = watch, settings.dryrun, settings.printshellcmds
-        self.plan, self.where, self.stale = plan, where, {} if stale is None else stale
+        self.plan, self.where, self.stale = plan, where, stale
         self.unexplained = False
         self.planned_before = False
 
@@ -235,7 +235,7 @@ class Lines(DefaultFormatter):
         if self.whole:
             return "\n".join([what(msg), *self._format_job_info(msg)])
         if self.dryrun:
-            known = (self.stale[str(path)] for path in msg.get("output", ()) if str(path) in self.stale)
+            known = (self.stale[str(path)] for path in msg.get("output", []) if str(path) in self.stale)
             return f"{what(msg)}: {next(known, None) or reasons(str(msg['reason']))}"
         return f"{self.watch.progress.so_far(time.monotonic())} {msg['rule_msg']}"
 

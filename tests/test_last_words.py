@@ -65,10 +65,10 @@ def test_the_end_of_a_run_with_failed_jobs(tmp_path: Path, monkeypatch: pytest.M
     lines = of_failure(failed, root=Path("there")).splitlines()
     assert lines[0].startswith("2 jobs failed. ") and "the same command goes on" in lines[0]
     assert lines[1:] == [
-        "error: sasrec on toy, seed 1: ValueError: broken on purpose (log: there/a.log)",
-        "error: prepare toy: too small (log: there/b.log)",
+        "error: ValueError: broken on purpose (sasrec on toy, seed 1; log: there/a.log)",
+        "error: too small (prepare toy; log: there/b.log)",
     ]
-    assert of_failure(failed[:1]).startswith("1 job failed. ") and "(log: a.log)" in of_failure(failed[:1])
+    assert of_failure(failed[:1]).startswith("1 job failed. ") and "; log: a.log)" in of_failure(failed[:1])
     many = of_failure(failed * SHOWN).splitlines()
     assert len(many) == SHOWN + 2 and many[-1] == f"... and {SHOWN} more; their logs are in results/logs"
     assert of_failure(failed, stopped=True).startswith("Stopped. ") and "error" not in of_failure(failed, stopped=True)
@@ -163,7 +163,8 @@ def screen(quiet: set[Quietness] | None = None, **given: Any) -> tuple[Watch, Li
         **{"quiet": quiet or set(), "show_failed_logs": False, "dryrun": False, "printshellcmds": False} | given
     )
     watch = Watch(lambda: Progress([job("a", 10), job("b", 10)], cores=1))
-    return watch, Lines(watch, settings, lambda jobs: f"plan of {len(jobs)}", lambda: ["Tables: there"])
+    stale = {"old": "x.csv has changed"}
+    return watch, Lines(watch, settings, lambda jobs: f"plan of {len(jobs)}", lambda: ["Tables: there"], stale)
 
 
 RUN_INFO = {"stats": {"run": 2, "all": 1, "total": 3}}
@@ -211,6 +212,7 @@ def test_a_dry_run_tells_the_plan_once_at_its_end() -> None:
     assert lines.format(info) == ""
     watch.emit(info)
     assert lines.format(record(LogEvent.JOB_INFO, **STARTED)) == "a on toy: missing"
+    assert lines.format(record(LogEvent.JOB_INFO, **STARTED | {"output": ["old"]})) == "a on toy: x.csv has changed"
     assert lines.format(info) == "\nJob stats:\nrun  2\nplan of 2\n"
     from snakemake.common import NOTHING_TO_BE_DONE_MSG
 
@@ -280,7 +282,7 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     code, lines = said_by(project)
     log = "there/results/logs/runs/planted.broken.seed1.log"
     assert code == 1 and "CalledProcessError" not in " ".join(lines) and len(lines) < 16
-    assert lines[-1] == f"error: broken on planted, seed 1: ValueError: broken on purpose (log: {log})"
+    assert lines[-1] == f"error: ValueError: broken on purpose (broken on planted, seed 1; log: {log})"
     assert lines[-2].startswith("1 job failed.") and (project / log).is_file()
     assert "Traceback" in "\n".join(said_by(project, "--show-failed-logs")[1])
     quiet = said_by(project, "--quiet")[1]
