@@ -16,8 +16,7 @@ PAGES = [
     "results/README.md",
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 ]
-# Tables of settings and a diary have sentences of their own kind.
-WORDY = {"config/README.md", "docs/log.md", "docs/scale-out.md", "docs/install.md"}
+WORDY = {"docs/log.md"}  # a diary
 LONGEST_README, LONGEST_SENTENCE, LONG_PAGE = 160, 30, 120
 # A file that the README tells its reader to make, and one of a server's.
 ELSEWHERE = {"baselines/latest.py", "benchmark/0core/rating_only/{category}.csv.gz"}
@@ -31,6 +30,7 @@ def text_of(page: str) -> str:
 def prose(text: str) -> list[str]:
     """The paragraphs and bullets of a page, without code blocks, tables, headings and comments; links by their words."""
     text = re.sub(r"^```.*?^```$|<!--.*?-->", "", text, flags=re.S | re.M)
+    text = re.sub(r"(?<=\n\n)(?: {4}.*\n)+", "", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"[*\"]", "", text)  # emphasis and quotes, which would stand behind full stops
     lines = ["" if re.match(r"\||#", line) else line for line in text.splitlines()]
@@ -56,6 +56,15 @@ def slugs(text: str) -> list[str]:
     text = re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
     heads = re.findall(r"^#+ (.+)$", text, flags=re.M)
     return [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+
+
+def code_in(text: str) -> str:
+    """The fenced and indented blocks and the code within sentences."""
+    fenced, rest = (
+        re.findall(r"^```.*?^```$", text, flags=re.S | re.M),
+        re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M),
+    )
+    return "\n".join([*fenced, *re.findall(r"^ {4}.+$", rest, flags=re.M), *re.findall(r"`[^`]+`", rest)])
 
 
 def makefile() -> str:
@@ -174,18 +183,16 @@ def test_results_readme_names_all_that_runs_write() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_target_of_make_exists(page: str) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", makefile(), flags=re.M))
-    code = re.findall(r"`([^`]+)`|^( {4}make .+)$|^(make .+)$", text_of(page), flags=re.M)
-    for name in re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join("".join(parts) for parts in code)):
+    for name in re.findall(r"\bmake ([a-z][a-z-]*)", code_in(text_of(page))):
         assert name in targets, f"{page}: make {name}: no such target"
 
 
 def test_every_command_exists() -> None:
     said = subprocess.run([sys.executable, "-m", "benchmark.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
-    known = set(re.findall(r"^ {4}([a-z][a-z-]*) ", said.stdout, flags=re.M))
+    known = set(re.findall(r"^ {4}([a-z][a-z-]*)(?: |$)", said.stdout, flags=re.M))
     assert {"run", "quick"} <= known, said.stderr
     for page in PAGES:
-        code = "\n".join(re.findall(r"`[^`\n]+`|^r2ec-bench .+$", text_of(page), flags=re.M))
-        unknown = set(re.findall(r"\br2ec-bench ([a-z][a-z-]*)", code)) - known
+        unknown = set(re.findall(r"^`?r2ec-bench ([a-z][a-z-]*)", code_in(text_of(page)), flags=re.M)) - known
         assert not unknown, f"{page}: r2ec-bench has no {unknown}"
 
 

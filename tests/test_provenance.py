@@ -13,7 +13,14 @@ from benchmark.provenance import require_clean
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of a small project."""
-    for file in ("benchmark/run.py", "r2ec/model.py", "results/tables/main.md", "README.md", "Makefile"):
+    for file in (
+        "benchmark/run.py",
+        "r2ec/model.py",
+        "results/tables/main.md",
+        "docs/results.md",
+        "README.md",
+        "Makefile",
+    ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("one\n")
     for folder in ("baselines", "workflow", "config"):
@@ -36,7 +43,8 @@ def refused(match: str) -> None:
 def test_a_commit_is_clean_whatever_the_results_are(tree: Path) -> None:
     require_clean()
     (tree / "results/tables/main.md").write_text("two\n")  # what a run writes
-    (tree / "README.md").write_text("two\n")
+    for page in ("README.md", "docs/results.md"):  # what `make readme` writes
+        (tree / page).write_text("two\n")
     (tree / "notes.txt").write_text("mine")  # no part of what runs
     (tree / "r2ec/model.pyc").write_text("ignored")
     require_clean()
