@@ -50,12 +50,6 @@ $(READY): requirements.txt install/torch-cpu.txt install/torch-cuda.txt
 
 setup: $(READY)
 
-# In a folder of its own, so that a full run's tables stay; what has been fetched once serves both.
-quick: $(READY)
-	@mkdir -p results/quick resources
-	@cd results/quick && ln -sfn ../../resources resources
-	$(SNAKEMAKE) --configfile config/quick.yaml --directory results/quick
-
 reproduce: $(READY)
 	$(SNAKEMAKE)
 
@@ -70,6 +64,10 @@ define own_folder
 	@cd results/$(1) && ln -sfn ../../resources resources
 	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts
 endef
+
+quick: $(READY)
+	$(call own_folder,quick)
+	$(SNAKEMAKE) --configfile config/quick.yaml --directory results/quick
 
 decoupled: $(READY)
 	$(call own_folder,decoupled)
