@@ -174,13 +174,18 @@ def _check_device(entry: MethodConfig, params: dict[str, Any], where: str) -> No
 
 def read_config_file(path: str | Path) -> Config:
     """Read and check one YAML file."""
+    return read_config(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked. Raises InputError."""
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"{path}: can't be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
-    return read_config(value, str(path))
+    return value
 
 
 if __name__ == "__main__":
