@@ -24,9 +24,10 @@ import yaml
 from benchmark.config import read_yaml
 from benchmark.dataset_config import DatasetConfig, source_of
 from benchmark.datasets import Raw
-from benchmark.errors import InputError, among, checked, command
+from benchmark.errors import InputError, checked, command
 from benchmark.prepare import beside, check_parts
 from benchmark.protocol import Account, Dropped, prepare
+from benchmark.wording import among
 
 APART = ("source", "options")  # settings of a dataset that have an option of their own
 WIDE = 10  # columns before what a line says

@@ -15,6 +15,7 @@ from benchmark.errors import InputError, checked
 from benchmark.factors import AblationConfig, ablations_of
 from benchmark.methods import check_params, laid_over, load_method, trains_in_processes
 from benchmark.sections import TABLES_OF_ALL, Name, Strict
+from benchmark.wording import among
 
 
 class MethodConfig(Strict):
@@ -108,7 +109,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def the_reference_is_a_row(self) -> "Config":
         if self.reference is not None and self.reference not in self.methods:
-            raise ValueError(f"reference: no row {self.reference!r} in methods. Known: {', '.join(self.methods)}")
+            raise ValueError(f"reference: no row {self.reference!r} in methods{among(self.reference, self.methods)}")
         if self.reference is not None and len(self.methods) == 1:
             raise ValueError("reference: there is no other row in methods to hold it against; add one or drop it")
         return self

@@ -188,42 +188,68 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(methods={"r2ec_pop": {"module": "popularity"}}),
         "c: methods.r2ec_pop: popularity is a baseline; rename the row",
     ),
-    "unknown method": (config(methods={"sasrek": {}}), "c: no method 'sasrek'. Known: "),
-    "unknown module": (config(methods={"mine": {"module": "sasrek"}}), "c: no method 'sasrek'. Known: "),
-    "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'. Known: "),
+    "unknown method": (
+        config(methods={"sasrek": {}}),
+        "c: no method 'sasrek'; did you mean 'sasrec'? Known: bert4rec, ",
+    ),
+    "part of a method": (
+        config(methods={"popp": {}}),
+        "c: no method 'popp'; did you mean 'popularity'? Known: bert4rec, ",
+    ),
+    "a method that is none": (config(methods={"zzz": {}}), "c: no method 'zzz'. Known: bert4rec, "),
+    "unknown module": (
+        config(methods={"mine": {"module": "sasrek"}}),
+        "c: no method 'sasrek'; did you mean 'sasrec'? Known: ",
+    ),
+    "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'; did you mean 'caser'? Known: "),
     "unknown source": (
         dataset(source="ml_1m"),
-        "c: datasets.toy: no source 'ml_1m'. Known: amazon_2023, complete_journey, files, ml_",
+        "c: datasets.toy: no source 'ml_1m'; did you mean 'ml_100k'? Known: amazon_2023, complete_journey, files, ml_",
     ),
-    "typo at the top": (config(seed=3), "c: unknown setting 'seed'; check its spelling against config/README.md"),
-    "typo in a dataset": (dataset(min_user_cout=3), "c: unknown setting 'datasets.toy.min_user_cout'; check"),
-    "typo in a method": (method(parms={}), "c: unknown setting 'methods.sasrec.parms'; check its spelling"),
-    "typo in params": (method(params={"hiden_size": 3}), "c: methods.sasrec: unknown setting 'hiden_size'; check"),
-    "typo in the grid": (method(grid=[{}, {"hiden": 1}]), "c: methods.sasrec: unknown setting 'hiden'; check"),
+    "typo at the top": (config(seed=3), "c: unknown setting 'seed'; did you mean 'seeds'? Known: datasets, "),
+    "typo in a dataset": (
+        dataset(min_user_cout=3),
+        "c: datasets.toy: unknown setting 'min_user_cout'; did you mean 'min_user_count'? Known: source, ",
+    ),
+    "typo in a method": (
+        method(parms={}),
+        "c: methods.sasrec: unknown setting 'parms'; did you mean 'params'? Known: module, ",
+    ),
+    "typo in params": (
+        method(params={"hiden_size": 3}),
+        "c: methods.sasrec: unknown setting 'hiden_size'; did you mean 'hidden_size'? Known: ",
+    ),
+    "typo in the grid": (
+        method(grid=[{}, {"epoch": 1}]),
+        "c: methods.sasrec: unknown setting 'epoch'; did you mean 'epochs'? Known: ",
+    ),
     "typo in a section of the grid": (
         config(methods={"r2ec": {"params": {"backbone": {"name": "x"}}, "grid": [{}, {"lora": {"rank": 2}}]}}),
-        "c: methods.r2ec: unknown setting 'lora.rank'; check its spelling",
+        "c: methods.r2ec: lora: unknown setting 'rank'. Known: r, alpha, ",
     ),
     "wrong param": (
         method(params={"epochs": -1}),
-        "c: methods.sasrec: epochs: input should be greater than or equal to 1",
+        "c: methods.sasrec: epochs: expected at least 1",
     ),
-    "typo in options": (dataset(options={"a": 1}), "c: datasets.toy.options: unknown setting 'a'; check its spelling"),
+    "typo in options": (dataset(options={"a": 1}), "c: datasets.toy.options: unknown setting 'a'; none is known here"),
     "missing option": (dataset(source="files"), "c: datasets.toy.options: setting 'folder' is missing; add it"),
-    "no datasets": (config(datasets={}), "c: datasets: dictionary should have at least 1 item"),
-    "no methods": (config(methods={}), "c: methods: dictionary should have at least 1 item"),
+    "no datasets": (config(datasets={}), "c: datasets: expected at least one entry, found {}"),
+    "no methods": (config(methods={}), "c: methods: expected at least one entry, found {}"),
     "missing section": ({"datasets": dataset()["datasets"]}, "c: setting 'methods' is missing; add it"),
     "missing category": (
         config(datasets={"toy": {"source": "ml_100k"}}),
         "c: setting 'datasets.toy.category' is missing",
     ),
-    "no seeds": (config(seeds=0), "c: seeds: input should be greater than or equal to 1 (found 0)"),
-    "text for a number": (dataset(history_length="long"), "c: datasets.toy.history_length: input should be a valid"),
+    "no seeds": (config(seeds=0), "c: seeds: expected at least 1, found 0"),
+    "text for a number": (
+        dataset(history_length="long"),
+        "c: datasets.toy.history_length: expected a whole number, found 'long'",
+    ),
     "no such split": (
         dataset(split="random"),
-        "c: datasets.toy.split: input should be 'global-temporal' or 'leave-one-out'",
+        "c: datasets.toy.split: expected 'global-temporal' or 'leave-one-out', found 'random'",
     ),
-    "no date": (dataset(start="soon"), "c: datasets.toy.start: "),
+    "no date": (dataset(start="soon"), "c: datasets.toy.start: expected a date such as 2023-01-31, found 'soon'"),
     "empty window": (
         dataset(start="2020-01-02", end="2020-01-02"),
         "c: datasets.toy: start 2020-01-02 is not before end 2020-01-02",
@@ -251,15 +277,15 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "name with a slash": (
         config(datasets={"a/b": dataset()["datasets"]["toy"]}),
-        "c: datasets.a/b.[key]: string should",
+        "c: datasets: expected a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, found 'a/b'",
     ),
     "no seeds of a method": (
         method(seeds=0),
-        "c: methods.sasrec.seeds: input should be greater than or equal to 1 (found 0)",
+        "c: methods.sasrec.seeds: expected at least 1, found 0",
     ),
-    "no cores": (method(threads=0), "c: methods.sasrec.threads: input should be greater than or equal to 1 (found 0)"),
-    "no such GPUs": (method(gpus=-1), "c: methods.sasrec.gpus: input should be greater than or equal to 0 (found -1)"),
-    "no process": (method(processes=0), "c: methods.sasrec.processes: input should be greater than or equal to 1"),
+    "no cores": (method(threads=0), "c: methods.sasrec.threads: expected at least 1, found 0"),
+    "no such GPUs": (method(gpus=-1), "c: methods.sasrec.gpus: expected at least 0, found -1"),
+    "no process": (method(processes=0), "c: methods.sasrec.processes: expected at least 1"),
     "several processes for one that has one": (
         method(gpus=2),
         "c: methods.sasrec: sasrec trains in one process alone, not in 2; set gpus or processes to 1",
@@ -277,8 +303,8 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         r2ec("cuda:0", gpus=2),
         "c: methods.r2ec: backbone.device 'cuda:0' is that of all processes; set 'cuda', each has its own GPU",
     ),
-    "clean or not": (config(require_clean="maybe"), "c: require_clean: input should be a valid boolean"),
-    "a list": ({"datasets": [1], "methods": {}}, "c: datasets: input should be a valid dictionary (found [1])"),
+    "clean or not": (config(require_clean="maybe"), "c: require_clean: expected true or false, found 'maybe'"),
+    "a list": ({"datasets": [1], "methods": {}}, "c: datasets: expected settings by name, found [1]"),
 }
 
 
