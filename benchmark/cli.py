@@ -12,13 +12,19 @@ from typing import NoReturn
 from benchmark.shipped import shipped
 
 QUICK = Path("results/quick")
+ABOUT = "Does an LLM that reasons before it recommends do better? Measure it on public data, or on your own."
+WORKFLOW = {
+    "run": "run a config: datasets, methods, tables, plots, a page",
+    "quick": "a first look in minutes, in results/quick",
+}
 # Commands with a module of their own, to which all that follows goes.
 MODULES = {
     "recommend": ("r2ec.recommend", "ask a trained R2ec: one user's history in, its reasoning and the best items out"),
     "check-data": (
         "benchmark.check_data",
-        "say what would be read, kept and dropped of your data, before anything runs",
+        "say what of your data would be dropped, and why, before anything runs",
     ),
+    "check-table": ("benchmark.check_table", "say which rows of a printed table of Hit@k and NDCG@k can't be"),
     "publish": ("benchmark.publish", "copy a finished run's tables, plots and page to results/published"),
 }
 RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make tables,
@@ -43,17 +49,18 @@ PASSED_ON = "all that stands behind -- goes to Snakemake, such as: -- --keep-goi
 
 def parsers() -> argparse.ArgumentParser:
     """The whole command line."""
+    what = WORKFLOW | {name: told for name, (_, told) in MODULES.items()}
     parser = argparse.ArgumentParser(
         prog="r2ec-bench",
-        description="Does an LLM that reasons before it recommends do better? Measure it on public data, or on your own.",
+        usage="r2ec-bench COMMAND ...",
+        description=f"{ABOUT}\n\ncommands:\n" + "\n".join(f"    {name:12} {told}" for name, told in what.items()),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     shape = argparse.RawDescriptionHelpFormatter
     run = commands.add_parser(
         "run",
-        help="run a config to tables, plots and a page",
         description=RUN,
         epilog=PASSED_ON,
         usage="r2ec-bench run [CONFIG] [--cores N] [--dry-run] [--directory FOLDER] [-- SNAKEMAKE'S ARGUMENTS]",
@@ -75,7 +82,6 @@ def parsers() -> argparse.ArgumentParser:
     )
     quick = commands.add_parser(
         "quick",
-        help="a first look in minutes, in results/quick",
         description=QUICK_RUN,
         epilog=PASSED_ON,
         usage="r2ec-bench quick [--cores N] [--dry-run] [-- SNAKEMAKE'S ARGUMENTS]",
@@ -86,8 +92,8 @@ def parsers() -> argparse.ArgumentParser:
             "--cores", type=_cores, default="all", metavar="N", help="processor cores to use (default: all)"
         )
         one.add_argument("--dry-run", action="store_true", help="only say what would be run, and how long it may take")
-    for name, (_, what) in MODULES.items():
-        commands.add_parser(name, help=what, add_help=False)
+    for name in MODULES:
+        commands.add_parser(name, add_help=False)
     return parser
 
 

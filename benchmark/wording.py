@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 AS_NEAR = 0.06  # of difflib's ratio
 LONGEST = 60  # characters of a value that are shown
+ONE_LINE = r"^[^\n]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
 
 # By pydantic's type of an error, what would be right; braces hold what pydantic says beside it. tests/test_typos.py holds
@@ -47,6 +48,11 @@ EXPECTED = {
     "datetime_parsing": "a time with its zone",
     "datetime_from_date_parsing": "a time with its zone",
     "timezone_aware": "a time with its zone",
+}
+PATTERNS = {
+    NAME: "a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit",
+    ONE_LINE: "text of one line",
+    r"^[^{}]+$": "text without braces",
 }
 OTHERWISE = "something else; see config/README.md"
 
@@ -85,8 +91,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 def _expected(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
-    if context.get("pattern") == NAME:
-        return "a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit"
+    if context.get("pattern") in PATTERNS:
+        return PATTERNS[context["pattern"]]
     return EXPECTED.get(error["type"], OTHERWISE).format(**context)
 
 

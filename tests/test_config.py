@@ -270,7 +270,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(reference="popularity"),
         "c: reference: there is no other row in methods to hold it against; add one or drop it",
     ),
-    "a note of two lines": (config(note="a\nb"), "c: note: string should match pattern"),
+    "a note of two lines": (config(note="a\nb"), "c: note: expected text of one line, found 'a\\nb'"),
     "a folder of something else": (
         config(ablations_folder="tables"),
         "c: ablations_folder: results/tables holds something else; name another folder, such as ablations",

@@ -137,7 +137,7 @@ def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> N
         (
             "kar",
             {"backbone": {"name": "x"}, "factors": "{x}"},
-            r"factors: expected text of the form .*, found '\{x\}'",
+            r"factors: expected text without braces, found '\{x\}'",
         ),
         ("gru4rec", {"learning_rate": "fast"}, r"learning_rate: expected a number, found 'fast'"),
     ],
