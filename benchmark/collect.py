@@ -24,6 +24,7 @@ from benchmark.io import read_json
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.records import RunRecord, read_run
 from benchmark.sections import TABLES_OF_ALL
+from benchmark.wording import among
 
 Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
 
@@ -202,7 +203,7 @@ def arguments(
         if taken in given.datasets:
             raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
     if reference and given.reference not in (None, *given.methods):
-        raise InputError(f"--reference: no method {given.reference!r}. Known: {', '.join(given.methods)}")
+        raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
     given.seeds = _by_method(given.methods, given.seeds)
     return given
 

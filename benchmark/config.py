@@ -15,6 +15,7 @@ from benchmark.errors import InputError, checked
 from benchmark.factors import AblationConfig, ablations_of
 from benchmark.methods import check_params, laid_over, load_method, trains_in_processes
 from benchmark.sections import TABLES_OF_ALL, Name, Strict
+from benchmark.wording import among
 
 
 class MethodConfig(Strict):
@@ -108,7 +109,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def the_reference_is_a_row(self) -> "Config":
         if self.reference is not None and self.reference not in self.methods:
-            raise ValueError(f"reference: no row {self.reference!r} in methods. Known: {', '.join(self.methods)}")
+            raise ValueError(f"reference: no row {self.reference!r} in methods{among(self.reference, self.methods)}")
         if self.reference is not None and len(self.methods) == 1:
             raise ValueError("reference: there is no other row in methods to hold it against; add one or drop it")
         return self
@@ -174,13 +175,18 @@ def _check_device(entry: MethodConfig, params: dict[str, Any], where: str) -> No
 
 def read_config_file(path: str | Path) -> Config:
     """Read and check one YAML file."""
+    return read_config(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked. Raises InputError."""
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"{path}: can't be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
-    return read_config(value, str(path))
+    return value
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from benchmark.errors import InputError, checked
 from benchmark.sections import Name, Strict
+from benchmark.wording import among
 
 SOURCES = Path(__file__).parent / "datasets"
 
@@ -53,7 +54,7 @@ def source_of(dataset: DatasetConfig, where: str) -> tuple[ModuleType, BaseModel
     """The module of a dataset's source and its checked Options. Raises InputError for an unknown source or option."""
     known = sorted(path.stem for path in SOURCES.glob("[!_]*.py"))
     if dataset.source not in known:
-        raise InputError(f"{where}: no source {dataset.source!r}. Known: {', '.join(known)}")
+        raise InputError(f"{where}: no source {dataset.source!r}{among(dataset.source, known)}")
     source = importlib.import_module(f"benchmark.datasets.{dataset.source}")
     return source, checked(source.Options, dataset.options, f"{where}.options")
 

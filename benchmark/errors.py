@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from benchmark.wording import first_problem
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -29,19 +31,12 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def checked(model: type[ModelT], value: Any, where: str) -> ModelT:
-    """`value` as this pydantic model. Raises InputError: the place, the value, and what would be right."""
+    """`value` as this pydantic model. Raises InputError: the place, the value, and what would be right.
+
+    A misspelt setting is named with the known one that it may stand for.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            why = f"unknown setting {place!r}; check its spelling against config/README.md"
-        elif first["type"] == "missing":
-            why = f"setting {place!r} is missing; add it"
-        elif first["type"] == "value_error":  # a rule of ours, whose sentence names the value itself
-            said = first["msg"].removeprefix("Value error, ")
-            why = f"{place}: {said}" if place else said
-        else:
-            why = f"{place or 'value'}: {first['msg'][0].lower()}{first['msg'][1:]} (found {first['input']!r})"
-        raise InputError(f"{where}: {why}") from None
+        place, why = first_problem(error, model)
+        raise InputError(f"{where}: {place}: {why}" if place else f"{where}: {why}") from None

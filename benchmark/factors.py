@@ -20,6 +20,7 @@ from benchmark.errors import InputError, checked
 from benchmark.io import sha256_of_json
 from benchmark.methods import all_params, check_params, for_fitting, laid_over, load_method
 from benchmark.sections import Name, Strict
+from benchmark.wording import among
 
 if TYPE_CHECKING:
     from benchmark.config import Config
@@ -168,8 +169,8 @@ def ablations_of(config: "Config", where: str = "config") -> Ablations:
     found = Ablations({}, {})
     for name, entry in config.ablations.items():
         if entry.base not in config.methods:
-            rows = ", ".join(config.methods)
-            raise InputError(f"{where}: ablations.{name}: no base {entry.base!r} in methods. Known: {rows}")
+            known = among(entry.base, config.methods)
+            raise InputError(f"{where}: ablations.{name}: no base {entry.base!r} in methods{known}")
         runs: dict[str, str] = {}
         for label, overlay in entry.values.items():
             changes = _changes(config, entry.base, overlay, f"{where}: ablations.{name}.values.{label}")
@@ -268,13 +269,13 @@ def _factor(config: "Config", name: str, entry: AblationConfig, runs: dict[str, 
     """One factor, whose values have these runs."""
     datasets = entry.datasets or list(config.datasets)
     if unknown := [dataset for dataset in datasets if dataset not in config.datasets]:
-        raise InputError(f"{where}: no dataset {unknown[0]!r} in datasets. Known: {', '.join(config.datasets)}")
+        raise InputError(f"{where}: no dataset {unknown[0]!r} in datasets{among(unknown[0], config.datasets)}")
     if twice := [dataset for dataset in datasets if datasets.count(dataset) > 1]:
         raise InputError(f"{where}: dataset {twice[0]!r} is given twice; keep one")
     runs = _with_base(entry.base, runs, where)
     for claim in entry.claims:
         if absent := [label for label in (claim.value, claim.against) if label not in runs]:
-            raise InputError(f"{where}.claims: no value {absent[0]!r}. Known: {', '.join(runs)}")
+            raise InputError(f"{where}.claims: no value {absent[0]!r}{among(absent[0], runs)}")
     return Factor(
         name=name,
         title=entry.title or name,

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmark.errors import InputError, checked
+from benchmark.wording import among
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("benchmark", "baselines", "r2ec")
@@ -29,7 +30,7 @@ def load_method(module: str, where: str = "config") -> ModuleType:
     """Import a method's module. Raises InputError for an unknown name or a file without fit()."""
     known = known_methods()
     if module not in known:
-        raise InputError(f"{where}: no method {module!r}. Known: {', '.join(known)}")
+        raise InputError(f"{where}: no method {module!r}{among(module, known)}")
     loaded = importlib.import_module(module_name(module))
     if "fit" not in vars(loaded):
         raise InputError(f"{loaded.__file__}: defines no fit(split, *, seed, params, workdir); see README.md")

@@ -21,7 +21,7 @@ from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._wheel import check_sha256
 from benchmark.errors import InputError, command
 from benchmark.io import atomic, read_json, write_json
-from benchmark.protocol import Prepared, prepare, without_targets
+from benchmark.protocol import Account, Prepared, prepare, without_targets
 
 
 def split_hash(prepared: Prepared) -> str:
@@ -81,10 +81,15 @@ def write_items(prepared: Prepared, path: Path) -> None:
             done += batch.num_rows
 
 
+def check_parts(prepared: Prepared, name: str) -> None:
+    """Raises InputError if the cases break the contract."""
+    for part, cases in (("train", prepared.train), ("valid", prepared.valid), ("test", prepared.test)):
+        check_cases(cases, f"{name}: {part}")
+
+
 def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
     """Write the prepared dataset, whole or not at all. Raises InputError if its cases break the contract."""
-    for part, cases in (("train", prepared.train), ("valid", prepared.valid), ("test", prepared.test)):
-        check_cases(cases, f"{about['dataset']}: {part}")
+    check_parts(prepared, about["dataset"])
     with atomic(folder) as temporary:
         temporary.mkdir()
         write_items(prepared, temporary / "items.parquet")
@@ -135,7 +140,10 @@ def main() -> None:
     for entry in manifest:
         check_sha256(Path(entry["path"]), entry["sha256"], "it has changed since it was fetched, so fetch it again")
     raw = source.load(options, [Path(entry["path"]) for entry in manifest])
-    prepared = prepare(raw, settings, given.dataset)
+    account = Account()
+    prepared = prepare(raw, settings, given.dataset, account)
+    for warning in account.warnings:
+        print(f"{given.dataset}: warning: {warning}")
     about = {
         "dataset": given.dataset,
         "settings": settings.model_dump(mode="json"),

@@ -15,7 +15,7 @@ cold targets        items never seen in training stay in the catalogue and among
 With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,31 @@ from benchmark.datasets import Raw
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
+
+UNKNOWN_ITEM = "their item isn't in items"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Interactions that one rule left out."""
+
+    rows: int
+    first: int  # row of the first of them in the source's interactions, from 0
+    note: str = ""  # what else there is to say about it
+
+
+@dataclass
+class Account:
+    """What became of a dataset's interactions. It is filled on the way, so that it also shows what came before an error."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # as in dataset.json
+    dropped: dict[str, Dropped] = field(default_factory=dict)  # by the reason in words, in the order of the rules
+    warnings: list[str] = field(default_factory=list)  # sentences about what is no error, but may not be meant
+
+    def drop(self, reason: str, rows: np.ndarray, note: str = "") -> None:
+        """Write down that these rows of the source's interactions are left out; nothing for none."""
+        if len(rows):
+            self.dropped[reason] = Dropped(len(rows), int(rows.min()), note)
 
 
 @dataclass(frozen=True)
@@ -44,24 +69,30 @@ class Log:
     texts: TextsOnDisk | None = None
 
 
-def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
+def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None = None) -> Log:
     """Drop what the rules say, repeat the minimum counts until they hold, number users and items.
 
-    Raises InputError for bad values (naming row and value) and when nothing is left.
+    account: where to write down what is dropped, and why. Raises InputError for bad values (naming row and value) and when
+    nothing is left.
     """
+    account = account or Account()
     check_raw(raw, where)
-    items, texts = raw.items, raw.texts
-    counts = {"interactions_read": len(raw.interactions), "items_read": len(items)}
+    items, texts, counts = raw.items, raw.texts, account.counts
+    counts |= {"interactions_read": len(raw.interactions), "items_read": len(items)}
     log = numbered(raw)
 
-    def keep(mask: pd.Series, name: str) -> None:
+    def keep(mask: pd.Series, name: str, reason: str) -> None:
         nonlocal log
-        counts[name] = int((~mask).sum())
-        log = log[mask]
+        account.drop(reason, log.index.to_numpy()[~mask.to_numpy()])
+        counts[name] = counts.get(name, 0) + int((~mask).sum())
+        if not mask.all():  # no copy for nothing
+            log = log[mask]
 
     has_title = titled(items["title"])
     counts["items_without_title"] = int((~has_title).sum())
-    keep(pd.Series(np.append(has_title, False)[log["item"]]), "dropped_no_title_or_unknown_item")  # the last is item -1
+    keep(log["item"] >= 0, "dropped_no_title_or_unknown_item", UNKNOWN_ITEM)
+    titles = pd.Series(has_title[log["item"]], log.index)
+    keep(titles, "dropped_no_title_or_unknown_item", "their item has no title")
     seconds = [
         None if day is None else int(pd.Timestamp(day, tz="UTC").timestamp()) for day in (settings.start, settings.end)
     ]
@@ -70,15 +101,20 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         inside &= log["timestamp"] >= seconds[0]
     if seconds[1] is not None:
         inside &= log["timestamp"] < seconds[1]
-    keep(inside, "dropped_outside_window")
+    keep(inside, "dropped_outside_window", "outside the window from `start` to `end`")
     # A hash of the pair orders what happened in one second: it carries nothing that a model could learn from.
     # The rating is the last key so that nothing at all depends on the order of the source's rows.
     log = log.assign(tie=tie_of(raw.interactions, log.index.to_numpy()))
     log = log.iloc[np.lexsort((log["rating"], log["tie"], log["timestamp"]))]
-    keep(~log.duplicated(["user", "item"]), "dropped_repeats")
+    keep(~log.duplicated(["user", "item"]), "dropped_repeats", "repeats: the user took the item before")
     counts["interactions_before_minimum_counts"] = len(log)
-    log = minimum_counts(log, settings.min_user_count, settings.min_item_count)
-    counts["dropped_minimum_counts"] = counts["interactions_before_minimum_counts"] - len(log)
+    before, log = log, minimum_counts(log, settings.min_user_count, settings.min_item_count)
+    counts["dropped_minimum_counts"] = len(before) - len(log)
+    if len(log) < len(before):
+        least = f"{settings.min_user_count} per user, {settings.min_item_count} per item"
+        rows = np.setdiff1d(before.index, log.index, assume_unique=True)
+        account.drop(f"below the minimum counts ({least})", rows, _how_many(before, int(rows.min())))
+    del before
     if log.empty:
         raise InputError(
             f"{where}: no interaction is left after title, window and minimum counts "
@@ -105,6 +141,12 @@ def clean(raw: Raw, settings: DatasetConfig, where: str) -> Log:
         counts=counts,
         texts=texts,
     )
+
+
+def _how_many(log: pd.DataFrame, row: int) -> str:
+    """How often user and item of one row are in the log."""
+    user, item = (int((log[name] == log.at[row, name]).sum()) for name in ("user", "item"))
+    return f"the user has {user} and the item {item} before any of these go"
 
 
 def numbered(raw: Raw) -> pd.DataFrame:
@@ -243,9 +285,13 @@ class Prepared:
     texts: TextsOnDisk | None = None
 
 
-def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
-    """Clean, make cases, split, sample. Raises InputError for bad values and for an empty split."""
-    log = clean(raw, settings, name)
+def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | None = None) -> Prepared:
+    """Clean, make cases, split, sample. account: where to write down what becomes of the interactions.
+
+    Raises InputError for bad values and for an empty split.
+    """
+    account = account or Account()
+    log = clean(raw, settings, name, account)
     cases = make_cases(log, settings.history_length, settings.same_time)
     train, valid, test = split_cases(cases, settings.split)
     used = {
@@ -260,7 +306,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
             )
     parts = {part: cases.take(rows) for part, rows in used.items()}
     with_case = np.unique(cases.user)
-    counts = log.counts | {
+    counts = account.counts
+    counts |= {
         "users_without_case": log.counts["users"] - len(with_case),
         "interactions_in_a_shared_second": _in_shared_second(log),
         "cases": len(cases),
@@ -278,7 +325,20 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str) -> Prepared:
         counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
     counts["items_cold"] = int((~seen).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
+    account.warnings += warnings_of(account)
     return Prepared(items=items, counts=counts, texts=log.texts, **parts)
+
+
+def warnings_of(account: Account) -> list[str]:
+    """Sentences about what is no error, but may not be meant."""
+    found, counts = [], account.counts
+    if unknown := account.dropped.get(UNKNOWN_ITEM):
+        found.append(
+            f"{unknown.rows} of {counts['interactions_read']} interactions name an item that isn't in items; they are dropped"
+        )
+    if counts["test_users"] == 1:
+        found.append("all test cases are one user's; intervals and tests are over users and need several")
+    return found
 
 
 def popularity(log: Log) -> pd.DataFrame:

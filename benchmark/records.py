@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 
 from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
+from benchmark.wording import first_problem
 
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -90,9 +91,8 @@ def read_run(path: str | Path) -> RunRecord:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno} is not JSON; delete the file and run this seed again") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "record"
-        raise InputError(f"{path}: {field}: {first['msg']}; run this seed again with the current code") from None
+        place, why = first_problem(error, RunRecord)
+        raise InputError(f"{path}: {place or 'record'}: {why}; run this seed again with the current code") from None
 
 
 def write_run(path: str | Path, record: RunRecord) -> None:

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmark.wording import NAME
+
 TABLES_OF_ALL = ("main", "costs", "against")  # files of results/tables that are no dataset's
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # a row, a file and a folder have it
+Name = Annotated[str, Field(pattern=NAME)]  # a row, a file and a folder have it
 
 
 class Strict(BaseModel):

@@ -346,7 +346,7 @@ def test_a_file_that_changed_or_went_after_fetching(
         ("{", "--settings: not JSON"),
         (
             {"source": "file", "category": "x"},
-            "--settings: no source 'file'. Known: amazon_2023, complete_journey, files, ml_100k",
+            "--settings: no source 'file'; did you mean 'files'? Known: amazon_2023, complete_journey, files, ml_100k",
         ),
         ({"source": "files", "category": "x"}, "--settings.options: setting 'folder' is missing; add it"),
         ({"source": "ml_100k", "category": "x", "options": {"a": 1}}, "--settings.options: unknown setting 'a'"),

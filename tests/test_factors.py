@@ -152,17 +152,17 @@ CLAIM = {"says": "it helps", "value": "0.05", "against": "0"}
 SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown base": (
         beta(base="r2ek"),
-        "c: ablations.beta: no base 'r2ek' in methods. Known: r2ec, item_knn",
+        "c: ablations.beta: no base 'r2ek' in methods; did you mean 'r2ec'? Known: r2ec, item_knn",
     ),
     "unknown dataset": (
         beta(datasets=["toy", "ml"]),
         "c: ablations.beta: no dataset 'ml' in datasets. Known: toy, other",
     ),
     "a dataset twice": (beta(datasets=["toy", "toy"]), "c: ablations.beta: dataset 'toy' is given twice; keep one"),
-    "unknown key": (beta(value={}), "c: unknown setting 'ablations.beta.value'; check its spelling"),
-    "no values": (beta(values={}), "c: ablations.beta.values: dictionary should have at least 1 item"),
+    "unknown key": (beta(value={}), "c: ablations.beta: unknown setting 'value'; did you mean 'values'? Known: "),
+    "no values": (beta(values={}), "c: ablations.beta.values: expected at least one entry, found {}"),
     "no base": ({"values": {"a": {}}}, "c: setting 'ablations.beta.base' is missing; add it"),
-    "no seeds": (beta(seeds=0), "c: ablations.beta.seeds: input should be greater than or equal to 1 (found 0)"),
+    "no seeds": (beta(seeds=0), "c: ablations.beta.seeds: expected at least 1, found 0"),
     "equal values": (
         beta(values={"0": {"recpo": {"beta": 0}}, "none": {"recpo": {"beta": 0.0}}}),
         "c: ablations.beta: the values '0' and 'none' have equal params; leave one out",
@@ -177,18 +177,18 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a typo in a value": (
         beta(values={"2": {"recpo": {"betta": 2}}}),
-        "c: ablations.beta.values.2: unknown setting 'recpo.betta'; check its spelling",
+        "c: ablations.beta.values.2: recpo: unknown setting 'betta'; did you mean 'beta'? Known: ",
     ),
     "a value that the method refuses": (
         beta(values={"2": {"recpo": {"beta": 2}}}),
-        "c: ablations.beta.values.2: recpo.beta: input should be less than or equal to 1 (found 2)",
+        "c: ablations.beta.values.2: recpo.beta: expected at most 1, found 2",
     ),
     "a value that only together is wrong": (
         beta(values={"1": {"rollouts": {"group_size": 1}}}),
         "c: ablations.beta.values.1: training: recpo.advantage grpo compares the rollouts of a user, but "
         "rollouts.group_size is 1; raise it, or set recpo.advantage to batch",
     ),
-    "no settings": (beta(values={"2": 3}), "c: ablations.beta.values.2: input should be a valid dictionary (found 3)"),
+    "no settings": (beta(values={"2": 3}), "c: ablations.beta.values.2: expected settings by name, found 3"),
     "an unquoted word": (
         beta(values={False: {}}),
         "c: ablations.beta: YAML reads this label as False; put it in quotes",
@@ -219,7 +219,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a claim by no metric": (
         beta(claims=[CLAIM | {"metric": "MRR"}]),
-        "c: ablations.beta.claims.0.metric: input should be 'Hit@5', ",
+        "c: ablations.beta.claims.0.metric: expected 'Hit@5', ",
     ),
 }
 

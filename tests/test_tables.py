@@ -259,8 +259,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "other data": (change_record(data_hash="stale"), r"ran on data 'stale', but dataset.json has 'hash-small'"),
     "other n": (change_record(n_cases=7), "n_cases is 7, but test.parquet has 120"),
     "misplaced": (change_record(method="caser"), "is the record of small/caser/seed2"),
-    "unknown field": (change_record(colour="red"), "run.json: colour: Extra inputs are not permitted"),
-    "wrong type": (change_record(peak_memory_mib=-1), "run.json: peak_memory_mib: Input should be greater than"),
+    "unknown field": (
+        change_record(colour="red"),
+        "run.json: record: unknown setting 'colour'. Known: dataset, method, ",
+    ),
+    "wrong type": (
+        change_record(peak_memory_mib=-1),
+        "run.json: peak_memory_mib: expected at least 0, found -1; run this seed again",
+    ),
 }
 
 

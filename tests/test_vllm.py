@@ -148,7 +148,7 @@ def test_vllm_reads_the_pinned_revision(backbone: Path, monkeypatch: pytest.Monk
     [
         ({"vllm": {"mode": "server"}}, "p: vllm: mode 'server' with server_base_url None: give it for 'server' alone"),
         ({"vllm": {"server_base_url": "http://x"}}, "p: vllm: mode 'colocate' with server_base_url http://x: give it"),
-        ({"vllm": {"gpu_memory_utilization": 1.5}}, "p: vllm.gpu_memory_utilization: input should be less than 1"),
+        ({"vllm": {"gpu_memory_utilization": 1.5}}, "p: vllm.gpu_memory_utilization: expected less than 1"),
         (
             {
                 "rollouts": {"backend": "vllm"},

@@ -210,7 +210,7 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
     ("methods", "sentence"),
     [
         # The first few: an earlier test may have put README's method among them.
-        ({"popp": None}, f"no method 'popp'. Known: {', '.join(known_methods()[:4])}, "),
+        ({"popp": None}, f"no method 'popp'; did you mean 'popularity'? Known: {', '.join(known_methods()[:4])}, "),
         ({"sasrec": {"params": {"hiden_size": 2}}}, "methods.sasrec: unknown setting 'hiden_size'"),
     ],
 )

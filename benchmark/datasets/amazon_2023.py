@@ -37,6 +37,7 @@ from benchmark.datasets import _amazon_tables as tables
 from benchmark.datasets._amazon_text import title, title_released
 from benchmark.datasets._download import check_pinned, download
 from benchmark.errors import InputError
+from benchmark.wording import among
 
 MIRROR = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/"
 # Those without a 5core file: nothing of them is left after it.
@@ -87,7 +88,7 @@ class Options(BaseModel):
     @classmethod
     def category_is_one_of_theirs(cls, value: str) -> str:
         if value not in CATEGORIES:
-            raise ValueError(f"no category {value!r}. Known: {', '.join(sorted(CATEGORIES))}")
+            raise ValueError(f"no category {value!r}{among(value, sorted(CATEGORIES))}")
         return value
 
     @field_validator("mirror")

@@ -1,0 +1,154 @@
+"""The command line of the project: `r2ec-bench`, or `python -m benchmark.cli`. It starts what exists and does nothing itself.
+
+Each command takes this process's place, so that exit codes are its own and Ctrl-C reaches it and its jobs.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from benchmark.shipped import shipped
+
+QUICK = Path("results/quick")
+ABOUT = "Does an LLM that reasons before it recommends do better? Measure it on public data, or on your own."
+WORKFLOW = {
+    "run": "run a config: datasets, methods, tables, plots, a page",
+    "quick": "a first look in minutes, in results/quick",
+}
+# Commands with a module of their own, to which all that follows goes.
+MODULES = {
+    "recommend": ("r2ec.recommend", "ask a trained R2ec: one user's history in, its reasoning and the best items out"),
+    "check-data": (
+        "benchmark.check_data",
+        "say what of your data would be dropped, and why, before anything runs",
+    ),
+    "check-table": ("benchmark.check_table", "say which rows of a printed table of Hit@k and NDCG@k can't be"),
+    "publish": ("benchmark.publish", "copy a finished run's tables, plots and page to results/published"),
+}
+RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make tables,
+plots and a page. What has been made already and still follows from CONFIG and data is kept. After Ctrl-C, or a crash, the
+same command goes on where it stopped.
+"""
+QUICK_RUN = """A first look in minutes, on two processor cores: one small dataset, few methods, the real small LLM as R2ec with
+and without a reasoning. It writes to results/quick and leaves everything else alone. The numbers are small ones, to
+look at and not to cite.
+"""
+EPILOG = """examples:
+  r2ec-bench quick                                   a first look, in minutes
+  r2ec-bench check-data my-shop                      what becomes of my-shop/interactions.csv and my-shop/items.csv
+  r2ec-bench run my-config.yaml --dry-run            what would be run, and how long it may take
+  r2ec-bench run my-config.yaml --cores 4            run it
+  r2ec-bench recommend --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k --history "Toy Story (1995)=5"
+
+`r2ec-bench COMMAND --help` says what a command takes.
+"""
+PASSED_ON = "all that stands behind -- goes to Snakemake, such as: -- --keep-going"
+
+
+def parsers() -> argparse.ArgumentParser:
+    """The whole command line."""
+    what = WORKFLOW | {name: told for name, (_, told) in MODULES.items()}
+    parser = argparse.ArgumentParser(
+        prog="r2ec-bench",
+        usage="r2ec-bench COMMAND ...",
+        description=f"{ABOUT}\n\ncommands:\n" + "\n".join(f"    {name:12} {told}" for name, told in what.items()),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    shape = argparse.RawDescriptionHelpFormatter
+    run = commands.add_parser(
+        "run",
+        description=RUN,
+        epilog=PASSED_ON,
+        usage="r2ec-bench run [CONFIG] [--cores N] [--dry-run] [--directory FOLDER] [-- SNAKEMAKE'S ARGUMENTS]",
+        formatter_class=shape,
+    )
+    run.add_argument(
+        "config",
+        nargs="?",
+        default="config/config.yaml",
+        metavar="CONFIG",
+        help="a YAML file of your own, or one of the project's, such as config/smoke.yaml (default: config/config.yaml)",
+    )
+    run.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("."),
+        metavar="FOLDER",
+        help="where results/ and resources/ are written, and from which CONFIG's paths of data count (default: here)",
+    )
+    quick = commands.add_parser(
+        "quick",
+        description=QUICK_RUN,
+        epilog=PASSED_ON,
+        usage="r2ec-bench quick [--cores N] [--dry-run] [-- SNAKEMAKE'S ARGUMENTS]",
+        formatter_class=shape,
+    )
+    for one in (run, quick):
+        one.add_argument(
+            "--cores", type=_cores, default="all", metavar="N", help="processor cores to use (default: all)"
+        )
+        one.add_argument("--dry-run", action="store_true", help="only say what would be run, and how long it may take")
+    for name in MODULES:
+        commands.add_parser(name, add_help=False)
+    return parser
+
+
+def _cores(text: str) -> str:
+    if text != "all" and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 or 'all', found {text!r}")
+    return text
+
+
+def config_file(name: str) -> Path:
+    """The user's own file of this name, or the project's. Ends the program where there is neither."""
+    for path in (Path(name), shipped(name)):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(f"config/{path.name}" for path in sorted(shipped("config").glob("*.yaml")))
+    print(f"error: {name}: no such file; give a config of your own, or one of {known}", file=sys.stderr)
+    sys.exit(2)
+
+
+def own_folder(folder: Path) -> None:
+    """A folder to run in that shares the downloads in resources/ with others."""
+    Path("resources").mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "resources"
+    if not link.exists():
+        link.unlink(missing_ok=True)  # one that leads nowhere
+        link.symlink_to(Path(os.path.relpath("resources", folder)), target_is_directory=True)
+
+
+def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list[str]) -> NoReturn:
+    """Run the workflow in `directory`, in place of this process."""
+    wanted = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config_file(config))]
+    wanted += ["--directory", str(directory), "--cores", cores, *(["--dry-run", "--quiet", "rules"] if dry_run else [])]
+    become("snakemake", [*wanted, *more])
+
+
+def become(module: str, arguments: list[str]) -> NoReturn:
+    """Go on as `python -m module`, in the same process: nobody is left between it and the terminal."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command. argv: what stands behind its name; None: that of this process."""
+    given = sys.argv[1:] if argv is None else argv
+    if given and given[0] in MODULES:
+        become(MODULES[given[0]][0], given[1:])
+    at = given.index("--") if "--" in given else len(given)
+    own, more = given[:at], given[at + 1 :]
+    args = parsers().parse_args(own)
+    if args.command == "quick":
+        own_folder(QUICK)
+        workflow("config/quick.yaml", QUICK, args.cores, args.dry_run, more)
+    workflow(args.config, args.directory, args.cores, args.dry_run, more)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What pydantic finds wrong with a setting, in the words of whoever wrote it; and what a misspelt name may have meant."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+AS_NEAR = 0.06  # of difflib's ratio
+LONGEST = 60  # characters of a value that are shown
+ONE_LINE = r"^[^\n]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
+
+# By pydantic's type of an error, what would be right; braces hold what pydantic says beside it. tests/test_typos.py holds
+# this to be all that our settings can raise.
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "string_unicode": "text in UTF-8",
+    "string_too_short": "text that isn't empty",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "dict_type": "settings by name",
+    "model_type": "settings by name",
+    "list_type": "a list",
+    "too_short": "at least one entry",
+    "literal_error": "{expected}",
+    "date_type": "a date such as 2023-01-31",
+    "date_from_datetime_parsing": "a date such as 2023-01-31",
+    "date_from_datetime_inexact": "a date without a time",
+    "path_type": "a path",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    # In what the program itself has written, and somebody has edited.
+    "datetime_type": "a time with its zone",
+    "datetime_parsing": "a time with its zone",
+    "datetime_from_date_parsing": "a time with its zone",
+    "timezone_aware": "a time with its zone",
+}
+PATTERNS = {
+    NAME: "a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit",
+    ONE_LINE: "text of one line",
+    r"^[^{}]+$": "text without braces",
+}
+OTHERWISE = "something else; see config/README.md"
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
+    """Where the first thing is wrong in a value of this model (empty: in it as a whole), and what, in one sentence."""
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "missing":  # it may be there, misspelt
+        beside = [one for one in errors if _unknown(one) and one["loc"][:-1] == first["loc"][:-1]]
+        first = beside[0] if beside else first
+    return problem(first, model)
+
+
+def problem(error: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+    """Where one thing is wrong, and what."""
+    loc = error["loc"]
+    if _unknown(error):
+        return _path(loc[:-1]), f"unknown setting {loc[-1]!r}{among(loc[-1], _names_at(model, loc[:-1]))}"
+    if error["type"] == "missing":
+        return "", f"setting {_path(loc)!r} is missing; add it"
+    if error["type"] == "value_error":  # a rule of ours, whose sentence names the value itself
+        return _path(loc), error["msg"].removeprefix("Value error, ")
+    if loc and loc[-1] == "[key]":  # pydantic's word for the name of an entry
+        loc = loc[:-2]
+    return _path(loc), f"expected {_expected(error)}, found {shown(error['input'])}{_advice(error)}"
+
+
+def _unknown(error: ErrorDetails) -> bool:
+    return error["type"] in ("extra_forbidden", "invalid_key")
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, loc))
+
+
+def _expected(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if context.get("pattern") in PATTERNS:
+        return PATTERNS[context["pattern"]]
+    return EXPECTED.get(error["type"], OTHERWISE).format(**context)
+
+
+def _advice(error: ErrorDetails) -> str:
+    """What else helps with this value."""
+    value = error["input"]
+    if error["type"] == "string_type" and isinstance(value, bool | int | float):
+        return "; put it in quotes"
+    if error["type"] == "literal_error" and isinstance(value, str):
+        # Pydantic's list is a sentence of quoted names.
+        return did_you_mean(value, error.get("ctx", {})["expected"].split("'")[1::2])
+    return ""
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence can hold it.
+
+    >>> shown(None), shown("x"), shown([1])
+    ('nothing', "'x'", '[1]')
+    """
+    text = "nothing" if value is None else " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _names_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The settings of the section at this place of a model."""
+    kind: Any = model
+    for part in loc:
+        kind = _plain(kind)
+        # If it is no section, it is a list or has names of the user's own.
+        kind = kind.model_fields[part].annotation if _is_section(kind) else typing.get_args(kind)[-1]
+    return list(_plain(kind).model_fields)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without `Annotated` and `None`."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return _plain(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return _plain(next(one for one in typing.get_args(kind) if one is not type(None)))
+    return kind
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+# Misspelt names
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that this one may be a misspelling of, whatever its case and dashes: none, one, or two as near.
+
+    >>> nearest("foldr", ["folder", "attributes"]), nearest("popp", ["popularity", "caser"]), nearest("GRU4Rec", ["gru4rec"])
+    (['folder'], ['popularity'], ['gru4rec'])
+    >>> nearest("zzz", ["folder"]), nearest("top_l", ["top_k", "top_p", "tau"])
+    ([], ['top_p', 'top_k'])
+    """
+    names = {_folded(one): one for one in known}
+    key = _folded(name)
+    alike = difflib.get_close_matches(key, names, n=2)
+    if not alike:  # the beginning of a long name, or nearly so
+        begun = [one for one in names if one[:3] == key[:3]]
+        alike = difflib.get_close_matches(key, begun, n=1, cutoff=0.4)
+    likeness = [difflib.SequenceMatcher(None, one, key).ratio() for one in alike]
+    return [names[one] for one, like in zip(alike, likeness, strict=True) if like > likeness[0] - AS_NEAR]
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "_")
+
+
+def among(name: object, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: which one may be meant, and all that are known.
+
+    >>> among("foldr", ["folder", "attributes"])
+    "; did you mean 'folder'? Known: folder, attributes"
+    >>> among("zzz", ["folder"])
+    '. Known: folder'
+    """
+    names = list(known)
+    if not names:
+        return "; none is known here"
+    return f"{did_you_mean(str(name), names) or '.'} Known: {', '.join(names)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question behind a sentence that names what may be meant; empty where nothing is near."""
+    near = " or ".join(map(repr, nearest(name, known)))
+    return f"; did you mean {near}?" if near else ""
