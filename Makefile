@@ -10,6 +10,8 @@ RAW_GB ?= 0.1
 ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
 SLICES ?= slices
+# A thread that waits sleeps, as in workflow/rules/common.smk.
+export OMP_WAIT_POLICY ?= PASSIVE
 VENV ?= .venv
 READY := $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps

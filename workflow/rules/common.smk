@@ -60,8 +60,11 @@ own_python = (
 )
 # Told by the environment: a setting that changes no result makes no job run again.
 clean = f"export {REQUIRE_CLEAN}=1; " if settings.require_clean else ""
+# A thread that waits sleeps: one that spins, as is the default, takes the core of the thread that it waits for as soon as
+# anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md).
+waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
 shell.prefix(
-    f"set -euo pipefail; {own_python}{clean}export PYTHONPATH={shlex.quote(str(ROOT))}; "
+    f"set -euo pipefail; {own_python}{clean}{waiting}export PYTHONPATH={shlex.quote(str(ROOT))}; "
 )
 
 
