@@ -1,7 +1,9 @@
-"""Plots of ablations: `python -m benchmark.ablation_plots --factors JSON`, as the workflow calls it.
+"""Plot ablations, whose runs are finished: `python -m benchmark.ablation_plots`.
 
-One figure per factor, `{factor}.png` and `.pdf`. Above, per dataset and metric: every value with its interval and every seed, and
-its difference from the base with the paired interval. Below, where the runs logged their training: reward, R_d, length of
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+
+One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every seed, and its
+difference from the base with the paired interval. Below, where the runs logged their training: reward, R_d, length of
 the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal axis, others are rows.
 """
 
@@ -16,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmark.ablations import against_base, read_runs
 from benchmark.collect import Collected
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.factors import Factor, arguments
 from benchmark.metrics import METRICS
 from benchmark.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
@@ -249,7 +251,7 @@ def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str
 
 @command
 def main() -> None:
-    given = arguments("Plots of ablations.", out="plots/ablations")
+    given = arguments(command_line("benchmark.ablation_plots", __doc__), out="plots/ablations")
     everything = [(factor, read_runs(factor, given.results)) for factor in given.factors]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for factor, collected in everything:

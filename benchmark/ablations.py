@@ -1,8 +1,10 @@
-"""Tables of ablations: `python -m benchmark.ablations --factors JSON`, as the workflow calls it.
+"""Make the tables of ablations, whose runs are finished: `python -m benchmark.ablations`.
 
-Per factor `{factor}` as .csv, .md and .tex: every value's metrics, and `{factor}.tests.csv`: every value against the base by every
-metric, Holm-corrected over the factor's family (values x 6 metrics on one dataset), with the smallest difference that the
-test could have found. Nothing is written unless the runs pass the checks of `benchmark.collect`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+
+Per factor the folder gets {factor}.csv, .md and .tex with every value's metrics, and {factor}.tests.csv: every value against the
+base by every metric, Holm-corrected over the factor's family (values x 6 metrics on one dataset), with the smallest
+difference that the test could have found. Nothing is written unless the runs pass the checks of `benchmark.collect`.
 """
 
 from pathlib import Path
@@ -12,7 +14,7 @@ import pandas as pd
 
 from benchmark import significance
 from benchmark.collect import Collected, collect
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.factors import Factor, arguments
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
@@ -156,7 +158,7 @@ def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
 
 @command
 def main() -> None:
-    given = arguments("Tables and significance tests of ablations.", out="ablations")
+    given = arguments(command_line("benchmark.ablations", __doc__), out="ablations")
     files: dict[str, str] = {}
     for factor in given.factors:
         collected = read_runs(factor, given.results)

@@ -1,8 +1,10 @@
-"""One method against each of the others, dataset by dataset and over all of them: `python -m benchmark.against --reference r2ec
---datasets a b --methods m1 m2 --seeds 3`, as the workflow calls it where the config names a `reference`.
+"""Hold one method against each of the others, on each dataset and over all of them: `python -m benchmark.against`.
 
-Writes `against` as .csv and .md, with the differences in NDCG@10, their paired tests and what both cost, and a plot of the
-differences. Nothing is written unless the runs pass the checks of `benchmark.collect`.
+    python -m benchmark.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+
+The folder gets `against` as .csv and .md: differences in NDCG@10, their paired tests, and what both cost; and a plot of the
+differences. The workflow makes it where a config names a `reference`. Nothing is written unless the runs pass the
+checks of `benchmark.collect`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmark import significance
 from benchmark.collect import Collected, arguments, collect
 from benchmark.costs import costs, number
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
@@ -170,7 +172,7 @@ def plot(frame: pd.DataFrame) -> Figure:
 
 @command
 def main() -> None:
-    given = arguments("One method against each of the others.", out="tables", reference=True)
+    given = arguments(command_line("benchmark.against", __doc__), out="tables", reference=True)
     if given.reference is None:
         raise InputError("--reference is missing; name the method that is held against the others")
     frame = against(

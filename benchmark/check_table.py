@@ -7,7 +7,6 @@ its last printed digit. Hit x n is a whole number, which says how many cases n a
 FILE has columns method, dataset, Hit@k and NDCG@k for some k, and optionally decimals (else the digits that are printed) and n.
 """
 
-import argparse
 import csv
 import math
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linprog
 
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 
 NUMBER = re.compile(r"\d*\.?\d+")
 METRIC = re.compile(r"(Hit|NDCG)@([1-9]\d*)")
@@ -167,7 +166,7 @@ def said(rows: Sequence[Row]) -> list[str]:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("benchmark.check_table", __doc__)
     parser.add_argument("file", type=Path, help="the table, as csv")
     given = parser.parse_args()
     rows = read_table(given.file)

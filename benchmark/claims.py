@@ -1,7 +1,9 @@
-"""What finished ablations say about each claim of the config: `python -m benchmark.claims --factors JSON`.
+"""Say what finished ablations tell about each claim of a config: `python -m benchmark.claims`.
 
-Writes claims.csv and the page claims.md. A claim names two values of a factor, a metric and what it expects. Its test is that of
-the tables (paired, over users; `benchmark.significance`), Holm-corrected over all claims of the page. The verdict:
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+
+The folder gets claims.csv and the page claims.md. A claim names two values of a factor, a metric and what it expects. Its test is
+that of the tables (paired, over users; `benchmark.significance`), Holm-corrected over all claims of the page. The verdict:
 
 - `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected sign,
   "contradicts" where it is below 0.05 and has the other sign;
@@ -24,7 +26,7 @@ import pandas as pd
 from benchmark import significance
 from benchmark.ablations import in_words, read_runs
 from benchmark.collect import Collected
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.factors import ClaimConfig, Factor, arguments
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
@@ -192,7 +194,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 @command
 def main() -> None:
-    given = arguments("What ablations say about claims.", out="ablations")
+    given = arguments(command_line("benchmark.claims", __doc__), out="ablations")
     measured = measure(given.factors, given.results)
     if not measured:
         files = {"claims.csv": "", "claims.md": "No factor of the config has claims.\n"}

@@ -151,50 +151,68 @@ def collect(results: Path, dataset: str, seeds: dict[str, int], settings: Settin
 
 
 def arguments(
-    description: str,
+    parser: argparse.ArgumentParser,
     out: str,
     argv: list[str] | None = None,
     factors: bool = False,
     reference: bool = False,
     parts: bool = False,
 ) -> argparse.Namespace:
-    """The command line that tables, plots and the page share; `out` is the folder under --results written by default.
+    """What the command lines of tables, plots and the page share, read; `out` is the folder under --results written by default.
 
     `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too,
     with `reference` a method that is held against the others, with `parts` which tables are made.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
-    parser.add_argument("--datasets", nargs="+", required=True, help="datasets, in the order of the tables")
-    parser.add_argument("--methods", nargs="+", required=True, help="methods, in the order of the tables")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
+    )
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, help="names of the datasets, in the order of the tables"
+    )
+    parser.add_argument("--methods", nargs="+", required=True, help="names of their rows, in the order of the tables")
     parser.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         required=True,
-        help="number of seeds of all methods, or of each in their order; runs seed1..seedN are read",
+        help="how many runs there are of each method: one number for all, or one for each in their order; seed1 to seedN are read",
     )
     parser.add_argument(
         "--settings",
         type=_settings,
         default="{}",
-        help="by method, as JSON, the settings of which its runs must have one",
+        help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON (default: any)",
     )
-    parser.add_argument("--note", default="", help="what a reader has to know of these results, printed with them")
-    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
+    parser.add_argument(
+        "--note", default="", help="a line to print with them: what a reader has to know of these results"
+    )
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
     if factors:
-        parser.add_argument("--factors", type=read_factors, default="[]", help="factors of the ablations, as JSON")
         parser.add_argument(
-            "--ablations", default="ablations", help="folder of their tables, and of their plots in plots/"
+            "--factors", type=read_factors, default="[]", help="factors of the ablations, as the workflow writes them"
+        )
+        parser.add_argument(
+            "--ablations",
+            default="ablations",
+            help="folder of their tables, and of their plots in plots/ (default: ablations)",
         )
     if parts:
         parser.add_argument(
-            "--only", choices=["datasets", "main"], help="the datasets' own tables, or those of all of them together"
+            "--only",
+            choices=["datasets", "main"],
+            help="make the datasets' own tables alone, or `main` and `costs` alone, from the datasets' csv files (default: all)",
         )
     if reference:
-        parser.add_argument("--reference", help="the method that is held against each of the others")
+        parser.add_argument("--reference", help="the row that is held against each of the others")
     given = parser.parse_args(argv)
     given.out = given.out or given.results / out
+    _check_names(given)
+    given.seeds = _by_method(given.methods, given.seeds)
+    return given
+
+
+def _check_names(given: argparse.Namespace) -> None:
+    """Raise InputError for a name that is given twice, taken or unknown."""
     for option in ("datasets", "methods"):
         names = getattr(given, option)
         if repeated := [name for name in names if names.count(name) > 1]:
@@ -202,10 +220,8 @@ def arguments(
     for taken in TABLES_OF_ALL:
         if taken in given.datasets:
             raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
-    if reference and given.reference not in (None, *given.methods):
+    if "reference" in given and given.reference not in (None, *given.methods):
         raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
-    given.seeds = _by_method(given.methods, given.seeds)
-    return given
 
 
 def _settings(text: str) -> Settings:

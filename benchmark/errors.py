@@ -1,5 +1,6 @@
-"""The one exception for bad input, and how a command reports it."""
+"""The one exception for bad input, how a command reports it, and its help."""
 
+import argparse
 import functools
 import sys
 from collections.abc import Callable
@@ -28,6 +29,12 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(2)
 
     return wrapped
+
+
+def command_line(module: str, about: str | None) -> argparse.ArgumentParser:
+    """The command line of `python -m {module}`. about: what it does, for its --help, lines as they are."""
+    shape = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=f"python -m {module}", description=about, formatter_class=shape)
 
 
 def checked(model: type[ModelT], value: Any, where: str) -> ModelT:

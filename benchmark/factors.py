@@ -127,17 +127,18 @@ def read_factors(text: str) -> list[Factor]:
         raise InputError(f"--factors: not JSON ({error}); give what the workflow gives") from None
 
 
-def arguments(description: str, out: str, argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line that the ablations' tables, plots and claims share; `factors` of it are read."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
+def arguments(parser: argparse.ArgumentParser, out: str, argv: list[str] | None = None) -> argparse.Namespace:
+    """What the command lines of the ablations' tables, plots and claims share, read; so are its `factors`."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
+    )
     parser.add_argument(
         "--factors",
         type=read_factors,
         required=True,
         help="factors and their runs as JSON, as the workflow writes them",
     )
-    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {{results}}/{out})")
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
     given = parser.parse_args(argv)
     given.out = given.out or given.results / out
     return given

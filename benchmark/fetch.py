@@ -1,22 +1,30 @@
-"""`python -m benchmark.fetch`: get one dataset's source files, check them, and write down what was got.
+"""Get the files of one dataset, check them, and write down what was got: `python -m benchmark.fetch`.
 
-The manifest (path, bytes, sha256 of each file) is what `benchmark.prepare` reads.
+The workflow calls this for each dataset of a config. Of data of your own nothing is copied: its files are looked for.
+
+    python -m benchmark.fetch --settings '{"source": "ml_100k", "category": "movie"}' --out fetched.json
+
+--out gets path, size and sha256 of each file, for `benchmark.prepare`.
 """
 
-import argparse
 from pathlib import Path
 
 from benchmark.dataset_config import read_dataset_settings, source_of
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.io import sha256_of, write_json
 
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", required=True, help="the dataset's entry in the config, as JSON")
-    parser.add_argument("--resources", type=Path, default=Path("resources"), help="where downloads are kept")
-    parser.add_argument("--out", type=Path, required=True, help="the manifest to write")
+    parser = command_line("benchmark.fetch", __doc__)
+    parser.add_argument("--settings", required=True, help="the dataset's entry in a config, as JSON")
+    parser.add_argument(
+        "--resources",
+        type=Path,
+        default=Path("resources"),
+        help="folder in which downloads are kept (default: resources)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
     given = parser.parse_args()
     source, options = source_of(read_dataset_settings(given.settings), "--settings")
     files = source.fetch(options, given.resources)

@@ -1,10 +1,13 @@
-"""Plots of finished runs: `python -m benchmark.plots --datasets a b --methods m1 m2 --seeds 3`, or
-`--seeds 3 1` where the methods have unequal numbers of seeds.
+"""Plot finished runs: `python -m benchmark.plots`.
 
-Per dataset, as png and pdf without dates, so that a rerun is byte-equal:
-- `{dataset}.metrics`: every metric with its interval and every seed;
-- `{dataset}.slices`: NDCG@10 by history length and by popularity of the target;
-- `{dataset}.cost`: seconds of one run against NDCG@10.
+    python -m benchmark.plots --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+
+Per dataset, as png and pdf (without dates, so that the same runs give the same bytes):
+
+    {dataset}.metrics   every metric with its interval and every seed
+    {dataset}.slices    NDCG@10 by length of the history and by popularity of the target
+    {dataset}.cost      seconds of one run against NDCG@10
+
 Methods are rows, not colours, so that twenty of them stay readable.
 """
 
@@ -21,7 +24,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmark.collect import Collected, arguments, collect, is_r2ec
 from benchmark.contract import Cases, read_cases
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.io import atomic
 from benchmark.metrics import METRICS
 from benchmark.tables import intervals
@@ -313,7 +316,7 @@ PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # b
 
 @command
 def main() -> None:
-    given = arguments("Plots of finished runs.", out="plots")
+    given = arguments(command_line("benchmark.plots", __doc__), out="plots")
     collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for results in collected:

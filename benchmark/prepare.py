@@ -1,10 +1,15 @@
-"""`python -m benchmark.prepare`: from fetched source files to results/data/{dataset}.
+"""Turn the files of one dataset into what methods are measured on: `python -m benchmark.prepare`.
 
-items.parquet, train.parquet, valid.parquet, test.parquet (without targets), test_targets.parquet (read by the evaluator
-alone) and dataset.json (counts, settings, source checksums, split hash). The folder appears whole or not at all.
+The workflow calls this for each dataset of a config. To see what becomes of data of your own, ask `r2ec-bench check-data` first.
+
+    python -m benchmark.fetch --settings "$entry" --out fetched.json
+    python -m benchmark.prepare --dataset shop --settings "$entry" --manifest fetched.json --out results/data/shop
+
+The folder --out gets items.parquet, train.parquet, valid.parquet, test.parquet (without targets), test_targets.parquet (read by the
+evaluator alone) and dataset.json (counts, settings, checksums of the sources, hash of the split). It appears whole or not
+at all.
 """
 
-import argparse
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +24,7 @@ from benchmark.dataset_config import DatasetConfig, read_dataset_settings, sourc
 from benchmark.datasets import Expected
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._wheel import check_sha256
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.io import atomic, read_json, write_json
 from benchmark.protocol import Account, Prepared, prepare, without_targets
 
@@ -126,10 +131,12 @@ def beside(expected: Expected, counts: dict[str, int], settings: DatasetConfig) 
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="the dataset's name")
-    parser.add_argument("--settings", required=True, help="its entry in the config, as JSON")
-    parser.add_argument("--manifest", type=Path, required=True, help="what benchmark.fetch wrote")
+    parser = command_line("benchmark.prepare", __doc__)
+    parser.add_argument(
+        "--dataset", required=True, help="the dataset's name, from which its samples of cases are drawn"
+    )
+    parser.add_argument("--settings", required=True, help="its entry in a config, as JSON")
+    parser.add_argument("--manifest", type=Path, required=True, help="the file that benchmark.fetch wrote")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write, such as results/data/ml-100k")
     given = parser.parse_args()
     settings = read_dataset_settings(given.settings)

@@ -5,12 +5,11 @@ beside it says which commits made the runs. `--factors FOLDER` copies the ablati
 `--folder FOLDER` a plain folder of --results, such as speed.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.io import atomic, read_json, sha256_of, write_json
 from benchmark.records import read_run
 from benchmark.stale import RECORDS
@@ -117,7 +116,7 @@ def copy_folder(source: Path, out: Path) -> None:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("benchmark.publish", __doc__)
     parser.add_argument("name", help="the folder in results/published")
     parser.add_argument(
         "--directory", type=Path, default=Path("."), help="where the run's results/ lies (default: here)"

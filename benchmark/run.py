@@ -1,11 +1,16 @@
-"""`python -m benchmark.run`: one method on one dataset with one seed, to rankings.parquet and run.json.
+"""Fit one method on one prepared dataset, rank its test cases, and write down how that went: `python -m benchmark.run`.
 
-Started by `benchmark.launch` in several processes, all of them fit, for a method that trains so; the first alone validates, ranks
-and writes.
+The workflow calls this for each run behind its tables. By hand, it tries a method out:
 
-With a grid, every setting of it is fitted with the seed of repetition 1 and the one with the best validation NDCG@10 is kept;
-that fit is repetition 1, and the other repetitions take its setting. Test cases are ranked after the choice, never before.
-An ablation's run takes the setting and the random streams of its base, with its own settings laid over (--overlay, --stream).
+    python -m benchmark.run --data results/data/ml-100k --method sasrec --params '{"epochs": 3}' --work work --out mine/sasrec
+
+--out gets run.json (params, seeds, versions, seconds, memory), rankings.parquet (the place of each test case's next item, and the
+20 items ranked best) and, of a method that writes, texts.parquet. The last line says its test NDCG@10. Options that hold
+settings take JSON, as a config would have them.
+
+A grid is tried on validation cases by repetition 1, which keeps the setting with the best NDCG@10; the other repetitions take it
+from there (--tuned). Test cases are ranked after that choice, never before. An ablation's run takes settings and random
+streams of its base, with its own settings laid over them (--overlay, --stream).
 """
 
 import argparse
@@ -28,7 +33,7 @@ import pyarrow.parquet as pq
 
 from benchmark import launch, provenance
 from benchmark.contract import Cases, Recommender, Split, read_cases, read_split
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import alone, atomic, read_json, sha256_of
 from benchmark.methods import (
@@ -187,21 +192,33 @@ def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.T
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("benchmark.run", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="a prepared dataset, such as results/data/ml-100k")
-    parser.add_argument("--method", required=True, help="name of the row in the tables")
-    parser.add_argument("--module", help="the method's file, if it isn't named as the row")
-    parser.add_argument("--seed", type=int, default=1, help="number of the repetition, from 1")
-    parser.add_argument("--params", default="{}", help="parameters as JSON")
-    parser.add_argument("--grid", default="[]", help="settings to try on validation data, as a JSON list")
-    parser.add_argument("--overlay", default="{}", help="an ablation's settings as JSON, laid over all others")
+    parser.add_argument("--method", required=True, help="name of its row in the tables")
+    parser.add_argument("--module", help="the method, if the row has another name: a file of baselines/, or r2ec")
     parser.add_argument(
-        "--stream", help="the method whose random streams are taken: an ablation's base; default: its own"
+        "--seed",
+        type=int,
+        default=1,
+        help="number of the repetition, from 1 (default: 1); another number, other random streams",
     )
-    parser.add_argument("--tuned", type=Path, help="run.json of repetition 1, whose tuned setting is taken")
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints; a killed run resumes from it")
+    parser.add_argument("--params", default="{}", help="the method's settings (default: {}, its own defaults)")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write, such as results/runs/ml-100k/sasrec/seed1"
+        "--grid", default="[]", help="a list of settings to try on validation cases, each laid over --params"
+    )
+    parser.add_argument("--overlay", default="{}", help="an ablation's settings, laid over all others")
+    parser.add_argument(
+        "--stream", help="the row whose random streams are taken: an ablation's base (default: --method)"
+    )
+    parser.add_argument("--tuned", type=Path, help="run.json of repetition 1, whose chosen setting is taken")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for checkpoints, from which a run that was stopped goes on"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="the folder to write, such as results/runs/ml-100k/sasrec/seed1; it appears whole or not at all",
     )
     return parser.parse_args()
 
@@ -225,7 +242,7 @@ def main() -> None:
     files = method_files(module)
     key = partial(checkpoint_folder, data_hash=data_hash, files=files, processes=processes, category=split.category)
     folders = [key(given.work, method, params) for params in settings]
-    if not launch.is_main_process():
+    if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
         fit_along(method, split, seed, settings, folders)
         return
     recommender, chosen, trials, fit = fit_best(method, given.method, split, seed, settings, folders)

@@ -1,9 +1,10 @@
-"""Tables and tests of finished runs: `python -m benchmark.tables --datasets a b --methods m1 m2 --seeds 3`, or
-`--seeds 3 1` where the methods have unequal numbers of seeds.
+"""Make tables and significance tests of finished runs: `python -m benchmark.tables`.
 
-Writes `{dataset}` and `main` as .csv, .md and .tex (`main` as .txt too), all from one frame, and `{dataset}.tests.csv` with every
-pair of methods, and `costs` as .csv and .md. Nothing is written unless every dataset passes the checks of `benchmark.collect`.
-`--only datasets` leaves out `main` and `costs`; `--only main` makes these from the datasets' csv files.
+    python -m benchmark.tables --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+
+The folder gets, per dataset and as `main` for all of them, a table as .csv, .md and .tex (`main` as .txt too), and
+{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. Nothing is written unless every dataset passes the
+checks of `benchmark.collect`: all runs are there, on the same data and cases, with numbers that can be.
 """
 
 import io
@@ -22,7 +23,7 @@ from rich.table import Table
 from benchmark import costs, significance
 from benchmark.check_table import Row, impossible
 from benchmark.collect import Collected, arguments, collect, seeds_in_words
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
@@ -450,7 +451,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = arguments("Tables and significance tests of finished runs.", out="tables", parts=True)
+    given = arguments(command_line("benchmark.tables", __doc__), out="tables", parts=True)
     collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
     for results in collected if given.only != "main" else ():
         for name, text in tables_of(results, given.note).items():

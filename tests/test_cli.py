@@ -1,7 +1,10 @@
 """The command line: what it hands over, its exit codes, what Ctrl-C does, and that its help comes at once."""
 
 import contextlib
+import importlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +24,9 @@ COMMAND = [sys.executable, "-m", "benchmark.cli"]
 COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish")
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command as it runs in any folder, both streams together."""
-    there = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+def call(folder: Path, *arguments: str, site: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command as it runs in any folder, both streams together. site: where the packages lie."""
+    there = dict(os.environ) | {"PYTHONPATH": str(site)}
     line = [*COMMAND, *arguments]
     return subprocess.run(line, cwd=folder, env=there, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -128,6 +131,55 @@ def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> No
     done = call(tmp_path, command, "--help")
     assert done.returncode == 0 and done.stdout.startswith("usage: ") and "Traceback" not in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+MODULES = (
+    "run",
+    "prepare",
+    "fetch",
+    "tables",
+    "plots",
+    "report",
+    "against",
+    "ablations",
+    "ablation_plots",
+    "claims",
+    "publish",
+)
+
+
+@pytest.mark.parametrize("module", [*MODULES, "check_table"])
+def test_the_help_of_a_module(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """How to call it, what comes of it, and a word on every option."""
+    main = importlib.import_module(f"benchmark.{'report.__main__' if module == 'report' else module}").main
+    monkeypatch.setattr(sys, "argv", [f"{module}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and said.startswith(f"usage: python -m benchmark.{module} ")
+    assert f"python -m benchmark.{module}" in said.partition("\n\n")[2].splitlines()[0]
+    entries = re.split(r"\n  (?=\S)", said.partition("options:\n")[2])
+    bare = [entry for entry in entries if len(entry.split()) < 3]
+    assert not bare, f"no word on {bare}"
+
+
+def test_from_a_wheels_layout_a_small_run_ends_in_tables(tmp_path: Path) -> None:
+    """As it is installed: no checkout, workflow and configs beside the packages, in any folder."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    without = shutil.ignore_patterns("__pycache__")
+    for package in ("benchmark", "baselines", "r2ec"):
+        shutil.copytree(ROOT / package, site / package, ignore=without)
+    for part in ("workflow", "config"):
+        shutil.copytree(ROOT / part, site / "benchmark/_project" / part, ignore=without)
+    shutil.copy(ROOT / "environment.yml", site / "benchmark/_project")
+    elsewhere.mkdir()
+    small(elsewhere)
+    done = call(elsewhere, "run", "own.yaml", "--cores", "1", site=site)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (elsewhere / "results/tables/main.md").is_file() and (elsewhere / "results/report/index.html").is_file()
+    assert str(ROOT) + os.sep not in done.stdout
+    again = call(elsewhere, "run", "own.yaml", "--cores", "1", site=site)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout
 
 
 def small(folder: Path, **sasrec: object) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -170,5 +171,5 @@ def test_a_slice_of_unequal_seeds(unequal: Collected) -> None:
 
 def test_the_command_line() -> None:
     base = ["--datasets", "d", "--methods", "a", "b", "r2ec", "--seeds"]
-    assert arguments("", "tables", [*base, "3", "3", "1"]).seeds == {"a": 3, "b": 3, "r2ec": 1}
-    assert arguments("", "tables", [*base, "2"]).seeds == {"a": 2, "b": 2, "r2ec": 2}
+    assert arguments(ArgumentParser(), "tables", [*base, "3", "3", "1"]).seeds == {"a": 3, "b": 3, "r2ec": 1}
+    assert arguments(ArgumentParser(), "tables", [*base, "2"]).seeds == {"a": 2, "b": 2, "r2ec": 2}

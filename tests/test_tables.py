@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,7 +324,7 @@ SELECTED = ["--datasets", "a", "--methods", "m", "--seeds", "1"]
 )
 def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        arguments("", "tables", argv)
+        arguments(ArgumentParser(), "tables", argv)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,9 @@ def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
 def test_runs_of_other_settings_are_refused(results: Path, wanted: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         collect(results, "small", TWO_SEEDS, {"r2ec": wanted})
-    assert arguments("", "tables", [*SELECTED, "--settings", json.dumps({"m": wanted})]).settings == {"m": wanted}
+    assert arguments(ArgumentParser(), "tables", [*SELECTED, "--settings", json.dumps({"m": wanted})]).settings == {
+        "m": wanted
+    }
 
 
 def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:

@@ -1,8 +1,10 @@
-"""The page: `python -m benchmark.report --datasets a b --methods m1 m2 --seeds 3` writes results/report/index.html.
+"""Make the page of finished runs, one file of HTML that needs no network: `python -m benchmark.report`.
 
-Reads the runs, and the plots that `benchmark.plots` left in {results}/plots, with --reference that of `benchmark.against`, too; of
-the ablations in --factors, if there are any, what `benchmark.ablations`, `benchmark.ablation_plots` and `benchmark.claims` left.
-Everything is embedded, so that the one file can be mailed, archived or opened without a network.
+    python -m benchmark.report --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+
+It shows tables, tests, costs and reasonings of the runs, and the plots that `benchmark.plots` has left in {results}/plots; with
+--reference that of `benchmark.against`, too; of the ablations in --factors, if there are any, what `benchmark.ablations`,
+`benchmark.ablation_plots` and `benchmark.claims` left. Everything is embedded, so that it can be mailed or archived.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from benchmark import against
 from benchmark.ablations import in_words
 from benchmark.collect import Collected, arguments, collect
 from benchmark.costs import number
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.factors import Factor
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
@@ -183,7 +185,7 @@ def _against(collected: list[Collected], reference: str, plots: Path) -> dict[st
 
 @command
 def main() -> None:
-    given = arguments("One self-contained HTML page of finished runs.", out="report", factors=True, reference=True)
+    given = arguments(command_line("benchmark.report", __doc__), out="report", factors=True, reference=True)
     collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
     html = page(collected, given.results / "plots", given.factors, given.ablations, given.reference, given.note)
     write_text(given.out / "index.html", html)
