@@ -232,7 +232,7 @@ def cells(frame: pd.DataFrame) -> list[list[Cell]]:
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
     """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit.
 
-    plain: of a table of means alone, without bold and underlined ones.
+    plain: of a table without deviations over seeds and without bold and underlined means.
     """
     best = "the best baseline (highest NDCG@10 of its dataset, chosen on these cases)"
     general = what_it_shows(frame, best, AGAINST_BEST, plain=plain)
@@ -258,13 +258,11 @@ def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bo
     """What a table's numbers are, its methods being tested against `reference` in this family, and the marks that it has."""
     printed = [cell for row in cells(frame) for cell in row]
     said = ["Full-catalogue ranking."]
-    if plain:
-        said.append("Mean over seeds." if frame.seeds.max() > 1 else "One seed.")
-    else:
-        mean = "Mean over seeds ± sd over seeds" if any(cell.sd for cell in printed) else "One seed"
-        said.append(
-            f"{mean}; below it the 95 % interval of a bootstrap over users ({significance.RESAMPLES:,} resamples)."
-        )
+    mean = "Mean over seeds" if frame.seeds.max() > 1 else "One seed"
+    if not plain and any(cell.sd for cell in printed):
+        mean += " ± sd over seeds"
+    said.append(f"{mean}; below it the 95 % interval of a bootstrap over users ({significance.RESAMPLES:,} resamples).")
+    if not plain:
         second = ", second underlined" if any(cell.place == 2 for cell in printed) else ""
         if any(cell.place == 1 for cell in printed):
             said.append(f"Best bold{second}.")

@@ -149,8 +149,9 @@ def test_the_plain_tables_legend_names_no_mark_that_text_lacks(results: Path) ->
     show(frame, Console(file=said, width=200))
     table, legend = said.getvalue().split("Full-catalogue")
     assert "†" in table and "† differs" in legend and "Holm" in legend
-    for absent in ("bold", "underlined", "±", "interval", "no sd"):
+    for absent in ("bold", "underlined", "±", "no sd"):
         assert absent not in legend
+    assert "below it the 95 % interval" in legend
 
 
 def test_names_are_escaped(results: Path) -> None:
