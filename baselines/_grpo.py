@@ -1,5 +1,10 @@
-"""Training an LLM to write for a fixed recommender: trl's stock GRPOTrainer with that recommender's ranking as the reward, and
-R2ec's engine to write the rollouts."""
+"""Training an LLM to write for a fixed recommender: trl's GRPOTrainer with that recommender's ranking as the reward, and R2ec's
+engine to write the rollouts.
+
+trl 1.16's defaults stay: its loss is DAPO's (Yu et al., arXiv 2503.14476), which divides by the tokens of the whole batch where
+the paper of GRPO takes each rollout's mean first, so that long rollouts weigh more. Advantages are GRPO's, over the group's
+standard deviation; the clip range is .2 on both sides, and there is no KL term (beta 0).
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from baselines._llm import ROWS_AT_ONCE, asked, micro_batch
+from baselines._llm import ROWS_AT_ONCE, Asker, micro_batch
 from baselines._trl import faster_on_cpu, shared_prompt_rollouts
 from baselines._writing import WriterTraining
 from benchmark.contract import Split
@@ -45,14 +50,16 @@ def train_writer(
 ) -> list[float]:
     """GRPO on a seeded order of the training cases; goes on from the last checkpoint in `folder`.
 
-    request: the message to the LLM, see `_llm.asked`. score: texts -> scores of all items, [n, n_items]; the reward is the
-    NDCG of the case's target in them. Returns the mean reward of each step.
+    request: the message to the LLM, see `_llm.Asker.about_users`. score: texts -> scores of all items, [n, n_items]; the reward
+    is the NDCG of the case's target in them. Returns the mean reward of each step.
     """
     order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
     cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
     assert cases.target is not None
+    limits = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
+    messages = Asker(split, model, tokenizer, *limits).about_users(request, cases)
     rows = {
-        "prompt": [[{"role": "user", "content": text}] for text in asked(request, split, cases, settings.max_items)],
+        "prompt": [[{"role": "user", "content": text}] for text in messages],
         "target": cases.target.tolist(),
         "history": cases.padded(-1, split.history_length).tolist(),
     }

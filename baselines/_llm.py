@@ -24,8 +24,9 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmark import spent
+from benchmark import spent, texts
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.errors import InputError
 from benchmark.io import sha256_of
 from r2ec import backbone as backbones
 from r2ec import rollout
@@ -36,7 +37,7 @@ from r2ec.settings import BackboneSettings, RolloutSettings
 ROWS_AT_ONCE = 64
 # What writes: an edit of one of these files makes kept texts stale.
 WRITING = [Path(rollout.__file__).with_name(f"{name}.py") for name in ("attention", "decode", "rollout", "sampling")]
-WRITING.append(Path(__file__))
+WRITING += [Path(__file__), Path(texts.__file__)]
 # Of what is kept of a text; files with other columns have other names.
 COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
 
@@ -85,6 +86,11 @@ class Writer:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._loaded.tokenizer
 
+    def asker(self, split: Split, max_items: int, max_prompt_tokens: int) -> "Asker":
+        """What makes the messages about this split's users."""
+        loaded, length = self._loaded, self.settings.max_new_tokens
+        return Asker(split, loaded.model, loaded.tokenizer, max_items, max_prompt_tokens, length)
+
     def prompt(self, message: str) -> list[int]:
         """Token ids of one user message in the backbone's chat template, up to where the assistant begins to write."""
         return prompt_ids(self.tokenizer, message)
@@ -132,11 +138,11 @@ def write_now(
     engine.end = EndOfTurn(tokenizer)
     result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
     rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
-    texts = []
+    found = []
     for ids, length, ended in zip(rows, lengths, result.ended.tolist(), strict=True):
         text = tokenizer.decode(ids[: length - ended], skip_special_tokens=True)
-        texts.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
-    return texts
+        found.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
+    return found
 
 
 def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -153,14 +159,15 @@ def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def states_of(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], desc: str = ""
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, said: Sequence[str], desc: str = ""
 ) -> Tensor:
     """The LM's last state that has read each text, float32 [n, d]; no text may be empty.
 
     Behind what the tokenizer puts before every text: Gemma's `<bos>`, without which it hardly works; nothing for SmolLM2 and Qwen.
     """
     causal_lm = causal_lm_of(model)
-    ids = tokenizer(list(texts))["input_ids"]
+    # What an LLM has written may spell a special token: it is text.
+    ids = tokenizer(list(said), split_special_tokens=True)["input_ids"]
     # Similar lengths together: less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found = torch.empty(len(ids), causal_lm.config.hidden_size)
@@ -191,14 +198,62 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
     return ids
 
 
-def asked(request: str, split: Split, cases: Cases, max_items: int) -> list[str]:
-    """`request` with {category} and {history} filled in for each case: the newest titles, one per line, the last at the end."""
-    titles = split.items["title"].tolist()
-    messages = []
-    for i in range(len(cases)):
-        lines = [f"- {titles[item]}" for item in cases.history(i)[-max_items:].tolist()]
-        messages.append(request.format(category=split.category, history="\n".join(lines)))
-    return messages
+class Asker:
+    """Messages to one LLM about users and items, in titles as every method reads them, in prompts that the LLM can read.
+
+    Args:
+        max_items: history items shown. max_prompt_tokens: of a whole prompt, template included; beyond it the oldest items leave
+            first, then the end of the newest title. written: tokens that may stand behind a prompt.
+
+    Raises InputError where the LLM reads fewer tokens than that.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_items: int,
+        max_prompt_tokens: int,
+        written: int,
+    ) -> None:
+        backbones.check_reads(causal_lm_of(model), max_prompt_tokens, written, "max_prompt_tokens")
+        self.category, self.tokenizer = split.category, tokenizer
+        self.max_items, self.max_prompt_tokens = max_items, max_prompt_tokens
+        self.titles = texts.titles(split.items, tokenizer)
+
+    def about_users(self, request: str, cases: Cases) -> list[str]:
+        """`request` with {category} and {history} filled in for each case: the newest titles, one per line, the last at the end."""
+        return [self._about_user(request, self.shown(cases, i), f"case {cases.case[i]}") for i in range(len(cases))]
+
+    def shown(self, cases: Cases, i: int) -> list[str]:
+        """The newest titles of case i, oldest first."""
+        return [self.titles[item] for item in cases.history(i)[-self.max_items :].tolist()]
+
+    def about_items(self, request: str, said: Sequence[str]) -> list[str]:
+        """`request` with {category} and {item} filled in, for each item what is said of it."""
+        return [
+            self._cut(lambda some: request.format(category=self.category, item=some), text, f"item {v}")
+            for v, text in enumerate(said)
+        ]
+
+    def _about_user(self, request: str, titles: list[str], whose: str) -> str:
+        def message(some: list[str]) -> str:
+            return request.format(category=self.category, history="\n".join(f"- {title}" for title in some))
+
+        while len(titles) > 1 and not self._fits(message(titles)):
+            titles = titles[1:]
+        return self._cut(lambda title: message([title]), titles[0], whose) if len(titles) == 1 else message(titles)
+
+    def _cut(self, message: Callable[[str], str], text: str, whose: str) -> str:
+        """The message of as much of the text as fits."""
+        kept = texts.longest(text, lambda some: self._fits(message(some)))
+        if not kept:
+            raise InputError(f"{whose}: max_prompt_tokens {self.max_prompt_tokens} holds the request alone; raise it")
+        return message(kept)
+
+    def _fits(self, message: str) -> bool:
+        return len(prompt_ids(self.tokenizer, message)) <= self.max_prompt_tokens
 
 
 def micro_batch(rows: int, most: int) -> int:
@@ -225,7 +280,8 @@ def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataF
 class ByText(Recommender):
     """Scores of what an LLM writes for each case: a text per case, greedily, by the model as it is now.
 
-    request: the message, see `asked`. scores_of: n texts (some may be empty) -> scores of all items, float [n, n_items].
+    request: the message, see `Asker.about_users`. scores_of: n texts (some may be empty) -> scores of all items, float
+    [n, n_items].
     """
 
     def __init__(
@@ -237,11 +293,13 @@ class ByText(Recommender):
         request: str,
         scores_of: Callable[[list[str]], np.ndarray],
         max_items: int,
+        max_prompt_tokens: int,
         max_new_tokens: int,
         report: dict[str, Any],
     ) -> None:
-        self.split, self.model, self.tokenizer, self.scores_of = split, model, tokenizer, scores_of
-        self.request, self.max_items, self.limits = request, max_items, greedy_as_trained(max_new_tokens)
+        self.asker = Asker(split, model, tokenizer, max_items, max_prompt_tokens, max_new_tokens)
+        self.model, self.tokenizer, self.scores_of = model, tokenizer, scores_of
+        self.request, self.limits = request, greedy_as_trained(max_new_tokens)
         self._report = report
         self._texts: list[pd.DataFrame] = []
         self._tokens = 0
@@ -249,7 +307,7 @@ class ByText(Recommender):
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         self._texts, self._tokens = [], 0
         for batch in cases.batches(ROWS_AT_ONCE):
-            messages = asked(self.request, self.split, batch, self.max_items)
+            messages = self.asker.about_users(self.request, batch)
             prompts = [prompt_ids(self.tokenizer, message) for message in messages]
             written = write_now(self.model, self.tokenizer, prompts, self.limits)
             self._texts.append(as_frame(batch, messages, written))

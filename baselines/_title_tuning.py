@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.contract import Split
 from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
+from benchmark.texts import PROMPT_TOKENS, TITLE_TOKENS
 from r2ec.settings import BackboneSettings, LoraSettings
 
 if TYPE_CHECKING:
@@ -21,15 +22,19 @@ REQUEST = (
 )
 
 
+CLOSING = 8  # tokens at most
+
+
 class TitleTuning(BaseModel):
-    """max_items: history items shown; users_per_step, at_once, max_steps, learning_rate: of the tuning, at_once cases in a
-    micro-batch; max_steps 0: the LLM as it is."""
+    """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; users_per_step, at_once,
+    max_steps, learning_rate: of the tuning, at_once cases in a micro-batch; max_steps 0: the LLM as it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: BackboneSettings
     lora: LoraSettings = LoraSettings()
     max_items: int = Field(default=6, ge=1)
+    max_prompt_tokens: int = Field(default=PROMPT_TOKENS, ge=1)
     users_per_step: int = Field(default=16, ge=1)
     at_once: int = Field(default=8, ge=1)
     max_steps: int = Field(default=40, ge=0)
@@ -42,7 +47,7 @@ def tuned(
 ) -> tuple["PeftModel", "PreTrainedTokenizerBase", list[float]]:
     """The LLM with fresh adapters, tuned on the training cases' titles, in evaluation mode; its tokenizer; each step's loss.
 
-    request: the message, see `_llm.asked`. A killed tuning goes on from the last checkpoint in `folder`.
+    request: the message, see `_llm.Asker.about_users`. A killed tuning goes on from the last checkpoint in `folder`.
     """
     import torch
 
@@ -75,8 +80,10 @@ def _tune(
     order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
     cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
     assert cases.target is not None
-    titles = split.items["title"].tolist()
-    messages = _llm.asked(request, split, cases, settings.max_items)
+    # Behind a title stands what closes the turn, a few tokens.
+    length = TITLE_TOKENS + CLOSING
+    asker = _llm.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
+    messages, titles = asker.about_users(request, cases), asker.titles
     rows = {
         "prompt": [[{"role": "user", "content": message}] for message in messages],
         "completion": [[{"role": "assistant", "content": titles[target]}] for target in cases.target.tolist()],

@@ -3,17 +3,19 @@
 from pydantic import Field
 
 from baselines._popularity import PopularityMix
+from benchmark.texts import PROMPT_TOKENS
 from r2ec.settings import BackboneSettings, LoraSettings
 
 
 class WriterTraining(PopularityMix):
-    """max_items: history items shown; max_new_tokens: of a text; group_size, temperature: of GRPO's rollouts; users_per_step,
-    max_steps, learning_rate: of its training; rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward;
-    popularity, valid_cases: see PopularityMix."""
+    """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; max_new_tokens: of a
+    text; group_size, temperature: of GRPO's rollouts; users_per_step, max_steps, learning_rate: of its training;
+    rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward; popularity, valid_cases: see PopularityMix."""
 
     backbone: BackboneSettings
     lora: LoraSettings = LoraSettings()
     max_items: int = Field(default=6, ge=1)
+    max_prompt_tokens: int = Field(default=PROMPT_TOKENS, ge=1)
     max_new_tokens: int = Field(default=16, ge=1)
     group_size: int = Field(default=4, ge=2)
     temperature: float = Field(default=1.0, gt=0)

@@ -18,6 +18,7 @@ from pydantic import Field
 from baselines._popularity import Mix, WithPopularity, with_best_share
 from baselines._title_tuning import REQUEST, TitleTuning, tuned
 from benchmark.contract import Split
+from benchmark.texts import titles
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,7 +42,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
     with _llm.untuned(model):
-        items = _llm.states_of(model, tokenizer, split.items["title"].tolist(), "embedding titles")
+        items = _llm.states_of(model, tokenizer, titles(split.items, tokenizer), "embedding titles")
     made = _llm.ByText(
         split,
         model,
@@ -49,6 +50,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         request=REQUEST,
         scores_of=Grounding(model, tokenizer, items).scores,
         max_items=settings.max_items,
+        max_prompt_tokens=settings.max_prompt_tokens,
         max_new_tokens=settings.max_new_tokens,
         report={"losses": losses},
     )

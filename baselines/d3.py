@@ -21,8 +21,9 @@ from pydantic import Field
 
 from baselines._sasrec import Params as SASRecParams
 from baselines._sasrec import fit_best
-from baselines._title_tuning import REQUEST, TitleTuning, tuned
+from baselines._title_tuning import CLOSING, REQUEST, TitleTuning, tuned
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.texts import TITLE_TOKENS
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -183,6 +184,7 @@ class D3(Recommender):
         found: dict[str, Any],
     ) -> None:
         """found: what the fit reports."""
+        from baselines import _llm
         from r2ec.prompts import turn_end_ids
 
         self.split, self.settings = split, settings
@@ -190,9 +192,10 @@ class D3(Recommender):
         # What the chat template closes a turn with, as in the tuning; Gemma's eos is another.
         ends = turn_end_ids(tokenizer)
         end = next((token for token in ends if token != tokenizer.eos_token_id), ends[0])
-        titles = split.items["title"].tolist()
+        length = TITLE_TOKENS + CLOSING
+        self.asker = _llm.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
         # A title that spells a special token is text, and no end.
-        tokens = tokenizer(titles, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        tokens = tokenizer(self.asker.titles, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         self.trie = Trie([[*title, end] for title in tokens])
         self._texts: list[pd.DataFrame] = []
         self._read = 0
@@ -207,7 +210,7 @@ class D3(Recommender):
         self._texts, self._read = [], 0
         beams = min(self.settings.beams, self.split.n_items)
         for batch in cases.batches(self.settings.evaluation_rows):
-            messages = _llm.asked(REQUEST, self.split, batch, self.settings.max_items)
+            messages = self.asker.about_users(REQUEST, batch)
             prompts = [_llm.prompt_ids(self.tokenizer, message) for message in messages]
             search = Search(self.trie, self.assistance(batch), self.settings.alpha, beams)
             with (
@@ -241,7 +244,7 @@ class D3(Recommender):
     def _first_titles(self, cases: Cases, messages: list[str], search: Search) -> pd.DataFrame:
         from baselines import _llm
 
-        titles = self.split.items["title"].tolist()
+        titles = self.asker.titles
         first = [titles[self.trie.items[best[0][1]]] if best else "" for best in search.best]
         return _llm.as_frame(cases, messages, [_llm.Text(title, 0, False, 0.0) for title in first])
 

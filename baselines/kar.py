@@ -24,6 +24,7 @@ from pydantic import ConfigDict, Field
 from baselines._sasrec import Params as SASRecParams
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
+from benchmark.texts import PROMPT_TOKENS
 from r2ec.settings import BackboneSettings
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ ITEM_REQUEST = "In one short sentence, describe this {category}, considering FAC
 
 
 class Params(SASRecParams):
-    """Beside SASRec's own: max_items: history items shown; max_new_tokens: of a text; factors: what the LLM is asked to consider;
+    """Beside SASRec's own: max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items or an
+    item's last words leave; max_new_tokens: of a text; factors: what the LLM is asked to consider;
     cases: training cases with a written text; item_knowledge: what is encoded of an item, a written text or its attributes;
     shared_experts, own_experts, expert_size, expert_dropout: of the adaptor; encoder: folder of the sentence encoder, fetched
     if it is the default and isn't there; texts: folder of what has been written."""
@@ -53,6 +55,7 @@ class Params(SASRecParams):
     encoder: str = EMBEDDED_ENCODER
     texts: str = "results/texts"
     max_items: int = Field(default=6, ge=1)
+    max_prompt_tokens: int = Field(default=PROMPT_TOKENS, ge=1)
     max_new_tokens: int = Field(default=16, ge=1)
     factors: str = Field(default="kind, theme, style, maker and quality", pattern=r"^[^{}]+$")
     cases: int = Field(default=500, ge=1)
@@ -129,6 +132,7 @@ class Knowledge:
 
     def __init__(self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder") -> None:
         self.split, self.settings, self.writer, self.encoder = split, settings, writer, encoder
+        self.asker = writer.asker(split, settings.max_items, settings.max_prompt_tokens)
         self.messages: list[str] = []  # of the texts written last
         self.written: list[Text] = []
         self.seconds = 0.0  # what all texts so far cost when they were written, which may have been in another run
@@ -137,18 +141,15 @@ class Knowledge:
         """Of the whole catalogue."""
         from baselines._sentences import item_texts
 
-        texts = item_texts(self.split.items)
+        texts = item_texts(self.split.items, self.writer.tokenizer)
         if self.settings.item_knowledge == "written":
-            request = self._considering(ITEM_REQUEST)
-            messages = [request.format(category=self.split.category, item=text) for text in texts]
+            messages = self.asker.about_items(self._considering(ITEM_REQUEST), texts)
             texts = self._write(messages, "writing about items")
         return self.encoder.encode(texts, "encoding knowledge")
 
     def of_cases(self, cases: Cases) -> "Tensor":
         """Of the users of these cases, by their histories."""
-        from baselines._llm import asked
-
-        messages = asked(self._considering(USER_REQUEST), self.split, cases, self.settings.max_items)
+        messages = self.asker.about_users(self._considering(USER_REQUEST), cases)
         return self.encoder.encode(self._write(messages, "writing about users"), "encoding knowledge")
 
     def _considering(self, request: str) -> str:

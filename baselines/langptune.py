@@ -3,7 +3,8 @@
 Gao et al., "End-to-end Training for Recommendation with Language-based User Profiles" (arXiv 2410.18870;
 github.com/ZhaolinGao/LangPTune). Kept: the writer is trained by reinforcement on the encoder's own NDCG, the encoder by a
 contrastive loss between the profiles that the writer writes and the texts of the items that were taken next, round by round.
-Different: GRPO in the place of the paper's own policy optimisation, LoRA, all-MiniLM-L6-v2 as the encoder, and the encoder begins,
+Different: GRPO with trl 1.16's default loss, which is DAPO's (arXiv 2503.14476), in the place of the paper's own policy
+optimisation, LoRA, all-MiniLM-L6-v2 as the encoder, and the encoder begins,
 since one that has never seen a profile rewards at random.
 """
 
@@ -58,8 +59,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
 
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
-    encoder, texts = SentenceEncoder(settings.encoder), item_texts(split.items)
     loaded = backbones.load(settings.backbone)
+    encoder, texts = SentenceEncoder(settings.encoder), item_texts(split.items, loaded.tokenizer)
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
     report: dict[str, Any] = {"rewards": [], "contrastive_losses": []}
@@ -88,6 +89,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         request=REQUEST,
         scores_of=ranked.scores,
         max_items=settings.max_items,
+        max_prompt_tokens=settings.max_prompt_tokens,
         max_new_tokens=settings.max_new_tokens,
         report=report,
     )
@@ -128,7 +130,8 @@ def _learn_profiles(
         order = np.random.default_rng(derive_seed(seed, "profiles")).permutation(len(split.train))
         cases = split.train.take(order[: settings.contrastive_cases])
         assert cases.target is not None
-        messages = _llm.asked(REQUEST, split, cases, settings.max_items)
+        shown = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
+        messages = _llm.Asker(split, model, tokenizer, *shown).about_users(REQUEST, cases)
         prompts = [_llm.prompt_ids(tokenizer, message) for message in messages]
         limits = _llm.greedy_as_trained(settings.max_new_tokens)
         profiles = [text.text for text in _llm.write_now(model, tokenizer, prompts, limits)]

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from baselines._popularity import PopularityMix, WithPopularity, popular, with_best_share
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.texts import PROMPT_TOKENS
 from r2ec.settings import BackboneSettings
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ REQUEST = (
 class Params(PopularityMix):
     """query: what is looked up: the profile, or the newest titles and the profile behind them.
 
-    max_items: history items shown; max_new_tokens: of a profile; encoder: folder of the sentence encoder, fetched if it is
-    the default and isn't there; texts: folder of what has been written.
+    max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; max_new_tokens: of a
+    profile; encoder: folder of the sentence encoder, fetched if it is the default and isn't there; texts: folder of what has been
+    written.
     """
 
     backbone: BackboneSettings
@@ -43,6 +45,7 @@ class Params(PopularityMix):
     texts: str = "results/texts"
     query: Literal["profile", "titles and profile"] = "profile"
     max_items: int = Field(default=6, ge=1)
+    max_prompt_tokens: int = Field(default=PROMPT_TOKENS, ge=1)
     max_new_tokens: int = Field(default=16, ge=1)
 
 
@@ -55,8 +58,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
     encoder = SentenceEncoder(settings.encoder)
-    items = encoder.encode(item_texts(split.items), "encoding items")
     writer = Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts))
+    items = encoder.encode(item_texts(split.items, writer.tokenizer), "encoding items")
     made = ProfileRetrieval(split, settings, writer, encoder, items)
     return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases)
 
@@ -67,22 +70,21 @@ class ProfileRetrieval(Recommender):
     def __init__(
         self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder", items: "Tensor"
     ) -> None:
-        self.split, self.settings = split, settings
+        self.settings = settings
+        self.asker = writer.asker(split, settings.max_items, settings.max_prompt_tokens)
         self.writer, self.encoder, self.items = writer, encoder, items
         self._texts = pd.DataFrame()
         self._written: list[Text] = []
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        from baselines._llm import as_frame, asked
+        from baselines._llm import as_frame
 
-        messages = asked(REQUEST, self.split, cases, self.settings.max_items)
+        messages = self.asker.about_users(REQUEST, cases)
         self._written = self.writer.write([self.writer.prompt(text) for text in messages], "writing profiles")
         self._texts = as_frame(cases, messages, self._written)
         queries = [text.text for text in self._written]
         if self.settings.query == "titles and profile":
-            titles = self.split.items["title"].to_numpy()
-            shown = [titles[cases.history(i)[-self.settings.max_items :]] for i in range(len(cases))]
-            queries = ["; ".join([*some, query]) for some, query in zip(shown, queries, strict=True)]
+            queries = ["; ".join([*self.asker.shown(cases, i), query]) for i, query in enumerate(queries)]
         found = self.encoder.encode(queries, "encoding profiles") @ self.items.T
         for start in range(0, len(cases), 1024):
             yield found[start : start + 1024].numpy()

@@ -2,7 +2,8 @@
 
 Lin et al., "Rec-R1: Bridging Generative Large Language Models and User-Centric Recommendation Systems via Reinforcement
 Learning" (arXiv 2503.24289; github.com/linjc16/Rec-R1). Kept: a fixed black-box ranker (BM25 over the items' texts), its NDCG
-for the next item as the reward, GRPO (here trl's stock GRPOTrainer, without its KL term). Different: LoRA, the prompt's wording, a
+for the next item as the reward, GRPO's advantages. Different: the loss, which is trl 1.16's default and DAPO's (arXiv
+2503.14476: the mean over all tokens of a batch, not over each rollout's first) without a KL term; LoRA, the prompt's wording, a
 query without a reasoning of its own before it, and bm25s in the place of Lucene.
 """
 
@@ -63,8 +64,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     from baselines._sentences import item_texts
     from r2ec import backbone as backbones
 
-    index = BM25(item_texts(split.items))
     loaded = backbones.load(settings.backbone)
+    index = BM25(item_texts(split.items, loaded.tokenizer))
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
     started, rewards = time.monotonic(), []
@@ -88,6 +89,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         request=REQUEST,
         scores_of=index.scores,
         max_items=settings.max_items,
+        max_prompt_tokens=settings.max_prompt_tokens,
         max_new_tokens=settings.max_new_tokens,
         report={"rewards": rewards, "train_seconds": round(time.monotonic() - started, 1)},
     )

@@ -65,7 +65,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
 
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
-    items = SentenceEncoder(settings.encoder).encode(item_texts(split.items), "encoding items").numpy()
+    encoder = SentenceEncoder(settings.encoder)
+    items = encoder.encode(item_texts(split.items, encoder.tokenizer), "encoding items").numpy()
     ids = semantic_ids(items, settings.codes, settings.levels, derive_seed(seed, "codes") % 2**31)
     tokens = Tokens(ids, settings.codes)
     torch.manual_seed(derive_seed(seed, "model"))

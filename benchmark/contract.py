@@ -103,6 +103,7 @@ class Split:
     items: pd.DataFrame  # row v is item v: title (str), source id (item_id), further text columns
     train: Cases
     valid: Cases
+    rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
 
     @property
     def n_items(self) -> int:
@@ -220,6 +221,8 @@ def read_split(folder: str | Path) -> Split:
     if not (folder / "dataset.json").exists():
         raise InputError(f"{folder / 'dataset.json'}: missing; prepare the dataset first")
     about = read_json(folder / "dataset.json")
+    if "rating_scale" not in about:
+        raise InputError(f"{folder / 'dataset.json'}: has no 'rating_scale'; prepare the dataset again")
     return Split(
         name=about["dataset"],
         category=about["settings"]["category"],
@@ -227,6 +230,7 @@ def read_split(folder: str | Path) -> Split:
         items=pd.read_parquet(folder / "items.parquet"),
         train=read_cases(folder / "train.parquet", targets=True),
         valid=read_cases(folder / "valid.parquet", targets=True),
+        rating_scale=about["rating_scale"],
     )
 
 

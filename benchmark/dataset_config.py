@@ -8,7 +8,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -37,6 +37,11 @@ class DatasetConfig(Strict):
     train_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+    rating_scale: Annotated[float, Field(gt=0)] | Literal["none"] | None = Field(
+        default=None,
+        description="what prompts say that ratings are out of; null: 5, 10 or 100, whichever holds the highest; none: no prompt "
+        "mentions a rating",
+    )
     leaky_popularity: bool = Field(
         default=False,
         description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, test "

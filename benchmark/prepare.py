@@ -103,7 +103,7 @@ def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
         write_cases(temporary / "test.parquet", without_targets(prepared.test), with_target=False)
         targets = {"case": prepared.test.case, "target": prepared.test.target}
         pq.write_table(pa.table(targets), temporary / "test_targets.parquet")
-        write_json(temporary / "dataset.json", about)
+        write_json(temporary / "dataset.json", about | {"rating_scale": prepared.rating_scale})
 
 
 def beside(expected: Expected, counts: dict[str, int], settings: DatasetConfig) -> tuple[bool, str]:

@@ -28,6 +28,7 @@ from benchmark.datasets import Raw
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
+from benchmark.texts import rating_scale
 
 UNKNOWN_ITEM = "their item isn't in items"
 
@@ -283,6 +284,7 @@ class Prepared:
     test: Cases
     counts: dict[str, int]
     texts: TextsOnDisk | None = None
+    rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
 
 
 def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | None = None) -> Prepared:
@@ -326,7 +328,17 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     counts["items_cold"] = int((~seen).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
     account.warnings += warnings_of(account)
-    return Prepared(items=items, counts=counts, texts=log.texts, **parts)
+    scale = _scale(log.rating, settings.rating_scale, name)
+    return Prepared(items=items, counts=counts, texts=log.texts, rating_scale=scale, **parts)
+
+
+def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float | None:
+    """What the ratings are out of, as the settings or the ratings themselves say. Raises InputError for one above that."""
+    if given is None or isinstance(given, str):
+        return rating_scale(ratings) if given is None else None
+    if (highest := np.nanmax(ratings, initial=0.0)) > given:
+        raise InputError(f"{name}: a rating is {highest:g}, but rating_scale is {given:g}; raise it")
+    return given
 
 
 def warnings_of(account: Account) -> list[str]:

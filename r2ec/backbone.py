@@ -168,6 +168,17 @@ def check_memory(config: PreTrainedConfig, dtype: torch.dtype, device: str, name
         )
 
 
+def check_reads(model: PreTrainedModel, prompt: int, written: int, setting: str) -> None:
+    """Raise InputError if a prompt of so many tokens and what stands behind it are more than the LM reads."""
+    # None for the few LMs whose positions have no end.
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and prompt + written > most:
+        raise InputError(
+            f"backbone {model.config.name_or_path!r}: reads {most} tokens, but {setting} is {prompt} and up to {written} more are "
+            f"written; set {setting} to {max(0, most - written)} or less"
+        )
+
+
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Put fresh adapters on every linear projection of the decoder layers, lm_head excepted; they begin as zero.
 

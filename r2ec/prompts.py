@@ -4,8 +4,9 @@ Wording: arXiv 2505.16994v3. The backbone's own chat template goes around each. 
 no system message of ours; templates that add one themselves (SmolLM2, Qwen2.5: "You are ...") are left to do so, as the
 paper's released code does, and Gemma 2's has none. `system_prompt` replaces it, where the template allows that.
 
-A catalogue's titles are tokenised once. A prompt is put together from pieces that end where no tokenizer merges: behind
-a line break and before a single space. That this gives the ids of the whole string is checked when a builder is made.
+Titles and attributes are cleaned and cut by `benchmark.texts`, as for every method. A catalogue's titles are tokenised once. A
+prompt is put together from pieces that end where no tokenizer merges: behind a line break and before a single space. That this
+gives the ids of the whole string is checked when a builder is made.
 """
 
 import math
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
+from benchmark import texts
 from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
 from r2ec.settings import PromptSettings
@@ -25,14 +27,12 @@ USER_INSTRUCTION = (
     "Analyze in depth and finally recommend next {category} I might purchase inside <answer> and </answer>. "
     "For example, <answer>a product</answer>.\n\n"
 )
-WITH_RATINGS = "Below is my historical {category} purchases and ratings (out of 5):\n"
+WITH_RATINGS = "Below is my historical {category} purchases and ratings (out of {scale:g}):\n"
 WITHOUT_RATINGS = "Below is my historical {category} purchases:\n"
 ITEM_INSTRUCTION = "Summarize key attributes of the following {category} inside <answer> and </answer>:\n"
 
-# Attributes that were read when the catalogue was crawled, after the cases: they tell how popular an item became. The
-# names are Amazon Reviews 2023's, the words the released code's.
-LEAKY = {"average_rating": "User Rating", "rating_number": "Number of Buyers"}
-NOT_ATTRIBUTES = ("item_id", "title")
+# The released code's words for texts.LEAKY.
+LEAKY_WORDS = {"average_rating": "User Rating", "rating_number": "Number of Buyers"}
 
 # Units of "{delta} ago", largest first, in seconds; months and years are the Gregorian calendar's means.
 UNITS = (
@@ -53,8 +53,8 @@ class PromptBuilder:
 
     Args:
         items: row v is item v, with a column `title`; every further text column but `item_id` is an attribute.
-        category: the word for an item, such as "movie". has_ratings: False leaves "and ratings (out of 5)" out, for a
-            dataset without any; a single missing rating (NaN) is just left out of its line.
+        category: the word for an item, such as "movie". rating_scale: what ratings are out of; None: no rating is
+            mentioned. A single missing rating (NaN) is just left out of its line.
 
     Raises InputError where the template refuses the system prompt, an item has no title, or the tokenizer merges tokens
     across lines or words in a way that the pieces can't reproduce.
@@ -67,32 +67,29 @@ class PromptBuilder:
         category: str,
         settings: PromptSettings | None = None,
         *,
-        has_ratings: bool = True,
+        rating_scale: float | None,
     ) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
-        self.category = category
+        self.category, self.rating_scale = category, rating_scale
         self.answer_ids = answer_ids(tokenizer)
-        header = WITH_RATINGS if has_ratings else WITHOUT_RATINGS
+        header = WITHOUT_RATINGS if rating_scale is None else WITH_RATINGS
         opening, closing = split_template(tokenizer, self.settings.system_prompt)
-        self._head = opening + (USER_INSTRUCTION + header).format(category=category)
+        self._head = opening + (USER_INSTRUCTION + header).format(category=category, scale=rating_scale)
         self._item_head = opening + ITEM_INSTRUCTION.format(category=category)
         self._tail = closing
         self._head_ids, self._tail_ids, self._item_head_ids = self._encode([self._head, closing, self._item_head])
         self._items = items
-        self.titles = _clean(items["title"], tokenizer)
-        if empty := [v for v, title in enumerate(self.titles) if not title]:
-            raise InputError(f"item {empty[0]} has no title; give every item one or leave it out of the dataset")
+        self.titles = texts.titles(items, tokenizer)
         self._title_ids = self._encode([f" [{title}]" for title in self.titles])
         self._unrated_ids: dict[int, list[int]] = {}
         self._pieces: dict[str, list[int]] = {}
-        self._check_pieces(has_ratings)
+        self._check_pieces()
 
     @classmethod
     def for_split(cls, tokenizer: PreTrainedTokenizerBase, split: Split, settings: PromptSettings) -> "PromptBuilder":
-        """The builder of a prepared dataset; ratings are mentioned if its training cases have any."""
-        has_ratings = bool(np.isfinite(split.train.ratings).any())
-        return cls(tokenizer, split.items, split.category, settings, has_ratings=has_ratings)
+        """The builder of a prepared dataset."""
+        return cls(tokenizer, split.items, split.category, settings, rating_scale=split.rating_scale)
 
     # Users
 
@@ -101,7 +98,7 @@ class PromptBuilder:
 
         open_answer: the assistant's turn is opened with `<answer>`, for "w/o Reasoning" (nothing is written).
         Histories longer than `max_prompt_tokens` lose their oldest items, never the instruction. A newest item whose
-        title alone is too long loses words from the title's end; InputError if even one word doesn't fit.
+        title alone is too long loses its end; InputError if not even its first letter fits.
         """
         tail = self._tail_ids + self.answer_ids if open_answer else self._tail_ids
         room = self.settings.max_prompt_tokens - len(self._head_ids) - len(tail)
@@ -123,7 +120,8 @@ class PromptBuilder:
         span = slice(max(cases.offsets[i], cases.offsets[i + 1] - most), cases.offsets[i + 1])
         times = cases.times[span].tolist()
         anchor = times[-1] if self.settings.time_anchor == "last" else int(cases.time[i])
-        ratings = ["" if math.isnan(rating) else f" ({rating:g})" for rating in cases.ratings[span].tolist()]
+        silent = self.rating_scale is None
+        ratings = ["" if silent or math.isnan(rating) else f" ({rating:g})" for rating in cases.ratings[span].tolist()]
         ago = [f"{delta_words(anchor - time)} ago:" for time in times]
         return list(zip(ago, cases.items[span].tolist(), ratings, strict=True))
 
@@ -151,16 +149,18 @@ class PromptBuilder:
         return self._pieces[text]
 
     def _cut_line(self, cases: Cases, i: int, room: int) -> list[int]:
-        """Case i's newest line with as many words of its title as fit into `room` tokens."""
+        """Case i's newest line with as much of its title as fits into `room` tokens."""
         ((ago, item, rating),) = self._rows(cases, i, 1)
-        words = self.titles[item].split(" ")
-        for count in range(len(words), 0, -1):
-            line = f"{ago} [{' '.join(words[:count])}]{rating}"
-            if len(ids := self._encode([line])[0]) <= room:
-                return ids
+
+        def line(title: str) -> list[int]:
+            return self._encode([f"{ago} [{title}]{rating}"])[0]
+
+        title = texts.longest(self.titles[item], lambda some: len(line(some)) <= room)
+        if title:
+            return line(title)
         raise InputError(
             f"case {cases.case[i]}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and "
-            f"not even one word of item {item}; raise it"
+            f"nothing of item {item}'s title; raise it"
         )
 
     # Items
@@ -182,36 +182,35 @@ class PromptBuilder:
 
     def _attributes(self) -> list[dict[str, str]]:
         """The attributes of each item in the order of their columns, title first, empty ones left out."""
+        found = texts.attributes(self._items, self.tokenizer, self.settings.description_words)
+        if self.settings.leaky_attributes:
+            marks = texts.marks_of(self.tokenizer)
+            leaky = [column for column in texts.LEAKY if column in self._items.columns]
+            found |= {column: texts.cleaned(self._items[column], marks) for column in leaky}
         keys = {"Title": self.titles}
-        for column in self._items.columns:
-            if column in NOT_ATTRIBUTES:
-                continue
-            if column in LEAKY:
-                if self.settings.leaky_attributes:
-                    keys[LEAKY[column]] = _clean(self._items[column], self.tokenizer)
-            elif not pd.api.types.is_numeric_dtype(self._items[column]):
-                limit = self.settings.description_words
-                values = _clean(self._items[column], self.tokenizer)
-                keys[_key_words(column)] = [" ".join(value.split(" ")[:limit]) for value in values]
+        keys |= {_key_words(column): found[column] for column in self._items.columns if column in found}
         return [{key: column[v] for key, column in keys.items() if column[v]} for v in range(len(self.titles))]
 
     def _cut_item(self, item: int, values: dict[str, str], room: int) -> list[int]:
         words = {key: value.split(" ") for key, value in values.items()}
         while True:
             others = [key for key in words if key != "Title"]
-            key = max(others, key=lambda k: len(words[k])) if others else "Title"
+            if not others:
+                break
+            key = max(others, key=lambda k: len(words[k]))
             # An eighth at a time: few rounds for long values, single words for short ones.
             words[key] = words[key][: len(words[key]) - max(1, len(words[key]) // 8)]
             if not words[key]:
                 del words[key]
-            if not words:
-                break
             body = self._encode(["\n".join(f"{k}: {' '.join(w)}" for k, w in words.items())])[0]
             if len(body) <= room:
                 return body
+        title = texts.longest(values["Title"], lambda some: len(self._encode([f"Title: {some}"])[0]) <= room)
+        if title:
+            return self._encode([f"Title: {title}"])[0]
         raise InputError(
-            f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and not even "
-            "one word of its title; raise it"
+            f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and nothing of "
+            "its title; raise it"
         )
 
     # Tokens
@@ -222,13 +221,11 @@ class PromptBuilder:
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _check_pieces(self, has_ratings: bool) -> None:
+    def _check_pieces(self) -> None:
         """Raise InputError unless a prompt built from pieces has the ids of the whole string, on these titles."""
         items = np.unique(np.linspace(0, len(self.titles) - 1, min(TITLES_CHECKED, len(self.titles))).astype(np.int64))
         n = len(items)
-        ratings = (
-            np.where(np.arange(n) % 3 == 2, np.nan, 4.0 + (np.arange(n) % 2) / 2) if has_ratings else np.full(n, np.nan)
-        )
+        ratings = np.where(np.arange(n) % 3 == 2, np.nan, 4.0 + (np.arange(n) % 2) / 2)
         times = np.cumsum(np.geomspace(1, 4e7, n).astype(np.int64)[::-1])
         cases = Cases(
             case=np.arange(1),
@@ -315,14 +312,4 @@ def turn_end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _key_words(column: str) -> str:
     """A column's name as a key: `store_name` -> `Store Name`."""
-    return column.replace("_", " ").title()
-
-
-def _clean(column: pd.Series, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Values as text on one line, "" where missing; without special tokens, or a title could end a turn."""
-    values = [" ".join(str(value).split()) for value in column.fillna("").astype(object)]
-    # One space stays between words: a piece must not hold two, which some tokenizers merge.
-    for token in [str(t) for t in tokenizer.added_tokens_decoder.values()]:
-        if token.strip():
-            values = [" ".join(value.replace(token, " ").split()) if token in value else value for value in values]
-    return values
+    return LEAKY_WORDS.get(column, column.replace("_", " ").title())

@@ -193,6 +193,8 @@ def build(split: Split, params: Params, maps: Any = "none", rank: int | None = N
     if training.activation_checkpointing:
         model.causal_lm.activation_checkpointing_enable()
     prompts = PromptBuilder.for_split(loaded.tokenizer, split, params.prompts)
+    written = (params.rollouts.max_new_tokens if recpo.reasoning else 0) + len(prompts.answer_ids)
+    backbones.check_reads(loaded.model, params.prompts.max_prompt_tokens, written, "prompts.max_prompt_tokens")
     table = ItemTable(prompts.item_prompts(), model.dim, device=params.backbone.device)
     return R2ecRecommender(model, table, prompts, params, donors=sample(split.valid, DONORS, split.name))
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from benchmark import texts
 from benchmark.shipped import shipped
 
 
@@ -40,7 +41,7 @@ class PromptSettings(BaseModel):
 
     max_items: int = Field(default=20, ge=1, description="history items shown, the newest ones")
     max_prompt_tokens: int = Field(
-        default=1024, ge=1, description="the oldest items are dropped beyond it; also for item prompts"
+        default=texts.PROMPT_TOKENS, ge=1, description="the oldest items are dropped beyond it; also for item prompts"
     )
     time_anchor: Literal["last", "target"] = Field(
         default="last",
@@ -49,7 +50,7 @@ class PromptSettings(BaseModel):
     )
     leaky_attributes: bool = Field(default=False, description="crawl-time rating and number of buyers in item prompts")
     description_words: int = Field(
-        default=100, ge=0, description="words kept of each item attribute other than the title"
+        default=texts.ATTRIBUTE_WORDS, ge=0, description="words kept of each item attribute other than the title"
     )
     system_prompt: str | None = Field(
         default=None, description="null: what the backbone's chat template does by itself"

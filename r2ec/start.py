@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from benchmark import spent
+from benchmark import spent, texts
 from benchmark.contract import Cases, Split
 from benchmark.io import alone, last_checkpoint, read_json, sha256_of, sha256_of_json
 from benchmark.provenance import derive_seed
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # An edit of any of these makes a kept warm start stale.
-CODE = sorted(Path(__file__).parent.glob("*.py"))
+CODE = [*sorted(Path(__file__).parent.glob("*.py")), Path(texts.__file__)]
 
 
 def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) -> None:
@@ -76,6 +76,7 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
         "processes": processes(params).num_processes,
         "seed": seed,
         "category": split.category,
+        "rating_scale": split.rating_scale,
         "items": made.table.prompts_hash,
         "cases": cases.hexdigest(),
         "evaluation_rows": params.evaluation_rows,

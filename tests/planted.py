@@ -60,6 +60,7 @@ def as_split(prepared: Prepared, name: str = "planted") -> Split:
         items=prepared.items,
         train=prepared.train,
         valid=prepared.valid,
+        rating_scale=prepared.rating_scale,
     )
 
 

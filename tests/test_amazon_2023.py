@@ -28,6 +28,7 @@ from benchmark.methods import ROOT
 from tests.mirror import serving
 from tests.test_config import readme_rows
 from tests.test_datasets import command
+from tests.tiny_tokenizers import tiny_tokenizer
 
 LONG = " ".join(["word"] * 21)
 TWENTY = " ".join(["word"] * 20)
@@ -291,7 +292,7 @@ def test_nothing_depends_on_the_order_of_the_lines(tmp_path: Path) -> None:
 def test_attributes_are_cut_and_crawl_time_numbers_are_no_text(mirror: Path) -> None:
     raw = load(mirror, attribute_words=3)
     assert raw.items["description"][0] == "Two discs. A"
-    assert item_texts(raw.items)[0] == "Alpha. description: Two discs. A"
+    assert item_texts(raw.items, tiny_tokenizer("llama"))[0] == "Alpha. description: Two discs. A"
     assert attribute('["b", "a", "b", "c"]', None) == "b a c"
 
 

@@ -19,6 +19,7 @@ from baselines.kar import KAR, Standard, fit, sampled
 from benchmark.contract import Cases, Recommender, Split
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
+from tests.tiny_tokenizers import tiny_tokenizer
 
 CASES = np.arange(9)
 
@@ -181,7 +182,7 @@ def random_targets() -> Split:
 def test_a_text_that_names_the_target_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the LLM writes of a user the target's own text, and of an item its text again."""
     data = random_targets()
-    names = item_texts(data.items)
+    names = item_texts(data.items, tiny_tokenizer("llama"))
     made: dict[tuple[int, ...], str] = {}
 
     def write(self: Writer, prompts: Sequence[Sequence[int]], desc: str) -> list[Text]:

@@ -38,7 +38,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 def test_the_encoder_learns_what_profiles_mean(tmp_path: Path) -> None:
     """Planted: a profile is a code word that has nothing in common with the item's text."""
     encoder = SentenceEncoder(write_encoder(tmp_path / "encoder"))
-    items = item_texts(split().items)[:20]
+    items = item_texts(split().items, tiny_tokenizer("llama"))[:20]
     targets = np.random.default_rng(0).integers(0, 20, 200)
     profiles = [chr(ord("a") + target) * 3 for target in targets]
     made = Params.model_validate(settings(tmp_path, contrastive_epochs=12, contrastive_rate=3e-3, contrastive_batch=20))
@@ -86,7 +86,7 @@ def test_items_are_encoded_by_the_encoder_that_reads_the_profiles(tmp_path: Path
         encoder = SentenceEncoder(tmp_path / "encoder")
         encoder.model.load_state_dict(load_file(tmp_path / "work" / f"encoder{turn}" / "encoder.safetensors"))
         texts = ["red", "a much longer profile"]
-        found[turn] = encoder.encode(texts) @ encoder.encode(item_texts(split().items)).T
+        found[turn] = encoder.encode(texts) @ encoder.encode(item_texts(split().items, tiny_tokenizer("llama"))).T
     scores = torch.from_numpy(np.asarray(inner.scores_of(["red", "a much longer profile"])))
     torch.testing.assert_close(scores, found[1], rtol=0, atol=1e-5)
     assert not torch.allclose(found[0], found[1], rtol=0, atol=1e-4)

@@ -26,6 +26,7 @@ from r2ec import rollout
 from r2ec.settings import BackboneSettings, LoraSettings
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
+from tests.tiny_tokenizers import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_other_code_writes_into_another_file(
     llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, files = Writer(llm, 4, tmp_path).path, list(_llm.WRITING)
-    assert {file.stem for file in files} == {"attention", "decode", "rollout", "sampling", "_llm"}
+    assert {file.stem for file in files} == {"attention", "decode", "rollout", "sampling", "_llm", "texts"}
     for number, file in enumerate(files):
         edited = tmp_path / file.name
         edited.write_text(file.read_text() + "\n")
@@ -138,6 +139,7 @@ def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(
         request="{history}",
         scores_of=lambda texts: np.zeros((len(texts), split().n_items)),
         max_items=2,
+        max_prompt_tokens=400,
         max_new_tokens=3,
         report={},
     )
@@ -215,7 +217,7 @@ def test_item_texts_by_hand() -> None:
     items = pd.DataFrame(
         {"item_id": ["a", "b"], "title": ["One", "Two"], "store_name": ["Shop", None], "price": [1.0, 2.0]}
     )
-    assert item_texts(items) == ["One. store name: Shop", "Two"]
+    assert item_texts(items, tiny_tokenizer("llama")) == ["One. store name: Shop", "Two"]
 
 
 def profiles(llm: BackboneSettings, encoder: Path, folder: Path, **changes: object) -> object:
@@ -228,10 +230,10 @@ def test_a_profile_that_names_the_target_finds_it(
 ) -> None:
     """Planted: an LLM that writes the target's own text. Every target is then on rank 1."""
     data = split()
-    cases, names = data.valid.take(np.arange(30)), item_texts(data.items)
+    cases, names = data.valid.take(np.arange(30)), item_texts(data.items, tiny_tokenizer("llama"))
     assert cases.target is not None
     method = profiles(llm, encoder, tmp_path)
-    messages = _llm.asked(REQUEST, data, cases, 6)
+    messages = method.asker.about_users(REQUEST, cases)  # type: ignore[attr-defined]
     said = {tuple(method.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
     monkeypatch.setattr(
         method.writer,  # type: ignore[attr-defined]

@@ -86,7 +86,7 @@ def rewards(folder: Path, users: int = 16, steps: int = 120, **recpo: object) ->
     tokenizer, cases = tiny_tokenizer("llama"), histories()
     # A word many times over, so that a tiny LM notices it.
     items = pd.DataFrame({"item_id": range(N), "title": [" ".join([word] * 12) for word in WORDS]})
-    prompts = PromptBuilder(tokenizer, items, "thing", PromptSettings())
+    prompts = PromptBuilder(tokenizer, items, "thing", PromptSettings(), rating_scale=5)
     lm = writer()
     model, right = planted_model(lm, prompts, cases)
     assert right >= 0.9  # the task is solvable by writing

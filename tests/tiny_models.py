@@ -23,7 +23,7 @@ def tiny_config(family: str, sliding_window: int = 8) -> PreTrainedConfig:
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 4096,
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,

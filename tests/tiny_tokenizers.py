@@ -28,7 +28,7 @@ GEMMA = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 CORPUS = [
-    (USER_INSTRUCTION + WITH_RATINGS + ITEM_INSTRUCTION).format(category="movie"),
+    (USER_INSTRUCTION + WITH_RATINGS + ITEM_INSTRUCTION).format(category="movie", scale=5),
     "3 days ago: [Toy Story (1995)] (4.5)\n2 weeks ago: [Alien: Resurrection] (3)\n",
     "1 year ago: [Up]\nmoments ago: [It's]\n",
     "<answer> </answer> answer> ></ ]\n\n \n Title: Description: Genres: the a of and to in months minutes hours years",
