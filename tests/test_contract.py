@@ -154,8 +154,12 @@ def test_a_split_never_reads_the_test_cases(tmp_path: Path) -> None:
         write_cases(tmp_path / f"{part}.parquet", cases, with_target=True)
     pq.write_table(pa.table({"item_id": ["a"] * 40, "title": ["The a"] * 40}), tmp_path / "items.parquet")
     about = {"dataset": "toy", "settings": {"category": "toy", "history_length": 7}}
-    write_json(tmp_path / "dataset.json", about)  # there is no test.parquet in this folder
+    write_json(tmp_path / "dataset.json", about)  # of an earlier version
+    with pytest.raises(InputError, match=r"dataset\.json: has no 'rating_scale'; prepare the dataset again"):
+        read_split(tmp_path)
+    write_json(tmp_path / "dataset.json", about | {"rating_scale": 10})  # there is no test.parquet in this folder
     split = read_split(tmp_path)
+    assert split.rating_scale == 10
     assert (split.name, split.category, split.history_length, split.n_items) == ("toy", "toy", 7, 40)
     assert_same(cases, split.train)
     assert not any("test" in name for name in vars(split))
