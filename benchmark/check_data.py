@@ -21,12 +21,13 @@ from typing import Any, Literal
 
 import yaml
 
+from benchmark.account import Account, Dropped
 from benchmark.config import read_yaml
 from benchmark.dataset_config import DatasetConfig, source_of
 from benchmark.datasets import Raw
 from benchmark.errors import InputError, checked, command
 from benchmark.prepare import beside, check_parts
-from benchmark.protocol import Account, Dropped, prepare
+from benchmark.protocol import prepare
 from benchmark.wording import among
 
 APART = ("source", "options")  # settings of a dataset that have an option of their own
@@ -51,7 +52,7 @@ def check(name: str, settings: DatasetConfig, resources: Path) -> Checked:
     try:
         source, options = source_of(settings, name)
         found.files = source.fetch(options, resources)
-        found.raw = source.load(options, found.files)
+        found.raw = source.load(options, found.files, settings.limits)
         check_parts(prepare(found.raw, settings, name, found.account), name)
     except InputError as error:
         found.problem = str(error)

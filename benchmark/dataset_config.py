@@ -3,6 +3,7 @@
 After a dataset has been prepared again Snakemake runs every training again: no change of `benchmark.config` may bring that about.
 """
 
+import calendar
 import datetime
 import importlib
 import json
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from benchmark.datasets import Limits
 from benchmark.errors import InputError, checked
 from benchmark.sections import Name, Strict
 from benchmark.wording import among
@@ -29,6 +31,20 @@ class DatasetConfig(Strict):
     min_item_count: int = Field(default=5, ge=1, description="interactions an item must have (k-core, repeated)")
     start: datetime.date | None = Field(default=None, description="first day kept, UTC")
     end: datetime.date | None = Field(default=None, description="first day no longer kept, UTC")
+    earliest: datetime.date = Field(
+        default=datetime.date(1990, 1, 1),
+        description="first day on which an interaction can have been; an earlier one ends it",
+    )
+    latest: datetime.date | None = Field(
+        default=None, description="last day on which an interaction can have been; null: the last one of next year"
+    )
+    max_unknown_items: float = Field(
+        default=0.05, ge=0, le=1, description="share of the interactions whose item may be missing from items"
+    )
+    popularity_columns: bool = Field(
+        default=False,
+        description="keep the source's own average_rating and rating_number in items, for all methods; they tell what came later",
+    )
     history_length: int = Field(default=20, ge=1)
     split: Literal["global-temporal", "leave-one-out"] = "global-temporal"
     same_time: Literal["exclude", "order"] = Field(
@@ -52,7 +68,24 @@ class DatasetConfig(Strict):
     def window_is_not_empty(self) -> "DatasetConfig":
         if self.start and self.end and self.start >= self.end:
             raise ValueError(f"start {self.start} is not before end {self.end}")
+        if self.latest and self.latest < self.earliest:
+            raise ValueError(f"latest {self.latest} is before earliest {self.earliest}")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """What an interaction can be."""
+        latest = self.latest or datetime.date(datetime.date.today().year + 1, 12, 31)
+        return Limits(seconds_of(self.earliest), seconds_of(latest) + 86_400, self.max_unknown_items)
+
+
+def seconds_of(day: datetime.date) -> int:
+    """Unix seconds at which a day begins, UTC.
+
+    >>> seconds_of(datetime.date(1990, 1, 1))
+    631152000
+    """
+    return calendar.timegm(day.timetuple())
 
 
 def source_of(dataset: DatasetConfig, where: str) -> tuple[ModuleType, BaseModel]:

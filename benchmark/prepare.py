@@ -146,11 +146,13 @@ def main() -> None:
     manifest = read_json(given.manifest)
     for entry in manifest:
         check_sha256(Path(entry["path"]), entry["sha256"], "it has changed since it was fetched, so fetch it again")
-    raw = source.load(options, [Path(entry["path"]) for entry in manifest])
+    raw = source.load(options, [Path(entry["path"]) for entry in manifest], settings.limits)
     account = Account()
-    prepared = prepare(raw, settings, given.dataset, account)
-    for warning in account.warnings:
-        print(f"{given.dataset}: warning: {warning}")
+    try:
+        prepared = prepare(raw, settings, given.dataset, account)
+    finally:  # also before an error
+        for warning in account.warnings:
+            print(f"{given.dataset}: warning: {warning}", flush=True)
     about = {
         "dataset": given.dataset,
         "settings": settings.model_dump(mode="json"),
@@ -158,8 +160,11 @@ def main() -> None:
         "sources": [{"file": Path(e["path"]).name, "bytes": e["bytes"], "sha256": e["sha256"]} for e in manifest],
         "split_hash": split_hash(prepared),
     }
+    if account.warnings:
+        about["warnings"] = account.warnings
     if raw.about:
         about["source"] = raw.about
+        print(f"{given.dataset}: the source itself: {', '.join(f'{key} {value}' for key, value in raw.about.items())}")
     if raw.expected:
         equal, table = beside(raw.expected, prepared.counts, settings)
         about["expected"] = {"source": raw.expected.source, "counts": raw.expected.counts, "equal": equal}

@@ -3,57 +3,43 @@
 The protocol is the paper's (R2ec, arXiv 2505.16994, section 4): a case is a user's history and the next item, all cases
 in time order, 80/10/10. What the paper leaves open has one rule each, counted in dataset.json:
 
-repeats             only a user's first interaction with an item counts; later ones are dropped (of several in one second, the one
+repeats             only a user's first interaction with an item counts; later ones are dropped (of several at one time, the one
                     with the lowest rating counts).
-equal timestamps    (same_time: exclude) a history holds only what lies strictly before its case's second, so that the items of
-                    one basket don't predict each other. With same_time: order they follow each other in the order of a hash.
-                    Ties are never broken by file order or item number, which could give the target away.
+order               by the time in the precision that the source gives, milliseconds or finer. Only what is equal in it, a tie, is
+                    ordered by a hash, never by file order or item number, which could give the target away.
+one second          (same_time: exclude) a history holds only what lies strictly before its case's second, so that the items of
+                    one basket don't predict each other, however fine the times are. With same_time: order they follow each other.
 one interaction     a user with nothing before the last second has no case and is left out.
-no title            items without a title are dropped with their interactions; so are interactions of unknown items.
+no title            items without a title are dropped with their interactions.
+unknown items       so are interactions of items that the catalogue doesn't have; more than max_unknown_items of them are refused.
+impossible times    times before earliest or after latest are refused.
+popularity          the source's average_rating and rating_number tell what came after the cases; popularity_columns keeps them.
 cold targets        items never seen in training stay in the catalogue and among the targets.
 
 With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
 """
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmark.account import UNKNOWN_ITEM, UNTITLED, Account, check_unknown, warnings_of
 from benchmark.contract import Cases
-from benchmark.dataset_config import DatasetConfig
-from benchmark.datasets import Raw
+from benchmark.dataset_config import DatasetConfig, seconds_of
+from benchmark.datasets import Limits, Raw
 from benchmark.datasets._texts import TextsOnDisk
+from benchmark.datasets._times import impossible, said_of
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from benchmark.texts import rating_scale
 
-UNKNOWN_ITEM = "their item isn't in items"
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Interactions that one rule left out."""
-
-    rows: int
-    first: int  # row of the first of them in the source's interactions, from 0
-    note: str = ""  # what else there is to say about it
-
-
-@dataclass
-class Account:
-    """What became of a dataset's interactions. It is filled on the way, so that it also shows what came before an error."""
-
-    counts: dict[str, int] = field(default_factory=dict)  # as in dataset.json
-    dropped: dict[str, Dropped] = field(default_factory=dict)  # by the reason in words, in the order of the rules
-    warnings: list[str] = field(default_factory=list)  # sentences about what is no error, but may not be meant
-
-    def drop(self, reason: str, rows: np.ndarray, note: str = "") -> None:
-        """Write down that these rows of the source's interactions are left out; nothing for none."""
-        if len(rows):
-            self.dropped[reason] = Dropped(len(rows), int(rows.min()), note)
+# Item columns that tell how popular an item became, in any spelling: those of Amazon Reviews, and their likes.
+POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount", "numberofratings",
+              "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,8 +49,9 @@ class Log:
     user: np.ndarray  # int64, 0..n_users-1
     item: np.ndarray  # int64, 0..n_items-1, the row of `items`
     time: np.ndarray  # int64, Unix seconds
+    fraction: np.ndarray  # int32, nanoseconds within the second; 0 where the source has whole seconds
     rating: np.ndarray  # float32
-    tie: np.ndarray  # uint64, orders interactions of one second
+    tie: np.ndarray  # uint64, orders interactions of one time
     items: pd.DataFrame
     counts: dict[str, int]
     texts: TextsOnDisk | None = None
@@ -77,7 +64,7 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
     nothing is left.
     """
     account = account or Account()
-    check_raw(raw, where)
+    check_raw(raw, where, settings.limits)
     items, texts, counts = raw.items, raw.texts, account.counts
     counts |= {"interactions_read": len(raw.interactions), "items_read": len(items)}
     log = numbered(raw)
@@ -91,22 +78,18 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
 
     has_title = titled(items["title"])
     counts["items_without_title"] = int((~has_title).sum())
-    keep(log["item"] >= 0, "dropped_no_title_or_unknown_item", UNKNOWN_ITEM)
-    titles = pd.Series(has_title[log["item"]], log.index)
-    keep(titles, "dropped_no_title_or_unknown_item", "their item has no title")
-    seconds = [
-        None if day is None else int(pd.Timestamp(day, tz="UTC").timestamp()) for day in (settings.start, settings.end)
-    ]
+    keep(log["item"] >= 0, "dropped_unknown_item", UNKNOWN_ITEM)
+    keep(pd.Series(has_title[log["item"]], log.index), "dropped_no_title", UNTITLED)
     inside = pd.Series(True, index=log.index)
-    if seconds[0] is not None:
-        inside &= log["timestamp"] >= seconds[0]
-    if seconds[1] is not None:
-        inside &= log["timestamp"] < seconds[1]
+    if settings.start is not None:
+        inside &= log["timestamp"] >= seconds_of(settings.start)
+    if settings.end is not None:
+        inside &= log["timestamp"] < seconds_of(settings.end)
     keep(inside, "dropped_outside_window", "outside the window from `start` to `end`")
-    # A hash of the pair orders what happened in one second: it carries nothing that a model could learn from.
+    # A hash of the pair orders what happened at one time: it carries nothing that a model could learn from.
     # The rating is the last key so that nothing at all depends on the order of the source's rows.
     log = log.assign(tie=tie_of(raw.interactions, log.index.to_numpy()))
-    log = log.iloc[np.lexsort((log["rating"], log["tie"], log["timestamp"]))]
+    log = log.iloc[np.lexsort((log["rating"], log["tie"], log["fraction"], log["timestamp"]))]
     keep(~log.duplicated(["user", "item"]), "dropped_repeats", "repeats: the user took the item before")
     counts["interactions_before_minimum_counts"] = len(log)
     before, log = log, minimum_counts(log, settings.min_user_count, settings.min_item_count)
@@ -116,6 +99,9 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
         rows = np.setdiff1d(before.index, log.index, assume_unique=True)
         account.drop(f"below the minimum counts ({least})", rows, _how_many(before, int(rows.min())))
     del before
+    check_unknown(
+        raw, account, settings.max_unknown_items, where
+    )  # last, so that the account says what else is dropped
     if log.empty:
         raise InputError(
             f"{where}: no interaction is left after title, window and minimum counts "
@@ -130,12 +116,13 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
     items = items.reset_index(drop=True)
     user, item = pd.factorize(log["user"])[0], (np.cumsum(taken) - 1)[log["item"]]
     log = log.assign(user=user, item=item)
-    log = log.iloc[np.lexsort((log["tie"], log["timestamp"], log["user"]))]
+    log = log.iloc[np.lexsort((log["tie"], log["fraction"], log["timestamp"], log["user"]))]
     counts |= {"interactions": len(log), "users": int(user.max()) + 1, "items": len(items)}
     return Log(
         user=log["user"].to_numpy(np.int64),
         item=log["item"].to_numpy(np.int64),
         time=log["timestamp"].to_numpy(np.int64),
+        fraction=log["fraction"].to_numpy(np.int32),
         rating=log["rating"].to_numpy(np.float32),
         tie=log["tie"].to_numpy(np.uint64),
         items=items,
@@ -151,7 +138,7 @@ def _how_many(log: pd.DataFrame, row: int) -> str:
 
 
 def numbered(raw: Raw) -> pd.DataFrame:
-    """The interactions with numbers for ids, a fraction of their memory: user, item (int64), timestamp, rating.
+    """The interactions with numbers for ids, a part of their memory: user, item (int64), timestamp, fraction, rating.
 
     user: one number per user, in no order that matters. item: its row of raw.items, -1 for none.
     """
@@ -166,6 +153,7 @@ def numbered(raw: Raw) -> pd.DataFrame:
             "user": pd.factorize(log["user_id"])[0],
             "item": item.to_numpy().astype(np.int64),
             "timestamp": log["timestamp"].to_numpy(),
+            "fraction": log["fraction"].to_numpy() if "fraction" in log else np.zeros(len(log), np.int32),
             "rating": log["rating"].to_numpy(),
         }
     )
@@ -190,19 +178,20 @@ def tie_of(log: pd.DataFrame, rows: np.ndarray, at_once: int = 2**18) -> np.ndar
     return found
 
 
-def check_raw(raw: Raw, where: str) -> None:
-    """Raise InputError unless ids are present, items unique, timestamps plausible seconds."""
+def check_raw(raw: Raw, where: str, limits: Limits) -> None:
+    """Raise InputError unless items are unique, and timestamps within the limits."""
     twice = raw.items["item_id"].duplicated()
     if twice.any():
         row = int(np.argmax(twice))
         raise InputError(
             f"{where}: items: row {row}: item_id {raw.items['item_id'].iloc[row]!r} occurs twice; merge its rows"
         )
-    times = raw.interactions["timestamp"]
-    if len(times) and (bad := np.flatnonzero((times < -(2**33)) | (times > 2**33))).size:
+    times = raw.interactions["timestamp"].to_numpy()
+    if len(times) and (bad := impossible(times, limits)).size:
         row = int(bad[0])
         raise InputError(
-            f"{where}: interactions: row {row}: timestamp {times.iloc[row]} is no time in seconds (years 1697 to 2242)"
+            f"{where}: interactions: row {row}: {said_of(times[row], 's', limits)}; mend it, or let earliest and latest say "
+            "what can be"
         )
 
 
@@ -230,7 +219,7 @@ def make_cases(log: Log, history_length: int, same_time: str) -> Cases:
     end = rows if same_time == "order" else np.maximum.accumulate(np.where(new_second, rows, 0))
     start = np.maximum(first_of_user, end - history_length)
     chosen = np.flatnonzero(end > start)
-    chosen = chosen[np.lexsort((log.tie[chosen], log.time[chosen]))]
+    chosen = chosen[np.lexsort((log.tie[chosen], log.fraction[chosen], log.time[chosen]))]
     lengths = (end - start)[chosen]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(start[chosen], lengths)
@@ -293,6 +282,14 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     Raises InputError for bad values and for an empty split.
     """
     account = account or Account()
+    account.warnings += raw.notes
+    if settings.leaky_popularity:
+        check_no_popularity(raw.items)
+    raw, hidden = without_popularity(raw, settings.popularity_columns)
+    if hidden:
+        account.warnings.append(
+            f"item columns {', '.join(hidden)} are hidden from all methods, as they tell what came later (popularity_columns)"
+        )
     log = clean(raw, settings, name, account)
     cases = make_cases(log, settings.history_length, settings.same_time)
     train, valid, test = split_cases(cases, settings.split)
@@ -303,9 +300,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     }
     for part, rows in used.items():
         if len(rows) == 0:
-            raise InputError(
-                f"{name}: the {part} split is empty ({len(cases)} cases in all); widen the time window or lower the minimum counts"
-            )
+            advice = what_would_help(log, settings)
+            raise InputError(f"{name}: the {part} split is empty ({len(cases)} cases in all); {advice}")
     parts = {part: cases.take(rows) for part, rows in used.items()}
     with_case = np.unique(cases.user)
     counts = account.counts
@@ -327,7 +323,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
         counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
     counts["items_cold"] = int((~seen).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
-    account.warnings += warnings_of(account)
+    account.warnings += warnings_of(raw, account)
     scale = _scale(log.rating, settings.rating_scale, name)
     return Prepared(items=items, counts=counts, texts=log.texts, rating_scale=scale, **parts)
 
@@ -341,16 +337,41 @@ def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float |
     return given
 
 
-def warnings_of(account: Account) -> list[str]:
-    """Sentences about what is no error, but may not be meant."""
-    found, counts = [], account.counts
-    if unknown := account.dropped.get(UNKNOWN_ITEM):
-        found.append(
-            f"{unknown.rows} of {counts['interactions_read']} interactions name an item that isn't in items; they are dropped"
+def what_would_help(log: Log, settings: DatasetConfig) -> str:
+    """What to change where a part of the split is empty: same_time, if that brings cases into each part; else the rest."""
+    ordered = split_cases(make_cases(log, settings.history_length, "order"), settings.split)
+    if settings.same_time == "exclude" and all(len(rows) for rows in ordered):
+        n, shared = len(log.user), _in_shared_second(log)
+        return f"{shared} of {n} interactions share their second with another of their user: same_time: order gives them an order"
+    by_user = np.bincount(log.user)
+    if settings.split == "leave-one-out":
+        return (
+            f"leave-one-out trains on users with four interactions or more, and the longest has {by_user.max()}: take split: "
+            "global-temporal, widen the time window or lower min_item_count"
         )
-    if counts["test_users"] == 1:
-        found.append("all test cases are one user's; intervals and tests are over users and need several")
-    return found
+    return f"widen the time window or lower the minimum counts (left: {len(log.user)} interactions of {len(by_user)} users)"
+
+
+def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:
+    """The source without item columns that tell how popular items became, and the names of those.
+
+    kept: leave them there as text, which is an attribute for all methods.
+    """
+    names = [name for name in raw.items.columns if re.sub(r"[\s_.-]+", "", str(name)).lower() in POPULARITY]
+    if not names:
+        return raw, []
+    if not kept:
+        return replace(raw, items=raw.items.drop(columns=names)), names
+    as_text = {name: raw.items[name].astype(object).where(raw.items[name].notna(), "").astype(str) for name in names}
+    return replace(raw, items=raw.items.assign(**as_text)), []
+
+
+def check_no_popularity(items: pd.DataFrame) -> None:
+    """Raise InputError where the source has columns itself that leaky_popularity would make."""
+    if taken := [column for column in ("average_rating", "rating_number") if column in items.columns]:
+        raise InputError(
+            f"leaky_popularity: the source's items have a column {taken[0]!r} already; leave leaky_popularity out"
+        )
 
 
 def popularity(log: Log) -> pd.DataFrame:
@@ -358,13 +379,8 @@ def popularity(log: Log) -> pd.DataFrame:
 
     Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item prompts:
     average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They are numbers,
-    which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them. Raises InputError where the
-    source has such columns itself.
+    which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them.
     """
-    if taken := [column for column in ("average_rating", "rating_number") if column in log.items.columns]:
-        raise InputError(
-            f"leaky_popularity: the source's items have a column {taken[0]!r} already; leave leaky_popularity out"
-        )
     by_item = pd.Series(log.rating.astype(np.float64)).groupby(log.item)
     numbers = np.bincount(log.item, minlength=len(log.items))
     means = by_item.mean().reindex(range(len(log.items))).round(1)

@@ -23,7 +23,8 @@ TITLE_TOKENS = 128  # of the tokenizer in use; a longer title loses its end
 ATTRIBUTE_WORDS, ATTRIBUTE_CHARACTERS = 100, 2000  # of each attribute; characters bound texts without spaces
 PROMPT_TOKENS = 1024  # of a whole prompt, where a method's settings don't say another number
 # Attributes that were read when a catalogue was crawled, after the cases: they tell how popular an item became. The names are
-# Amazon Reviews 2023's. No method reads them; R2ec's `prompts.leaky_attributes` shows them, for the control of it alone.
+# Amazon Reviews 2023's. Prepare leaves them out, or makes them text, which all methods read (popularity_columns). As numbers, of
+# leaky_popularity, no method reads them, and R2ec's `prompts.leaky_attributes` shows them, for the control of it alone.
 LEAKY = ("average_rating", "rating_number")
 NOT_ATTRIBUTES = ("item_id", "title")
 SCALES = (5.0, 10.0, 100.0)  # what ratings may be out of
@@ -107,14 +108,13 @@ def attributes(
 ) -> dict[str, list[str]]:
     """The items' other text columns as every method reads them, by column, "" where an item has none.
 
-    Cleaned, the first `words` words and ATTRIBUTE_CHARACTERS characters of each. Numbers are no attributes, nor is what LEAKY
-    names.
+    Cleaned, the first `words` words and ATTRIBUTE_CHARACTERS characters of each. Numbers are no attributes.
     """
     marks = marks_of(tokenizer)
     return {
         str(name): [_first(value, words) for value in cleaned(items[name], marks)]
         for name in items.columns
-        if name not in (*NOT_ATTRIBUTES, *LEAKY) and not pd.api.types.is_numeric_dtype(items[name])
+        if name not in NOT_ATTRIBUTES and not pd.api.types.is_numeric_dtype(items[name])
     }
 
 

@@ -45,10 +45,9 @@ def planted(n_users: int = 150, length: int = 16, seed: int = 0) -> Raw:
 
 
 def settings(**changes: object) -> DatasetConfig:
-    """Settings of a dataset that keep everything, but for the changes."""
-    return DatasetConfig.model_validate(
-        {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1} | changes
-    )
+    """Settings of a dataset that keep everything, also of the first seconds of 1970, but for the changes."""
+    keeps_all = {"min_user_count": 1, "min_item_count": 1, "earliest": "1970-01-01"}
+    return DatasetConfig.model_validate({"source": "files", "category": "thing"} | keeps_all | changes)
 
 
 def as_split(prepared: Prepared, name: str = "planted") -> Split:

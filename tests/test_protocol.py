@@ -125,11 +125,11 @@ def test_users_with_one_interaction_have_no_case() -> None:
 def test_items_without_title_and_unknown_items_are_dropped_with_their_interactions() -> None:
     titles = {"a": "The a", "b": "  ", "c": None, "d": "The d", "e": "never taken"}
     rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "unknown", 4), ("u", "d", 5)]
-    log = clean(raw_of(rows, titles), settings(), "here")
+    log = clean(raw_of(rows, titles), settings(max_unknown_items=0.2), "here")
     assert log.items["item_id"].tolist() == ["a", "d"]
     assert log.counts["items_read"] == 5
     assert log.counts["items_without_title"] == 2
-    assert log.counts["dropped_no_title_or_unknown_item"] == 3
+    assert (log.counts["dropped_unknown_item"], log.counts["dropped_no_title"]) == (1, 2)
     assert listed(make_cases(log, 20, "exclude"), log.items) == [("a", "d", 5)]
 
 
@@ -266,15 +266,15 @@ def test_cold_targets_stay_and_are_counted() -> None:
 
 def slow_cases(log: Log, length: int, same_time: str) -> list[tuple[int, list[int], int, int]]:
     """(user, history, target, time) of every case, straight from the words of the rule."""
-    rows = list(zip(log.user, log.time, log.tie, log.item, strict=True))
+    rows = list(zip(log.user, log.time, log.fraction, log.tie, log.item, strict=True))
     out = []
-    for user, time, tie, item in sorted(rows, key=lambda row: (row[1], row[2])):
+    for user, time, fraction, tie, item in sorted(rows, key=lambda row: row[1:4]):
         past = [
-            (t, h, v)
-            for u, t, h, v in rows
-            if u == user and (t < time or (same_time == "order" and t == time and h < tie))
+            (t, f, h, v)
+            for u, t, f, h, v in rows
+            if u == user and (t < time or (same_time == "order" and t == time and (f, h) < (fraction, tie)))
         ]
-        if history := [int(v) for _, _, v in sorted(past)][-length:]:
+        if history := [int(v) for *_, v in sorted(past)][-length:]:
             out.append((int(user), history, int(item), int(time)))
     return out
 
@@ -283,10 +283,16 @@ ROWS = st.tuples(st.sampled_from("uvwx"), st.sampled_from("abcdefgh"), st.intege
 
 
 @hypothesis_settings(max_examples=100, deadline=None)
-@given(st.lists(ROWS, min_size=1, max_size=60), st.integers(1, 4), st.sampled_from(["exclude", "order"]))
-def test_cases_equal_a_plain_loop(rows: list[Row], length: int, same_time: str) -> None:
+@given(
+    st.lists(ROWS, min_size=1, max_size=60),
+    st.integers(1, 4),
+    st.sampled_from(["exclude", "order"]),
+    st.lists(st.sampled_from([0, 1, 500_000_000]), min_size=60, max_size=60),
+)
+def test_cases_equal_a_plain_loop(rows: list[Row], length: int, same_time: str, fractions: list[int]) -> None:
     ratings = [float(number % 5) for number in range(len(rows))]
     raw = raw_of(rows, ratings=ratings)
+    raw.interactions["fraction"] = np.array(fractions[: len(rows)], np.int32)
     log = clean(raw, settings(), "here")
     cases = make_cases(log, length, same_time)
     assert cases.target is not None
@@ -378,7 +384,7 @@ def test_leaky_columns_of_the_source_are_not_overwritten() -> None:
 
 def counts_add_up(prepared: Prepared) -> None:
     c = prepared.counts
-    dropped = ("no_title_or_unknown_item", "outside_window", "repeats", "minimum_counts")
+    dropped = ("unknown_item", "no_title", "outside_window", "repeats", "minimum_counts")
     assert c["interactions_read"] == sum(c[f"dropped_{why}"] for why in dropped) + c["interactions"]
     assert c["interactions_before_minimum_counts"] == c["interactions"] + c["dropped_minimum_counts"]
     assert c["items_read"] >= c["items_without_title"] + c["items"] == c["items_without_title"] + len(prepared.items)
@@ -401,7 +407,8 @@ def test_counts_by_hand() -> None:
         "interactions_read": 22,
         "items_read": 17,
         "items_without_title": 1,
-        "dropped_no_title_or_unknown_item": 2,
+        "dropped_unknown_item": 1,
+        "dropped_no_title": 1,
         "dropped_outside_window": 1,
         "dropped_repeats": 1,
         "interactions_before_minimum_counts": 18,

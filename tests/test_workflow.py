@@ -248,6 +248,13 @@ def test_a_bad_file_is_named_and_nothing_is_half_written(finished: Path, tmp_pat
     assert "error: planted/interactions.csv: row 5: rating is 'nan'; give a finite number" in done.stdout
     data = tmp_path / "results" / "data"
     assert not [path for path in data.rglob("*") if path.is_file()]
+    # What may not be meant is said on the screen, too, not in a log alone.
+    raw = planted(n_users=20)
+    write_files(tmp_path / "planted", raw)
+    raw.items.to_csv(tmp_path / "planted" / "items.csv")
+    done = snakemake(finished, "--directory", str(tmp_path), "results/data/planted/dataset.json", config=config)
+    assert done.returncode == 0, done.stdout
+    assert "\nplanted: warning: items.csv: column '' holds row numbers and is ignored\n" in done.stdout
 
 
 def test_a_failing_method_stops_no_other_and_no_table_is_made(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import contextlib
 import gzip
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from benchmark.datasets import Limits
+from benchmark.datasets._times import impossible, said_of
 from benchmark.errors import InputError
 
 # What is wrong with a line, None for nothing; a ValueError says it too.
@@ -26,13 +28,16 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
         raise InputError(f"{path}: no whole gzip file ({error}); delete it and fetch it again") from None
 
 
-def first_bad_line(path: Path, problem: Problem, otherwise: str) -> str:
-    """`line 7: what is wrong with it`, found by reading the file once more, slowly; `otherwise` if no line shows it."""
+def first_bad_line(path: Path, problem: Problem, otherwise: str, header: bool = False) -> str:
+    """`line 7: what is wrong with it`, found by reading the file once more, slowly; `otherwise` if no line shows it.
+
+    header: whether the first line holds the columns' names.
+    """
     with opened(path) as lines:
         for number, line in enumerate(tqdm(lines, desc="looking for the line", unit="line", delay=5, leave=False), 1):
             try:
                 text = line.decode("utf-8").rstrip("\r\n")
-                why = problem(text) if number > 1 or problem is not bad_interaction else None
+                why = None if header and number == 1 else problem(text)
             except ValueError as error:  # no UTF-8, no JSON, or half a surrogate pair, which is no character
                 why = str(error)
             if why is not None:
@@ -40,15 +45,17 @@ def first_bad_line(path: Path, problem: Problem, otherwise: str) -> str:
     return otherwise
 
 
-def bad_interaction(text: str) -> str | None:
+def bad_interaction(text: str, limits: Limits) -> str | None:
     """What is wrong with a line of the interactions, or None. Raises ValueError for what is no number."""
     fields = text.split(",")
     if len(fields) != len(HEADER):
         return f"{len(fields)} columns instead of {len(HEADER)}"
     if missing := [name for name, value in zip(HEADER, fields, strict=True) if not value and name != "rating"]:
         return f"{missing[0]} is missing"
-    int(fields[3])
-    return None if math.isfinite(float(fields[2] or 0)) else "rating is no finite number"
+    if impossible(np.array([int(fields[3]) / 1000]), limits).size:
+        return said_of(int(fields[3]), "ms", limits)
+    with np.errstate(over="ignore"):
+        return None if np.isfinite(np.float32(fields[2] or 0)) else "rating is no finite number"
 
 
 def bad_item(text: str) -> str | None:

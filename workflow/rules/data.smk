@@ -52,6 +52,8 @@ rule prepare:
         "{{ python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
         " --manifest results/fetched/{wildcards.dataset}.json --out results/data/{wildcards.dataset}"
         " && {params.record}; }} > {log} 2>&1"
+        # What may not be meant is said on the screen, too.
+        " && {{ grep -F {wildcards.dataset:q}': warning: ' {log} >&2 || true; }}"
 
 
 rule fetch_backbone:

@@ -1,0 +1,94 @@
+"""What became of a dataset's interactions: counted on the way, said in sentences, and refused where too many would vanish."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmark.datasets import Raw
+from benchmark.errors import InputError
+
+UNKNOWN_ITEM = "their item isn't in items"
+UNTITLED = "their item has no title"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Interactions that one rule left out."""
+
+    rows: int
+    first: int  # row of the first of them in the source's interactions, from 0
+    note: str = ""  # what else there is to say about it
+
+
+@dataclass
+class Account:
+    """What became of a dataset's interactions. It is filled on the way, so that it also shows what came before an error."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # as in dataset.json
+    dropped: dict[str, Dropped] = field(default_factory=dict)  # by the reason in words, in the order of the rules
+    warnings: list[str] = field(default_factory=list)  # sentences about what is no error, but may not be meant
+
+    def drop(self, reason: str, rows: np.ndarray, note: str = "") -> None:
+        """Write down that these rows of the source's interactions are left out; nothing for none."""
+        if len(rows):
+            self.dropped[reason] = Dropped(len(rows), int(rows.min()), note)
+
+
+def check_unknown(raw: Raw, account: Account, most: float, where: str) -> None:
+    """Raise InputError where more than the share `most` of the interactions name an item that isn't in items."""
+    unknown, rows = account.dropped.get(UNKNOWN_ITEM), len(raw.interactions)
+    if unknown is None or unknown.rows <= most * rows:
+        return
+    name = raw.interactions["item_id"].iloc[unknown.first]
+    of_items = f"items begin with {raw.items['item_id'].iloc[0]!r}" if len(raw.items) else "there are no items"
+    raise InputError(
+        f"{where}: {share(unknown.rows, rows)} interactions name an item that isn't in items, first {name!r} in row "
+        f"{unknown.first + 1} ({_meant(name, set(raw.items['item_id'])) or of_items}); write ids alike in both, or let "
+        f"max_unknown_items accept them (it is {most:g})"
+    )
+
+
+def share(part: int, whole: int) -> str:
+    """A part of a whole in words; none is 0.0 % that isn't.
+
+    >>> share(48, 96), share(1, 100_000)
+    ('48 of 96 (50.0 %)', '1 of 100,000 (below 0.1 %)')
+    """
+    percent = f"{100 * part / whole:.1f} %" if part * 1000 >= whole else "below 0.1 %"
+    return f"{part:,} of {whole:,} ({percent})"
+
+
+def _meant(name: str, known: set[str]) -> str:
+    """The known id that an unknown one may stand for, as words; "" for none.
+
+    >>> _meant("00011", {"11"}), _meant("2.0", {"2"}), _meant("b7", {"B7"}), _meant("x", {"y"})
+    ("items have '11'", "items have '2'", "items have 'B7'", '')
+    """
+    stripped = name.strip()
+    for other in (
+        stripped,
+        stripped.lstrip("0") or "0",
+        stripped.removesuffix(".0"),
+        f"{stripped}.0",
+        stripped.upper(),
+        stripped.lower(),
+    ):
+        if other != name and other in known:
+            return f"items have {other!r}"
+    return ""
+
+
+def warnings_of(raw: Raw, account: Account) -> list[str]:
+    """Sentences about what is no error, but may not be meant."""
+    found, counts = [], account.counts
+    whole = counts["interactions_read"]
+    for reason, what in (
+        (UNKNOWN_ITEM, "name an item that isn't in items"),
+        (UNTITLED, "are of an item without a title"),
+    ):
+        if dropped := account.dropped.get(reason):
+            first = raw.interactions["item_id"].iloc[dropped.first]
+            found.append(f"{share(dropped.rows, whole)} interactions {what}, first {first!r}; they are dropped")
+    if counts["test_users"] == 1:
+        found.append("all test cases are one user's; intervals and tests are over users and need several")
+    return found

@@ -1,0 +1,118 @@
+"""A table of the user's own, .csv or .parquet, column by column: what is read, what is ignored, and what is refused."""
+
+import csv
+import re
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from benchmark.errors import InputError
+
+NUMBERS = ("timestamp", "rating")
+# What pandas calls a column of row numbers that was written by mistake: to_csv() and to_parquet() without index=False.
+INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+ROW_NUMBERS = ("index", "level_0")  # such a column only where it holds 0, 1, 2, ...
+
+
+def read(path: Path, wanted: list[str], optional: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
+    """The wanted columns, and of the optional (None: all other) ones those that are there. All but NUMBERS are text.
+
+    Also sentences about columns that were ignored. Raises InputError for a file that is no table, a missing column, one
+    that stands there twice or in another spelling, and a quote that is never closed.
+    """
+    table = _table(path)
+    found = [name for name in table.column_names if not INDEX.fullmatch(name)]
+    ignored = [name for name in table.column_names if name not in found]
+    known = [*wanted, *(optional or [])]
+    _check_names(path, found, wanted, known, everything=optional is None)
+    if optional is None:  # else no further column is read at all
+        numbers = [name for name in ROW_NUMBERS if name in found and name not in known and _counts_rows(table, name)]
+        found, ignored = [name for name in found if name not in numbers], ignored + numbers
+    else:
+        ignored = []
+    chosen = found if optional is None else [*wanted, *(name for name in optional if name in found)]
+    columns = {}
+    for name in chosen:
+        column = table.column(name)
+        if name not in NUMBERS:
+            try:
+                column = column.cast(pa.string())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise InputError(f"{path}: column {name!r} has type {column.type}; give text or numbers") from None
+        columns[name] = column.to_pandas()
+    return pd.DataFrame(columns), [f"{path.name}: column {name!r} holds row numbers and is ignored" for name in ignored]
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        if path.suffix != ".csv":
+            return pa.parquet.read_table(path)
+        check_quotes(path)
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            names = next(csv.reader(file), [])
+        text = {name: pa.string() for name in names if name not in NUMBERS}
+        return pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(use_threads=False),  # only so do its errors name the row
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types=text),
+        )
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
+
+
+def check_quotes(path: Path) -> None:
+    """Raise InputError where a quote isn't closed, or not at the end of its field: what follows would be read as text."""
+    with open(path, "rb") as file:
+        if not any(b'"' in block for block in iter(lambda: file.read(2**20), b"")):
+            return
+    before = csv.field_size_limit(2**31 - 1)
+    line = 1
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as text:
+            rows = csv.reader(text, strict=True)
+            for _ in rows:
+                line = rows.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: line {line}: a quote isn't closed at the end of its field ({error}); close it, or double a quote that "
+            "stands for itself"
+        ) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _check_names(path: Path, found: list[str], wanted: list[str], known: list[str], everything: bool) -> None:
+    """Raise InputError for a column that is missing, occurs twice, or differs from another that is read in spelling alone."""
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
+    plain = {_plain(name): name for name in reversed(found)} if everything else {}
+    plain |= {_plain(name): name for name in reversed(known)}
+    for name in found:
+        meant = plain.get(_plain(name), name)
+        if meant != name and meant in found:
+            raise InputError(f"{path}: columns {meant!r} and {name!r} differ in spelling alone; keep or rename one")
+        if meant != name:
+            raise InputError(f"{path}: column {name!r} must be called {meant!r}; rename it")
+    if missing := [name for name in wanted if name not in found]:
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(found)})")
+
+
+def _plain(name: str) -> str:
+    """A column's name without capitals and what parts its words.
+
+    >>> _plain(" Item ID"), _plain("item_id"), _plain("price $"), _plain("_")
+    ('itemid', 'itemid', 'price$', '_')
+    """
+    return re.sub(r"[\s_.-]+", "", name.casefold()) or name
+
+
+def _counts_rows(table: pa.Table, name: str) -> bool:
+    values = table.column(name)
+    try:
+        return bool((values.cast(pa.int64()).to_numpy() == range(len(values))).all())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError):
+        return False
