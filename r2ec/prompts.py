@@ -197,7 +197,7 @@ class PromptBuilder:
             others = [key for key in words if key != "Title"]
             if not others:
                 break
-            key = max(others, key=lambda k: len(words[k]))
+            key = max(others, key=lambda k: sum(map(len, words[k])))  # in characters: one may have no spaces
             # An eighth at a time: few rounds for long values, single words for short ones.
             words[key] = words[key][: len(words[key]) - max(1, len(words[key]) // 8)]
             if not words[key]:
