@@ -67,6 +67,12 @@ class RolloutSettings(BaseModel):
     temperature: float = Field(default=1.5, gt=0)
     top_k: int = Field(default=200, ge=0, description="0: the whole vocabulary")
     top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(
+        default=1.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="logits of tokens that the prompt or the reasoning holds are divided by it, negative ones multiplied",
+    )
     max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
     greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
     rows_at_once: int = Field(default=64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")

@@ -47,6 +47,7 @@ def with_settings(made: R2ecRecommender, backbone: Path, changes: Section) -> R2
         {"lora": {"r": 8}},
         {"prompts": {"max_items": 3}},
         {"rollouts": {"max_new_tokens": 4}},
+        {"rollouts": {"repetition_penalty": 1.05}},
         {"recpo": {"reasoning": False}},
         {"recpo": {"tau": 0.2}},
         {"recpo": {"normalize": False}},
