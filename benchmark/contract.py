@@ -104,6 +104,7 @@ class Split:
     train: Cases
     valid: Cases
     rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
+    category_plural: str | None = None  # the word for several of them in R2ec's prompts; None: category
 
     @property
     def n_items(self) -> int:
@@ -231,6 +232,9 @@ def read_split(folder: str | Path) -> Split:
         train=read_cases(folder / "train.parquet", targets=True),
         valid=read_cases(folder / "valid.parquet", targets=True),
         rating_scale=about["rating_scale"],
+        category_plural=about["settings"].get(
+            "category_plural"
+        ),  # not in datasets that were prepared before it was a setting
     )
 
 

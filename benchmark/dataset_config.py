@@ -25,6 +25,9 @@ class DatasetConfig(Strict):
     source: Name = Field(description="a file benchmark/datasets/{source}.py")
     options: dict[str, Any] = Field(default={}, description="settings of that source")
     category: str = Field(description="the word for an item in prompts, such as movie")
+    category_plural: str | None = Field(
+        default=None, min_length=1, description="for several items, where r2ec's prompts speak of them; null: category"
+    )
     min_user_count: int = Field(default=5, ge=1, description="interactions a user must have (k-core, repeated)")
     min_item_count: int = Field(default=5, ge=1, description="interactions an item must have (k-core, repeated)")
     start: datetime.date | None = Field(default=None, description="first day kept, UTC")

@@ -48,6 +48,12 @@ class PromptSettings(BaseModel):
         description="'{delta} ago' counts back from the newest history item, or from the target's own time, which the "
         "released code does and which no ID baseline is told",
     )
+    deltas: Literal["words", "released"] = Field(
+        default="words", description="'{delta} ago' as '1 week', or as the released code writes it, '12d 3.4h'"
+    )
+    wording: Literal["paper", "released"] = Field(
+        default="paper", description="of the instructions and ratings: the paper's Figure 5, or the released code's"
+    )
     leaky_attributes: bool = Field(default=False, description="crawl-time rating and number of buyers in item prompts")
     description_words: int = Field(
         default=texts.ATTRIBUTE_WORDS, ge=0, description="words kept of each item attribute other than the title"

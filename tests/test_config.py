@@ -240,6 +240,22 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(datasets={"toy": {"source": "ml_100k"}}),
         "c: setting 'datasets.toy.category' is missing",
     ),
+    "an empty plural": (
+        dataset(category_plural=""),
+        "c: datasets.toy.category_plural: expected text that isn't empty, found ''",
+    ),
+    "other deltas": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}, "prompts": {"deltas": "short"}}}}),
+        "c: methods.r2ec: prompts.deltas: expected 'words' or 'released', found 'short'",
+    ),
+    "other wording": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}, "prompts": {"wording": "mine"}}}}),
+        "c: methods.r2ec: prompts.wording: expected 'paper' or 'released', found 'mine'",
+    ),
+    "a repetition that is rewarded": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}, "rollouts": {"repetition_penalty": 0.9}}}}),
+        "c: methods.r2ec: rollouts.repetition_penalty: expected at least 1, found 0.9",
+    ),
     "no seeds": (config(seeds=0), "c: seeds: expected at least 1, found 0"),
     "text for a number": (
         dataset(history_length="long"),
