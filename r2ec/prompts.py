@@ -32,7 +32,8 @@ WITHOUT_RATINGS = "Below is my historical {category} purchases:\n"
 ITEM_INSTRUCTION = "Summarize key attributes of the following {category} inside <answer> and </answer>:\n"
 # The released code's instead, under `wording: released`: other breaks and stops, and ratings with a decimal, "(5.0)".
 RELEASED_USER_INSTRUCTION = USER_INSTRUCTION.replace(". For", ".\nFor")
-RELEASED_ITEM_INSTRUCTION = ITEM_INSTRUCTION.replace(":\n", ".\n\n")
+# Up to "Title:", since many tokenizers split a blank line by what stands behind it: a piece may not end there.
+RELEASED_ITEM_INSTRUCTION = ITEM_INSTRUCTION.replace(":\n", ".\n\nTitle:")
 
 # The released code's words for texts.LEAKY.
 LEAKY_WORDS = {"average_rating": "User Rating", "rating_number": "Number of Buyers"}
@@ -86,6 +87,7 @@ class PromptBuilder:
         header = header.format(category=category_plural or category, scale=rating_scale)
         self._head = opening + instruction.format(category=category) + header
         self._item_head = opening + item_instruction.format(category=category)
+        self._in_item_head = "Title:" if released else ""
         self._tail = closing
         self._head_ids, self._tail_ids, self._item_head_ids = self._encode([self._head, closing, self._item_head])
         self._items = items
@@ -186,7 +188,7 @@ class PromptBuilder:
         tail = self._tail_ids + self.answer_ids
         room = self.settings.max_prompt_tokens - len(self._item_head_ids) - len(tail)
         values = self._attributes()
-        bodies = self._encode(["\n".join(f"{key}: {value}" for key, value in item.items()) for item in values])
+        bodies = self._encode([self._item_body(item) for item in values])
         for v, body in enumerate(bodies):
             if len(body) > room:
                 bodies[v] = self._cut_item(v, values[v], room)
@@ -203,6 +205,10 @@ class PromptBuilder:
         keys |= {_key_words(column): found[column] for column in self._items.columns if column in found}
         return [{key: column[v] for key, column in keys.items() if column[v]} for v in range(len(self.titles))]
 
+    def _item_body(self, values: dict[str, str]) -> str:
+        """The lines of an item, title first, without what stands in the head already."""
+        return "\n".join(f"{key}: {value}" for key, value in values.items()).removeprefix(self._in_item_head)
+
     def _cut_item(self, item: int, values: dict[str, str], room: int) -> list[int]:
         words = {key: value.split(" ") for key, value in values.items()}
         while True:
@@ -214,12 +220,16 @@ class PromptBuilder:
             words[key] = words[key][: len(words[key]) - max(1, len(words[key]) // 8)]
             if not words[key]:
                 del words[key]
-            body = self._encode(["\n".join(f"{k}: {' '.join(w)}" for k, w in words.items())])[0]
+            body = self._encode([self._item_body({k: " ".join(w) for k, w in words.items()})])[0]
             if len(body) <= room:
                 return body
-        title = texts.longest(values["Title"], lambda some: len(self._encode([f"Title: {some}"])[0]) <= room)
+
+        def alone(title: str) -> list[int]:
+            return self._encode([self._item_body({"Title": title})])[0]
+
+        title = texts.longest(values["Title"], lambda some: len(alone(some)) <= room)
         if title:
-            return self._encode([f"Title: {title}"])[0]
+            return alone(title)
         raise InputError(
             f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and nothing of "
             "its title; raise it"

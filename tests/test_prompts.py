@@ -250,10 +250,17 @@ def test_the_released_codes_prompts(family: str) -> None:
     )
     assert body in builder.text(ids)
     assert ids == tiny_tokenizer(family)(builder.user_text(CASE, 0), add_special_tokens=False)["input_ids"]
-    item = builder.text(builder.item_prompts()[2])
+    items = [builder.text(prompt) for prompt in builder.item_prompts()]
+    start = "Summarize key attributes of the following CD or vinyl inside <answer> and </answer>.\n\nTitle: "
     assert (
-        "Summarize key attributes of the following CD or vinyl inside <answer> and </answer>.\n\nTitle: Alien\n" in item
+        f"{start}Alien\nStore Name: Fox\nDescription: five" in items[2] and f"{start}(500) Days of Summer" in items[1]
     )
+    assert builder.item_prompts() == tiny_tokenizer(family)(items, add_special_tokens=False)["input_ids"]
+    longest = max(len(prompt) for prompt in builder.item_prompts())
+    short = PromptSettings(wording="released", max_prompt_tokens=longest - 1)
+    cut = PromptBuilder(tiny_tokenizer(family), ITEMS, "CD or vinyl", short, rating_scale=5)
+    assert f"{start}Toy Story (1995)\n" in cut.text(cut.item_prompts()[0])
+    assert max(len(prompt) for prompt in cut.item_prompts()) < longest
 
 
 def test_each_setting_of_the_released_prompts_changes_its_own_part_alone() -> None:
@@ -279,7 +286,7 @@ def test_delta_released_is_never_wrong_by_more_than_its_last_digit(seconds: int)
     parts = re.fullmatch(r"(?:(\d+)d )?(?:(\d+(?:\.\d)?)h ?)?(?:(\d+\.\d)min)?", delta_released(seconds))
     assert parts
     days, hours, minutes = (float(part or 0) for part in parts.groups())
-    assert abs(days * DAY + hours * 3600 + minutes * 60 - seconds) <= (180 if days else 3)
+    assert abs(days * DAY + hours * 3600 + minutes * 60 - seconds) <= (180 if days else 3) + 1e-6
 
 
 def test_the_plural_comes_from_the_datasets_config(tmp_path: Path) -> None:
