@@ -104,7 +104,12 @@ class Split:
     train: Cases
     valid: Cases
     rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
-    category_plural: str | None = None  # the word for several of them in R2ec's prompts; None: category
+    category_plural: str | None = None  # the word for several of them, where one with an s won't do
+
+    @property
+    def several(self) -> str:
+        """The word for several items in a sentence: category_plural, or else category with an s."""
+        return self.category_plural or f"{self.category}s"
 
     @property
     def n_items(self) -> int:
@@ -234,7 +239,7 @@ def read_split(folder: str | Path) -> Split:
         rating_scale=about["rating_scale"],
         category_plural=about["settings"].get(
             "category_plural"
-        ),  # not in datasets that were prepared before it was a setting
+        ),  # absent where it was prepared before that was a setting
     )
 
 
