@@ -218,12 +218,12 @@ class Asker:
         written: int,
     ) -> None:
         backbones.check_reads(causal_lm_of(model), max_prompt_tokens, written, "max_prompt_tokens")
-        self.category, self.tokenizer = split.category, tokenizer
+        self.category, self.several, self.tokenizer = split.category, split.several, tokenizer
         self.max_items, self.max_prompt_tokens = max_items, max_prompt_tokens
         self.titles = texts.titles(split.items, tokenizer)
 
     def about_users(self, request: str, cases: Cases) -> list[str]:
-        """`request` with {category} and {history} filled in for each case: the newest titles, one per line, the last at the end."""
+        """`request` with {category}, {several} and {history} filled in for each case: the newest titles, the last at the end."""
         return [self._about_user(request, self.shown(cases, i), f"case {cases.case[i]}") for i in range(len(cases))]
 
     def shown(self, cases: Cases, i: int) -> list[str]:
@@ -239,7 +239,8 @@ class Asker:
 
     def _about_user(self, request: str, titles: list[str], whose: str) -> str:
         def message(some: list[str]) -> str:
-            return request.format(category=self.category, history="\n".join(f"- {title}" for title in some))
+            lines = "\n".join(f"- {title}" for title in some)
+            return request.format(category=self.category, several=self.several, history=lines)
 
         while len(titles) > 1 and not self._fits(message(titles)):
             titles = titles[1:]

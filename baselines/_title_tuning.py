@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REQUEST = (
-    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "Answer with the title of the {category} that I will choose next."
 )
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 USER_REQUEST = (
-    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
-    "In one short sentence, describe which {category}s I like, considering FACTORS."
+    "These are the last {several} I chose, the newest at the end:\n{history}\n"
+    "In one short sentence, describe which {several} I like, considering FACTORS."
 )
 ITEM_REQUEST = "In one short sentence, describe this {category}, considering FACTORS:\n{item}"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (
-    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "In one short sentence, describe the {category} that I will choose next."
 )
 

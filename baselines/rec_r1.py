@@ -20,7 +20,7 @@ from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 
 REQUEST = (
-    "These are the last {category}s I chose, the newest at the end:\n{history}\n"
+    "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "Write a short search query that finds the {category} that I will choose next."
 )
 WORD = r"(?u)\b\w+\b"

@@ -104,6 +104,12 @@ class Split:
     train: Cases
     valid: Cases
     rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
+    category_plural: str | None = None  # the word for several of them, where one with an s won't do
+
+    @property
+    def several(self) -> str:
+        """The word for several items in a sentence: category_plural, or else category with an s."""
+        return self.category_plural or f"{self.category}s"
 
     @property
     def n_items(self) -> int:
@@ -231,6 +237,9 @@ def read_split(folder: str | Path) -> Split:
         train=read_cases(folder / "train.parquet", targets=True),
         valid=read_cases(folder / "valid.parquet", targets=True),
         rating_scale=about["rating_scale"],
+        category_plural=about["settings"].get(
+            "category_plural"
+        ),  # absent where it was prepared before that was a setting
     )
 
 

@@ -27,6 +27,11 @@ class DatasetConfig(Strict):
     source: Name = Field(description="a file benchmark/datasets/{source}.py")
     options: dict[str, Any] = Field(default={}, description="settings of that source")
     category: str = Field(description="the word for an item in prompts, such as movie")
+    category_plural: str | None = Field(
+        default=None,
+        min_length=1,
+        description="for several items; null: category in r2ec's prompts, and with an s in the others'",
+    )
     min_user_count: int = Field(default=5, ge=1, description="interactions a user must have (k-core, repeated)")
     min_item_count: int = Field(default=5, ge=1, description="interactions an item must have (k-core, repeated)")
     start: datetime.date | None = Field(default=None, description="first day kept, UTC")

@@ -240,7 +240,8 @@ def main() -> None:
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
     files = method_files(module)
-    key = partial(checkpoint_folder, data_hash=data_hash, files=files, processes=processes, category=split.category)
+    words = "\n".join(filter(None, [split.category, split.category_plural]))
+    key = partial(checkpoint_folder, data_hash=data_hash, files=files, processes=processes, category=words)
     folders = [key(given.work, method, params) for params in settings]
     if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
         fit_along(method, split, seed, settings, folders)

@@ -28,7 +28,7 @@ ENCODING = [
     for name in ("attention", "decode", "item_table", "model", "recommender", "rollout", "sampling")
 ]
 # What a greedy rollout depends on, of the section `rollouts`.
-GREEDY = {"max_new_tokens", "merge_adapters"}
+GREEDY = {"max_new_tokens", "merge_adapters", "repetition_penalty"}
 
 
 def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str, Tensor]:

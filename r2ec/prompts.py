@@ -30,6 +30,10 @@ USER_INSTRUCTION = (
 WITH_RATINGS = "Below is my historical {category} purchases and ratings (out of {scale:g}):\n"
 WITHOUT_RATINGS = "Below is my historical {category} purchases:\n"
 ITEM_INSTRUCTION = "Summarize key attributes of the following {category} inside <answer> and </answer>:\n"
+# The released code's instead, under `wording: released`: other breaks and stops, and ratings with a decimal, "(5.0)".
+RELEASED_USER_INSTRUCTION = USER_INSTRUCTION.replace(". For", ".\nFor")
+# Up to "Title:", since many tokenizers split a blank line by what stands behind it: a piece may not end there.
+RELEASED_ITEM_INSTRUCTION = ITEM_INSTRUCTION.replace(":\n", ".\n\nTitle:")
 
 # The released code's words for texts.LEAKY.
 LEAKY_WORDS = {"average_rating": "User Rating", "rating_number": "Number of Buyers"}
@@ -54,7 +58,8 @@ class PromptBuilder:
     Args:
         items: row v is item v, with a column `title`; every further text column but `item_id` is an attribute.
         category: the word for an item, such as "movie". rating_scale: what ratings are out of; None: no rating is
-            mentioned. A single missing rating (NaN) is just left out of its line.
+            mentioned. A single missing rating (NaN) is just left out of its line. category_plural: the word for several
+            items; None: category.
 
     Raises InputError where the template refuses the system prompt, an item has no title, or the tokenizer merges tokens
     across lines or words in a way that the pieces can't reproduce.
@@ -68,6 +73,7 @@ class PromptBuilder:
         settings: PromptSettings | None = None,
         *,
         rating_scale: float | None,
+        category_plural: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
@@ -75,8 +81,13 @@ class PromptBuilder:
         self.answer_ids = answer_ids(tokenizer)
         header = WITHOUT_RATINGS if rating_scale is None else WITH_RATINGS
         opening, closing = split_template(tokenizer, self.settings.system_prompt)
-        self._head = opening + (USER_INSTRUCTION + header).format(category=category, scale=rating_scale)
-        self._item_head = opening + ITEM_INSTRUCTION.format(category=category)
+        released = self.settings.wording == "released"
+        instruction = RELEASED_USER_INSTRUCTION if released else USER_INSTRUCTION
+        item_instruction = RELEASED_ITEM_INSTRUCTION if released else ITEM_INSTRUCTION
+        header = header.format(category=category_plural or category, scale=rating_scale)
+        self._head = opening + instruction.format(category=category) + header
+        self._item_head = opening + item_instruction.format(category=category)
+        self._in_item_head = "Title:" if released else ""
         self._tail = closing
         self._head_ids, self._tail_ids, self._item_head_ids = self._encode([self._head, closing, self._item_head])
         self._items = items
@@ -89,7 +100,8 @@ class PromptBuilder:
     @classmethod
     def for_split(cls, tokenizer: PreTrainedTokenizerBase, split: Split, settings: PromptSettings) -> "PromptBuilder":
         """The builder of a prepared dataset."""
-        return cls(tokenizer, split.items, split.category, settings, rating_scale=split.rating_scale)
+        plural, scale = split.category_plural, split.rating_scale
+        return cls(tokenizer, split.items, split.category, settings, rating_scale=scale, category_plural=plural)
 
     # Users
 
@@ -120,9 +132,11 @@ class PromptBuilder:
         span = slice(max(cases.offsets[i], cases.offsets[i + 1] - most), cases.offsets[i + 1])
         times = cases.times[span].tolist()
         anchor = times[-1] if self.settings.time_anchor == "last" else int(cases.time[i])
-        silent = self.rating_scale is None
-        ratings = ["" if silent or math.isnan(rating) else f" ({rating:g})" for rating in cases.ratings[span].tolist()]
-        ago = [f"{delta_words(anchor - time)} ago:" for time in times]
+        silent, shape = self.rating_scale is None, ".1f" if self.settings.wording == "released" else "g"
+        said = cases.ratings[span].tolist()
+        ratings = ["" if silent or math.isnan(rating) else f" ({rating:{shape}})" for rating in said]
+        words = delta_released if self.settings.deltas == "released" else delta_words
+        ago = [f"{words(anchor - time)} ago:" for time in times]
         return list(zip(ago, cases.items[span].tolist(), ratings, strict=True))
 
     def _lines(self, cases: Cases, i: int, most: int) -> list[list[int]]:
@@ -174,7 +188,7 @@ class PromptBuilder:
         tail = self._tail_ids + self.answer_ids
         room = self.settings.max_prompt_tokens - len(self._item_head_ids) - len(tail)
         values = self._attributes()
-        bodies = self._encode(["\n".join(f"{key}: {value}" for key, value in item.items()) for item in values])
+        bodies = self._encode([self._item_body(item) for item in values])
         for v, body in enumerate(bodies):
             if len(body) > room:
                 bodies[v] = self._cut_item(v, values[v], room)
@@ -191,6 +205,10 @@ class PromptBuilder:
         keys |= {_key_words(column): found[column] for column in self._items.columns if column in found}
         return [{key: column[v] for key, column in keys.items() if column[v]} for v in range(len(self.titles))]
 
+    def _item_body(self, values: dict[str, str]) -> str:
+        """The lines of an item, title first, without what stands in the head already."""
+        return "\n".join(f"{key}: {value}" for key, value in values.items()).removeprefix(self._in_item_head)
+
     def _cut_item(self, item: int, values: dict[str, str], room: int) -> list[int]:
         words = {key: value.split(" ") for key, value in values.items()}
         while True:
@@ -202,12 +220,16 @@ class PromptBuilder:
             words[key] = words[key][: len(words[key]) - max(1, len(words[key]) // 8)]
             if not words[key]:
                 del words[key]
-            body = self._encode(["\n".join(f"{k}: {' '.join(w)}" for k, w in words.items())])[0]
+            body = self._encode([self._item_body({k: " ".join(w) for k, w in words.items()})])[0]
             if len(body) <= room:
                 return body
-        title = texts.longest(values["Title"], lambda some: len(self._encode([f"Title: {some}"])[0]) <= room)
+
+        def alone(title: str) -> list[int]:
+            return self._encode([self._item_body({"Title": title})])[0]
+
+        title = texts.longest(values["Title"], lambda some: len(alone(some)) <= room)
         if title:
-            return self._encode([f"Title: {title}"])[0]
+            return alone(title)
         raise InputError(
             f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and nothing of "
             "its title; raise it"
@@ -266,6 +288,19 @@ def delta_words(seconds: int) -> str:
             count = seconds // length
             return f"{count} {unit}" + ("s" if count > 1 else "")
     return "moments"
+
+
+def delta_released(seconds: int) -> str:
+    """A duration as the released code writes it: two units, the smaller one with a decimal; minutes alone below an hour.
+
+    >>> [delta_released(s) for s in (0, 90, 3 * 3600 + 720, 86400 * 12 + 12240)]
+    ['0.0min', '1.5min', '3h 12.0min', '12d 3.4h']
+    """
+    days, rest = divmod(seconds, 86_400)
+    if days:
+        return f"{days}d {rest / 3_600:.1f}h"
+    hours, rest = divmod(rest, 3_600)
+    return f"{hours}h {rest / 60:.1f}min" if hours else f"{rest / 60:.1f}min"
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

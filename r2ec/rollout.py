@@ -23,7 +23,7 @@ from r2ec.backbone import merged_adapters
 from r2ec.decode import SharedPromptDecoder
 from r2ec.model import Rollouts
 from r2ec.prompts import ANSWER, answer_ids, turn_end_ids
-from r2ec.sampling import choose, stream_uniforms
+from r2ec.sampling import choose, penalised, stream_uniforms
 from r2ec.settings import RolloutSettings
 
 
@@ -33,8 +33,8 @@ class RolloutResult:
 
     rollouts: Rollouts  # prompts [B, P] and completions [N, T], both padded on the right; action_mask: sampled tokens
     lengths: Tensor  # int64 [N], completion tokens, an appended <answer> included
-    # float32 [N, T], of sampled tokens at the temperature over the whole vocabulary, 0 elsewhere. None from vLLM, which
-    # gives those after top-k and top-p: compute them with the model.
+    # float32 [N, T], of sampled tokens at the temperature over the whole vocabulary, before any repetition penalty, 0 elsewhere.
+    # None from vLLM, which gives those after penalty, top-k and top-p: compute them with the model.
     log_probs: Tensor | None
     cut: Tensor  # bool [N], <answer> had to be appended
     ended: Tensor  # bool [N], because the model ended its turn; cut and not ended: it met max_new_tokens
@@ -115,7 +115,8 @@ class TransformersEngine:
         settings = self.settings
         cases = np.asarray(cases)
         group, device = settings.group_size, self.model.device
-        sheet = _Sheet(stream_uniforms(seed, step, cases, group, settings.max_new_tokens), self.end, final_states)
+        uniforms = stream_uniforms(seed, step, cases, group, settings.max_new_tokens)
+        sheet = _Sheet(uniforms, self.end, final_states, repeated_to_one_length(prompts))
         users_at_once = max(1, settings.rows_at_once // group)
         # Similar lengths together: a batch's prompt caches are as long as its longest prompt.
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
@@ -161,22 +162,29 @@ class TransformersEngine:
         is_open = sheet.ends[rows] == 0
         if not is_open.any():
             return
+        logits, rows = _pick(logits, is_open), rows[is_open]
+        less = None
+        if settings.repetition_penalty != 1:
+            seen = torch.from_numpy(sheet.seen(rows, settings.group_size, at)).to(logits.device)
+            less = penalised(logits, seen, settings.repetition_penalty)
         tokens, logps = choose(
-            _pick(logits, is_open),
-            torch.from_numpy(sheet.uniforms[rows[is_open], at]).to(logits.device),
+            logits,
+            torch.from_numpy(sheet.uniforms[rows, at]).to(logits.device),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,
             greedy=settings.greedy,
+            chosen_by=less,
         )
-        sheet.add(rows[is_open], at, tokens.cpu().numpy(), logps.cpu().numpy())
+        sheet.add(rows, at, tokens.cpu().numpy(), logps.cpu().numpy())
 
 
 class _Sheet:
     """What has been written so far, all rollouts of a call, in NumPy on the CPU."""
 
-    def __init__(self, uniforms: np.ndarray, end: EndOfReasoning, wants_states: bool) -> None:
+    def __init__(self, uniforms: np.ndarray, end: EndOfReasoning, wants_states: bool, prompts: np.ndarray) -> None:
         count, limit = uniforms.shape
+        self.prompts = prompts  # int64 [users, P]
         self.uniforms, self.limit, self.end, self.wants_states = uniforms, limit, end, wants_states
         self.width = limit + len(end.answer)
         self.ids = np.zeros((count, self.width), dtype=np.int64)
@@ -198,6 +206,10 @@ class _Sheet:
                 self.cut[row], self.ended[row] = True, token in self.end.turn_ends
                 self.ends[row] = at + 1 + len(self.end.answer)
                 self.ids[row, at + 1 : self.ends[row]] = self.end.answer
+
+    def seen(self, rows: np.ndarray, group: int, at: int) -> np.ndarray:
+        """The tokens before token `at` of these rows, the prompt's and their own, int64 [rows, P + at]."""
+        return np.concatenate([self.prompts[rows // group], self.ids[rows, :at]], axis=1)
 
     def add_states(self, rows: np.ndarray, states: Tensor | None, which: np.ndarray) -> None:
         """Store the states of these rows, the ones marked among the decoder's active rollouts."""
@@ -229,6 +241,12 @@ def check_prompts(prompts: Sequence[Sequence[int]], cases: np.ndarray) -> None:
         raise InputError(f"{len(prompts)} prompts for {len(cases)} cases; give one prompt to each of at least one case")
     if empty := [i for i, prompt in enumerate(prompts) if len(prompt) == 0]:
         raise InputError(f"the prompt of case {cases[empty[0]]} has no token; build it with PromptBuilder")
+
+
+def repeated_to_one_length(prompts: Sequence[Sequence[int]]) -> np.ndarray:
+    """Prompts as one array, int64 [n, longest], shorter ones begun anew: no token stands there that a prompt hasn't."""
+    longest = max(len(prompt) for prompt in prompts)
+    return np.stack([np.resize(np.asarray(prompt, dtype=np.int64), longest) for prompt in prompts])
 
 
 def _keep(decoder: SharedPromptDecoder, rows: np.ndarray, stays: np.ndarray) -> np.ndarray:

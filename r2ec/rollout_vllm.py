@@ -141,7 +141,7 @@ def vllm_arguments(settings: RolloutSettings, tokenizer: PreTrainedTokenizerBase
         "top_p": settings.top_p,
         "top_k": settings.top_k,
         "min_p": 0.0,
-        "repetition_penalty": 1.0,
+        "repetition_penalty": settings.repetition_penalty,
         "max_completion_length": settings.max_new_tokens,
         "logprobs": None,
         "generation_kwargs": {

@@ -1,4 +1,4 @@
-"""Choosing the next token: temperature, top-k, top-p, one uniform number per token from a stream of its own."""
+"""Choosing the next token: repetition penalty, temperature, top-k, top-p, one uniform number per token from its own stream."""
 
 import numpy as np
 import torch
@@ -21,8 +21,26 @@ def stream_uniforms(seed: int, step: int, cases: np.ndarray, group: int, length:
     return np.stack(rows)
 
 
+def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Logits with those of tokens already seen made smaller, float32 [rows, V], as transformers and vLLM do it.
+
+    seen: int64 [rows, n], the tokens before, in any order and number of times. penalty: positive logits are divided by it and
+    negative ones multiplied.
+    """
+    logits = logits.float()
+    found = logits.gather(1, seen)
+    return logits.scatter(1, seen, torch.where(found < 0, found * penalty, found / penalty))
+
+
 def choose(
-    logits: Tensor, uniforms: Tensor, *, temperature: float, top_k: int, top_p: float, greedy: bool
+    logits: Tensor,
+    uniforms: Tensor,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    greedy: bool,
+    chosen_by: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The next token of each row and its log-probability.
 
@@ -30,25 +48,30 @@ def choose(
         logits: [rows, V], any float dtype. uniforms: float64 [rows] in [0, 1), unused when greedy.
         top_k: keep the k most probable (0: all), then top_p: of those the fewest whose probabilities, renormalised,
         reach it (1: all). As in transformers and vLLM, temperature comes first.
+        chosen_by: penalised logits [rows, V], by which a token is chosen in the place of `logits`.
     Returns tokens int64 [rows] and log-probabilities float32 [rows] under softmax(logits / temperature) over the whole
-    vocabulary, before top-k and top-p, as trl has them.
+    vocabulary, before penalty, top-k and top-p, as trl has them.
     """
-    logps = torch.log_softmax(logits.to(torch.float32, copy=True).div_(temperature), dim=-1)
+    logps = _log_probabilities(logits, temperature)
+    by = logps if chosen_by is None else _log_probabilities(chosen_by, temperature)
     if greedy:
-        tokens = logits.argmax(dim=-1)
-        return tokens, logps.gather(1, tokens[:, None])[:, 0]
-    if top_k == 0 and top_p == 1.0:
-        cumulative = logps.double().exp_().cumsum(dim=-1)
-        tokens = _invert(cumulative, uniforms)
-        return tokens, logps.gather(1, tokens[:, None])[:, 0]
-    values, ids = largest(logps, top_k or logps.shape[1])
-    chances = values.double().exp()
-    chances /= chances.sum(dim=-1, keepdim=True)
-    if top_p < 1.0:
-        before = chances.cumsum(dim=-1) - chances
-        chances = torch.where(before < top_p, chances, 0.0)
-    place = _invert(chances.cumsum(dim=-1), uniforms)
-    return ids.gather(1, place[:, None])[:, 0], values.gather(1, place[:, None])[:, 0]
+        tokens = (logits if chosen_by is None else chosen_by).argmax(dim=-1)
+    elif top_k == 0 and top_p == 1.0:
+        tokens = _invert(by.double().exp_().cumsum(dim=-1), uniforms)
+    else:
+        values, ids = largest(by, top_k or by.shape[1])
+        chances = values.double().exp()
+        chances /= chances.sum(dim=-1, keepdim=True)
+        if top_p < 1.0:
+            before = chances.cumsum(dim=-1) - chances
+            chances = torch.where(before < top_p, chances, 0.0)
+        place = _invert(chances.cumsum(dim=-1), uniforms)
+        tokens = ids.gather(1, place[:, None])[:, 0]
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+
+
+def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(logits.to(torch.float32, copy=True).div_(temperature), dim=-1)
 
 
 def _invert(cumulative: Tensor, uniforms: Tensor) -> Tensor:

@@ -48,6 +48,12 @@ class PromptSettings(BaseModel):
         description="'{delta} ago' counts back from the newest history item, or from the target's own time, which the "
         "released code does and which no ID baseline is told",
     )
+    deltas: Literal["words", "released"] = Field(
+        default="words", description="'{delta} ago' as '1 week', or as the released code writes it, '12d 3.4h'"
+    )
+    wording: Literal["paper", "released"] = Field(
+        default="paper", description="of the instructions and ratings: the paper's Figure 5, or the released code's"
+    )
     leaky_attributes: bool = Field(default=False, description="crawl-time rating and number of buyers in item prompts")
     description_words: int = Field(
         default=texts.ATTRIBUTE_WORDS, ge=0, description="words kept of each item attribute other than the title"
@@ -67,6 +73,12 @@ class RolloutSettings(BaseModel):
     temperature: float = Field(default=1.5, gt=0)
     top_k: int = Field(default=200, ge=0, description="0: the whole vocabulary")
     top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(
+        default=1.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="logits of tokens that the prompt or the reasoning holds are divided by it, negative ones multiplied",
+    )
     max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
     greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
     rows_at_once: int = Field(default=64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")

@@ -75,7 +75,7 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
         "backbone": [*backbones.identity(params.backbone), params.backbone.device],
         "processes": processes(params).num_processes,
         "seed": seed,
-        "category": split.category,
+        "category": [split.category, split.category_plural],
         "rating_scale": split.rating_scale,
         "items": made.table.prompts_hash,
         "cases": cases.hexdigest(),

@@ -83,7 +83,7 @@ def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pyte
     loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
-    monkeypatch.setattr(bigrec, "REQUEST", "My {category}s:\n{history}")  # a tiny LM reads what stands last
+    monkeypatch.setattr(bigrec, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
     data = worded_split()
     params = {
         "backbone": {"name": "planted"},

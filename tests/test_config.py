@@ -148,6 +148,23 @@ def test_the_paper_s_config_has_the_paper_s_settings() -> None:
         assert (params.rollouts.group_size, params.rollouts.temperature, params.rollouts.top_k) == (4, 1.5, 200)
         assert (params.rollouts.max_new_tokens, params.recpo.beta, params.recpo.ndcg_k) == (512, 0.05, 1000)
         assert params.recpo.epsilon == 0.2 and params.recpo.prior == 0
+        # Where the paper is silent: its released code, as docs/paper-config.md has it.
+        assert (params.lora.alpha, params.lora.dropout, params.training.patience) == (128, 0, 8)
+        assert (params.prompts.wording, params.prompts.deltas) == ("released", "released")
+        assert (params.training.max_grad_norm, params.recpo.tau, params.recpo.normalize) == (1, 0.02, True)
+        # That of the backbone's own generation config.
+        assert params.rollouts.repetition_penalty == (1.05 if "qwen" in name else 1.0)
+        # The control without training reads and writes the same.
+        untrained = r2ec_method.Params.model_validate(found.method(f"{name}_untrained").params)
+        assert untrained.prompts == params.prompts and untrained.rollouts == params.rollouts.model_copy(
+            update={"backend": "transformers"}
+        )
+    words = [(entry.category, entry.category_plural) for entry in found.datasets.values()]
+    assert words == [
+        ("musical instrument", "musical instruments"),
+        ("CD or vinyl", "CDs and vinyl"),
+        ("video game", "video games"),
+    ]
     for name in ("gru4rec", "caser", "sasrec"):
         for params in found.method(name).settings():
             assert params["train_batch_size"] == 256
@@ -239,6 +256,22 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "missing category": (
         config(datasets={"toy": {"source": "ml_100k"}}),
         "c: setting 'datasets.toy.category' is missing",
+    ),
+    "an empty plural": (
+        dataset(category_plural=""),
+        "c: datasets.toy.category_plural: expected text that isn't empty, found ''",
+    ),
+    "other deltas": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}, "prompts": {"deltas": "short"}}}}),
+        "c: methods.r2ec: prompts.deltas: expected 'words' or 'released', found 'short'",
+    ),
+    "other wording": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}, "prompts": {"wording": "mine"}}}}),
+        "c: methods.r2ec: prompts.wording: expected 'paper' or 'released', found 'mine'",
+    ),
+    "a repetition that is rewarded": (
+        config(methods={"r2ec": {"params": {"backbone": {"name": "x"}, "rollouts": {"repetition_penalty": 0.9}}}}),
+        "c: methods.r2ec: rollouts.repetition_penalty: expected at least 1, found 0.9",
     ),
     "no seeds": (config(seeds=0), "c: seeds: expected at least 1, found 0"),
     "text for a number": (

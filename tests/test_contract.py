@@ -161,6 +161,8 @@ def test_a_split_never_reads_the_test_cases(tmp_path: Path) -> None:
     split = read_split(tmp_path)
     assert split.rating_scale == 10
     assert (split.name, split.category, split.history_length, split.n_items) == ("toy", "toy", 7, 40)
+    assert (split.category_plural, split.several) == (None, "toys")
+    assert replace(split, category="CD or vinyl", category_plural="CDs and vinyl").several == "CDs and vinyl"
     assert_same(cases, split.train)
     assert not any("test" in name for name in vars(split))
 

@@ -244,7 +244,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> 
     loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
-    monkeypatch.setattr(d3, "REQUEST", "My {category}s:\n{history}")  # a tiny LM reads what stands last
+    monkeypatch.setattr(d3, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
     monkeypatch.setattr(d3, "fit_best", lambda split, tried, **_: (Knows(), []))
     tuning = {"users_per_step": 32, "at_once": 32, "max_steps": 60, "save_steps": 1000, "learning_rate": 0.02}
     params = {"backbone": {"name": "planted"}, "beams": N} | tuning | changes

@@ -64,7 +64,7 @@ def test_the_writer_learns_to_be_understood(tmp_path: Path, monkeypatch: pytest.
     loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
-    monkeypatch.setattr(langptune, "REQUEST", "My {category}s:\n{history}")  # a tiny LM reads what stands last
+    monkeypatch.setattr(langptune, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
     monkeypatch.setattr(Ranking, "scores", lambda self, texts: _exact(texts))
     monkeypatch.setattr(langptune, "contrast", lambda *_: [0.0])
     several = {"group_size": 8, "users_per_step": 16, "rollouts_at_once": 128}

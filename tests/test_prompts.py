@@ -1,5 +1,7 @@
 """Prompts: wording, template, time deltas, truncation, and that ids from pieces equal those of the whole string."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,16 +9,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 from baselines._sentences import item_texts
-from benchmark.contract import Cases
+from benchmark.contract import Cases, read_split
 from benchmark.errors import InputError
 from benchmark.protocol import prepare
 from benchmark.texts import LEAKY
-from r2ec.prompts import PromptBuilder, PromptSettings, answer_ids, delta_words, turn_end_ids
-from tests.planted import planted
+from r2ec.prompts import PromptBuilder, PromptSettings, answer_ids, delta_released, delta_words, turn_end_ids
+from tests.planted import planted, write_prepared
 from tests.planted import settings as planted_settings
 from tests.tiny_models import FAMILIES
 from tests.tiny_tokenizers import CHATML, tiny_tokenizer
@@ -229,3 +232,78 @@ def test_ids_from_pieces_equal_those_of_the_whole_string(family: str, titles: li
     (ids,) = builder.user_prompts(case, open_answer=True)
     assert ids == tokenizer(builder.user_text(case, 0) + "<answer>", add_special_tokens=False)["input_ids"]
     assert answer_ids(tokenizer) == ids[-len(builder.answer_ids) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_released_codes_prompts(family: str) -> None:
+    """Its instructions, ratings, deltas and plural; each setting alone moves nothing else."""
+    how = PromptSettings(wording="released", deltas="released", time_anchor="target")
+    builder = PromptBuilder(
+        tiny_tokenizer(family), ITEMS, "CD or vinyl", how, rating_scale=5, category_plural="CDs and vinyl"
+    )
+    (ids,) = builder.user_prompts(CASE)
+    body = (
+        "Analyze in depth and finally recommend next CD or vinyl I might purchase inside <answer> and </answer>.\n"
+        "For example, <answer>a product</answer>.\n\n"
+        "Below is my historical CDs and vinyl purchases and ratings (out of 5):\n"
+        "22d 0.0h ago: [Toy Story (1995)] (5.0)\n2d 0.0h ago: [(500) Days of Summer] (3.5)\n1d 0.0h ago: [Alien]"
+    )
+    assert body in builder.text(ids)
+    assert ids == tiny_tokenizer(family)(builder.user_text(CASE, 0), add_special_tokens=False)["input_ids"]
+    items = [builder.text(prompt) for prompt in builder.item_prompts()]
+    start = "Summarize key attributes of the following CD or vinyl inside <answer> and </answer>.\n\nTitle: "
+    assert (
+        f"{start}Alien\nStore Name: Fox\nDescription: five" in items[2] and f"{start}(500) Days of Summer" in items[1]
+    )
+    assert builder.item_prompts() == tiny_tokenizer(family)(items, add_special_tokens=False)["input_ids"]
+    longest = max(len(prompt) for prompt in builder.item_prompts())
+    short = PromptSettings(wording="released", max_prompt_tokens=longest - 1)
+    cut = PromptBuilder(tiny_tokenizer(family), ITEMS, "CD or vinyl", short, rating_scale=5)
+    assert f"{start}Toy Story (1995)\n" in cut.text(cut.item_prompts()[0])
+    assert max(len(prompt) for prompt in cut.item_prompts()) < longest
+
+
+def test_each_setting_of_the_released_prompts_changes_its_own_part_alone() -> None:
+    plain, deltas, wording = (
+        built("llama", **given) for given in ({}, {"deltas": "released"}, {"wording": "released"})
+    )
+    user = plain.user_text(CASE, 0)
+    assert deltas.item_prompts() == plain.item_prompts()
+    own = user.replace("3 weeks ago", "21d 0.0h ago").replace("1 day ago", "1d 0.0h ago")
+    assert deltas.user_text(CASE, 0) == own.replace("moments ago", "0.0min ago")
+    reworded = user.replace("</answer>. For", "</answer>.\nFor").replace("(5)", "(5.0)")
+    assert wording.user_text(CASE, 0) == reworded != user
+    several = PromptBuilder(tiny_tokenizer("llama"), ITEMS, "movie", rating_scale=5, category_plural="movies")
+    assert several.user_text(CASE, 0) == user.replace("historical movie purchases", "historical movies purchases")
+    assert several.item_prompts() == plain.item_prompts()
+    unrated = PromptBuilder(tiny_tokenizer("llama"), ITEMS, "movie", rating_scale=None, category_plural="movies")
+    assert "Below is my historical movies purchases:\n" in unrated.user_text(CASE, 0)
+
+
+@given(st.integers(0, 40 * 365 * DAY))
+@settings(max_examples=300, deadline=None)
+def test_delta_released_is_never_wrong_by_more_than_its_last_digit(seconds: int) -> None:
+    parts = re.fullmatch(r"(?:(\d+)d )?(?:(\d+(?:\.\d)?)h ?)?(?:(\d+\.\d)min)?", delta_released(seconds))
+    assert parts
+    days, hours, minutes = (float(part or 0) for part in parts.groups())
+    assert abs(days * DAY + hours * 3600 + minutes * 60 - seconds) <= (180 if days else 3) + 1e-6
+
+
+def test_the_plural_comes_from_the_datasets_config(tmp_path: Path) -> None:
+    """By way of the config's entry and dataset.json, into the prompts; one that is not said is the category."""
+    heads = []
+    for name, said in (("one", {}), ("two", {"category_plural": "wares"})):
+        split = read_split(write_prepared(tmp_path / name, planted(n_users=20), category="ware", **said))
+        builder = PromptBuilder.for_split(tiny_tokenizer("llama"), split, PromptSettings())
+        heads.append(builder.user_text(split.train, 0))
+    assert "next ware I" in heads[0] and "historical ware purchases" in heads[0]
+    assert heads[1] == heads[0].replace("historical ware purchases", "historical wares purchases")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"deltas": "short"}, "deltas"), ({"wording": "figure 5"}, "wording"), ({"deltas": None}, "deltas")],
+)
+def test_other_prompts_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PromptSettings(**given)

@@ -44,7 +44,7 @@ def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, mo
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     # A tiny LM reads what stands last.
-    monkeypatch.setattr(rec_r1, "REQUEST", "My {category}s:\n{history}")
+    monkeypatch.setattr(rec_r1, "REQUEST", "My {several}:\n{history}")
     # English stop words are among the planted ones.
     monkeypatch.setattr(BM25, "_words", lambda self, texts: [text.lower().split() for text in texts])
     params = {

@@ -13,7 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import ValidationError
 from scipy import stats
 from torch import Tensor
-from transformers import GenerationConfig, MambaConfig, MambaForCausalLM, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 import r2ec.decode
 from benchmark.errors import InputError
@@ -74,14 +80,16 @@ def plain(
     return logps.gather(1, torch.tensor(completion)[:, None])[:, 0], out.hidden_states[-1][0, -1]
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.05, 2.0])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_equals_generate_token_for_token(family: str) -> None:
+def test_greedy_equals_generate_token_for_token(family: str, penalty: float) -> None:
     model, tokenizer = tiny_lm(family), tiny_tokenizer(family)
     end = EndOfReasoning(tokenizer)
-    result = write(model, family, greedy=True, group_size=1)
+    result = write(model, family, greedy=True, group_size=1, repetition_penalty=penalty)
     config = GenerationConfig(
         max_new_tokens=20,
         do_sample=False,
+        repetition_penalty=penalty,
         stop_strings=["<answer>"],
         eos_token_id=sorted(end.turn_ends),
         pad_token_id=0,
@@ -89,6 +97,9 @@ def test_greedy_equals_generate_token_for_token(family: str) -> None:
     for prompt, found in zip(prompts(), sampled(result), strict=True):
         expected = model.generate(torch.tensor([prompt]), generation_config=config, tokenizer=tokenizer)
         assert found == expected[0, len(prompt) :].tolist()
+    if penalty == 2:
+        plain_words = sampled(write(model, family, greedy=True, group_size=1))
+        assert sampled(result) != plain_words, "the penalty decides here"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -258,6 +269,31 @@ def test_rollouts_follow_the_models_distribution() -> None:
     assert stats.chisquare(counts.numpy(), values.double().softmax(dim=-1).numpy() * 4000).pvalue > 0.01
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_repetition_penalty_changes_what_is_sampled_and_no_log_probability(family: str) -> None:
+    """Each token against transformers' own processors, over the prompt and the rollout's own tokens; rollouts end apart."""
+    model, penalty = tiny_lm(family, scale=0.15), 1.7
+    how = {"temperature": 1.5, "top_k": 20, "top_p": 0.95}
+    result = write(model, family, repetition_penalty=penalty, **how)
+    assert result.log_probs is not None
+    uniforms = stream_uniforms(3, 2, CASES, 4, 20)
+    repeated = RepetitionPenaltyLogitsProcessor(penalty)
+    differs = 0
+    for i, own in enumerate(sampled(result)):
+        prompt = prompts()[i // 4]
+        logps, _ = plain(model, prompt, completions(result)[i], 1.5)
+        torch.testing.assert_close(result.log_probs[i, : len(own)], logps[: len(own)], atol=1e-4, rtol=0)
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1].float()
+        for at, token in enumerate(own):
+            before = torch.tensor([prompt + own[:at]])
+            number = torch.from_numpy(uniforms[i, at : at + 1])
+            less = repeated(before, logits[None, at].clone())
+            assert choose(less, number, greedy=False, **how)[0].item() == token
+            differs += choose(logits[None, at], number, greedy=False, **how)[0].item() != token
+    assert differs > 5, "without the penalty other tokens would have been chosen"
+
+
 def test_largest_equals_topk() -> None:
     random = torch.Generator().manual_seed(0)
     for n, k in ((4096, 50), (4096, 127), (4096, 4000), (1000, 3), (4099, 10), (64, 64), (40, 100)):
@@ -315,7 +351,11 @@ def test_what_is_not_known_is_refused() -> None:
         RolloutSettings(greedy=True, group_size=2)
     with pytest.raises(ValidationError, match="top_q"):
         RolloutSettings(top_q=3)
+    for wrong in (0.9, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValidationError, match="repetition_penalty"):
+            RolloutSettings(repetition_penalty=wrong)
     assert RolloutSettings(group_size=8).for_evaluation() == RolloutSettings(greedy=True, group_size=1)
+    assert RolloutSettings(repetition_penalty=1.05).for_evaluation().repetition_penalty == 1.05
     engine = TransformersEngine(tiny_lm("llama"), tiny_tokenizer("llama"), RolloutSettings())
     with pytest.raises(InputError, match="1 prompts for 2 cases"):
         engine.generate([[1]], cases=np.arange(2), seed=0)
@@ -385,4 +425,6 @@ def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest
     assert result.ended.tolist() == [False, False, True, False, False, False]
     assert result.log_probs is None and result.rollouts.prompt_mask.sum(dim=1).tolist() == [14, 21, 10]
     assert rollout_vllm.vllm_arguments(settings.for_evaluation(), tokenizer)["temperature"] == 0.0
+    again = settings.model_copy(update={"repetition_penalty": 1.05})
+    assert rollout_vllm.vllm_arguments(again, tokenizer)["repetition_penalty"] == 1.05
     assert replace(result, seconds=2.0).tokens_per_second == result.sampled_tokens / 2

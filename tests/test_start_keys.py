@@ -46,7 +46,10 @@ def with_settings(made: R2ecRecommender, backbone: Path, changes: Section) -> R2
         {"backbone": {"dtype": "bfloat16"}},
         {"lora": {"r": 8}},
         {"prompts": {"max_items": 3}},
+        {"prompts": {"deltas": "released"}},
+        {"prompts": {"wording": "released"}},
         {"rollouts": {"max_new_tokens": 4}},
+        {"rollouts": {"repetition_penalty": 1.05}},
         {"recpo": {"reasoning": False}},
         {"recpo": {"tau": 0.2}},
         {"recpo": {"normalize": False}},
@@ -96,6 +99,7 @@ def with_history(data: Split) -> Split:
         lambda data: with_target(data, "valid"),
         with_history,
         lambda data: replace(data, category="film"),
+        lambda data: replace(data, category_plural="films"),
     ],
 )
 def test_data_that_a_warm_start_reads(made: R2ecRecommender, change: Callable[[Split], Split]) -> None:

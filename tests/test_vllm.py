@@ -78,6 +78,17 @@ def test_a_fit_with_vllm_beside_it(
     assert stub.engine["max_model_len"] == 400 + 5 and stub.engine["tensor_parallel_size"] == 1
 
 
+def test_vllm_gets_the_repetition_penalty(
+    backbone: Path, by_transformers: R2ecRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "colocate")
+    expected = fit_r2ec(split(), 3, params(backbone, rollouts={"repetition_penalty": 1.5}), tmp_path / "plain")
+    made = params(backbone, rollouts={"backend": "vllm", "repetition_penalty": 1.5})
+    same(fit_r2ec(split(), 3, made, tmp_path / "vllm"), expected)
+    lengths = [[entry["entropy"] for entry in fit.found["recpo_log"]] for fit in (expected, by_transformers)]
+    assert lengths[0] != lengths[1], "the penalty changes what is written"
+
+
 def test_the_weights_go_out_once_per_update(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several batches of one update share them, and so do several updates on the same rollouts."""
     stub = install(monkeypatch, "colocate")

@@ -55,6 +55,7 @@ class Writer:
             temperature=request["temperature"],
             top_k=request["top_k"],
             top_p=request["top_p"],
+            repetition_penalty=request["repetition_penalty"],
             max_new_tokens=request["max_tokens"],
         )
         result = TransformersEngine(self.model, self.tokenizer, settings).generate(prompts, **self.now)
