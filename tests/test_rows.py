@@ -21,12 +21,15 @@ from benchmark.datasets import Limits, Raw, files
 from benchmark.errors import InputError
 from benchmark.io import read_json
 from benchmark.protocol import Prepared, clean, prepare
+from benchmark.texts import attributes
 from tests.planted import planted, settings
 from tests.test_datasets import fetch_and_prepare
+from tests.tiny_tokenizers import tiny_tokenizer
 
 LIMITS = Limits(first=631_152_000, end=1_830_297_600, unknown_items=0.05)  # 1990 to 2027
 NOON = 1_600_000_000
 FEW = hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+# 50,000 in all: twice as many of the times.
 MANY = hypothesis_settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -394,6 +397,9 @@ def test_popularity_columns_are_hidden_from_all_unless_the_config_says_otherwise
     shown = prepare(Raw(raw.interactions, more), settings(popularity_columns=True), "here")
     # As text, which is an attribute for every method.
     assert shown.items.loc[3, ["average_rating", "Rating Number"]].tolist() == ["4.5", "3"]
+    read = attributes(shown.items, tiny_tokenizer("llama"))
+    assert read["average_rating"][3] == "4.5" and read["Rating Number"][3] == "3"
+    assert list(attributes(hidden.items, tiny_tokenizer("llama"))) == ["colour", "rating"]
 
 
 # The whole kinds. None is silent: each example is read as it is meant, or said.
@@ -452,7 +458,7 @@ def test_any_times(tmp_path: Path, moments: list[tuple[int, int]], unit: str, wr
 
 
 @pytest.mark.slow
-@MANY
+@hypothesis_settings(MANY, max_examples=20_000)
 @given(*TIME)
 def test_any_times_at_length(
     tmp_path: Path, moments: list[tuple[int, int]], unit: str, wrong: str | None, place: int
@@ -590,8 +596,9 @@ def titles_hold(folder: Path, titles: list[str], cut: int | None) -> None:
         return
     if cut is None or not quotes:
         assert found == titles
-    ids = [f"i{n}" for n in range(len(titles))]
-    assert raw.items["item_id"].tolist() == ids or any("isn't in items" in said for said in account.warnings)
+    # A quote that is gone may make a line of its own out of a title; it takes no other's place.
+    ids = {f"i{n}" for n in range(len(titles))}
+    assert ids <= set(raw.items["item_id"]) or any("isn't in items" in said for said in account.warnings)
 
 
 TITLES = (st.lists(WORDS, min_size=4, max_size=9), st.none() | st.integers(0, 40))
