@@ -35,7 +35,7 @@ from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._times import impossible, said_of
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from benchmark.texts import rating_scale
+from benchmark.texts import one_line, rating_scale
 
 # Item columns that tell how popular an item became, in any spelling: those of Amazon Reviews, and their likes.
 POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount", "numberofratings",
@@ -163,8 +163,8 @@ def titled(titles: pd.Series, rows: int = 2**16) -> np.ndarray:
     """Whether each item has a title, bool [n]; `rows` of them are in memory at a time."""
     found = np.zeros(len(titles), bool)
     for start in range(0, len(titles), rows):
-        part = titles.iloc[start : start + rows]
-        found[start : start + rows] = part.fillna("").astype(str).str.strip() != ""
+        part = titles.iloc[start : start + rows].fillna("")
+        found[start : start + rows] = [one_line(title) != "" for title in part]  # invisible characters are no title
     return found
 
 
