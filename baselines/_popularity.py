@@ -31,7 +31,7 @@ class PopularityMix(BaseModel):
 
 
 def standardized(scores: np.ndarray) -> np.ndarray:
-    """Each row less its mean, over its standard deviation, float64; 0 where all are equal.
+    """Each row minus its mean, over its standard deviation, float64; 0 where all are equal.
 
     >>> standardized(np.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]

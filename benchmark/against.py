@@ -30,7 +30,7 @@ COSTS = {"fit_s": "fit, s", "score_s": "ranking, s", "tokens": "tokens written",
 
 
 def against(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
-    """The reference's NDCG@10 less every other method's; one family of tests per dataset, and one over all datasets.
+    """The reference's NDCG@10 minus every other method's; one family of tests per dataset, and one over all datasets.
 
     Columns: dataset, method, reference, mean, mean_reference, difference, low, high (95 % interval of the difference over
     users), p, p_holm, detectable (`significance.smallest_detectable` at Holm's first step), family_size, n_cases, n_users,
@@ -109,7 +109,7 @@ def markdown(frame: pd.DataFrame, above: str = "") -> str:
     """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above it."""
     reference = frame.reference.iloc[0]
     name = plain_markdown(reference)
-    head = ["dataset", "method", MAIN, f"{name} less it", "95 % interval", "p", "p, Holm", "smallest detectable"]
+    head = ["dataset", "method", MAIN, f"{name} minus this one", "95 % interval", "p", "p, Holm", "smallest detectable"]
     head += list(COSTS.values())
     lines = [head, [":--", ":--", *["--:"] * (len(head) - 2)]]
     for dataset, part in frame.groupby("dataset", sort=False):
@@ -166,7 +166,7 @@ def plot(frame: pd.DataFrame) -> Figure:
     figure.axes[0].set_ylim(-0.7, len(methods) - 0.3)
     filled = f"Filled: p < {significance.ALPHA} after Holm's correction over the {len(methods)} methods of a panel."
     rules = [f"Right of the line: {reference} ranks better. Lines: 95 % bootstrap interval over users. {filled}"]
-    head_and_foot(figure, f"{MAIN} of {reference} less that of each other method", rules)
+    head_and_foot(figure, f"{MAIN} of {reference} minus that of each other method", rules)
     return figure
 
 

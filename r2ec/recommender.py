@@ -299,7 +299,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
 
 
 def log_frequencies(split: Split) -> Tensor:
-    """log(1 + how many users have the item in their training histories or as a target), less its mean, float32 [V]."""
+    """log(1 + how many users have the item in their training histories or as a target) minus its mean, float32 [V]."""
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
     found = np.log1p(counts)
     return torch.from_numpy((found - found.mean()).astype(np.float32))

@@ -173,7 +173,7 @@ def page(
 def _against(collected: list[Collected], reference: str, plots: Path) -> dict[str, Any]:
     """What the page shows of the reference: its table, its plot and what their numbers are."""
     frame = against.against(collected, reference)
-    text = f"{against.MAIN} of {reference} less that of each other method"
+    text = f"{against.MAIN} of {reference} minus that of each other method"
     return {
         "name": reference,
         "rows": frame.to_dict("records"),
