@@ -50,7 +50,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(project: Path) -> list[str]:
     """The commands of `make quick` behind the installation."""
-    done = subprocess.run(["make", "-n", "-o", ".venv/.ready", "quick"], cwd=project, text=True, capture_output=True)
+    # As from a shell, also where the tests themselves were started by make.
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", "quick"]
+    done = subprocess.run(command, cwd=project, text=True, capture_output=True, env=outer)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
