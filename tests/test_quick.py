@@ -1,5 +1,6 @@
 """`make quick`: what it runs, that it says how small it is, and that a clone stays clean. The real run is marked slow."""
 
+import os
 import shutil
 import subprocess
 import time
