@@ -21,6 +21,11 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from benchmark.estimates import RULES, Estimate, in_words
 from benchmark.last_words import Failed, reasons, sentence_of
 
+# What a lock that a killed run has left asks for, and how it is given here.
+UNLOCK = "It can be removed with the --unlock argument."
+UNLOCK_IN_FULL = """To remove it, give the same command with --unlock, or of r2ec-bench with `-- --unlock` behind it; then the
+command itself goes on where the killed run was."""
+
 # What Snakemake says about itself, and what the last words say better.
 DROPPED = (
     "Building DAG of jobs",
@@ -218,7 +223,7 @@ class Lines(DefaultFormatter):
         """One message."""
         if getattr(record, "event", None) is None and record.msg == NOTHING_TO_BE_DONE_MSG:
             return "\n".join([record.msg, *self.where()])
-        return super().format(record)
+        return super().format(record).replace(UNLOCK, UNLOCK_IN_FULL)
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
         """The plan: of a run as one line, of a dry run at its end, with what it takes."""

@@ -219,6 +219,15 @@ def test_a_dry_run_tells_the_plan_once_at_its_end() -> None:
     assert lines.format(record(None, NOTHING_TO_BE_DONE_MSG)) == f"{NOTHING_TO_BE_DONE_MSG}\nTables: there"
 
 
+def test_a_lock_that_is_left_says_how_it_goes_on() -> None:
+    from snakemake.exceptions import LockException
+
+    _, lines = screen()
+    assert "`-- --unlock` behind it; then the\ncommand itself goes on" in lines.format(
+        record(None, str(LockException()))
+    )
+
+
 def test_another_plugins_screen_is_left_alone_and_a_fault_here_ends_no_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
