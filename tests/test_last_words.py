@@ -17,7 +17,17 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from benchmark.estimates import ANY, Estimate
-from benchmark.last_words import SHOWN, Failed, of_failure, of_success, places, reasons, sentence, sentence_of
+from benchmark.last_words import (
+    SHOWN,
+    TORCH_CANT_WRITE,
+    Failed,
+    of_failure,
+    of_success,
+    places,
+    reasons,
+    sentence,
+    sentence_of,
+)
 from benchmark.screen import Job, Lines, Progress, Watch, shown_root, take
 from tests.planted import planted, write_files
 from tests.test_workflow import SNAKEMAKE, changed_config, copy_of_project
@@ -28,6 +38,7 @@ Traceback (most recent call last):
     fit()
 ValueError: broken on purpose
 """
+TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +50,7 @@ ValueError: broken on purpose
         (TRACEBACK + TRACEBACK.replace("purpose", "accident"), "ValueError: broken on accident"),
         (TRACEBACK.replace("ValueError: broken on purpose", "KeyError: 'x'\nmore of it"), "KeyError: 'x'"),
         ("Traceback (most recent call last):\n  cut off", "  cut off"),
+        (TRACEBACK.replace("broken on purpose", TORCH), f"ValueError: {TORCH}{TORCH_CANT_WRITE}"),
         ("one\n 5%|##   |\r100%|#####| 9/9\nKilled\n", "Killed"),
         ("step 1\rstep 2\n", "step 2"),
         ("", None),
