@@ -101,8 +101,11 @@ class Progress:
         """
         if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
             return None
+        # What a method of one's own is thought to take is no estimate, and says nothing about the others.
         finished = [
-            (job.expected.seconds, self.done[job.key]) for job in self.jobs if job.expected and job.key in self.done
+            (job.expected.seconds, self.done[job.key])
+            for job in self.jobs
+            if job.expected and job.expected.known and job.key in self.done
         ]
         pace = (PRIOR + sum(took for _, took in finished)) / (PRIOR + sum(thought for thought, _ in finished))
         began = {job.key: start for job, start in self.running.values()}

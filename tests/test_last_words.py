@@ -162,6 +162,9 @@ def test_time_left_with_few_gpus_and_unknown_methods() -> None:
     assert Progress(some, cores=64, gpus=2).left(0) == 40 and Progress(some, cores=64).left(0) == 30
     unknown = Progress([Job("run", (), ANY), job("a", 10)], cores=2)
     assert unknown.left(0) is None and unknown.so_far(0) == "[0 of 2 done]"
+    unknown.start(1, ("run", ()), 0)
+    unknown.end(1, 2, well=True)
+    assert unknown.left(2) == 10  # that it took two seconds of 40 minutes says nothing about the others
 
 
 def record(event: LogEvent | None, message: str = "", level: int = logging.INFO, **about: Any) -> logging.LogRecord:
