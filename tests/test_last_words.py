@@ -238,9 +238,8 @@ def test_a_lock_that_is_left_says_how_it_goes_on() -> None:
     from snakemake.exceptions import LockException
 
     _, lines = screen()
-    assert "`-- --unlock` behind it; then the\ncommand itself goes on" in lines.format(
-        record(None, str(LockException()))
-    )
+    said = lines.format(record(None, str(LockException())))
+    assert "`r2ec-bench run -- --unlock`" in said and said.endswith("goes on where the killed run was.")
 
 
 def test_another_plugins_screen_is_left_alone_and_a_fault_here_ends_no_run(
