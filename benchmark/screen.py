@@ -25,7 +25,8 @@ from benchmark.last_words import Failed, reasons, sentence_of
 UNLOCK = "It can be removed with the --unlock argument."
 UNLOCK_IN_FULL = """
 To remove it, give r2ec-bench the same arguments with `-- --unlock` behind them: after make reproduce
-`r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. Snakemake itself takes --unlock. Then the command itself goes on where the killed run was."""
+`r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. Snakemake itself takes --unlock.
+Then the command itself goes on where the killed run was."""
 
 # What Snakemake says about itself, and what the last words say better.
 DROPPED = (
