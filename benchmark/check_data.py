@@ -230,6 +230,8 @@ def _value(option: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"{option}: {text!r} can't be read; put it in quotes") from None
+    except ValueError as error:  # a day that no calendar has
+        raise InputError(f"{option}: {text!r} can't be read: {error}") from None
 
 
 def entries(given: argparse.Namespace) -> dict[str, DatasetConfig]:

@@ -28,8 +28,8 @@ MODULES = {
     "publish": ("benchmark.publish", "copy a finished run's tables, plots and page to results/published"),
 }
 RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make tables,
-plots and a page. What has been made already and still follows from CONFIG and data is kept. After Ctrl-C, or a crash, the
-same command goes on where it stopped.
+plots and a page. What has been made already and still follows from CONFIG and data is kept. After Ctrl-C, or a failed job, the
+same command goes on where it stopped. After kill -9 or a power cut give it once with `-- --unlock` behind it first.
 """
 QUICK_RUN = """A first look in minutes, on two processor cores: one small dataset, few methods, the real small LLM as R2ec with
 and without a reasoning. It writes to results/quick and leaves everything else alone. The numbers are small ones, to
@@ -113,6 +113,18 @@ def config_file(name: str) -> Path:
     sys.exit(2)
 
 
+def readable(path: Path) -> None:
+    """Ends the program where a config is no YAML: Snakemake says neither what is wrong there nor in which line."""
+    from benchmark.config import read_yaml  # here, as --help has to come at once
+    from benchmark.errors import InputError
+
+    try:
+        read_yaml(path)
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
 def own_folder(folder: Path) -> None:
     """A folder to run in that shares the downloads in resources/ with others."""
     Path("resources").mkdir(exist_ok=True)
@@ -125,7 +137,9 @@ def own_folder(folder: Path) -> None:
 
 def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list[str]) -> NoReturn:
     """Run the workflow in `directory`, in place of this process."""
-    wanted = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config_file(config))]
+    path = config_file(config)
+    readable(path)
+    wanted = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(path)]
     wanted += ["--directory", str(directory), "--cores", cores, *(["--dry-run", "--quiet", "rules"] if dry_run else [])]
     become("snakemake", [*wanted, *more])
 

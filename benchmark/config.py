@@ -178,12 +178,37 @@ def read_config_file(path: str | Path) -> Config:
     return read_config(read_yaml(path), str(path))
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML as Snakemake reads it, but with a place for what it can't be, and no name twice: the last would win unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+    def construct_date(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self.construct_yaml_timestamp(node)
+        except ValueError as error:
+            said = f"no such date as {node.value!r}: {error}"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from None
+
+
+_Yaml.add_constructor("tag:yaml.org,2002:timestamp", _Yaml.construct_date)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, unchecked. Raises InputError."""
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: can't be read as YAML ({' '.join(str(error).split())})") from None
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split()).replace(' in "<unicode string>", line ', " in line ")
+        raise InputError(f"{path}: can't be read as YAML ({said})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
     return value

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# Torch names no disk where it fails to write a checkpoint.
+TORCH_CANT_WRITE = " (torch could not write all of a file: is the disk full?)"
 # Beyond these, failed jobs tend to repeat one cause.
 SHOWN = 10
 PLACES = {"tables": ("tables", "tables"), "plots": ("plots", "plots"), "page": ("page", "report/index.html")}
@@ -36,7 +38,8 @@ def sentence(log: str) -> str | None:
     starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     if starts:
         # Frames are indented; the exception is the first line that isn't.
-        return next((line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")), lines[-1])
+        found = next((line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")), lines[-1])
+        return found + TORCH_CANT_WRITE if "inline_container.cc" in found and "unexpected pos" in found else found
     return lines[-1].strip()
 
 

@@ -134,7 +134,8 @@ def main() -> None:
         return
     about = publish(given.directory, out, given.factors, given.dirty)
     commits = ", ".join(f"{commit[:10]} ({count})" for commit, count in about["commits"].items())
-    print(f"{out}: {about['runs']} runs of commits {commits}; `make readme` takes its tables into README.md")
+    readme = "; `make readme` takes its tables into README.md" if given.name == "default" else ""
+    print(f"{out}: {about['runs']} runs of commits {commits}{readme}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,13 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from benchmark.estimates import RULES, Estimate, in_words
 from benchmark.last_words import Failed, reasons, sentence_of
 
+# What a lock that a killed run has left asks for, and how it is given here.
+UNLOCK = "It can be removed with the --unlock argument."
+UNLOCK_IN_FULL = """
+To remove it, give r2ec-bench the same arguments with `-- --unlock` behind them: after make reproduce
+`r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. Snakemake itself takes --unlock.
+Then the command itself goes on where the killed run was."""
+
 # What Snakemake says about itself, and what the last words say better.
 DROPPED = (
     "Building DAG of jobs",
@@ -96,8 +103,11 @@ class Progress:
         """
         if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
             return None
+        # What a method of one's own is thought to take is no estimate, and says nothing about the others.
         finished = [
-            (job.expected.seconds, self.done[job.key]) for job in self.jobs if job.expected and job.key in self.done
+            (job.expected.seconds, self.done[job.key])
+            for job in self.jobs
+            if job.expected and job.expected.known and job.key in self.done
         ]
         pace = (PRIOR + sum(took for _, took in finished)) / (PRIOR + sum(thought for thought, _ in finished))
         began = {job.key: start for job, start in self.running.values()}
@@ -218,7 +228,7 @@ class Lines(DefaultFormatter):
         """One message."""
         if getattr(record, "event", None) is None and record.msg == NOTHING_TO_BE_DONE_MSG:
             return "\n".join([record.msg, *self.where()])
-        return super().format(record)
+        return super().format(record).replace(UNLOCK, UNLOCK_IN_FULL)
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
         """The plan: of a run as one line, of a dry run at its end, with what it takes."""

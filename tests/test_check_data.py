@@ -131,7 +131,10 @@ def test_all_datasets_of_a_config(
 
 SENTENCES: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "error: no data is named; give FOLDER with interactions.csv and items.csv, or --config FILE"),
-    "no folder": (["nowhere"], "error: nowhere: need interactions.parquet or interactions.csv, neither exists"),
+    "no folder": (
+        ["nowhere"],
+        "error: nowhere: need interactions.parquet or interactions.csv, neither exists, nor does the folder in /",
+    ),
     "no such source": (["--source", "ml_100"], "error: ml_100: no source 'ml_100'; did you mean 'ml_100k'? Known: "),
     "no such option": (["shop", "--option", "timestamp_unt=ms"], "'timestamp_unt'; did you mean 'timestamp_unit'?"),
     "half an option": (["shop", "--option", "ms"], "error: --option ms: expected KEY=VALUE, such as timestamp_unit=ms"),
@@ -140,6 +143,7 @@ SENTENCES: dict[str, tuple[list[str], str]] = {
         "error: check-data: min_user_count: expected a whole number, found",
     ),
     "no day": (["shop", "--start", "soon"], "error: check-data: start: expected a date"),
+    "no such day": (["shop", "--start", "2016-13-01"], "error: --start: '2016-13-01' can't be read: month must be in"),
     "not YAML": (["shop", "--start", "["], "error: --start: '[' can't be read; put it in quotes"),
     "nothing left": (["shop", "--min-user-count", "900"], "error: shop: no interaction is left after"),
     "no config": (["--config", "none.yaml"], "error: none.yaml: can't be read as YAML"),

@@ -116,6 +116,15 @@ def test_what_it_refuses(
     assert said in capsys.readouterr().err
 
 
+def test_a_config_that_is_no_yaml_is_refused_with_its_line(
+    handed: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text("datasets:\n  shop: {start: 2016-13-01}\n")
+    assert run("run", "mine.yaml") == 2 and not handed
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "mine.yaml: can't be read as YAML (no such date" in said and "line 2" in said
+
+
 def test_the_help_names_every_command_and_comes_at_once(tmp_path: Path) -> None:
     took = []
     for _ in range(3):  # the fastest counts: the machine may be busy with something else

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
-from benchmark.config import Config, MethodConfig, read_config, read_config_file
+from benchmark.config import Config, MethodConfig, read_config, read_config_file, read_yaml
 from benchmark.dataset_config import DatasetConfig
 from benchmark.errors import InputError
 from benchmark.factors import AblationConfig, ClaimConfig, ablations_of
@@ -365,6 +365,9 @@ def test_no_unknown_setting_is_ever_accepted(word: str) -> None:
     ("text", "message"),
     [
         ("a: [", r"c.yaml: can't be read as YAML"),
+        ("a: 1\n- b", r"c.yaml: can't be read as YAML \(.* in line 2, column 1: "),
+        ("methods:\n  sasrec:\n  sasrec: {seeds: 1}", r"\('sasrec' stands there twice in line 3, column 3: "),
+        ("start: 2016-13-01", r"\(no such date as '2016-13-01': month must be in 1..12 in line 1, column 8: "),
         ("", r"c.yaml: holds no settings; see config/README.md"),
         ("- 1", r"c.yaml: holds no settings"),
         (None, r"c.yaml: can't be read as YAML \(.*No such file"),
@@ -382,6 +385,12 @@ def test_files_that_hold_no_config(tmp_path: Path, text: str | None, message: st
 def test_dates_are_read_as_yaml_writes_them(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(dataset()).replace("category:", "start: 2018-01-31\n    category:"))
     assert str(read_config_file(tmp_path / "c.yaml").datasets["toy"].start) == "2018-01-31"
+
+
+def test_a_merged_mapping_may_say_a_name_anew(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    assert read_yaml(tmp_path / "c.yaml")["b"] == {"x": 3, "y": 2}
 
 
 def test_the_schema_is_in_step_with_the_models() -> None:

@@ -17,7 +17,17 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from benchmark.estimates import ANY, Estimate
-from benchmark.last_words import SHOWN, Failed, of_failure, of_success, places, reasons, sentence, sentence_of
+from benchmark.last_words import (
+    SHOWN,
+    TORCH_CANT_WRITE,
+    Failed,
+    of_failure,
+    of_success,
+    places,
+    reasons,
+    sentence,
+    sentence_of,
+)
 from benchmark.screen import Job, Lines, Progress, Watch, shown_root, take
 from tests.planted import planted, write_files
 from tests.test_workflow import SNAKEMAKE, changed_config, copy_of_project
@@ -28,6 +38,7 @@ Traceback (most recent call last):
     fit()
 ValueError: broken on purpose
 """
+TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +50,7 @@ ValueError: broken on purpose
         (TRACEBACK + TRACEBACK.replace("purpose", "accident"), "ValueError: broken on accident"),
         (TRACEBACK.replace("ValueError: broken on purpose", "KeyError: 'x'\nmore of it"), "KeyError: 'x'"),
         ("Traceback (most recent call last):\n  cut off", "  cut off"),
+        (TRACEBACK.replace("broken on purpose", TORCH), f"ValueError: {TORCH}{TORCH_CANT_WRITE}"),
         ("one\n 5%|##   |\r100%|#####| 9/9\nKilled\n", "Killed"),
         ("step 1\rstep 2\n", "step 2"),
         ("", None),
@@ -150,6 +162,9 @@ def test_time_left_with_few_gpus_and_unknown_methods() -> None:
     assert Progress(some, cores=64, gpus=2).left(0) == 40 and Progress(some, cores=64).left(0) == 30
     unknown = Progress([Job("run", (), ANY), job("a", 10)], cores=2)
     assert unknown.left(0) is None and unknown.so_far(0) == "[0 of 2 done]"
+    unknown.start(1, ("run", ()), 0)
+    unknown.end(1, 2, well=True)
+    assert unknown.left(2) == 10  # that it took two seconds of 40 minutes says nothing about the others
 
 
 def record(event: LogEvent | None, message: str = "", level: int = logging.INFO, **about: Any) -> logging.LogRecord:
@@ -217,6 +232,14 @@ def test_a_dry_run_tells_the_plan_once_at_its_end() -> None:
     from snakemake.common import NOTHING_TO_BE_DONE_MSG
 
     assert lines.format(record(None, NOTHING_TO_BE_DONE_MSG)) == f"{NOTHING_TO_BE_DONE_MSG}\nTables: there"
+
+
+def test_a_lock_that_is_left_says_how_it_goes_on() -> None:
+    from snakemake.exceptions import LockException
+
+    _, lines = screen()
+    said = lines.format(record(None, str(LockException())))
+    assert "`r2ec-bench run -- --unlock`" in said and said.endswith("goes on where the killed run was.")
 
 
 def test_another_plugins_screen_is_left_alone_and_a_fault_here_ends_no_run(

@@ -49,6 +49,8 @@ def inputs(options: Options) -> list[Path]:
         here = [path for ending in ("parquet", "csv") if (path := options.folder / f"{name}.{ending}").is_file()]
         if len(here) != 1:
             what = "neither exists" if not here else "both exist"
+            if not options.folder.is_dir():
+                what += f", nor does the folder{'' if options.folder.is_absolute() else f' in {Path.cwd()}'}"
             raise InputError(f"{options.folder}: need {name}.parquet or {name}.csv, {what}; see config/README.md")
         found += here
     return found

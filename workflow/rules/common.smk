@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from snakemake.settings.types import RerunTrigger
 
-from benchmark.config import read_config
+from benchmark.config import read_config, read_yaml
 from benchmark.dataset_config import source_of
 from benchmark.errors import InputError
 from benchmark.estimates import RULES, of_job, of_rule, table
@@ -29,6 +29,10 @@ def check_backbone(backbone, where):
 
 
 try:
+    # Snakemake lets the last of two equal names win.
+    for path in map(Path, workflow.overwrite_configfiles or workflow.configfiles):
+        if path.suffix != ".json":
+            read_yaml(path)
     settings = read_config(dict(config))
     ablations = ablations_of(settings)
     # The user's own files that each dataset reads. They have to be there before the first job, which may take hours.
