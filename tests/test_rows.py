@@ -224,6 +224,16 @@ def test_other_separators_and_encodings_are_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("log", "items", "message"),
+    [("", "i0,Lamp\n", "the source has none"), (f"u,i0,{NOON}\n", "i0,\n", "no item has a title: give titles")],
+)
+def test_what_would_help_where_nothing_is_left_is_named(log: str, items: str, message: str, tmp_path: Path) -> None:
+    raw = load(write(tmp_path, log, "item_id,title\n" + items))
+    with pytest.raises(InputError, match=f"no interaction is left .*; {message}"):
+        prepare(raw, settings(), "here")
+
+
 def test_the_config_says_what_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     log, items = walks(step_ms=86_400_000)
     old = "".join(f"{row[: row.rindex(',')]},{int(row.split(',')[2]) - 1_200_000_000_000}\n" for row in log.split())
