@@ -118,11 +118,15 @@ def read_table(path: Path) -> list[Row]:
     """The rows of a csv. Raises InputError with file, row and value for whatever is no such table."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: can't be read as csv ({error}); give a table in UTF-8 with commas") from None
     if not lines:
         raise InputError(f"{path}: no rows; give columns method, dataset, Hit@k and NDCG@k")
+    names = reader.fieldnames or []
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
     ks = cutoffs(dict.fromkeys((name for name in lines[0] if name), 0.0))
     if not ks:
         raise InputError(f"{path}: no cut-off k has both Hit@k and NDCG@k; name the columns such as Hit@10 and NDCG@10")
@@ -130,6 +134,8 @@ def read_table(path: Path) -> list[Row]:
 
 
 def _row(line: Mapping[str, str | None], where: str, ks: Sequence[int]) -> Row:
+    if (more := line.get(None)) is not None:  # type: ignore[call-overload]
+        raise InputError(f"{where}: {more[0]!r} stands behind the last column; give each value one column")
     values, half = {}, {}
     for k in ks:
         pair = {name: (line.get(name) or "").strip() for name in (f"Hit@{k}", f"NDCG@{k}")}
@@ -140,6 +146,8 @@ def _row(line: Mapping[str, str | None], where: str, ks: Sequence[int]) -> Row:
                 raise InputError(f"{where}: {name} is {text!r}; give a share from 0 to 1, such as 0.0412")
             values[name] = float(text)
             half[name] = 0.5 * 10.0 ** -_whole(line, "decimals", where, len(text.partition(".")[2]))
+    if not values:
+        raise InputError(f"{where}: no cut-off has both its Hit and its NDCG; give them, or leave the row out")
     name = ", ".join(filter(None, ((line.get(part) or "").strip() for part in ("dataset", "method")))) or where
     n = _whole(line, "n", where, 0)
     return Row(name, values, half, n or None)

@@ -105,7 +105,7 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
     if log.empty:
         raise InputError(
             f"{where}: no interaction is left after title, window and minimum counts "
-            f"({settings.min_user_count} per user, {settings.min_item_count} per item); lower them or widen the window"
+            f"({settings.min_user_count} per user, {settings.min_item_count} per item); {_for_more(raw, counts)}"
         )
     # Items keep the order of the source's catalogue; users are numbered by their first interaction.
     taken = np.zeros(len(items), bool)
@@ -129,6 +129,15 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
         counts=counts,
         texts=texts,
     )
+
+
+def _for_more(raw: Raw, counts: dict[str, int]) -> str:
+    """What helps where no interaction is left, for a sentence."""
+    if raw.interactions.empty:
+        return "the source has none"
+    if counts["items_without_title"] == len(raw.items):
+        return "no item has a title: give titles"
+    return "lower them or widen the window"
 
 
 def _how_many(log: pd.DataFrame, row: int) -> str:

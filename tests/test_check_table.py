@@ -90,6 +90,21 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str, sentence: str) -
         read_table(tmp_path / "gone.csv")
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("method,Hit@5,NDCG@5\nm,,\n", "row 1: no cut-off has both"),
+        ("method,Hit@5,NDCG@5\nm,0.1\n", "row 1: no cut-off has both"),
+        ("method,Hit@5,NDCG@5\nm,0.1,0.05,0.2\n", "row 1: '0.2' stands behind the last column"),
+        ("method,Hit@5,NDCG@5,Hit@5\nm,0.1,0.05,0.2\n", "column 'Hit@5' occurs twice"),
+    ],
+)
+def test_rows_that_say_nothing_or_too_much_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        read_table(tmp_path / "t.csv")
+
+
 def test_decimals_may_be_said(tmp_path: Path) -> None:
     """A program that drops a last zero prints fewer digits than it has."""
     (tmp_path / "t.csv").write_text("method,Hit@5,NDCG@5,decimals\nm,0.1,0.1,4\nm,0.1,0.1,\n")

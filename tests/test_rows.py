@@ -175,6 +175,65 @@ def test_parquet_timestamps_are_refused_in_unix_seconds(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.array([NOON], np.float32), "has type float32, which rounds times"),
+        ([True], "timestamp is 'True'; give a finite"),
+    ],
+)
+def test_types_that_hold_no_time_are_refused(times: Any, message: str, tmp_path: Path) -> None:
+    write(tmp_path, "")
+    (tmp_path / "interactions.csv").unlink()
+    log = pd.DataFrame({"user_id": ["u"], "item_id": ["i0"], "timestamp": times})
+    log.to_parquet(tmp_path / "interactions.parquet", index=False)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
+def test_times_that_a_spreadsheet_rounded_are_said(tmp_path: Path) -> None:
+    rounded = "".join(f"u{row},i0,1.6000{row}E+09\n" for row in range(10))
+    assert any("they seem rounded" in said for said in load(write(tmp_path, rounded)).notes)
+    days = "".join(f"u{row},i0,{86_400 * (18_000 + row)}\n" for row in range(10))
+    assert not load(write(tmp_path, days)).notes
+
+
+@pytest.mark.parametrize(
+    ("users", "said"),
+    [
+        (["u", "u "], "1 of 2 user_ids differ from another in spaces or a .0 alone, first 'u '"),
+        (["7", "7.0"], "1 of 2 user_ids differ from another in spaces or a .0 alone, first '7.0'"),
+        (["u", "u\u200b"], "1 of 2 user_ids differ from another in spaces or a .0 alone, first 'u\\u200b'"),
+        (["u", "NULL"], "1 of 2 user_ids read as a missing value, first 'NULL'"),
+        (["u", " "], "1 of 2 user_ids read as a missing value, first ' '"),
+        (["u", "1.23457E+12"], "1 of 2 user_ids read as a rounded number, first '1.23457E+12'"),
+        (["3e10", "007", "7", "u", "U"], None),
+    ],
+)
+def test_ids_that_may_be_anothers_are_said(users: list[str], said: str | None, tmp_path: Path) -> None:
+    raw = load(write(tmp_path, "".join(f"{user},i0,{NOON}\n" for user in users)))
+    assert raw.notes == (() if said is None else (f"interactions.csv: {said}",))
+
+
+def test_other_separators_and_encodings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="separate columns by commas, not by ';'"):
+        load(write(tmp_path, f"user_id;item_id;timestamp\nu;i0;{NOON}\n"))
+    write(tmp_path, f"u,i0,{NOON}\n")
+    (tmp_path / "items.csv").write_bytes("item_id,title\ni0,Café\n".encode("latin-1"))
+    with pytest.raises(InputError, match="save it in UTF-8"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("log", "items", "message"),
+    [("", "i0,Lamp\n", "the source has none"), (f"u,i0,{NOON}\n", "i0,\n", "no item has a title: give titles")],
+)
+def test_what_would_help_where_nothing_is_left_is_named(log: str, items: str, message: str, tmp_path: Path) -> None:
+    raw = load(write(tmp_path, log, "item_id,title\n" + items))
+    with pytest.raises(InputError, match=f"no interaction is left .*; {message}"):
+        prepare(raw, settings(), "here")
+
+
 def test_the_config_says_what_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     log, items = walks(step_ms=86_400_000)
     old = "".join(f"{row[: row.rindex(',')]},{int(row.split(',')[2]) - 1_200_000_000_000}\n" for row in log.split())

@@ -61,7 +61,9 @@ def _table(path: Path) -> pa.Table:
             convert_options=pa.csv.ConvertOptions(column_types=text),
         )
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
+        said = str(error).splitlines()[0]
+        advice = "; save it in UTF-8" if "UTF8" in said else ""
+        raise InputError(f"{path}: can't be read ({said}){advice}") from None
 
 
 def check_quotes(path: Path) -> None:
@@ -98,7 +100,9 @@ def _check_names(path: Path, found: list[str], wanted: list[str], known: list[st
         if meant != name:
             raise InputError(f"{path}: column {name!r} must be called {meant!r}; rename it")
     if missing := [name for name in wanted if name not in found]:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(found)})")
+        one = len(found) == 1 and re.search(r"[;\t|]", found[0])
+        advice = f"; separate columns by commas, not by {one[0]!r}" if one else ""
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(found)}){advice}")
 
 
 def _plain(name: str) -> str:

@@ -91,7 +91,12 @@ def load(options: Options, files: list[Path], limits: Limits) -> Raw:
         )
     text = [column for column in items.columns if column not in ("item_id", "title")]
     items = items[["item_id", "title", *text]].fillna("")
-    return Raw(interactions, items, notes=(*notes, *more, *of_items, *_odd_titles(items, items_file)))
+    odd = [
+        *_rounded_times(seconds, interactions_file),
+        *_odd_ids(interactions["user_id"], interactions_file),
+        *_odd_ids(items["item_id"], items_file),
+    ]
+    return Raw(interactions, items, notes=(*notes, *more, *of_items, *odd, *_odd_titles(items, items_file)))
 
 
 def _ids(column: pd.Series, path: Path) -> pd.Series:
@@ -108,12 +113,30 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     return column.astype(object)
 
 
+def _odd_ids(column: pd.Series, path: Path) -> list[str]:
+    """Sentences about ids that read as missing, as a rounded number, or as another id in another spelling."""
+    ids = pd.Series(column.unique(), dtype=object)
+    bare = ids.str.replace(r"[\u200b\u200c\u200d\u2060\ufeff]", "", regex=True).str.strip()
+    kinds = {
+        "read as a missing value": bare.str.lower().isin(("", *NO_TITLES)),
+        "read as a rounded number": ids.str.fullmatch(r"[+-]?\d(?:\.\d+[eE]\+?|[eE]\+)\d+"),
+        "differ from another in spaces or a .0 alone": bare.str.replace(r"(?<=\d)\.0+$", "", regex=True).duplicated(),
+    }
+    return [
+        f"{path.name}: {found.sum()} of {len(ids)} {column.name}s {what}, first {ids.iloc[int(np.argmax(found))]!r}"
+        for what, found in kinds.items()
+        if found.any()
+    ]
+
+
 def _numbers(column: pd.Series, path: Path, what: str) -> np.ndarray:
     """A numeric column, int64 where the source has integers, else float64.
 
     Raises InputError for a missing value or one that is no finite number, such as a date.
     """
     numeric = pd.api.types.is_numeric_dtype(column) or column.dtype == object
+    if column.name == "timestamp" and pd.api.types.is_bool_dtype(column):
+        numeric = False
     numbers = pd.to_numeric(column, errors="coerce") if numeric else pd.Series(np.nan, index=column.index)
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     if bad.any():
@@ -151,6 +174,10 @@ def _ratings(table: pd.DataFrame, zeros: bool, path: Path) -> tuple[np.ndarray, 
 
 def _times(column: pd.Series, unit: str, limits: Limits, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Unix seconds (int64) and nanoseconds within them (int32). Raises InputError for what is no time in this unit."""
+    if column.dtype in (np.float16, np.float32):
+        raise InputError(
+            f"{path}: column 'timestamp' has type {column.dtype}, which rounds times; write it as int64 or float64"
+        )
     values = _numbers(column, path, " of Unix seconds")
     if two := of_two_units(values, unit, USUAL):
         well, row, other = two
@@ -169,6 +196,15 @@ def _times(column: pd.Series, unit: str, limits: Limits, path: Path) -> tuple[np
     else:
         advice = "give its true Unix seconds or leave the row out; earliest and latest of the dataset say what can be"
     raise InputError(f"{path}: row {bad[0] + 1}: {said_of(value, unit, limits)}; {advice} {COUNTED}")
+
+
+def _rounded_times(seconds: np.ndarray, path: Path) -> list[str]:
+    """A sentence about times such as 1.60009E+09, which a spreadsheet rounded."""
+    if (seconds % 1_000).any() or len(np.unique(seconds)) < 10:
+        return []
+    return [
+        f"{path.name}: all times are whole thousands of seconds, first {seconds[0]}: they seem rounded, as by a spreadsheet"
+    ]
 
 
 def _odd_titles(items: pd.DataFrame, path: Path) -> list[str]:
