@@ -19,6 +19,7 @@ from benchmark import cli
 from benchmark.methods import ROOT
 from benchmark.shipped import shipped
 from tests.planted import planted, write_files
+from tests.terminal import interruptible
 
 COMMAND = [sys.executable, "-m", "benchmark.cli"]
 COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish")
@@ -234,7 +235,9 @@ def test_ctrl_c_leaves_no_job_running(tmp_path: Path) -> None:
     there = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
     line = [*COMMAND, "run", "own.yaml", "--cores", "1"]
     with open(tmp_path / "said", "w", encoding="utf-8") as said:
-        command = subprocess.Popen(line, cwd=tmp_path, env=there, stdout=said, stderr=said, start_new_session=True)
+        command = subprocess.Popen(
+            line, cwd=tmp_path, env=there, stdout=said, stderr=said, start_new_session=True, preexec_fn=interruptible
+        )
         try:
             jobs = training(command)
             os.killpg(command.pid, signal.SIGINT)

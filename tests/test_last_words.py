@@ -30,6 +30,7 @@ from benchmark.last_words import (
 )
 from benchmark.screen import Job, Lines, Progress, Watch, shown_root, take
 from tests.planted import planted, write_files
+from tests.terminal import interruptible
 from tests.test_workflow import SNAKEMAKE, changed_config, copy_of_project
 
 TRACEBACK = """reading
@@ -335,6 +336,7 @@ def test_a_stopped_run_says_so_and_names_no_failure(project: Path) -> None:
     process = subprocess.Popen(
         command,
         cwd=project,
+        preexec_fn=interruptible,
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
