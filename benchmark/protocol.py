@@ -35,11 +35,13 @@ from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._times import impossible, said_of
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from benchmark.texts import one_line, rating_scale
+from benchmark.texts import SCALES, one_line, rating_scale
 
 # Item columns that tell how popular an item became, in any spelling: those of Amazon Reviews, and their likes.
 POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount", "numberofratings",
               "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
+
+FEW = 0.01  # a share of the ratings that says little of their scale
 
 
 @dataclass(frozen=True)
@@ -334,6 +336,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     items = popularity(log) if settings.leaky_popularity else log.items
     account.warnings += warnings_of(raw, account)
     scale = _scale(log.rating, settings.rating_scale, name)
+    account.warnings += [*_few_ratings_set(scale, log.rating, settings), *_a_hash_orders(log, settings)]
     return Prepared(items=items, counts=counts, texts=log.texts, rating_scale=scale, **parts)
 
 
@@ -344,6 +347,33 @@ def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float |
     if (highest := np.nanmax(ratings, initial=0.0)) > given:
         raise InputError(f"{name}: a rating is {highest:g}, but rating_scale is {given:g}; raise it")
     return given
+
+
+def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
+    """A sentence where a few ratings alone, as slips of the hand would be, make the scale as large as it is."""
+    if scale is None or settings.rating_scale is not None:
+        return []
+    lower = max((one for one in SCALES if one < scale), default=None)
+    above = 0 if lower is None else int((ratings > lower).sum())
+    if not 0 < above < FEW * np.isfinite(ratings).sum():
+        return []
+    return [
+        f"ratings count as out of {scale:g}, because {above} of them are above {lower:g}, the highest {np.nanmax(ratings):g}; "
+        "mend those, or set rating_scale"
+    ]
+
+
+def _a_hash_orders(log: Log, settings: DatasetConfig) -> list[str]:
+    """A sentence where most of the order that `same_time: order` reads is that of a hash. log: by user and time."""
+    if settings.same_time != "order" or len(log.user) < 2:
+        return []
+    tied = (np.diff(log.user) == 0) & (np.diff(log.time) == 0) & (np.diff(log.fraction) == 0)
+    of_ties = int((np.append(tied, False) | np.append(False, tied)).sum())
+    if of_ties <= len(log.user) / 2:
+        return []
+    return [
+        f"{of_ties} of {len(log.user)} interactions have the very time of another of their user, so that a hash orders them"
+    ]
 
 
 def what_would_help(log: Log, settings: DatasetConfig) -> str:

@@ -674,3 +674,27 @@ def test_any_titles(tmp_path: Path, titles: list[str], cut: int | None) -> None:
 @given(*TITLES)
 def test_any_titles_at_length(tmp_path: Path, titles: list[str], cut: int | None) -> None:
     titles_hold(tmp_path, titles, cut)
+
+
+def test_a_scale_that_few_ratings_set_and_an_order_that_a_hash_sets_are_said() -> None:
+    def warned(raw: Raw, **changes: object) -> list[str]:
+        account = Account()
+        prepare(raw, settings(**changes), "shop", account)
+        return account.warnings
+
+    raw = planted(n_users=40, length=8)
+    assert not warned(raw) and not warned(raw, same_time="order")
+    slip = raw.interactions.copy()
+    slip.loc[3, "rating"] = 99
+    said = warned(Raw(slip, raw.items))
+    assert said == [
+        "ratings count as out of 100, because 1 of them are above 10, the highest 99; mend those, or set rating_scale"
+    ]
+    assert not warned(Raw(slip, raw.items), rating_scale=100)
+    ten = raw.interactions.assign(rating=raw.interactions["rating"] * 2)  # many above 5: a scale of 10
+    assert not warned(Raw(ten, raw.items))
+    equal = raw.interactions.assign(timestamp=1_400_000_000)
+    (said_of_order,) = warned(Raw(equal, raw.items), same_time="order")
+    assert said_of_order.endswith(
+        "interactions have the very time of another of their user, so that a hash orders them"
+    )
