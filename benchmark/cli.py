@@ -40,7 +40,7 @@ EPILOG = """examples:
   r2ec-bench check-data my-shop                      what becomes of my-shop/interactions.csv and my-shop/items.csv
   r2ec-bench run my-config.yaml --dry-run            what would be run, and how long it may take
   r2ec-bench run my-config.yaml --cores 4            run it
-  r2ec-bench recommend --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k --history "Toy Story (1995)=5"
+  r2ec-bench recommend --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k --history "Toy Story=5"
 
 `r2ec-bench COMMAND --help` says what a command takes.
 """

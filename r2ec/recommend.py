@@ -1,7 +1,7 @@
 """One user's history in, a reasoning and the best items out: `python -m r2ec.recommend`.
 
     python -m r2ec.recommend --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k \\
-        --history "Toy Story (1995)=5" "Alien (1979)"
+        --history "Toy Story=5" Alien
 
 Items are named by their exact title or their item_id, in upper or lower case. Where no times are given, the items count
 as taken one day apart. The history's own items are never recommended.
@@ -277,7 +277,11 @@ def model_of(run: Path, split_hash: str) -> Path:
         raise InputError(
             f"{path}: fitted on {record.dataset} as it was then; give the --data of that run, or fit again"
         )
-    return Path(folder)
+    # It is named as seen from the folder that the workflow ran in, whose results/runs/dataset/method/seed1 this is. That folder
+    # comes first: the current one may hold another run's model under the same name.
+    above = run.resolve().parents
+    there = above[4] / folder if len(above) > 4 else Path(folder)
+    return there if there.exists() else Path(folder)
 
 
 def parse() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,6 +169,14 @@ def test_the_model_of_a_run(
     for name, folder in (("absolute", model), ("relative", Path(model.name))):
         write_run_json(tmp_path / name, data_hash, {"model": str(folder)})
     assert ask("--history", "i3", "--json", source=("--run", str(tmp_path / "absolute"))) == expected
+    # A run that the workflow made in another folder than the current one, which has another model of that name.
+    run = tmp_path / "results" / "runs" / "toy" / "r2ec" / "seed1"
+    run.mkdir(parents=True)
+    write_run_json(run, data_hash, {"model": "results/work/model"})
+    shutil.copytree(model, tmp_path / "results" / "work" / "model")
+    (tmp_path / "elsewhere" / "results" / "work" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ask("--history", "i3", "--json", source=("--run", str(run))) == expected
     monkeypatch.chdir(model.parent)
     assert ask("--history", "i3", "--json", source=("--run", str(tmp_path / "relative"))) == expected
 
