@@ -41,10 +41,12 @@ def check_unknown(raw: Raw, account: Account, most: float, where: str) -> None:
         return
     name = raw.interactions["item_id"].iloc[unknown.first]
     of_items = f"items begin with {raw.items['item_id'].iloc[0]!r}" if len(raw.items) else "there are no items"
+    # Where none is known, accepting that leaves nothing.
+    accept = f", or let max_unknown_items accept them (it is {most:g})" if unknown.rows < rows else ""
     raise InputError(
         f"{where}: {share(unknown.rows, rows)} interactions name an item that isn't in items, first {name!r} in row "
-        f"{unknown.first + 1} ({_meant(name, set(raw.items['item_id'])) or of_items}); write ids alike in both, or let "
-        f"max_unknown_items accept them (it is {most:g})"
+        f"{unknown.first + 1} ({_meant(name, set(raw.items['item_id'])) or of_items}); write ids alike in "
+        f"both{accept}"
     )
 
 
