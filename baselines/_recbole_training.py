@@ -121,8 +121,8 @@ def _mask_history(trainer: Any) -> None:
 
 
 def _read_padding_as_nothing(net: torch.nn.Module) -> None:
-    """Let padding be a vector of zeros, also for a user never seen. RecBole draws its vector at random and never trains it; behind
-    a short history Caser's convolutions read it.
+    """Let padding be a vector of zeros, also for a user never seen. RecBole draws its vector at random, and the
+    cross-entropy over all rows moves it as a wrong answer; behind a short history Caser's convolutions read it.
     """
 
     def blank(_: torch.nn.Module, given: tuple[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ def test_a_small_world_is_fitted_and_scored(name: str, size: tuple[int, int, int
 
 @pytest.mark.parametrize("name", RECBOLE)
 def test_padding_reads_as_nothing(name: str, tmp_path: Path) -> None:
-    """Another vector for padding, however large, changes no score; RecBole draws one at random and never trains it."""
+    """Another vector for padding, however large, changes no score; RecBole draws one at random."""
     import torch
 
     split, prepared = planted_split()
