@@ -9,7 +9,7 @@ and optionally a pydantic model `Params`, by which its parameters in the config 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from benchmark.errors import InputError
 from benchmark.io import read_json
 
+LLM = "llm"  # of train.parquet: whether the case is one of those that an LLM may read
 CASE_COLUMNS = ("case", "user", "time", "history", "ratings", "times", "target")
 
 
@@ -82,6 +83,37 @@ class Cases:
         out[row[keep], column[keep]] = self.items[keep]
         return out
 
+    def sequences(self) -> "Sequences":
+        """What each user took, in one line per user: for methods that learn at every position at once.
+
+        For all training cases of a split. Raises ValueError for cases some of which are left out, whose histories are not part
+        of one line.
+        """
+        assert self.target is not None
+        order = np.lexsort((np.arange(len(self)), self.user))
+        user, first = np.unique(self.user[order], return_index=True)
+        n_cases = np.diff(np.append(first, len(self)))
+        begin = np.diff(self.offsets)[order[first]]  # a line begins with the history of the user's first case
+        offsets = np.concatenate([[0], np.cumsum(begin + n_cases)])
+        items, times = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int64)
+        shown = np.zeros(offsets[-1], bool)
+        shown[np.repeat(offsets[:-1], begin) + _ranges(begin)] = True
+        opening = np.repeat(self.offsets[order[first]], begin) + _ranges(begin)
+        items[shown], times[shown] = self.items[opening], self.times[opening]
+        items[~shown], times[~shown] = self.target[order], self.time[order]
+        # The place of each history's newest item, by user and item, of which a line has none twice.
+        width = int(items.max()) + 1
+        key = np.repeat(user.astype(np.int64), np.diff(offsets)) * width + items
+        sorted_places = np.argsort(key, kind="stable")
+        wanted = self.user.astype(np.int64) * width + self.items[self.offsets[1:] - 1]
+        found = np.searchsorted(key[sorted_places], wanted).clip(max=len(key) - 1)
+        context = sorted_places[found]
+        lengths = np.diff(self.offsets)
+        inside = np.repeat(context - lengths + 1, lengths) + _ranges(lengths)
+        if inside.min() < 0 or not np.array_equal(items[inside], self.items):
+            raise ValueError("these cases are not all of their users' cases; take those of a whole split")
+        return Sequences(user, offsets, items, times, context, self.target)
+
     def interactions(self) -> tuple[np.ndarray, np.ndarray]:
         """All distinct (user, item) pairs that these cases show, histories and targets, int32 [m] each."""
         user = np.repeat(self.user, np.diff(self.offsets)).astype(np.int64)
@@ -91,6 +123,46 @@ class Cases:
         width = int(item.max()) + 1 if len(item) else 1
         pairs = np.unique(user * width + item)
         return (pairs // width).astype(np.int32), (pairs % width).astype(np.int32)
+
+
+def _ranges(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, ..., length - 1 for each length in turn, int64.
+
+    >>> _ranges(np.array([2, 0, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The cases of m users as one line of items each, oldest first, and what is predicted where.
+
+    Case i predicts `target[i]` from the items of its user's line up to and with the one at `context[i]`, of which its history has
+    the newest `history_length`. Under `same_time: exclude` the cases of one second have one context: none of their targets is
+    in another's history.
+    """
+
+    user: np.ndarray  # int32 [m], ascending
+    offsets: np.ndarray  # int64 [m + 1]: the line of user j is items[offsets[j]:offsets[j + 1]]
+    items: np.ndarray  # int32 [offsets[-1]], no item twice in a line
+    times: np.ndarray  # int64 [offsets[-1]], Unix seconds
+    context: np.ndarray  # int64 [n_cases], a place in items
+    target: np.ndarray  # int32 [n_cases]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How much of a dataset's training interactions a fit had: what rows of one table should have in common."""
+
+    users: int  # distinct users
+    targets: int  # distinct interactions that were predicted
+    positions: int  # distinct interactions that were read, as part of a history or as a target
+
+    @classmethod
+    def of(cls, cases: Cases) -> "Learned":
+        """What these training cases hold, each of them learned from."""
+        return cls(len(np.unique(cases.user)), len(cases), len(cases.interactions()[0]))
 
 
 @dataclass(frozen=True)
@@ -105,6 +177,13 @@ class Split:
     valid: Cases
     rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
     category_plural: str | None = None  # the word for several of them, where one with an s won't do
+    llm_rows: np.ndarray | None = None  # int64, rows of train, ascending; None: all
+
+    @property
+    def llm_train(self) -> Cases:
+        """The training cases that an LLM may read or write for: a seeded sample of `train_cases`, or all. Each costs it so much
+        that there would be no table otherwise; what counts or trains in seconds learns from all of `train`."""
+        return self.train if self.llm_rows is None else self.train.take(self.llm_rows)
 
     @property
     def several(self) -> str:
@@ -114,6 +193,29 @@ class Split:
     @property
     def n_items(self) -> int:
         return len(self.items)
+
+
+@dataclass(frozen=True)
+class WatchedSplit(Split):
+    """A split that notes which of its training cases a fit asks for."""
+
+    asked: set[str] = field(default_factory=set)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("train", "llm_train"):
+            self.asked.add(name)
+        return object.__getattribute__(self, name)
+
+    @property
+    def llm_train(self) -> Cases:
+        train: Cases = object.__getattribute__(self, "train")
+        return train if self.llm_rows is None else train.take(self.llm_rows)
+
+    def learned(self) -> Learned:
+        """All training cases if any fit asked for them, the LLM's sample if it asked for that alone, or nothing."""
+        if not self.asked:
+            return Learned(0, 0, 0)
+        return Learned.of(self.train if "train" in self.asked else self.llm_train)
 
 
 class Recommender(ABC):
@@ -137,6 +239,10 @@ class Recommender(ABC):
     def uncached(self) -> "Recommender":
         """The same, with nothing kept from earlier scoring, such as texts on disk: one user's latency is measured on it."""
         return self
+
+    def learned(self) -> Learned | None:
+        """What the fit learned from, where that is less than the training cases that it asked for (`WatchedSplit.learned`)."""
+        return None
 
     def report(self) -> dict[str, Any]:
         """What the fit found worth recording in run.json: epochs, validation curve, best step, tokens written."""
@@ -205,8 +311,8 @@ def check_cases(cases: Cases, where: str) -> None:
         raise InputError(f"{where}: row {row}: target {cases.target[row]} is in its own history")
 
 
-def write_cases(path: Path, cases: Cases, with_target: bool) -> None:
-    """Write cases as parquet; `with_target=False` leaves the targets out."""
+def write_cases(path: Path, cases: Cases, with_target: bool, llm_rows: np.ndarray | None = None) -> None:
+    """Write cases as parquet; `with_target=False` leaves the targets out. llm_rows: of training cases, see `Split`."""
     offsets = pa.array(cases.offsets.astype(np.int32))
     columns = {
         "case": pa.array(cases.case),
@@ -218,6 +324,8 @@ def write_cases(path: Path, cases: Cases, with_target: bool) -> None:
     }
     if with_target:
         columns["target"] = pa.array(cases.target)
+    if llm_rows is not None:
+        columns[LLM] = pa.array(np.isin(np.arange(len(cases)), llm_rows))
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
@@ -229,18 +337,28 @@ def read_split(folder: str | Path) -> Split:
     about = read_json(folder / "dataset.json")
     if "rating_scale" not in about:
         raise InputError(f"{folder / 'dataset.json'}: has no 'rating_scale'; prepare the dataset again")
+    train = folder / "train.parquet"
+    if LLM not in pq.read_schema(train).names:
+        raise InputError(f"{train}: column {LLM!r} is missing; prepare the dataset again")
+    of_llm = pq.read_table(train, columns=[LLM]).column(LLM).to_numpy()
     return Split(
         name=about["dataset"],
         category=about["settings"]["category"],
         history_length=about["settings"]["history_length"],
         items=pd.read_parquet(folder / "items.parquet"),
-        train=read_cases(folder / "train.parquet", targets=True),
+        train=read_cases(train, targets=True),
+        llm_rows=None if of_llm.all() else np.flatnonzero(of_llm),
         valid=read_cases(folder / "valid.parquet", targets=True),
         rating_scale=about["rating_scale"],
         category_plural=about["settings"].get(
             "category_plural"
         ),  # absent where it was prepared before that was a setting
     )
+
+
+def watched(split: Split) -> WatchedSplit:
+    """The same split, which notes what of it is asked for."""
+    return WatchedSplit(**{one.name: getattr(split, one.name) for one in fields(split)})
 
 
 def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:

@@ -55,7 +55,9 @@ class DatasetConfig(Strict):
     same_time: Literal["exclude", "order"] = Field(
         default="exclude", description="may a history hold items of the same second as the target?"
     )
-    train_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+    train_cases: int | None = Field(
+        default=None, ge=1, description="training cases that an LLM may read, a seeded sample; null: all"
+    )
     valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     rating_scale: Annotated[float, Field(gt=0)] | Literal["none"] | None = Field(

@@ -51,6 +51,7 @@ def split_hash(prepared: Prepared) -> str:
             cases.target,
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(prepared.llm_rows.astype(np.int64).tobytes())
     return digest.hexdigest()
 
 
@@ -98,7 +99,7 @@ def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
     with atomic(folder) as temporary:
         temporary.mkdir()
         write_items(prepared, temporary / "items.parquet")
-        write_cases(temporary / "train.parquet", prepared.train, with_target=True)
+        write_cases(temporary / "train.parquet", prepared.train, with_target=True, llm_rows=prepared.llm_rows)
         write_cases(temporary / "valid.parquet", prepared.valid, with_target=True)
         write_cases(temporary / "test.parquet", without_targets(prepared.test), with_target=False)
         targets = {"case": prepared.test.case, "target": prepared.test.target}

@@ -283,6 +283,7 @@ class Prepared:
     valid: Cases
     test: Cases
     counts: dict[str, int]
+    llm_rows: np.ndarray  # int64, the training cases that an LLM may read, see `Split`
     texts: TextsOnDisk | None = None
     rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
 
@@ -305,7 +306,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     cases = make_cases(log, settings.history_length, settings.same_time)
     train, valid, test = split_cases(cases, settings.split)
     used = {
-        "train": sample_rows(train, settings.train_cases, name, "train cases"),
+        "train": train,
         "valid": sample_rows(valid, settings.valid_cases, name, "valid cases"),
         "test": sample_rows(test, settings.test_cases, name, "test cases"),
     }
@@ -314,16 +315,18 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
             advice = what_would_help(log, settings)
             raise InputError(f"{name}: the {part} split is empty ({len(cases)} cases in all); {advice}")
     parts = {part: cases.take(rows) for part, rows in used.items()}
+    llm_rows = np.searchsorted(train, sample_rows(train, settings.train_cases, name, "train cases"))
     with_case = np.unique(cases.user)
     counts = account.counts
     counts |= {
         "users_without_case": log.counts["users"] - len(with_case),
         "interactions_in_a_shared_second": _in_shared_second(log),
         "cases": len(cases),
-        "cases_train": len(split_cases(cases, settings.split)[0]),
         "cases_valid": len(valid),
         "cases_test": len(test),
-        "train": len(used["train"]),
+        "cases_train": len(train),
+        "train": len(train),
+        "train_llm": len(llm_rows),
         "valid": len(used["valid"]),
         "test": len(used["test"]),
         "test_users": len(np.unique(parts["test"].user)),
@@ -337,7 +340,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     account.warnings += warnings_of(raw, account)
     scale = _scale(log.rating, settings.rating_scale, name)
     account.warnings += [*_few_ratings_set(scale, log.rating, settings), *_a_hash_orders(log, settings)]
-    return Prepared(items=items, counts=counts, texts=log.texts, rating_scale=scale, **parts)
+    return Prepared(items=items, counts=counts, llm_rows=llm_rows, texts=log.texts, rating_scale=scale, **parts)
 
 
 def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float | None:

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import launch, provenance
-from benchmark.contract import Cases, Recommender, Split, read_cases, read_split
+from benchmark.contract import Cases, Recommender, Split, read_cases, read_split, watched
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import alone, atomic, read_json, sha256_of
@@ -236,7 +236,7 @@ def main() -> None:
     if processes > 1 and not trains_in_processes(method):
         raise InputError(f"{given.method}: {module} trains in one process alone, not in {processes}; start one")
     settings, tuning = settings_to_try(given, method)
-    split = read_split(given.data)
+    split = watched(read_split(given.data))
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
     files = method_files(module)
@@ -263,6 +263,7 @@ def main() -> None:
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         data_hash=data_hash,
+        learned=recommender.learned() or split.learned(),
         n_cases=len(rankings),
         seconds=Phases(
             fit=round(fit.seconds, 3), score=round(score.seconds, 3), reused=round(fit.reused + score.reused, 3)

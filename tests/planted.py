@@ -58,6 +58,7 @@ def as_split(prepared: Prepared, name: str = "planted") -> Split:
         history_length=20,
         items=prepared.items,
         train=prepared.train,
+        llm_rows=prepared.llm_rows if len(prepared.llm_rows) < len(prepared.train) else None,
         valid=prepared.valid,
         rating_scale=prepared.rating_scale,
     )

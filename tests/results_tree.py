@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.contract import Cases, write_cases
+from benchmark.contract import Cases, Learned, write_cases
 from benchmark.io import write_json
 from benchmark.records import Phases, RunRecord, write_run
 
@@ -48,7 +48,12 @@ def write_dataset(results: Path, dataset: str, n_users: int = 30, n_cases: int =
         "test": make_cases(n_users, n_cases, seed + 2, 220),
     }
     for name, cases in parts.items():
-        write_cases(folder / f"{name}.parquet", cases, with_target=name != "test")
+        write_cases(
+            folder / f"{name}.parquet",
+            cases,
+            with_target=name != "test",
+            llm_rows=np.arange(200) if name == "train" else None,
+        )
     items = pd.DataFrame({"item_id": range(N_ITEMS), "title": [f"Title <{v}> & Co" for v in range(N_ITEMS)]})
     items.to_parquet(folder / "items.parquet")
     counts = {"users": n_users, "items": N_ITEMS, "train": 200, "valid": 20, "test": n_cases, "test_sampled": n_cases}
@@ -92,6 +97,7 @@ def record(dataset: str, method: str, seed: int, n_cases: int, seconds: float = 
         versions={"python": "3.11.0", "numpy": "2.4.6"},
         hardware={"processor": "made-up", "cores": 2, "memory_gib": 8, "gpus": 0, "gpu": "none"},
         data_hash=f"hash-{dataset}",
+        learned=Learned(users=30, targets=200, positions=230),
         n_cases=n_cases,
         seconds=Phases(fit=10 * seconds, score=seconds),
         latency_ms_per_case=seconds / n_cases * 1000,

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.contract import Cases, check_cases, check_scores, read_cases, read_split, write_cases
+from benchmark.contract import Cases, Learned, check_cases, check_scores, read_cases, read_split, watched, write_cases
 from benchmark.errors import InputError
 from benchmark.io import write_json
+from benchmark.protocol import prepare
+from tests.planted import as_split, planted
+from tests.planted import settings as planted_settings
 
 HISTORIES = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=7), max_size=12)
 
@@ -152,6 +155,7 @@ def test_a_split_never_reads_the_test_cases(tmp_path: Path) -> None:
     cases = cases_of([[1, 2], [3]])
     for part in ("train", "valid"):
         write_cases(tmp_path / f"{part}.parquet", cases, with_target=True)
+    write_cases(tmp_path / "train.parquet", cases, with_target=True, llm_rows=np.array([1]))
     pq.write_table(pa.table({"item_id": ["a"] * 40, "title": ["The a"] * 40}), tmp_path / "items.parquet")
     about = {"dataset": "toy", "settings": {"category": "toy", "history_length": 7}}
     write_json(tmp_path / "dataset.json", about)  # of an earlier version
@@ -164,7 +168,74 @@ def test_a_split_never_reads_the_test_cases(tmp_path: Path) -> None:
     assert (split.category_plural, split.several) == (None, "toys")
     assert replace(split, category="CD or vinyl", category_plural="CDs and vinyl").several == "CDs and vinyl"
     assert_same(cases, split.train)
+    assert_same(cases.take(np.array([1])), split.llm_train)
     assert not any("test" in name for name in vars(split))
+
+
+def test_training_cases_without_the_llms_sample_are_of_an_earlier_version(tmp_path: Path) -> None:
+    cases = cases_of([[1, 2], [3]])
+    write_cases(tmp_path / "train.parquet", cases, with_target=True)
+    write_json(
+        tmp_path / "dataset.json",
+        {"dataset": "toy", "settings": {"category": "toy", "history_length": 7}, "rating_scale": 5},
+    )
+    with pytest.raises(InputError, match=r"train\.parquet: column 'llm' is missing; prepare the dataset again"):
+        read_split(tmp_path)
+
+
+# Sequences
+
+
+def test_sequences_by_hand() -> None:
+    # User 4: 7, then 8 and 9 in one second, then 5 with a history of two. User 2: 3, then 7.
+    cases = Cases(
+        case=np.arange(5),
+        user=np.array([4, 4, 2, 4, 4], np.int32),
+        time=np.array([20, 20, 21, 30, 40]),
+        offsets=np.array([0, 1, 2, 3, 5, 7]),
+        items=np.array([7, 7, 3, 8, 9, 9, 5], np.int32),
+        ratings=np.zeros(7, np.float32),
+        times=np.array([10, 10, 11, 20, 20, 20, 30]),
+        target=np.array([8, 9, 7, 5, 6], np.int32),
+    )
+    lines = cases.sequences()
+    assert lines.user.tolist() == [2, 4] and lines.offsets.tolist() == [0, 2, 7]
+    assert lines.items.tolist() == [3, 7, 7, 8, 9, 5, 6] and lines.times.tolist() == [11, 21, 10, 20, 20, 30, 40]
+    # 8 and 9 are both predicted from 7 alone, 5 from 7, 8, 9.
+    assert lines.context.tolist() == [2, 2, 0, 4, 5] and lines.target.tolist() == [8, 9, 7, 5, 6]
+    assert Learned.of(cases) == Learned(users=2, targets=5, positions=7)
+    with pytest.raises(ValueError, match="not all of their users' cases"):
+        cases.take(np.array([0, 1, 2, 4])).sequences()
+
+
+@pytest.mark.parametrize("same_time", ["exclude", "order"])
+@pytest.mark.parametrize("split", ["global-temporal", "leave-one-out"])
+def test_sequences_hold_every_case(same_time: str, split: str) -> None:
+    raw = planted(n_users=40)
+    raw.interactions["timestamp"] //= 200_000  # baskets
+    found = prepare(raw, planted_settings(same_time=same_time, split=split, history_length=5), "here").train
+    lines = found.sequences()
+    assert (np.diff(found.user[np.argsort(found.user, kind="stable")]) == 0).any()
+    line = np.searchsorted(lines.offsets, lines.context, side="right") - 1
+    assert (lines.user[line] == found.user).all()
+    for i in range(len(found)):
+        end = lines.context[i] + 1
+        shown = lines.items[max(lines.offsets[line[i]], end - 5) : end]
+        assert shown.tolist() == found.history(i).tolist()
+    assert Learned.of(found).positions == len(lines.items) == len(found.interactions()[0])
+    shared = len(lines.context) - len(np.unique(lines.context))
+    assert (shared > 0) == (same_time == "exclude")
+
+
+def test_a_watched_split_says_what_of_it_was_learned_from() -> None:
+    split = as_split(prepare(planted(), planted_settings(train_cases=50), "here"))
+    everything, of_llm = Learned.of(split.train), Learned.of(split.llm_train)
+    assert everything.targets == len(split.train) > 50 == of_llm.targets
+    seen = watched(split)
+    assert seen.valid is split.valid and seen.learned() == Learned(0, 0, 0)
+    assert len(seen.llm_train) == 50 and seen.learned() == of_llm
+    assert seen.train is split.train and seen.learned() == everything
+    assert watched(split).learned() == Learned(0, 0, 0)
 
 
 # Refusals

@@ -15,7 +15,7 @@ from benchmark.errors import InputError
 from benchmark.methods import ROOT
 from benchmark.prepare import split_hash
 from benchmark.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
-from tests.planted import planted, settings
+from tests.planted import as_split, planted, settings
 
 DAY = 86400
 Row = tuple[str, str, int]
@@ -223,15 +223,20 @@ def test_global_split_never_trains_on_the_future() -> None:
     assert (prepared.test.times > prepared.valid.time.max()).any()
 
 
-def test_train_cases_are_a_seeded_sample_in_time_order() -> None:
+def test_an_llm_reads_a_seeded_sample_of_the_training_cases_and_others_all() -> None:
     whole = prepare(planted(), settings(), "here")
     cut = prepare(planted(), settings(train_cases=100), "here")
     again = prepare(planted(), settings(train_cases=100), "here")
-    assert len(cut.train) == 100 and cut.train.case.tolist() == again.train.case.tolist()
-    assert (np.diff(cut.train.case) > 0).all() and set(cut.train.case) < set(whole.train.case)
-    assert cut.counts["train"] == 100 and cut.counts["cases_train"] == len(whole.train)
+    assert cut.train.case.tolist() == whole.train.case.tolist() and len(cut.train) == len(whole.train)
+    assert len(cut.llm_rows) == 100 and cut.llm_rows.tolist() == again.llm_rows.tolist()
+    assert (np.diff(cut.llm_rows) > 0).all() and cut.llm_rows.max() < len(whole.train)
+    assert cut.counts["train_llm"] == 100 and cut.counts["train"] == cut.counts["cases_train"] == len(whole.train)
     assert cut.test.case.tolist() == whole.test.case.tolist()
-    assert len(prepare(planted(), settings(train_cases=10**6), "here").train) == len(whole.train)
+    everything = prepare(planted(), settings(train_cases=10**6), "here")
+    assert everything.llm_rows.tolist() == list(range(len(whole.train))) == whole.llm_rows.tolist()
+    split = as_split(cut)
+    assert split.llm_train.case.tolist() == whole.train.case[cut.llm_rows].tolist()
+    assert len(as_split(whole).llm_train) == len(as_split(whole).train)
 
 
 def test_samples_are_the_same_for_the_same_name() -> None:
@@ -256,9 +261,8 @@ def test_cold_targets_stay_and_are_counted() -> None:
     assert prepared.counts["items_cold"] == 4
     # A history item of training is seen, even if it is never a training target: a is.
     assert 0 in prepared.train.items and 0 not in prepared.train.target
-    # With fewer training cases more is cold: only the one case's history and target are seen.
-    short = prepare(raw_of(rows), settings(train_cases=1, history_length=3), "here")
-    assert short.counts["items_cold"] == 21 - (len(short.train.history(0)) + 1)
+    # What an LLM may read has no part in it.
+    assert prepare(raw_of(rows), settings(train_cases=1), "here").counts["items_cold"] == 4
 
 
 # Against a plain version
@@ -422,7 +426,8 @@ def test_counts_by_hand() -> None:
         "cases_train": 11,
         "cases_valid": 1,
         "cases_test": 2,
-        "train": 5,
+        "train": 11,
+        "train_llm": 5,
         "valid": 1,
         "test": 2,
         "test_users": 2,
