@@ -7,11 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from baselines._recbole_training import ROW  # before recbole, which needs what it sets
+from baselines._cross_entropy import cross_entropy
+from baselines._learners import Loss, states_everywhere  # before recbole, which needs what this sets
+from baselines._windows import Batch
 
 from recbole.model.sequential_recommender import SASRec  # isort: skip
 
 ITEM, USER = 0, 1
+KNOWLEDGE = "knowledge"
 
 
 class HybridExperts(nn.Module):
@@ -61,34 +64,41 @@ class KnowingSASRec(SASRec):
 
     Args:
         config, dataset: RecBole's.
-        items: float32 [n_items, width]. users: float32 [rows, width]; a case's ROW says which is its own, 0 that none is: it
-            gets a learned vector in the place of the adaptor's.
+        items: float32 [n_items, width].
         size, shared, own, dropout: of the adaptor.
     """
 
     def __init__(
-        self, config: Any, dataset: Any, items: Tensor, users: Tensor, size: int, shared: int, own: int, dropout: float
+        self, config: Any, dataset: Any, items: Tensor, size: int, shared: int, own: int, dropout: float
     ) -> None:
         super().__init__(config, dataset)
         self.adaptor = HybridExperts(items.shape[1], self.hidden_size, size, shared, own, dropout)
         self.adaptor.apply(self._init_weights)
-        self.nothing = nn.Parameter(torch.zeros(self.hidden_size))
-        # RecBole numbers items in its own order and keeps 0 for padding.
-        order = [int(token) for token in dataset.field2id_token["item_id"][1:]]
-        parametrize.register_parametrization(self.item_embedding, "weight", _Informed(self.adaptor, items[order]))
-        self.register_buffer("users", users, persistent=False)
-
-    def user_knowledge(self, rows: Tensor) -> Tensor:
-        """What is added to the states, [b, hidden], of cases with these rows, int64 [b]."""
-        return torch.where((rows > 0)[:, None], self.adaptor(self.users[rows], USER), self.nothing)
+        self.nothing = nn.Parameter(torch.zeros(self.hidden_size))  # for cases without a text
+        parametrize.register_parametrization(self.item_embedding, "weight", _Informed(self.adaptor, items))
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores of all items, [b, items], in RecBole's order."""
+        """Scores of all items, [b, items]; `interaction` has the vectors of the users' texts, float32 [b, width], as KNOWLEDGE."""
         with parametrize.cached():  # the adaptor reads the catalogue once
             states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-            states = states + self.user_knowledge(interaction[ROW].long())
+            states = states + self.adaptor(interaction[KNOWLEDGE], USER)
             return states @ self.item_embedding.weight.T
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
-        loss: Tensor = self.loss_fct(self.full_sort_predict(interaction), interaction[self.POS_ITEM_ID])
-        return loss
+
+def knowing_loss(row_of: Tensor, vectors: Tensor) -> Loss:
+    """SASRec's loss at every position, with what is known of the user added to the states where a case has a text.
+
+    row_of: int64 [training cases], which of `vectors`, float32 [1 + texts, width], is the case's own; 0: it has none. Cases of one
+    context have one history, so that a text of one is a text of all.
+    """
+
+    def loss(net: KnowingSASRec, batch: Batch) -> Tensor:
+        with parametrize.cached():
+            states = states_everywhere(net, batch.items)[batch.places]
+            own = row_of.to(states.device)[batch.case]
+            rows = torch.zeros_like(batch.places).scatter_reduce(0, batch.state_of, own, "amax")
+            said = net.adaptor(vectors.to(states.device)[rows], USER)
+            states = states + torch.where((rows > 0)[:, None], said, net.nothing)
+            return cross_entropy(states, net.item_embedding.weight, batch.state_of, batch.target)
+
+    return loss

@@ -1,15 +1,26 @@
-"""RecBole's BERT4Rec with what its version 1.2.1 loses of a case; apart from bert4rec.py because torch takes seconds to import.
+"""RecBole's BERT4Rec with what its version 1.2.1 loses, and what it learns from; apart from bert4rec.py because torch takes seconds
+to import.
 
 RecBole's own class never trains on a case's target, which isn't in its history; gives position 0 no loss, so that a history of one
 item teaches nothing; and, to make room for the mask, drops the oldest item even of a history that is short, so that one of one
 item is scored by nothing at all.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
+
+from baselines._cross_entropy import cross_entropy
+from baselines._windows import left_aligned
+from benchmark.contract import Split
+
+if TYPE_CHECKING:
+    from baselines.bert4rec import Params
 
 
 class MaskedItems(BERT4Rec):
@@ -19,26 +30,67 @@ class MaskedItems(BERT4Rec):
         super().__init__(config, dataset)
         self.position_embedding = nn.Embedding(self.max_seq_length + 1, self.hidden_size)
         self._init_weights(self.position_embedding)
-        self.ft_ratio: float = config["ft_ratio"]
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores of all items at a mask behind the last item, float32 [b, n_items]."""
         lengths = interaction[self.ITEM_SEQ_LEN]
         masked = with_last(interaction[self.ITEM_SEQ], lengths, torch.full_like(lengths, self.mask_token))
-        return self._scores(self.gather_indexes(self.forward(masked), lengths))
-
-    def calculate_loss(self, interaction: Any) -> Tensor:
-        """Mean cross-entropy of the masked items. Of a share `ft_ratio` of the cases the target alone is masked, as in scoring; of
-        the others each item with probability `mask_ratio`, one at least."""
-        lengths = interaction[self.ITEM_SEQ_LEN]
-        items = with_last(interaction[self.ITEM_SEQ], lengths, interaction[self.ITEM_ID])
-        masked = chosen(items, lengths, self.mask_ratio, self.ft_ratio)
-        states = self.forward(items.masked_fill(masked, self.mask_token))
-        return nn.functional.cross_entropy(self._scores(states[masked]), items[masked])
-
-    def _scores(self, states: Tensor) -> Tensor:
+        states = self.gather_indexes(self.forward(masked), lengths)
         scores: Tensor = states @ self.item_embedding.weight[: self.n_items].T + self.output_bias
         return scores
+
+    def loss(self, items: Tensor, masked: Tensor) -> Tensor:
+        """Mean cross-entropy of the masked items. items: int64 [b, L + 1], left-aligned, 0 for none; masked: bool [b, L + 1]."""
+        states = self.forward(items.masked_fill(masked, self.mask_token))[masked]
+        weight, each = self.item_embedding.weight[: self.n_items], torch.arange(len(states), device=items.device)
+        return cross_entropy(states, weight, each, items[masked], self.output_bias)
+
+
+class MaskedPlaces:
+    """Pieces of all training lines, of L + 1 items, cut anew in each epoch, some of their items masked; and beside them cases drawn
+    anew, history and target, of which the target alone is masked, as in scoring, where nothing of its own second is read.
+
+    Args: length: L, the history items that the network reads.
+    """
+
+    def __init__(self, split: Split, settings: "Params", length: int) -> None:
+        self.cases, self.lines, self.length = split.train, split.train.sequences(), length
+        self.mask_ratio, self.last_alone = settings.mask_ratio, settings.ft_ratio
+        # As many targets as train_batch_size says, about: one of each case, a share of each piece.
+        targets = self.last_alone + (1 - self.last_alone) * max(1.0, self.mask_ratio * (length + 1))
+        self.rows = max(1, round(settings.train_batch_size / targets))
+
+    def losses(self, net: MaskedItems, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+        pieces = self.pieces(rng)
+        drawn = rng.integers(0, len(self.cases), round(len(pieces) * self.last_alone / (1 - self.last_alone)))
+        order = rng.permutation(len(pieces) + len(drawn))
+        for start in range(0, len(order), self.rows):
+            chosen = order[start : start + self.rows]
+            cloze, last = pieces[chosen[chosen < len(pieces)]], drawn[chosen[chosen >= len(pieces)] - len(pieces)]
+            rows, masks = [cloze, self.with_targets(last)], [masked_some(cloze, self.mask_ratio, rng)]
+            masks.append(last_of(rows[1]))
+            items, masked = (torch.from_numpy(np.concatenate(parts)).to(net.device) for parts in (rows, masks))
+            yield partial(net.loss, items, masked)
+
+    def pieces(self, rng: np.random.Generator) -> np.ndarray:
+        """All lines in pieces of at most L + 1 items, int64 [p, L + 1]; the first piece of each has a length drawn anew."""
+        width, lines = self.length + 1, self.lines
+        lengths = np.diff(lines.offsets)
+        place = np.arange(len(lines.items)) - np.repeat(lines.offsets[:-1], lengths)
+        shift = np.repeat(rng.integers(0, width, len(lengths)), lengths)
+        begins = np.flatnonzero((place == 0) | ((place + shift) % width == 0))
+        ends = np.append(begins[1:], len(lines.items))
+        inside = begins[:, None] + np.arange(width)
+        known = inside < ends[:, None]
+        return np.where(known, lines.items[np.minimum(inside, len(lines.items) - 1)].astype(np.int64) + 1, 0)
+
+    def with_targets(self, rows: np.ndarray) -> np.ndarray:
+        """Histories of these cases with their targets behind them, int64 [n, L + 1]."""
+        cases = self.cases.take(rows)
+        assert cases.target is not None
+        items = np.pad(left_aligned(cases, self.length), ((0, 0), (0, 1)))
+        items[np.arange(len(items)), (items > 0).sum(axis=1)] = cases.target.astype(np.int64) + 1
+        return items
 
 
 def with_last(items: Tensor, lengths: Tensor, last: Tensor) -> Tensor:
@@ -51,14 +103,16 @@ def with_last(items: Tensor, lengths: Tensor, last: Tensor) -> Tensor:
     return longer.scatter(1, lengths[:, None], last[:, None])
 
 
-def chosen(items: Tensor, lengths: Tensor, share: float, last_alone: float) -> Tensor:
-    """Which items of [b, L + 1], whose last ones stand at `lengths`, are masked: bool, at least one per row, never padding.
+def last_of(items: np.ndarray) -> np.ndarray:
+    """Where the last item of each row of [b, L + 1] stands, bool.
 
-    share: probability of each item. last_alone: share of the rows of which the last item is masked and no other.
+    >>> last_of(np.array([[7, 9, 0]])).tolist()
+    [[False, True, False]]
     """
-    at = torch.arange(items.shape[1], device=items.device)
-    last = at == lengths[:, None]
-    drawn = (torch.rand(items.shape, device=items.device) < share) & (items > 0)
-    nothing = ~drawn.any(dim=1, keepdim=True)
-    alone = torch.rand(len(items), 1, device=items.device) < last_alone
-    return torch.where(nothing | alone, last, drawn)
+    return np.arange(items.shape[1]) == (items > 0).sum(axis=1, keepdims=True) - 1
+
+
+def masked_some(items: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Which items of [b, L + 1] are masked, bool: each with probability `share`; the last where none would be; never padding."""
+    drawn = (rng.random(items.shape) < share) & (items > 0)
+    return np.where(drawn.any(axis=1, keepdims=True), drawn, last_of(items))

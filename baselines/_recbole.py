@@ -1,10 +1,7 @@
-"""Adapter to RecBole's sequential models (Zhao et al., RecBole, CIKM 2021): their model, trainer and early stopping, our splits.
+"""Adapter to RecBole's sequential models (Zhao et al., RecBole, CIKM 2021): their networks, all positions of our training cases.
 
 A method is then a file of a few lines that names the model class and its settings; see gru4rec.py.
 """
-
-from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,27 +9,36 @@ from benchmark.contract import Recommender, Split
 
 
 class Params(BaseModel):
-    """Settings that all RecBole models share. Methods add their model's own, under RecBole's names."""
+    """Settings that all RecBole models share. Methods add their model's own, under RecBole's names.
+
+    train_batch_size: targets per step, about: pieces of users' lines come whole. patience: epochs in a row without a better
+    validation NDCG@10, after which training ends. max_history: newest history items that the model reads; null: all of the
+    dataset's.
+    """
 
     model_config = ConfigDict(extra="forbid")
     learning_rate: float = Field(default=1e-3, gt=0)
-    train_batch_size: int = Field(default=256, ge=1)
-    epochs: int = Field(default=100, ge=1)  # at most; early stopping ends most fits long before
-    patience: int = Field(default=5, ge=1)  # epochs without a better validation NDCG@10 before stopping
+    train_batch_size: int = Field(default=1024, ge=1)
+    epochs: int = Field(default=200, ge=1)
+    patience: int = Field(default=8, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    max_history: int | None = Field(
-        default=None, ge=1
-    )  # newest history items that the model reads; null: all of the dataset's
+    max_history: int | None = Field(default=None, ge=1)
 
 
-def fit_model(
-    name: str, model: type[Params], split: Split, *, seed: int, params: dict[str, Any], workdir: Path
-) -> Recommender:
-    """Train RecBole's model `name` with full cross-entropy, early stopping on validation NDCG@10.
+class CausalParams(Params):
+    """Settings of a network whose state at each place of a line has read what is before it, and which learns at all of them.
 
-    model: the method's own `Params`. Raises pydantic.ValidationError for params that it doesn't know.
+    stride: items by which one piece of a line begins behind the one before it; null: half of what the network reads, so that each
+    target is predicted from at least the other half, where there is so much.
     """
+
+    stride: int | None = Field(default=None, ge=1)
+
+
+def fit_causal(name: str, split: Split, seed: int, settings: CausalParams) -> Recommender:
+    """Train RecBole's network `name` at every position of the training lines, as SASRec's paper does and RecBole doesn't."""
     # Imported late: torch and RecBole take five seconds, and the config is checked without them.
+    from baselines._learners import EveryPosition
     from baselines._recbole_training import train
 
-    return train(name, split, seed, model.model_validate(params).model_dump(), workdir)
+    return train(name, split, seed, settings.model_dump(), EveryPosition.of(split, settings))

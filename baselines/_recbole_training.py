@@ -1,22 +1,25 @@
-"""The training behind _recbole.py, apart from it because torch and RecBole take seconds to import. RecBole reads
-the program's arguments, writes into the current folder and pickles its checkpoints, so every fit runs inside `workdir`, and
-the only checkpoint that is loaded is the one that this very fit has written.
+"""The training behind _recbole.py: RecBole's networks, our batches and loss. Apart from it because torch and RecBole take seconds
+to import. RecBole's own trainer learns from one target of each history, and so reads a history as often as it has items.
 """
 
 import contextlib
+import copy
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from baselines._dropout import use_byte_dropout
-from benchmark.contract import Cases, Recommender, Split
+from baselines._windows import left_aligned
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.errors import InputError
+from benchmark.evaluate import validation_ndcg
+from benchmark.provenance import derive_seed
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -26,16 +29,31 @@ for old, new in {"float_": np.float64, "complex_": np.complex128, "unicode_": np
 
 
 from recbole.config import Config  # noqa: E402
-from recbole.data import create_dataset, data_preparation  # noqa: E402
-from recbole.data.interaction import Interaction  # noqa: E402
 from recbole.model.layers import FeedForward  # noqa: E402
-from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
+from recbole.utils import get_model, init_seed  # noqa: E402
 
-# What makes the network of RecBole's Config and Dataset.
-Maker = Callable[[Any, Any], Any]
-# A whole number below 2**24 for each training and each validation case, which the network finds under ROW in its batches.
-Rows = tuple[np.ndarray, np.ndarray]
-ROW = "row"
+SCORED_AT_ONCE = 512  # cases
+HISTORY, LENGTH, USER = "item_id_list", "item_length", "user_id"  # what RecBole's networks call their inputs
+
+
+class Catalogue:
+    """What RecBole's networks ask a dataset for: numbers of users and items, padding included. Item v is number v + 1."""
+
+    def __init__(self, n_items: int, n_users: int) -> None:
+        self.user_num, self._sizes = n_users + 1, {"item_id": n_items + 1, USER: n_users + 1}
+
+    def num(self, field: str) -> int:
+        return self._sizes[field]
+
+
+class Learner(Protocol):
+    """How a network learns: the steps of an epoch, each as a function that gives the mean loss of its targets, a scalar."""
+
+    def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]: ...
+
+
+# What makes the network of RecBole's Config and the catalogue.
+Maker = Callable[[Config, Catalogue], Any]
 
 
 def train(
@@ -43,81 +61,147 @@ def train(
     split: Split,
     seed: int,
     settings: dict[str, Any],
-    workdir: Path,
+    learner: Callable[[int], Learner],
+    *,
     make: Maker | None = None,
-    rows: Rows | None = None,
+    validate: Callable[["RecBoleRecommender"], float] | None = None,
 ) -> "RecBoleRecommender":
-    """Train RecBole's model `name`, see `baselines._recbole.fit_model`, or a network derived from it."""
-    with _inside(workdir):
-        return _train(name, split, seed, settings, make, rows)
+    """Train RecBole's network `name`, or one derived from it, on all training cases, until validation NDCG@10 rises no more.
 
-
-def _train(
-    name: str, split: Split, seed: int, settings: dict[str, Any], make: Maker | None, rows: Rows | None
-) -> "RecBoleRecommender":
-    # RecBole's columns are as wide as the longest history that it is given; a network for longer ones would not fit them.
+    learner: what it learns from, of the number of history items that the network reads. validate: the value that ends the
+    training, in the place of the NDCG@10 of all validation cases. Raises InputError for a setting that the network doesn't
+    have, and where the loss isn't finite.
+    """
     longest = max(int(np.diff(cases.offsets).max()) for cases in (split.train, split.valid))
-    length = min(settings.pop("max_history") or split.history_length, split.history_length, longest)
-    _write_atomic_files(split, length, Path("data") / "cases", rows)
-    own = _config(split.n_items, length, seed, settings)
-    if rows is not None:
-        own["load_col"]["inter"].append(ROW)
-    config = Config(model=name, dataset="cases", config_dict=own)
-    _check_names(name, settings, config)
-    # RecBole's own copy of the seed drives its shuffling; init_seed also fixes torch, numpy and random.
-    init_seed(seed, reproducibility=True)
-    dataset = create_dataset(config)
-    train, valid, _ = data_preparation(config, dataset)
-    init_seed(seed, reproducibility=True)
-    net = (make or get_model(name))(config, train.dataset).to(config["device"])
+    length = min(settings["max_history"] or split.history_length, split.history_length, longest)
+    users = np.unique(split.train.user)
+    with _alone():
+        config = _config(name, length, seed, settings)
+        init_seed(seed, reproducibility=True)
+        net = (make or get_model(name))(config, Catalogue(split.n_items, len(users))).to(config["device"])
     _read_padding_as_nothing(net)
     _faster_on_cpu(net)
-    trainer = get_trainer(config["MODEL_TYPE"], name)(config, net)
-    _mask_history(trainer)
-    curve: list[float] = []
-    trainer.fit(
-        train,
-        valid,
-        saved=True,
-        show_progress=sys.stderr.isatty(),
-        callback_fn=lambda epoch, value: curve.append(float(value)),
+    fitted = RecBoleRecommender(net, users, length, Learned.of(split.train))
+    value = validate or (lambda one: validation_ndcg(one, split.valid, split.n_items, name))
+    rng = np.random.default_rng(derive_seed(seed, "batches"))
+    fitted.found = _fit(name, fitted, learner(length), settings, rng, value)
+    return fitted
+
+
+def _fit(
+    name: str,
+    fitted: "RecBoleRecommender",
+    learner: Learner,
+    settings: dict[str, Any],
+    rng: np.random.Generator,
+    value: Callable[["RecBoleRecommender"], float],
+) -> dict[str, Any]:
+    """Adam until `patience` epochs in a row were not better; the best epoch's weights stay. Returns what is worth recording."""
+    net, curve, best = fitted.net, list[float](), -1
+    rate, decay = settings["learning_rate"], settings["weight_decay"]
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay, fused=True)
+    weights: dict[str, Tensor] = {}
+    bar = tqdm(total=settings["epochs"], desc=f"training {name}", unit="epoch", delay=5, disable=None)
+    for _ in range(settings["epochs"]):
+        net.train()
+        for loss_of in learner.losses(net, rng):
+            optimizer.zero_grad()
+            loss = loss_of()
+            if not torch.isfinite(loss):
+                raise InputError(f"{name}: the loss is {float(loss)} at learning_rate {rate:g}; lower it")
+            loss.backward()
+            optimizer.step()
+        curve.append(value(fitted))
+        bar.update()
+        if best < 0 or curve[-1] > curve[best]:
+            best, weights = len(curve) - 1, copy.deepcopy(net.state_dict())
+        if len(curve) - 1 - best >= settings["patience"]:
+            break
+    bar.close()
+    net.load_state_dict(weights)
+    net.eval()
+    rounded = [round(one, 4) for one in curve]
+    return {"epochs": len(curve), "best_epoch": best + 1, "valid_ndcg@10_by_epoch": rounded}
+
+
+class RecBoleRecommender(Recommender):
+    """Scores by a trained RecBole network.
+
+    Args: users: int32 [m], ascending, those of the training cases: number 1 + their place for a network that has a vector per
+    user. Others are number 0, whose vector is zeros.
+    """
+
+    def __init__(self, net: Any, users: np.ndarray, length: int, learned: Learned) -> None:
+        self.net, self.users, self.length, self._learned = net, users, length, learned
+        self.found: dict[str, Any] = {}
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        """Scores of all items, float32 [b, n_items]."""
+        self.net.eval()
+        for batch in cases.batches(SCORED_AT_ONCE):
+            with torch.no_grad():
+                scores = self.net.full_sort_predict(self.inputs(batch)).view(len(batch), -1)
+            yield scores[:, 1:].float().numpy(force=True)
+
+    def inputs(self, cases: Cases) -> dict[str, Tensor]:
+        """What RecBole's networks read of these cases, on their device."""
+        items = left_aligned(cases, self.length)
+        fields = {HISTORY: items, LENGTH: (items > 0).sum(axis=1), USER: numbers_of(self.users, cases.user)}
+        return {field: torch.from_numpy(values).to(self.net.device) for field, values in fields.items()}
+
+    def learned(self) -> Learned:
+        """All training cases."""
+        return self._learned
+
+    def report(self) -> dict[str, Any]:
+        """epochs, best_epoch (from 1), valid_ndcg@10_by_epoch."""
+        return self.found
+
+
+def numbers_of(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """1 + the place of each user among `users` (ascending), 0 for others, int64 [n]."""
+    place = np.searchsorted(users, wanted).clip(max=len(users) - 1)
+    return np.where(users[place] == wanted, 1 + place, 0).astype(np.int64)
+
+
+def _config(name: str, length: int, seed: int, settings: dict[str, Any]) -> Config:
+    """RecBole's configuration of a network. Raises InputError for a setting that isn't in the network's own defaults: RecBole
+    takes it without a word, and nothing reads it."""
+    ours = (
+        "learning_rate",
+        "train_batch_size",
+        "epochs",
+        "patience",
+        "weight_decay",
+        "max_history",
+        "stride",
+        "ft_ratio",
     )
-    # Written by this fit a moment ago; RecBole pickles whole objects, which weights_only refuses.
-    checkpoint = torch.load(trainer.saved_model_file, weights_only=False, map_location=config["device"])
-    net.load_state_dict(checkpoint["state_dict"])
-    net.load_other_parameter(checkpoint.get("other_parameter"))
-    best = len(curve) - 1 - int(np.argmax(curve[::-1]))  # of equal values RecBole keeps the last
-    found = {
-        "epochs": len(curve),
-        "best_epoch": best + 1,
-        "valid_ndcg@10_by_epoch": [round(value, 4) for value in curve],
-    }
-    return RecBoleRecommender(net, dataset, split, length, found)
-
-
-def _check_names(name: str, settings: dict[str, Any], config: Config) -> None:
-    """RecBole takes a setting that its model never reads without a word. Raises InputError for one that isn't in its defaults."""
-    known = config.internal_config_dict
-    for setting in settings:
-        if setting not in known:
+    own = {key: value for key, value in settings.items() if key not in ours}
+    config = Config(
+        model=name,
+        dataset="cases",
+        config_dict=own
+        | {
+            "MAX_ITEM_LIST_LENGTH": length,
+            "ITEM_LIST_LENGTH_FIELD": LENGTH,
+            "train_neg_sample_args": None,
+            "loss_type": "CE",
+            "seed": seed,
+            "reproducibility": True,
+            "use_gpu": torch.cuda.is_available(),
+            # RecBole writes it into CUDA_VISIBLE_DEVICES, "0" unless told: the GPU of another job, maybe.
+            "gpu_id": os.environ.get(GPUS, "0"),
+            "state": "WARNING",
+        },
+    )
+    for setting in own:
+        if setting not in config.internal_config_dict:
             raise InputError(
                 f"{name}: RecBole's model has no setting {setting!r}; name it in the method's Params as RecBole's "
                 f"properties/model/{name}.yaml does"
             )
-
-
-def _mask_history(trainer: Any) -> None:
-    """Validate by the benchmark's rule, which has no history item among the candidates: RecBole masks none of sequential data.
-
-    Of a model with a shorter `max_history` these are the items that it reads.
-    """
-    plain = trainer._full_sort_batch_eval
-
-    def masked(batched_data: Any) -> Any:
-        interaction, scores, *positive = plain(batched_data)
-        return interaction, scores.scatter(1, interaction["item_id_list"].to(scores.device), -torch.inf), *positive
-
-    trainer._full_sort_batch_eval = masked
+    return config
 
 
 def _read_padding_as_nothing(net: torch.nn.Module) -> None:
@@ -145,118 +229,16 @@ def _faster_on_cpu(net: torch.nn.Module) -> None:
     use_byte_dropout(net)
 
 
-class RecBoleRecommender(Recommender):
-    """Scores by a trained RecBole model."""
-
-    def __init__(self, net: Any, dataset: Any, split: Split, length: int, found: dict[str, Any]) -> None:
-        tokens = dataset.field2id_token["item_id"]
-        # RecBole numbers items in its own order and keeps 0 for padding.
-        self.inner = np.zeros(split.n_items, dtype=np.int64)
-        for inner, token in enumerate(tokens):
-            if inner > 0:
-                self.inner[int(token)] = inner
-        # Caser and others learn a vector per user; padding, a vector of zeros, stands for users they have never seen.
-        users = dataset.field2id_token["user_id"]
-        self.user = np.zeros(max(map(int, users[1:])) + 1, dtype=np.int64)
-        self.user[users[1:].astype(np.int64)] = np.arange(1, len(users))
-        self.net, self.length, self.width, self.found = net, length, len(tokens), found
-
-    def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        for batch in cases.batches(512):
-            yield self.scores_of(batch)
-
-    @torch.no_grad()
-    def scores_of(self, batch: Cases, rows: np.ndarray | None = None) -> np.ndarray:
-        """Scores of one batch, float32 [b, n_items]. rows: int [b], for a network that was trained with rows."""
-        self.net.eval()
-        items = batch.padded(pad=-1, length=self.length)
-        lengths = (items >= 0).sum(axis=1)
-        # RecBole wants histories left-aligned, padded by 0.
-        sequence = np.zeros_like(items)
-        for row, length in enumerate(lengths):
-            sequence[row, :length] = self.inner[items[row, self.length - length :]]
-        known = batch.user < len(self.user)
-        user = np.where(known, self.user[np.where(known, batch.user, 0)], 0)
-        fields = {"item_id_list": sequence, "item_length": lengths.astype(np.int64), "user_id": user}
-        if rows is not None:
-            fields[ROW] = rows
-        interaction = Interaction({field: torch.from_numpy(values) for field, values in fields.items()})
-        scores = self.net.full_sort_predict(interaction.to(self.net.device)).view(-1, self.width)
-        found: np.ndarray = scores[:, torch.from_numpy(self.inner)].float().cpu().numpy()
-        return found
-
-    def report(self) -> dict[str, Any]:
-        return self.found
-
-
-def _config(n_items: int, length: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """RecBole's configuration for our fixed splits."""
-    patience, best = settings.pop("patience"), min(10, n_items)  # of fewer items NDCG@10 is NDCG of all of them
-    return settings | {
-        "data_path": "data",
-        "benchmark_filename": ["train", "valid", "test"],
-        "alias_of_item_id": ["item_id_list"],
-        "load_col": {"inter": ["user_id", "item_id_list", "item_id", "timestamp"], "item": ["item_id"]},
-        "filter_inter_by_user_or_item": False,
-        "repeatable": True,
-        "MAX_ITEM_LIST_LENGTH": length,
-        "ITEM_LIST_LENGTH_FIELD": "item_length",
-        "train_neg_sample_args": None,
-        "loss_type": "CE",
-        "eval_args": {"order": "TO", "group_by": None, "mode": "full", "split": {"LS": "valid_and_test"}},
-        "metrics": ["NDCG"],
-        "topk": [best],
-        "valid_metric": f"NDCG@{best}",
-        "eval_step": 1,
-        "stopping_step": patience - 1,  # RecBole stops after one more than it is told
-        "eval_batch_size": 512 * n_items,
-        "seed": seed,
-        "reproducibility": True,
-        "use_gpu": torch.cuda.is_available(),
-        # RecBole writes it into CUDA_VISIBLE_DEVICES, "0" unless told: the GPU of another job, maybe.
-        "gpu_id": os.environ.get(GPUS, "0"),
-        "checkpoint_dir": "saved",
-        "state": "WARNING",
-        "show_progress": sys.stderr.isatty(),
-        "log_wandb": False,
-    }
-
-
-def _write_atomic_files(split: Split, length: int, folder: Path, rows: Rows | None) -> None:
-    """RecBole's input: one .inter per part, histories as lists of item numbers, and every item of the catalogue."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # RecBole insists on a test part; it gets the validation cases, since a method never sees a test case while training.
-    numbers = (None, None) if rows is None else rows
-    parts = (("train", split.train, numbers[0]), ("valid", split.valid, numbers[1]), ("test", split.valid, numbers[1]))
-    for part, cases, own in parts:
-        assert cases.target is not None
-        words = np.char.mod("%d", cases.items)
-        header = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float"
-        lines = [header if own is None else f"{header}\t{ROW}:float"]
-        for i in range(len(cases)):
-            history = " ".join(words[max(cases.offsets[i], cases.offsets[i + 1] - length) : cases.offsets[i + 1]])
-            line = f"{cases.user[i]}\t{history}\t{cases.target[i]}\t{cases.time[i]}"
-            lines.append(line if own is None else f"{line}\t{own[i]}")
-        (folder / f"cases.{part}.inter").write_text("\n".join(lines) + "\n")
-    (folder / "cases.item").write_text("\n".join(["item_id:token", *map(str, range(split.n_items))]) + "\n")
-
-
 @contextlib.contextmanager
-def _inside(workdir: Path) -> Iterator[None]:
-    """Run with an empty `workdir` as the current folder and no program arguments; afterwards all is as before, the GPUs
-    that later work in this process sees too."""
-    shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
-    workdir.mkdir(parents=True)
-    folder, arguments, gpus = os.getcwd(), sys.argv, os.environ.get(GPUS)
-    os.chdir(workdir)
+def _alone() -> Iterator[None]:
+    """Run without the program's arguments, which RecBole reads; afterwards the GPUs that later work sees are as before."""
+    arguments, gpus = sys.argv, os.environ.get(GPUS)
     sys.argv = arguments[:1]
     try:
         yield
     finally:
-        os.chdir(folder)
         sys.argv = arguments
         if gpus is None:
             os.environ.pop(GPUS, None)
         else:
             os.environ[GPUS] = gpus
-        shutil.rmtree(workdir)

@@ -1,17 +1,15 @@
 """SASRec's settings and fit, for sasrec.py and for the methods that build on its candidates or scores."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines._recbole import Params as Shared
-from baselines._recbole import fit_model
+from baselines._recbole import CausalParams, fit_causal
 from benchmark.contract import Recommender, Split
 from benchmark.evaluate import validation_ndcg
 
 
-class Params(Shared):
+class Params(CausalParams):
     """RecBole's names; the feed-forward block as in the SASRec paper (ReLU, as wide as the model)."""
 
     n_layers: int = 2
@@ -23,7 +21,9 @@ class Params(Shared):
     attn_dropout_prob: float = 0.5
 
 
-fit = partial(fit_model, "SASRec", Params)
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+    """Train at every position of the training lines; `workdir` stays empty."""
+    return fit_causal("SASRec", split, seed, Params.model_validate(params))
 
 
 def fit_best(

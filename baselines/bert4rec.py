@@ -1,18 +1,21 @@
 """BERT4Rec: a bidirectional transformer trained on masked items. Sun et al., CIKM 2019; RecBole's `BERT4Rec`, cross-entropy.
 
-Different from RecBole's class, which wastes short histories (`baselines/_masked_items.py`): the target is trained on with its
-history, every position has a loss, and nothing is dropped to make room for the mask.
+It learns from whole lines cut into pieces, as its paper trains; `baselines/_masked_items.py` says what RecBole's class loses.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from baselines._recbole import Params as Shared
 from benchmark.contract import Recommender, Split
 
 
 class Params(Shared):
-    """RecBole's names; sizes as its default. ft_ratio: share of the cases of which the target alone is masked."""
+    """RecBole's names; sizes as its default. ft_ratio: share of the pieces of which the last item alone is masked, as in scoring;
+    mask_ratio: share of the items that are masked in the others."""
 
     n_layers: int = 2
     n_heads: int = 2
@@ -20,16 +23,16 @@ class Params(Shared):
     inner_size: int = 256
     hidden_dropout_prob: float = 0.2
     attn_dropout_prob: float = 0.2
-    mask_ratio: float = 0.2
-    ft_ratio: float = 0.5
+    mask_ratio: float = Field(default=0.2, ge=0, le=1)
+    ft_ratio: float = Field(default=0.5, ge=0, lt=1)
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
-    """Train as `baselines._recbole.fit_model` does."""
+    """Train on masked items of pieces of the training lines; `workdir` stays empty."""
     # The first brings back what numpy 2 dropped, without which RecBole can't be imported.
     from baselines._recbole_training import train  # isort: skip
-    from baselines._masked_items import MaskedItems  # isort: skip
+    from baselines._masked_items import MaskedItems, MaskedPlaces  # isort: skip
 
-    # It chooses its masks itself: RecBole's own, made case by case for every batch, would go unused.
-    settings = Params.model_validate(params).model_dump() | {"transform": None}
-    return train("BERT4Rec", split, seed, settings, workdir, make=MaskedItems)
+    settings = Params.model_validate(params)
+    learner = partial(MaskedPlaces, split, settings)
+    return train("BERT4Rec", split, seed, settings.model_dump(), learner, make=MaskedItems)

@@ -1,9 +1,14 @@
-"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy."""
+"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy over all windows."""
 
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from baselines._recbole import Params as Shared
-from baselines._recbole import fit_model
+from benchmark.contract import Recommender, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Params(Shared):
@@ -18,4 +23,23 @@ class Params(Shared):
     dropout_prob: float = 0.4
 
 
-fit = partial(fit_model, "Caser", Params)
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+    """Train on the newest items before each training target; `workdir` stays empty."""
+    from baselines._recbole_training import train  # isort: skip
+    from baselines._learners import EveryCase  # isort: skip
+
+    settings = Params.model_validate(params)
+    return train("Caser", split, seed, settings.model_dump(), partial(EveryCase, split, settings, loss))
+
+
+def loss(net: Any, inputs: dict[str, "Tensor"], target: "Tensor") -> "Tensor":
+    """RecBole's `Caser.calculate_loss` with a cross-entropy that keeps no logits: the same value and gradient."""
+    import torch
+
+    from baselines._cross_entropy import cross_entropy
+
+    states = net.forward(inputs["user_id"], inputs["item_id_list"])
+    each = torch.arange(len(states), device=states.device)
+    parts = [net.user_embedding, net.item_embedding, net.conv_v, net.fc1, net.fc2]
+    penalty = net.reg_weight * net.reg_loss([part.weight for part in parts]) + net.reg_loss_conv_h()
+    return cross_entropy(states, net.item_embedding.weight, each, target) + penalty

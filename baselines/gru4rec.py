@@ -1,12 +1,16 @@
-"""GRU4Rec: a recurrent network over the history. Hidasi et al., ICLR 2016; RecBole's `GRU4Rec`, full cross-entropy."""
+"""GRU4Rec: a recurrent network over the history. Hidasi et al., ICLR 2016; RecBole's `GRU4Rec`, full cross-entropy.
 
-from functools import partial
+It learns at every position, as its paper trains.
+"""
 
-from baselines._recbole import Params as Shared
-from baselines._recbole import fit_model
+from pathlib import Path
+from typing import Any
+
+from baselines._recbole import CausalParams, fit_causal
+from benchmark.contract import Recommender, Split
 
 
-class Params(Shared):
+class Params(CausalParams):
     """RecBole's names; sizes as its default."""
 
     embedding_size: int = 64
@@ -15,4 +19,6 @@ class Params(Shared):
     dropout_prob: float = 0.3
 
 
-fit = partial(fit_model, "GRU4Rec", Params)
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+    """Train at every position of the training lines; `workdir` stays empty."""
+    return fit_causal("GRU4Rec", split, seed, Params.model_validate(params))

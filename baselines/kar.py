@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field
 
 from baselines._sasrec import Params as SASRecParams
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
 from benchmark.texts import PROMPT_TOKENS
 from r2ec.settings import BackboneSettings
@@ -71,7 +72,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "K
     settings = Params.model_validate(params)
     import torch
 
-    from baselines._knowledge import KnowingSASRec
+    from baselines._knowledge import KnowingSASRec, knowing_loss
+    from baselines._learners import EveryPosition
     from baselines._llm import Writer
     from baselines._recbole_training import train
     from baselines._sentences import SentenceEncoder, fetch_minilm
@@ -87,23 +89,27 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "K
     items = knowledge.of_items()
     chosen = sampled(split, settings.cases)
     side = Standard(items), Standard(knowledge.of_cases(split.train.take(chosen)))
-    users = torch.cat([side[1].known, side[1](knowledge.of_cases(split.valid))])
-    known = np.zeros(len(split.train), dtype=np.int64)
-    known[chosen] = 1 + np.arange(len(chosen))
-    rows = (known, 1 + len(chosen) + np.arange(len(split.valid)))
+    valid = side[1](knowledge.of_cases(split.valid))
+    row_of = torch.zeros(len(split.train), dtype=torch.int64)
+    row_of[torch.from_numpy(chosen)] = 1 + torch.arange(len(chosen))
     adaptor = (settings.expert_size, settings.shared_experts, settings.own_experts, settings.expert_dropout)
-
-    def make(config: Any, dataset: Any) -> torch.nn.Module:
-        return KnowingSASRec(config, dataset, side[0].known, none_first(users), *adaptor)
-
-    own = settings.model_dump(include=set(SASRecParams.model_fields))
-    return KAR(knowledge, side[1], train("SASRec", split, seed, own, workdir, make, rows))
+    trained = train(
+        "SASRec",
+        split,
+        seed,
+        settings.model_dump(include=set(SASRecParams.model_fields)),
+        EveryPosition.of(split, settings, knowing_loss(row_of, none_first(side[1].known))),
+        make=lambda config, dataset: KnowingSASRec(config, dataset, side[0].known, *adaptor),
+        validate=lambda one: validation_ndcg(Knowing(one, valid), split.valid, split.n_items, "KAR"),
+    )
+    return KAR(knowledge, side[1], trained)
 
 
 def sampled(split: Split, count: int) -> np.ndarray:
     """Numbers of the training cases with a written text, int64, ascending; the same for every repetition, as texts are kept."""
-    order = np.random.default_rng(derive_seed(split.name, "kar", len(split.train))).permutation(len(split.train))
-    return np.sort(order[:count])
+    rows = np.arange(len(split.train)) if split.llm_rows is None else split.llm_rows
+    order = np.random.default_rng(derive_seed(split.name, "kar", len(rows))).permutation(len(rows))
+    return np.sort(rows[order[:count]])
 
 
 def none_first(vectors: "Tensor") -> "Tensor":
@@ -162,6 +168,27 @@ class Knowledge:
         return [text.text for text in self.written]
 
 
+class Knowing(Recommender):
+    """The trained network with the vectors of what is written of the cases' users, float32 [n, width], one per case in order."""
+
+    def __init__(self, trained: "RecBoleRecommender", vectors: "Tensor") -> None:
+        self.trained, self.vectors = trained, vectors
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        import torch
+
+        from baselines._knowledge import KNOWLEDGE
+
+        net = self.trained.net.eval()
+        start = 0
+        for batch in cases.batches(512):
+            known = self.vectors[start : start + len(batch)].to(net.device)
+            start += len(batch)
+            with torch.no_grad():
+                scores = net.full_sort_predict(self.trained.inputs(batch) | {KNOWLEDGE: known})
+            yield scores[:, 1:].float().numpy(force=True)
+
+
 class KAR(Recommender):
     """SASRec's scores with what is written of each case's user."""
 
@@ -178,11 +205,7 @@ class KAR(Recommender):
         written = self.knowledge.written
         self._texts = as_frame(cases, self.knowledge.messages, written)
         self._tokens = sum(text.tokens for text in written)
-        net, start = self.trained.net, 0
-        for batch in cases.batches(512):
-            net.users = none_first(vectors[start : start + len(batch)]).to(net.device)
-            start += len(batch)
-            yield self.trained.scores_of(batch, 1 + np.arange(len(batch)))
+        yield from Knowing(self.trained, vectors).score(cases)
 
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning (what is written of the user), cut, of the cases scored last."""

@@ -50,6 +50,11 @@ def settings(**changes: object) -> DatasetConfig:
     return DatasetConfig.model_validate({"source": "files", "category": "thing"} | keeps_all | changes)
 
 
+def prepare_planted(raw: Raw, **changes: object) -> Prepared:
+    """These interactions, prepared with `settings`."""
+    return prepare(raw, settings(**changes), "planted")
+
+
 def as_split(prepared: Prepared, name: str = "planted") -> Split:
     """What a method would get of a prepared dataset."""
     return Split(

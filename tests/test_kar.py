@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import _recbole_training, kar
-from baselines._knowledge import ITEM, USER, HybridExperts
+from baselines import _knowledge, kar
+from baselines._knowledge import ITEM, KNOWLEDGE, USER, HybridExperts, knowing_loss
 from baselines._llm import Text, Writer
-from baselines._recbole_training import Interaction
 from baselines._sentences import item_texts
-from baselines.kar import KAR, Standard, fit, sampled
+from baselines._windows import Batch
+from baselines.kar import KAR, Knowing, Standard, fit, none_first, sampled
 from benchmark.contract import Cases, Recommender, Split
+from tests.planted import N_ITEMS, as_split, planted, prepare_planted
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -79,27 +80,48 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> KAR:
 
 
 def test_knowledge_is_added_to_items_and_states(made: KAR) -> None:
-    net, trained, data = made.trained.net.eval(), made.trained, split()
+    net, data = made.trained.net.eval(), split()
     adaptor = net.adaptor
-    # Items: the id's vector plus the adaptor's, in RecBole's order, nothing for padding.
+    # Items: the id's vector plus the adaptor's, nothing for padding.
     items = Standard(made.knowledge.of_items()).known
     own = net.item_embedding.parametrizations.weight.original
     with torch.no_grad():
         table, known = net.item_embedding.weight, adaptor(items, ITEM)
-    torch.testing.assert_close(table[torch.from_numpy(trained.inner)], own[trained.inner] + known)
+    torch.testing.assert_close(table[1:], own[1:] + known)
     assert float(known.abs().max()) > 1e-3 and torch.equal(table[0], own[0])
-    # Users: the state plus the adaptor's, or the learned vector for row 0.
+    # Users: the state plus the adaptor's.
     users = made.standard(made.knowledge.of_cases(data.valid.take(CASES[:2])))
-    net.users = kar.none_first(users)
-    history = torch.tensor([[5, 9, 0], [7, 0, 0], [5, 9, 0]])
-    fields = {"item_id_list": history, "item_length": torch.tensor([2, 1, 2]), "row": torch.tensor([2.0, 1.0, 0.0])}
+    history, lengths = torch.tensor([[5, 9, 0], [7, 0, 0]]), torch.tensor([2, 1])
     with torch.no_grad():
-        found = net.full_sort_predict(Interaction(fields))
-        states = net.forward(history, fields["item_length"])
-        users = torch.stack([*adaptor(users, USER).flip(0), net.nothing])
-        torch.testing.assert_close(found, (states + users) @ table.T)
-    assert net.nothing.abs().max() > 0 and not torch.allclose(found[0], found[2])
+        found = net.full_sort_predict({"item_id_list": history, "item_length": lengths, KNOWLEDGE: users})
+        torch.testing.assert_close(found, (net.forward(history, lengths) + adaptor(users, USER)) @ table.T)
     assert float((users[0] - users[1]).abs().max()) > 1e-4
+
+
+def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: KAR) -> None:
+    """Against a loop over cases. Two cases of one context have one history: the text of one is that of both."""
+    net = made.trained.net.eval()
+    vectors = none_first(torch.randn(2, made.standard.known.shape[1]))
+    batch = Batch(
+        items=torch.tensor([[5, 9, 3], [7, 0, 0]]),
+        places=torch.tensor([0, 2, 3]),
+        state_of=torch.tensor([0, 1, 1, 2]),
+        target=torch.tensor([9, 4, 8, 6]),
+        case=torch.tensor([11, 3, 7, 2]),
+    )
+    row_of = torch.zeros(12, dtype=torch.int64)
+    row_of[[7, 2]] = torch.tensor([2, 1])
+    with torch.no_grad():
+        net.nothing += 0.3
+        expected = []
+        for history, row, target in (([5], 0, 9), ([5, 9, 3], 2, 4), ([5, 9, 3], 2, 8), ([7], 1, 6)):
+            items = torch.tensor([history + [0] * (3 - len(history))])
+            state = net.forward(items, torch.tensor([len(history)]))
+            state = state + (net.adaptor(vectors[row : row + 1], USER) if row else net.nothing)
+            logits = state @ net.item_embedding.weight.T
+            expected.append(torch.nn.functional.cross_entropy(logits, torch.tensor([target])))
+        torch.testing.assert_close(knowing_loss(row_of, vectors)(net, batch), torch.stack(expected).mean())
+        net.nothing -= 0.3
 
 
 def test_scores_are_those_of_the_cases_own_texts(made: KAR) -> None:
@@ -108,22 +130,22 @@ def test_scores_are_those_of_the_cases_own_texts(made: KAR) -> None:
     texts = made.texts()
     assert texts["case"].tolist() == cases.case.tolist() and made.tokens_written() >= len(cases)
     assert "considering kind, theme" in texts["prompt"][0] and "Thing, number" in texts["prompt"][0]
-    made.trained.net.users = kar.none_first(made.standard(made.knowledge.of_cases(cases)))
-    expected = made.trained.scores_of(cases, 1 + CASES)
+    vectors = made.standard(made.knowledge.of_cases(cases))
+    expected = scored(Knowing(made.trained, vectors), cases)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    others = made.trained.scores_of(cases, 1 + np.roll(CASES, 1))
+    others = scored(Knowing(made.trained, vectors.roll(1, dims=0)), cases)
     assert np.abs(others - expected).max() > 1e-4
 
 
 def test_a_sample_of_the_training_cases_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each known case's row is that of its own text; of the others it is 0; validation cases are all known."""
-    given: dict[str, Any] = {}
+    """Each known case's row is that of its own text; of the others it is 0."""
+    given: list[Any] = []
 
-    def train(*arguments: Any) -> Any:
-        given["rows"] = arguments[-1]
+    def stop(row_of: Any, vectors: Any) -> Any:
+        given.extend([row_of, vectors])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_recbole_training, "train", train)
+    monkeypatch.setattr(_knowledge, "knowing_loss", stop)
     asked: list[int] = []
     write = Writer.write
     monkeypatch.setattr(Writer, "write", lambda self, prompts, desc: asked.append(len(prompts)) or write(self, prompts))
@@ -131,57 +153,28 @@ def test_a_sample_of_the_training_cases_is_known(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         fit(data, seed=1, params=settings(tmp_path), workdir=tmp_path / "work")
     assert asked == [40, len(CASES)]  # attributes: nothing is written about items
-    train_rows, valid_rows = given["rows"]
+    row_of, vectors = given
     chosen = sampled(data, 40)
     assert chosen.tolist() == sorted(set(chosen.tolist())) and len(chosen) == 40
-    assert train_rows[chosen].tolist() == list(range(1, 41)) and (train_rows > 0).sum() == 40
-    assert valid_rows.tolist() == list(range(41, 41 + len(CASES)))
+    assert row_of[chosen].tolist() == list(range(1, 41)) and int((row_of > 0).sum()) == 40
+    assert len(row_of) == len(data.train) and len(vectors) == 41 and not vectors[0].any()
     assert sampled(data, 10**6).tolist() == list(range(len(data.train)))
+    some = np.arange(5, 95, 3)  # those that an LLM may read
+    assert set(sampled(replace(data, llm_rows=some), 20)) < set(some)
+    assert sampled(replace(data, llm_rows=some), 10**6).tolist() == some.tolist()
 
 
-def test_rows_reach_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every training case comes with the row that it was given, in whatever order RecBole shuffles them."""
-    from baselines._knowledge import KnowingSASRec
-
-    seen: list[tuple[int, int]] = []
-    loss = KnowingSASRec.calculate_loss
-
-    def watched(self: Any, interaction: Any) -> Any:
-        numbers = self.numbers[interaction["item_id"]]
-        seen.extend(zip(numbers.tolist(), interaction["row"].long().tolist(), strict=True))
-        return loss(self, interaction)
-
-    monkeypatch.setattr(KnowingSASRec, "calculate_loss", watched)
-    begin = KnowingSASRec.__init__
-
-    def numbered(self: Any, config: Any, dataset: Any, *others: Any) -> None:
-        begin(self, config, dataset, *others)
-        tokens = dataset.field2id_token["item_id"]
-        self.numbers = torch.tensor([-1, *(int(token) for token in tokens[1:])])
-
-    monkeypatch.setattr(KnowingSASRec, "__init__", numbered)
-    data = split()
-    fit(data, seed=1, params=settings(tmp_path), workdir=tmp_path / "work")
-    assert data.train.target is not None
-    rows = np.zeros(len(data.train), dtype=int)
-    rows[sampled(data, 40)] = 1 + np.arange(40)
-    assert sorted(seen) == sorted(zip(data.train.target.tolist(), rows.tolist(), strict=True))
-
-
-def random_targets() -> Split:
-    """The planted histories with targets that have nothing to do with them: only a text can tell."""
-    data = split()
-    draw = np.random.default_rng(0)
-    parts = {}
-    for name, cases in (("train", data.train.take(np.arange(500, 1300))), ("valid", data.valid)):
-        free = [np.setdiff1d(np.arange(data.n_items), cases.history(i)) for i in range(len(cases))]
-        parts[name] = replace(cases, target=np.array([draw.choice(some) for some in free], dtype=np.int32))
-    return replace(data, **parts)
+def random_lines() -> Split:
+    """Users take the items in an order that has nothing to do with them: only a text can tell the next one."""
+    raw, draw = planted(n_users=80), np.random.default_rng(0)
+    drawn = [draw.permutation(N_ITEMS)[:16] for _ in range(80)]
+    raw.interactions["item_id"] = [f"i{item}" for item in np.concatenate(drawn)]
+    return as_split(prepare_planted(raw))
 
 
 def test_a_text_that_names_the_target_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the LLM writes of a user the target's own text, and of an item its text again."""
-    data = random_targets()
+    data = random_lines()
     names = item_texts(data.items, tiny_tokenizer("llama"))
     made: dict[tuple[int, ...], str] = {}
 
@@ -191,7 +184,7 @@ def test_a_text_that_names_the_target_finds_it(tmp_path: Path, monkeypatch: pyte
         return [Text(made[tuple(prompt)], 2, False, 0.5) for prompt in prompts]
 
     monkeypatch.setattr(Writer, "write", write)
-    chosen = settings(tmp_path, item_knowledge="written", max_items=20, cases=600, epochs=20, patience=20)
+    chosen = settings(tmp_path, item_knowledge="written", max_items=20, cases=10**6, epochs=20, patience=20)
     chosen |= {"learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2, "train_batch_size": 64}
     writer = Writer(kar.Params.model_validate(chosen).backbone, 3, tmp_path / "texts")
     about = kar.Knowledge(data, kar.Params.model_validate(chosen), writer, None)  # type: ignore[arg-type]
@@ -207,30 +200,29 @@ def test_a_text_that_names_the_target_finds_it(tmp_path: Path, monkeypatch: pyte
     assert target is not None
     hits = (scores.argmax(axis=1) == target).mean()
     # The same network that is told of no user finds the target by luck: one in 60.
-    blind = (method.trained.scores_of(data.valid, np.zeros(len(data.valid), int)).argmax(axis=1) == target).mean()
+    none = torch.zeros(len(data.valid), method.standard.known.shape[1])
+    blind = (scored(Knowing(method.trained, none), data.valid).argmax(axis=1) == target).mean()
     assert hits > 0.7 and blind < 0.1
-    assert method.report()["writing_seconds"] == (600 + len(data.valid)) * 0.5 + 30
+    assert method.report()["writing_seconds"] == (len(data.train) + len(data.valid)) * 0.5 + 30
 
 
 def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the second epoch, then fitted again: no text is written again."""
-    from recbole.trainer import Trainer
-
     cases = split().valid.take(CASES)
     params = settings(tmp_path, epochs=2)
     whole = fit(split(), seed=3, params=params, workdir=tmp_path / "whole")
     expected = scored(whole, cases)
-    epoch, calls = Trainer._train_epoch, [0]
+    validate, calls = kar.validation_ndcg, [0]
 
     def killed(*arguments: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == 2:
             raise KeyboardInterrupt
-        return epoch(*arguments, **named)
+        return validate(*arguments, **named)
 
     elsewhere = params | {"texts": str(tmp_path / "others")}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "_train_epoch", killed)
+        patch.setattr(kar, "validation_ndcg", killed)
         fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "broken")
     monkeypatch.setattr(Writer, "_generate", lambda self, prompts: pytest.fail("written twice"))
     again = fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "broken")

@@ -1,0 +1,81 @@
+"""What RecBole's sequential networks learn by here: every position of a line, every case, or masked places. Needs torch."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines._cross_entropy import cross_entropy
+from baselines._recbole import CausalParams, Params
+from baselines._recbole_training import HISTORY, LENGTH, USER, numbers_of
+from baselines._windows import Batch, Windows, left_aligned
+from benchmark.contract import Split
+
+Loss = Callable[[Any, Batch], Tensor]  # of a network on a batch: the mean over its targets
+
+
+class EveryPosition:
+    """A causal network learns all cases of a piece of a line in one pass over it.
+
+    Args: length: items that the network reads. loss: of a batch; `causal_loss` unless the network adds something to its states.
+    """
+
+    def __init__(self, split: Split, settings: CausalParams, length: int, loss: Loss | None = None) -> None:
+        stride = min(settings.stride or max(1, length // 2), length)
+        self.windows = Windows(split.train.sequences(), length, stride)
+        self.pieces = max(1, round(settings.train_batch_size / stride))  # in a step
+        self.loss = loss or causal_loss
+
+    @classmethod
+    def of(cls, split: Split, settings: CausalParams, loss: Loss | None = None) -> Callable[[int], "EveryPosition"]:
+        return partial(cls, split, settings, loss=loss)
+
+    def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+        for batch in self.windows.batches(self.pieces, rng, net.device):
+            yield partial(self.loss, net, batch)
+
+
+def causal_loss(net: Any, batch: Batch) -> Tensor:
+    """Cross-entropy of each target over the catalogue, padding's row included, from the state at its context: what RecBole's
+    SASRec and GRU4Rec compute for one target of each history."""
+    states = states_everywhere(net, batch.items)[batch.places]
+    return cross_entropy(states, net.item_embedding.weight, batch.state_of, batch.target)
+
+
+def states_everywhere(net: Any, items: Tensor) -> Tensor:
+    """A causal network's states at all places of items, int64 [b, length], as float32 [b * length, d]: its `forward` ends by
+    choosing the last place of each row."""
+    net.gather_indexes = lambda output, _: output
+    try:
+        states: Tensor = net.forward(items, (items > 0).sum(dim=1))
+    finally:
+        del net.gather_indexes  # the class's own is back
+    return states.flatten(0, 1)
+
+
+class EveryCase:
+    """A network that gives one state per history learns each training case, in a random order.
+
+    loss: of RecBole's inputs of some cases (`USER`, `HISTORY`, `LENGTH`) and their targets, int64 [n].
+    """
+
+    def __init__(
+        self, split: Split, settings: Params, loss: Callable[[Any, dict[str, Tensor], Tensor], Tensor], length: int
+    ) -> None:
+        cases = split.train
+        assert cases.target is not None
+        self.cases, self.length, self.size, self.loss = cases, length, settings.train_batch_size, loss
+        self.user = numbers_of(np.unique(cases.user), cases.user)
+        self.target = cases.target.astype(np.int64) + 1
+
+    def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+        order = rng.permutation(len(self.cases))
+        for start in range(0, len(order), self.size):
+            rows = order[start : start + self.size]
+            items = left_aligned(self.cases.take(rows), self.length)
+            fields = {HISTORY: items, LENGTH: (items > 0).sum(axis=1), USER: self.user[rows]}
+            inputs = {name: torch.from_numpy(part).to(net.device) for name, part in fields.items()}
+            yield partial(self.loss, net, inputs, torch.from_numpy(self.target[rows]).to(net.device))

@@ -1,0 +1,73 @@
+"""What sequential models learn from in one step: pieces of users' lines, cut anew in each epoch. Needs torch.
+
+Items have RecBole's numbers here: 1 + their own, 0 for none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.contract import Cases, Sequences
+
+
+@dataclass(frozen=True)
+class Batch:
+    """b pieces of lines and the cases that are predicted in them."""
+
+    items: Tensor  # int64 [b, length], left-aligned, 0 behind a piece's end
+    places: Tensor  # int64 [s], ascending: row * length + column of each state that predicts something
+    state_of: Tensor  # int64 [n], ascending: which of these predicts each target
+    target: Tensor  # int64 [n]
+    case: Tensor  # int64 [n], number of each target's case among the training cases
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of at most `length` items that hold every case once, in each epoch at other places of the lines.
+
+    A case is predicted from the items of its piece up to its context: all of its history of `length` where that is no longer than
+    `length - stride`, else at least so much of it. stride: items by which a piece begins behind the one before it, 1..length.
+    """
+
+    lines: Sequences
+    length: int
+    stride: int
+
+    def batches(self, size: int, rng: np.random.Generator, device: torch.device) -> Iterator[Batch]:
+        """All cases in a random order of pieces, `size` pieces at a time."""
+        lines, length = self.lines, self.length
+        line = np.searchsorted(lines.offsets, lines.context, side="right") - 1
+        place = lines.context - lines.offsets[line]
+        shift = rng.integers(0, self.stride, len(lines.user))[line]
+        number = np.maximum(0, (place + shift - (length - self.stride)) // self.stride)
+        start = np.maximum(0, number * self.stride - shift)
+        # One row per piece; a line has no more pieces than items.
+        piece, row = np.unique(lines.offsets[line] + start, return_inverse=True)
+        end = np.zeros(len(piece), np.int64)
+        np.maximum.at(end, row, lines.context + 1)
+        rank = rng.permutation(len(piece))  # where each piece comes
+        order = np.lexsort((lines.context, rank[row]))
+        bounds = np.searchsorted(rank[row][order], np.arange(0, len(piece) + size, size))
+        by_rank = np.argsort(rank)
+        for number_of_batch, first in enumerate(range(0, len(piece), size)):
+            rows = by_rank[first : first + size]
+            inside = piece[rows][:, None] + np.arange(length)
+            known = inside < end[rows][:, None]
+            items = np.where(known, lines.items[np.minimum(inside, len(lines.items) - 1)].astype(np.int64) + 1, 0)
+            case = order[bounds[number_of_batch] : bounds[number_of_batch + 1]]
+            column = lines.context[case] - piece[row[case]]
+            places, state_of = np.unique((rank[row[case]] - first) * length + column, return_inverse=True)
+            target = lines.target[case].astype(np.int64) + 1
+            yield Batch(*(torch.from_numpy(part).to(device) for part in (items, places, state_of, target, case)))
+
+
+def left_aligned(cases: Cases, length: int) -> np.ndarray:
+    """The newest `length` items of each history, int64 [n, length], 0 behind the end."""
+    lengths = np.minimum(np.diff(cases.offsets), length)
+    column = np.arange(length)
+    inside = (cases.offsets[1:] - lengths)[:, None] + column
+    found = cases.items[np.minimum(inside, len(cases.items) - 1)].astype(np.int64) + 1
+    return np.where(column < lengths[:, None], found, 0)
