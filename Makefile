@@ -19,15 +19,16 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup lock test-pythons quick reproduce ablations decoupled slices paper publish readme dry-run test speed lint clean-results
+.PHONY: help setup lock test-pythons quick reproduce ablations decoupled slices recbole paper publish readme dry-run test speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
+	@echo "make recbole     our training of RecBole's networks against RecBole's own, to its own early stop: hours; in results/recbole"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
-	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, ablations, speed"
+	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
@@ -82,6 +83,10 @@ slices: $(READY)
 	@ln -sfn "$(abspath $(SLICES))" results/slices/slices
 	$(SNAKEMAKE) --configfile config/slices.yaml --directory results/slices
 
+recbole: $(READY)
+	$(call own_folder,recbole)
+	$(SNAKEMAKE) --configfile config/recbole.yaml --directory results/recbole
+
 # For GPUs, and never run so far.
 paper: $(READY)
 	@test $(GPUS) -gt 0 || { echo "error: nvidia-smi lists no GPU; make dry-run CONFIG=config/paper.yaml says what it would take"; exit 2; }
@@ -90,10 +95,11 @@ paper: $(READY)
 
 # Into results/published/NAME, to be committed: make publish NAME=default; NAME=decoupled; NAME=ablations; NAME=speed.
 publish: $(READY)
-	@test -n "$(NAME)" || { echo "error: say NAME=default, decoupled, slices, ablations or speed"; exit 2; }
+	@test -n "$(NAME)" || { echo "error: say NAME=default, decoupled, slices, recbole, ablations or speed"; exit 2; }
 	.venv/bin/python -m benchmark.publish $(NAME) $(PUBLISH_$(NAME))
 PUBLISH_decoupled := --directory results/decoupled
 PUBLISH_slices := --directory results/slices
+PUBLISH_recbole := --directory results/recbole
 PUBLISH_ablations := --factors ablations-full
 PUBLISH_speed := --folder speed
 
@@ -126,6 +132,7 @@ lock:
 speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
 	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
+	OMP_NUM_THREADS=1 .venv/bin/python -m baselines._speed
 	.venv/bin/python -m r2ec.speed
 	.venv/bin/python -m r2ec.speed.catalogue --sizes $(ITEMS)
 
@@ -136,7 +143,7 @@ lint: $(READY)
 	.venv/bin/snakemake --lint
 
 # What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
-WRITTEN := ablations ablations-full data decoupled fetched logs made_from paper plots quick report runs slices speed states tables \
+WRITTEN := ablations ablations-full data decoupled fetched logs made_from paper plots quick recbole report runs slices speed states tables \
 	texts usage work
 clean-results:
 	rm -rf $(WRITTEN:%=results/%)

@@ -1,0 +1,148 @@
+"""RecBole's sequential models as RecBole trains them (Zhao et al., CIKM 2021): its batches, loss, validation and early stopping.
+
+A peer to hold our own training of the same networks against (config/recbole.yaml), not a baseline for the tables: it reads each
+history once per target. Everything is RecBole's default but for the splits, which are ours, and `loss_type: CE`'s
+`train_neg_sample_args`, without which it can't run.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.contract import Cases, Recommender, Split
+
+
+class Params(BaseModel):
+    """model: RecBole's class. The rest are RecBole's own names and defaults."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model: Literal["SASRec", "GRU4Rec", "BERT4Rec", "Caser"] = "SASRec"
+    epochs: int = Field(default=300, ge=1)
+    train_batch_size: int = Field(default=2048, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0)
+    stopping_step: int = Field(default=10, ge=0)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "StockRecBole":
+    """Train until RecBole stops, inside an empty `workdir`, which is empty again afterwards: a killed fit trains anew."""
+    settings = Params.model_validate(params)
+    # It brings back what numpy 2 dropped, without which RecBole can't be imported.
+    from baselines._recbole_training import GPUS, Config, get_model, init_seed  # isort: skip
+    import torch
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_trainer
+
+    with _inside(workdir, GPUS):
+        _write_atomic_files(split, Path("data") / "cases")
+        own = settings.model_dump(exclude={"model"})
+        config = Config(model=settings.model, dataset="cases", config_dict=own | _of_our_splits(split, seed))
+        init_seed(seed, reproducibility=True)
+        dataset = create_dataset(config)
+        train, valid, _ = data_preparation(config, dataset)
+        init_seed(seed, reproducibility=True)
+        net = get_model(settings.model)(config, train.dataset).to(config["device"])
+        torch.autograd.set_detect_anomaly(False)  # importing its models switches it on, for whoever asked for them
+        trainer = get_trainer(config["MODEL_TYPE"], settings.model)(config, net)
+        curve: list[float] = []
+        shown = sys.stderr.isatty()
+        trainer.fit(train, valid, show_progress=shown, callback_fn=lambda _, value: curve.append(float(value)))
+        # Written by this fit a moment ago; RecBole pickles whole objects, which weights_only refuses.
+        checkpoint = torch.load(trainer.saved_model_file, weights_only=False, map_location=config["device"])
+        net.load_state_dict(checkpoint["state_dict"])
+    return StockRecBole(net.eval(), dataset.field2id_token, split, curve)
+
+
+class StockRecBole(Recommender):
+    """Scores by a trained RecBole model. names: RecBole's `field2id_token`, which numbers items in an order of its own."""
+
+    def __init__(self, net: Any, names: dict[str, Any], split: Split, curve: list[float]) -> None:
+        self.net, self.length, self.curve = net, split.history_length, curve
+        self.inner = np.zeros(split.n_items, dtype=np.int64)
+        self.inner[names["item_id"][1:].astype(np.int64)] = np.arange(1, len(names["item_id"]))
+        self.users = {int(name): place for place, name in enumerate(names["user_id"]) if place}
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        """Scores of all items, float32 [b, n_items]; user 0, who is nobody, for users never seen."""
+        import torch
+
+        from baselines._windows import left_aligned
+
+        inner = np.append(0, self.inner)  # of our numbers, of which 0 is padding
+        for batch in cases.batches(512):
+            items = inner[left_aligned(batch, self.length)]
+            user = np.array([self.users.get(int(one), 0) for one in batch.user])
+            fields = {"item_id_list": items, "item_length": (items > 0).sum(axis=1), "user_id": user}
+            given = {name: torch.from_numpy(values).to(self.net.device) for name, values in fields.items()}
+            with torch.no_grad():
+                scores = self.net.full_sort_predict(given).view(len(batch), -1)
+            yield scores[:, torch.from_numpy(self.inner)].float().numpy(force=True)
+
+    def report(self) -> dict[str, Any]:
+        """epochs, and the value of RecBole's own validation, MRR@10 of candidates that hold the history, after each."""
+        return {"epochs": len(self.curve), "valid_mrr@10_by_epoch": [round(value, 4) for value in self.curve]}
+
+
+def _of_our_splits(split: Split, seed: int) -> dict[str, Any]:
+    """What makes RecBole read our cases as they are, one row each, in the place of splitting a log itself."""
+    import torch
+
+    return {
+        "data_path": "data",
+        "benchmark_filename": ["train", "valid", "test"],
+        "alias_of_item_id": ["item_id_list"],
+        "load_col": {"inter": ["user_id", "item_id_list", "item_id", "timestamp"], "item": ["item_id"]},
+        "MAX_ITEM_LIST_LENGTH": split.history_length,
+        "ITEM_LIST_LENGTH_FIELD": "item_length",
+        "eval_args": {"order": "TO", "group_by": None, "mode": "full", "split": {"LS": "valid_and_test"}},
+        "filter_inter_by_user_or_item": False,
+        "repeatable": True,
+        "train_neg_sample_args": None,
+        "seed": seed,
+        "reproducibility": True,
+        "use_gpu": torch.cuda.is_available(),
+        "checkpoint_dir": "saved",
+        "state": "WARNING",
+        "show_progress": sys.stderr.isatty(),
+    }
+
+
+def _write_atomic_files(split: Split, folder: Path) -> None:
+    """RecBole's input: one .inter per part, histories as lists of item numbers, and every item of the catalogue."""
+    folder.mkdir(parents=True)
+    # RecBole insists on a test part; it gets the validation cases, since a method never sees a test case while training.
+    for part, cases in (("train", split.train), ("valid", split.valid), ("test", split.valid)):
+        assert cases.target is not None
+        lines = ["user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float"]
+        for i in range(len(cases)):
+            history = " ".join(map(str, cases.history(i).tolist()))
+            lines.append(f"{cases.user[i]}\t{history}\t{cases.target[i]}\t{cases.time[i]}")
+        (folder / f"cases.{part}.inter").write_text("\n".join(lines) + "\n")
+    (folder / "cases.item").write_text("\n".join(["item_id:token", *map(str, range(split.n_items))]) + "\n")
+
+
+@contextlib.contextmanager
+def _inside(workdir: Path, gpus: str) -> Iterator[None]:
+    """Run with an empty `workdir` as the current folder, since RecBole writes there, and without the program's arguments, which it
+    reads; afterwards all is as before, the GPUs that later work sees too, which it sets."""
+    shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
+    workdir.mkdir(parents=True)
+    folder, arguments, before = os.getcwd(), sys.argv, os.environ.get(gpus)
+    os.chdir(workdir)
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        sys.argv = arguments
+        if before is None:
+            os.environ.pop(gpus, None)
+        else:
+            os.environ[gpus] = before
+        shutil.rmtree(workdir)
