@@ -97,7 +97,7 @@ PER_CASE = {"gru4rec": 2.5e-4, "caser": 1.5e-4, "sasrec": 3.0e-4, "bert4rec": 6.
 PER_CASE |= {"d3": PER_CASE["sasrec"], "llm_rerank": PER_CASE["sasrec"]}  # within them
 ITEM = 1.5e-8
 EPOCHS = 15  # after which early stopping has ended most fits: 0.8 to 3 times what those of config.yaml took
-COUNTING = ("popularity", "item_knn")
+COUNTING = ("popularity", "item_knn", "markov", "ease")
 
 
 def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, threads: int, processes: int) -> Estimate:
@@ -107,6 +107,8 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     start = START if module in WITH_LM else COUNT if module in COUNTING else TORCH
     seconds = start + sizes.test * sizes.items * 3e-8
     memory = processes * (PROCESS + sizes.train * 800 + sizes.items * 1000)
+    if module == "ease":  # a dense matrix, inverted in place
+        seconds, memory = seconds + sizes.items**3 * 5e-11, memory + sizes.items**2 * 8
     if module in COUNTING:
         return Estimate(seconds + sizes.train * 1e-4, memory + sizes.items * 100_000)
     if module not in WITH_LM and module not in PER_CASE:

@@ -72,8 +72,8 @@ def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
     assert set(found.datasets) == {"ml-100k", "movielens-2016", "complete-journey"} and found.seeds == 3
     # R2ec's one setting was chosen by hand on validation cases: docs/protocol.md says so.
     baselines = [name for name in found.methods if found.module_of(name) != "r2ec"]
-    assert {len(found.method(name).grid) for name in baselines} == {2}
-    assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} == set(baselines)
+    assert {len(found.method(name).grid) for name in baselines} == {6}
+    assert {"popularity", "item_knn", "ease", "markov", "gru4rec", "caser", "sasrec", "bert4rec"} == set(baselines)
     assert found.method("r2ec").grid == [] and "r2ec_untrained" in found.methods
     # The control of the project's question differs from it in nothing else.
     without, params = found.method("r2ec_no_reasoning").params, found.method("r2ec").params
@@ -218,7 +218,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(methods={"mine": {"module": "sasrek"}}),
         "c: no method 'sasrek'; did you mean 'sasrec'? Known: ",
     ),
-    "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'; did you mean 'caser'? Known: "),
+    "an adapter": (config(methods={"mine": {"module": "base"}}), "c: no method 'base'; did you mean 'ease'? Known: "),
     "unknown source": (
         dataset(source="ml_1m"),
         "c: datasets.toy: no source 'ml_1m'; did you mean 'ml_100k'? Known: amazon_2023, complete_journey, files, ml_",

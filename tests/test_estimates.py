@@ -392,6 +392,15 @@ def test_ablations_count_each_run_once() -> None:
     assert jobs["sasrec", 1].seconds > full and jobs["sasrec--epochs=10", 1] == jobs["sasrec--epochs=10", 2]
 
 
+@pytest.mark.parametrize(("items", "train", "seconds"), [(3496, 71_021, 1.3), (10_000, 88_000, 24.2)])
+def test_ease_asks_for_its_dense_matrix(items: int, train: int, seconds: float) -> None:
+    """Seconds of a fit on one thread: movielens-2016, and walks of 8,000 made-up users. 8 bytes for each pair of items."""
+    sizes = Sizes(items=items, train=train, valid=500, test=1000)
+    ease, knn = (estimate(name, {}, sizes, gpus=0, threads=1, processes=1) for name in ("ease", "item_knn"))
+    assert ease.memory - knn.memory == 8 * items**2 and ease.known
+    assert 1 / 3 < (ease.seconds - knn.seconds) / seconds < 3
+
+
 def test_the_table(tmp_path: Path) -> None:
     lm = {"backbone": {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "1", "device": "cuda"}}
     config = toy_config(popularity=None, r2ec={"gpus": 2, "threads": 4, "params": lm})

@@ -12,7 +12,7 @@ from benchmark.methods import load_method
 from tests.planted import planted_split
 
 RECBOLE = ("gru4rec", "caser", "sasrec", "bert4rec")
-ID_METHODS = ("popularity", "item_knn", *RECBOLE)
+ID_METHODS = ("popularity", "item_knn", "ease", "markov", *RECBOLE)
 WORLDS = [(2, 2, 1), (3, 2, 2), (5, 3, 3), (8, 4, 4), (9, 5, 2), (12, 3, 4)]  # items, users, the longest history
 
 

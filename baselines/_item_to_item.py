@@ -1,0 +1,25 @@
+"""Recommenders that score by one item x item matrix: what item-kNN and EASE share."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+
+from benchmark.contract import Cases, Recommender
+
+
+class ItemToItem(Recommender):
+    """A case's scores are the sum of the matrix's rows of the history, each weighted by decay for each newer item."""
+
+    def __init__(self, matrix: sp.csr_array | np.ndarray, decay: float) -> None:
+        self.matrix = matrix  # float [n_items, n_items], sparse or dense; row h: what having item h says of each item
+        self.decay = decay  # at most 1; 1: all items of a history count the same
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        for batch in cases.batches(1024):
+            lengths = np.diff(batch.offsets)
+            back = np.repeat(batch.offsets[1:], lengths) - 1 - np.arange(batch.offsets[-1])  # 0 for the newest item
+            weights = (self.decay**back).astype(self.matrix.dtype)
+            history = sp.csr_array((weights, batch.items, batch.offsets), shape=(len(batch), self.matrix.shape[0]))
+            found = history @ self.matrix
+            yield found.toarray() if sp.issparse(found) else found
