@@ -37,6 +37,12 @@ def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int
     return np.where(rank <= k, 1 / np.log2(1 + rank), 0.0)
 
 
+def rows_of(split: Split, settings: WriterTraining, seed: int) -> np.ndarray:
+    """The rows of `split.llm_train` that the training takes, step by step: a seeded order, from its start again where it ends."""
+    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
+    return np.resize(order, settings.max_steps * settings.users_per_step)
+
+
 def train_writer(
     split: Split,
     settings: WriterTraining,
@@ -48,13 +54,12 @@ def train_writer(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
 ) -> list[float]:
-    """GRPO on a seeded order of the training cases; goes on from the last checkpoint in `folder`.
+    """GRPO on the rows of `rows_of`; goes on from the last checkpoint in `folder`.
 
     request: the message to the LLM, see `_llm.Asker.about_users`. score: texts -> scores of all items, [n, n_items]; the reward
     is the NDCG of the case's target in them. Returns the mean reward of each step.
     """
-    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
-    cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
+    cases = split.llm_train.take(rows_of(split, settings, seed))
     assert cases.target is not None
     limits = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
     messages = Asker(split, model, tokenizer, *limits).about_users(request, cases)

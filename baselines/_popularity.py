@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.contract import Cases, Recommender, Split
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
 
@@ -57,11 +57,14 @@ class WithPopularity(Recommender):
     """Another recommender's scores with popularity mixed in.
 
     Args:
-        inner: whose scores are mixed. mix, share: see `Mix`. tried: share and NDCG@10 of each that was compared.
+        inner: whose scores are mixed. mix, share: see `Mix`. tried: share and NDCG@10 of each that was compared. learned_from:
+            what both learned from.
     """
 
-    def __init__(self, inner: Recommender, mix: Mix, share: float, tried: list[dict[str, float]]) -> None:
-        self.inner, self.mix, self.share, self.tried = inner, mix, share, tried
+    def __init__(
+        self, inner: Recommender, mix: Mix, share: float, tried: list[dict[str, float]], learned_from: Learned
+    ) -> None:
+        self.inner, self.mix, self.share, self.tried, self.learned_from = inner, mix, share, tried, learned_from
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         for batch in self.inner.score(cases):
@@ -74,7 +77,10 @@ class WithPopularity(Recommender):
         return self.inner.tokens_written()
 
     def uncached(self) -> "WithPopularity":
-        return WithPopularity(self.inner.uncached(), self.mix, self.share, self.tried)
+        return WithPopularity(self.inner.uncached(), self.mix, self.share, self.tried, self.learned_from)
+
+    def learned(self) -> Learned:
+        return self.learned_from
 
     def report(self) -> dict[str, Any]:
         """The inner one's, and popularity: the share; popularity_tried: see `tried`, empty where there was no choice."""
@@ -82,14 +88,20 @@ class WithPopularity(Recommender):
 
 
 def with_best_share(
-    inner: Recommender, split: Split, mix: Mix, shares: Sequence[float], valid_cases: int
+    inner: Recommender, split: Split, mix: Mix, shares: Sequence[float], valid_cases: int, *, trained: np.ndarray
 ) -> WithPopularity:
     """The share with the best NDCG@10 on a seeded sample of validation cases, which `inner` scores once for all of them.
 
-    The first is taken among equals; a single one is taken as it is.
+    The first is taken among equals; a single one is taken as it is. trained: rows of `split.llm_train` that `inner` was trained
+    on, int, some perhaps several times.
     """
+
+    def made(share: float, tried: list[dict[str, float]]) -> WithPopularity:
+        cases = split.llm_train.take(np.unique(trained))
+        return WithPopularity(inner, mix, share, tried, Learned.of_fit(cases, split.train if share else None))
+
     if len(shares) == 1:
-        return WithPopularity(inner, mix, shares[0], [])
+        return made(shares[0], [])
     order = np.random.default_rng(derive_seed(split.name, "popularity", len(split.valid))).permutation(len(split.valid))
     some = split.valid.take(np.sort(order[:valid_cases]))
     raw = np.concatenate([np.asarray(batch) for batch in inner.score(replace(some, target=None))])
@@ -99,7 +111,7 @@ def with_best_share(
         tried.append({"popularity": share, "value": value})
     best = max(tried, key=lambda one: one["value"])["popularity"]
     print(f"popularity {best:g}; tried: " + ", ".join(f"{one['popularity']:g} {one['value']:.4f}" for one in tried))
-    return WithPopularity(inner, mix, best, tried)
+    return made(best, tried)
 
 
 class _Scored(Recommender):

@@ -42,6 +42,12 @@ class TitleTuning(BaseModel):
     save_steps: int = Field(default=20, ge=1)
 
 
+def rows_of(split: Split, settings: TitleTuning, seed: int) -> np.ndarray:
+    """The rows of `split.llm_train` that the tuning takes, step by step: a seeded order, from its start again where it ends."""
+    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
+    return np.resize(order, settings.max_steps * settings.users_per_step)
+
+
 def tuned(
     split: Split, settings: TitleTuning, *, request: str, seed: int, folder: Path
 ) -> tuple["PeftModel", "PreTrainedTokenizerBase", list[float]]:
@@ -69,7 +75,7 @@ def _tune(
     tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
 ) -> list[float]:
-    """Supervised fine-tuning on a seeded order of the training cases, loss on the titles alone. Returns each step's loss."""
+    """Supervised fine-tuning on the rows of `rows_of`, loss on the titles alone. Returns each step's loss."""
     import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -77,8 +83,7 @@ def _tune(
     from baselines import _llm
     from baselines._trl import faster_on_cpu
 
-    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.train))
-    cases = split.train.take(np.resize(order, settings.max_steps * settings.users_per_step))
+    cases = split.llm_train.take(rows_of(split, settings, seed))
     assert cases.target is not None
     # Behind a title stands what closes the turn, a few tokens.
     length = TITLE_TOKENS + CLOSING

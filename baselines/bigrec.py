@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from baselines._popularity import Mix, WithPopularity, with_best_share
-from baselines._title_tuning import REQUEST, TitleTuning, tuned
+from baselines._title_tuning import REQUEST, TitleTuning, rows_of, tuned
 from benchmark.contract import Split
 from benchmark.texts import titles
 
@@ -55,7 +55,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         report={"losses": losses},
     )
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
-    return with_best_share(made, split, divided_by(counts), settings.gamma, settings.valid_cases)
+    rows = rows_of(split, settings, seed)
+    return with_best_share(made, split, divided_by(counts), settings.gamma, settings.valid_cases, trained=rows)
 
 
 def divided_by(counts: np.ndarray) -> Mix:

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from baselines._sasrec import Params as SASRecParams
 from baselines._sasrec import fit_best
-from baselines._title_tuning import CLOSING, REQUEST, TitleTuning, tuned
-from benchmark.contract import Cases, Recommender, Split
+from baselines._title_tuning import CLOSING, REQUEST, TitleTuning, rows_of, tuned
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.texts import TITLE_TOKENS
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "D
     if settings.alpha < 1:
         assistant, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
-    return D3(split, settings, model, tokenizer, assistant, {"losses": losses, "sasrec_tried": tried})
+    made = D3(split, settings, model, tokenizer, assistant, {"losses": losses, "sasrec_tried": tried})
+    made.tuned_on = Learned.of_fit(split.llm_train.take(np.unique(rows_of(split, settings, seed))))
+    return made
 
 
 class Trie:
@@ -197,6 +199,7 @@ class D3(Recommender):
         # A title that spells a special token is text, and no end.
         tokens = tokenizer(self.asker.titles, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         self.trie = Trie([[*title, end] for title in tokens])
+        self.tuned_on = Learned(0, 0, 0)
         self._texts: list[pd.DataFrame] = []
         self._read = 0
 
@@ -255,6 +258,10 @@ class D3(Recommender):
     def tokens_written(self) -> int:
         """Tokens that all beams have written and read."""
         return self._read
+
+    def learned(self) -> Learned | None:
+        """The LLM's cases where there is no assistant, which learns from all training cases."""
+        return self.tuned_on if self.assistant is None else None
 
     def report(self) -> dict[str, Any]:
         """losses: of each step of the tuning; sasrec: what its fit found, null without one; sasrec_tried: settings and their

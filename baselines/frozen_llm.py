@@ -9,9 +9,10 @@ Viswanath, "All-but-the-Top", ICLR 2018): `standardize` takes each side's mean a
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.contract import Cases, Split
+from benchmark.contract import Cases, Learned, Split
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
     if len(settings.standardize) > 1:
         parts["valid"] = recommender.sample(split.valid, settings.valid_cases, split.name)
     for count in filter(None, settings.standardize):
-        parts[f"train {count}"] = recommender.sample(split.train, count, split.name)
+        parts[f"train {count}"] = recommender.sample(split.llm_train, count, split.name)
     states = frozen.frozen_states(made, parts)
 
     def standardized(count: int) -> "RecHead":
@@ -80,6 +81,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
     chosen = max(tried, key=lambda pair: pair[0])[1] if tried else settings.standardize[0]  # ties: the first
     made.model.head = standardized(chosen).to(settings.backbone.device)
     made.found = {"standardize": chosen, "tried": [{"standardize": count, "value": value} for value, count in tried]}
+    read = parts.get(f"train {chosen}")
+    made.learned_from = Learned.of_fit(split.llm_train.take(np.array([], dtype=np.int64)), read=read)
     return made
 
 

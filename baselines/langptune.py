@@ -52,7 +52,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     settings = Params.model_validate(params)
     import torch
 
-    from baselines._grpo import train_writer
+    from baselines._grpo import rows_of, train_writer
     from baselines._llm import ByText
     from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
     from r2ec import backbone as backbones
@@ -64,12 +64,14 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
     report: dict[str, Any] = {"rewards": [], "contrastive_losses": []}
+    rows: list[np.ndarray] = []
     for turn in range(settings.rounds + 1):
         part = derive_seed(seed, "round", turn)
         losses = _learn_profiles(
             split, settings, texts, encoder, model, loaded.tokenizer, part, workdir / f"encoder{turn}"
         )
         report["contrastive_losses"].append(losses)
+        rows.append(profiled(split, settings, part))
         ranked = Ranking(encoder, texts)
         if turn < settings.rounds and settings.max_steps:
             report["rewards"] += train_writer(
@@ -82,6 +84,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
                 tokenizer=loaded.tokenizer,
                 folder=workdir / f"writer{turn}",
             )
+            rows.append(rows_of(split, settings, part))
     made = ByText(
         split,
         model.eval(),
@@ -93,7 +96,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         max_new_tokens=settings.max_new_tokens,
         report=report,
     )
-    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases)
+    return with_best_share(
+        made, split, popular(split), settings.popularity, settings.valid_cases, trained=np.concatenate(rows)
+    )
 
 
 class Ranking:
@@ -106,6 +111,12 @@ class Ranking:
         """float32 [n, n_items]."""
         found: np.ndarray = (self.encoder.encode(texts, "encoding profiles") @ self.items.T).numpy()
         return found
+
+
+def profiled(split: Split, settings: Params, seed: int) -> np.ndarray:
+    """The rows of `split.llm_train` whose profiles the encoder learns from in one turn."""
+    order = np.random.default_rng(derive_seed(seed, "profiles")).permutation(len(split.llm_train))
+    return order[: settings.contrastive_cases]
 
 
 def _learn_profiles(
@@ -127,8 +138,7 @@ def _learn_profiles(
     if not folder.exists():
         from baselines import _llm
 
-        order = np.random.default_rng(derive_seed(seed, "profiles")).permutation(len(split.train))
-        cases = split.train.take(order[: settings.contrastive_cases])
+        cases = split.llm_train.take(profiled(split, settings, seed))
         assert cases.target is not None
         shown = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
         messages = _llm.Asker(split, model, tokenizer, *shown).about_users(REQUEST, cases)

@@ -69,9 +69,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
     started, rewards = time.monotonic(), []
-    if settings.max_steps:
-        from baselines._grpo import train_writer
+    from baselines._grpo import rows_of, train_writer
 
+    if settings.max_steps:
         rewards = train_writer(
             split,
             settings,
@@ -93,4 +93,5 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         max_new_tokens=settings.max_new_tokens,
         report={"rewards": rewards, "train_seconds": round(time.monotonic() - started, 1)},
     )
-    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases)
+    rows = rows_of(split, settings, seed)
+    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases, trained=rows)

@@ -9,7 +9,7 @@ and optionally a pydantic model `Params`, by which its parameters in the config 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,21 @@ class Learned:
         """What these training cases hold, each of them learned from."""
         return cls(len(np.unique(cases.user)), len(cases), len(cases.interactions()[0]))
 
+    @classmethod
+    def of_fit(cls, trained: Cases, counted: Cases | None = None, read: Cases | None = None) -> "Learned":
+        """Of a fit that trained on some cases, took counts of others, such as a prior, and read the histories of others still.
+
+        The cases that taught it more than counts, however much was counted beside them; where there are none, what was counted;
+        where nothing was, the histories that were read. A row is never credited with more than that.
+        """
+        if len(trained):
+            return cls.of(trained)
+        if counted is not None:
+            return cls.of(counted)
+        if read is None:
+            return cls(0, 0, 0)
+        return cls(len(np.unique(read.user)), 0, len(replace(read, target=None).interactions()[0]))
+
 
 @dataclass(frozen=True)
 class Split:
@@ -241,7 +256,10 @@ class Recommender(ABC):
         return self
 
     def learned(self) -> Learned | None:
-        """What the fit learned from, where that is less than the training cases that it asked for (`WatchedSplit.learned`)."""
+        """What the fit learned from, where that is less than the training cases that it asked for (`WatchedSplit.learned`).
+
+        The cases that taught it more than counts: see `Learned.of_fit`. A kept fit says what it said when it was made.
+        """
         return None
 
     def report(self) -> dict[str, Any]:

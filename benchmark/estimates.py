@@ -11,8 +11,8 @@ training case and epoch.
 
 import argparse
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from benchmark.errors import command
 from benchmark.factors import Ablations, ablations_of
 from benchmark.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
 from benchmark.methods import all_params, laid_over, load_method
-from benchmark.workload import WITH_LM, Sizes, longest, sizes_of
+from benchmark.workload import WARM_START, WITH_LM, Sizes, longest, sizes_of
 
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
@@ -43,6 +43,9 @@ class Estimate:
     memory: float  # bytes of main memory, all processes together
     gpu_memory: float = 0  # bytes of each GPU
     known: bool = True
+    kept: dict[tuple[str, ...], float] = field(
+        default_factory=dict
+    )  # of the seconds, those for what is kept for later fits
 
     @property
     def mem_mb(self) -> int:
@@ -58,6 +61,11 @@ class Estimate:
     def runtime(self) -> int:
         """Minutes to ask for."""
         return max(LEAST_MINUTES, math.ceil(self.seconds * TIME_RESERVE / 60))
+
+    def finding(self, there: Collection[tuple[str, ...]]) -> "Estimate":
+        """The same where this is on disk already."""
+        found = sum(seconds for name, seconds in self.kept.items() if name in there)
+        return replace(self, seconds=self.seconds - found)
 
 
 ANY = Estimate(seconds=2400, memory=8e9 / MEMORY_RESERVE, known=False)
@@ -136,14 +144,17 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     ):
         training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers
         device += GPU_SIZE * filled["vllm"]["gpu_memory_utilization"] * (filled["vllm"]["mode"] == "colocate")
-    seconds += sum(seconds_of(lm, part, training if part.learned else machine) for part in work)
+    each = [(part.kept, seconds_of(lm, part, training if part.learned else machine)) for part in work]
+    seconds += sum(taken for _, taken in each)
+    kept = {name: taken for name, taken in each if name}
     if not gpus:
-        return Estimate(seconds, memory + processes * device)
-    return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device)
+        return Estimate(seconds, memory + processes * device, kept=kept)
+    return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device, kept=kept)
 
 
 def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:
-    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid, any other job one.
+    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid and scores the validation cases by it, any
+    other job fits one. What its fits share on disk counts once; what it might find of other jobs is in `kept`.
 
     An ablation's run counts as a fit even where it only scores another one's.
     """
@@ -153,15 +164,28 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
     fitted = entry.settings()[: None if seed == 1 and variant is None else 1]
     overlay = {} if variant is None else variant.overlay
     module, processes = config.module_of(method), entry.process_count()
-    made = [
-        estimate(module, laid_over(params, overlay), sizes, gpus=entry.gpus, threads=entry.threads, processes=processes)
-        for params in fitted
-    ]
+
+    def made(params: dict[str, Any], scored: int) -> Estimate:
+        counts = replace(sizes, test=scored)
+        given = laid_over(params, overlay)
+        return estimate(module, given, counts, gpus=entry.gpus, threads=entry.threads, processes=processes)
+
+    if len(fitted) == 1:
+        fits, seconds = [made(fitted[0], sizes.test)], 0.0
+    else:
+        fits = [made(params, sizes.valid) for params in fitted]
+        seconds = max(made(params, sizes.test).seconds - made(params, 0).seconds for params in fitted)
+    kept: dict[tuple[str, ...], float] = {}
+    for one in fits:
+        seconds += one.finding(kept).seconds
+        kept |= one.kept
+    places = {name: (dataset, method, str(seed)) if name[0] == WARM_START else (dataset,) for name in kept}
     return Estimate(
-        sum(one.seconds for one in made),
-        max(one.memory for one in made),
-        max(one.gpu_memory for one in made),
-        all(one.known for one in made),
+        seconds,
+        max(one.memory for one in fits),
+        max(one.gpu_memory for one in fits),
+        all(one.known for one in fits),
+        {(*places[name], *name): taken for name, taken in kept.items()},
     )
 
 
@@ -233,16 +257,21 @@ def every_job(config: Config) -> Iterator[Named]:
 
 
 def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
-    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already."""
+    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already.
+
+    States and warm starts that several jobs share count for the first of them.
+    """
     ablations = ablations_of(config)
     jobs = list(every_job(config) if planned is None else planned)
     order = ["fetch", "prepare", "fetch_backbone", "run", *RULES]
     jobs.sort(key=lambda job: order.index(job[0]) if job[0] in order else len(order))
     grouped: dict[tuple[str, int, int], list[Estimate]] = {}
+    there: set[tuple[str, ...]] = set()  # of the jobs before
     for rule, wildcards in jobs:
         found = of_rule(config, ablations, rule, wildcards, results)
         if found is not None:
-            grouped.setdefault(_row_of(config, ablations, rule, wildcards), []).append(found)
+            grouped.setdefault(_row_of(config, ablations, rule, wildcards), []).append(found.finding(there))
+            there |= found.kept.keys()
     for (name, gpus, threads), estimates in grouped.items():
         yield Row(name, estimates, gpus, threads)
 

@@ -55,16 +55,18 @@ KNOWN = {
 @dataclass(frozen=True)
 class Machine:
     """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns and writes,
-    and the seconds that a step of writing takes at least."""
+    and the seconds that a step of writing takes at least; `maps`: operations per second of small float32 products on the CPU."""
 
     reading: float
     learning: float
     writing: float
     step: float
+    maps: float = 2.6e10
 
     def times(self, threads: int) -> "Machine":
         """The same with so many threads."""
-        return Machine(self.reading * threads, self.learning * threads, self.writing * threads, self.step)
+        faster = (self.reading * threads, self.learning * threads, self.writing * threads)
+        return Machine(*faster, self.step, self.maps * threads)
 
 
 # Of one thread: fitted to the run in tests/test_estimates.py. The slowest machine so far took twice as long.
@@ -103,7 +105,7 @@ def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
     read = 2 * lm.body * work.read / machine.reading
     learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
     step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
-    return read + learned + step * work.written / work.rows
+    return read + learned + step * work.written / work.rows + work.maps / machine.maps
 
 
 def learning_share(lm: LM, work: Work) -> float:

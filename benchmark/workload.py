@@ -4,6 +4,7 @@ No reasoning is taken to end early. Counts of cases and items are those of `resu
 there, until then those that the source usually gives.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +28,12 @@ class Sizes:
     test: int
     line: int = 17
     item: int = 25
+    llm: int | None = None  # training cases that an LLM may read; None: all
+
+    @property
+    def train_llm(self) -> int:
+        """Training cases that an LLM may read."""
+        return self.train if self.llm is None else self.llm
 
 
 # Items and cases of the sources with their usual settings; of the Amazon categories arXiv 2505.16994 gives them.
@@ -44,7 +51,11 @@ UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch."""
+    """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch.
+
+    kept: the name under which what comes of it lies on disk for later fits, empty where it doesn't: `STATES` and what they depend
+    on serve all fits on a dataset, `WARM_START` those of one row and repetition, with their ablations.
+    """
 
     read: float = 0
     learned: float = 0
@@ -53,6 +64,11 @@ class Work:
     held: float = 0
     twice: bool = False  # activations are computed again in the backward pass
     frozen: int = 0  # lowest layers without adapters, which have no backward pass
+    maps: float = 0  # float32 operations on the CPU beside the LM: of the warm start's maps
+    kept: tuple[str, ...] = ()
+
+
+STATES, WARM_START = "states", "warm start"  # what is kept, see `Work`
 
 
 def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
@@ -62,9 +78,11 @@ def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
     path = results / "data" / name / "dataset.json"
     if path.exists():
         counts = read_json(path)["counts"]
-        return replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
-    limits = {"train": dataset.train_cases, "valid": dataset.valid_cases, "test": dataset.test_cases}
-    return replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
+        found = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
+        return replace(found, llm=counts.get("train_llm"))  # absent where it has to be prepared again
+    limits = {"valid": dataset.valid_cases, "test": dataset.test_cases}
+    found = replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
+    return replace(found, llm=None if dataset.train_cases is None else min(dataset.train_cases, found.train))
 
 
 def _own_sizes(dataset: DatasetConfig) -> Sizes:
@@ -101,8 +119,8 @@ def _rows(path: Path, size: int) -> int:
 
 
 def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """Encoding and evaluation, which every process does; then training, in which each has users of its own; then the adapters'
-    part of the warm start, if there is one."""
+    """What is kept for other fits; encoding and evaluation, which every process does; then training, in which each has users of
+    its own."""
     recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
     length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
@@ -110,33 +128,20 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     users = at_once * training["gradient_accumulation_steps"]  # of one process in one step
     steps = training["max_steps"]
     if steps < 0:
-        steps = int(training["num_train_epochs"] * s.train) // (users * k) * recpo["num_iterations"]
+        steps = int(training["num_train_epochs"] * s.train_llm) // (users * k) * recpo["num_iterations"]
     evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
     cases = s.test + evaluations * min(training["eval_cases"], s.valid)
-    if warm["cases"]:
-        cases += min(warm["cases"], s.train) + min(warm["valid_cases"], s.valid)
-    # Before the first step, every refresh_steps, at each evaluation and at the end.
-    refreshes = 2 + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 1
-    frozen = p["lora"]["layers_from"]
-    taught = warm["adapters"]
-    if taught["steps"]:
-        refreshes += 1
-        cases += min(warm["valid_cases"], s.valid)
+    first = (
+        bool(warm["cases"]) or not steps
+    )  # the frozen table, which is kept; RecPO encodes it itself without a warm start
+    # Every refresh_steps, at each evaluation and at the end.
+    refreshes = (2 - first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
     twice = training["activation_checkpointing"]
     learned = (group if twice else 1) * prompt + group * length + s.item
     fresh = steps * users / recpo["num_iterations"]
-    at_each = taught["batch_size"]
-    one_step = at_each * (prompt + length) + taught["held_items"] * s.item
-    adapters = Work(
-        read=taught["steps"] * at_each * prompt,
-        written=taught["steps"] * at_each * length,
-        rows=min(rollouts["rows_at_once"], at_each),
-        learned=taught["steps"] * one_step,
-        held=one_step,
-        twice=twice,
-        frozen=frozen,
-    )
     return [
+        *([_encoded_items(s, p)] if first else []),
+        *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
         Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
         Work(
             read=fresh * prompt,
@@ -145,18 +150,75 @@ def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             learned=steps * users * learned,
             held=at_once * learned if steps else 0,
             twice=twice,
-            frozen=frozen,
+            frozen=p["lora"]["layers_from"],
         ),
-        *([adapters] if taught["steps"] else []),
     ]
 
 
+def _encoded_items(s: Sizes, p: dict[str, Any]) -> Work:
+    """The frozen table, which depends on no reasoning."""
+    return Work(read=s.items * s.item, rows=p["evaluation_rows"], kept=_named(STATES, p["backbone"], p["prompts"]))
+
+
+def _encoded_cases(p: dict[str, Any], cases: int, prompt: int, length: int, pooling: str = "last") -> Work:
+    """Frozen states of so many cases, each behind `length` written tokens."""
+    read = _named(STATES, p["backbone"], p["prompts"], cases, length, pooling, p["evaluation_rows"])
+    return Work(read=cases * prompt, written=cases * length, rows=p["evaluation_rows"], kept=read)
+
+
+def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[Work]:
+    """Cases on frozen states; the maps' fit; the adapters' steps, if there are any, behind which the table is encoded again."""
+    recpo, training, warm, taught = p["recpo"], p["training"], p["warm_start"], p["warm_start"]["adapters"]
+    valid = min(warm["valid_cases"], s.valid)
+    own = {name: value for name, value in warm.items() if name != "states"}
+    of_recpo = [recpo[name] for name in ("tau", "normalize", "prior", "pooling")]
+    of_training = [training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")]
+    kept = _named(WARM_START, p["backbone"], p["prompts"], p["lora"], own, length, of_recpo, of_training)
+    fits = len(warm["weight_decays"]) * ("taught" in warm["forms"])
+    made = [
+        _encoded_cases(p, min(warm["cases"], s.train_llm) + valid, prompt, length, recpo["pooling"]),
+        # A multiplication and an addition for each pair of a training case and an item, forward, and twice that backward.
+        Work(maps=6 * fits * warm["teacher_epochs"] * s.train * s.items * warm["rank"], kept=(*kept, "maps")),
+    ]
+    if taught["steps"]:
+        at_each = taught["batch_size"]
+        one_step = at_each * (prompt + length) + taught["held_items"] * s.item
+        made += [
+            Work(
+                read=taught["steps"] * at_each * prompt,
+                written=taught["steps"] * at_each * length,
+                rows=min(p["rollouts"]["rows_at_once"], at_each),
+                learned=taught["steps"] * one_step,
+                held=one_step,
+                twice=training["activation_checkpointing"],
+                frozen=p["lora"]["layers_from"],
+                kept=(*kept, "adapters"),
+            ),
+            Work(
+                read=s.items * s.item + valid * prompt,
+                written=valid * length,
+                rows=p["evaluation_rows"],
+                kept=(*kept, "table"),
+            ),
+        ]
+    return made
+
+
+def _named(kind: str, *parts: Any) -> tuple[str, ...]:
+    """What is kept, by all that it depends on beside the dataset."""
+    return kind, json.dumps(parts, sort_keys=True)
+
+
 def _frozen(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    cases = s.test + max(p["standardize"]) + (p["valid_cases"] if len(p["standardize"]) > 1 else 0)
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
     length = p["rollouts"]["max_new_tokens"] if p["reasoning"] else 0
-    read = s.items * s.item + cases * prompt
-    return [Work(read=read, written=cases * length, rows=p["evaluation_rows"])]
+    cases = min(max(p["standardize"]), s.train_llm)
+    cases += min(p["valid_cases"], s.valid) if len(p["standardize"]) > 1 else 0
+    return [
+        _encoded_items(s, p),
+        *([_encoded_cases(p, cases, prompt, length)] if cases else []),
+        Work(read=s.test * prompt, written=s.test * length, rows=p["evaluation_rows"]),
+    ]
 
 
 def _texts(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
@@ -173,7 +235,7 @@ def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """A group shares its prompt in writing; trl's trainer repeats it in every rollout that it learns from."""
     rounds = p.get("rounds", 1)
     rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
-    profiles = (rounds + 1) * p["contrastive_cases"] if "contrastive_cases" in p else 0
+    profiles = (rounds + 1) * min(p["contrastive_cases"], s.train_llm) if "contrastive_cases" in p else 0
     prompt = prompt_tokens(s, p["max_items"])
     whole = prompt + p["max_new_tokens"]
     return [
@@ -209,7 +271,7 @@ def _titles(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
 
 
 def _kar(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    texts = _texts(s, p, min(p["cases"], s.train) + s.valid + s.test)
+    texts = _texts(s, p, min(p["cases"], s.train_llm) + s.valid + s.test)
     if p["item_knowledge"] == "written":
         texts = replace(
             texts, read=texts.read + s.items * s.item, written=texts.written + s.items * p["max_new_tokens"]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmark.contract import Cases, Recommender, Split
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.evaluate import validation_ndcg
 from benchmark.io import atomic, last_checkpoint, read_json, write_json
 from benchmark.provenance import derive_seed
@@ -53,6 +53,7 @@ class R2ecRecommender(Recommender):
             assert donors is not None
             self.controls = Controls(self.engine, prompts, evaluation, donors)
         self.found: dict[str, Any] = {}
+        self.learned_from: Learned | None = None  # of a fit that is done
         self._texts: list[pd.DataFrame] = []
         self._written = 0
 
@@ -119,6 +120,10 @@ class R2ecRecommender(Recommender):
     def report(self) -> dict[str, Any]:
         return self.found
 
+    def learned(self) -> Learned | None:
+        """See `learned_from`; kept with the model."""
+        return self.learned_from
+
     def save(self, folder: Path) -> None:
         """Adapter, rec head, item table and settings, whole or not at all; `load` gives the same ranks."""
         with atomic(folder) as temporary:
@@ -134,6 +139,7 @@ class R2ecRecommender(Recommender):
                     "params": self.params.model_dump(mode="json"),
                     "head": {"maps": maps, "rank": rank_of_maps},
                     "report": self.found,
+                    "learned": None if self.learned_from is None else asdict(self.learned_from),
                 },
             )
 
@@ -149,6 +155,8 @@ class R2ecRecommender(Recommender):
         made.model.load(folder / WEIGHTS)
         made.table.load(folder / TABLE)
         made.found = about["report"]
+        learned = about.get("learned")  # absent where the model is older than that
+        made.learned_from = Learned(**learned) if learned else None
         return made
 
 
@@ -225,8 +233,10 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
     made = build(split, params)
     if params.warm_start.cases:
         warm_start(made, split, seed, workdir)
+    rows = np.array([], dtype=np.int64)
     if params.training.max_steps != 0:
-        train(made, split, seed, workdir / "recpo")
+        rows = train(made, split, seed, workdir / "recpo")
+    made.learned_from = learned_from(made, split, rows)
     made.model.eval()
     with sharded.whole(made.model):
         if params.training.max_steps != 0:
@@ -250,8 +260,8 @@ def writes_by_vllm(params: Params) -> bool:
     return params.rollouts.backend == "vllm" and params.recpo.reasoning and params.training.max_steps != 0
 
 
-def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> None:
-    """RecPO, from the last checkpoint in `folder` if there is one."""
+def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> np.ndarray:
+    """RecPO, from the last checkpoint in `folder` if there is one. Returns the rows of `split.llm_train` that it learned from."""
     some = sample(split.valid, made.params.training.eval_cases, split.name)
     trainer = trainer_of(made, split, some, seed, folder)
     last = last_checkpoint(folder)
@@ -261,10 +271,27 @@ def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> None:
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
     made.found["recpo_log"] = trainer.logged("reward", METRIC)
+    # With validation the best step's weights stay.
+    return trainer.order.until(trainer.state.best_global_step or trainer.state.global_step)
+
+
+def learned_from(made: R2ecRecommender, split: Split, rows: np.ndarray) -> Learned:
+    """What has taught this model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its sample of
+    these, or, through the teacher, all of `split.train`. The prior counts them, too."""
+    params, llm = made.params, split.llm_train
+    form = made.found["warm_start"][0]["form"] if params.warm_start.cases else None
+    if form in ("taught", "adapters"):
+        return Learned.of(split.train)
+    encoded = sample(llm, params.warm_start.cases, split.name)  # for its mean and spread, where no map was kept
+    trained = np.isin(np.arange(len(llm)), rows)
+    if form in ("tied", "free"):
+        trained |= np.isin(llm.case, encoded.case)
+    counted = split.train if params.recpo.prior else None
+    return Learned.of_fit(llm.take(np.flatnonzero(trained)), counted, read=encoded if form == "none" else None)
 
 
 def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
-    """RecPO of `made` on the split's training cases; validated on `some`, its checkpoints in `folder`."""
+    """RecPO of `made` on the training cases that an LLM may read; validated on `some`, its checkpoints in `folder`."""
     params = made.params
 
     def validate() -> float:
@@ -276,7 +303,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         table=made.table,
         prompts=made.prompts,
         engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts),
-        cases=split.train,
+        cases=split.llm_train,
         validate=validate,
         recpo=params.recpo,
         training=params.training,

@@ -36,6 +36,11 @@ class Order(Dataset[int]):
         steps = np.repeat(fresh, iterations, axis=0)
         # Not one step more than max_steps: the Trainer would take a resume at the last one for unfinished.
         self.rows = (steps if settings.max_steps < 0 else steps[: settings.max_steps]).reshape(-1)
+        self.per_step = per_step
+
+    def until(self, step: int) -> np.ndarray:
+        """The distinct rows of the first `step` steps, int64, ascending."""
+        return np.unique(self.rows[: step * self.per_step])
 
     def __len__(self) -> int:
         return len(self.rows)

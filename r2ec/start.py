@@ -23,7 +23,7 @@ from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine
 from r2ec.schedule import processes
 from r2ec.trainer import TABLE, WEIGHTS
-from r2ec.warm_start import Choice, Encoded, Fitted, WarmStart, divergence, fit_rec_head, steps_of
+from r2ec.warm_start import Choice, Encoded, Fitted, WarmStart, divergence, fit_rec_head
 
 if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
@@ -69,6 +69,8 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
         for field in fields(part):
             if (values := getattr(part, field.name)) is not None:
                 cases.update(f"{field.name} {len(values)}".encode() + np.ascontiguousarray(values).tobytes())
+    if split.llm_rows is not None:
+        cases.update(b"llm_rows" + np.ascontiguousarray(split.llm_rows).tobytes())
     recpo, training = params.recpo.model_dump(mode="json"), adapter_training(params).model_dump(mode="json")
     return {
         "code": [sha256_of(path) for path in CODE],
@@ -92,12 +94,13 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
 def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> None:
     """The fit on frozen states, then the adapters' steps, whose checkpoints are in `folder`.
 
+    The teacher, which needs no LM, learns from all training cases; the LM reads for those of its sample alone.
     Adapters stay where validation is for them: in the place of their own start, `taught`, if they diverge less from its
     teacher; in the place of another form if they rank better.
     """
     params, settings = made.params, made.params.warm_start
     parts = {
-        "train": sample(split.train, settings.cases, split.name),
+        "train": sample(split.llm_train, settings.cases, split.name),
         "valid": sample(split.valid, settings.valid_cases, split.name),
     }
     with processes(params).main_process_first():  # the others find its files
@@ -106,12 +109,12 @@ def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> Non
     def encoded(part: str) -> Encoded:
         return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
 
-    targets, history = _targets_and_history(split.train, split.history_length)
     data = WarmStart(
         items=states["items"],
         train=encoded("train"),
         valid=encoded("valid"),
-        steps=steps_of(history, targets, torch.from_numpy(split.train.user.astype(np.int64))),
+        cases=split.train,
+        history_length=split.history_length,
         settings=settings,
         tau=params.recpo.tau,
         normalize=params.recpo.normalize,
@@ -157,7 +160,7 @@ def _teach_adapters(
         table=made.table,
         prompts=made.prompts,
         engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts.for_evaluation()),
-        cases=split.train,
+        cases=split.llm_train,
         validate=lambda: float("nan"),  # this stage has a fixed number of steps
         recpo=params.recpo.model_copy(update={"num_iterations": 1}),
         training=adapter_training(params),

@@ -85,7 +85,7 @@ class RecPOTrainer(Trainer):
         layers = sorted(model.causal_lm._no_split_modules or [])
         args = training_arguments(training, seed, folder, device=table.states.device, layers=layers)
         per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        order = Order(len(cases), per_step, training, recpo.num_iterations, seed)
+        self.order = order = Order(len(cases), per_step, training, recpo.num_iterations, seed)
         super().__init__(
             model=model,
             args=args,

@@ -3,8 +3,8 @@
 States of a sample of training cases and of all items are encoded once; what follows is linear and takes a minute:
 
 - `tied`, `free`: one map for both sides, or one each, by cross-entropy of the cases' targets over the catalogue.
-- `taught`: first a teacher that needs no state of a case: a user is the decaying mean of the history's item states, and
-  every item of every training history is a target of those before it. Then the user's map learns to say from h_T what
+- `taught`: first a teacher that needs no state of a case, and so learns from all training cases: a user is the decaying
+  mean of the history's item states, the case's target what is predicted. Then the user's map learns to say from h_T what
   the teacher says of the whole catalogue, and the item map goes on with it.
 
 Form and weight decay are chosen on validation NDCG@10, the standardised states without any map among the choices, so
@@ -16,11 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
 from r2ec.objective import scores
 from r2ec.rec_head import RecHead
@@ -38,14 +40,6 @@ class Encoded:
     states: Tensor  # float32 [n, d]
     targets: Tensor  # int64 [n]
     history: Tensor  # int64 [n, L], right-aligned, -1 for none
-
-
-@dataclass(frozen=True)
-class Steps:
-    """n steps within the training histories: what a user had taken, and what came next."""
-
-    history: Tensor  # int64 [n, L], right-aligned, -1 for none
-    targets: Tensor  # int64 [n]
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,8 @@ class WarmStart:
     items: Tensor  # [V, d], the item table's states
     train: Encoded
     valid: Encoded
-    steps: Steps
+    cases: Cases  # all training cases, which the teacher learns from
+    history_length: int
     settings: WarmStartSettings
     tau: float
     normalize: bool
@@ -173,7 +168,7 @@ def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Te
 
 
 def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float]:
-    """Fit the teacher on the steps, its maps in the head's place; returns it and its validation NDCG@10.
+    """Fit the teacher on all training cases, its maps in the head's place; returns it and its validation NDCG@10.
 
     The head is left with the teacher's maps.
     """
@@ -183,14 +178,17 @@ def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float
     learner = Teacher(data, head, items)
 
     def loss(rows: Tensor) -> Tensor:
-        users = learner.users(data.steps.history[rows])
-        return F.cross_entropy(data.scores(users, head.item(data.items)), data.steps.targets[rows])
+        some = data.cases.take(rows.numpy())
+        assert some.target is not None
+        users = learner.users(torch.from_numpy(some.padded(-1, data.history_length)))
+        targets = torch.from_numpy(some.target.astype(np.int64))
+        return F.cross_entropy(data.scores(users, head.item(data.items)), targets)
 
     def value() -> float:
         return data.ndcg10(learner.users(data.valid.history), head.item(data.items))
 
-    steps = len(data.steps.targets)
-    _, best = _train(head, loss, value, steps, 2 * settings.batch_size, settings.teacher_epochs, decay, data, "teacher")
+    rows = len(data.cases)
+    _, best = _train(head, loss, value, rows, 2 * settings.batch_size, settings.teacher_epochs, decay, data, "teacher")
     return replace(learner, head=copy.deepcopy(head)), best
 
 
@@ -256,27 +254,3 @@ def mean_of_history(history: Tensor, items: Tensor, decay: float) -> Tensor:
     weights = (decay ** age.float())[None] * (history >= 0)
     weights = weights / weights.sum(dim=1, keepdim=True)
     return F.embedding_bag(history.clamp(min=0), items, per_sample_weights=weights, mode="sum")
-
-
-def steps_of(history: Tensor, targets: Tensor, users: Tensor) -> Steps:
-    """Every item of the training cases, targets included, as the target of those before it in its history.
-
-    history: int64 [n, L], right-aligned, -1 for none; targets, users: int64 [n]. Cases of a user overlap: a user's item
-    counts once, with the longest history that any case shows of it. The first item of a history has none and is left out.
-    """
-    rows = torch.cat([history, targets[:, None]], dim=1)
-    length = history.shape[1]
-    found = []
-    for at in range(length, 0, -1):  # from the targets backwards: the longest histories come first
-        has = rows[:, at - 1] >= 0
-        before = torch.full((int(has.sum()), length), -1, dtype=torch.int64)
-        before[:, length - at :] = rows[has, :at]
-        found.append((before, rows[has, at], users[has]))
-    before, target, user = (torch.cat(parts) for parts in zip(*found, strict=True))
-    known = (before >= 0).sum(dim=1)
-    order = torch.argsort(known, descending=True, stable=True)
-    key = (user * (int(rows.max()) + 1) + target)[order]
-    distinct, inverse = torch.unique(key, return_inverse=True)
-    first = torch.full((len(distinct),), len(key)).scatter_reduce(0, inverse, torch.arange(len(key)), "amin")
-    kept = order[first]
-    return Steps(before[kept], target[kept])

@@ -66,6 +66,7 @@ def test_seconds_by_hand() -> None:
     # Writing 40 tokens, 4 rows at once: 10 steps of 2 * 2800 * 4 operations at 250 a second; or of the least time.
     assert seconds_of(TOY, Work(written=40, rows=4), SLOW) == pytest.approx(896)
     assert seconds_of(TOY, Work(written=40, rows=4), replace(SLOW, step=100.0)) == pytest.approx(1000)
+    assert seconds_of(TOY, Work(maps=600), replace(SLOW, maps=200.0)) == pytest.approx(3)
 
 
 def test_memory_by_hand() -> None:
@@ -100,26 +101,62 @@ def test_tokens_of_r2ec_by_hand() -> None:
         training={"max_steps": 25, "per_device_train_batch_size": 6, "eval_steps": 5, "eval_cases": 40},
         warm_start={"cases": 300, "valid_cases": 70},
     )
-    alone, training = WITH_LM["r2ec"](SIZES, params, 2)
-    # The table: at first, at steps 10 and 20, at five evaluations and at the end. A prompt: 30 + 3 lines of 10 tokens.
-    cases = 50 + 5 * 40 + 300 + 70
-    assert alone == Work(read=9 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
+    items, encoded, maps, alone, training = WITH_LM["r2ec"](SIZES, params, 2)
+    # The frozen table, and 300 + 70 cases; a prompt: 30 + 3 lines of 10 tokens. The teacher learns from all 1,000 cases, 8 times:
+    # for each and each item 128 multiplications and additions, and twice that backward.
+    assert plain(items) == Work(read=100 * 20, rows=64)
+    assert plain(encoded) == Work(read=370 * 60, written=370 * 8, rows=64)
+    assert plain(maps) == Work(maps=6 * 8 * 1000 * 100 * 128)
+    # The table again: at steps 10 and 20, at five evaluations and at the end.
+    cases = 50 + 5 * 40
+    assert alone == Work(read=8 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
     assert training == Work(
         read=25 * 6 * 60, written=25 * 6 * 4 * 8, rows=24, learned=25 * 6 * (60 + 32 + 20), held=6 * 112
     )
     # Two processes share an epoch; with activations computed twice each rollout reads the prompt again.
     epochs = params | {"training": params["training"] | {"max_steps": -1, "activation_checkpointing": True}}
-    alone, training = WITH_LM["r2ec"](SIZES, epochs, 2)
+    training = WITH_LM["r2ec"](SIZES, epochs, 2)[-1]
     assert training.learned == (3 * 1000 // 12) * 6 * (4 * 60 + 32 + 20) and training.twice
     own = params["warm_start"]["adapters"] | {"steps": 7, "batch_size": 5, "held_items": 3}
-    more, _, adapters = WITH_LM["r2ec"](SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
-    assert more == Work(read=10 * 100 * 20 + (cases + 70) * 60, written=(cases + 70) * 8, rows=64)
-    assert adapters == Work(
-        read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20
-    )
+    made = WITH_LM["r2ec"](SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
+    assert [plain(part) for part in made[3:5]] == [
+        Work(read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20),
+        Work(read=100 * 20 + 70 * 60, written=70 * 8, rows=64),
+    ]
+    assert made[5:] == [alone, made[-1]] and bool(made[3].kept and made[4].kept)
     none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
-    alone, training = WITH_LM["r2ec"](SIZES, none, 1)
-    assert alone == Work(read=100 * 20 + (50 + 370) * 60, written=0, rows=64) and training.learned == training.held == 0
+    items, encoded, maps, alone, training = WITH_LM["r2ec"](SIZES, none, 1)
+    assert items.read == 100 * 20 and encoded.read == 370 * 60 and encoded.written == 0
+    assert alone == Work(read=50 * 60, written=0, rows=64) and training.learned == training.held == 0
+    # From the bare backbone, RecPO encodes the table itself.
+    bare = params | {"warm_start": params["warm_start"] | {"cases": 0}}
+    alone, training = WITH_LM["r2ec"](SIZES, bare, 2)
+    assert alone.read == 9 * 100 * 20 + cases * 60 and not alone.kept
+
+
+def plain(work: Work) -> Work:
+    """The same by itself: what it is kept as says nothing of its size. It is kept, however."""
+    assert work.kept
+    return replace(work, kept=())
+
+
+def test_an_lm_reads_its_sample_and_what_counts_reads_all() -> None:
+    """200 of the 1,000 training cases."""
+    few = replace(SIZES, llm=200)
+    warm = {"cases": 300, "valid_cases": 70}
+    params = filled("r2ec", backbone={"name": "x"}, prompts={"max_items": 3}, warm_start=warm)
+    _, encoded, maps, _, training = WITH_LM["r2ec"](few, params, 1)
+    assert encoded.read == (200 + 70) * 60 and maps.maps == 6 * 8 * 1000 * 100 * 128
+    assert training.learned == (3 * 200 // 24) * 24 * (60 + 4 * 512 + 20)
+    kar = filled("kar", backbone={"name": "x"}, max_items=3, max_new_tokens=8, cases=500, item_knowledge="attributes")
+    assert WITH_LM["kar"](few, kar, 1)[0].read == (200 + SIZES.valid + SIZES.test) * 60
+    common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
+    assert WITH_LM["langptune"](few, filled("langptune", **common, contrastive_cases=500), 1)[0].written == 450 * 8
+    assert WITH_LM["frozen_llm"](few, filled("frozen_llm", backbone={"name": "x"}, prompts={"max_items": 3},
+                                             standardize=[500]), 1)[1].read == 200 * 60  # fmt: skip
+    assert estimate("popularity", {}, few, gpus=0, threads=1, processes=1) == estimate(
+        "popularity", {}, SIZES, gpus=0, threads=1, processes=1
+    )
 
 
 def test_tokens_of_the_pipelines_by_hand() -> None:
@@ -143,11 +180,19 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
     assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
 
 
+def untuned() -> Config:
+    """config.yaml with R2ec's params alone, as they were measured before there was a grid."""
+    config = read_config_file(ROOT / "config" / "config.yaml")
+    return config.model_copy(
+        update={"methods": config.methods | {"r2ec": config.method("r2ec").model_copy(update={"grid": []})}}
+    )
+
+
 @pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
 def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
     """R2ec of config.yaml on ml-100k at two commits: seconds to fit and rank, peak memory. Its LM was left alone then."""
-    config = read_config_file(ROOT / "config" / "config.yaml")
-    params = config.methods["r2ec"].params
+    config = untuned()
+    params = config.method("r2ec").params
     params["warm_start"]["adapters"]["steps"] = params["lora"]["layers_from"] = 0
     found = of_job(config, ablations_of(config), "ml-100k", "r2ec", 1, NOWHERE)
     assert found.seconds == pytest.approx(seconds, rel=1 / 3) and found.memory / 2**20 == pytest.approx(mib, rel=1 / 3)
@@ -155,7 +200,7 @@ def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
 
 def test_within_a_third_of_a_measured_run_with_taught_adapters() -> None:
     """R2ec of config.yaml on movielens-2016 at commit 99ad0bc: 406 + 90 s, and some 230 for the states that it found encoded."""
-    config = read_config_file(ROOT / "config" / "config.yaml")
+    config = untuned()
     found = of_job(config, ablations_of(config), "movielens-2016", "r2ec", 1, NOWHERE)
     assert found.seconds == pytest.approx(726, rel=1 / 3) and found.memory / 2**20 == pytest.approx(5014, rel=1 / 3)
 
@@ -170,12 +215,13 @@ def test_memory_of_an_lm_that_only_reads_and_writes() -> None:
 def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> None:
     config = read_config_file(ROOT / "config" / "config.yaml")
     entry = config.datasets["ml-100k"]
-    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], train=8000, valid=500, test=1000)
+    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], llm=8000, valid=500, test=1000)
     folder = tmp_path / "data" / "ml-100k"
     folder.mkdir(parents=True)
-    counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11}
+    counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11, "train_llm": 6}
     (folder / "dataset.json").write_text(json.dumps({"counts": counts}))
-    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], items=7, train=8, valid=9, test=10)
+    prepared = Sizes(items=7, train=8, valid=9, test=10, llm=6)
+    assert sizes_of("ml-100k", entry, tmp_path) == prepared and prepared.train_llm == 6
     assert (
         sizes_of("x", entry.model_copy(update={"source": "files", "test_cases": None}), tmp_path).test == UNKNOWN.test
     )
@@ -228,7 +274,7 @@ def test_more_takes_more() -> None:
     twice = seconds(activation_checkpointing=True)
     assert twice.memory < seconds().memory and twice.seconds > seconds().seconds
     assert seconds(2, processes=2).memory > 1.9 * seconds(1).memory
-    assert THREAD.times(2) == Machine(4.2e11, 2.8e11, 2.3e11, 0.01)
+    assert THREAD.times(2) == Machine(4.2e11, 2.8e11, 2.3e11, 0.01, 5.2e10)
 
 
 # Seconds of every job of smoke.yaml on a busy machine with 2 cores: an output's, or seed 1's and 2's.
@@ -315,7 +361,9 @@ def test_only_planned_jobs_are_counted(tmp_path: Path) -> None:
     assert found == {"fetch_backbone": 1, "run sasrec": 2, "page": 1}
     text = table(config, tmp_path, some, cores=2)
     total = sum(job.seconds * row.threads for row in rows(config, tmp_path, some) for job in row.jobs)
-    assert f"In all {in_words(total)} of one core, about 30 s on 2 cores: these jobs alone." in text  # the longest
+    longest = max(job.seconds for row in rows(config, tmp_path, some) for job in row.jobs)
+    assert longest > total / 2
+    assert f"In all {in_words(total)} of one core, about {in_words(longest)} on 2 cores: these jobs alone." in text
     assert "whatever of it is done already" in table(config, tmp_path) and "these jobs" not in table(config, tmp_path)
     assert [row.name for row in rows(config, tmp_path, [])] == []
 
@@ -354,6 +402,61 @@ def test_repetition_1_fits_the_grid() -> None:
     config = toy_config(sasrec={"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}, {"epochs": 1}]})
     first, second = (of_job(config, ablations_of(config), "toy", "sasrec", seed, NOWHERE) for seed in (1, 2))
     assert 2 * second.seconds < first.seconds < 3 * second.seconds and first.memory == second.memory
+
+
+R2EC: dict[str, Any] = {
+    "backbone": {"name": "resources/smollm2-135m-instruct"},
+    "rollouts": {"max_new_tokens": 8},
+    "warm_start": {"cases": 100, "adapters": {"steps": 5}},
+    "training": {"max_steps": 5},
+}
+
+
+def test_trials_share_states_and_warm_starts() -> None:
+    """Two rates of RecPO from one warm start, and one more from another: what a later trial finds counts for the first alone."""
+    grid = [
+        {},
+        {"training": {"learning_rate": 0.1}},
+        {"training": {"max_steps": 5}, "warm_start": {"adapters": {"steps": 0}}},
+    ]
+    config = toy_config(r2ec={"params": R2EC, "grid": grid, "seeds": 1})
+    sizes = USUAL["ml_100k"]
+
+    def alone(scored: int, **changes: Any) -> Estimate:
+        return estimate("r2ec", R2EC | changes, replace(sizes, test=scored), gpus=0, threads=1, processes=1)
+
+    with_adapters, without = alone(sizes.valid), alone(sizes.valid, warm_start={"cases": 100})
+    states = {name for name in with_adapters.kept if name[0] == "states"}
+    assert states == {name for name in without.kept if name[0] == "states"} and len(states) == 2
+    assert len(with_adapters.kept) == 5 and len(without.kept) == 3 and all(with_adapters.kept.values())
+    expected = 2 * with_adapters.seconds - sum(with_adapters.kept.values())
+    expected += without.seconds - sum(with_adapters.kept[name] for name in states)
+    expected += alone(sizes.test).seconds - alone(0).seconds  # of the chosen one
+    found = of_job(config, ablations_of(config), "toy", "r2ec", 1, NOWHERE)
+    assert found.seconds == pytest.approx(expected) and len(found.kept) == 6
+
+
+def test_jobs_share_states_and_a_repetition_s_warm_start() -> None:
+    """An ablation of RecPO finds its base's warm start, the untrained row its table, another repetition the states alone."""
+    untrained = {"backbone": R2EC["backbone"], "rollouts": R2EC["rollouts"], "training": {"max_steps": 0}}
+    rows_of_it = {"r2ec": {"params": R2EC}, "r2ec_untrained": {"module": "r2ec", "params": untrained, "seeds": 1}}
+    value = toy_config(**rows_of_it).model_dump(mode="json")
+    value["ablations"] = {"beta": {"base": "r2ec", "seeds": 1, "values": {"0": {"recpo": {"beta": 0}}}}}
+    config = read_config(value)
+    ablations = ablations_of(config)
+    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    first, second = (of_job(config, ablations, "toy", "r2ec", seed, NOWHERE) for seed in (1, 2))
+    states = sum(seconds for name, seconds in first.kept.items() if name[1] == "states")
+    assert 0 < states < sum(first.kept.values()) < first.seconds == second.seconds
+    assert [job.seconds for job in made["run r2ec"]] == pytest.approx([first.seconds, second.seconds - states])
+    (run,) = ablations.variants
+    variant = of_job(config, ablations, "toy", run, 1, NOWHERE)
+    assert [job.seconds for job in made["ablations of r2ec"]] == pytest.approx(
+        [variant.seconds - sum(first.kept.values())]
+    )
+    bare = of_job(config, ablations, "toy", "r2ec_untrained", 1, NOWHERE)
+    (table_of_items,) = bare.kept.values()
+    assert [job.seconds for job in made["run r2ec_untrained"]] == pytest.approx([bare.seconds - table_of_items])
 
 
 @pytest.mark.parametrize("module", ["d3", "llm_rerank"])

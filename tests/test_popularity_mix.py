@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from baselines._popularity import PopularityMix, WithPopularity, popular, standardized, with_best_share
-from benchmark.contract import Cases, Recommender, Split
+from baselines._popularity import PopularityMix, popular, standardized, with_best_share
+from benchmark.contract import Cases, Learned, Recommender, Split
 from tests.tiny_fits import split
 
 SHARES = [0.0, 0.5, 2.0]
+NONE = np.array([], dtype=np.int64)  # trained on nothing
 
 
 class Fixed(Recommender):
@@ -74,11 +75,11 @@ def skewed(data: Split) -> Split:
 
 def test_the_share_follows_what_validation_says() -> None:
     data = skewed(split())
-    noise = with_best_share(informed(data, 0.0), data, popular(data), SHARES, 100)
+    noise = with_best_share(informed(data, 0.0), data, popular(data), SHARES, 100, trained=NONE)
     assert noise.share == 2.0  # nothing but popularity says anything there
     assert [one["popularity"] for one in noise.tried] == SHARES
     assert noise.tried[2]["value"] > 0.5 > 0.1 > noise.tried[0]["value"]
-    oracle = with_best_share(informed(data, 50.0), data, popular(data), SHARES, 100)
+    oracle = with_best_share(informed(data, 50.0), data, popular(data), SHARES, 100, trained=NONE)
     assert oracle.share == 0.0 and oracle.tried[0]["value"] == 1.0  # the first among equals
     assert noise.report() == {"losses": 1.0, "popularity": 2.0, "popularity_tried": noise.tried}
     assert noise.tokens_written() == 7 and noise.texts() is None and noise.uncached().share == 2.0
@@ -87,12 +88,12 @@ def test_the_share_follows_what_validation_says() -> None:
 def test_scores_are_mixed_batch_by_batch() -> None:
     data = split()
     inner = informed(data, 1.0)
-    made = with_best_share(inner, data, popular(data), [0.5], 100)
+    made = with_best_share(inner, data, popular(data), [0.5], 100, trained=NONE)
     assert inner.asked == 0 and (made.share, made.tried) == (0.5, [])  # one share is no choice
     cases = replace(data.valid.take(np.arange(40)), target=None)
     found = np.concatenate(list(made.score(cases)))
     np.testing.assert_allclose(found, popular(data)(inner.scores[cases.case], 0.5))
-    tried = with_best_share(inner, data, popular(data), SHARES, 30)
+    tried = with_best_share(inner, data, popular(data), SHARES, 30, trained=NONE)
     assert inner.asked == 2 and len(tried.tried) == 3  # scored once for all shares
 
 
@@ -101,4 +102,17 @@ def test_settings_are_checked() -> None:
     for wrong in ({"popularity": []}, {"popularity": [-1]}, {"valid_cases": 0}, {"popularty": [1]}):
         with pytest.raises(ValidationError):
             PopularityMix.model_validate(wrong)
-    assert isinstance(with_best_share(informed(split(), 0), split(), popular(split()), [0.0], 1), WithPopularity)
+
+
+def test_what_a_share_of_popularity_adds_to_what_was_learned() -> None:
+    """Nothing to a training; alone, it counts all training cases, though an LLM may read ten of them."""
+    data = replace(split(), llm_rows=np.arange(30, 40))
+    rows = np.array([3, 1, 3])
+
+    def learned(trained: np.ndarray, share: float) -> Learned:
+        return with_best_share(informed(data, 0), data, popular(data), [share], 1, trained=trained).learned()
+
+    assert learned(NONE, 0.0) == Learned(0, 0, 0)
+    assert learned(NONE, 2.0) == Learned.of(data.train) and Learned.of(data.train).targets > 1000
+    two = data.train.take(np.array([31, 33]))
+    assert learned(rows, 2.0) == learned(rows, 0.0) == Learned.of(two) and Learned.of(two).targets == 2

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.contract import Split
@@ -98,6 +99,7 @@ def with_history(data: Split) -> Split:
         lambda data: with_target(data, "train"),
         lambda data: with_target(data, "valid"),
         with_history,
+        lambda data: replace(data, llm_rows=np.arange(50)),
         lambda data: replace(data, category="film"),
         lambda data: replace(data, category_plural="films"),
     ],

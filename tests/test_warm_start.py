@@ -1,15 +1,20 @@
-"""The warm start: its steps and means by hand, and that it learns what the states hold."""
+"""The warm start: its means by hand, what its teacher learns from, and that it learns what the states hold."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from benchmark.contract import Cases
 from benchmark.metrics import ndcg
+from r2ec import warm_start
 from r2ec.settings import WarmStartSettings
-from r2ec.warm_start import Encoded, Form, Steps, WarmStart, divergence, fit_rec_head, mean_of_history, steps_of
+from r2ec.warm_start import Encoded, Form, WarmStart, divergence, fit_rec_head, mean_of_history
+from tests.tiny_fits import split
 
 
 def test_mean_of_history_by_hand() -> None:
@@ -20,14 +25,48 @@ def test_mean_of_history_by_hand() -> None:
     assert torch.allclose(mean_of_history(history, items, 0.5), expected)
 
 
-def test_steps_by_hand() -> None:
-    # User 7: 3 -> 4 -> 5, and later 4, 5 -> 6 (the history is cut); user 8: 4 -> 3.
-    history = torch.tensor([[-1, 3, 4], [-1, 4, 5], [-1, -1, 4]])
-    found = steps_of(history, torch.tensor([5, 6, 3]), torch.tensor([7, 7, 8]))
-    pairs = {(target, tuple(row)) for target, row in zip(found.targets.tolist(), found.history.tolist(), strict=True)}
-    # Item 5 counts once, with the history 3, 4 and not with 4 alone.
-    assert pairs == {(4, (-1, -1, 3)), (5, (-1, 3, 4)), (6, (-1, 4, 5)), (3, (-1, -1, 4))}
-    assert len(found.targets) == 4
+def cases_of(history: Tensor, targets: Tensor) -> Cases:
+    """One case of a user of its own for each row: histories int64 [n, L], right-aligned, -1 for none."""
+    rows, known = len(history), history.numpy() >= 0
+    items = history.numpy()[known].astype(np.int32)
+    none, numbers = np.zeros(len(items), dtype=np.int64), np.arange(rows)
+    return Cases(
+        case=numbers,
+        user=numbers.astype(np.int32),
+        time=numbers,
+        offsets=np.concatenate([[0], np.cumsum(known.sum(axis=1))]),
+        items=items,
+        ratings=none.astype(np.float32),
+        times=none,
+        target=targets.numpy().astype(np.int32),
+    )
+
+
+def test_the_teacher_learns_from_the_training_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From each (history, target) pair that an ID model has, once an epoch, whatever an LLM may read; and from no other."""
+    data = replace(split(), llm_rows=np.arange(10))
+    read: list[Tensor] = []
+    taken: list[tuple[tuple[int, ...], int]] = []
+    mean, cross_entropy = warm_start.mean_of_history, torch.nn.functional.cross_entropy
+
+    def mean_of(history: Tensor, *rest: Any) -> Tensor:
+        read.append(history)
+        return mean(history, *rest)
+
+    def loss(scores: Tensor, targets: Tensor) -> Tensor:
+        histories = [tuple(item for item in row if item >= 0) for row in read[-1].tolist()]
+        taken.extend(zip(histories, targets.tolist(), strict=True))
+        return cross_entropy(scores, targets)
+
+    monkeypatch.setattr(warm_start, "mean_of_history", mean_of)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", loss)
+    states = torch.randn(data.n_items, 8, generator=torch.Generator().manual_seed(0))
+    some = Encoded(states[:20], torch.arange(20), torch.arange(20, 40)[:, None])
+    settings = WarmStartSettings(rank=8, epochs=1, teacher_epochs=2)
+    fit_rec_head(WarmStart(states, some, some, data.train, 20, settings, tau=0.1, normalize=True, seed=1))
+    assert data.train.target is not None
+    pairs = [(tuple(data.train.history(i).tolist()), int(data.train.target[i])) for i in range(len(data.train))]
+    assert len(pairs) > 1000 and sorted(taken) == sorted(2 * pairs)
 
 
 ITEMS, WIDTH = 40, 24
@@ -52,9 +91,9 @@ def planted(cases: int = 300, seen: int = 300, follows: float = 1.0) -> WarmStar
 
     train, valid = some(cases, follows), some(200)
     walks = some(seen, follows)
-    steps = steps_of(walks.history, walks.targets, torch.arange(seen))
     settings = WarmStartSettings(rank=WIDTH, learning_rate=1e-2, epochs=40, teacher_epochs=20, batch_size=64)
-    return WarmStart(items, train, valid, steps, settings, tau=0.1, normalize=True, seed=1)
+    cases = cases_of(walks.history, walks.targets)
+    return WarmStart(items, train, valid, cases, 3, settings, tau=0.1, normalize=True, seed=1)
 
 
 def with_forms(data: WarmStart, *forms: Form) -> WarmStart:
@@ -99,13 +138,13 @@ def test_what_everybody_takes_has_a_place() -> None:
         rows = rows.gather(1, torch.rand(count, 4, generator=random).argsort(dim=1))
         return Encoded(torch.randn(count, WIDTH, generator=random), rows[:, 3], rows[:, :3])
 
-    walks, valid = some(1000), some(400)
-    steps = steps_of(walks.history, walks.targets, torch.arange(1000))
+    walks, valid = some(3000), some(400)
+    cases = cases_of(walks.history, walks.targets)
     popular = weights.expand(len(valid.targets), ITEMS).scatter(1, valid.history, -torch.inf)
     rank = (popular >= popular.gather(1, valid.targets[:, None])).sum(dim=1)
     floor = float(ndcg(rank.numpy(), 10).mean())
     settings = planted().settings
-    fitted = fit_rec_head(WarmStart(items, some(300), valid, steps, settings, tau=0.1, normalize=True, seed=1))
+    fitted = fit_rec_head(WarmStart(items, some(300), valid, cases, 3, settings, tau=0.1, normalize=True, seed=1))
     by_form = {choice.form: choice.value for choice in fitted.tried}
     assert by_form["taught"] > 0.9 * floor > 1.5 * by_form["none"]
 
@@ -113,13 +152,13 @@ def test_what_everybody_takes_has_a_place() -> None:
 def test_without_anything_to_learn_no_map_is_kept() -> None:
     data = planted()
     random = torch.Generator().manual_seed(1)
-    steps = Steps(data.steps.history, torch.randint(0, ITEMS, data.steps.targets.shape, generator=random))
+    strays = torch.randint(0, ITEMS, (len(data.cases),), generator=random).numpy().astype(np.int32)
     # The states themselves point at the target: any map that learns from random targets can only lose.
     direct = Encoded(data.items[data.valid.targets], data.valid.targets, data.valid.history)
     train = Encoded(
         data.items[data.train.targets], torch.randint(0, ITEMS, (300,), generator=random), data.train.history
     )
-    noise = WarmStart(**(vars(data) | {"steps": steps, "train": train, "valid": direct}))
+    noise = WarmStart(**(vars(data) | {"cases": replace(data.cases, target=strays), "train": train, "valid": direct}))
     fitted = fit_rec_head(noise)
     assert fitted.tried[0].form == "none" and fitted.tried[0].value > 0.9
     assert fitted.head.user_map is None

@@ -85,7 +85,8 @@ class Work:
                 if "lora_B" in name:
                     nn.init.normal_(value, std=0.01)
         self.engine = TransformersEngine(self.made.model.backbone, self.made.prompts.tokenizer, self.params.rollouts)
-        self.cases: Cases = split.train.take(np.arange(len(split.train) - size.users, len(split.train)))
+        cases = split.llm_train
+        self.cases: Cases = cases.take(np.arange(len(cases) - size.users, len(cases)))
         self.prompts = self.made.prompts.user_prompts(self.cases)
 
     @property
