@@ -7,7 +7,6 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from benchmark.contract import Learned
 from benchmark.errors import InputError
 from benchmark.io import read_json, write_json
 from benchmark.wording import first_problem
@@ -54,6 +53,14 @@ class Phases(_Strict):
     )
 
 
+class LearnedFrom(_Strict):
+    """How much of the training interactions a fit had, as `benchmark.contract.Learned`."""
+
+    users: Count
+    targets: Count
+    positions: Count
+
+
 class RunRecord(_Strict):
     """One finished run, `results/runs/{dataset}/{method}/seed{seed}/run.json`."""
 
@@ -67,7 +74,7 @@ class RunRecord(_Strict):
     versions: dict[str, str]  # Python and package versions
     hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
     data_hash: str  # split_hash of the dataset.json it ran on
-    learned: Learned  # users, targets and positions that the fit learned from
+    learned: LearnedFrom  # users, targets and positions that the fit learned from
     n_cases: Annotated[int, Field(ge=1)]  # test cases ranked
     seconds: Phases  # where the time went
     latency_ms_per_case: Annotated[float, Field(ge=0)]  # seconds.score / n_cases * 1000, batched as the method batches

@@ -21,6 +21,7 @@ import json
 import os
 import statistics
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +49,7 @@ from benchmark.methods import (
     trains_in_processes,
 )
 from benchmark.metrics import ndcg
-from benchmark.records import Phases, RunRecord, Trial, Tuning, read_run, write_run
+from benchmark.records import LearnedFrom, Phases, RunRecord, Trial, Tuning, read_run, write_run
 from benchmark.spent import Cost, account, timed_fit
 
 CRITERION = "valid NDCG@10"
@@ -263,7 +264,7 @@ def main() -> None:
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         data_hash=data_hash,
-        learned=recommender.learned() or split.learned(),
+        learned=LearnedFrom(**asdict(recommender.learned() or split.learned())),
         n_cases=len(rankings),
         seconds=Phases(
             fit=round(fit.seconds, 3), score=round(score.seconds, 3), reused=round(fit.reused + score.reused, 3)

@@ -32,7 +32,6 @@ EXPECTED = {
     "string_pattern_mismatch": "text of the form {pattern}",
     "dict_type": "settings by name",
     "model_type": "settings by name",
-    "dataclass_type": "settings by name",
     "list_type": "a list",
     "too_short": "at least one entry",
     "literal_error": "{expected}",

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.contract import Cases, Learned, write_cases
+from benchmark.contract import Cases, write_cases
 from benchmark.io import write_json
-from benchmark.records import Phases, RunRecord, write_run
+from benchmark.records import LearnedFrom, Phases, RunRecord, write_run
 
 N_ITEMS = 60
 HISTORY = 20
@@ -97,7 +97,7 @@ def record(dataset: str, method: str, seed: int, n_cases: int, seconds: float = 
         versions={"python": "3.11.0", "numpy": "2.4.6"},
         hardware={"processor": "made-up", "cores": 2, "memory_gib": 8, "gpus": 0, "gpu": "none"},
         data_hash=f"hash-{dataset}",
-        learned=Learned(users=30, targets=200, positions=230),
+        learned=LearnedFrom(users=30, targets=200, positions=230),
         n_cases=n_cases,
         seconds=Phases(fit=10 * seconds, score=seconds),
         latency_ms_per_case=seconds / n_cases * 1000,
