@@ -20,7 +20,7 @@ class Params(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     train_batch_size: int = Field(default=1024, ge=1)
     epochs: int = Field(default=200, ge=1)
-    patience: int = Field(default=8, ge=1)
+    patience: int = Field(default=6, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     max_history: int | None = Field(default=None, ge=1)
 
