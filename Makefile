@@ -110,8 +110,9 @@ readme: $(READY)
 dry-run: $(READY)
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG) --dry-run --quiet rules
 
+# Two at a time, file by file, each on one thread: two threads in two processes on two cores wait for each other.
 test: $(READY)
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
 # The tests and four fits on each of these Pythons that is found, each in an environment of its own; then the ranks side by side.
 PYTHONS ?= 3.11 3.12 3.13
