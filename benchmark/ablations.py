@@ -13,23 +13,15 @@ import numpy as np
 import pandas as pd
 
 from benchmark import significance
+from benchmark.captions import runs_behind, what_it_shows
 from benchmark.collect import Collected, collect
+from benchmark.comparisons import comparisons, tests_frame
 from benchmark.errors import command, command_line
 from benchmark.factors import Factor, arguments
+from benchmark.forms import csv, latex, markdown, plain_latex, plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
-from benchmark.tables import (
-    comparisons,
-    csv,
-    latex,
-    markdown,
-    plain_latex,
-    plain_markdown,
-    runs_behind,
-    summarise,
-    tests_frame,
-    what_it_shows,
-)
+from benchmark.summary import summarise
 
 AGAINST_BASE = "against the base"
 MAIN = "NDCG@10"

@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 
 from benchmark import significance
 from benchmark.collect import Collected, arguments, collect
+from benchmark.comparisons import comparisons
 from benchmark.costs import costs, number
 from benchmark.errors import InputError, command, command_line
+from benchmark.forms import csv, plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
 from benchmark.provenance import derive_seed
-from benchmark.tables import comparisons, csv, plain_markdown
 
 MAIN = "NDCG@10"
 EVERY = "all datasets"

@@ -27,7 +27,7 @@ from benchmark.contract import Cases, read_cases
 from benchmark.errors import command, command_line
 from benchmark.io import atomic
 from benchmark.metrics import METRICS
-from benchmark.tables import intervals
+from benchmark.summary import intervals
 
 BASELINE, R2EC, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # Okabe and Ito's colour-blind-safe palette
 STYLE = {

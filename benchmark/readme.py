@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.captions import DAGGER
 from benchmark.errors import InputError, command
+from benchmark.forms import plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.significance import ALPHA
-from benchmark.tables import DAGGER, cells, plain_markdown
+from benchmark.summary import cells
 
 BEGIN, END = "<!-- BEGIN table: make readme -->", "<!-- END table -->"
 METRIC = "NDCG@10"
