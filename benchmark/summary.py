@@ -1,5 +1,6 @@
 """The numbers of a table: one row per method, and how each of them is printed, without markup."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,17 @@ from benchmark.provenance import derive_seed
 def summarise(results: Collected, tests: pd.DataFrame, family: str = AGAINST_BEST) -> pd.DataFrame:
     """One row per method: the frame that every form of the table is made from.
 
-    Columns: dataset, method, best_baseline, n_cases, n_users, seeds, family_size, commit, and per metric m the mean `m`,
-    `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over users) and
+    Columns: dataset, method, best_baseline, n_cases, n_users, seeds, family_size, commit; those of `background`; and per metric m
+    the mean `m`, `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over users) and
     `m_p_holm`, the method's test in this family of `tests` as method_a (NaN where it has none, as the best baseline).
     Rounded here, once, to what the csv prints.
     """
     low, high = intervals(results)
     against = tests[tests.family == family]
+    beside = background(results).to_dict("records")
     rows = []
     for i, method in enumerate(results.methods):
-        row: dict[str, object] = {
+        row: dict[Hashable, object] = {
             "dataset": results.dataset,
             "method": method,
             "best_baseline": results.best_baseline or "",
@@ -33,6 +35,7 @@ def summarise(results: Collected, tests: pd.DataFrame, family: str = AGAINST_BES
             "seeds": results.seeds[method],
             "family_size": len(against),
             "commit": " ".join(results.commits),
+            **beside[i],
         }
         for j, metric in enumerate(METRICS):
             by_seed = results.values[i][j].mean(axis=-1)
@@ -42,6 +45,39 @@ def summarise(results: Collected, tests: pd.DataFrame, family: str = AGAINST_BES
             row[f"{metric}_low"], row[f"{metric}_high"] = round(float(low[j, i]), 6), round(float(high[j, i]), 6)
             row[f"{metric}_p_holm"] = float(mine.p_holm.iloc[0]) if len(mine) else np.nan
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def background(results: Collected) -> pd.DataFrame:
+    """What `captions.said_beside` says, one row per method.
+
+    Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ in a row
+    with less_information alone, as where each seed draws a sample of its own), settings_tried, less_information (the reason,
+    where the row learned from less than the others; else ""); distinct_items in the top 20 of all cases; and of the dataset
+    n_items, cold_targets (test cases whose target training never shows) and hidden_share (of the interactions, as
+    `equal_times.hidden` counts them).
+    """
+    counts = results.about["counts"]
+    rows = []
+    for method in results.methods:
+        learned = [record.learned for record in results.records_of(method)]
+        tuning = results.records[method, 1].tuning
+        rows.append(
+            {
+                "dataset": results.dataset,
+                "method": method,
+                "n_cases": len(results.cases),
+                "learned_users": round(float(np.mean([one.users for one in learned]))),
+                "learned_targets": round(float(np.mean([one.targets for one in learned]))),
+                "learned_positions": round(float(np.mean([one.positions for one in learned]))),
+                "settings_tried": len(tuning.trials) if tuning else 1,
+                "less_information": results.less_information.get(method, ""),
+                "distinct_items": round(results.distinct_items(method)),
+                "n_items": counts["items"],
+                "cold_targets": counts["cold_targets_test"],
+                "hidden_share": round(counts["interactions_hidden"] / counts["interactions"], 6),
+            }
+        )
     return pd.DataFrame(rows)
 
 

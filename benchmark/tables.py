@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmark import costs
 from benchmark.captions import notes
 from benchmark.check_table import Row, impossible
-from benchmark.collect import Collected, arguments, collect
+from benchmark.collect import Collected, arguments, collect_all
 from benchmark.comparisons import compare
 from benchmark.errors import InputError, command, command_line
 from benchmark.forms import csv, latex, markdown, show
@@ -65,15 +65,15 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: missing; run `python -m benchmark.tables` with the same arguments and --only datasets"
         )
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"dataset": str, "method": str}).fillna(
-        {"best_baseline": "", "commit": ""}
-    )
+    text = ("dataset", "method", "best_baseline", "commit", "less_information")
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
+    return frame.fillna({"best_baseline": "", "commit": "", "less_information": ""})
 
 
 @command
 def main() -> None:
     given = arguments(command_line("benchmark.tables", __doc__), out="tables", parts=True)
-    collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
+    collected = collect_all(given)
     for results in collected if given.only != "main" else ():
         for name, text in tables_of(results, given.note).items():
             write_text(given.out / name, text)
