@@ -23,7 +23,7 @@ from benchmark.factors import Factor, arguments
 from benchmark.metrics import METRICS
 from benchmark.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
 from benchmark.significance import ALPHA, POWER
-from benchmark.tables import intervals
+from benchmark.summary import intervals
 
 SHOWN = ["NDCG@10", "Hit@10"]
 CURVES = {  # key in the log of a run -> title of its panel

@@ -13,23 +13,15 @@ import numpy as np
 import pandas as pd
 
 from benchmark import significance
+from benchmark.captions import runs_behind, said_beside, what_it_shows
 from benchmark.collect import Collected, collect
+from benchmark.comparisons import comparisons, tests_frame
 from benchmark.errors import command, command_line
 from benchmark.factors import Factor, arguments
+from benchmark.forms import csv, latex, markdown, plain_latex, plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
-from benchmark.tables import (
-    comparisons,
-    csv,
-    latex,
-    markdown,
-    plain_latex,
-    plain_markdown,
-    runs_behind,
-    summarise,
-    tests_frame,
-    what_it_shows,
-)
+from benchmark.summary import summarise
 
 AGAINST_BASE = "against the base"
 MAIN = "NDCG@10"
@@ -38,7 +30,10 @@ HEAD = ["value", "difference", "95 % interval", "p", "p, Holm", "smallest detect
 
 def read_runs(factor: Factor, results: Path) -> list[Collected]:
     """The runs of a factor, dataset by dataset. Raises InputError as `collect` does."""
-    return [collect(results, dataset, factor.seeds_of_runs, factor.settings) for dataset in factor.datasets]
+    return [
+        collect(results, dataset, factor.seeds_of_runs, factor.settings, factor.less_information)
+        for dataset in factor.datasets
+    ]
 
 
 def against_base(results: Collected, factor: Factor) -> pd.DataFrame:
@@ -79,18 +74,19 @@ def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame,
 
 def read_table(path: Path) -> pd.DataFrame:
     """{factor}.csv or {factor}.tests.csv as `tables_of` made it, but for rounding; labels stay text."""
-    text = dict.fromkeys(("value", "base", "factor", "dataset", "commit"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # a label may be "None"
+    text = dict.fromkeys(("value", "base", "factor", "dataset", "commit", "less_information"), str)
+    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # a label may be "None"
+    return frame.fillna({"less_information": ""})  # of the first of the two alone
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
-    """The caption of a factor's table: what the numbers are, the test, and per dataset its family, n, seeds and commit."""
+    """The caption of a factor's table, as `captions.notes` is that of the methods'."""
     base = frame.base.iloc[0]
     out = [what_it_shows(as_rows(frame), f'the base, "{base}"', AGAINST_BASE)]
     for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
         family = f"family of {row.family_size} tests ({len(part) - 1} values x {len(METRICS)} metrics)"
-        out.append(runs_behind(as_rows(part), family))
+        out += [runs_behind(as_rows(part), family), said_beside(as_rows(part))]
     return out
 
 

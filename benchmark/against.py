@@ -15,18 +15,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark import significance
-from benchmark.collect import Collected, arguments, collect
+from benchmark.captions import said_beside
+from benchmark.collect import Collected, arguments, collect_all
+from benchmark.comparisons import comparisons
 from benchmark.costs import costs, number
 from benchmark.errors import InputError, command, command_line
+from benchmark.forms import csv, plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
 from benchmark.provenance import derive_seed
-from benchmark.tables import comparisons, csv, plain_markdown
+from benchmark.summary import background
 
 MAIN = "NDCG@10"
 EVERY = "all datasets"
-COSTS = {"fit_s": "fit, s", "score_s": "ranking, s", "tokens": "tokens written", "ms_alone": "ms per case, alone"}
+# Columns of costs.csv with their headings.
+COSTS = {"users": "users learned from", "targets": "targets", "settings": "settings tried"}
+COSTS |= {"fit_s": "fit, s", "score_s": "ranking, s", "tokens": "tokens written", "ms_alone": "ms per case, alone"}
 
 
 def against(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
@@ -105,8 +110,9 @@ def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.Data
     )[frames[0].columns]
 
 
-def markdown(frame: pd.DataFrame, above: str = "") -> str:
-    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above it."""
+def markdown(frame: pd.DataFrame, above: str = "", below: Sequence[str] = ()) -> str:
+    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above it, and
+    `below` are further notes."""
     reference = frame.reference.iloc[0]
     name = plain_markdown(reference)
     head = ["dataset", "method", MAIN, f"{name} minus this one", "95 % interval", "p", "p, Holm", "smallest detectable"]
@@ -124,7 +130,7 @@ def markdown(frame: pd.DataFrame, above: str = "") -> str:
             method = plain_markdown(row["method"])
             lines.append([plain_markdown(str(dataset)), method, f"{row['mean']:.4f}", *tests, *spent])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    parts = [f"# {name} against each of the others", above, table, note(frame)]
+    parts = [f"# {name} against each of the others", above, table, note(frame), *below]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -144,6 +150,11 @@ def note(frame: pd.DataFrame) -> str:
         f"step. Users are resampled and not trainings.{several} Costs: as in costs.md, where a run "
         "is charged for what others had encoded or written."
     )
+
+
+def beside(collected: Sequence[Collected]) -> list[str]:
+    """What is said beside every table, a note per dataset."""
+    return [said_beside(background(results)) for results in collected]
 
 
 def plot(frame: pd.DataFrame) -> Figure:
@@ -175,12 +186,11 @@ def main() -> None:
     given = arguments(command_line("benchmark.against", __doc__), out="tables", reference=True)
     if given.reference is None:
         raise InputError("--reference is missing; name the method that is held against the others")
-    frame = against(
-        [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets], given.reference
-    )
+    collected = collect_all(given)
+    frame = against(collected, given.reference)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), given.results / "plots", "against")
-    text = markdown(frame, given.note)
+    text = markdown(frame, given.note, beside(collected))
     write_text(given.out / "against.csv", csv(frame))
     write_text(given.out / "against.md", text)
     print(text)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import yaml
 
-from benchmark.account import Account, Dropped
+from benchmark.account import Account, Dropped, share
 from benchmark.config import read_yaml
 from benchmark.dataset_config import DatasetConfig, source_of
 from benchmark.datasets import Raw
@@ -139,6 +139,9 @@ def _kept(counts: dict[str, int]) -> list[str]:
         )
     if shared:
         lines.append(f"    in one second with another one of the same user: {_n(shared, 'interaction')}; see same_time")
+    if lost := counts["interactions_hidden"]:
+        of_all = share(lost, counts["interactions"])
+        lines.append(f"    and so not in the history of a case of that second, as same_time is exclude: {of_all}")
     return lines + [f"    {_part(part, counts)}" for part in ("train", "valid", "test")]
 
 

@@ -7,7 +7,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from pydantic import BaseModel
 from benchmark.contract import Cases, read_cases
 from benchmark.errors import InputError, checked
 from benchmark.factors import leaves, read_factors
+from benchmark.information import check_information
 from benchmark.io import read_json
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.records import RunRecord, read_run
 from benchmark.sections import TABLES_OF_ALL
-from benchmark.wording import among
+from benchmark.wording import among, counted_in_words
 
 Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
 
+# Counts of dataset.json that the tables speak of.
+COUNTS = ("items", "interactions", "interactions_hidden", "cold_targets_test")
 RANKING_COLUMNS = {"case": "int64", "user": "int32", "target": "int32", "rank": "int32", "candidates": "int32"}
 
 
@@ -44,6 +47,9 @@ class Collected:
     seeds: dict[str, int]  # number of seeds by method, in the order asked for
     ranks: list[np.ndarray]  # per method int32 [its seeds, n], 1-based
     records: dict[tuple[str, int], RunRecord]  # by (method, seed)
+    less_information: dict[str, str] = field(
+        default_factory=dict
+    )  # the config's reason, by method that learned from less
 
     @property
     def methods(self) -> list[str]:
@@ -93,6 +99,14 @@ class Collected:
     def run_folder(self, method: str, seed: int) -> Path:
         return self.runs / method / f"seed{seed}"
 
+    def records_of(self, method: str) -> list[RunRecord]:
+        """The records of one method, seed by seed."""
+        return [self.records[method, seed] for seed in range(1, self.seeds[method] + 1)]
+
+    def distinct_items(self, method: str) -> float:
+        """How many different items stand among the best 20 of any case, as a mean over the method's seeds."""
+        return float(np.mean([_distinct(self.run_folder(method, seed)) for seed in range(1, self.seeds[method] + 1)]))
+
 
 def is_r2ec(method: str) -> bool:
     """Whether a method is R2ec or a variant of it; all others are baselines."""
@@ -100,30 +114,29 @@ def is_r2ec(method: str) -> bool:
 
 
 def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
-    """The number of seeds that most methods have, and the methods that have another one.
+    """`counted_in_words` of the numbers of seeds.
 
-    >>> seeds_in_words(["popularity", "sasrec", "r2ec"], [3, 3, 3])
-    '3 seeds'
     >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
     '3 seeds (r2ec, r2ec_untrained: 1)'
-    >>> seeds_in_words(["popularity", "sasrec", "caser", "r2ec"], [1, 5, 3, 1])
-    '1 seed (sasrec: 5; caser: 3)'
     """
-    most = max(seeds, key=lambda number: (seeds.count(number), number))
-    others: dict[int, list[str]] = {}
-    for method, number in zip(methods, seeds, strict=True):
-        if number != most:
-            others.setdefault(number, []).append(method)
-    words = "; ".join(f"{', '.join(names)}: {number}" for number, names in others.items())
-    return f"{most} {'seed' if most == 1 else 'seeds'}" + (f" ({words})" if words else "")
+    most, _, others = counted_in_words(methods, seeds).partition(" ")
+    return " ".join(filter(None, [most, "seed" if most == "1" else "seeds", others]))
 
 
-def collect(results: Path, dataset: str, seeds: dict[str, int], settings: Settings | None = None) -> Collected:
+def collect(
+    results: Path,
+    dataset: str,
+    seeds: dict[str, int],
+    settings: Settings | None = None,
+    less_information: dict[str, str] | None = None,
+) -> Collected:
     """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N = seeds[method].
 
     settings: of each method, those of which its runs must have one. Without a method's own, any will do.
+    less_information: of methods that may learn from less than the others, the reason.
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
-    runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, or metrics that ranks can't give.
+    runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, metrics that ranks can't give, or
+    methods that learned from unequal data (`benchmark.information`).
     """
     folder, runs = results / "data" / dataset, results / "runs" / dataset
     about = _read_about(folder / "dataset.json")
@@ -147,7 +160,17 @@ def collect(results: Path, dataset: str, seeds: dict[str, int], settings: Settin
             records[method, seed] = record
             check_means(per_case(mine[seed - 1]).mean(axis=1), len(cases), str(run))
     assert target is not None  # arguments() asks for at least one method and one seed
-    return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records)
+    learned = {run: record.learned for run, record in records.items()}
+    less = check_information(dataset, learned, less_information or {})
+    return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less)
+
+
+def collect_all(given: argparse.Namespace) -> list[Collected]:
+    """The runs that a command line of `arguments` names, dataset by dataset. Raises InputError as `collect` does."""
+    return [
+        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
+        for dataset in given.datasets
+    ]
 
 
 def arguments(
@@ -182,6 +205,12 @@ def arguments(
         type=_settings,
         default="{}",
         help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON (default: any)",
+    )
+    parser.add_argument(
+        "--less-information",
+        type=_reasons,
+        default="{}",
+        help="methods that may learn from less than the others, as JSON: by method, the reason (default: none may)",
     )
     parser.add_argument(
         "--note", default="", help="a line to print with them: what a reader has to know of these results"
@@ -220,6 +249,9 @@ def _check_names(given: argparse.Namespace) -> None:
     for taken in TABLES_OF_ALL:
         if taken in given.datasets:
             raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
+    for name in given.less_information:
+        if name not in given.methods:
+            raise InputError(f"--less-information: no method {name!r}{among(name, given.methods)}")
     if "reference" in given and given.reference not in (None, *given.methods):
         raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
 
@@ -233,6 +265,17 @@ def _settings(text: str) -> Settings:
 
 class _Given(BaseModel):
     settings: Settings
+
+
+def _reasons(text: str) -> dict[str, str]:
+    try:
+        return checked(_Reasons, {"less_information": json.loads(text)}, "--less-information").less_information
+    except json.JSONDecodeError as error:
+        raise InputError(f"--less-information: not JSON ({error}); give what the workflow gives") from None
+
+
+class _Reasons(BaseModel):
+    less_information: dict[str, str]
 
 
 def _by_method(methods: list[str], seeds: list[int]) -> dict[str, int]:
@@ -253,6 +296,8 @@ def _read_about(path: Path) -> dict[str, Any]:
     about: dict[str, Any] = read_json(path)
     if missing := [key for key in ("split_hash", "counts", "settings") if key not in about]:
         raise InputError(f"{path}: key {missing[0]!r} is missing; prepare the dataset again")
+    if missing := [name for name in COUNTS if name not in about["counts"]]:
+        raise InputError(f"{path}: counts: {missing[0]!r} is missing; prepare the dataset again")
     return about
 
 
@@ -317,6 +362,15 @@ def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:
         rank, last = columns["rank"][row], columns["candidates"][row]
         raise InputError(f"{path}: row {row}: rank {rank} is outside 1..{last} candidates; evaluate this run again")
     return columns
+
+
+def _distinct(run: Path) -> int:
+    """How many different items a run's lists hold. Raises InputError where it has none."""
+    path = run / "rankings.parquet"
+    if "top_items" not in pq.read_schema(path).names:
+        raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
+    lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
+    return len(np.unique(lists.flatten().to_numpy()))
 
 
 def _same(path: Path, name: str, found: np.ndarray, wanted: np.ndarray, whose: str) -> None:

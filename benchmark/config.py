@@ -32,6 +32,11 @@ class MethodConfig(Strict):
     seeds: int | None = Field(
         default=None, ge=1, description="runs of this method per dataset; null: the config's seeds"
     )
+    less_information: str | None = Field(
+        default=None,
+        pattern=r"^\S[^\n]*$",
+        description="why this row may learn from less data than the others, in a few words; printed beside the tables",
+    )
 
     @model_validator(mode="after")
     def a_gpu_for_each_process(self) -> "MethodConfig":

@@ -1,4 +1,6 @@
-"""What each row of the tables cost: time, text and memory of its runs. Written with the tables, by `python -m benchmark.tables`.
+"""What each row of the tables cost: data, settings, time, text and memory of its runs.
+
+`python -m benchmark.tables` writes it with the tables.
 
 Seconds are wall-clock on the machine that the page names; jobs side by side slow each other down, so that small
 differences mean nothing.
@@ -10,6 +12,10 @@ import pandas as pd
 from benchmark.collect import Collected
 
 HEADINGS = {
+    "users": "users learned from",
+    "targets": "targets",
+    "positions": "positions",
+    "settings": "settings tried",
     "fit_s": "fit, s",
     "tuning_s": "tuning, s",
     "score_s": "ranking, s",
@@ -20,9 +26,10 @@ HEADINGS = {
 }
 NOTE = (
     "Means over the runs of a row; what a run found on disk (states, warm starts, texts) counts with the seconds of making "
-    "it. fit: with the chosen setting, early stopping included; tuning: all settings tried on "
-    "validation cases by repetition 1, its own fit among them; ranking: all test cases; tokens written: by an LLM while "
-    "ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak memory: of the process."
+    "it. targets: training interactions that a fit predicted; positions: those that it read, in a history or as a target; "
+    "settings tried: of the grid, not within a fit; fit: with the chosen setting, early stopping included; tuning: all settings "
+    "tried on validation cases by repetition 1, its own fit among them; ranking: all test cases; tokens written: by an LLM "
+    "while ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak memory: of the process."
 )
 
 
@@ -30,13 +37,17 @@ def costs(results: Collected) -> pd.DataFrame:
     """One row per method: dataset, method, seeds, and the columns of HEADINGS (float64)."""
     rows = []
     for method in results.methods:
-        runs = [results.records[method, seed] for seed in range(1, results.seeds[method] + 1)]
+        runs = results.records_of(method)
         tuning = runs[0].tuning
         rows.append(
             {
                 "dataset": results.dataset,
                 "method": method,
                 "seeds": len(runs),
+                "users": np.mean([run.learned.users for run in runs]),
+                "targets": np.mean([run.learned.targets for run in runs]),
+                "positions": np.mean([run.learned.positions for run in runs]),
+                "settings": float(len(tuning.trials) if tuning else 1),
                 "fit_s": np.mean([run.seconds.fit for run in runs]),
                 "tuning_s": sum(trial.seconds for trial in tuning.trials) if tuning else 0.0,
                 "score_s": np.mean([run.seconds.score for run in runs]),

@@ -42,6 +42,9 @@ def as_label(value: Any) -> Any:
 Label = Annotated[str, BeforeValidator(as_label), Field(min_length=1)]
 
 
+Reason = Annotated[str, Field(pattern=r"^\S[^\n]*$")]
+
+
 class ClaimConfig(Strict):
     """A statement that two values of the factor are held against."""
 
@@ -77,6 +80,9 @@ class AblationConfig(Strict):
         min_length=1, description="label -> settings laid over the base's params; {} is the base itself"
     )
     claims: list[ClaimConfig] = Field(default=[], description="statements that this factor tests")
+    less_information: dict[Label, Reason] = Field(
+        default={}, description="label -> why this value may learn from less data than the others, in a few words"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -103,6 +109,7 @@ class Factor(Strict):
     scored: list[str] = Field(default=[])  # those of these runs that only score another one's fit
     settings: dict[str, list[dict[str, Any]]] = Field(default={})  # what each of these runs may have been made with
     claims: list[ClaimConfig]
+    less_information: dict[str, str] = Field(default={})  # by run that may learn from less than the others: the reason
 
     @property
     def seeds_of_runs(self) -> dict[str, int]:
@@ -277,6 +284,10 @@ def _factor(config: "Config", name: str, entry: AblationConfig, runs: dict[str, 
     for claim in entry.claims:
         if absent := [label for label in (claim.value, claim.against) if label not in runs]:
             raise InputError(f"{where}.claims: no value {absent[0]!r}{among(absent[0], runs)}")
+    for label in entry.less_information:
+        if label not in runs:
+            raise InputError(f"{where}.less_information: no value {label!r}{among(label, runs)}")
+    of_base = config.method(entry.base).less_information
     return Factor(
         name=name,
         title=entry.title or name,
@@ -285,6 +296,8 @@ def _factor(config: "Config", name: str, entry: AblationConfig, runs: dict[str, 
         base=next(label for label, run in runs.items() if run == entry.base),
         runs=runs,
         claims=entry.claims,
+        less_information=({} if of_base is None else dict.fromkeys(runs.values(), of_base))
+        | {runs[label]: reason for label, reason in entry.less_information.items()},
     )
 
 

@@ -136,10 +136,13 @@ class Plan:
         # One number is that of all methods.
         seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
         wanted = json.dumps({method: self.settings(method) for method in self.config.methods})
-        note = f" --note {shlex.quote(self.config.note)}" if self.config.note else ""
+        less = {name: self.config.method(name).less_information for name in self.config.methods}
+        reasons = {name: reason for name, reason in less.items() if reason is not None}
+        more = f" --less-information {shlex.quote(json.dumps(reasons))}" if reasons else ""
+        more += f" --note {shlex.quote(self.config.note)}" if self.config.note else ""
         return (
             f"--results results --datasets {' '.join(datasets or self.config.datasets)} --methods {methods} --seeds {seeds}"
-            f" --settings {shlex.quote(wanted)}{note}"
+            f" --settings {shlex.quote(wanted)}{more}"
         )
 
     def against_files(self) -> list[str]:

@@ -22,12 +22,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmark.collect import Collected, arguments, collect, is_r2ec
+from benchmark.collect import Collected, arguments, collect_all, is_r2ec
 from benchmark.contract import Cases, read_cases
 from benchmark.errors import command, command_line
 from benchmark.io import atomic
 from benchmark.metrics import METRICS
-from benchmark.tables import intervals
+from benchmark.summary import intervals
 
 BASELINE, R2EC, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # Okabe and Ito's colour-blind-safe palette
 STYLE = {
@@ -317,7 +317,7 @@ PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # b
 @command
 def main() -> None:
     given = arguments(command_line("benchmark.plots", __doc__), out="plots")
-    collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
+    collected = collect_all(given)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for results in collected:
             for name, plot in PLOTS.items():

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmark.account import share
 from benchmark.contract import check_cases, write_cases
 from benchmark.dataset_config import DatasetConfig, read_dataset_settings, source_of
 from benchmark.datasets import Expected
@@ -175,7 +176,8 @@ def main() -> None:
     print(
         f"{given.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
         f"train {c['train']}, valid {c['valid']}, "
-        f"test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets"
+        f"test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets; "
+        f"hidden by equal times: {share(c['interactions_hidden'], c['interactions'])} interactions"
     )
 
 

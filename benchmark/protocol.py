@@ -27,6 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmark import equal_times
 from benchmark.account import UNKNOWN_ITEM, UNTITLED, Account, check_unknown, warnings_of
 from benchmark.contract import Cases
 from benchmark.dataset_config import DatasetConfig, seconds_of
@@ -320,7 +321,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     counts = account.counts
     counts |= {
         "users_without_case": log.counts["users"] - len(with_case),
-        "interactions_in_a_shared_second": _in_shared_second(log),
+        "interactions_in_a_shared_second": equal_times.in_shared_second(log.user, log.time),
+        "interactions_hidden": equal_times.hidden(log.user, log.time) if settings.same_time == "exclude" else 0,
         "cases": len(cases),
         "cases_valid": len(valid),
         "cases_test": len(test),
@@ -339,7 +341,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     items = popularity(log) if settings.leaky_popularity else log.items
     account.warnings += warnings_of(raw, account)
     scale = _scale(log.rating, settings.rating_scale, name)
-    account.warnings += [*_few_ratings_set(scale, log.rating, settings), *_a_hash_orders(log, settings)]
+    account.warnings += _few_ratings_set(scale, log.rating, settings)
+    account.warnings += equal_times.warnings_of(log.user, log.time, log.fraction, settings.same_time)
     return Prepared(items=items, counts=counts, llm_rows=llm_rows, texts=log.texts, rating_scale=scale, **parts)
 
 
@@ -366,24 +369,11 @@ def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: Dataset
     ]
 
 
-def _a_hash_orders(log: Log, settings: DatasetConfig) -> list[str]:
-    """A sentence where most of the order that `same_time: order` reads is that of a hash. log: by user and time."""
-    if settings.same_time != "order" or len(log.user) < 2:
-        return []
-    tied = (np.diff(log.user) == 0) & (np.diff(log.time) == 0) & (np.diff(log.fraction) == 0)
-    of_ties = int((np.append(tied, False) | np.append(False, tied)).sum())
-    if of_ties <= len(log.user) / 2:
-        return []
-    return [
-        f"{of_ties} of {len(log.user)} interactions have the very time of another of their user, so that a hash orders them"
-    ]
-
-
 def what_would_help(log: Log, settings: DatasetConfig) -> str:
     """What to change where a part of the split is empty: same_time, if that brings cases into each part; else the rest."""
     ordered = split_cases(make_cases(log, settings.history_length, "order"), settings.split)
     if settings.same_time == "exclude" and all(len(rows) for rows in ordered):
-        n, shared = len(log.user), _in_shared_second(log)
+        n, shared = len(log.user), equal_times.in_shared_second(log.user, log.time)
         return f"{shared} of {n} interactions share their second with another of their user: same_time: order gives them an order"
     by_user = np.bincount(log.user)
     if settings.split == "leave-one-out":
@@ -432,9 +422,3 @@ def popularity(log: Log) -> pd.DataFrame:
 def without_targets(cases: Cases) -> Cases:
     """The same cases as a method sees them at test time."""
     return replace(cases, target=None)
-
-
-def _in_shared_second(log: Log) -> int:
-    """How many interactions share user and second with another one."""
-    same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
-    return int((np.r_[False, same] | np.r_[same, False]).sum())

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.captions import DAGGER
 from benchmark.errors import InputError, command
+from benchmark.forms import plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.significance import ALPHA
-from benchmark.tables import DAGGER, cells, plain_markdown
+from benchmark.summary import cells
 
 BEGIN, END = "<!-- BEGIN table: make readme -->", "<!-- END table -->"
 METRIC = "NDCG@10"
@@ -39,7 +41,17 @@ def summary(frame: pd.DataFrame) -> str:
         f"{METRIC} of the full catalogue's ranking, mean over seeds, with the 95 % interval of a bootstrap over users. Best bold; "
         f"{DAGGER} differs from the dataset's best baseline, in either direction, p < {ALPHA} after Holm's correction."
     )
-    return f"{table}\n\n{caption}"
+    return f"{table}\n\n{caption}{_with_less(frame)}"
+
+
+def _with_less(frame: pd.DataFrame) -> str:
+    """A sentence on the rows that learned from less than the others, with the config's reasons; "" where there are none."""
+    reasons = frame.get("less_information", pd.Series(dtype=str)).dropna()
+    if reasons.empty:
+        return ""
+    rows = dict(zip(frame.method[reasons.index], reasons, strict=True))
+    said = "; ".join(f"{plain_markdown(method)} ({plain_markdown(reason)})" for method, reason in rows.items())
+    return f" Learned from less than the others: {said}."
 
 
 def with_table(page: str, table: str, where: str) -> str:

@@ -3,7 +3,7 @@
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -183,3 +183,33 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question behind a sentence that names what may be meant; empty where nothing is near."""
     near = " or ".join(map(repr, nearest(name, known)))
     return f"; did you mean {near}?" if near else ""
+
+
+def counted_in_words(methods: Sequence[str], numbers: Sequence[int]) -> str:
+    """The number that most methods have, and the methods that have another one.
+
+    >>> counted_in_words(["popularity", "sasrec", "r2ec"], [3, 3, 3])
+    '3'
+    >>> counted_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '3 (r2ec, r2ec_untrained: 1)'
+    >>> counted_in_words(["popularity", "sasrec", "caser", "r2ec"], [1, 5, 3, 1])
+    '1 (sasrec: 5; caser: 3)'
+    """
+    most = max(numbers, key=lambda number: (numbers.count(number), number))
+    others: dict[int, list[str]] = {}
+    for method, number in zip(methods, numbers, strict=True):
+        if number != most:
+            others.setdefault(number, []).append(method)
+    words = "; ".join(f"{', '.join(names)}: {number}" for number, names in others.items())
+    return f"{most}" + (f" ({words})" if words else "")
+
+
+def names_in_words(names: Sequence[str], shown: int = 2) -> str:
+    """A few names, and the number of the others.
+
+    >>> names_in_words(["a"]), names_in_words(["a", "b"]), names_in_words(["a", "b", "c", "d"])
+    ('a', 'a and b', 'a, b and 2 more')
+    """
+    if len(names) <= shown:
+        return " and ".join(names)
+    return f"{', '.join(names[:shown])} and {len(names) - shown} more"

@@ -60,7 +60,7 @@ def write_dataset(results: Path, dataset: str, n_users: int = 30, n_cases: int =
     about = {
         "dataset": dataset,
         "settings": {"category": "movie", "history_length": HISTORY},
-        "counts": counts | {"cold_targets": 3},
+        "counts": counts | {"cold_targets_test": 3, "interactions": 400, "interactions_hidden": 25},
         "sources": [{"file": "made-up", "sha256": "0" * 64}],
         "split_hash": f"hash-{dataset}",
     }

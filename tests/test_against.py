@@ -10,10 +10,10 @@ import pytest
 from benchmark import against, plots, significance
 from benchmark.against import COSTS, EVERY, MAIN
 from benchmark.collect import Collected, collect
+from benchmark.comparisons import compare
 from benchmark.errors import InputError
 from benchmark.metrics import METRICS
 from benchmark.report import __main__ as report
-from benchmark.tables import compare
 from tests.results_tree import write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.75, "r2ec": 0.8, "kar": 0.8}

@@ -422,6 +422,7 @@ def test_counts_by_hand() -> None:
         "items": 14,
         "users_without_case": 1,
         "interactions_in_a_shared_second": 2,
+        "interactions_hidden": 0,  # those two are their user's first and no history
         "cases": 14,
         "cases_train": 11,
         "cases_valid": 1,

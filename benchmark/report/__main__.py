@@ -18,7 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmark import against
 from benchmark.ablations import in_words
-from benchmark.collect import Collected, arguments, collect
+from benchmark.captions import DAGGER, notes
+from benchmark.collect import Collected, arguments, collect_all
+from benchmark.comparisons import ALL_PAIRS, compare
 from benchmark.costs import number
 from benchmark.errors import InputError, command, command_line
 from benchmark.factors import Factor
@@ -26,7 +28,7 @@ from benchmark.io import write_text
 from benchmark.metrics import METRICS
 from benchmark.report.ablations import claims, part_of
 from benchmark.report.images import plot_uri
-from benchmark.tables import ALL_PAIRS, DAGGER, cells, compare, notes, summarise
+from benchmark.summary import cells, summarise
 
 CAPTIONS = {
     "metrics": "Every metric with its 95 % interval over users and every seed",
@@ -186,7 +188,7 @@ def _against(collected: list[Collected], reference: str, plots: Path) -> dict[st
 @command
 def main() -> None:
     given = arguments(command_line("benchmark.report", __doc__), out="report", factors=True, reference=True)
-    collected = [collect(given.results, dataset, given.seeds, given.settings) for dataset in given.datasets]
+    collected = collect_all(given)
     html = page(collected, given.results / "plots", given.factors, given.ablations, given.reference, given.note)
     write_text(given.out / "index.html", html)
 

@@ -9,7 +9,7 @@ from benchmark.claims import RULE, read_claims, sentences
 from benchmark.errors import InputError
 from benchmark.factors import Factor
 from benchmark.report.images import plot_uri
-from benchmark.tables import cells
+from benchmark.summary import cells
 
 
 def part_of(factor: Factor, folder: Path, plots: Path) -> dict[str, Any]:
