@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from benchmark.contract import Cases, read_cases
+from benchmark.contract import Cases, Learned, read_cases
 from benchmark.errors import InputError, checked
 from benchmark.factors import leaves, read_factors
 from benchmark.information import check_information
@@ -160,7 +160,7 @@ def collect(
             records[method, seed] = record
             check_means(per_case(mine[seed - 1]).mean(axis=1), len(cases), str(run))
     assert target is not None  # arguments() asks for at least one method and one seed
-    learned = {run: record.learned for run, record in records.items()}
+    learned = {run: Learned(**record.learned.model_dump()) for run, record in records.items()}
     less = check_information(dataset, learned, less_information or {})
     return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less)
 
