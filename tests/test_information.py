@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from argparse import ArgumentParser
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmark.factors import Factor, ablations_of
 from benchmark.information import check_information
 from benchmark.plan import Plan
 from benchmark.readme import summary
-from benchmark.records import Trial, Tuning, read_run, write_run
+from benchmark.records import LearnedFrom, Trial, Tuning, read_run, write_run
 from benchmark.report import __main__ as report
 from benchmark.summary import background
 from tests.results_tree import write_results
@@ -34,7 +35,7 @@ REASON = {"r2ec_untrained": "trains nothing"}
 
 def change(results: Path, method: str, learned: Learned, seed: int = 1, dataset: str = "small") -> None:
     path = results / f"runs/{dataset}/{method}/seed{seed}/run.json"
-    write_run(path, read_run(path).model_copy(update={"learned": learned}))
+    write_run(path, read_run(path).model_copy(update={"learned": LearnedFrom(**asdict(learned))}))
 
 
 @pytest.fixture
@@ -96,6 +97,11 @@ SAID = (
 def test_one_dataset_by_hand(results: Path) -> None:
     frame = background(collect(results, "small", SEEDS, less_information=REASON)).set_index("method")
     assert said_beside(frame.reset_index()) == SAID
+    seen = said_beside(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
+    assert (
+        "1 (sasrec: 3). Every test target stands in a training interaction. Distinct" in seen
+        and "Equal times" not in seen
+    )
     assert frame.learned_targets.to_dict() == {"popularity": 200, "sasrec": 200, "r2ec": 200, "r2ec_untrained": 0}
     assert frame.settings_tried.to_dict() == {"popularity": 1, "sasrec": 3, "r2ec": 1, "r2ec_untrained": 1}
     assert frame.distinct_items.to_dict() == {"popularity": 31, "sasrec": 60, "r2ec": 60, "r2ec_untrained": 1}
