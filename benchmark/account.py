@@ -53,10 +53,10 @@ def check_unknown(raw: Raw, account: Account, most: float, where: str) -> None:
 def share(part: int, whole: int) -> str:
     """A part of a whole in words; none is 0.0 % that isn't.
 
-    >>> share(48, 96), share(1, 100_000)
-    ('48 of 96 (50.0 %)', '1 of 100,000 (below 0.1 %)')
+    >>> share(48, 96), share(1, 100_000), share(0, 96)
+    ('48 of 96 (50.0 %)', '1 of 100,000 (below 0.1 %)', '0 of 96 (0.0 %)')
     """
-    percent = f"{100 * part / whole:.1f} %" if part * 1000 >= whole else "below 0.1 %"
+    percent = f"{100 * part / whole:.1f} %" if not part or part * 1000 >= whole else "below 0.1 %"
     return f"{part:,} of {whole:,} ({percent})"
 
 

@@ -89,7 +89,9 @@ def said_beside(part: pd.DataFrame) -> str:
     found = [
         what_they_learned(part),
         f"Settings tried on validation cases: {counted_in_words(part.method.tolist(), tried)}",
-        f"{share(row.cold_targets, row.n_cases)} test targets stand in no training interaction: no method could have learned them",
+        f"{share(row.cold_targets, row.n_cases)} test targets stand in no training interaction: no method could have learned them"
+        if row.cold_targets
+        else "Every test target stands in a training interaction",
         of_the_lists(part),
     ]
     if row.hidden_share:
