@@ -57,25 +57,38 @@ def states_everywhere(net: Any, items: Tensor) -> Tensor:
 
 
 class EveryCase:
-    """A network that gives one state per history learns each training case, in a random order.
+    """A network that gives one state per history learns each training case, histories in a random order: cases that share theirs,
+    as those of one second do, share the state.
 
-    loss: of RecBole's inputs of some cases (`USER`, `HISTORY`, `LENGTH`) and their targets, int64 [n].
+    loss: of RecBole's inputs of b histories (`USER`, `HISTORY`, `LENGTH`) and their n targets: `state_of`, int64 [n], ascending,
+    which history is a target's, and `target`, int64 [n].
     """
 
     def __init__(
-        self, split: Split, settings: Params, loss: Callable[[Any, dict[str, Tensor], Tensor], Tensor], length: int
+        self,
+        split: Split,
+        settings: Params,
+        loss: Callable[[Any, dict[str, Tensor], Tensor, Tensor], Tensor],
+        length: int,
     ) -> None:
-        cases = split.train
-        assert cases.target is not None
-        self.cases, self.length, self.size, self.loss = cases, length, settings.train_batch_size, loss
-        self.user = numbers_of(np.unique(cases.user), cases.user)
-        self.target = cases.target.astype(np.int64) + 1
+        self.cases, self.length, self.loss = split.train, length, loss
+        lines = self.cases.sequences()
+        # first: a case of each history; history: which of these each case has.
+        _, self.first, self.history = np.unique(lines.context, return_index=True, return_inverse=True)
+        self.user = numbers_of(lines.user, self.cases.user[self.first])
+        self.target = lines.target.astype(np.int64) + 1
+        self.size = max(1, round(settings.train_batch_size * len(self.first) / len(self.cases)))
 
     def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        order = rng.permutation(len(self.cases))
-        for start in range(0, len(order), self.size):
+        order = rng.permutation(len(self.first))
+        rank = np.argsort(order)[self.history]  # of each case, by its history
+        by_rank = np.argsort(rank, kind="stable")
+        bounds = np.searchsorted(rank[by_rank], np.arange(0, len(order) + self.size, self.size))
+        for number, start in enumerate(range(0, len(order), self.size)):
             rows = order[start : start + self.size]
-            items = left_aligned(self.cases.take(rows), self.length)
+            items = left_aligned(self.cases.take(self.first[rows]), self.length)
             fields = {HISTORY: items, LENGTH: (items > 0).sum(axis=1), USER: self.user[rows]}
             inputs = {name: torch.from_numpy(part).to(net.device) for name, part in fields.items()}
-            yield partial(self.loss, net, inputs, torch.from_numpy(self.target[rows]).to(net.device))
+            cases = by_rank[bounds[number] : bounds[number + 1]]
+            own = (torch.from_numpy(part).to(net.device) for part in (rank[cases] - start, self.target[cases]))
+            yield partial(self.loss, net, inputs, *own)

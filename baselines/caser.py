@@ -32,14 +32,14 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     return train("Caser", split, seed, settings.model_dump(), partial(EveryCase, split, settings, loss))
 
 
-def loss(net: Any, inputs: dict[str, "Tensor"], target: "Tensor") -> "Tensor":
-    """RecBole's `Caser.calculate_loss` with a cross-entropy that keeps no logits: the same value and gradient."""
-    import torch
+def loss(net: Any, inputs: dict[str, "Tensor"], state_of: "Tensor", target: "Tensor") -> "Tensor":
+    """RecBole's `Caser.calculate_loss` with a cross-entropy that keeps no logits: the same value and gradient.
 
+    state_of, target: int64 [n], see `EveryCase`.
+    """
     from baselines._cross_entropy import cross_entropy
 
     states = net.forward(inputs["user_id"], inputs["item_id_list"])
-    each = torch.arange(len(states), device=states.device)
     parts = [net.user_embedding, net.item_embedding, net.conv_v, net.fc1, net.fc2]
     penalty = net.reg_weight * net.reg_loss([part.weight for part in parts]) + net.reg_loss_conv_h()
-    return cross_entropy(states, net.item_embedding.weight, each, target) + penalty
+    return cross_entropy(states, net.item_embedding.weight, state_of, target) + penalty

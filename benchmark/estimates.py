@@ -126,7 +126,7 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     if module == "ease":  # a dense matrix, inverted in place
         seconds, memory = seconds + sizes.items**3 * 5e-11, memory + sizes.items**2 * 8
     if module in COUNTING:
-        return Estimate(seconds + sizes.train * 1e-4, memory + sizes.items * 100_000)
+        return Estimate(seconds + sizes.train * 2e-5, memory + sizes.items * 100_000)
     if module not in WITH_LM and module not in PER_CASE:
         return ANY
     if module in PER_CASE:

@@ -145,15 +145,18 @@ def test_casers_loss_and_gradient_are_recboles_and_every_case_is_learned_once() 
     net, params = network("Caser", caser, length=5, train_batch_size=50)
     learner, cases = EveryCase(split(), params, caser.loss, 5), split().train
     steps = list(learner.losses(net, np.random.default_rng(0)))
-    assert len(steps) == -(-len(cases) // 50)
+    assert len(steps) == -(-len(learner.first) // learner.size) and len(learner.first) < len(cases)
     seen = []
     for step in steps:
-        _, inputs, target = step.args  # type: ignore[attr-defined]
-        seen += [(*row, int(one)) for row, one in zip(inputs["item_id_list"].tolist(), target, strict=True)]
-    wanted = zip(left_aligned(cases, 5).tolist(), cases.target + 1, strict=True)
-    assert sorted(seen) == sorted((*row, int(one)) for row, one in wanted)
-    inputs, target = steps[0].args[1:]  # type: ignore[attr-defined]
-    assert int(inputs["user_id"].min()) >= 1
+        _, inputs, state_of, target = step.args  # type: ignore[attr-defined]
+        assert (state_of.diff() >= 0).all() and set(state_of.tolist()) == set(range(len(inputs["user_id"])))
+        users, items = inputs["user_id"][state_of].tolist(), inputs["item_id_list"][state_of].tolist()
+        seen += [(user, *row, int(one)) for user, row, one in zip(users, items, target, strict=True)]
+    numbers = 1 + np.unique(cases.user, return_inverse=True)[1]
+    wanted = zip(numbers.tolist(), left_aligned(cases, 5).tolist(), cases.target + 1, strict=True)
+    assert sorted(seen) == sorted((user, *row, int(one)) for user, row, one in wanted)
+    inputs, state_of, target = steps[0].args[1:]  # type: ignore[attr-defined]
+    inputs = {name: part[state_of] for name, part in inputs.items()}
     theirs = net.calculate_loss(inputs | {"item_id": target})
     expected = gradients(net, theirs)
     torch.testing.assert_close(steps[0](), theirs)
