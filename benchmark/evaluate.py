@@ -34,7 +34,7 @@ def rank(
     candidates = np.zeros(len(cases), dtype=np.int32)
     top = np.zeros((len(cases), min(TOP, n_items)), dtype=np.int32)
     done = 0
-    with tqdm(total=len(cases), desc=f"ranking {method}", unit="case", mininterval=5, disable=len(cases) < 500) as bar:
+    with tqdm(total=len(cases), desc=f"ranking {method}", unit="case", mininterval=5, delay=5) as bar:
         for batch in recommender_scores:
             scores = check_scores(batch, n_items, method)
             first, done = done, done + len(scores)
