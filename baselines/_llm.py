@@ -1,6 +1,6 @@
 """What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
 
-A text is found again by the hash of model, settings, prompt and the code that writes, so that methods that ask the same LLM
+A text is found again by the hash of model, settings, prompt and the versions of what writes, so that methods that ask the same LLM
 the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it and charged wherever
 it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds (`benchmark.spent`).
 """
@@ -27,17 +27,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmark import spent, texts
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.errors import InputError
-from benchmark.io import sha256_of
+from benchmark.stages import Stage
 from r2ec import backbone as backbones
-from r2ec import rollout
 from r2ec.prompts import split_template, turn_end_ids
-from r2ec.rollout import EndOfReasoning, TransformersEngine
+from r2ec.rollout import WRITING, EndOfReasoning, TransformersEngine
 from r2ec.settings import BackboneSettings, RolloutSettings
 
 ROWS_AT_ONCE = 64
-# What writes: an edit of one of these files makes kept texts stale.
-WRITING = [Path(rollout.__file__).with_name(f"{name}.py") for name in ("attention", "decode", "rollout", "sampling")]
-WRITING += [Path(__file__), Path(texts.__file__)]
+TEXTS = Stage("texts", 1, after=(WRITING,))
 # Of what is kept of a text; files with other columns have other names.
 COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
 
@@ -73,7 +70,7 @@ class Writer:
         self.backbone, self.folder = backbone, Path(folder)
         self.settings = greedy(max_new_tokens)
         about = json.dumps(
-            [COLUMNS, backbones.identity(backbone), self.settings.model_dump(mode="json"), *map(sha256_of, WRITING)],
+            [COLUMNS, backbones.identity(backbone), self.settings.model_dump(mode="json"), TEXTS.about()],
             sort_keys=True,
         )
         self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"

@@ -38,7 +38,6 @@ from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import alone, atomic, read_json, sha256_of
 from benchmark.methods import (
-    ROOT,
     all_params,
     check_params,
     for_fitting,
@@ -51,6 +50,7 @@ from benchmark.methods import (
 from benchmark.metrics import ndcg
 from benchmark.records import LearnedFrom, Phases, RunRecord, Trial, Tuning, read_run, write_run
 from benchmark.spent import Cost, account, timed_fit
+from benchmark.stale import code_hash
 
 CRITERION = "valid NDCG@10"
 LATENCY_CASES = 5  # users scored alone, whose median time is recorded
@@ -61,7 +61,7 @@ def checkpoint_folder(
     method: ModuleType,
     params: dict[str, Any],
     data_hash: str,
-    files: list[str],
+    code: str,
     processes: int = 1,
     category: str = "",
 ) -> Path:
@@ -72,7 +72,7 @@ def checkpoint_folder(
     """
     params = for_fitting(method, params)
     about = json.dumps([params, provenance.versions()], sort_keys=True)
-    parts = [about, data_hash, category, *(sha256_of(ROOT / file) for file in files)]
+    parts = [about, data_hash, category, code]
     parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
     if processes > 1:
         parts.append(f"{processes} processes")
@@ -240,9 +240,9 @@ def main() -> None:
     split = watched(read_split(given.data))
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
-    files = method_files(module)
+    code = code_hash(tuple(method_files(module)))  # without comments and docstrings
     words = "\n".join(filter(None, [split.category, split.category_plural]))
-    key = partial(checkpoint_folder, data_hash=data_hash, files=files, processes=processes, category=words)
+    key = partial(checkpoint_folder, data_hash=data_hash, code=code, processes=processes, category=words)
     folders = [key(given.work, method, params) for params in settings]
     if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
         fit_along(method, split, seed, settings, folders)

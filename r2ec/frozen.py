@@ -14,19 +14,18 @@ from tqdm import tqdm
 from benchmark import spent
 from benchmark.contract import Cases
 from benchmark.io import atomic, read_json, sha256_of, sha256_of_json
+from benchmark.stages import Stage
 from r2ec import backbone as backbones
-from r2ec.item_table import hash_of
+from r2ec.item_table import ENCODING, hash_of
+from r2ec.rollout import WRITING
 from r2ec.settings import Params
 from r2ec.trainer import WEIGHTS
 
 if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
 
-# What encodes: an edit of one of these files makes kept states stale.
-ENCODING = [
-    Path(__file__).with_name(f"{name}.py")
-    for name in ("attention", "decode", "item_table", "model", "recommender", "rollout", "sampling")
-]
+# The states of cases under the untrained LM: h_T of what it writes, pooled.
+STATES = Stage("states", 1, after=(WRITING, ENCODING))
 # What a greedy rollout depends on, of the section `rollouts`.
 GREEDY = {"max_new_tokens", "merge_adapters", "repetition_penalty"}
 
@@ -35,12 +34,13 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
     """States of all items (`items`, [V, d]) and of each part's cases ([n, d]) under the untrained LM, float32.
 
     Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends
-    on: weights, prompts, how a reasoning is written and pooled, and the code that does it. New adapters change nothing
-    (their B is zero), so that every seed and every setting of RecPO starts from the same files. A file is written whole
-    or not at all; a killed encoding begins anew. The table of `made` is left with the states of its items.
+    on: weights, prompts, how a reasoning is written and pooled, and the versions of the stages and packages that do it.
+    New adapters change nothing (their B is zero), so that every seed and every setting of RecPO starts from the same files.
+    A file is written whole or not at all; a killed encoding begins anew. The table of `made` is left with the states of its
+    items.
     """
     params, recpo = made.params, made.params.recpo
-    common = _encoder(params)
+    items_of, cases_of = (_encoder(params, stage) for stage in (ENCODING, STATES))
     reasoning = {
         "rollouts": params.rollouts.model_dump(mode="json", include=GREEDY),
         "reasoning": recpo.reasoning,
@@ -68,20 +68,20 @@ def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str,
         bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
         return torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
 
-    found = {"items": kept(common | {"items": made.table.prompts_hash}, items)}
+    found = {"items": kept(items_of | {"items": made.table.prompts_hash}, items)}
     made.table.states.copy_(found["items"])
     for name, cases in parts.items():
         prompts = made.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
-        found[name] = kept(common | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
+        found[name] = kept(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
     return found
 
 
 def encoder_of(folder: Path) -> str:
     """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
     params = Params.model_validate(read_json(folder / "settings.json")["params"])
-    return sha256_of_json(_encoder(params) | {"weights": sha256_of(folder / WEIGHTS)})
+    return sha256_of_json(_encoder(params, ENCODING) | {"weights": sha256_of(folder / WEIGHTS)})
 
 
-def _encoder(params: Params) -> dict[str, Any]:
-    """The untrained LM and the code that encodes with it."""
-    return {"backbone": backbones.identity(params.backbone), "code": [sha256_of(file) for file in ENCODING]}
+def _encoder(params: Params, stage: Stage) -> dict[str, Any]:
+    """The untrained LM, and the stage that reads with it."""
+    return {"backbone": backbones.identity(params.backbone), **stage.about()}

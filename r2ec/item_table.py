@@ -13,7 +13,11 @@ from tqdm import tqdm
 
 from benchmark.errors import InputError
 from benchmark.io import atomic
+from benchmark.stages import Stage
 from r2ec.model import ItemPrompts, R2ec
+
+# The state of an item's prompt.
+ENCODING = Stage("encoding", 1)
 
 # Tokens per forward: enough rows for the matrix products, few enough that activations stay in the caches.
 TOKENS_AT_ONCE = 2048

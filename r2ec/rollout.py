@@ -19,12 +19,16 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark.errors import InputError
+from benchmark.stages import Stage
 from r2ec.backbone import merged_adapters
 from r2ec.decode import SharedPromptDecoder
 from r2ec.model import Rollouts
 from r2ec.prompts import ANSWER, answer_ids, turn_end_ids
 from r2ec.sampling import choose, penalised, stream_uniforms
 from r2ec.settings import RolloutSettings
+
+# What is written greedily for a prompt, and the states that have read it.
+WRITING = Stage("writing", 1)
 
 
 @dataclass(frozen=True)

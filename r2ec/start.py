@@ -12,13 +12,15 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from benchmark import spent, texts
+from benchmark import spent
 from benchmark.contract import Cases, Split
-from benchmark.io import alone, last_checkpoint, read_json, sha256_of, sha256_of_json
+from benchmark.io import alone, last_checkpoint, read_json, sha256_of_json
 from benchmark.provenance import derive_seed
+from benchmark.stages import Stage
 from r2ec import backbone as backbones
 from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
-from r2ec.frozen import GREEDY, frozen_states
+from r2ec.frozen import GREEDY, STATES, frozen_states
+from r2ec.item_table import hash_of
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine
 from r2ec.schedule import processes
@@ -29,8 +31,11 @@ if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
 
 
-# An edit of any of these makes a kept warm start stale.
-CODE = [*sorted(Path(__file__).parent.glob("*.py")), Path(texts.__file__)]
+# Maps and adapters where RecPO begins.
+WARM_START = Stage(
+    "warm start", 1, after=(STATES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate")
+)
+SHOWN = 32  # cases whose prompts stand for how prompts are worded
 
 
 def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) -> None:
@@ -62,7 +67,7 @@ def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) 
 
 
 def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, Any]:
-    """All that a warm start depends on: code, weights, texts, cases, seed, and the settings that it reads."""
+    """All that a warm start depends on: stages, packages, weights, texts, cases, seed, and the settings that it reads."""
     params = made.params
     cases = hashlib.sha256()
     for part in (split.train, split.valid):
@@ -72,8 +77,10 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
     if split.llm_rows is not None:
         cases.update(b"llm_rows" + np.ascontiguousarray(split.llm_rows).tobytes())
     recpo, training = params.recpo.model_dump(mode="json"), adapter_training(params).model_dump(mode="json")
+    shown = split.llm_train.take(np.arange(min(SHOWN, len(split.llm_train))))
     return {
-        "code": [sha256_of(path) for path in CODE],
+        **WARM_START.about(),
+        "user_prompts": hash_of(made.prompts.user_prompts(shown, open_answer=not params.recpo.reasoning)),
         "backbone": [*backbones.identity(params.backbone), params.backbone.device],
         "processes": processes(params).num_processes,
         "seed": seed,

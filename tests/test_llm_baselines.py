@@ -23,6 +23,7 @@ from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
 from r2ec import backbone as backbones
 from r2ec import rollout
+from r2ec.rollout import WRITING
 from r2ec.settings import BackboneSettings, LoraSettings
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
@@ -108,16 +109,16 @@ def test_other_weights_write_into_another_file(llm: BackboneSettings, tmp_path: 
     assert Writer(llm.model_copy(update={"dtype": "bfloat16"}), 4, tmp_path).path != before
 
 
-def test_other_code_writes_into_another_file(
+def test_another_version_writes_into_another_file(
     llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, files = Writer(llm, 4, tmp_path).path, list(_llm.WRITING)
-    assert {file.stem for file in files} == {"attention", "decode", "rollout", "sampling", "_llm", "texts"}
-    for number, file in enumerate(files):
-        edited = tmp_path / file.name
-        edited.write_text(file.read_text() + "\n")
-        monkeypatch.setattr(_llm, "WRITING", [*files[:number], edited, *files[number + 1 :]])
-        assert Writer(llm, 4, tmp_path).path != before
+    before = Writer(llm, 4, tmp_path).path
+    writing = replace(WRITING, version=WRITING.version + 1)
+    for stage in (replace(_llm.TEXTS, version=_llm.TEXTS.version + 1), replace(_llm.TEXTS, after=(writing,))):
+        with monkeypatch.context() as patch:
+            patch.setattr(_llm, "TEXTS", stage)
+            assert Writer(llm, 4, tmp_path).path != before
+    assert Writer(llm, 4, tmp_path).path == before
 
 
 def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(

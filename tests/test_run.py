@@ -417,24 +417,15 @@ def test_foreign_test_targets_are_refused(
 
 
 def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "ROOT", tmp_path)
-    for name in ("one.py", "two.py"):
-        (tmp_path / name).write_text("pass\n")
     work = tmp_path / "work"
 
-    def folder(params: dict[str, Any], data: str = "hash", files: tuple[str, ...] = ("one.py", "two.py")) -> Path:
-        return run.checkpoint_folder(work, ModuleType("method"), params, data, list(files))
+    def folder(params: dict[str, Any], data: str = "hash", code: str = "code", category: str = "") -> Path:
+        return run.checkpoint_folder(work, ModuleType("method"), params, data, code, 1, category)
 
     plain = folder({"a": 1, "b": [2]})
     assert plain.parent == work and folder({"b": [2], "a": 1}) == plain
     others = [folder({"a": 2, "b": [2]}), folder({"a": 1}), folder({"a": 1, "b": [2]}, data="other")]
-    (tmp_path / "two.py").write_text("pass  # changed\n")
-    others.append(folder({"a": 1, "b": [2]}))
-    (tmp_path / "two.py").write_text("pass\n")
-    assert folder({"a": 1, "b": [2]}) == plain
-    others.append(
-        run.checkpoint_folder(work, ModuleType("method"), {"a": 1, "b": [2]}, "hash", ["one.py", "two.py"], 1, "film")
-    )
+    others += [folder({"a": 1, "b": [2]}, code="other"), folder({"a": 1, "b": [2]}, category="film")]
     with monkeypatch.context() as patch:
         patch.setattr(provenance, "versions", lambda: {"torch": "another"})
         others.append(folder({"a": 1, "b": [2]}))
@@ -449,7 +440,9 @@ def test_other_weights_of_ones_own_model_are_another_fit(tmp_path: Path, monkeyp
         (tmp_path / folder / "model.safetensors").write_text("weights")
 
     def fit(name: str, **params: Any) -> Path:
-        return run.checkpoint_folder(tmp_path, ModuleType("method"), {"backbone": {"name": name}} | params, "hash", [])
+        return run.checkpoint_folder(
+            tmp_path, ModuleType("method"), {"backbone": {"name": name}} | params, "hash", "code"
+        )
 
     def fits() -> list[Path]:
         return [fit("own"), fit("on/hub", encoder="own"), fit("resources/own"), fit(fetched_one)]
@@ -465,7 +458,7 @@ def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:
     vars(method)["SCORING"] = ("reads",)
 
     def folder(**params: Any) -> Path:
-        return run.checkpoint_folder(tmp_path, method, params, "hash", [])
+        return run.checkpoint_folder(tmp_path, method, params, "hash", "code")
 
     assert folder(a=1, reads={"b": 2}) == folder(a=1, reads={"b": 3}) == folder(a=1)
     assert folder(a=2, reads={"b": 2}) != folder(a=1, reads={"b": 2})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark import stages
 from benchmark.contract import Split
 from benchmark.io import sha256_of_json
 from r2ec import frozen, start
@@ -109,9 +110,7 @@ def test_data_that_a_warm_start_reads(made: R2ecRecommender, change: Callable[[S
     assert key(made, split(), seed=4) != key(made, split())
 
 
-def test_other_titles_rows_weights_and_code(
-    made: R2ecRecommender, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_titles_rows_and_weights(made: R2ecRecommender, backbone: Path) -> None:
     data, known = split(), key(made, split())
     params = made.params
     renamed = data.items.assign(title=data.items["title"].where(data.items.index != 3, "Another thing"))
@@ -119,25 +118,47 @@ def test_other_titles_rows_weights_and_code(
     rows = object.__new__(R2ecRecommender)
     rows.__dict__ |= made.__dict__ | {"params": params.model_copy(update={"evaluation_rows": 17})}
     assert key(rows, data) != known
-    states = sha256_of_json(frozen._encoder(params))
-    for module in (start, frozen):
-        name = "CODE" if module is start else "ENCODING"
-        (tmp_path / "more.py").write_text("pass\n")
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, [*getattr(module, name), tmp_path / "more.py"])
-            assert (key(made, data) != known) == (module is start)
-            assert (sha256_of_json(frozen._encoder(params)) != states) == (module is frozen)
-    written = {path.stem for path in frozen.ENCODING}
-    assert {"recommender", "rollout", "decode", "model", "item_table"} <= written  # whoever writes, pools and encodes
+    items, states = (sha256_of_json(frozen._encoder(params, stage)) for stage in (frozen.ENCODING, frozen.STATES))
+    assert items != states
     # The LM's own files, whatever the folder is called; both keys have them.
     config = backbone / "config.json"
     before = config.read_text()
     try:
         config.write_text(before + " ")
-        assert key(made, data) != known and sha256_of_json(frozen._encoder(params)) != states
+        assert key(made, data) != known
+        assert sha256_of_json(frozen._encoder(params, frozen.STATES)) != states
     finally:
         config.write_text(before)
     assert key(made, data) == known
+
+
+def test_other_versions_of_stages_and_packages(made: R2ecRecommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage's version counts for itself and for all that follow; a package's for the stages that compute with it."""
+    data, known = split(), key(made, split())
+
+    def keys() -> list[str]:
+        found = [frozen._encoder(made.params, frozen.ENCODING), frozen._encoder(made.params, frozen.STATES)]
+        return [*map(sha256_of_json, found), key(made, data)]
+
+    before = keys()
+    raised = replace(frozen.ENCODING, version=frozen.ENCODING.version + 1)
+    states = replace(frozen.STATES, after=(frozen.WRITING, raised))
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "WARM_START", replace(start.WARM_START, version=start.WARM_START.version + 1))
+        assert [new != old for new, old in zip(keys(), before, strict=True)] == [False, False, True]
+        patch.setattr(start, "WARM_START", replace(start.WARM_START, after=(states,)))
+        patch.setattr(frozen, "STATES", states)
+        assert [new != old for new, old in zip(keys(), before, strict=True)] == [False, True, True]
+        patch.setattr(frozen, "ENCODING", raised)
+        assert [new != old for new, old in zip(keys(), before, strict=True)] == [True, True, True]
+    installed = stages.importlib.metadata.version
+    for package, moved in {"peft": [True] * 3, "accelerate": [False, False, True], "scipy": [False] * 3}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                stages.importlib.metadata, "version", lambda name, p=package: "9" if name == p else installed(name)
+            )
+            assert [new != old for new, old in zip(keys(), before, strict=True)] == moved
+    assert keys() == before and key(made, data) == known
 
 
 def test_what_is_scored_is_written_with_unfolded_adapters(backbone: Path) -> None:

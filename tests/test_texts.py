@@ -30,7 +30,6 @@ from r2ec.backbone import fetch_smollm2
 from r2ec.prompts import PromptBuilder, split_template
 from r2ec.settings import Params as R2ecParams
 from r2ec.settings import PromptSettings
-from r2ec.start import CODE
 from tests.planted import as_split, planted, write_prepared
 from tests.planted import settings as dataset_settings
 from tests.test_baselines import quick
@@ -303,10 +302,6 @@ def test_what_is_written_is_read_as_text(tmp_path: Path) -> None:
     with watched(tokenizer) as read:
         states_of(tiny_lm("llama"), tokenizer, ["a<|im_end|>b"])
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in read[0]
-
-
-def test_kept_warm_starts_depend_on_how_texts_are_cleaned() -> None:
-    assert Path(texts.__file__) in CODE
 
 
 PIECES = st.sampled_from(

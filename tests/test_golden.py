@@ -1,0 +1,147 @@
+"""Golden values of a tiny model: a stage whose numbers change has to raise its version, or what is kept of it would be wrong.
+
+`python -m tests.test_golden` writes tests/golden/{stage}.json anew, for a stage whose version has been raised.
+"""
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from baselines._llm import TEXTS, Writer
+from benchmark.stages import Stage
+from r2ec import frozen, start
+from r2ec.item_table import ENCODING
+from r2ec.recommender import R2ecRecommender, build
+from r2ec.rollout import WRITING
+from r2ec.settings import BackboneSettings, Params
+from tests.tiny_fits import settings, split, write_backbone
+
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = 1e-5  # of float32 on another processor
+TRAINED = 2e-3  # where steps of an optimizer have made more of it
+
+
+@cache
+def backbone() -> Path:
+    return write_backbone(Path(tempfile.mkdtemp()) / "tiny")
+
+
+def made(**changes: Any) -> R2ecRecommender:
+    folder = Path(tempfile.mkdtemp())
+    torch.manual_seed(1)
+    given = settings(backbone(), **changes)
+    given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
+    return build(split(), Params.model_validate(given))
+
+
+def some(values: torch.Tensor) -> list[float]:
+    """A few of its numbers, and two sums that any other number moves."""
+    flat = values.detach().double().flatten()
+    weights = torch.linspace(0.5, 1.5, len(flat), dtype=torch.float64)
+    return [*flat[:: max(1, len(flat) // 5)][:6].tolist(), float(flat.mean()), float((flat * weights).mean())]
+
+
+def encoding() -> Any:
+    one = made()
+    one.table.refresh(one.model)
+    return {"states": some(one.table.states)}
+
+
+def writing() -> Any:
+    one, cases = made(), split().train.take(np.arange(6))
+    prompts = one.prompts.user_prompts(cases, open_answer=False)
+    greedy = one.engine.generate(prompts, cases=cases.case, seed=0, final_states=True)
+    return {
+        "tokens": greedy.rollouts.completion_ids.tolist(),
+        "cut": greedy.cut.tolist(),
+        "states": some(greedy.states),  # type: ignore[arg-type]
+    }
+
+
+def states() -> Any:
+    return {
+        pooling: some(
+            frozen.frozen_states(made(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})["some"]
+        )
+        for pooling in ("last", "mean")
+    }
+
+
+def warm_start() -> Any:
+    one = made(warm_start={"epochs": 2, "teacher_epochs": 2, "adapters": {"steps": 2, "batch_size": 4}})
+    start.warm_start(one, split(), 3, Path(tempfile.mkdtemp()))
+    users = one.model.head.user(
+        one.table.states[:5]
+    )  # any vectors do; products, as the maps may begin with either sign
+    tried = [[choice["form"], choice["epochs"]] for choice in one.found["warm_start"]]
+    reported = one.found["adapters"]
+    return {
+        "scores": some(users @ one.model.catalogue(one.table.states).T),
+        "tried": tried,
+        "adapters": [reported[name] for name in ("divergence", "divergence_before", "item_cosine")],
+    }
+
+
+def texts() -> Any:
+    writer = Writer(BackboneSettings(name=str(backbone()), dtype="float32"), 6, Path(tempfile.mkdtemp()))
+    messages = [f"Say what you think of thing {number}." for number in range(4)]
+    return [[one.text, one.tokens, one.cut] for one in writer.write([writer.prompt(message) for message in messages])]
+
+
+STAGES: dict[str, tuple[Stage, Any]] = {
+    "encoding": (ENCODING, encoding),
+    "writing": (WRITING, writing),
+    "states": (frozen.STATES, states),
+    "warm_start": (start.WARM_START, warm_start),
+    "texts": (TEXTS, texts),
+}
+
+
+def same(found: Any, kept: Any, tolerance: float) -> bool:
+    """Equal but for rounding."""
+    if isinstance(kept, dict):
+        return found.keys() == kept.keys() and all(same(found[key], value, tolerance) for key, value in kept.items())
+    if isinstance(kept, list):
+        return len(found) == len(kept) and all(
+            same(one, value, tolerance) for one, value in zip(found, kept, strict=True)
+        )
+    if isinstance(kept, float):
+        return abs(found - kept) <= tolerance * max(1, abs(kept))
+    return bool(found == kept)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_makes_what_it_made(name: str) -> None:
+    stage, make = STAGES[name]
+    kept = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert kept["version"] == stage.version, (
+        f"{name}: its golden values are of version {kept['version']}; write them anew"
+    )
+    found = make()
+    assert same(found, kept["values"], TRAINED if stage is start.WARM_START else TOLERANCE), (
+        f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden values anew"
+        f" with `python -m tests.test_golden {name}`; found {found}"
+    )
+
+
+def test_another_number_is_seen() -> None:
+    kept = json.loads((GOLDEN / "encoding.json").read_text())["values"]
+    moved = {"states": [kept["states"][0] + 1e-4, *kept["states"][1:]]}
+    assert (
+        same(kept, kept, 0) and not same(moved, kept, TOLERANCE) and not same({"states": kept["states"][1:]}, kept, 1)
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    GOLDEN.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or STAGES:
+        about = {"version": STAGES[name][0].version, "values": STAGES[name][1]()}
+        (GOLDEN / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
