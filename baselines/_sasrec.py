@@ -7,6 +7,9 @@ from typing import Any
 from baselines._recbole import CausalParams, fit_causal
 from benchmark.contract import Recommender, Split
 from benchmark.evaluate import validation_ndcg
+from benchmark.workload import FitCost, Sizes, trained
+
+PER_CASE = 1.6e-5  # seconds of a training case and epoch
 
 
 class Params(CausalParams):
@@ -43,3 +46,8 @@ def fit_best(
     values = [validation_ndcg(one, split.valid, split.n_items, f"SASRec, setting {i}") for i, one in enumerate(made, 1)]
     tried = [{"params": one.model_dump(), "value": value} for one, value in zip(settings, values, strict=True)]
     return made[values.index(max(values))], tried
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], PER_CASE)

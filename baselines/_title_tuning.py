@@ -1,7 +1,7 @@
 """Tuning an LLM to write the next item's title: trl's supervised fine-tuning, for bigrec.py and d3.py. Light to import."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,7 @@ from benchmark.contract import Split
 from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
 from benchmark.texts import PROMPT_TOKENS, TITLE_TOKENS
+from benchmark.workload import Sizes, Work, chosen_by, prompt_tokens, texts_of
 from r2ec.settings import BackboneSettings, LoraSettings
 
 if TYPE_CHECKING:
@@ -117,3 +118,22 @@ def _tune(
     with faster_on_cpu(model):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """Tuning to titles; then a text per case, or beams, each as long as a title."""
+    whole = prompt_tokens(s, p["max_items"]) + s.line
+    learned = p["max_steps"] * p["users_per_step"]
+    tuning = Work(
+        learned=learned * whole,
+        held=p["at_once"] * whole if p["max_steps"] else 0,
+        read=s.items * s.line,
+        frozen=p["lora"]["layers_from"],
+    )
+    if "beams" not in p:
+        return [tuning, texts_of(s, p, s.test + chosen_by(s, p, "gamma"))]
+    rows = p["evaluation_rows"] * p["beams"]
+    return [
+        tuning,
+        Work(read=s.test * prompt_tokens(s, p["max_items"]), written=s.test * p["beams"] * s.line, rows=rows),
+    ]

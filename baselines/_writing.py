@@ -1,9 +1,12 @@
 """Settings of an LLM that is trained to write for a recommender. Light to import: the config is checked by them."""
 
+from typing import Any
+
 from pydantic import Field
 
 from baselines._popularity import PopularityMix
 from benchmark.texts import PROMPT_TOKENS
+from benchmark.workload import Sizes, Work, chosen_by, prompt_tokens, texts_of
 from r2ec.settings import BackboneSettings, LoraSettings
 
 
@@ -25,3 +28,23 @@ class WriterTraining(PopularityMix):
     learning_rate: float = Field(default=1e-5, gt=0)
     ndcg_k: int = Field(default=1000, ge=1)
     save_steps: int = Field(default=20, ge=1)
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """A group shares its prompt in writing; trl's trainer repeats it in every rollout that it learns from."""
+    rounds = p.get("rounds", 1)
+    rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
+    profiles = (rounds + 1) * min(p["contrastive_cases"], s.train_llm) if "contrastive_cases" in p else 0
+    prompt = prompt_tokens(s, p["max_items"])
+    whole = prompt + p["max_new_tokens"]
+    return [
+        texts_of(s, p, s.test + profiles + chosen_by(s, p, "popularity")),
+        Work(
+            read=rollouts / p["group_size"] * prompt,
+            written=rollouts * p["max_new_tokens"],
+            rows=p["users_per_step"] * p["group_size"],
+            learned=rollouts * whole,
+            held=p["rollouts_at_once"] * whole if p["max_steps"] else 0,
+            frozen=p["lora"]["layers_from"],
+        ),
+    ]

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from baselines._recbole import Params as Shared
 from benchmark.contract import Recommender, Split
+from benchmark.workload import FitCost, Sizes, trained
 
 
 class Params(Shared):
@@ -36,3 +37,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     settings = Params.model_validate(params)
     learner = partial(MaskedPlaces, split, settings)
     return train("BERT4Rec", split, seed, settings.model_dump(), learner, make=MaskedItems)
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], 2.8e-5)

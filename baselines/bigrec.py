@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from baselines._popularity import Mix, WithPopularity, with_best_share
-from baselines._title_tuning import REQUEST, TitleTuning, rows_of, tuned
+from baselines._title_tuning import REQUEST, TitleTuning, rows_of, tuned, work
 from benchmark.contract import Split
 from benchmark.texts import titles
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Params", "fit", "work"]
 
 
 class Params(TitleTuning):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from baselines._recbole import Params as Shared
 from benchmark.contract import Recommender, Split
+from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,3 +44,8 @@ def loss(net: Any, inputs: dict[str, "Tensor"], state_of: "Tensor", target: "Ten
     parts = [net.user_embedding, net.item_embedding, net.conv_v, net.fc1, net.fc2]
     penalty = net.reg_weight * net.reg_loss([part.weight for part in parts]) + net.reg_loss_conv_h()
     return cross_entropy(states, net.item_embedding.weight, state_of, target) + penalty
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], 2.5e-5)

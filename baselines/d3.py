@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from baselines._sasrec import PER_CASE, fit_best
 from baselines._sasrec import Params as SASRecParams
-from baselines._sasrec import fit_best
-from baselines._title_tuning import CLOSING, REQUEST, TitleTuning, rows_of, tuned
+from baselines._title_tuning import CLOSING, REQUEST, TitleTuning, rows_of, tuned, work
 from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.texts import TITLE_TOKENS
+from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from r2ec.decode import SharedPromptDecoder
+
+__all__ = ["Params", "fit", "fit_cost", "work"]
 
 
 class Params(TitleTuning):
@@ -267,3 +270,8 @@ class D3(Recommender):
         """losses: of each step of the tuning; sasrec: what its fit found, null without one; sasrec_tried: settings and their
         NDCG@10 on validation cases, empty where there was no choice."""
         return self.found | {"sasrec": None if self.assistant is None else self.assistant.report()}
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, p["sasrec"], PER_CASE)

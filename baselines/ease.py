@@ -17,6 +17,7 @@ from scipy.linalg import inv
 from baselines._item_to_item import ItemToItem
 from benchmark.contract import Split
 from benchmark.errors import InputError
+from benchmark.workload import FitCost, Sizes, counted
 
 
 class Params(BaseModel):
@@ -46,3 +47,12 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> It
     matrix /= -matrix.diagonal().copy()
     np.fill_diagonal(matrix, 0)
     return ItemToItem(matrix, settings.decay)
+
+
+START_SECONDS = 1.0  # it imports no torch
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`: a dense matrix, inverted in place."""
+    sparse = counted(s)
+    return FitCost(sparse.seconds + s.items**3 * 5e-11, sparse.memory + s.items**2 * 8)

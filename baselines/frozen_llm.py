@@ -13,7 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.workload import Sizes, Work, prompt_tokens
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
+from r2ec.workload import encoded_cases, encoded_items
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,3 +106,16 @@ def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
         k=10,
     )
     return float(found.ndcg.mean())
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """The frozen states, and a reasoning per test case, if there is one."""
+    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
+    length = p["rollouts"]["max_new_tokens"] if p["reasoning"] else 0
+    cases = min(max(p["standardize"]), s.train_llm)
+    cases += min(p["valid_cases"], s.valid) if len(p["standardize"]) > 1 else 0
+    return [
+        encoded_items(s, p),
+        *([encoded_cases(p, cases, prompt, length)] if cases else []),
+        Work(read=s.test * prompt, written=s.test * length, rows=p["evaluation_rows"]),
+    ]

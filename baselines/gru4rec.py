@@ -8,6 +8,7 @@ from typing import Any
 
 from baselines._recbole import CausalParams, fit_causal
 from benchmark.contract import Recommender, Split
+from benchmark.workload import FitCost, Sizes, trained
 
 
 class Params(CausalParams):
@@ -22,3 +23,8 @@ class Params(CausalParams):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
     """Train at every position of the training lines; `workdir` stays empty."""
     return fit_causal("GRU4Rec", split, seed, Params.model_validate(params))
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], 1.6e-5)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from baselines._item_to_item import ItemToItem
 from benchmark.contract import Split
+from benchmark.workload import FitCost, Sizes, counted
 
 BELOW: dict[str, Callable[..., np.ndarray]] = {
     "cosine": lambda both, h, v, n: np.sqrt(h * v),
@@ -57,3 +58,11 @@ def _strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
     place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
     kept = order[(place < k) & (matrix.data[order] > 0)]
     return sp.csr_array((matrix.data[kept], (row[kept], matrix.indices[kept])), shape=matrix.shape)
+
+
+START_SECONDS = 1.0  # it imports no torch
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return counted(s)

@@ -14,6 +14,7 @@ always have theirs; and items may be known by their catalogue's attributes alone
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ from benchmark.contract import Cases, Recommender, Split
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
 from benchmark.texts import PROMPT_TOKENS
+from benchmark.workload import FitCost, Sizes, Work, texts_of, trained
 from r2ec.settings import BackboneSettings
 
 if TYPE_CHECKING:
@@ -223,3 +225,18 @@ class KAR(Recommender):
     def report(self) -> dict[str, Any]:
         """SASRec's curve; writing_seconds: what the texts of the fit cost when they were written."""
         return self.trained.report() | {"writing_seconds": round(self.fit_seconds, 3)}
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """A text per case that has one, and per item where that is wanted."""
+    texts = texts_of(s, p, min(p["cases"], s.train_llm) + s.valid + s.test)
+    if p["item_knowledge"] == "written":
+        texts = replace(
+            texts, read=texts.read + s.items * s.item, written=texts.written + s.items * p["max_new_tokens"]
+        )
+    return [texts]
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], 2.5e-5)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from baselines._popularity import WithPopularity, popular, with_best_share
-from baselines._writing import WriterTraining
+from baselines._writing import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from baselines._sentences import SentenceEncoder
+
+__all__ = ["Params", "fit", "work"]
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (

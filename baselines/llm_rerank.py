@@ -16,9 +16,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from baselines._popularity import standardized
+from baselines._sasrec import PER_CASE, fit_best
 from baselines._sasrec import Params as SASRecParams
-from baselines._sasrec import fit_best
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.workload import FitCost, Sizes, Work, prompt_tokens, trained
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
 
 if TYPE_CHECKING:
@@ -170,3 +171,15 @@ class LLMRerank(Recommender):
             logps = model.eval()(rollouts).token_logps
         means: np.ndarray = logps.double().sum(dim=1).numpy(force=True) / lengths
         return means.reshape(items.shape)
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """Each test case's prompt with its candidates behind it."""
+    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
+    read = s.test * (prompt + p["candidates"] * s.line)
+    return [Work(read=read, written=s.test * p["rollouts"]["max_new_tokens"], rows=p["evaluation_rows"])]
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, p["sasrec"], PER_CASE)

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.workload import FitCost, Sizes, counted
 
 
 class Params(BaseModel):
@@ -53,3 +54,11 @@ class Markov(Recommender):
         for batch in cases.batches(1024):
             last = state(batch, len(self.popular))
             yield (last @ self.chance).toarray() + np.outer(last @ self.smoothed, self.popular)
+
+
+START_SECONDS = 1.0  # it imports no torch
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return counted(s)

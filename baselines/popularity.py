@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.workload import FitCost, Sizes, counted
 
 
 class Params(BaseModel):
@@ -38,3 +39,11 @@ class Popularity(Recommender):
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         for batch in cases.batches(1024):
             yield np.tile(self.counts, (len(batch), 1))
+
+
+START_SECONDS = 1.0  # it imports no torch
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return counted(s)

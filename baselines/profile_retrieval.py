@@ -17,6 +17,7 @@ from pydantic import Field
 from baselines._popularity import PopularityMix, WithPopularity, popular, with_best_share
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.texts import PROMPT_TOKENS
+from benchmark.workload import Sizes, Work, chosen_by, texts_of
 from r2ec.settings import BackboneSettings
 
 if TYPE_CHECKING:
@@ -105,3 +106,8 @@ class ProfileRetrieval(Recommender):
     def report(self) -> dict[str, Any]:
         """writing_seconds: what the texts cost when they were written, which may have been in another run."""
         return {"writing_seconds": round(sum(text.seconds for text in self._written), 3)}
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """A profile per test case, and per validation case where a share of popularity is a choice."""
+    return [texts_of(s, p, s.test + chosen_by(s, p, "popularity"))]

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from baselines._popularity import WithPopularity, popular, with_best_share
-from baselines._writing import WriterTraining
+from baselines._writing import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
+
+__all__ = ["Params", "fit", "work"]
 
 REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.workload import FitCost, Sizes, trained
 
 
 class Params(BaseModel):
@@ -146,3 +147,8 @@ def _inside(workdir: Path, gpus: str) -> Iterator[None]:
         else:
             os.environ[gpus] = before
         shutil.rmtree(workdir)
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`: the logits of a batch of 2,048 and their gradients are all in memory."""
+    return trained(s, [p], 5e-4, rows=6 * p["train_batch_size"])

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
+from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
     import torch
@@ -238,3 +239,8 @@ class Tiger(Recommender):
     def _allowed(self, row: int, written: "torch.Tensor") -> list[int]:
         """The codes that continue what a beam has written (behind the decoder's start) to a real id."""
         return self.tokens.next.get(tuple(written[1:].tolist()), [END])
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], 1.5e-3)

@@ -21,13 +21,13 @@ from benchmark.errors import command
 from benchmark.factors import Ablations, ablations_of
 from benchmark.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
 from benchmark.methods import all_params, laid_over, load_method
-from benchmark.workload import WARM_START, WITH_LM, Sizes, longest, sizes_of
+from benchmark.workload import WARM_START, Sizes, longest, sizes_of
 
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
 TIME_RESERVE, MEMORY_RESERVE, LEAST_MINUTES = 3.0, 1.5, 15
-# Seconds of importing, reading and writing: of a job that counts, that imports torch, and that loads an LM.
-COUNT, TORCH, START = 1.0, 5.0, 10.0
+# Seconds of importing, reading and writing: of a job that imports torch (a method's `START_SECONDS` says otherwise) or loads an LM.
+TORCH, START = 5.0, 10.0
 PROCESS = 0.9 * GIB  # bytes of a process that has imported torch and holds a dataset
 LOADED = 1.5 * GIB  # further bytes of one that has loaded and run an LM, beside the LM itself
 VLLM_STEP = 0.01  # seconds; its kernels are captured and its batches don't wait for the longest
@@ -100,48 +100,26 @@ OUTPUTS = {
 SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
 
 
-# Seconds per training case and epoch on one thread, and of each item beside that, whose score is part of the loss.
-PER_CASE = {
-    "gru4rec": 1.6e-5,
-    "caser": 2.5e-5,
-    "sasrec": 1.6e-5,
-    "bert4rec": 2.8e-5,
-    "kar": 2.5e-5,
-    "tiger": 1.5e-3,
-    "stock_recbole": 5e-4,
-}
-PER_CASE |= {"d3": PER_CASE["sasrec"], "llm_rerank": PER_CASE["sasrec"]}  # within them
-ITEM = 7e-9
-EPOCHS = 20  # after which early stopping has ended most fits
-COUNTING = ("popularity", "item_knn", "markov", "ease")
-
-
 def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, threads: int, processes: int) -> Estimate:
     """One fit with these params, and the ranking of the test cases."""
-    filled = all_params(load_method(module), params)
+    method = load_method(module)
+    says, filled = vars(method), all_params(method, params)
+    start = START if "work" in says else says.get("START_SECONDS", TORCH)
     # Items scored and counted for each test case; histories and titles in memory.
-    start = START if module in WITH_LM else COUNT if module in COUNTING else TORCH
     seconds = start + sizes.test * sizes.items * 3e-8
     memory = processes * (PROCESS + sizes.train * 800 + sizes.items * 1000)
-    if module == "ease":  # a dense matrix, inverted in place
-        seconds, memory = seconds + sizes.items**3 * 5e-11, memory + sizes.items**2 * 8
-    if module in COUNTING:
-        return Estimate(seconds + sizes.train * 2e-5, memory + sizes.items * 100_000)
-    if module not in WITH_LM and module not in PER_CASE:
+    if "work" not in says and "fit_cost" not in says:
         return ANY
-    if module in PER_CASE:
-        per_epoch = sizes.train * (PER_CASE[module] + ITEM * sizes.items) + sizes.valid * 3 * ITEM * sizes.items
-        fits = filled.get("sasrec", [filled])  # each setting of a SASRec within
-        seconds += sum(min(EPOCHS, one.get("epochs", EPOCHS)) for one in fits) * per_epoch
-        # Scores of 512 cases, and what is made of them; of RecBole's own training the logits of 2,048 and their gradients.
-        memory += 4 * sizes.items * (6 * 2048 if module == "stock_recbole" else 4 * 512)
-    if module not in WITH_LM:
+    if "fit_cost" in says:
+        cost = method.fit_cost(sizes, filled)
+        seconds, memory = seconds + cost.seconds, memory + cost.memory
+    if "work" not in says:
         return Estimate(seconds, memory)
     lm = lm_of(filled["backbone"])
     if lm is None:
         return ANY
     memory += processes * LOADED
-    work = WITH_LM[module](sizes, filled, processes)
+    work = method.work(sizes, filled, processes)
     machine = GPU if gpus else THREAD.times(max(1, threads // processes))
     # The item table is float32.
     device = device_memory(lm, work, longest(filled, sizes)) + 4 * sizes.items * lm.hidden

@@ -1,11 +1,12 @@
-"""How much text each method lets its LM read, learn from and write, counted from the config: what benchmark/estimates.py weighs.
+"""How much a fit takes, counted from the config: what benchmark/estimates.py weighs.
 
-No reasoning is taken to end early. Counts of cases and items are those of `results/data/{dataset}/dataset.json` once it is
-there, until then those that the source usually gives.
+A method says in its file what only it knows: what its LM reads, learns from and writes, in `work(sizes, params, processes)`, and
+what else its fit takes, in `fit_cost(sizes, params)`. What several of them share is here. No reasoning is taken to end early.
+Counts of cases and items are those of `results/data/{dataset}/dataset.json` once it is there, until then those that the source
+usually gives.
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -115,194 +116,6 @@ def _rows(path: Path, size: int) -> int:
     return max(1, round(lines * size / max(1, len(start))) - 1) if lines else 0
 
 
-# What each method lets its LM do. s: sizes; p: its params, defaults filled in; k: processes.
-
-
-def _r2ec(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """What is kept for other fits; encoding and evaluation, which every process does; then training, in which each has users of
-    its own."""
-    recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
-    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
-    length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
-    at_once = training["per_device_train_batch_size"]
-    users = at_once * training["gradient_accumulation_steps"]  # of one process in one step
-    steps = training["max_steps"]
-    if steps < 0:
-        steps = int(training["num_train_epochs"] * s.train_llm) // (users * k) * recpo["num_iterations"]
-    evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
-    cases = s.test + evaluations * min(training["eval_cases"], s.valid)
-    first = (
-        bool(warm["cases"]) or not steps
-    )  # the frozen table, which is kept; RecPO encodes it itself without a warm start
-    # Every refresh_steps, at each evaluation and at the end.
-    refreshes = (2 - first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
-    twice = training["activation_checkpointing"]
-    learned = (group if twice else 1) * prompt + group * length + s.item
-    fresh = steps * users / recpo["num_iterations"]
-    return [
-        *([_encoded_items(s, p)] if first else []),
-        *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
-        Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
-        Work(
-            read=fresh * prompt,
-            written=fresh * group * length,
-            rows=min(rollouts["rows_at_once"], at_once * group),
-            learned=steps * users * learned,
-            held=at_once * learned if steps else 0,
-            twice=twice,
-            frozen=p["lora"]["layers_from"],
-        ),
-    ]
-
-
-def _encoded_items(s: Sizes, p: dict[str, Any]) -> Work:
-    """The frozen table, which depends on no reasoning."""
-    return Work(read=s.items * s.item, rows=p["evaluation_rows"], kept=_named(STATES, p["backbone"], p["prompts"]))
-
-
-def _encoded_cases(p: dict[str, Any], cases: int, prompt: int, length: int, pooling: str = "last") -> Work:
-    """Frozen states of so many cases, each behind `length` written tokens."""
-    read = _named(STATES, p["backbone"], p["prompts"], cases, length, pooling, p["evaluation_rows"])
-    return Work(read=cases * prompt, written=cases * length, rows=p["evaluation_rows"], kept=read)
-
-
-def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[Work]:
-    """Cases on frozen states; the maps' fit; the adapters' steps, if there are any, behind which the table is encoded again."""
-    recpo, training, warm, taught = p["recpo"], p["training"], p["warm_start"], p["warm_start"]["adapters"]
-    valid = min(warm["valid_cases"], s.valid)
-    own = {name: value for name, value in warm.items() if name != "states"}
-    of_recpo = [recpo[name] for name in ("tau", "normalize", "prior", "pooling")]
-    of_training = [training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")]
-    kept = _named(WARM_START, p["backbone"], p["prompts"], p["lora"], own, length, of_recpo, of_training)
-    fits = len(warm["weight_decays"]) * ("taught" in warm["forms"])
-    made = [
-        _encoded_cases(p, min(warm["cases"], s.train_llm) + valid, prompt, length, recpo["pooling"]),
-        # A multiplication and an addition for each pair of a training case and an item, forward, and twice that backward.
-        Work(maps=6 * fits * warm["teacher_epochs"] * s.train * s.items * warm["rank"], kept=(*kept, "maps")),
-    ]
-    if taught["steps"]:
-        at_each = taught["batch_size"]
-        one_step = at_each * (prompt + length) + taught["held_items"] * s.item
-        made += [
-            Work(
-                read=taught["steps"] * at_each * prompt,
-                written=taught["steps"] * at_each * length,
-                rows=min(p["rollouts"]["rows_at_once"], at_each),
-                learned=taught["steps"] * one_step,
-                held=one_step,
-                twice=training["activation_checkpointing"],
-                frozen=p["lora"]["layers_from"],
-                kept=(*kept, "adapters"),
-            ),
-            Work(
-                read=s.items * s.item + valid * prompt,
-                written=valid * length,
-                rows=p["evaluation_rows"],
-                kept=(*kept, "table"),
-            ),
-        ]
-    return made
-
-
-def _named(kind: str, *parts: Any) -> tuple[str, ...]:
-    """What is kept, by all that it depends on beside the dataset."""
-    return kind, json.dumps(parts, sort_keys=True)
-
-
-def _frozen(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
-    length = p["rollouts"]["max_new_tokens"] if p["reasoning"] else 0
-    cases = min(max(p["standardize"]), s.train_llm)
-    cases += min(p["valid_cases"], s.valid) if len(p["standardize"]) > 1 else 0
-    return [
-        _encoded_items(s, p),
-        *([_encoded_cases(p, cases, prompt, length)] if cases else []),
-        Work(read=s.test * prompt, written=s.test * length, rows=p["evaluation_rows"]),
-    ]
-
-
-def _texts(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
-    """A text for each of so many cases."""
-    return Work(read=cases * prompt_tokens(s, p["max_items"]), written=cases * p["max_new_tokens"], rows=rows)
-
-
-def _chosen(s: Sizes, p: dict[str, Any], shares: str) -> int:
-    """Validation cases for which a text is written, where a share of popularity is a choice."""
-    return min(p["valid_cases"], s.valid) if len(p[shares]) > 1 else 0
-
-
-def _grpo(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """A group shares its prompt in writing; trl's trainer repeats it in every rollout that it learns from."""
-    rounds = p.get("rounds", 1)
-    rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
-    profiles = (rounds + 1) * min(p["contrastive_cases"], s.train_llm) if "contrastive_cases" in p else 0
-    prompt = prompt_tokens(s, p["max_items"])
-    whole = prompt + p["max_new_tokens"]
-    return [
-        _texts(s, p, s.test + profiles + _chosen(s, p, "popularity")),
-        Work(
-            read=rollouts / p["group_size"] * prompt,
-            written=rollouts * p["max_new_tokens"],
-            rows=p["users_per_step"] * p["group_size"],
-            learned=rollouts * whole,
-            held=p["rollouts_at_once"] * whole if p["max_steps"] else 0,
-            frozen=p["lora"]["layers_from"],
-        ),
-    ]
-
-
-def _titles(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """Tuning to titles; then a text per case, or beams, each as long as a title."""
-    whole = prompt_tokens(s, p["max_items"]) + s.line
-    learned = p["max_steps"] * p["users_per_step"]
-    tuning = Work(
-        learned=learned * whole,
-        held=p["at_once"] * whole if p["max_steps"] else 0,
-        read=s.items * s.line,
-        frozen=p["lora"]["layers_from"],
-    )
-    if "beams" not in p:
-        return [tuning, _texts(s, p, s.test + _chosen(s, p, "gamma"))]
-    rows = p["evaluation_rows"] * p["beams"]
-    return [
-        tuning,
-        Work(read=s.test * prompt_tokens(s, p["max_items"]), written=s.test * p["beams"] * s.line, rows=rows),
-    ]
-
-
-def _kar(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    texts = _texts(s, p, min(p["cases"], s.train_llm) + s.valid + s.test)
-    if p["item_knowledge"] == "written":
-        texts = replace(
-            texts, read=texts.read + s.items * s.item, written=texts.written + s.items * p["max_new_tokens"]
-        )
-    return [texts]
-
-
-def _rerank(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
-    read = s.test * (prompt + p["candidates"] * s.line)
-    return [Work(read=read, written=s.test * p["rollouts"]["max_new_tokens"], rows=p["evaluation_rows"])]
-
-
-def _retrieval(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    return [_texts(s, p, s.test + _chosen(s, p, "popularity"))]
-
-
-Counted = Callable[[Sizes, dict[str, Any], int], list[Work]]
-WITH_LM: dict[str, Counted] = {
-    "r2ec": _r2ec,
-    "frozen_llm": _frozen,
-    "profile_retrieval": _retrieval,
-    "langptune": _grpo,
-    "rec_r1": _grpo,
-    "bigrec": _titles,
-    "d3": _titles,
-    "kar": _kar,
-    "llm_rerank": _rerank,
-}
-
-
 def prompt_tokens(s: Sizes, items: int, limit: int = 10**9) -> int:
     """Tokens of a user's prompt beyond the beginning that all share."""
     return min(limit, 30 + s.line * items)
@@ -314,3 +127,41 @@ def longest(p: dict[str, Any], s: Sizes) -> int:
     items, limit = prompts.get("max_items", p.get("max_items", 0)), prompts.get("max_prompt_tokens", 10**9)
     length: int = p.get("rollouts", p).get("max_new_tokens", s.line)
     return prompt_tokens(s, items, limit) + length
+
+
+def texts_of(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
+    """A text for each of so many cases."""
+    return Work(read=cases * prompt_tokens(s, p["max_items"]), written=cases * p["max_new_tokens"], rows=rows)
+
+
+def chosen_by(s: Sizes, p: dict[str, Any], shares: str) -> int:
+    """Validation cases for which a text is written, where a share of popularity is a choice."""
+    return min(p["valid_cases"], s.valid) if len(p[shares]) > 1 else 0
+
+
+@dataclass(frozen=True)
+class FitCost:
+    """What one fit takes beside an LM, on one thread, imports and the dataset itself left out."""
+
+    seconds: float
+    memory: float  # bytes
+
+
+# Seconds of scoring one item in a training's loss, and epochs after which early stopping has ended most fits.
+ITEM, EPOCHS = 7e-9, 20
+
+
+def trained(s: Sizes, fits: Sequence[Mapping[str, Any]], per_case: float, rows: int = 2048) -> FitCost:
+    """Networks that learn all training cases in each epoch and score the catalogue for each.
+
+    fits: their settings, of which `epochs` is read. per_case: seconds of a training case and epoch beside it. rows: of scores, and
+    of what is made of them, that are in memory at a time, float32.
+    """
+    per_epoch = s.train * (per_case + ITEM * s.items) + s.valid * 3 * ITEM * s.items
+    epochs = sum(min(EPOCHS, one.get("epochs", EPOCHS)) for one in fits)
+    return FitCost(epochs * per_epoch, 4 * s.items * rows)
+
+
+def counted(s: Sizes) -> FitCost:
+    """Sparse counts over the training interactions, and what is kept of them for each item."""
+    return FitCost(s.train * 2e-5, s.items * 100_000)

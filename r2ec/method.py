@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.contract import Split
 from r2ec.settings import Params
+from r2ec.workload import work
 
 if TYPE_CHECKING:
     from r2ec.recommender import R2ecRecommender
+
+__all__ = ["SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
 
 SEVERAL_PROCESSES = True  # they share the users of a step; the first one alone writes
 # Sections of Params that only scoring reads: settings that differ in nothing else share one fit.

@@ -29,8 +29,8 @@ from benchmark.estimates import (
 )
 from benchmark.factors import ablations_of
 from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
-from benchmark.methods import ROOT
-from benchmark.workload import UNKNOWN, USUAL, WITH_LM, Sizes, Work, sizes_of
+from benchmark.methods import ROOT, load_method
+from benchmark.workload import UNKNOWN, USUAL, Sizes, Work, sizes_of
 from tests.planted import planted, write_files
 
 NOWHERE = Path("/nowhere")
@@ -101,7 +101,7 @@ def test_tokens_of_r2ec_by_hand() -> None:
         training={"max_steps": 25, "per_device_train_batch_size": 6, "eval_steps": 5, "eval_cases": 40},
         warm_start={"cases": 300, "valid_cases": 70},
     )
-    items, encoded, maps, alone, training = WITH_LM["r2ec"](SIZES, params, 2)
+    items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, params, 2)
     # The frozen table, and 300 + 70 cases; a prompt: 30 + 3 lines of 10 tokens. The teacher learns from all 1,000 cases, 8 times:
     # for each and each item 128 multiplications and additions, and twice that backward.
     assert plain(items) == Work(read=100 * 20, rows=64)
@@ -115,22 +115,22 @@ def test_tokens_of_r2ec_by_hand() -> None:
     )
     # Two processes share an epoch; with activations computed twice each rollout reads the prompt again.
     epochs = params | {"training": params["training"] | {"max_steps": -1, "activation_checkpointing": True}}
-    training = WITH_LM["r2ec"](SIZES, epochs, 2)[-1]
+    training = load_method("r2ec").work(SIZES, epochs, 2)[-1]
     assert training.learned == (3 * 1000 // 12) * 6 * (4 * 60 + 32 + 20) and training.twice
     own = params["warm_start"]["adapters"] | {"steps": 7, "batch_size": 5, "held_items": 3}
-    made = WITH_LM["r2ec"](SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
+    made = load_method("r2ec").work(SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
     assert [plain(part) for part in made[3:5]] == [
         Work(read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20),
         Work(read=100 * 20 + 70 * 60, written=70 * 8, rows=64),
     ]
     assert made[5:] == [alone, made[-1]] and bool(made[3].kept and made[4].kept)
     none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
-    items, encoded, maps, alone, training = WITH_LM["r2ec"](SIZES, none, 1)
+    items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, none, 1)
     assert items.read == 100 * 20 and encoded.read == 370 * 60 and encoded.written == 0
     assert alone == Work(read=50 * 60, written=0, rows=64) and training.learned == training.held == 0
     # From the bare backbone, RecPO encodes the table itself.
     bare = params | {"warm_start": params["warm_start"] | {"cases": 0}}
-    alone, training = WITH_LM["r2ec"](SIZES, bare, 2)
+    alone, training = load_method("r2ec").work(SIZES, bare, 2)
     assert alone.read == 9 * 100 * 20 + cases * 60 and not alone.kept
 
 
@@ -145,14 +145,17 @@ def test_an_lm_reads_its_sample_and_what_counts_reads_all() -> None:
     few = replace(SIZES, llm=200)
     warm = {"cases": 300, "valid_cases": 70}
     params = filled("r2ec", backbone={"name": "x"}, prompts={"max_items": 3}, warm_start=warm)
-    _, encoded, maps, _, training = WITH_LM["r2ec"](few, params, 1)
+    _, encoded, maps, _, training = load_method("r2ec").work(few, params, 1)
     assert encoded.read == (200 + 70) * 60 and maps.maps == 6 * 8 * 1000 * 100 * 128
     assert training.learned == (3 * 200 // 24) * 24 * (60 + 4 * 512 + 20)
     kar = filled("kar", backbone={"name": "x"}, max_items=3, max_new_tokens=8, cases=500, item_knowledge="attributes")
-    assert WITH_LM["kar"](few, kar, 1)[0].read == (200 + SIZES.valid + SIZES.test) * 60
+    assert load_method("kar").work(few, kar, 1)[0].read == (200 + SIZES.valid + SIZES.test) * 60
     common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
-    assert WITH_LM["langptune"](few, filled("langptune", **common, contrastive_cases=500), 1)[0].written == 450 * 8
-    assert WITH_LM["frozen_llm"](few, filled("frozen_llm", backbone={"name": "x"}, prompts={"max_items": 3},
+    assert (
+        load_method("langptune").work(few, filled("langptune", **common, contrastive_cases=500), 1)[0].written
+        == 450 * 8
+    )
+    assert load_method("frozen_llm").work(few, filled("frozen_llm", backbone={"name": "x"}, prompts={"max_items": 3},
                                              standardize=[500]), 1)[1].read == 200 * 60  # fmt: skip
     assert estimate("popularity", {}, few, gpus=0, threads=1, processes=1) == estimate(
         "popularity", {}, SIZES, gpus=0, threads=1, processes=1
@@ -162,21 +165,23 @@ def test_an_lm_reads_its_sample_and_what_counts_reads_all() -> None:
 def test_tokens_of_the_pipelines_by_hand() -> None:
     common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
     texts = Work(read=50 * 60, written=50 * 8, rows=64)
-    assert WITH_LM["profile_retrieval"](SIZES, filled("profile_retrieval", **common), 1) == [texts]
-    alone, training = WITH_LM["rec_r1"](SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1)
+    assert load_method("profile_retrieval").work(SIZES, filled("profile_retrieval", **common), 1) == [texts]
+    alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1)
     assert alone == texts
     assert training == Work(read=30 * 60, written=120 * 8, rows=24, learned=120 * 68, held=8 * 68)
     made = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
-    alone, training = WITH_LM["langptune"](SIZES, made, 1)
+    alone, training = load_method("langptune").work(SIZES, made, 1)
     assert alone.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
-    tuning, _ = WITH_LM["bigrec"](SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1)
+    tuning, _ = load_method("bigrec").work(
+        SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1
+    )
     assert tuning == Work(read=100 * 10, learned=30 * 70, held=2 * 70)
     # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no backward.
     choice = {"popularity": [0, 1], "valid_cases": 20, "lora": {"layers_from": 2}}
-    alone, training = WITH_LM["rec_r1"](SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
+    alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
     assert alone == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
     gammas = {"gamma": [0, 1], "valid_cases": 10**6, "lora": {"layers_from": 3}}
-    tuning, alone = WITH_LM["bigrec"](SIZES, filled("bigrec", **common, **gammas), 1)
+    tuning, alone = load_method("bigrec").work(SIZES, filled("bigrec", **common, **gammas), 1)
     assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
 
 

@@ -1,0 +1,100 @@
+"""What R2ec lets its LM read, learn from and write, for estimates of a job before it runs. Light to import.
+
+s: sizes of the dataset; p: the method's params, defaults filled in; k: processes.
+"""
+
+import json
+from typing import Any
+
+from benchmark.workload import STATES, WARM_START, Sizes, Work, prompt_tokens
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """What is kept for other fits; encoding and evaluation, which every process does; then training, in which each has users of
+    its own."""
+    recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
+    prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
+    length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
+    at_once = training["per_device_train_batch_size"]
+    users = at_once * training["gradient_accumulation_steps"]  # of one process in one step
+    steps = training["max_steps"]
+    if steps < 0:
+        steps = int(training["num_train_epochs"] * s.train_llm) // (users * k) * recpo["num_iterations"]
+    evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
+    cases = s.test + evaluations * min(training["eval_cases"], s.valid)
+    first = (
+        bool(warm["cases"]) or not steps
+    )  # the frozen table, which is kept; RecPO encodes it itself without a warm start
+    # Every refresh_steps, at each evaluation and at the end.
+    refreshes = (2 - first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
+    twice = training["activation_checkpointing"]
+    learned = (group if twice else 1) * prompt + group * length + s.item
+    fresh = steps * users / recpo["num_iterations"]
+    return [
+        *([encoded_items(s, p)] if first else []),
+        *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
+        Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
+        Work(
+            read=fresh * prompt,
+            written=fresh * group * length,
+            rows=min(rollouts["rows_at_once"], at_once * group),
+            learned=steps * users * learned,
+            held=at_once * learned if steps else 0,
+            twice=twice,
+            frozen=p["lora"]["layers_from"],
+        ),
+    ]
+
+
+def encoded_items(s: Sizes, p: dict[str, Any]) -> Work:
+    """The frozen table, which depends on no reasoning."""
+    return Work(read=s.items * s.item, rows=p["evaluation_rows"], kept=_named(STATES, p["backbone"], p["prompts"]))
+
+
+def encoded_cases(p: dict[str, Any], cases: int, prompt: int, length: int, pooling: str = "last") -> Work:
+    """Frozen states of so many cases, each behind `length` written tokens."""
+    read = _named(STATES, p["backbone"], p["prompts"], cases, length, pooling, p["evaluation_rows"])
+    return Work(read=cases * prompt, written=cases * length, rows=p["evaluation_rows"], kept=read)
+
+
+def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[Work]:
+    """Cases on frozen states; the maps' fit; the adapters' steps, if there are any, behind which the table is encoded again."""
+    recpo, training, warm, taught = p["recpo"], p["training"], p["warm_start"], p["warm_start"]["adapters"]
+    valid = min(warm["valid_cases"], s.valid)
+    own = {name: value for name, value in warm.items() if name != "states"}
+    of_recpo = [recpo[name] for name in ("tau", "normalize", "prior", "pooling")]
+    of_training = [training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")]
+    kept = _named(WARM_START, p["backbone"], p["prompts"], p["lora"], own, length, of_recpo, of_training)
+    fits = len(warm["weight_decays"]) * ("taught" in warm["forms"])
+    made = [
+        encoded_cases(p, min(warm["cases"], s.train_llm) + valid, prompt, length, recpo["pooling"]),
+        # A multiplication and an addition for each pair of a training case and an item, forward, and twice that backward.
+        Work(maps=6 * fits * warm["teacher_epochs"] * s.train * s.items * warm["rank"], kept=(*kept, "maps")),
+    ]
+    if taught["steps"]:
+        at_each = taught["batch_size"]
+        one_step = at_each * (prompt + length) + taught["held_items"] * s.item
+        made += [
+            Work(
+                read=taught["steps"] * at_each * prompt,
+                written=taught["steps"] * at_each * length,
+                rows=min(p["rollouts"]["rows_at_once"], at_each),
+                learned=taught["steps"] * one_step,
+                held=one_step,
+                twice=training["activation_checkpointing"],
+                frozen=p["lora"]["layers_from"],
+                kept=(*kept, "adapters"),
+            ),
+            Work(
+                read=s.items * s.item + valid * prompt,
+                written=valid * length,
+                rows=p["evaluation_rows"],
+                kept=(*kept, "table"),
+            ),
+        ]
+    return made
+
+
+def _named(kind: str, *parts: Any) -> tuple[str, ...]:
+    """What is kept, by all that it depends on beside the dataset."""
+    return kind, json.dumps(parts, sort_keys=True)
