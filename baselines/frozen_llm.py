@@ -47,11 +47,11 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
     """Encode the item table, and some cases where there is a choice or states are standardised. Nothing is trained."""
     settings = Params.model_validate(params)
-    from r2ec import frozen, recommender
+    from r2ec import frozen, reader, recommender
     from r2ec.rec_head import RecHead
     from r2ec.settings import Params as R2ecParams
 
-    made = recommender.build(
+    made = recommender.R2ecRecommender.build(
         split,
         R2ecParams(
             backbone=settings.backbone,
@@ -65,9 +65,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
     )
     parts = {}
     if len(settings.standardize) > 1:
-        parts["valid"] = recommender.sample(split.valid, settings.valid_cases, split.name)
+        parts["valid"] = reader.sample(split.valid, settings.valid_cases, split.name)
     for count in filter(None, settings.standardize):
-        parts[f"train {count}"] = recommender.sample(split.llm_train, count, split.name)
+        parts[f"train {count}"] = reader.sample(split.llm_train, count, split.name)
     states = frozen.frozen_states(made, parts)
 
     def standardized(count: int) -> "RecHead":

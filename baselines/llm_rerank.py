@@ -54,7 +54,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "L
 
     sasrec, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     shared = {name: getattr(settings, name) for name in ("backbone", "prompts", "rollouts", "evaluation_rows")}
-    llm = recommender.build(split, R2ecParams(training={"max_steps": 0}, **shared))
+    llm = recommender.R2ecRecommender.build(split, R2ecParams(training={"max_steps": 0}, **shared))
     return LLMRerank(split, settings, sasrec, llm, tried)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,12 +17,10 @@ from benchmark.io import atomic, read_json, sha256_of, sha256_of_json
 from benchmark.stages import Stage
 from r2ec import backbone as backbones
 from r2ec.item_table import ENCODING, hash_of
+from r2ec.model import WEIGHTS
+from r2ec.reader import Reader
 from r2ec.rollout import WRITING
 from r2ec.settings import Params
-from r2ec.trainer import WEIGHTS
-
-if TYPE_CHECKING:
-    from r2ec.recommender import R2ecRecommender
 
 # The states of cases under the untrained LM: h_T of what it writes, pooled.
 STATES = Stage("states", 1, after=(WRITING, ENCODING))
@@ -30,7 +28,7 @@ STATES = Stage("states", 1, after=(WRITING, ENCODING))
 GREEDY = {"max_new_tokens", "merge_adapters", "repetition_penalty"}
 
 
-def frozen_states(made: "R2ecRecommender", parts: dict[str, Cases]) -> dict[str, Tensor]:
+def frozen_states(made: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
     """States of all items (`items`, [V, d]) and of each part's cases ([n, d]) under the untrained LM, float32.
 
     Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends

@@ -18,6 +18,7 @@ from r2ec.model import ItemPrompts, R2ec
 
 # The state of an item's prompt.
 ENCODING = Stage("encoding", 1)
+TABLE = "item_table.safetensors"  # its name in a model's folder
 
 # Tokens per forward: enough rows for the matrix products, few enough that activations stay in the caches.
 TOKENS_AT_ONCE = 2048

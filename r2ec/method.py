@@ -25,6 +25,6 @@ SCORING = ("evaluation",)
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
     """Warm start, RecPO, and the finished model in `workdir/model`. A killed fit goes on from its last checkpoint."""
     # Imported late: torch and transformers take seconds, and the config is checked without them.
-    from r2ec.recommender import fit_r2ec
+    from r2ec.fit import fit_r2ec
 
     return fit_r2ec(split, seed, Params.model_validate(params), workdir)

@@ -21,6 +21,8 @@ from benchmark.io import atomic
 from r2ec.rec_head import RecHead
 from r2ec.token_logps import chosen_and_entropy, distribution, token_logps
 
+WEIGHTS = "r2ec.safetensors"  # the name of what is trained in a model's folder
+
 Pooling = Literal["last", "mean", "max", "special"]
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "max", "special")
 # A common beginning shorter than this is not worth a forward of its own.

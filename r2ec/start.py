@@ -5,7 +5,7 @@ import hashlib
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +20,13 @@ from benchmark.stages import Stage
 from r2ec import backbone as backbones
 from r2ec.adapters import TaughtTrainer, adapter_training, refit_item_map
 from r2ec.frozen import GREEDY, STATES, frozen_states
-from r2ec.item_table import hash_of
+from r2ec.item_table import TABLE, hash_of
+from r2ec.model import WEIGHTS
+from r2ec.reader import Reader, sample
 from r2ec.rec_head import RecHead
 from r2ec.rollout import TransformersEngine
 from r2ec.schedule import processes
-from r2ec.trainer import TABLE, WEIGHTS
 from r2ec.warm_start import Choice, Encoded, Fitted, WarmStart, divergence, fit_rec_head
-
-if TYPE_CHECKING:
-    from r2ec.recommender import R2ecRecommender
-
 
 # Maps and adapters where RecPO begins.
 WARM_START = Stage(
@@ -38,7 +35,7 @@ WARM_START = Stage(
 SHOWN = 32  # cases whose prompts stand for how prompts are worded
 
 
-def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) -> None:
+def warm_start(made: Reader, split: Split, seed: int, workdir: Path) -> None:
     """Give `made` the rec head that `fit_rec_head` finds on frozen states, and adapters that its teacher has taught.
 
     Kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which differ in RecPO alone, such
@@ -66,7 +63,7 @@ def warm_start(made: "R2ecRecommender", split: Split, seed: int, workdir: Path) 
     made.found = settings["report"]
 
 
-def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, Any]:
+def _depends_on(made: Reader, split: Split, seed: int) -> dict[str, Any]:
     """All that a warm start depends on: stages, packages, weights, texts, cases, seed, and the settings that it reads."""
     params = made.params
     cases = hashlib.sha256()
@@ -98,7 +95,7 @@ def _depends_on(made: "R2ecRecommender", split: Split, seed: int) -> dict[str, A
     }
 
 
-def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> None:
+def _warm(made: Reader, split: Split, seed: int, folder: Path) -> None:
     """The fit on frozen states, then the adapters' steps, whose checkpoints are in `folder`.
 
     The teacher, which needs no LM, learns from all training cases; the LM reads for those of its sample alone.
@@ -153,7 +150,7 @@ def _warm(made: "R2ecRecommender", split: Split, seed: int, folder: Path) -> Non
 
 
 def _teach_adapters(
-    made: "R2ecRecommender", split: Split, seed: int, folder: Path, data: WarmStart, valid: Cases, fitted: Fitted
+    made: Reader, split: Split, seed: int, folder: Path, data: WarmStart, valid: Cases, fitted: Fitted
 ) -> Choice:
     """Teach adapters and maps, from the last checkpoint in `folder` if there is one, and encode the table again."""
     params, own = made.params, made.params.warm_start.adapters
@@ -206,9 +203,3 @@ def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:
 
 def _line(choice: Choice) -> str:
     return f"{choice.form}, weight decay {choice.weight_decay:g}, valid NDCG@10 {choice.value:.4f}"
-
-
-def sample(cases: Cases, size: int, name: str) -> Cases:
-    """The first `size` cases of a seeded order, in time order; the same for every repetition."""
-    order = np.random.default_rng(derive_seed(name, "r2ec sample", len(cases))).permutation(len(cases))
-    return cases.take(np.sort(order[:size]))

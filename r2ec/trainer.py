@@ -23,8 +23,8 @@ from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from r2ec import sharded
-from r2ec.item_table import ItemTable
-from r2ec.model import ItemPrompts, PolicyOutput, R2ec, Rollouts
+from r2ec.item_table import TABLE, ItemTable
+from r2ec.model import WEIGHTS, ItemPrompts, PolicyOutput, R2ec, Rollouts
 from r2ec.objective import candidate_log_q, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
 from r2ec.prompts import PromptBuilder
 from r2ec.reward import recpo_rewards
@@ -35,7 +35,6 @@ from r2ec.settings import RecPOSettings, TrainingSettings
 if TYPE_CHECKING:
     from r2ec.rollout_vllm import VllmEngine  # importing it takes seconds
 
-WEIGHTS, TABLE = "r2ec.safetensors", "item_table.safetensors"
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # in torch's message where main memory is full
 
 

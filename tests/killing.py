@@ -21,9 +21,9 @@ from transformers import TrainerState
 
 from benchmark.methods import laid_over
 from r2ec.adapters import TaughtTrainer
+from r2ec.fit import fit_r2ec
 from r2ec.item_table import ItemTable
 from r2ec.method import Params
-from r2ec.recommender import fit_r2ec
 from r2ec.rollout import TransformersEngine
 from r2ec.trainer import RecPOTrainer
 from tests.tiny_fits import scores, split

@@ -14,10 +14,11 @@ from benchmark.evaluate import validation_ndcg
 from benchmark.io import read_json
 from benchmark.spent import Cost, timed_fit
 from r2ec.adapters import RIDGE, TaughtTrainer, adapter_training, refit_item_map
+from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.model import plain_policy
 from r2ec.rec_head import RecHead
-from r2ec.recommender import R2ecRecommender, fit_r2ec
+from r2ec.recommender import R2ecRecommender
 from tests.tiny_fits import scores, settings, split, write_backbone
 
 

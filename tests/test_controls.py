@@ -10,8 +10,10 @@ import torch
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
+from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender, build, combined, fit_r2ec
+from r2ec.reader import combined
+from r2ec.recommender import R2ecRecommender
 from r2ec.rollout import RolloutResult
 from r2ec.settings import EvaluationSettings
 from tests.tiny_fits import scores, settings, split, write_backbone
@@ -132,7 +134,7 @@ def test_several_samples_score(fitted: Path, combine: str) -> None:
 
 
 def test_one_fit_serves_every_way_to_read(backbone: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2ec.recommender._fit", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr("r2ec.fit._fit", lambda *_: pytest.fail("fitted again"))
     changed = Params.model_validate(settings(backbone) | {"evaluation": {"reasoning": "empty"}})
     found = fit_r2ec(split(), 3, changed, fitted)
     np.testing.assert_array_equal(scores(found), scores(read_with(fitted, reasoning="empty")))
@@ -163,5 +165,5 @@ def test_settings_that_contradict_each_other(changes: dict[str, Any], message: s
 
 
 def test_one_sample_is_the_greedy_reasoning(backbone: Path) -> None:
-    made = build(split(), Params.model_validate(settings(backbone)))
+    made = R2ecRecommender.build(split(), Params.model_validate(settings(backbone)))
     assert made.engine.settings.greedy and made.controls is None

@@ -17,7 +17,7 @@ from baselines._llm import TEXTS, Writer
 from benchmark.stages import Stage
 from r2ec import frozen, start
 from r2ec.item_table import ENCODING
-from r2ec.recommender import R2ecRecommender, build
+from r2ec.recommender import R2ecRecommender
 from r2ec.rollout import WRITING
 from r2ec.settings import BackboneSettings, Params
 from tests.tiny_fits import settings, split, write_backbone
@@ -37,7 +37,7 @@ def made(**changes: Any) -> R2ecRecommender:
     torch.manual_seed(1)
     given = settings(backbone(), **changes)
     given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
-    return build(split(), Params.model_validate(given))
+    return R2ecRecommender.build(split(), Params.model_validate(given))
 
 
 def some(values: torch.Tensor) -> list[float]:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from benchmark.evaluate import rank
+from r2ec.fit import fit_r2ec
 from r2ec.frozen import encoder_of
 from r2ec.large_table import LargeTable, Refreshed, encoding, refresh
 from r2ec.method import Params
 from r2ec.nearest import NearestIndex, top_k
-from r2ec.recommender import R2ecRecommender, fit_r2ec
+from r2ec.recommender import R2ecRecommender
 from r2ec.reward import recpo_rewards
 from tests.tiny_fits import settings, split, write_backbone
 

@@ -285,7 +285,7 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
     states, texts, written = made.read(cases)
     users, items = states.double().numpy(), made.table.states.double().numpy()
     if standardize:
-        from r2ec.recommender import sample
+        from r2ec.reader import sample
 
         seen = made.read(sample(data.train, standardize, data.name))[0].double().numpy()
         users = (users - seen.mean(0)) / seen.std(0, ddof=1)
@@ -306,7 +306,7 @@ def test_the_frozen_llm_chooses_on_validation_cases(llm: BackboneSettings, tmp_p
     }
     made = fit_frozen(data, seed=1, params=params | {"standardize": [0, 30, 90]}, workdir=tmp_path)
     tried = {one["standardize"]: one["value"] for one in made.report()["tried"]}
-    from r2ec.recommender import sample
+    from r2ec.reader import sample
 
     some = sample(data.valid, 60, data.name)
     for count, value in tried.items():

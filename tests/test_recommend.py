@@ -20,9 +20,10 @@ from benchmark.io import read_json, write_json
 from benchmark.methods import ROOT
 from benchmark.run import texts_with_ranks
 from r2ec import recommend
+from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.recommend import Catalogue, as_case, from_file, from_words
-from r2ec.recommender import R2ecRecommender, fit_r2ec
+from r2ec.recommender import R2ecRecommender
 from tests.planted import planted, write_prepared
 from tests.results_tree import record
 from tests.tiny_fits import settings as tiny_settings

@@ -10,9 +10,10 @@ import torch
 from benchmark.contract import check_scores
 from benchmark.errors import InputError, checked
 from benchmark.provenance import derive_seed
+from r2ec.fit import fit_r2ec
 from r2ec.item_table import ItemTable
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender, build, fit_r2ec
+from r2ec.recommender import R2ecRecommender
 from r2ec.settings import TrainingSettings
 from r2ec.trainer import Order
 from tests.tiny_fits import scores, settings, split, write_backbone
@@ -189,7 +190,7 @@ def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path)
     made["backbone"]["dtype"] = "bfloat16"
     params = Params.model_validate(made)
     torch.manual_seed(derive_seed(3, "adapters"))
-    before = build(split(), params).model.own_state()
+    before = R2ecRecommender.build(split(), params).model.own_state()
     fitted = fit_r2ec(split(), 3, params, tmp_path)
     assert fitted.model.causal_lm.dtype == torch.bfloat16
     adapters = {name: value for name, value in fitted.model.own_state().items() if "lora_" in name}

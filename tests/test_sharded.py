@@ -18,8 +18,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
+from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender, fit_r2ec
+from r2ec.recommender import R2ecRecommender
 from r2ec.schedule import METRIC
 from r2ec.trainer import RecPOTrainer
 from tests.tiny_fits import scores, settings, split, write_backbone

@@ -13,7 +13,7 @@ from benchmark.contract import Split
 from benchmark.io import sha256_of_json
 from r2ec import frozen, start
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender, build
+from r2ec.recommender import R2ecRecommender
 from tests.tiny_fits import settings, split, write_backbone
 
 Section = dict[str, dict[str, Any]]
@@ -26,7 +26,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(backbone: Path) -> R2ecRecommender:
-    return build(split(), Params.model_validate(settings(backbone)))
+    return R2ecRecommender.build(split(), Params.model_validate(settings(backbone)))
 
 
 def key(made: R2ecRecommender, data: Split, seed: int = 3) -> str:
@@ -114,7 +114,7 @@ def test_other_titles_rows_and_weights(made: R2ecRecommender, backbone: Path) ->
     data, known = split(), key(made, split())
     params = made.params
     renamed = data.items.assign(title=data.items["title"].where(data.items.index != 3, "Another thing"))
-    assert key(build(replace(data, items=renamed), params), data) != known
+    assert key(R2ecRecommender.build(replace(data, items=renamed), params), data) != known
     rows = object.__new__(R2ecRecommender)
     rows.__dict__ |= made.__dict__ | {"params": params.model_copy(update={"evaluation_rows": 17})}
     assert key(rows, data) != known
@@ -164,7 +164,7 @@ def test_other_versions_of_stages_and_packages(made: R2ecRecommender, monkeypatc
 def test_what_is_scored_is_written_with_unfolded_adapters(backbone: Path) -> None:
     """Folded, they would be rounded to bf16: another model than the one that has encoded the items."""
     for evaluation in ({}, {"reasoning": "again"}, {"samples": 2}):
-        made = build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
+        made = R2ecRecommender.build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
         assert made.params.rollouts.merge_adapters and not made.engine.settings.merge_adapters
         if made.controls is not None:
             assert not made.controls.engine.settings.merge_adapters

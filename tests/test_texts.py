@@ -286,7 +286,7 @@ def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
         Asker(split, tiny_lm("llama"), tiny_tokenizer("llama"), 6, 4090, 8)
     params = r2ec_settings(write_backbone(tmp_path / "llm"), prompts={"max_prompt_tokens": 4096})
     with pytest.raises(InputError, match=r"prompts\.max_prompt_tokens is 4096"):
-        recommender.build(split, R2ecParams.model_validate(params))
+        recommender.R2ecRecommender.build(split, R2ecParams.model_validate(params))
 
 
 def test_what_is_written_is_read_as_text(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
+from r2ec.fit import trainer_of
 from r2ec.method import Params
 from r2ec.model import plain_policy
-from r2ec.recommender import build, trainer_of
+from r2ec.recommender import R2ecRecommender
 from r2ec.trainer import Experience, RecPOTrainer
 from tests.tiny_fits import settings, split, write_backbone
 
@@ -64,7 +65,7 @@ def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, norma
     )
     data = split()
     torch.manual_seed(derive_seed(5, "adapters"))
-    parts = build(data, Params.model_validate(made), "free", 8)
+    parts = R2ecRecommender.build(data, Params.model_validate(made), "free", 8)
     trainer = trainer_of(parts, data, data.valid.take(range(16)), 5, folder)
     random = torch.Generator().manual_seed(2)
     trainer.table.states.copy_(0.3 * torch.randn(trainer.table.states.shape, generator=random))

@@ -11,9 +11,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from benchmark.provenance import derive_seed
+from r2ec.fit import trainer_of
 from r2ec.method import Params
 from r2ec.model import R2ec
-from r2ec.recommender import build, trainer_of
+from r2ec.recommender import R2ecRecommender
 from r2ec.trainer import METRIC, RecPOTrainer
 from tests.tiny_fits import settings, split, write_backbone
 
@@ -37,7 +38,7 @@ def make(backbone: Path, variant: str, processes: int, folder: Path) -> RecPOTra
     params, data = Params.model_validate(made), split()
     torch.manual_seed(derive_seed(3, "adapters"))
     maps = "none" if params.recpo.cls_head else "free"  # the head takes whole states
-    parts = build(data, params, maps, None if maps == "none" else 8)
+    parts = R2ecRecommender.build(data, params, maps, None if maps == "none" else 8)
     return trainer_of(parts, data, data.valid.take(range(16)), 3, folder)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from benchmark.errors import InputError, checked
+from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender, fit_r2ec
+from r2ec.recommender import R2ecRecommender
 from r2ec.rollout_vllm import VllmEngine, folder_of
 from r2ec.settings import BackboneSettings
 from tests.tiny_fits import scores, settings, split, write_backbone
@@ -136,7 +137,7 @@ def test_without_vllm_a_fit_ends_before_it_begins(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("r2ec.rollout_vllm.is_vllm_available", lambda: False)
-    monkeypatch.setattr("r2ec.recommender.build", lambda *_: pytest.fail("the backbone was loaded"))
+    monkeypatch.setattr("r2ec.reader.Reader.build", lambda *_: pytest.fail("the backbone was loaded"))
     with pytest.raises(InputError, match=r"^rollout backend 'vllm' needs the package vllm; install trl"):
         fit_r2ec(split(), 3, params(backbone, rollouts={"backend": "vllm"}), tmp_path)
 

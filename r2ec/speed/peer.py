@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from r2ec.fit import trainer_of
 from r2ec.objective import clipped, head_mask, item_logps
-from r2ec.recommender import trainer_of
 from r2ec.reward import recpo_rewards
 from r2ec.speed.parts import Layers
 from r2ec.speed.plain import item_states, left_padded

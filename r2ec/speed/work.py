@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from benchmark.contract import Cases, Split
 from r2ec.model import ItemPrompts, Rollouts
-from r2ec.recommender import R2ecRecommender, build
+from r2ec.recommender import R2ecRecommender
 from r2ec.rollout import TransformersEngine
 from r2ec.settings import Params
 
@@ -79,7 +79,7 @@ class Work:
             }
         )
         torch.manual_seed(0)
-        self.made: R2ecRecommender = build(split, self.params)
+        self.made: R2ecRecommender = R2ecRecommender.build(split, self.params)
         with torch.no_grad():
             for name, value in self.made.model.named_parameters():
                 if "lora_B" in name:
