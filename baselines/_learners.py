@@ -10,9 +10,9 @@ from torch import Tensor
 
 from baselines._cross_entropy import cross_entropy
 from baselines._recbole import CausalParams, Params
-from baselines._recbole_training import HISTORY, LENGTH, USER, numbers_of
+from baselines._recbole_training import HISTORY, LENGTH, USER, numbers_of, train
 from baselines._windows import Batch, Windows, left_aligned
-from benchmark.contract import Split
+from benchmark.contract import Recommender, Split
 
 Loss = Callable[[Any, Batch], Tensor]  # of a network on a batch: the mean over its targets
 
@@ -36,6 +36,11 @@ class EveryPosition:
     def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
         for batch in self.windows.batches(self.pieces, rng, net.device):
             yield partial(self.loss, net, batch)
+
+
+def fit_causal(name: str, split: Split, seed: int, settings: CausalParams) -> Recommender:
+    """Train RecBole's network `name` at every position of the training lines, as SASRec's paper does and RecBole doesn't."""
+    return train(name, split, seed, settings.model_dump(), EveryPosition.of(split, settings))
 
 
 def causal_loss(net: Any, batch: Batch) -> Tensor:

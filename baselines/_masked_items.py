@@ -8,7 +8,7 @@ item is scored by nothing at all.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from torch import Tensor, nn
 from baselines._cross_entropy import cross_entropy
 from baselines._windows import left_aligned
 from benchmark.contract import Split
-
-if TYPE_CHECKING:
-    from baselines.bert4rec import Params
 
 
 class MaskedItems(BERT4Rec):
@@ -50,15 +47,17 @@ class MaskedPlaces:
     """Pieces of all training lines, of L + 1 items, cut anew in each epoch, some of their items masked; and beside them cases drawn
     anew, history and target, of which the target alone is masked, as in scoring, where nothing of its own second is read.
 
-    Args: length: L, the history items that the network reads.
+    Args:
+        length: L, the history items that the network reads. targets: of a step, about. mask_ratio: share of a piece's items that
+        are masked. last_alone: share of the rows that are cases, below 1.
     """
 
-    def __init__(self, split: Split, settings: "Params", length: int) -> None:
+    def __init__(self, split: Split, length: int, *, targets: int, mask_ratio: float, last_alone: float) -> None:
         self.cases, self.lines, self.length = split.train, split.train.sequences(), length
-        self.mask_ratio, self.last_alone = settings.mask_ratio, settings.ft_ratio
-        # As many targets as train_batch_size says, about: one of each case, a share of each piece.
-        targets = self.last_alone + (1 - self.last_alone) * max(1.0, self.mask_ratio * (length + 1))
-        self.rows = max(1, round(settings.train_batch_size / targets))
+        self.mask_ratio, self.last_alone = mask_ratio, last_alone
+        # One target of each case, a share of each piece.
+        of_each = last_alone + (1 - last_alone) * max(1.0, mask_ratio * (length + 1))
+        self.rows = max(1, round(targets / of_each))
 
     def losses(self, net: MaskedItems, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
         pieces = self.pieces(rng)

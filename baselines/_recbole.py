@@ -5,8 +5,6 @@ A method is then a file of a few lines that names the model class and its settin
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.contract import Recommender, Split
-
 
 class Params(BaseModel):
     """Settings that all RecBole models share. Methods add their model's own, under RecBole's names.
@@ -33,12 +31,3 @@ class CausalParams(Params):
     """
 
     stride: int | None = Field(default=None, ge=1)
-
-
-def fit_causal(name: str, split: Split, seed: int, settings: CausalParams) -> Recommender:
-    """Train RecBole's network `name` at every position of the training lines, as SASRec's paper does and RecBole doesn't."""
-    # Imported late: torch and RecBole take five seconds, and the config is checked without them.
-    from baselines._learners import EveryPosition
-    from baselines._recbole_training import train
-
-    return train(name, split, seed, settings.model_dump(), EveryPosition.of(split, settings))

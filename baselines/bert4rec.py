@@ -35,7 +35,13 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     from baselines._masked_items import MaskedItems, MaskedPlaces  # isort: skip
 
     settings = Params.model_validate(params)
-    learner = partial(MaskedPlaces, split, settings)
+    learner = partial(
+        MaskedPlaces,
+        split,
+        targets=settings.train_batch_size,
+        mask_ratio=settings.mask_ratio,
+        last_alone=settings.ft_ratio,
+    )
     return train("BERT4Rec", split, seed, settings.model_dump(), learner, make=MaskedItems)
 
 

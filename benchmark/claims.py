@@ -28,10 +28,11 @@ from benchmark.ablations import in_words, read_runs
 from benchmark.collect import Collected
 from benchmark.comparisons import Comparison, comparisons
 from benchmark.errors import command, command_line
-from benchmark.factors import ClaimConfig, Factor, arguments
+from benchmark.factors import Factor, arguments
 from benchmark.forms import csv, plain_markdown
 from benchmark.io import write_text
 from benchmark.metrics import METRICS
+from benchmark.schema import ClaimConfig
 
 SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
 EXPECTATION = {"higher": "higher than", "lower": "lower than", "equal": "no other than"}

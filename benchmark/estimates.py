@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import Config, read_config_file
+from benchmark.config import read_config_file
 from benchmark.errors import command
 from benchmark.factors import Ablations, ablations_of
 from benchmark.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
 from benchmark.methods import all_params, laid_over, load_method
+from benchmark.schema import Config
 from benchmark.workload import WARM_START, Sizes, longest, sizes_of
 
 GIB = 2**30

@@ -12,89 +12,18 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
 from benchmark.errors import InputError, checked
 from benchmark.io import sha256_of_json
 from benchmark.methods import all_params, check_params, for_fitting, laid_over, load_method
+from benchmark.schema import AblationConfig, ClaimConfig, Config
 from benchmark.sections import Name, Strict
 from benchmark.wording import among
 
-if TYPE_CHECKING:
-    from benchmark.config import Config
-
 LONGEST_NAME = 120  # characters of a folder's name behind that of its base
-
-
-def as_label(value: Any) -> Any:
-    """A value's label: text, or a number that YAML reads where the quotes are missing.
-
-    >>> [as_label(value) for value in ("0.05", 0.05, 8)]
-    ['0.05', '0.05', '8']
-    """
-    if value is None or isinstance(value, bool):
-        raise ValueError(f"YAML reads this label as {value!r}; put it in quotes")
-    return str(value) if isinstance(value, int | float) else value
-
-
-Label = Annotated[str, BeforeValidator(as_label), Field(min_length=1)]
-
-
-Reason = Annotated[str, Field(pattern=r"^\S[^\n]*$")]
-
-
-class ClaimConfig(Strict):
-    """A statement that two values of the factor are held against."""
-
-    says: str = Field(min_length=1, description="the statement, in one sentence")
-    value: Label = Field(description="the value that it speaks of")
-    against: Label = Field(description="the value that it is compared with")
-    expect: Literal["higher", "lower", "equal"] = Field(
-        default="higher", description="what the statement expects of the metric of `value` against that of `against`"
-    )
-    metric: Literal["Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20"] = "NDCG@10"
-    margin: float | None = Field(
-        default=None, gt=0, description="for equal: the difference that still counts as none, as a share of `against`"
-    )
-
-    @model_validator(mode="after")
-    def _two_values_and_a_margin_where_it_counts(self) -> "ClaimConfig":
-        if self.value == self.against:
-            raise ValueError(f"a claim compares two values, but both are {self.value!r}")
-        if (self.expect == "equal") != (self.margin is not None):
-            what = "needs a margin, such as 0.1" if self.expect == "equal" else "takes no margin"
-            raise ValueError(f"expect: {self.expect} {what}")
-        return self
-
-
-class AblationConfig(Strict):
-    """One factor of a method, and what it is set to."""
-
-    title: str | None = Field(default=None, description="the factor in words, for tables and plots; null: its name")
-    base: Name = Field(description="the row of `methods` that is varied")
-    datasets: list[Name] | None = Field(default=None, min_length=1, description="of `datasets`; null: all of them")
-    seeds: int | None = Field(default=None, ge=1, description="runs of every value per dataset; null: the base's")
-    values: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="label -> settings laid over the base's params; {} is the base itself"
-    )
-    claims: list[ClaimConfig] = Field(default=[], description="statements that this factor tests")
-    less_information: dict[Label, Reason] = Field(
-        default={}, description="label -> why this value may learn from less data than the others, in a few words"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _labels(cls, section: Any) -> Any:
-        values = section.get("values") if isinstance(section, dict) else None
-        if not isinstance(values, dict):
-            return section
-        labels = [as_label(label) for label in values]
-        if twice := [label for label in labels if labels.count(label) > 1]:
-            raise ValueError(f"values: the label {twice[0]!r} is given twice; keep one")
-        settings = [{} if overlay is None else overlay for overlay in values.values()]  # an empty entry is the base
-        return section | {"values": dict(zip(labels, settings, strict=True))}
 
 
 class Factor(Strict):
@@ -172,7 +101,7 @@ class Ablations:
     variants: dict[str, Variant]  # by the folder's name
 
 
-def ablations_of(config: "Config", where: str = "config") -> Ablations:
+def ablations_of(config: Config, where: str = "config") -> Ablations:
     """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
     found = Ablations({}, {})
     for name, entry in config.ablations.items():
@@ -208,14 +137,14 @@ def ablations_of(config: "Config", where: str = "config") -> Ablations:
     return found
 
 
-def settings_of(run: str, config: "Config", ablations: Ablations) -> list[dict[str, Any]]:
+def settings_of(run: str, config: Config, ablations: Ablations) -> list[dict[str, Any]]:
     """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only one."""
     variant = ablations.variants.get(run)
     base, overlay = (run, {}) if variant is None else (variant.base, variant.overlay)
     return [laid_over(one, overlay) for one in config.method(base).settings()]
 
 
-def _changes(config: "Config", base: str, overlay: dict[str, Any], where: str) -> Changes:
+def _changes(config: Config, base: str, overlay: dict[str, Any], where: str) -> Changes:
     """What an overlay changes in the base's params, defaults filled in, whichever setting its tuning may choose."""
     method = load_method(config.module_of(base))
     changes: Changes = {}
@@ -273,7 +202,7 @@ def run_name(base: str, changes: Changes) -> str:
     return f"{base}--{safe}"
 
 
-def _factor(config: "Config", name: str, entry: AblationConfig, runs: dict[str, str], where: str) -> Factor:
+def _factor(config: Config, name: str, entry: AblationConfig, runs: dict[str, str], where: str) -> Factor:
     """One factor, whose values have these runs."""
     datasets = entry.datasets or list(config.datasets)
     if unknown := [dataset for dataset in datasets if dataset not in config.datasets]:

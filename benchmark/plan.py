@@ -11,10 +11,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import Config, MethodConfig
 from benchmark.factors import Ablations, settings_of
 from benchmark.io import sha256_of_json
 from benchmark.methods import model_files, module_name, source_files
+from benchmark.schema import Config, MethodConfig
 from benchmark.stale import Job, code_hash
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")

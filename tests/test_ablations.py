@@ -19,10 +19,11 @@ from benchmark.ablations import against_base, read_runs, read_table, tables_of
 from benchmark.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
 from benchmark.collect import collect
 from benchmark.comparisons import Comparison
-from benchmark.factors import ClaimConfig, Factor
+from benchmark.factors import Factor
 from benchmark.io import read_json, write_json
 from benchmark.metrics import METRICS
 from benchmark.report import __main__ as report
+from benchmark.schema import ClaimConfig
 from benchmark.significance import smallest_detectable
 from tests.results_tree import write_by_hand, write_dataset, write_method, write_results
 

@@ -14,7 +14,6 @@ import pytest
 from pydantic import ValidationError
 
 from baselines import gru4rec, sasrec
-from baselines._recbole import fit_causal
 from baselines._sasrec import fit_best
 from benchmark.contract import Cases, Learned, Recommender, check_scores
 from benchmark.errors import InputError
@@ -304,6 +303,8 @@ def test_casers_settings_reach_its_network(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_recboles_model_does_not_have_is_refused() -> None:
+    from baselines._learners import fit_causal
+
     class Misspelt(gru4rec.Params):
         n_v: int = 4
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
-from benchmark.config import Config, MethodConfig, read_config, read_config_file, read_yaml
+from benchmark.config import read_config, read_config_file, read_yaml
 from benchmark.dataset_config import DatasetConfig
 from benchmark.errors import InputError
-from benchmark.factors import AblationConfig, ClaimConfig, ablations_of
+from benchmark.factors import ablations_of
 from benchmark.methods import ROOT, laid_over
 from benchmark.plan import Plan
+from benchmark.schema import AblationConfig, ClaimConfig, Config, MethodConfig
 from r2ec.settings import AdapterSettings
 
 

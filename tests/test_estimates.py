@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark.config import Config, read_config, read_config_file
+from benchmark.config import read_config, read_config_file
 from benchmark.estimates import (
     ANY,
     GIB,
@@ -30,6 +30,7 @@ from benchmark.estimates import (
 from benchmark.factors import ablations_of
 from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
 from benchmark.methods import ROOT, load_method
+from benchmark.schema import Config
 from benchmark.workload import UNKNOWN, USUAL, Sizes, Work, sizes_of
 from tests.planted import planted, write_files
 

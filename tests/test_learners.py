@@ -165,7 +165,7 @@ def test_casers_loss_and_gradient_are_recboles_and_every_case_is_learned_once() 
 
 def masked(ratio: float, last: float, **changes: Any) -> tuple[MaskedItems, MaskedPlaces]:
     net, params = network("BERT4Rec", bert4rec, maker=MaskedItems, mask_ratio=ratio, ft_ratio=last, **changes)
-    return net, MaskedPlaces(split(), params, 8)
+    return net, MaskedPlaces(split(), 8, targets=params.train_batch_size, mask_ratio=ratio, last_alone=last)
 
 
 def test_bert4rec_reads_all_lines_in_pieces() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.config import Config, read_config_file
+from benchmark.config import read_config_file
 from benchmark.factors import ablations_of
 from benchmark.methods import ROOT
 from benchmark.plan import Plan
+from benchmark.schema import Config
 from tests.test_workflow import copy_of_project, planned, snakemake
 
 CONFIG = "config/quick.yaml"
