@@ -1,4 +1,4 @@
-"""Which package may import which, and that no modules import each other in a circle, also for type checkers and inside functions."""
+"""Which package may import which, and that no modules import each other in a circle, also for type checkers or in functions."""
 
 import ast
 from functools import cache
