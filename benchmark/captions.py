@@ -103,10 +103,12 @@ def said_beside(part: pd.DataFrame) -> str:
 
 
 def what_they_learned(part: pd.DataFrame) -> str:
-    """What the rows of one dataset learned from: what most did, and each row that learned from something else."""
+    """What the rows of one dataset learned from: what most of those without a reason did, and each row that learned from something
+    else, also where the rows with a reason are more."""
     columns = ["learned_targets", "learned_users", "learned_positions"]
     numbers = [Learned(users, targets, read) for targets, users, read in part[columns].to_numpy().tolist()]
-    usual = max(numbers, key=lambda one: (numbers.count(one), one.targets))
+    whole = [one for one, reason in zip(numbers, part.less_information, strict=True) if not reason] or numbers
+    usual = max(whole, key=lambda one: (whole.count(one), one.targets))
     others: dict[tuple[Learned, str], list[str]] = {}
     for method, one, reason in zip(part.method, numbers, part.less_information, strict=True):
         if one != usual:

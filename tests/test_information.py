@@ -172,6 +172,19 @@ def test_rows_that_differ_are_named_with_their_own_numbers() -> None:
     )
 
 
+def test_rows_with_a_reason_are_the_exception_also_where_they_are_more() -> None:
+    found = rows(
+        method=["a", "b", "c"],
+        learned_targets=[0, 0, 9000],
+        learned_users=[0, 0, 70],
+        learned_positions=[0, 0, 9100],
+        less_information=["untrained", "untrained", ""],
+    )
+    assert what_they_learned(found) == (
+        "each row learned from 9,000 targets of 70 users (9,100 positions); but a, b from nothing: untrained"
+    )
+
+
 def test_few_items_are_few_of_what_the_lists_could_hold() -> None:
     """5 % of 1,000 items are 50; of 10 cases, whose lists hold 200 items at most, 10."""
     found = rows(method=["a", "b"], distinct_items=[49, 50])
