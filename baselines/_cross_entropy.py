@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**21  # logits that are in memory at a time: 8 MiB of float32
+LEAST = 32  # states at a time, however large the catalogue: each block reads and adds to vectors of all items
 
 
 def cross_entropy(
@@ -15,7 +16,7 @@ def cross_entropy(
 
     states: float32 [s, d]; weight: float32 [v, d]; bias: float32 [v]; target: int64 [n]; state_of: int64 [n], ascending, which
     state says each target. Equal to torch's own on `states[state_of]`, with a state's logits computed once and never all kept: loss
-    and gradients come of one pass over blocks of `BLOCK`. The gradient can't be differentiated again.
+    and gradients come of one pass over blocks of `BLOCK`, or of `LEAST` states. The gradient can't be differentiated again.
     """
     zero = weight.new_zeros(len(weight)) if bias is None else bias
     loss: Tensor = _CrossEntropy.apply(states, weight, zero, state_of, target)
@@ -29,7 +30,7 @@ class _CrossEntropy(torch.autograd.Function):
         of_states, of_weight, of_bias = torch.empty_like(states), torch.zeros_like(weight), torch.zeros_like(bias)
         uses = torch.bincount(state_of, minlength=len(states)).to(states.dtype)
         ends = torch.cumsum(uses, 0).long()
-        rows = max(1, BLOCK // len(weight))
+        rows = max(LEAST, BLOCK // len(weight))
         for start in range(0, len(states), rows):
             part = slice(start, min(start + rows, len(states)))
             first, last = (int(ends[start - 1]) if start else 0), int(ends[part.stop - 1])

@@ -40,7 +40,7 @@ def test_cross_entropy_is_torchs(n_states: int, n_items: int, n: int, with_bias:
     bias = torch.randn(n_items, generator=generator) if with_bias else None
     state_of = torch.randint(n_states, (n,), generator=generator).sort().values
     target = torch.randint(n_items, (n,), generator=generator)
-    whole = _cross_entropy.BLOCK
+    whole, least = _cross_entropy.BLOCK, _cross_entropy.LEAST
     losses, gradients = [], []
     for block in (whole, 3 * n_items, None):  # all at once, three states at a time, torch's own
         inputs = [part.clone().requires_grad_() for part in (states, weight, bias) if part is not None]
@@ -49,15 +49,29 @@ def test_cross_entropy_is_torchs(n_states: int, n_items: int, n: int, with_bias:
             logits = torch.nn.functional.linear(inputs[0], inputs[1], own_bias)[state_of]
             loss = torch.nn.functional.cross_entropy(logits, target)
         else:
-            _cross_entropy.BLOCK = block
+            _cross_entropy.BLOCK, _cross_entropy.LEAST = block, 1
             loss = _cross_entropy.cross_entropy(inputs[0], inputs[1], state_of, target, own_bias)
-            _cross_entropy.BLOCK = whole
+            _cross_entropy.BLOCK, _cross_entropy.LEAST = whole, least
         (3 * loss).backward()
         losses.append(loss.detach())
         gradients.append([part.grad for part in inputs])
     for loss, found in zip(losses[:2], gradients[:2], strict=True):
         torch.testing.assert_close(loss, losses[2])
         torch.testing.assert_close(found, gradients[2])
+
+
+def test_a_large_catalogue_is_read_once_for_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300,000 logits of a state leave room for six in a block; 64 states take two blocks nevertheless, of 38 MB each."""
+    sizes, product = list[int](), torch.addmm
+
+    def counted(bias: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(states))
+        return product(bias, states, weight)
+
+    monkeypatch.setattr(torch, "addmm", counted)
+    each = torch.arange(64)
+    _cross_entropy.cross_entropy(torch.zeros(64, 1), torch.zeros(300_000, 1), each, each)
+    assert sizes == [32, 32]
 
 
 def epoch(length: int, stride: int, size: int = 4, seed: int = 0) -> list[Batch]:
