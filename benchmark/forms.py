@@ -115,7 +115,8 @@ def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
         console.print(f"{note}\n", markup=False, highlight=False)
     for dataset, part in frame.groupby("dataset", sort=False):
         head, *body = _rows(part, cell, escape)
-        table = Table(title=escape(f"{dataset}, mean over seeds"), box=SIMPLE_HEAD, title_justify="left")
+        title = f"{dataset}, {'mean over seeds' if part.seeds.max() > 1 else 'one seed'}"
+        table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
         for column in head:
             table.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
         for line in body:

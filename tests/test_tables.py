@@ -156,6 +156,14 @@ def test_the_plain_tables_legend_names_no_mark_that_text_lacks(results: Path) ->
     assert "below it the 95 % interval" in legend
 
 
+def test_the_plain_tables_title_speaks_of_seeds_that_there_are(results: Path) -> None:
+    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    for seeds, title in ((2, "small, mean over seeds"), (1, "small, one seed")):
+        said = io.StringIO()
+        show(frame.assign(seeds=seeds), Console(file=said, width=200))
+        assert said.getvalue().splitlines()[0].strip() == title
+
+
 def test_names_are_escaped(results: Path) -> None:
     frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found)).assign(method="a_b|c&d%")
     assert r"a\_b\|c&d%" in markdown(frame)
