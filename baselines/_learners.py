@@ -26,7 +26,7 @@ class EveryPosition:
     def __init__(self, split: Split, settings: CausalParams, length: int, loss: Loss | None = None) -> None:
         stride = min(settings.stride or max(1, length // 2), length)
         self.windows = Windows(split.train.sequences(), length, stride)
-        self.pieces = max(1, round(settings.train_batch_size / stride))  # in a step
+        self.targets = settings.train_batch_size  # of a step
         self.loss = loss or causal_loss
 
     @classmethod
@@ -34,7 +34,7 @@ class EveryPosition:
         return partial(cls, split, settings, loss=loss)
 
     def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        for batch in self.windows.batches(self.pieces, rng, net.device):
+        for batch in self.windows.batches(self.targets, rng, net.device):
             yield partial(self.loss, net, batch)
 
 

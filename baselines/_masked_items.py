@@ -44,8 +44,9 @@ class MaskedItems(BERT4Rec):
 
 
 class MaskedPlaces:
-    """Pieces of all training lines, of L + 1 items, cut anew in each epoch, some of their items masked; and beside them cases drawn
-    anew, history and target, of which the target alone is masked, as in scoring, where nothing of its own second is read.
+    """Pieces of all training lines, of L + 1 items, some of which are masked; and beside them cases drawn anew, history and target,
+    of which the target alone is masked, as in scoring, where nothing of its own second is read. In an epoch all lines are cut
+    so often, each time elsewhere, that there are about as many targets as cases: as many as a causal network has in an epoch.
 
     Args:
         length: L, the history items that the network reads. targets: of a step, about. mask_ratio: share of a piece's items that
@@ -55,12 +56,15 @@ class MaskedPlaces:
     def __init__(self, split: Split, length: int, *, targets: int, mask_ratio: float, last_alone: float) -> None:
         self.cases, self.lines, self.length = split.train, split.train.sequences(), length
         self.mask_ratio, self.last_alone = mask_ratio, last_alone
-        # One target of each case, a share of each piece.
-        of_each = last_alone + (1 - last_alone) * max(1.0, mask_ratio * (length + 1))
-        self.rows = max(1, round(targets / of_each))
+        # A line that is cut anywhere has, on average, (its items + length) / (length + 1) pieces.
+        pieces = (len(self.lines.items) + length * len(self.lines.user)) / (length + 1)
+        of_piece = max(1.0, mask_ratio * len(self.lines.items) / pieces)
+        of_row = last_alone + (1 - last_alone) * of_piece  # targets, on average
+        self.rows = max(1, round(targets / of_row))
+        self.times = max(1, round(len(self.cases) * (1 - last_alone) / (pieces * of_row)))
 
     def losses(self, net: MaskedItems, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        pieces = self.pieces(rng)
+        pieces = np.concatenate([self.pieces(rng) for _ in range(self.times)])
         drawn = rng.integers(0, len(self.cases), round(len(pieces) * self.last_alone / (1 - self.last_alone)))
         order = rng.permutation(len(pieces) + len(drawn))
         for start in range(0, len(order), self.rows):

@@ -36,8 +36,8 @@ class Windows:
     length: int
     stride: int
 
-    def batches(self, size: int, rng: np.random.Generator, device: torch.device) -> Iterator[Batch]:
-        """All cases in a random order of pieces, `size` pieces at a time."""
+    def batches(self, targets: int, rng: np.random.Generator, device: torch.device) -> Iterator[Batch]:
+        """All cases in a random order of pieces, so many pieces at a time that they have about `targets` cases."""
         lines, length = self.lines, self.length
         line = np.searchsorted(lines.offsets, lines.context, side="right") - 1
         place = lines.context - lines.offsets[line]
@@ -48,6 +48,7 @@ class Windows:
         piece, row = np.unique(lines.offsets[line] + start, return_inverse=True)
         end = np.zeros(len(piece), np.int64)
         np.maximum.at(end, row, lines.context + 1)
+        size = max(1, round(targets * len(piece) / len(lines.context)))  # pieces of a batch
         rank = rng.permutation(len(piece))  # where each piece comes
         order = np.lexsort((lines.context, rank[row]))
         bounds = np.searchsorted(rank[row][order], np.arange(0, len(piece) + size, size))

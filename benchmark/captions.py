@@ -96,8 +96,8 @@ def said_beside(part: pd.DataFrame) -> str:
     ]
     if row.hidden_share:
         found.append(
-            f"Equal times take {100 * row.hidden_share:.1f} % of the interactions out of the histories of cases of the same second "
-            "(same_time: exclude)"
+            f"Equal times take {max(0.1, 100 * row.hidden_share):.1f} % of the interactions out of the histories of cases of "
+            "the same second (same_time: exclude)"
         )
     return f"{row.dataset}: {'. '.join(found)}."
 
@@ -113,7 +113,7 @@ def what_they_learned(part: pd.DataFrame) -> str:
     for method, one, reason in zip(part.method, numbers, part.less_information, strict=True):
         if one != usual:
             others.setdefault((one, reason), []).append(str(method))
-    said = f"each row learned from {in_words(usual)} ({usual.positions:,} positions)"
+    said = f"{'most rows' if others else 'each row'} learned from {in_words(usual)} ({usual.positions:,} positions)"
     for (one, reason), names in others.items():
         read = f" ({one.positions:,} positions)" if one.targets else ""
         said += f"; but {', '.join(names)} from {in_words(one)}{read}{f': {reason}' if reason else ''}"

@@ -31,8 +31,8 @@ def check_information(
     for row, one in held.items():
         if _budget(one) != _budget(most):
             raise InputError(
-                f"{dataset}: {row} learned from {in_words(one)}, but {others} from {in_words(most)}; let them learn from the "
-                f"same data, or give {row} {KEY} in the config, with the reason"
+                f"{dataset}: {row} learned from {in_words(one)}, but {others} from {in_words(most)}; let it learn from "
+                f"all of split.train, or give {row} {KEY} in the config, with the reason"
             )
     for (row, _), one in learned.items():
         if one.targets > most.targets or one.users > most.users:

@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import launch, provenance
-from benchmark.contract import Cases, Recommender, Split, read_cases, read_split, watched
+from benchmark.contract import Cases, Learned, Recommender, Split, read_cases, read_split, watched
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.io import alone, atomic, read_json, sha256_of
@@ -81,30 +81,32 @@ def checkpoint_folder(
 
 def fit_best(
     method: ModuleType, name: str, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]
-) -> tuple[Recommender, int, list[Trial], Cost]:
-    """Fit each setting; return the best recommender, its index, the trials and what its fit cost.
+) -> tuple[Recommender, int, list[Trial], Cost, Learned]:
+    """Fit each setting; return the best recommender, its index, the trials, what its fit cost and what it learned from.
 
     With a single setting nothing has to be chosen and validation is left out.
     """
-    best: tuple[Recommender, Cost] | None = None
+    best: tuple[Recommender, Cost, Learned] | None = None
     chosen, trials = 0, list[Trial]()
     for number, (params, folder) in enumerate(zip(settings, folders, strict=True)):
         if len(settings) > 1:
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
+        seen = watched(split)  # by this setting alone
         with alone(folder):  # runs that differ in scoring alone share a fit
-            recommender, cost = timed_fit(partial(method.fit, split, seed=seed, params=params, workdir=folder), folder)
+            recommender, cost = timed_fit(partial(method.fit, seen, seed=seed, params=params, workdir=folder), folder)
+        learned = recommender.learned() or seen.learned()
         if len(settings) == 1:
-            return recommender, 0, [], cost
+            return recommender, 0, [], cost, learned
         with account(own=frozenset({cost.by})) as validation:
             value = validation_ndcg(recommender, split.valid, split.n_items, name)
         took = round(cost.seconds + validation.seconds, 3)
         trials.append(Trial(params=params, value=round(value, 6), seconds=took))
         print(f"{name}: {CRITERION} {value:.4f} after {cost.seconds:.1f} s", flush=True)
         if best is None or trials[-1].value > trials[chosen].value:  # the recorded values decide; ties keep the first
-            best, chosen = (recommender, cost), number
+            best, chosen = (recommender, cost, learned), number
     assert best is not None
-    return best[0], chosen, trials, best[1]
+    return best[0], chosen, trials, best[1], best[2]
 
 
 def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
@@ -237,7 +239,7 @@ def main() -> None:
     if processes > 1 and not trains_in_processes(method):
         raise InputError(f"{given.method}: {module} trains in one process alone, not in {processes}; start one")
     settings, tuning = settings_to_try(given, method)
-    split = watched(read_split(given.data))
+    split = read_split(given.data)
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
     seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
     code = code_hash(tuple(method_files(module)))  # without comments and docstrings
@@ -247,7 +249,7 @@ def main() -> None:
     if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
         fit_along(method, split, seed, settings, folders)
         return
-    recommender, chosen, trials, fit = fit_best(method, given.method, split, seed, settings, folders)
+    recommender, chosen, trials, fit, learned = fit_best(method, given.method, split, seed, settings, folders)
     test = read_cases(given.data / "test.parquet", targets=False)
     rankings, score = ranked_test(recommender, test, split.n_items, given.data, given.method, fit.by)
     written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
@@ -264,7 +266,7 @@ def main() -> None:
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         data_hash=data_hash,
-        learned=LearnedFrom(**asdict(recommender.learned() or split.learned())),
+        learned=LearnedFrom(**asdict(learned)),
         n_cases=len(rankings),
         seconds=Phases(
             fit=round(fit.seconds, 3), score=round(score.seconds, 3), reused=round(fit.reused + score.reused, 3)

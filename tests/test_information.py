@@ -83,7 +83,7 @@ def given(results: Path, *more: str) -> list[str]:
 
 PERMITTED = ["--less-information", json.dumps(REASON)]
 SAID = (
-    "small: each row learned from 200 targets of 30 users (230 positions); but r2ec_untrained from nothing: trains nothing. "
+    "small: most rows learned from 200 targets of 30 users (230 positions); but r2ec_untrained from nothing: trains nothing. "
     "Settings tried on validation cases: 1 (sasrec: 3). "
     "3 of 60 (5.0 %) test targets stand in no training interaction: no method could have learned them. "
     "Distinct items in the top 20 of all cases: 1 to 60 of 60; strikingly few (below 5 %): r2ec_untrained 1. "
@@ -116,7 +116,7 @@ def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("main", "small"):
         assert SAID in found[f"{name}.md"].strip().split("\n\n") and escaped in found[f"{name}.tex"], name
     assert SAID in " ".join(found["main.txt"].split())
-    assert "other: each row learned from" in found["main.md"] and "other: each row" not in found["small.md"]
+    assert "other: most rows learned from" in found["main.md"] and "other: most" not in found["small.md"]
     rows = pd.read_csv(results / "tables/main.csv").set_index(["dataset", "method"])
     row = rows.loc["other", "r2ec_untrained"]
     assert (row.learned_users, row.learned_targets, row.learned_positions) == (0, 0, 0)
@@ -167,7 +167,7 @@ def test_rows_that_differ_are_named_with_their_own_numbers() -> None:
         less_information=["", "", "untrained", "a sample", "untrained"],
     )
     assert what_they_learned(found) == (
-        "each row learned from 9,000 targets of 70 users (9,100 positions); but c, e from nothing: untrained; "
+        "most rows learned from 9,000 targets of 70 users (9,100 positions); but c, e from nothing: untrained; "
         "but d from 500 targets of 60 users (2,000 positions): a sample"
     )
 
@@ -181,7 +181,7 @@ def test_rows_with_a_reason_are_the_exception_also_where_they_are_more() -> None
         less_information=["untrained", "untrained", ""],
     )
     assert what_they_learned(found) == (
-        "each row learned from 9,000 targets of 70 users (9,100 positions); but a, b from nothing: untrained"
+        "most rows learned from 9,000 targets of 70 users (9,100 positions); but a, b from nothing: untrained"
     )
 
 
@@ -216,7 +216,7 @@ def test_unequal_rows_are_refused(
             command.main()  # type: ignore[attr-defined]
         assert capsys.readouterr().err == (
             "error: small: r2ec_untrained learned from nothing, but popularity, sasrec and 1 more from 200 targets of 30 users; "
-            "let them learn from the same data, or give r2ec_untrained less_information in the config, with the reason\n"
+            "let it learn from all of split.train, or give r2ec_untrained less_information in the config, with the reason\n"
         )
     assert not (results / "tables").exists()
 
@@ -225,12 +225,12 @@ REFUSED: dict[str, tuple[dict[tuple[str, int], Learned], dict[str, str], str]] =
     "fewer targets": (
         {("a", 1): ALL, ("b", 1): Learned(30, 199, 230)},
         {},
-        "d: b learned from 199 targets of 30 users, but a from 200 targets of 30 users; let them learn",
+        "d: b learned from 199 targets of 30 users, but a from 200 targets of 30 users; let it learn",
     ),
     "fewer users": (
         {("a", 1): Learned(29, 200, 230), ("b", 1): ALL},
         {},
-        "d: a learned from 200 targets of 29 users, but b from 200 targets of 30 users; let them learn",
+        "d: a learned from 200 targets of 29 users, but b from 200 targets of 30 users; let it learn",
     ),
     "one seed of a row": (
         {("a", 1): ALL, ("a", 2): Learned(30, 8, 9), ("b", 1): ALL},
@@ -342,7 +342,7 @@ def test_an_ablations_table_says_it_and_refuses_what_is_not_permitted(
         else:
             ablations.main()
     said = (
-        "small: each row learned from 200 targets of 30 users (230 positions); but none from nothing: trains nothing."
+        "small: most rows learned from 200 targets of 30 users (230 positions); but none from nothing: trains nothing."
     )
     for ending in ("md", "tex"):
         assert said in (results / f"ablations/x.{ending}").read_text(encoding="utf-8")

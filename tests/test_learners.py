@@ -74,9 +74,9 @@ def test_a_large_catalogue_is_read_once_for_many_states(monkeypatch: pytest.Monk
     assert sizes == [32, 32]
 
 
-def epoch(length: int, stride: int, size: int = 4, seed: int = 0) -> list[Batch]:
+def epoch(length: int, stride: int, targets: int = 30, seed: int = 0) -> list[Batch]:
     windows = Windows(split().train.sequences(), length, stride)
-    return list(windows.batches(size, np.random.default_rng(seed), CPU))
+    return list(windows.batches(targets, np.random.default_rng(seed), CPU))
 
 
 def pairs(batch: Batch) -> list[tuple[int, tuple[int, ...], int]]:
@@ -111,7 +111,15 @@ def test_pieces_begin_elsewhere_in_each_epoch() -> None:
 
     assert begins(0) == begins(0) != begins(1)
     sizes = [len(batch.items) for batch in epoch(8, 8)]
-    assert set(sizes[:-1]) == {4} and 1 <= sizes[-1] <= 4
+    assert len(set(sizes[:-1])) == 1 and 1 <= sizes[-1] <= sizes[0]
+
+
+@pytest.mark.parametrize("length", [4, 16])
+def test_a_step_has_about_so_many_targets_also_where_lines_are_short(length: int) -> None:
+    """Lines of 16 items with pieces of 16, and lines of 4 items with pieces of 16: a piece is no measure of targets."""
+    cases = prepare_planted(planted(n_users=200, length=length), history_length=16).train
+    found = list(Windows(cases.sequences(), 16, 8).batches(100, np.random.default_rng(0), CPU))
+    assert 85 < np.mean([len(batch.target) for batch in found[:-1]]) < 115
 
 
 def network(name: str, method: Any, length: int = 8, maker: Any = None, **changes: Any) -> tuple[Any, Any]:
@@ -136,8 +144,8 @@ def gradients(net: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_loss_and_gradient_are_recboles_on_the_same_pairs(name: str, method: Any) -> None:
     net, params = network(name, method, train_batch_size=40)
     learner = EveryPosition.of(split(), params)(8)
-    batches = list(learner.windows.batches(learner.pieces, np.random.default_rng(0), CPU))
-    assert learner.pieces == 10 and any(len(batch.target) > len(batch.places) for batch in batches)  # baskets
+    batches = list(learner.windows.batches(40, np.random.default_rng(0), CPU))
+    assert any(len(batch.target) > len(batch.places) for batch in batches)  # baskets
     steps = list(learner.losses(net, np.random.default_rng(0)))
     for batch, ours in zip(batches[:3], steps[:3], strict=True):
         rows = pairs(batch)
@@ -201,6 +209,14 @@ def test_a_target_alone_is_masked_behind_its_history_and_nothing_of_its_second()
     for i in rows:
         length = len(cases.history(i))
         assert items[i].tolist() == [*(cases.history(i) + 1), cases.target[i] + 1, *[0] * (8 - length)]
+
+
+def test_an_epoch_of_bert4rec_has_about_as_many_targets_as_cases() -> None:
+    for ratio in (0.1, 0.4):
+        net, learner = masked(ratio, 0.5)
+        counts = [int(step.args[1].sum()) for step in learner.losses(net, np.random.default_rng(0))]  # type: ignore[attr-defined]
+        assert 0.75 * len(split().train) < sum(counts) < 1.35 * len(split().train)
+        assert learner.times > 1
 
 
 def test_bert4recs_loss_is_the_cross_entropy_of_what_is_masked() -> None:
