@@ -20,9 +20,10 @@ def world(n_items: int, n_users: int, longest: int) -> Split:
     """Every user walks through the items in turn; histories of one item up to `longest`."""
 
     def cases(first: int, number: int) -> Cases:
-        lengths = 1 + np.arange(number) % min(longest, n_items - 1)
-        users = np.arange(number) % n_users
-        histories = [(user + np.arange(length)) % n_items for user, length in zip(users, lengths, strict=True)]
+        number = min(number, n_users * (n_items - 1))  # nobody takes an item twice
+        users, taken = np.arange(number) % n_users, 1 + np.arange(number) // n_users
+        histories = [(user + np.arange(max(0, k - longest), k)) % n_items for user, k in zip(users, taken, strict=True)]
+        lengths = np.array([len(history) for history in histories])
         return Cases(
             case=first + np.arange(number),
             user=users.astype(np.int32),
@@ -31,7 +32,7 @@ def world(n_items: int, n_users: int, longest: int) -> Split:
             items=np.concatenate(histories).astype(np.int32),
             ratings=np.full(lengths.sum(), np.nan, np.float32),
             times=np.full(lengths.sum(), 10**9),
-            target=((users + lengths) % n_items).astype(np.int32),
+            target=((users + taken) % n_items).astype(np.int32),
         )
 
     items = pd.DataFrame(

@@ -136,7 +136,7 @@ def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
 
 
 def test_editing_the_configs_code_trains_nothing(finished: Path) -> None:
-    with edited(finished / "benchmark" / "config.py", "\nEDITED = 1\n"):
+    with edited(finished / "benchmark" / "schema.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs and not {"fetch", "prepare", "run"} & jobs.keys()
 
@@ -154,16 +154,24 @@ def test_r2ec_keeps_what_it_wrote_and_answers_for_one_user(finished: Path) -> No
     assert texts["reasoning"].str.endswith("<answer>").all() and texts["prompt"].str.contains("Analyze in depth").all()
     record = read_run(run / "run.json")
     assert record.tokens_written > len(texts) and record.report["recpo_steps"] == 1
-    case = int(rankings["case"][0])
     command = [sys.executable, "-m", "r2ec.recommend", "--run", str(run.relative_to(finished)), "--json"]
-    said = subprocess.run(
-        [*command, "--data", "results/data/ml-100k", "--case", str(case)], cwd=finished, capture_output=True, text=True
-    )
-    assert said.returncode == 0, said.stderr
     items = pd.read_parquet(finished / "results/data/ml-100k/items.parquet")
-    # A case alone and a case among 64 differ by rounding, which may swap neighbours.
-    expected = items["title"].iloc[rankings["top_items"][0][:3]].tolist()
-    found = [entry["title"] for entry in json.loads(said.stdout)["recommendations"]]
+    # A case alone and a case among 64 differ by rounding, which may swap neighbours; and where two tokens are a near tie in bf16, what is
+    # written. Of a few cases one at least is written as it was.
+    for row, case in enumerate(rankings["case"][:5]):
+        said = subprocess.run(
+            [*command, "--data", "results/data/ml-100k", "--case", str(case)],
+            cwd=finished,
+            capture_output=True,
+            text=True,
+        )
+        assert said.returncode == 0, said.stderr
+        answer = json.loads(said.stdout)
+        if answer["reasoning"] == texts["reasoning"][row]:
+            break
+    assert answer["reasoning"] == texts["reasoning"][row]
+    expected = items["title"].iloc[rankings["top_items"][row][:3]].tolist()
+    found = [entry["title"] for entry in answer["recommendations"]]
     assert len(found) == 20 and set(expected) <= set(found)
 
 
@@ -307,7 +315,8 @@ def test_a_killed_run_resumes_to_the_same_rankings(finished: Path, tmp_path: Pat
         command, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not list(project.glob("results/work/planted/sasrec/seed1/*/*")) and time.monotonic() < deadline:
+    # The ledger of a fit that has begun.
+    while not list(project.glob("results/work/planted/sasrec/seed1/*.seconds.json")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
