@@ -12,7 +12,8 @@ from benchmark.wording import among
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("benchmark", "baselines", "r2ec")
 # The models that r2ec/backbone.py and baselines/_sentences.py fetch.
-EMBEDDED = {Path("resources/smollm2-135m-instruct"), Path("resources/all-minilm-l6-v2")}
+BACKBONE, ENCODER = "resources/smollm2-135m-instruct", "resources/all-minilm-l6-v2"
+EMBEDDED = {Path(BACKBONE), Path(ENCODER)}
 
 
 def known_methods() -> list[str]:

@@ -13,16 +13,14 @@ from typing import Any
 
 from benchmark.factors import Ablations, settings_of
 from benchmark.io import sha256_of_json
-from benchmark.methods import model_files, module_name, source_files
+from benchmark.methods import BACKBONE, model_files, module_name, source_files
 from benchmark.schema import Config, MethodConfig
 from benchmark.stale import Job, code_hash
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")
 RUN = ("rankings.parquet", "run.json")
 TEMPLATES = ("benchmark/report/page.html.jinja", "benchmark/report/ablations.html.jinja")
-EMBEDDED = (
-    "resources/smollm2-135m-instruct"  # the backbone that the rule fetch_backbone makes; any other is the user's own
-)
+EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
 
 
