@@ -144,17 +144,23 @@ def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list
     become("snakemake", [*wanted, *more])
 
 
-def become(module: str, arguments: list[str]) -> NoReturn:
-    """Go on as `python -m module`, in the same process: nobody is left between it and the terminal."""
+def become(module: str, arguments: list[str], called: str = "") -> NoReturn:
+    """Go on as `python -m module`, in the same process: nobody is left between it and the terminal.
+
+    called: the command that its --help names.
+    """
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+    named = (
+        {"R2EC_BENCH_CALLED": called} if called else {}
+    )  # `benchmark.errors.CALLED`, whose import takes too long for --help
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], os.environ | named)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command. argv: what stands behind its name; None: that of this process."""
     given = sys.argv[1:] if argv is None else argv
     if given and given[0] in MODULES:
-        become(MODULES[given[0]][0], given[1:])
+        become(MODULES[given[0]][0], given[1:], f"r2ec-bench {given[0]}")
     at = given.index("--") if "--" in given else len(given)
     own, more = given[:at], given[at + 1 :]
     args = parsers().parse_args(own)

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -31,10 +32,17 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     return wrapped
 
 
+CALLED = "R2EC_BENCH_CALLED"  # in the environment: the command that r2ec-bench has become
+
+
 def command_line(module: str, about: str | None) -> argparse.ArgumentParser:
-    """The command line of `python -m {module}`. about: what it does, for its --help, lines as they are."""
+    """The command line of `python -m {module}`, under the name that the user called it by.
+
+    about: what it does, for its --help, lines as they are.
+    """
     shape = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=f"python -m {module}", description=about, formatter_class=shape)
+    name = os.environ.get(CALLED) or f"python -m {module}"
+    return argparse.ArgumentParser(prog=name, description=about, formatter_class=shape)
 
 
 def checked(model: type[ModelT], value: Any, where: str) -> ModelT:

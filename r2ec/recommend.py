@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.contract import Cases, Split, read_cases, read_split
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
 from benchmark.io import read_json
 from benchmark.records import read_run
@@ -285,9 +285,7 @@ def model_of(run: Path, split_hash: str) -> Path:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m r2ec.recommend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("r2ec.recommend", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=Path, help="a finished run, such as results/runs/ml-100k/r2ec/seed1")
     model.add_argument("--model", type=Path, help="a model folder, as a fit writes it")

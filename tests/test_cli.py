@@ -37,12 +37,13 @@ def handed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """What this process would have become, in an empty folder."""
     calls: list[list[str]] = []
 
-    def execv(program: str, line: list[str]) -> None:
+    def execve(program: str, line: list[str], environment: dict[str, str]) -> None:
+        assert environment.items() >= os.environ.items()
         assert program == line[0] == sys.executable and line[1] == "-m"
         calls.append(line[2:])
         raise SystemExit(0)
 
-    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execve", execve)
     monkeypatch.chdir(tmp_path)
     return calls
 
@@ -139,7 +140,8 @@ def test_the_help_names_every_command_and_comes_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> None:
     done = call(tmp_path, command, "--help")
-    assert done.returncode == 0 and done.stdout.startswith("usage: ") and "Traceback" not in done.stdout
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: r2ec-bench {command} ")
+    assert "Traceback" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 
