@@ -53,8 +53,11 @@ def measure(split: Split, model: str, own: bool, cases: int, epochs: int) -> dic
             return found
 
         Trainer._train_epoch = timed
-        params = {"model": model, "epochs": 1 + epochs, "stopping_step": epochs}
-        stock_recbole.fit(few, seed=1, params=params, workdir=Path("build/speed").absolute())
+        try:
+            params = {"model": model, "epochs": 1 + epochs, "stopping_step": epochs}
+            stock_recbole.fit(few, seed=1, params=params, workdir=Path("build/speed").absolute())
+        finally:
+            Trainer._train_epoch = epoch
         seconds, targets = sum(spent[1:]), epochs * len(few.train)
     return {"targets_per_second": targets / seconds, "peak_mib": peak_memory_mib()}
 

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from baselines._recbole_training import Catalogue, _config, _read_padding_as_not
 from baselines import _cross_entropy, bert4rec, caser, gru4rec, sasrec
 from baselines._learners import EveryCase, EveryPosition, causal_loss
 from baselines._masked_items import MaskedItems, MaskedPlaces
+from baselines._speed import measure
 from baselines._windows import Batch, Windows, left_aligned
 from benchmark.contract import Sequences
-from tests.planted import as_split, planted, prepare_planted
+from tests.planted import as_split, planted, planted_split, prepare_planted
 
 CPU = torch.device("cpu")
 
@@ -291,3 +293,13 @@ def test_validation_cases_cost_no_memory() -> None:
         for n in ("200", "1600")
     )
     assert many < few + 25
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_targets_per_second_are_those_of_the_epochs_alone(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m baselines._speed`: both trainings learn, and importing and validating aren't counted."""
+    monkeypatch.chdir(tmp_path)
+    found = measure(planted_split()[0], "GRU4Rec", own, 300, 2)
+    assert found["targets_per_second"] > 300 and found["peak_mib"] > 100
