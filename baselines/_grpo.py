@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from baselines._llm import ROWS_AT_ONCE, Asker, micro_batch
 from baselines._trl import faster_on_cpu, shared_prompt_rollouts
-from baselines._writing import WriterTraining
+from baselines._writing import WriterTraining, rows_of
 from benchmark.contract import Split
 from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
@@ -35,12 +35,6 @@ def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int
     ahead[rows, targets] = False
     rank = 1 + ahead.sum(axis=1)
     return np.where(rank <= k, 1 / np.log2(1 + rank), 0.0)
-
-
-def rows_of(split: Split, settings: WriterTraining, seed: int) -> np.ndarray:
-    """The rows of `split.llm_train` that the training takes, step by step: a seeded order, from its start again where it ends."""
-    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
-    return np.resize(order, settings.max_steps * settings.users_per_step)
 
 
 def train_writer(

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from baselines._dropout import use_byte_dropout
+from baselines._recbole import CausalParams
 from baselines._windows import left_aligned
 from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.errors import InputError
@@ -75,7 +76,7 @@ def train(
     longest = max(int(np.diff(cases.offsets).max()) for cases in (split.train, split.valid))
     length = min(settings["max_history"] or split.history_length, split.history_length, longest)
     users = np.unique(split.train.user)
-    with _alone():
+    with without_arguments():
         config = _config(name, length, seed, settings)
         init_seed(seed, reproducibility=True)
         net = (make or get_model(name))(config, Catalogue(split.n_items, len(users))).to(config["device"])
@@ -137,11 +138,16 @@ class RecBoleRecommender(Recommender):
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         """Scores of all items, float32 [b, n_items]."""
-        self.net.eval()
         for batch in cases.batches(SCORED_AT_ONCE):
-            with torch.no_grad():
-                scores = self.net.full_sort_predict(self.inputs(batch)).view(len(batch), -1)
-            yield scores[:, 1:].float().numpy(force=True)
+            yield self.scores_of(batch)
+
+    @torch.no_grad()
+    def scores_of(self, batch: Cases, **more: Tensor) -> np.ndarray:
+        """Scores of one batch, float32 [b, n_items]. more: what a derived network reads besides, by the name of its input."""
+        self.net.eval()
+        inputs = self.inputs(batch) | {name: values.to(self.net.device) for name, values in more.items()}
+        found: np.ndarray = self.net.full_sort_predict(inputs).view(len(batch), -1)[:, 1:].float().numpy(force=True)
+        return found
 
     def inputs(self, cases: Cases) -> dict[str, Tensor]:
         """What RecBole's networks read of these cases, on their device."""
@@ -167,17 +173,8 @@ def numbers_of(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _config(name: str, length: int, seed: int, settings: dict[str, Any]) -> Config:
     """RecBole's configuration of a network. Raises InputError for a setting that isn't in the network's own defaults: RecBole
     takes it without a word, and nothing reads it."""
-    ours = (
-        "learning_rate",
-        "train_batch_size",
-        "epochs",
-        "patience",
-        "weight_decay",
-        "max_history",
-        "stride",
-        "ft_ratio",
-    )
-    own = {key: value for key, value in settings.items() if key not in ours}
+    # The rest are settings of our training.
+    own = {key: value for key, value in settings.items() if key not in CausalParams.model_fields}
     config = Config(
         model=name,
         dataset="cases",
@@ -230,7 +227,7 @@ def _faster_on_cpu(net: torch.nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def without_arguments() -> Iterator[None]:
     """Run without the program's arguments, which RecBole reads; afterwards the GPUs that later work sees are as before."""
     arguments, gpus = sys.argv, os.environ.get(GPUS)
     sys.argv = arguments[:1]

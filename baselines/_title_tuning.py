@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from baselines._writing import rows_of
 from benchmark.contract import Split
 from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
@@ -41,12 +41,6 @@ class TitleTuning(BaseModel):
     max_steps: int = Field(default=40, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0)
     save_steps: int = Field(default=20, ge=1)
-
-
-def rows_of(split: Split, settings: TitleTuning, seed: int) -> np.ndarray:
-    """The rows of `split.llm_train` that the tuning takes, step by step: a seeded order, from its start again where it ends."""
-    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
-    return np.resize(order, settings.max_steps * settings.users_per_step)
 
 
 def tuned(

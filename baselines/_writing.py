@@ -1,10 +1,13 @@
 """Settings of an LLM that is trained to write for a recommender. Light to import: the config is checked by them."""
 
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 from pydantic import Field
 
 from baselines._popularity import PopularityMix
+from benchmark.contract import Split
+from benchmark.provenance import derive_seed
 from benchmark.texts import PROMPT_TOKENS
 from benchmark.workload import Sizes, Work, chosen_by, prompt_tokens, texts_of
 from r2ec.settings import BackboneSettings, LoraSettings
@@ -28,6 +31,22 @@ class WriterTraining(PopularityMix):
     learning_rate: float = Field(default=1e-5, gt=0)
     ndcg_k: int = Field(default=1000, ge=1)
     save_steps: int = Field(default=20, ge=1)
+
+
+class Steps(Protocol):
+    """Settings of a training that takes some users a step."""
+
+    @property
+    def max_steps(self) -> int: ...
+
+    @property
+    def users_per_step(self) -> int: ...
+
+
+def rows_of(split: Split, settings: Steps, seed: int) -> np.ndarray:
+    """The rows of `split.llm_train` that a training takes, step by step: a seeded order, from its start again where it ends."""
+    order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
+    return np.resize(order, settings.max_steps * settings.users_per_step)
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

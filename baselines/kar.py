@@ -177,18 +177,12 @@ class Knowing(Recommender):
         self.trained, self.vectors = trained, vectors
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        import torch
-
         from baselines._knowledge import KNOWLEDGE
+        from baselines._recbole_training import SCORED_AT_ONCE
 
-        net = self.trained.net.eval()
-        start = 0
-        for batch in cases.batches(512):
-            known = self.vectors[start : start + len(batch)].to(net.device)
-            start += len(batch)
-            with torch.no_grad():
-                scores = net.full_sort_predict(self.trained.inputs(batch) | {KNOWLEDGE: known})
-            yield scores[:, 1:].float().numpy(force=True)
+        batches = zip(cases.batches(SCORED_AT_ONCE), self.vectors.split(SCORED_AT_ONCE), strict=True)
+        for batch, known in batches:
+            yield self.trained.scores_of(batch, **{KNOWLEDGE: known})
 
 
 class KAR(Recommender):

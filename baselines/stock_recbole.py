@@ -6,7 +6,6 @@ history once per target. Everything is RecBole's default but for the splits, whi
 """
 
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -35,12 +34,12 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "S
     """Train until RecBole stops, inside an empty `workdir`, which is empty again afterwards: a killed fit trains anew."""
     settings = Params.model_validate(params)
     # It brings back what numpy 2 dropped, without which RecBole can't be imported.
-    from baselines._recbole_training import GPUS, Config, get_model, init_seed  # isort: skip
+    from baselines._recbole_training import Config, get_model, init_seed  # isort: skip
     import torch
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_trainer
 
-    with _inside(workdir, GPUS):
+    with _inside(workdir):
         _write_atomic_files(split, Path("data") / "cases")
         own = settings.model_dump(exclude={"model"})
         config = Config(model=settings.model, dataset="cases", config_dict=own | _of_our_splits(split, seed))
@@ -129,24 +128,18 @@ def _write_atomic_files(split: Split, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _inside(workdir: Path, gpus: str) -> Iterator[None]:
-    """Run with an empty `workdir` as the current folder, since RecBole writes there, and without the program's arguments, which it
-    reads; afterwards all is as before, the GPUs that later work sees too, which it sets."""
+def _inside(workdir: Path) -> Iterator[None]:
+    """Run with an empty `workdir` as the current folder, since RecBole writes there; it is gone afterwards."""
+    from baselines._recbole_training import without_arguments
+
     shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
     workdir.mkdir(parents=True)
-    folder, arguments, before = os.getcwd(), sys.argv, os.environ.get(gpus)
-    os.chdir(workdir)
-    sys.argv = arguments[:1]
+    whole = workdir.absolute()
     try:
-        yield
+        with without_arguments(), contextlib.chdir(workdir):
+            yield
     finally:
-        os.chdir(folder)
-        sys.argv = arguments
-        if before is None:
-            os.environ.pop(gpus, None)
-        else:
-            os.environ[gpus] = before
-        shutil.rmtree(workdir)
+        shutil.rmtree(whole)
 
 
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
