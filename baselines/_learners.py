@@ -11,7 +11,7 @@ from torch import Tensor
 from baselines._cross_entropy import cross_entropy
 from baselines._recbole import CausalParams, Params
 from baselines._recbole_training import HISTORY, LENGTH, USER, numbers_of, train
-from baselines._windows import Batch, Windows, left_aligned
+from baselines._windows import Batch, Windows, left_aligned, steps
 from benchmark.contract import Recommender, Split
 
 Loss = Callable[[Any, Batch], Tensor]  # of a network on a batch: the mean over its targets
@@ -82,18 +82,13 @@ class EveryCase:
         _, self.first, self.history = np.unique(lines.context, return_index=True, return_inverse=True)
         self.user = numbers_of(lines.user, self.cases.user[self.first])
         self.target = lines.target.astype(np.int64) + 1
-        self.size = max(1, round(settings.train_batch_size * len(self.first) / len(self.cases)))
+        self.targets = settings.train_batch_size  # of a step
 
     def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        order = rng.permutation(len(self.first))
-        rank = np.argsort(order)[self.history]  # of each case, by its history
-        by_rank = np.argsort(rank, kind="stable")
-        bounds = np.searchsorted(rank[by_rank], np.arange(0, len(order) + self.size, self.size))
-        for number, start in enumerate(range(0, len(order), self.size)):
-            rows = order[start : start + self.size]
+        rank = np.argsort(rng.permutation(len(self.first)))
+        for rows, cases, state_of in steps(self.history, rank, self.targets):
             items = left_aligned(self.cases.take(self.first[rows]), self.length)
             fields = {HISTORY: items, LENGTH: (items > 0).sum(axis=1), USER: self.user[rows]}
             inputs = {name: torch.from_numpy(part).to(net.device) for name, part in fields.items()}
-            cases = by_rank[bounds[number] : bounds[number + 1]]
-            own = (torch.from_numpy(part).to(net.device) for part in (rank[cases] - start, self.target[cases]))
+            own = (torch.from_numpy(part).to(net.device) for part in (state_of, self.target[cases]))
             yield partial(self.loss, net, inputs, *own)

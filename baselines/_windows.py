@@ -48,21 +48,33 @@ class Windows:
         piece, row = np.unique(lines.offsets[line] + start, return_inverse=True)
         end = np.zeros(len(piece), np.int64)
         np.maximum.at(end, row, lines.context + 1)
-        size = max(1, round(targets * len(piece) / len(lines.context)))  # pieces of a batch
-        rank = rng.permutation(len(piece))  # where each piece comes
-        order = np.lexsort((lines.context, rank[row]))
-        bounds = np.searchsorted(rank[row][order], np.arange(0, len(piece) + size, size))
-        by_rank = np.argsort(rank)
-        for number_of_batch, first in enumerate(range(0, len(piece), size)):
-            rows = by_rank[first : first + size]
+        for rows, case, own in steps(row, rng.permutation(len(piece)), targets, within=lines.context):
             inside = piece[rows][:, None] + np.arange(length)
             known = inside < end[rows][:, None]
             items = np.where(known, lines.items[np.minimum(inside, len(lines.items) - 1)].astype(np.int64) + 1, 0)
-            case = order[bounds[number_of_batch] : bounds[number_of_batch + 1]]
             column = lines.context[case] - piece[row[case]]
-            places, state_of = np.unique((rank[row[case]] - first) * length + column, return_inverse=True)
+            places, state_of = np.unique(own * length + column, return_inverse=True)
             target = lines.target[case].astype(np.int64) + 1
             yield Batch(*(torch.from_numpy(part).to(device) for part in (items, places, state_of, target, case)))
+
+
+def steps(
+    group: np.ndarray, rank: np.ndarray, targets: int, within: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Groups of cases in the order of their rank, so many at a time that they have about `targets` cases.
+
+    group: int64 [n], of each case; rank: int64 [groups], a permutation; within: what orders the cases of a group (default: their
+    numbers). Yields the numbers of the groups, int64 [g], those of their cases, int64 [m], group by group, and of each of these
+    cases its group's place among the g, int64 [m], ascending.
+    """
+    size = max(1, round(targets * len(rank) / len(group)))
+    of_case = rank[group]
+    by_rank = np.argsort(rank)
+    order = np.lexsort((np.arange(len(group)) if within is None else within, of_case))
+    bounds = np.searchsorted(of_case[order], np.arange(0, len(rank) + size, size))
+    for number, first in enumerate(range(0, len(rank), size)):
+        cases = order[bounds[number] : bounds[number + 1]]
+        yield by_rank[first : first + size], cases, of_case[cases] - first
 
 
 def left_aligned(cases: Cases, length: int) -> np.ndarray:
