@@ -96,7 +96,7 @@ paper: $(READY)
 # Into results/published/NAME, to be committed: make publish NAME=default; NAME=decoupled; NAME=ablations; NAME=speed.
 publish: $(READY)
 	@test -n "$(NAME)" || { echo "error: say NAME=default, decoupled, slices, recbole, ablations or speed"; exit 2; }
-	.venv/bin/python -m benchmark.publish $(NAME) $(PUBLISH_$(NAME))
+	.venv/bin/python -m benchmark.output.publish $(NAME) $(PUBLISH_$(NAME))
 PUBLISH_decoupled := --directory results/decoupled
 PUBLISH_slices := --directory results/slices
 PUBLISH_recbole := --directory results/recbole
@@ -105,7 +105,7 @@ PUBLISH_speed := --folder speed
 
 # The README's table is that of results/published/default.
 readme: $(READY)
-	.venv/bin/python -m benchmark.readme
+	.venv/bin/python -m benchmark.output.readme
 
 dry-run: $(READY)
 	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG) --dry-run --quiet rules
@@ -133,13 +133,13 @@ lock:
 speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
 	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
-	OMP_NUM_THREADS=1 .venv/bin/python -m baselines._speed
+	OMP_NUM_THREADS=1 .venv/bin/python -m baselines._recbole.speed
 	.venv/bin/python -m r2ec.speed
-	.venv/bin/python -m r2ec.speed.catalogue --sizes $(ITEMS)
+	.venv/bin/python -m r2ec.catalogue.speed --sizes $(ITEMS)
 
 lint: $(READY)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/mypy benchmark baselines r2ec
+	.venv/bin/mypy benchmark lm r2ec baselines
 	.venv/bin/snakefmt --check workflow
 	.venv/bin/snakemake --lint
 

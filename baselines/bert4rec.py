@@ -1,6 +1,7 @@
 """BERT4Rec: a bidirectional transformer trained on masked items. Sun et al., CIKM 2019; RecBole's `BERT4Rec`, cross-entropy.
 
-It learns from whole lines cut into pieces, as its paper trains; `baselines/_masked_items.py` says what RecBole's class loses.
+It learns from whole lines cut into pieces, as its paper trains; `baselines/_recbole/masked_items.py` says what RecBole's
+class loses.
 """
 
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from baselines._recbole import Params as Shared
+from baselines._recbole.settings import Params as Shared
 from benchmark.contract import Recommender, Split
 from benchmark.workload import FitCost, Sizes, trained
 
@@ -31,8 +32,8 @@ class Params(Shared):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
     """Train on masked items of pieces of the training lines; `workdir` stays empty."""
     # The first brings back what numpy 2 dropped, without which RecBole can't be imported.
-    from baselines._recbole_training import train  # isort: skip
-    from baselines._masked_items import MaskedItems, MaskedPlaces  # isort: skip
+    from baselines._recbole.training import train  # isort: skip
+    from baselines._recbole.masked_items import MaskedItems, MaskedPlaces  # isort: skip
 
     settings = Params.model_validate(params)
     learner = partial(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from baselines._popularity import Mix, WithPopularity, with_best_share
-from baselines._title_tuning import REQUEST, TitleTuning, rows_of, tuned, work
+from baselines._writers.popularity import Mix, WithPopularity, with_best_share
+from baselines._writers.title_tuning import REQUEST, TitleTuning, rows_of, tuned, work
 from benchmark.contract import Split
-from benchmark.texts import titles
+from benchmark.data.texts import titles
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,12 +40,12 @@ class Params(TitleTuning):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
     """Tune the LLM's adapters on the training cases' titles. A killed fit goes on from its last checkpoint."""
     settings = Params.model_validate(params)
-    from baselines import _llm
+    from baselines._writers import llm_texts
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
-    with _llm.untuned(model):
-        items = _llm.states_of(model, tokenizer, titles(split.items, tokenizer), "embedding titles")
-    made = _llm.ByText(
+    with llm_texts.untuned(model):
+        items = llm_texts.states_of(model, tokenizer, titles(split.items, tokenizer), "embedding titles")
+    made = llm_texts.ByText(
         split,
         model,
         tokenizer,
@@ -87,10 +87,10 @@ class Grounding:
         """Minus the distance of each text to each item, 0..1 in each row, float64 [n, n_items]; an empty text counts as a space."""
         import torch
 
-        from baselines import _llm
+        from baselines._writers import llm_texts
 
-        with _llm.untuned(self.model):
-            states = _llm.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
+        with llm_texts.untuned(self.model):
+            states = llm_texts.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
         found = torch.cdist(states.double(), self.items.double()).numpy()
         lowest, highest = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
         return -np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines._recbole import Params as Shared
+from baselines._recbole.settings import Params as Shared
 from benchmark.contract import Recommender, Split
 from benchmark.workload import FitCost, Sizes, trained
 
@@ -26,8 +26,8 @@ class Params(Shared):
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
     """Train on the newest items before each training target; `workdir` stays empty."""
-    from baselines._recbole_training import train  # isort: skip
-    from baselines._learners import EveryCase  # isort: skip
+    from baselines._recbole.training import train  # isort: skip
+    from baselines._recbole.learners import EveryCase  # isort: skip
 
     settings = Params.model_validate(params)
     return train("Caser", split, seed, settings.model_dump(), partial(EveryCase, split, settings, loss))
@@ -38,7 +38,7 @@ def loss(net: Any, inputs: dict[str, "Tensor"], state_of: "Tensor", target: "Ten
 
     state_of, target: int64 [n], see `EveryCase`.
     """
-    from baselines._cross_entropy import cross_entropy
+    from baselines._recbole.cross_entropy import cross_entropy
 
     states = net.forward(inputs["user_id"], inputs["item_id_list"])
     parts = [net.user_embedding, net.item_embedding, net.conv_v, net.fc1, net.fc2]

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from baselines._sasrec import PER_CASE, fit_best
-from baselines._sasrec import Params as SASRecParams
-from baselines._title_tuning import CLOSING, REQUEST, TitleTuning, rows_of, tuned, work
+from baselines._recbole.sasrec import PER_CASE, fit_best
+from baselines._recbole.sasrec import Params as SASRecParams
+from baselines._writers.title_tuning import CLOSING, REQUEST, TitleTuning, rows_of, tuned, work
 from benchmark.contract import Cases, Learned, Recommender, Split
-from benchmark.texts import TITLE_TOKENS
+from benchmark.data.texts import TITLE_TOKENS
 from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from r2ec.decode import SharedPromptDecoder
+    from lm.writing.decode import SharedPromptDecoder
 
 __all__ = ["Params", "fit", "fit_cost", "work"]
 
@@ -189,8 +189,8 @@ class D3(Recommender):
         found: dict[str, Any],
     ) -> None:
         """found: what the fit reports."""
-        from baselines import _llm
-        from r2ec.prompts import turn_end_ids
+        from baselines._writers import llm_texts
+        from r2ec.model.prompts import turn_end_ids
 
         self.split, self.settings = split, settings
         self.model, self.tokenizer, self.assistant, self.found = model, tokenizer, assistant, found
@@ -198,7 +198,7 @@ class D3(Recommender):
         ends = turn_end_ids(tokenizer)
         end = next((token for token in ends if token != tokenizer.eos_token_id), ends[0])
         length = TITLE_TOKENS + CLOSING
-        self.asker = _llm.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
+        self.asker = llm_texts.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
         # A title that spells a special token is text, and no end.
         tokens = tokenizer(self.asker.titles, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         self.trie = Trie([[*title, end] for title in tokens])
@@ -209,15 +209,15 @@ class D3(Recommender):
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         import torch
 
-        from baselines import _llm
-        from r2ec.backbone import merged_adapters
-        from r2ec.decode import SharedPromptDecoder
+        from baselines._writers import llm_texts
+        from lm.backbone import merged_adapters
+        from lm.writing.decode import SharedPromptDecoder
 
         self._texts, self._read = [], 0
         beams = min(self.settings.beams, self.split.n_items)
         for batch in cases.batches(self.settings.evaluation_rows):
             messages = self.asker.about_users(REQUEST, batch)
-            prompts = [_llm.prompt_ids(self.tokenizer, message) for message in messages]
+            prompts = [llm_texts.prompt_ids(self.tokenizer, message) for message in messages]
             search = Search(self.trie, self.assistance(batch), self.settings.alpha, beams)
             with (
                 torch.no_grad(),
@@ -248,11 +248,11 @@ class D3(Recommender):
         return np.asarray((shifted - np.where(np.isfinite(total), total, 0))[:, self.trie.items])
 
     def _first_titles(self, cases: Cases, messages: list[str], search: Search) -> pd.DataFrame:
-        from baselines import _llm
+        from baselines._writers import llm_texts
 
         titles = self.asker.titles
         first = [titles[self.trie.items[best[0][1]]] if best else "" for best in search.best]
-        return _llm.as_frame(cases, messages, [_llm.Text(title, 0, False, 0.0) for title in first])
+        return llm_texts.as_frame(cases, messages, [llm_texts.Text(title, 0, False, 0.0) for title in first])
 
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning (the title on rank 1), cut (never), of the cases scored last."""

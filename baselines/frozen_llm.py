@@ -20,8 +20,8 @@ from r2ec.workload import encoded_cases, encoded_items
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2ec.rec_head import RecHead
-    from r2ec.recommender import R2ecRecommender
+    from r2ec.model.rec_head import RecHead
+    from r2ec.scoring.recommender import R2ecRecommender
 
 
 class Params(BaseModel):
@@ -47,9 +47,10 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
     """Encode the item table, and some cases where there is a choice or states are standardised. Nothing is trained."""
     settings = Params.model_validate(params)
-    from r2ec import frozen, reader, recommender
-    from r2ec.rec_head import RecHead
+    from r2ec.model.rec_head import RecHead
+    from r2ec.scoring import reader, recommender
     from r2ec.settings import Params as R2ecParams
+    from r2ec.warm_start import kept_states
 
     made = recommender.R2ecRecommender.build(
         split,
@@ -68,7 +69,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
         parts["valid"] = reader.sample(split.valid, settings.valid_cases, split.name)
     for count in filter(None, settings.standardize):
         parts[f"train {count}"] = reader.sample(split.llm_train, count, split.name)
-    states = frozen.frozen_states(made, parts)
+    states = kept_states.frozen_states(made, parts)
 
     def standardized(count: int) -> "RecHead":
         head = RecHead(made.model.dim)
@@ -92,7 +93,7 @@ def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
     """NDCG@10 of cosines on cases whose states are at hand, history masked."""
     import torch
 
-    from r2ec.reward import recpo_rewards
+    from r2ec.recpo.reward import recpo_rewards
 
     assert cases.target is not None
     found = recpo_rewards(

@@ -6,7 +6,7 @@ It learns at every position, as its paper trains.
 from pathlib import Path
 from typing import Any
 
-from baselines._recbole import CausalParams
+from baselines._recbole.settings import CausalParams
 from benchmark.contract import Recommender, Split
 from benchmark.workload import FitCost, Sizes, trained
 
@@ -23,7 +23,7 @@ class Params(CausalParams):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
     """Train at every position of the training lines; `workdir` stays empty."""
     # Imported late: torch and RecBole take five seconds, and the config is checked without them.
-    from baselines._learners import fit_causal
+    from baselines._recbole.learners import fit_causal
 
     return fit_causal("GRU4Rec", split, seed, Params.model_validate(params))
 

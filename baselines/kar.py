@@ -22,20 +22,20 @@ import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, Field
 
-from baselines._sasrec import Params as SASRecParams
+from baselines._recbole.sasrec import Params as SASRecParams
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
-from benchmark.texts import PROMPT_TOKENS
 from benchmark.workload import FitCost, Sizes, Work, texts_of, trained
 from r2ec.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines._llm import Text, Writer
-    from baselines._recbole_training import RecBoleRecommender
-    from baselines._sentences import SentenceEncoder
+    from baselines._recbole.training import RecBoleRecommender
+    from baselines._writers.llm_texts import Text, Writer
+    from baselines._writers.sentences import SentenceEncoder
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 USER_REQUEST = (
@@ -74,11 +74,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "K
     settings = Params.model_validate(params)
     import torch
 
-    from baselines._knowledge import KnowingSASRec, knowing_loss
-    from baselines._learners import EveryPosition
-    from baselines._llm import Writer
-    from baselines._recbole_training import train
-    from baselines._sentences import SentenceEncoder, fetch_minilm
+    from baselines._recbole.knowledge import KnowingSASRec, knowing_loss
+    from baselines._recbole.learners import EveryPosition
+    from baselines._recbole.training import train
+    from baselines._writers.llm_texts import Writer
+    from baselines._writers.sentences import SentenceEncoder, fetch_minilm
 
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
@@ -147,7 +147,7 @@ class Knowledge:
 
     def of_items(self) -> "Tensor":
         """Of the whole catalogue."""
-        from baselines._sentences import item_texts
+        from baselines._writers.sentences import item_texts
 
         texts = item_texts(self.split.items, self.writer.tokenizer)
         if self.settings.item_knowledge == "written":
@@ -177,8 +177,8 @@ class Knowing(Recommender):
         self.trained, self.vectors = trained, vectors
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        from baselines._knowledge import KNOWLEDGE
-        from baselines._recbole_training import SCORED_AT_ONCE
+        from baselines._recbole.knowledge import KNOWLEDGE
+        from baselines._recbole.training import SCORED_AT_ONCE
 
         batches = zip(cases.batches(SCORED_AT_ONCE), self.vectors.split(SCORED_AT_ONCE), strict=True)
         for batch, known in batches:
@@ -195,7 +195,7 @@ class KAR(Recommender):
         self._tokens = 0
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        from baselines._llm import as_frame
+        from baselines._writers.llm_texts import as_frame
 
         vectors = self.standard(self.knowledge.of_cases(cases))
         written = self.knowledge.written

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from baselines._popularity import WithPopularity, popular, with_best_share
-from baselines._writing import WriterTraining, work
+from baselines._writers.popularity import WithPopularity, popular, with_best_share
+from baselines._writers.settings import WriterTraining, work
 from benchmark.contract import Split
-from benchmark.io import atomic, read_json, write_json
 from benchmark.provenance import derive_seed
+from benchmark.storage.io import atomic, read_json, write_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from baselines._sentences import SentenceEncoder
+    from baselines._writers.sentences import SentenceEncoder
 
 __all__ = ["Params", "fit", "work"]
 
@@ -54,10 +54,10 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     settings = Params.model_validate(params)
     import torch
 
-    from baselines._grpo import rows_of, train_writer
-    from baselines._llm import ByText
-    from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
-    from r2ec import backbone as backbones
+    from baselines._writers.grpo import rows_of, train_writer
+    from baselines._writers.llm_texts import ByText
+    from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
+    from lm import backbone as backbones
 
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
@@ -138,15 +138,15 @@ def _learn_profiles(
     from safetensors.torch import load_file, save_file
 
     if not folder.exists():
-        from baselines import _llm
+        from baselines._writers import llm_texts
 
         cases = split.llm_train.take(profiled(split, settings, seed))
         assert cases.target is not None
         shown = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
-        messages = _llm.Asker(split, model, tokenizer, *shown).about_users(REQUEST, cases)
-        prompts = [_llm.prompt_ids(tokenizer, message) for message in messages]
-        limits = _llm.greedy_as_trained(settings.max_new_tokens)
-        profiles = [text.text for text in _llm.write_now(model, tokenizer, prompts, limits)]
+        messages = llm_texts.Asker(split, model, tokenizer, *shown).about_users(REQUEST, cases)
+        prompts = [llm_texts.prompt_ids(tokenizer, message) for message in messages]
+        limits = llm_texts.greedy_as_trained(settings.max_new_tokens)
+        profiles = [text.text for text in llm_texts.write_now(model, tokenizer, prompts, limits)]
         losses = contrast(encoder, profiles, cases.target, items, settings, seed)
         with atomic(folder) as temporary:
             temporary.mkdir(parents=True)

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from baselines._popularity import standardized
-from baselines._sasrec import PER_CASE, fit_best
-from baselines._sasrec import Params as SASRecParams
+from baselines._recbole.sasrec import PER_CASE, fit_best
+from baselines._recbole.sasrec import Params as SASRecParams
+from baselines._writers.popularity import standardized
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.workload import FitCost, Sizes, Work, prompt_tokens, trained
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
 
 if TYPE_CHECKING:
-    from r2ec.recommender import R2ecRecommender
+    from r2ec.scoring.recommender import R2ecRecommender
 
 NO_HISTORY = "Recommend a {category} that I might purchase inside <answer> and </answer>."
 ROWS_AT_ONCE = 64  # candidates whose titles are read together
@@ -49,7 +49,7 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "LLMRerank":
     """Fit SASRec; the LLM isn't trained."""
     settings = Params.model_validate(params)
-    from r2ec import recommender
+    from r2ec.scoring import recommender
     from r2ec.settings import Params as R2ecParams
 
     sasrec, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
@@ -76,7 +76,7 @@ class LLMRerank(Recommender):
         self.titles: list[list[int]] = tokenizer(
             [f"{title}</answer>" for title in llm.prompts.titles], add_special_tokens=False
         )["input_ids"]
-        from r2ec.prompts import split_template
+        from r2ec.model.prompts import split_template
 
         opening, closing = split_template(tokenizer, llm.params.prompts.system_prompt)
         asked = opening + NO_HISTORY.format(category=split.category) + closing
@@ -158,7 +158,7 @@ class LLMRerank(Recommender):
         """`likelihoods` of as many titles as are read together."""
         import torch
 
-        from r2ec.rollout import pack_rollouts, pad_id
+        from lm.writing.engine import pack_rollouts, pad_id
 
         model, pad = self.llm.model, pad_id(self.llm.prompts.tokenizer)
         titles = [self.titles[item] for item in items.reshape(-1)]

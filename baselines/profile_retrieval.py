@@ -14,17 +14,17 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from baselines._popularity import PopularityMix, WithPopularity, popular, with_best_share
+from baselines._writers.popularity import PopularityMix, WithPopularity, popular, with_best_share
 from benchmark.contract import Cases, Recommender, Split
-from benchmark.texts import PROMPT_TOKENS
+from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.workload import Sizes, Work, chosen_by, texts_of
 from r2ec.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines._llm import Text, Writer
-    from baselines._sentences import SentenceEncoder
+    from baselines._writers.llm_texts import Text, Writer
+    from baselines._writers.sentences import SentenceEncoder
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (
@@ -53,8 +53,8 @@ class Params(PopularityMix):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
     """Encode the items' texts. Nothing is trained but the share of popularity, if it is a choice."""
     settings = Params.model_validate(params)
-    from baselines._llm import Writer
-    from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
+    from baselines._writers.llm_texts import Writer
+    from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
 
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
@@ -79,7 +79,7 @@ class ProfileRetrieval(Recommender):
         self._written: list[Text] = []
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        from baselines._llm import as_frame
+        from baselines._writers.llm_texts import as_frame
 
         messages = self.asker.about_users(REQUEST, cases)
         self._written = self.writer.write([self.writer.prompt(text) for text in messages], "writing profiles")

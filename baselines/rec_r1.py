@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines._popularity import WithPopularity, popular, with_best_share
-from baselines._writing import WriterTraining, work
+from baselines._writers.popularity import WithPopularity, popular, with_best_share
+from baselines._writers.settings import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 
@@ -62,16 +62,16 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     settings = Params.model_validate(params)
     import torch
 
-    from baselines._llm import ByText
-    from baselines._sentences import item_texts
-    from r2ec import backbone as backbones
+    from baselines._writers.llm_texts import ByText
+    from baselines._writers.sentences import item_texts
+    from lm import backbone as backbones
 
     loaded = backbones.load(settings.backbone)
     index = BM25(item_texts(split.items, loaded.tokenizer))
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
     started, rewards = time.monotonic(), []
-    from baselines._grpo import rows_of, train_writer
+    from baselines._writers.grpo import rows_of, train_writer
 
     if settings.max_steps:
         rewards = train_writer(

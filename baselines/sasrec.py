@@ -3,6 +3,6 @@
 With cross-entropy over the whole catalogue it is a strong baseline (Klenitskiy and Vasilev, arXiv 2309.07602).
 """
 
-from baselines._sasrec import Params, fit, fit_cost
+from baselines._recbole.sasrec import Params, fit, fit_cost
 
 __all__ = ["Params", "fit", "fit_cost"]

@@ -34,7 +34,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "S
     """Train until RecBole stops, inside an empty `workdir`, which is empty again afterwards: a killed fit trains anew."""
     settings = Params.model_validate(params)
     # It brings back what numpy 2 dropped, without which RecBole can't be imported.
-    from baselines._recbole_training import Config, get_model, init_seed  # isort: skip
+    from baselines._recbole.training import Config, get_model, init_seed  # isort: skip
     import torch
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_trainer
@@ -72,7 +72,7 @@ class StockRecBole(Recommender):
         """Scores of all items, float32 [b, n_items]; user 0, who is nobody, for users never seen."""
         import torch
 
-        from baselines._windows import left_aligned
+        from baselines._recbole.windows import left_aligned
 
         inner = np.append(0, self.inner)  # of our numbers, of which 0 is padding
         for batch in cases.batches(512):
@@ -130,7 +130,7 @@ def _write_atomic_files(split: Split, folder: Path) -> None:
 @contextlib.contextmanager
 def _inside(workdir: Path) -> Iterator[None]:
     """Run with an empty `workdir` as the current folder, since RecBole writes there; it is gone afterwards."""
-    from baselines._recbole_training import without_arguments
+    from baselines._recbole.training import without_arguments
 
     shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
     workdir.mkdir(parents=True)

@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
-from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
+from benchmark.storage.io import last_checkpoint
 from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
     settings = Params.model_validate(params)
     import torch
 
-    from baselines._dropout import use_byte_dropout
-    from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
+    from baselines._recbole.dropout import use_byte_dropout
+    from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
 
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)

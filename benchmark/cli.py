@@ -21,11 +21,11 @@ WORKFLOW = {
 MODULES = {
     "recommend": ("r2ec.recommend", "ask a trained R2ec: one user's history in, its reasoning and the best items out"),
     "check-data": (
-        "benchmark.check_data",
+        "benchmark.data.check_data",
         "say what of your data would be dropped, and why, before anything runs",
     ),
-    "check-table": ("benchmark.check_table", "say which rows of a printed table of Hit@k and NDCG@k can't be"),
-    "publish": ("benchmark.publish", "copy a finished run's tables, plots and page to results/published"),
+    "check-table": ("benchmark.analysis.check_table", "say which rows of a printed table of Hit@k and NDCG@k can't be"),
+    "publish": ("benchmark.output.publish", "copy a finished run's tables, plots and page to results/published"),
 }
 RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make tables,
 plots and a page. What has been made already and still follows from CONFIG and data is kept. After Ctrl-C, or a failed job, the
@@ -115,7 +115,7 @@ def config_file(name: str) -> Path:
 
 def readable(path: Path) -> None:
     """Ends the program where a config is no YAML: Snakemake says neither what is wrong there nor in which line."""
-    from benchmark.config import read_yaml  # here, as --help has to come at once
+    from benchmark.config.read import read_yaml  # here, as --help has to come at once
     from benchmark.errors import InputError
 
     try:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark.errors import InputError
-from benchmark.io import read_json
+from benchmark.storage.io import read_json
 
 LLM = "llm"  # of train.parquet: whether the case is one of those that an LLM may read
 CASE_COLUMNS = ("case", "user", "time", "history", "ratings", "times", "target")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from benchmark.wording import first_problem
+from benchmark.config.wording import first_problem
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]  # of a checkout, or where a wheel's packages are installed
+OWN = ("benchmark", "lm", "r2ec", "baselines")  # the packages of this project
 PACKAGES = (
     "numpy",
     "pandas",
@@ -29,7 +30,7 @@ PACKAGES = (
 
 # What a run writes, and the pages that `make readme` writes its tables into, do not make the code dirty.
 OURS = (".", ":(exclude)results", ":(exclude)README.md", ":(exclude)docs")
-CODE = ("benchmark", "baselines", "r2ec", "workflow", "config")  # where a new file is part of what runs
+CODE = (*OWN, "workflow", "config")  # where a new file is part of what runs
 REQUIRE_CLEAN = "R2EC_REQUIRE_CLEAN"  # in the environment of the jobs of a config with require_clean
 NAMED = 5  # files that a refusal names
 

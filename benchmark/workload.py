@@ -1,4 +1,4 @@
-"""How much a fit takes, counted from the config: what benchmark/estimates.py weighs.
+"""How much a fit takes, counted from the config: what benchmark/jobs/estimates.py weighs.
 
 A method says in its file what only it knows: what its LM reads, learns from and writes, in `work(sizes, params, processes)`, and
 what else its fit takes, in `fit_cost(sizes, params)`. What several of them share is here. No reasoning is taken to end early.
@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from benchmark.dataset_config import DatasetConfig
-from benchmark.io import read_json
+from benchmark.data.settings import DatasetConfig
+from benchmark.storage.io import read_json
 
 
 @dataclass(frozen=True)

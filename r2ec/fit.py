@@ -8,18 +8,18 @@ import torch
 
 from benchmark.contract import Cases, Learned, Split
 from benchmark.evaluate import validation_ndcg
-from benchmark.io import last_checkpoint
 from benchmark.provenance import derive_seed
-from r2ec import sharded
-from r2ec.frozen import frozen_states
-from r2ec.item_table import TABLE
-from r2ec.reader import sample
-from r2ec.recommender import R2ecRecommender
-from r2ec.rollout import TransformersEngine
-from r2ec.schedule import processes
+from benchmark.storage.io import last_checkpoint
+from lm.writing.engine import TransformersEngine
+from r2ec.model.item_table import TABLE
+from r2ec.recpo.trainer import METRIC, RecPOTrainer
+from r2ec.scoring.reader import sample
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings, Params
-from r2ec.start import warm_start
-from r2ec.trainer import METRIC, RecPOTrainer
+from r2ec.training import sharded
+from r2ec.training.schedule import processes
+from r2ec.warm_start.kept_states import frozen_states
+from r2ec.warm_start.start import warm_start
 
 
 def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
@@ -41,7 +41,7 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
     """Fits and saves; whatever is written meanwhile is the model's own, so that `evaluation` plays no part."""
     params = params.model_copy(update={"evaluation": EvaluationSettings()})
     if writes_by_vllm(params):
-        from r2ec.rollout_vllm import require_vllm
+        from lm.writing.vllm import require_vllm
 
         require_vllm()  # before the hours that come first
     torch.manual_seed(derive_seed(seed, "adapters"))
@@ -126,7 +126,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         folder=folder,
     )
     if writes_by_vllm(params):
-        from r2ec.rollout_vllm import VllmEngine, folder_of
+        from lm.writing.vllm import VllmEngine, folder_of
 
         made.model.causal_lm.name_or_path = folder_of(params.backbone)
         trainer.engine = VllmEngine.start(

@@ -13,7 +13,7 @@ from r2ec.settings import Params
 from r2ec.workload import work
 
 if TYPE_CHECKING:
-    from r2ec.recommender import R2ecRecommender
+    from r2ec.scoring.recommender import R2ecRecommender
 
 __all__ = ["SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
 

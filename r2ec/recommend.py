@@ -28,11 +28,11 @@ from rich.text import Text
 from benchmark.contract import Cases, Split, read_cases, read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
-from benchmark.io import read_json
-from benchmark.records import read_run
+from benchmark.jobs.records import read_run
+from benchmark.storage.io import read_json
 
 if TYPE_CHECKING:
-    from r2ec.recommender import R2ecRecommender
+    from r2ec.scoring.recommender import R2ecRecommender
 
 DAY = 86_400
 COLUMNS = ("title", "item_id", "rating", "time")
@@ -322,7 +322,7 @@ def main() -> None:
         history = from_file(given.history_file, catalogue) if by_file else from_words(given.history, catalogue)
         case = as_case(history, split)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
-    from r2ec.recommender import R2ecRecommender
+    from r2ec.scoring.recommender import R2ecRecommender
 
     answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, given.top)
     if given.json:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from benchmark import texts
+from benchmark.data import texts
 from benchmark.shipped import shipped
 
 
@@ -124,7 +124,7 @@ class VllmSettings(_Section):
 
 
 class AdapterSettings(_Section):
-    """The adapters' part of the warm start: they learn from the teacher, with what is written read; see r2ec/adapters.py."""
+    """The adapters' part of the warm start: they learn from the teacher, with what is written read."""
 
     steps: int = Field(0, ge=0, description="0: the warm start leaves the LM as it is")
     batch_size: int = Field(16, ge=1, description="training cases per step and process")
@@ -148,7 +148,7 @@ class WarmStartSettings(_Section):
     forms: list[Literal["tied", "free", "taught"]] = Field(
         ["taught"],
         min_length=1,
-        description="tried on validation beside the states without a map; see r2ec/warm_start.py",
+        description="tried on validation beside the states without a map; see r2ec/warm_start/maps.py",
     )
     weight_decays: list[float] = Field([0.1], min_length=1, description="tried on validation with each form")
     learning_rate: float = Field(1e-3, gt=0)

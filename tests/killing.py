@@ -19,13 +19,13 @@ import torch.utils.tensorboard  # loaded here, once for all children
 from accelerate import Accelerator
 from transformers import TrainerState
 
-from benchmark.methods import laid_over
-from r2ec.adapters import TaughtTrainer
+from benchmark.config.methods import laid_over
+from lm.writing.engine import TransformersEngine
 from r2ec.fit import fit_r2ec
-from r2ec.item_table import ItemTable
 from r2ec.method import Params
-from r2ec.rollout import TransformersEngine
-from r2ec.trainer import RecPOTrainer
+from r2ec.model.item_table import ItemTable
+from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.warm_start.adapters import TaughtTrainer
 from tests.tiny_fits import scores, split
 
 now = SimpleNamespace(phase="warm start", step=-1, batch=-1)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.contract import Split
-from benchmark.dataset_config import DatasetConfig
+from benchmark.data.prepare import split_hash, write_dataset
+from benchmark.data.protocol import Prepared, prepare, without_targets
+from benchmark.data.settings import DatasetConfig
 from benchmark.datasets import Raw
-from benchmark.prepare import split_hash, write_dataset
-from benchmark.protocol import Prepared, prepare, without_targets
 
 N_ITEMS = 60
 FOLLOWS = 0.75  # how often a user takes the successor of the last item; otherwise a popular item
@@ -84,7 +84,7 @@ def write_files(folder: Path, raw: Raw) -> None:
 
 
 def write_prepared(folder: Path, raw: Raw, **changes: object) -> Path:
-    """A prepared dataset as `benchmark.prepare` writes it, named after its folder; changes: see `settings`."""
+    """A prepared dataset as `benchmark.data.prepare` writes it, named after its folder; changes: see `settings`."""
     chosen = settings(**changes)
     prepared = prepare(raw, chosen, folder.name)
     about = {"dataset": folder.name, "settings": chosen.model_dump(mode="json"), "counts": prepared.counts}

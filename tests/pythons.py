@@ -1,8 +1,8 @@
 """Whether RecBole's four models rank alike on each Python: what `make test-pythons` runs after the tests.
 
-`python -m tests.pythons fit FOLDER` fits them on the planted log and on a sliver of ml-100k, on the processor, and keeps what
-`benchmark.run` writes; `python -m tests.pythons compare FOLDER FOLDER ...` says whether the folders hold the same data, rankings
-(all columns of all cases: rank, candidates, 20 best) and validation curves, and exits 1 where they don't.
+`python -m tests.pythons fit FOLDER` fits them on the planted log and on a sliver of ml-100k, on the processor, and keeps
+what `benchmark.jobs.run` writes; `python -m tests.pythons compare FOLDER FOLDER ...` says whether the folders hold the same
+data, rankings (all columns of all cases: rank, candidates, 20 best) and validation curves, and exits 1 where they don't.
 """
 
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.dataset_config import DatasetConfig
-from benchmark.methods import ROOT
-from benchmark.records import read_run
+from benchmark.config.methods import ROOT
+from benchmark.data.settings import DatasetConfig
+from benchmark.jobs.records import read_run
 from tests.planted import planted, write_prepared
 
 MODELS = ("gru4rec", "caser", "sasrec", "bert4rec")
@@ -36,16 +36,24 @@ def fit(folder: Path) -> None:
     write_prepared(folder / "data" / "planted", planted())
     settings = DatasetConfig.model_validate(SLIVER).model_dump_json()
     manifest, prepared = str(folder / "fetched.json"), str(folder / "data" / "ml-100k")
-    module("benchmark.fetch", "--settings", settings, "--resources", str(folder / "resources"), "--out", manifest)
+    module("benchmark.data.fetch", "--settings", settings, "--resources", str(folder / "resources"), "--out", manifest)
     module(
-        "benchmark.prepare", "--dataset", "ml-100k", "--settings", settings, "--manifest", manifest, "--out", prepared
+        "benchmark.data.prepare",
+        "--dataset",
+        "ml-100k",
+        "--settings",
+        settings,
+        "--manifest",
+        manifest,
+        "--out",
+        prepared,
     )
     for dataset in ("planted", "ml-100k"):
         for model in MODELS:
             out = folder / "runs" / dataset / model
             options = {"--data": folder / "data" / dataset, "--method": model, "--params": json.dumps(PARAMS)}
             options |= {"--work": folder / "work" / dataset / model, "--out": out}
-            module("benchmark.run", *(str(word) for option in options.items() for word in option))
+            module("benchmark.jobs.run", *(str(word) for option in options.items() for word in option))
 
 
 def module(name: str, *arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""A small made-up results tree, as `benchmark.run` would leave it, for the tests of tables, plots and the page."""
+"""A small made-up results tree, as `benchmark.jobs.run` would leave it, for the tests of tables, plots and the page."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark.contract import Cases, write_cases
-from benchmark.io import write_json
-from benchmark.records import LearnedFrom, Phases, RunRecord, write_run
+from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, write_run
+from benchmark.storage.io import write_json
 
 N_ITEMS = 60
 HISTORY = 20

@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import ablation_plots, ablations, claims, plots, significance
-from benchmark.ablation_plots import curves, order_of, panels, plot_factor
-from benchmark.ablations import against_base, read_runs, read_table, tables_of
-from benchmark.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
-from benchmark.collect import collect
-from benchmark.comparisons import Comparison
-from benchmark.factors import Factor
-from benchmark.io import read_json, write_json
+from benchmark.analysis import significance
+from benchmark.analysis.collect import collect
+from benchmark.analysis.comparisons import Comparison
+from benchmark.analysis.significance import smallest_detectable
+from benchmark.config.factors import Factor
+from benchmark.config.schema import ClaimConfig
 from benchmark.metrics import METRICS
-from benchmark.report import __main__ as report
-from benchmark.schema import ClaimConfig
-from benchmark.significance import smallest_detectable
+from benchmark.output import ablation_plots, ablations, claims, plots
+from benchmark.output.ablation_plots import curves, order_of, panels, plot_factor
+from benchmark.output.ablations import against_base, read_runs, read_table, tables_of
+from benchmark.output.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
+from benchmark.output.page import __main__ as report
+from benchmark.storage.io import read_json, write_json
 from tests.results_tree import write_by_hand, write_dataset, write_method, write_results
 
 MAIN = METRICS.index("NDCG@10")
@@ -390,7 +391,7 @@ def test_the_page_holds_factors_and_claims(results: Path, capsys: pytest.Capture
         patch.setattr(sys, "argv", [*base, *given])
         with pytest.raises(SystemExit):
             report.main()
-        assert "beta.png: missing; run `python -m benchmark.ablation_plots`" in capsys.readouterr().err
+        assert "beta.png: missing; run `python -m benchmark.output.ablation_plots`" in capsys.readouterr().err
         (results / "plots" / "ablations" / "beta.png").write_bytes(b"\x89PNG ")
         report.main()
     page = (results / "page" / "index.html").read_text()

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 
 from benchmark.errors import InputError, checked
 from benchmark.evaluate import validation_ndcg
-from benchmark.io import read_json
-from benchmark.spent import Cost, timed_fit
-from r2ec.adapters import RIDGE, TaughtTrainer, adapter_training, refit_item_map
+from benchmark.storage.io import read_json
+from benchmark.storage.ledger import Cost, timed_fit
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.model import plain_policy
-from r2ec.rec_head import RecHead
-from r2ec.recommender import R2ecRecommender
+from r2ec.model.network import plain_policy
+from r2ec.model.rec_head import RecHead
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.warm_start.adapters import RIDGE, TaughtTrainer, adapter_training, refit_item_map
 from tests.tiny_fits import scores, settings, split, write_backbone
 
 
@@ -138,7 +138,11 @@ def not_a_number(*_: Any) -> torch.Tensor:
             no_room,
             "out of memory at step 0: no room; lower warm_start.adapters.batch_size",
         ),
-        ("r2ec.adapters.divergence", not_a_number, "teacher is nan at step 0; lower warm_start.adapters.learning_rate"),
+        (
+            "r2ec.warm_start.adapters.divergence",
+            not_a_number,
+            "teacher is nan at step 0; lower warm_start.adapters.learning_rate",
+        ),
     ],
 )
 def test_what_stops_the_steps_says_what_to_lower(
@@ -168,7 +172,7 @@ def test_a_warm_start_serves_all_runs_that_differ_in_recpo_alone(
 
     first = fit("first")
     with monkeypatch.context() as patch:
-        patch.setattr("r2ec.start._warm", lambda *_: pytest.fail("fitted again"))
+        patch.setattr("r2ec.warm_start.start._warm", lambda *_: pytest.fail("fitted again"))
         np.testing.assert_array_equal(scores(fit("again")), scores(first))
         more = {"training": {"max_steps": 2, "learning_rate": 1e-3}, "rollouts": {"group_size": 2, "temperature": 0.5}}
         other = fit("other", **more)

@@ -7,13 +7,14 @@ import matplotlib
 import numpy as np
 import pytest
 
-from benchmark import against, plots, significance
-from benchmark.against import COSTS, EVERY, MAIN
-from benchmark.collect import Collected, collect
-from benchmark.comparisons import compare
+from benchmark.analysis import significance
+from benchmark.analysis.collect import Collected, collect
+from benchmark.analysis.comparisons import compare
 from benchmark.errors import InputError
 from benchmark.metrics import METRICS
-from benchmark.report import __main__ as report
+from benchmark.output import against, plots
+from benchmark.output.against import COSTS, EVERY, MAIN
+from benchmark.output.page import __main__ as report
 from tests.results_tree import write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.75, "r2ec": 0.8, "kar": 0.8}

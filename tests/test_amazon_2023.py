@@ -15,16 +15,19 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from baselines._sentences import item_texts
-from benchmark import fetch, prepare, protocol, raw_amazon, speed
-from benchmark.config import read_config
-from benchmark.dataset_config import DatasetConfig
-from benchmark.datasets import Raw, _download, amazon_2023
+from baselines._writers.sentences import item_texts
+from benchmark.config.methods import ROOT
+from benchmark.config.read import read_config
+from benchmark.data import fetch, prepare, protocol
+from benchmark.data.settings import DatasetConfig
+from benchmark.datasets import Raw, amazon_2023
 from benchmark.datasets import _amazon_tables as tables
 from benchmark.datasets._amazon_text import attribute
 from benchmark.errors import InputError
-from benchmark.io import read_json
-from benchmark.methods import ROOT
+from benchmark.speed import __main__ as speed
+from benchmark.speed import raw_amazon
+from benchmark.storage import download
+from benchmark.storage.io import read_json
 from tests.mirror import serving
 from tests.planted import settings
 from tests.test_config import readme_rows
@@ -491,7 +494,7 @@ def server_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_fetched_from_a_server(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_download, "WAIT", 0.0)
+    monkeypatch.setattr(download, "WAIT", 0.0)
     with serving() as server:
         server.files = server_files(mirror)
         server.plan = ["503", "cut", "ok", "cut"]
@@ -715,7 +718,7 @@ def test_the_speed_of_preparation(capsys: pytest.CaptureFixture[str], monkeypatc
     alone, started = speed.run_alone, []
     monkeypatch.setattr(speed, "run_alone", lambda *command: started.append(command[1]) or alone(*command))
     speed.raw_files(0.0002)
-    assert started == ["benchmark.raw_amazon", "benchmark.fetch", "benchmark.prepare"]
+    assert started == ["benchmark.speed.raw_amazon", "benchmark.data.fetch", "benchmark.data.prepare"]
     out = capsys.readouterr().out
     assert "raw: 500 items and 2,500 interactions in 0.00 GB packed" in out and "prepared to" in out and "peak" in out
 

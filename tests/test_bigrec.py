@@ -9,9 +9,10 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from baselines import _llm, bigrec
+from baselines import bigrec
+from baselines._writers import llm_texts
 from baselines.bigrec import Grounding, divided_by, fit
-from r2ec import backbone as backbones
+from lm import backbone as backbones
 from tests.test_popularity_mix import counted
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -34,9 +35,9 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 def test_states_are_those_of_single_texts(tmp_path: Path) -> None:
     made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
     inner = made.inner
-    assert isinstance(inner, _llm.ByText)
+    assert isinstance(inner, llm_texts.ByText)
     texts = ["Thing", "Thing, number 31", "a much longer text than the others are"]
-    found = _llm.states_of(inner.model, inner.tokenizer, texts)
+    found = llm_texts.states_of(inner.model, inner.tokenizer, texts)
     decoder = inner.model.get_base_model().get_decoder()  # type: ignore[operator]
     for text, row in zip(texts, found, strict=True):
         ids = inner.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -50,14 +51,14 @@ def test_titles_are_compared_as_the_untuned_llm_reads_them(tmp_path: Path) -> No
     data = split()
     made = fit(data, seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
     inner = made.inner
-    assert isinstance(inner, _llm.ByText)
+    assert isinstance(inner, llm_texts.ByText)
     titles = data.items["title"].tolist()[:4]
     before = inner.scores_of(titles)
-    tuned = _llm.states_of(inner.model, inner.tokenizer, titles)
+    tuned = llm_texts.states_of(inner.model, inner.tokenizer, titles)
     for name, weight in inner.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
-    assert not torch.allclose(_llm.states_of(inner.model, inner.tokenizer, titles), tuned)
+    assert not torch.allclose(llm_texts.states_of(inner.model, inner.tokenizer, titles), tuned)
     np.testing.assert_array_equal(inner.scores_of(titles), before)
     assert before.argmax(axis=1).tolist() == [0, 1, 2, 3]
 
@@ -65,7 +66,7 @@ def test_titles_are_compared_as_the_untuned_llm_reads_them(tmp_path: Path) -> No
 def test_distances_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     items = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
     found = Grounding(None, None, items)  # type: ignore[arg-type]
-    monkeypatch.setattr(_llm, "states_of", lambda model, tokenizer, texts: torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
+    monkeypatch.setattr(llm_texts, "states_of", lambda model, tokenizer, texts: torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
     # Distances 0, 5, 10 and 10, 5, 0 -> 0, 1/2, 1; popularity 1, 1/2, 1/2 of the highest.
     expected = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]) + 1e-3
     mix = divided_by(np.array([4, 2, 2]))

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from benchmark.errors import InputError
-from r2ec.large_table import LargeTable
-from r2ec.speed import catalogue
-from r2ec.speed.catalogue_report import Measured, Point, markdown
+from r2ec.catalogue import speed
+from r2ec.catalogue.large_table import LargeTable
+from r2ec.catalogue.speed_report import Measured, Point, markdown
 
 SIZES = (700, 900)
 
@@ -22,19 +22,19 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 24 numbers, a few users; steps in threads of this process, which takes seconds less."""
     changes = {"WIDTH": 24, "HIDDEN": 8, "CLUSTERS": 20, "MADE_AT_ONCE": 64, "USERS": 8, "ALONE": 2, "TOGETHER": 1}
     for name, value in (changes | {"DRAWN": 50, "CERTAIN": 30, "CHANGED": 100}).items():
-        monkeypatch.setattr(catalogue, name, value)
-    monkeypatch.setattr(catalogue, "ProcessPoolExecutor", lambda max_workers, **_: ThreadPoolExecutor(max_workers))
+        monkeypatch.setattr(speed, name, value)
+    monkeypatch.setattr(speed, "ProcessPoolExecutor", lambda max_workers, **_: ThreadPoolExecutor(max_workers))
 
 
 def test_every_step_is_measured_and_written(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--sizes", *map(str, SIZES), "--folder", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", ["catalogue", *arguments])
-    catalogue.main()
+    speed.main()
     assert list((tmp_path / "work").iterdir()) == []
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"catalogue.{e}" for e in ("csv", "md", "png", "pdf")
     }
-    with open(tmp_path / "out" / "catalogue.csv", encoding="utf-8") as file:
+    with open(tmp_path / "out" / "speed.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for size in SIZES:
         found = {(row["method"], row["setting"]): row for row in rows if row["items"] == str(size)}
@@ -51,7 +51,7 @@ def test_every_step_is_measured_and_written(small: None, tmp_path: Path, monkeyp
 
 
 def test_an_index_over_the_limit_is_named(small: None, tmp_path: Path) -> None:
-    found = list(catalogue.measure([700], ["hnsw", "ivf_pq"], 5e-5, tmp_path))
+    found = list(speed.measure([700], ["hnsw", "ivf_pq"], 5e-5, tmp_path))
     assert [len(one.points) for one in found] == sorted(len(one.points) for one in found)
     text = markdown(found[-1])
     assert "| 700 | hnsw, not built: hnsw of 700 x 24 takes up to" in text
@@ -61,13 +61,13 @@ def test_an_index_over_the_limit_is_named(small: None, tmp_path: Path) -> None:
 
 def test_vectors_do_not_depend_on_the_size(small: None, tmp_path: Path) -> None:
     for size in SIZES:
-        catalogue.write_table(tmp_path / str(size), size)
+        speed.write_table(tmp_path / str(size), size)
     tables = [LargeTable(tmp_path / str(size)) for size in SIZES]
     rows = torch.arange(700)
     assert torch.equal(tables[0].rows(rows), tables[1].rows(rows))
     states = tables[1].rows(torch.arange(900)).float()
     assert len(states.unique(dim=0)) == 900
-    done = catalogue.write_table(tmp_path / "900", 900, 100)
+    done = speed.write_table(tmp_path / "900", 900, 100)
     assert done.changed.tolist() == list(range(0, 900, 100))
     kept = np.setdiff1d(np.arange(900), done.changed)
     after = LargeTable(tmp_path / "900").rows(torch.arange(900)).float()
@@ -76,11 +76,11 @@ def test_vectors_do_not_depend_on_the_size(small: None, tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--sizes 100: give at least 640"):
-        catalogue.check([100, 10_000], tmp_path)
-    monkeypatch.setattr(catalogue.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 2**30))
+        speed.check([100, 10_000], tmp_path)
+    monkeypatch.setattr(speed.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 2**30))
     with pytest.raises(InputError, match="10,000,000 items need 25 GiB of disk, 5 are free"):
-        catalogue.check([10_000_000], tmp_path)
-    catalogue.check([1_000_000], tmp_path)
+        speed.check([10_000_000], tmp_path)
+    speed.check([1_000_000], tmp_path)
 
 
 def test_the_tables_say_what_was_measured() -> None:

@@ -12,13 +12,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark import check_data
-from benchmark.account import UNKNOWN_ITEM, Account, Dropped
-from benchmark.config import read_config_file
+from benchmark.config.read import read_config_file
+from benchmark.data import check_data
+from benchmark.data.account import UNKNOWN_ITEM, Account, Dropped
+from benchmark.data.protocol import prepare
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
-from benchmark.io import read_json
-from benchmark.protocol import prepare
+from benchmark.storage.io import read_json
 from tests.planted import planted, settings, write_files
 from tests.test_datasets import fetch_and_prepare
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from benchmark import cli
-from benchmark.methods import ROOT
+from benchmark.provenance import OWN, ROOT
 from benchmark.shipped import shipped
 from tests.planted import planted, write_files
 from tests.terminal import interruptible
@@ -91,9 +91,9 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
     run("publish", "default", "--", "x")
     assert handed == [
         ["r2ec.recommend", "--run", "somewhere", "--history", "--help"],
-        ["benchmark.check_data", "shop", "--min-user-count", "2"],
-        ["benchmark.check_table", "t.csv"],
-        ["benchmark.publish", "default", "--", "x"],
+        ["benchmark.data.check_data", "shop", "--min-user-count", "2"],
+        ["benchmark.analysis.check_table", "t.csv"],
+        ["benchmark.output.publish", "default", "--", "x"],
     ]
 
 
@@ -179,7 +179,7 @@ def test_from_a_wheels_layout_a_small_run_ends_in_tables(tmp_path: Path) -> None
     """As it is installed: no checkout, workflow and configs beside the packages, in any folder."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     without = shutil.ignore_patterns("__pycache__")
-    for package in ("benchmark", "baselines", "r2ec"):
+    for package in OWN:
         shutil.copytree(ROOT / package, site / package, ignore=without)
     for part in ("workflow", "config"):
         shutil.copytree(ROOT / part, site / "benchmark/_project" / part, ignore=without)

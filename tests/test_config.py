@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
-from benchmark.config import read_config, read_config_file, read_yaml
-from benchmark.dataset_config import DatasetConfig
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import ROOT, laid_over
+from benchmark.config.read import read_config, read_config_file, read_yaml
+from benchmark.config.schema import AblationConfig, ClaimConfig, Config, MethodConfig
+from benchmark.data.settings import DatasetConfig
 from benchmark.errors import InputError
-from benchmark.factors import ablations_of
-from benchmark.methods import ROOT, laid_over
-from benchmark.plan import Plan
-from benchmark.schema import AblationConfig, ClaimConfig, Config, MethodConfig
+from benchmark.jobs.plan import Plan
 from r2ec.settings import AdapterSettings
 
 
@@ -400,7 +400,7 @@ def test_a_merged_mapping_may_say_a_name_anew(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_in_step_with_the_models() -> None:
-    """If not: python -m benchmark.config > workflow/schemas/config.schema.json"""
+    """If not: python -m benchmark.config.read > workflow/schemas/config.schema.json"""
     written = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
     assert written == Config.model_json_schema()
 

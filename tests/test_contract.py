@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.contract import Cases, Learned, check_cases, check_scores, read_cases, read_split, watched, write_cases
+from benchmark.data.protocol import prepare
 from benchmark.errors import InputError
-from benchmark.io import write_json
-from benchmark.protocol import prepare
+from benchmark.storage.io import write_json
 from tests.planted import as_split, planted
 from tests.planted import settings as planted_settings
 

@@ -10,11 +10,11 @@ import torch
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
+from lm.writing.engine import RolloutResult
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.reader import combined
-from r2ec.recommender import R2ecRecommender
-from r2ec.rollout import RolloutResult
+from r2ec.scoring.reader import combined
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings
 from tests.tiny_fits import scores, settings, split, write_backbone
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.collect import collect
-from benchmark.costs import HEADINGS, NOTE, costs, markdown
-from benchmark.records import Phases, Trial, Tuning, read_run, write_run
+from benchmark.analysis.collect import collect
+from benchmark.analysis.costs import HEADINGS, NOTE, costs, markdown
+from benchmark.jobs.records import Phases, Trial, Tuning, read_run, write_run
 from tests.results_tree import write_results
 
 

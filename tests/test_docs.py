@@ -8,7 +8,7 @@ from functools import cache
 import pandas as pd
 import pytest
 
-from benchmark.methods import ROOT
+from benchmark.config.methods import ROOT
 
 PAGES = [
     "README.md",

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.datasets import _download
-from benchmark.datasets._download import check_pinned, download
 from benchmark.errors import InputError
+from benchmark.storage import download as module
+from benchmark.storage.download import check_pinned, download
 from tests.mirror import Mirror, serving
 
 # Random bytes, so that the packed file is large enough to be broken off in the middle.
@@ -36,7 +36,7 @@ def mirror() -> Iterator[Mirror]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were asked for, none of them made."""
     found: list[float] = []
-    monkeypatch.setattr(_download.time, "sleep", found.append)
+    monkeypatch.setattr(module.time, "sleep", found.append)
     return found
 
 
@@ -106,7 +106,7 @@ def test_nobody_there(tmp_path: Path, waits: list[float]) -> None:
 def leave_part(mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str = "cut") -> Path:
     """A download that ended half-way; the part."""
     with monkeypatch.context() as patch:
-        patch.setattr(_download, "FAILURES", 1)
+        patch.setattr(module, "FAILURES", 1)
         mirror.plan = [step]
         with pytest.raises(InputError, match="given up after 1 failures"):
             get(mirror, folder)
@@ -168,7 +168,7 @@ def test_killed_between_the_last_byte_and_the_renaming(
 
 def test_killed_and_resumed(mirror: Mirror, tmp_path: Path) -> None:
     mirror.plan = ["slow"]
-    code = "import sys, pathlib; from benchmark.datasets._download import download as d; d(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    code = "import sys, pathlib; from benchmark.storage.download import download as d; d(sys.argv[1], pathlib.Path(sys.argv[2]))"
     path = tmp_path / "deep" / "x.gz"
     part = tmp_path / "deep" / ".x.gz.part"
     with subprocess.Popen([sys.executable, "-c", code, f"{mirror.url}/a/x.gz", str(path)]) as process:
@@ -197,7 +197,7 @@ def test_too_little_disk_is_said_before_the_first_byte(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = len(WHOLE) - 1
-    monkeypatch.setattr(_download.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, free))  # type: ignore[attr-defined]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, free))  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"0\.00 GB are still to come and .*deep has 0\.00 GB left; free some"):
         get(mirror, tmp_path)
     assert not (tmp_path / "deep" / ".x.gz.part").exists()
@@ -221,7 +221,7 @@ def test_a_quota_that_ends_in_the_middle(mirror: Mirror, tmp_path: Path) -> None
     code = (
         "import resource, signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
-        "from benchmark.datasets._download import download as d; d(sys.argv[1], pathlib.Path(sys.argv[2]))"
+        "from benchmark.storage.download import download as d; d(sys.argv[1], pathlib.Path(sys.argv[2]))"
     )
     path = tmp_path / "deep" / "x.gz"
     done = subprocess.run(

@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmark.methods import ROOT
+from benchmark.config.methods import ROOT
 
 LOCKS = ("requirements.txt", "install/torch-cpu.txt", "install/torch-cuda.txt", "install/gpu.txt")
 RAY = {"ray", "msgpack", "aiosignal", "frozenlist"}  # it, and what it alone needs
@@ -72,7 +72,7 @@ def test_recboles_models_are_imported_without_ray() -> None:
     """Also where it is installed: conda's environments have it."""
     models = "'GRU4Rec', 'Caser', 'SASRec', 'BERT4Rec'"
     program = (
-        "import sys; sys.modules['ray'] = None; import baselines._recbole_training as training; "
+        "import sys; sys.modules['ray'] = None; import baselines._recbole.training as training; "
         f"[training.get_model(name) for name in ({models})]; print('recbole.quick_start' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark import equal_times
-from benchmark.account import Account
 from benchmark.contract import Cases
-from benchmark.io import read_json
-from benchmark.protocol import Log, clean, make_cases, prepare
+from benchmark.data import equal_times
+from benchmark.data.account import Account
+from benchmark.data.protocol import Log, clean, make_cases, prepare
+from benchmark.storage.io import read_json
 from tests.test_check_data import called
 from tests.test_datasets import fetch_and_prepare, write_files
 from tests.test_protocol import DAY, raw_of, settings

@@ -11,8 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark.config import read_config, read_config_file
-from benchmark.estimates import (
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import ROOT, load_method
+from benchmark.config.read import read_config, read_config_file
+from benchmark.config.schema import Config
+from benchmark.jobs.estimates import (
     ANY,
     GIB,
     GPU_SIZE,
@@ -27,10 +30,7 @@ from benchmark.estimates import (
     rows,
     table,
 )
-from benchmark.factors import ablations_of
 from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
-from benchmark.methods import ROOT, load_method
-from benchmark.schema import Config
 from benchmark.workload import UNKNOWN, USUAL, Sizes, Work, sizes_of
 from tests.planted import planted, write_files
 
@@ -86,7 +86,7 @@ SIZES = Sizes(items=100, train=1000, valid=200, test=50, line=10, item=20)
 
 
 def filled(module: str, **params: Any) -> dict[str, Any]:
-    from benchmark.methods import load_method
+    from benchmark.config.methods import load_method
 
     found: dict[str, Any] = load_method(module).Params.model_validate(params).model_dump(mode="json")
     return found
@@ -528,7 +528,7 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmark.estimates", "--configfile", str(ROOT / "config" / "smoke.yaml")]
+    command = [sys.executable, "-m", "benchmark.jobs.estimates", "--configfile", str(ROOT / "config" / "smoke.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "run sasrec" in done.stdout
     done = subprocess.run([*command[:-1], str(tmp_path / "gone.yaml")], cwd=ROOT, capture_output=True, text=True)

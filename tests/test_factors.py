@@ -5,11 +5,11 @@ from typing import Any, get_args
 
 import pytest
 
-from benchmark import factors
-from benchmark.config import read_config, read_config_file
+from benchmark.config import factors
+from benchmark.config.factors import Ablations, Factor, Variant, ablations_of, read_factors
+from benchmark.config.methods import ROOT, laid_over
+from benchmark.config.read import read_config, read_config_file
 from benchmark.errors import InputError
-from benchmark.factors import Ablations, Factor, Variant, ablations_of, read_factors
-from benchmark.methods import ROOT, laid_over
 from benchmark.metrics import METRICS
 
 R2EC = {"backbone": {"name": "somewhere"}, "recpo": {"beta": 0.05}}

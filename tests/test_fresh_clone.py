@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.config import read_config_file
-from benchmark.factors import ablations_of
-from benchmark.plan import Plan
+from benchmark.config.factors import ablations_of
+from benchmark.config.read import read_config_file
+from benchmark.jobs.plan import Plan
 from benchmark.provenance import ROOT
 from tests.planted import planted, write_files
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from baselines._llm import TEXTS, Writer
-from benchmark.stages import Stage
-from r2ec import frozen, start
-from r2ec.item_table import ENCODING
-from r2ec.recommender import R2ecRecommender
-from r2ec.rollout import WRITING
+from baselines._writers.llm_texts import TEXTS, Writer
+from benchmark.storage.stages import Stage
+from lm.writing.engine import WRITING
+from r2ec.model.item_table import ENCODING
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import BackboneSettings, Params
+from r2ec.warm_start import kept_states, start
 from tests.tiny_fits import settings, split, write_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -67,7 +67,7 @@ def writing() -> Any:
 def states() -> Any:
     return {
         pooling: some(
-            frozen.frozen_states(made(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})["some"]
+            states.frozen_states(made(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})["some"]
         )
         for pooling in ("last", "mean")
     }
@@ -97,7 +97,7 @@ def texts() -> Any:
 STAGES: dict[str, tuple[Stage, Any]] = {
     "encoding": (ENCODING, encoding),
     "writing": (WRITING, writing),
-    "states": (frozen.STATES, states),
+    "states": (kept_states.STATES, states),
     "warm_start": (start.WARM_START, warm_start),
     "texts": (TEXTS, texts),
 }

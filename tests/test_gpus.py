@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmark import gpus
+from benchmark.config.methods import ROOT
 from benchmark.errors import InputError
-from benchmark.gpus import Gpu
-from benchmark.launch import command_line, environment, is_main_process
-from benchmark.methods import ROOT
+from benchmark.jobs import gpus
+from benchmark.jobs.gpus import Gpu
+from benchmark.jobs.launch import command_line, environment, is_main_process
 
 # A job: says what it sees and when, and ends when it is told to, or by itself.
 JOB = """
@@ -27,7 +27,7 @@ about = {"gpus": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid(), "start"
 (folder / f"{name}{rank}.part").write_text(json.dumps(about))
 (folder / f"{name}{rank}.part").rename(folder / f"{name}{rank}.started")
 sys.path.insert(0, ".")
-from benchmark.launch import end_with_launcher
+from benchmark.jobs.launch import end_with_launcher
 end_with_launcher()
 while time.monotonic() < about["start"] + seconds and not (folder / f"{name}.stop").exists():
     time.sleep(0.02)
@@ -60,7 +60,7 @@ class Machine:
         self.shows("\n".join(f"echo '{i}, GPU-{i}{i}aa-{'b' * 8}'" for i in range(count)))
 
     def start(self, name: str, count: int, seconds: float = 60, *options: str) -> subprocess.Popen[str]:
-        launch = ["-m", "benchmark.launch", "--gpus", str(count), "--locks", str(self.folder / "locks"), *options]
+        launch = ["-m", "benchmark.jobs.launch", "--gpus", str(count), "--locks", str(self.folder / "locks"), *options]
         command = [sys.executable, *launch, "job", str(self.folder), name, str(seconds)]
         job = subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE)
         self.jobs.append(job)
@@ -230,9 +230,15 @@ def runs(pid: int) -> bool:
 
 
 def test_command_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command_line(["benchmark.run", "--seed", "1"], 1) == [sys.executable, "-m", "benchmark.run", "--seed", "1"]
-    assert command_line(["benchmark.run"], 3)[2:] == [
-        "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "benchmark.run",
+    assert command_line(["benchmark.jobs.run", "--seed", "1"], 1) == [
+        sys.executable,
+        "-m",
+        "benchmark.jobs.run",
+        "--seed",
+        "1",
+    ]
+    assert command_line(["benchmark.jobs.run"], 3)[2:] == [
+        "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "benchmark.jobs.run",
     ]  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert environment(["1", "4"], 1)["CUDA_VISIBLE_DEVICES"] == "1,4"
@@ -248,10 +254,10 @@ def test_command_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--gpus", "-1", "job"], "error: --gpus -1 --processes 1: at least 0 GPUs and 1 process\n"),
         (["--processes", "0", "job"], "error: --gpus 0 --processes 0: at least 0 GPUs and 1 process\n"),
-        ([], "error: no module is named; give one, such as benchmark.run, and its arguments behind it\n"),
+        ([], "error: no module is named; give one, such as benchmark.jobs.run, and its arguments behind it\n"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "benchmark.launch", *arguments]
+    command = [sys.executable, "-m", "benchmark.jobs.launch", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, message)

@@ -9,10 +9,10 @@ from tiny_models import WIDTH, relative, tiny_model, tiny_rollouts
 from torch import nn
 
 from benchmark.errors import InputError
-from r2ec import token_logps as module
-from r2ec.model import R2ec
-from r2ec.rec_head import RecHead
-from r2ec.token_logps import distribution, token_logps
+from lm.kernels import token_logps as module
+from lm.kernels.token_logps import distribution, token_logps
+from r2ec.model.network import R2ec
+from r2ec.model.rec_head import RecHead
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])

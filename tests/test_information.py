@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark import ablations, against, plots, tables
-from benchmark.captions import of_the_lists, said_beside, what_they_learned
-from benchmark.collect import arguments, collect
-from benchmark.config import read_config
+from benchmark.analysis.collect import arguments, collect
+from benchmark.analysis.information import check_information
+from benchmark.config.factors import Factor, ablations_of
+from benchmark.config.read import read_config
 from benchmark.contract import Learned
 from benchmark.errors import InputError
-from benchmark.factors import Factor, ablations_of
-from benchmark.information import check_information
-from benchmark.plan import Plan
-from benchmark.readme import summary
-from benchmark.records import LearnedFrom, Trial, Tuning, read_run, write_run
-from benchmark.report import __main__ as report
-from benchmark.summary import background
+from benchmark.jobs.plan import Plan
+from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run, write_run
+from benchmark.output import ablations, against, plots, tables
+from benchmark.output.captions import of_the_lists, said_beside, what_they_learned
+from benchmark.output.page import __main__ as report
+from benchmark.output.readme import summary
+from benchmark.output.summary import background
 from tests.results_tree import write_results
 
 ALL, NOTHING = Learned(users=30, targets=200, positions=230), Learned(0, 0, 0)

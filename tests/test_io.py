@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.io import atomic
+from benchmark.storage.io import atomic
 
 
 @pytest.mark.parametrize("folder", [True, False])

@@ -9,9 +9,9 @@ from tiny_models import FAMILIES, VOCABULARY, WIDTH, relative, tiny_model
 from torch import Tensor
 
 from benchmark.errors import InputError
-from r2ec import item_table as module
-from r2ec.item_table import ItemTable
-from r2ec.model import R2ec
+from r2ec.model import item_table as module
+from r2ec.model.item_table import ItemTable
+from r2ec.model.network import R2ec
 
 
 def item_prompts(count: int = 23, beginning: int = 11) -> list[list[int]]:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import _knowledge, kar
-from baselines._knowledge import ITEM, KNOWLEDGE, USER, HybridExperts, knowing_loss
-from baselines._llm import Text, Writer
-from baselines._sentences import item_texts
-from baselines._windows import Batch
+from baselines import kar
+from baselines._recbole.knowledge import ITEM, KNOWLEDGE, USER, HybridExperts, knowing_loss
+from baselines._recbole.settings import knowledge
+from baselines._recbole.windows import Batch
+from baselines._writers.llm_texts import Text, Writer
+from baselines._writers.sentences import item_texts
 from baselines.kar import KAR, Knowing, Standard, fit, none_first, sampled
 from benchmark.contract import Cases, Recommender, Split
 from tests.planted import N_ITEMS, as_split, planted, prepare_planted
@@ -145,7 +146,7 @@ def test_a_sample_of_the_training_cases_is_known(tmp_path: Path, monkeypatch: py
         given.extend([row_of, vectors])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_knowledge, "knowing_loss", stop)
+    monkeypatch.setattr(knowledge, "knowing_loss", stop)
     asked: list[int] = []
     write = Writer.write
     monkeypatch.setattr(Writer, "write", lambda self, prompts, desc: asked.append(len(prompts)) or write(self, prompts))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.io import last_checkpoint
-from benchmark.methods import ROOT
+from benchmark.config.methods import ROOT
+from benchmark.storage.io import last_checkpoint
 from tests.tiny_fits import settings, write_backbone
 
 # In the middle of each of these. Between two checkpoints a step is done again.

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from baselines import langptune
-from baselines._llm import ByText
-from baselines._sentences import SentenceEncoder, item_texts
+from baselines._writers.llm_texts import ByText
+from baselines._writers.sentences import SentenceEncoder, item_texts
 from baselines.langptune import Params, Ranking, contrast, fit
-from r2ec import backbone as backbones
+from lm import backbone as backbones
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from benchmark.evaluate import rank
+from r2ec.catalogue.large_table import LargeTable, Refreshed, encoding, refresh
+from r2ec.catalogue.nearest import NearestIndex, top_k
 from r2ec.fit import fit_r2ec
-from r2ec.frozen import encoder_of
-from r2ec.large_table import LargeTable, Refreshed, encoding, refresh
 from r2ec.method import Params
-from r2ec.nearest import NearestIndex, top_k
-from r2ec.recommender import R2ecRecommender
-from r2ec.reward import recpo_rewards
+from r2ec.recpo.reward import recpo_rewards
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.warm_start.kept_states import encoder_of
 from tests.tiny_fits import settings, split, write_backbone
 
 

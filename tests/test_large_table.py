@@ -16,11 +16,11 @@ from tiny_models import WIDTH, relative, tiny_model
 from torch import Tensor
 
 from benchmark.errors import InputError
-from benchmark.io import read_json, write_json
-from r2ec import large_table as module
-from r2ec.item_table import ItemTable
-from r2ec.large_table import DTYPES, LargeTable, Refreshed, blocks_of, encoding, refresh, rows_of
-from r2ec.model import R2ec
+from benchmark.storage.io import read_json, write_json
+from r2ec.catalogue import large_table as module
+from r2ec.catalogue.large_table import DTYPES, LargeTable, Refreshed, blocks_of, encoding, refresh, rows_of
+from r2ec.model.item_table import ItemTable
+from r2ec.model.network import R2ec
 from tests.test_item_table import item_prompts
 
 WIDE = 5

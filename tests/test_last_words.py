@@ -16,8 +16,8 @@ import yaml
 from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from benchmark.estimates import ANY, Estimate
-from benchmark.last_words import (
+from benchmark.jobs.estimates import ANY, Estimate
+from benchmark.jobs.last_words import (
     SHOWN,
     TORCH_CANT_WRITE,
     Failed,
@@ -28,7 +28,7 @@ from benchmark.last_words import (
     sentence,
     sentence_of,
 )
-from benchmark.screen import Job, Lines, Progress, Watch, shown_root, take
+from benchmark.jobs.screen import Job, Lines, Progress, Watch, shown_root, take
 from tests.planted import planted, write_files
 from tests.terminal import interruptible
 from tests.test_workflow import SNAKEMAKE, changed_config, copy_of_project

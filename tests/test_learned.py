@@ -10,12 +10,12 @@ import pytest
 
 from baselines import bigrec, d3, frozen_llm, langptune, rec_r1
 from benchmark.contract import Cases, Learned, Recommender, Split, watched
-from r2ec import start
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.reader import sample
-from r2ec.recommender import R2ecRecommender
-from r2ec.trainer import RecPOTrainer
+from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.scoring.reader import sample
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.warm_start import start
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import settings, split, write_backbone
 

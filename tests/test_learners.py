@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # The first brings back what numpy 2 dropped, without which RecBole can't be imported.
-from baselines._recbole_training import Catalogue, _config, _read_padding_as_nothing, get_model  # isort: skip
-from baselines import _cross_entropy, bert4rec, caser, gru4rec, sasrec
-from baselines._learners import EveryCase, EveryPosition, causal_loss
-from baselines._masked_items import MaskedItems, MaskedPlaces
-from baselines._speed import measure
-from baselines._windows import Batch, Windows, left_aligned
+from baselines._recbole.training import Catalogue, _config, _read_padding_as_nothing, get_model  # isort: skip
+from baselines import bert4rec, caser, gru4rec, sasrec
+from baselines._recbole.learners import EveryCase, EveryPosition, causal_loss
+from baselines._recbole.masked_items import MaskedItems, MaskedPlaces
+from baselines._recbole.settings import cross_entropy
+from baselines._recbole.speed import measure
+from baselines._recbole.windows import Batch, Windows, left_aligned
 from benchmark.contract import Sequences
 from tests.planted import as_split, planted, planted_split, prepare_planted
 
@@ -42,7 +43,7 @@ def test_cross_entropy_is_torchs(n_states: int, n_items: int, n: int, with_bias:
     bias = torch.randn(n_items, generator=generator) if with_bias else None
     state_of = torch.randint(n_states, (n,), generator=generator).sort().values
     target = torch.randint(n_items, (n,), generator=generator)
-    whole, least = _cross_entropy.BLOCK, _cross_entropy.LEAST
+    whole, least = cross_entropy.BLOCK, cross_entropy.LEAST
     losses, gradients = [], []
     for block in (whole, 3 * n_items, None):  # all at once, three states at a time, torch's own
         inputs = [part.clone().requires_grad_() for part in (states, weight, bias) if part is not None]
@@ -51,9 +52,9 @@ def test_cross_entropy_is_torchs(n_states: int, n_items: int, n: int, with_bias:
             logits = torch.nn.functional.linear(inputs[0], inputs[1], own_bias)[state_of]
             loss = torch.nn.functional.cross_entropy(logits, target)
         else:
-            _cross_entropy.BLOCK, _cross_entropy.LEAST = block, 1
-            loss = _cross_entropy.cross_entropy(inputs[0], inputs[1], state_of, target, own_bias)
-            _cross_entropy.BLOCK, _cross_entropy.LEAST = whole, least
+            cross_entropy.BLOCK, cross_entropy.LEAST = block, 1
+            loss = cross_entropy.cross_entropy(inputs[0], inputs[1], state_of, target, own_bias)
+            cross_entropy.BLOCK, cross_entropy.LEAST = whole, least
         (3 * loss).backward()
         losses.append(loss.detach())
         gradients.append([part.grad for part in inputs])
@@ -72,7 +73,7 @@ def test_a_large_catalogue_is_read_once_for_many_states(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch, "addmm", counted)
     each = torch.arange(64)
-    _cross_entropy.cross_entropy(torch.zeros(64, 1), torch.zeros(300_000, 1), each, each)
+    cross_entropy.cross_entropy(torch.zeros(64, 1), torch.zeros(300_000, 1), each, each)
     assert sizes == [32, 32]
 
 
@@ -300,7 +301,7 @@ def test_validation_cases_cost_no_memory() -> None:
 def test_targets_per_second_are_those_of_the_epochs_alone(
     own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`python -m baselines._speed`: both trainings learn, and importing and validating aren't counted."""
+    """`python -m baselines._recbole.speed`: both trainings learn, and importing and validating aren't counted."""
     monkeypatch.chdir(tmp_path)
     found = measure(planted_split()[0], "GRU4Rec", own, 300, 2)
     assert found["targets_per_second"] > 300 and found["peak_mib"] > 100

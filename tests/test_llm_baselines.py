@@ -12,18 +12,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines import _llm
-from baselines._llm import Text, Writer
-from baselines._sentences import SentenceEncoder, fetch_minilm, item_texts
+from baselines._writers import llm_texts
+from baselines._writers.llm_texts import Text, Writer
+from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
 from baselines.frozen_llm import fit as fit_frozen
 from baselines.profile_retrieval import REQUEST
 from baselines.profile_retrieval import fit as fit_profiles
-from benchmark import spent
 from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
-from r2ec import backbone as backbones
-from r2ec import rollout
-from r2ec.rollout import WRITING
+from benchmark.storage import ledger
+from lm import backbone as backbones
+from lm.writing import engine
+from lm.writing.engine import WRITING
 from r2ec.settings import BackboneSettings, LoraSettings
 from tests.tiny_encoders import write_encoder
 from tests.tiny_fits import split, write_backbone
@@ -59,7 +59,7 @@ def prompts_of(writer: Writer, count: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("rows", "most", "size"), [(12, 8, 6), (7, 4, 1), (16, 16, 16), (4, 100, 4)])
 def test_micro_batches_divide_a_step(rows: int, most: int, size: int) -> None:
-    assert _llm.micro_batch(rows, most) == size
+    assert llm_texts.micro_batch(rows, most) == size
 
 
 def test_a_text_is_what_generate_writes(llm: BackboneSettings, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_text_is_what_generate_writes(llm: BackboneSettings, tmp_path: Path) -
     model, tokenizer = writer._loaded.model, writer.tokenizer
     for prompt, text in zip(prompts, writer.write(prompts), strict=True):
         ids = model.generate(torch.tensor([prompt]), max_new_tokens=7, do_sample=False)[0, len(prompt) :].tolist()
-        ends = [i for i, token in enumerate(ids) if token in _llm.turn_end_ids(tokenizer)]
+        ends = [i for i, token in enumerate(ids) if token in llm_texts.turn_end_ids(tokenizer)]
         length = ends[0] + 1 if ends else 7
         assert (text.tokens, text.cut) == (length, not ends)
         assert text.text == tokenizer.decode(ids[: length - bool(ends)], skip_special_tokens=True).strip()
@@ -91,10 +91,10 @@ def test_no_text_is_written_twice(llm: BackboneSettings, tmp_path: Path, monkeyp
 def test_a_text_is_charged_to_who_finds_it(llm: BackboneSettings, tmp_path: Path) -> None:
     writer = Writer(llm, 4, tmp_path)
     prompts = prompts_of(writer, 6)
-    with spent.account() as first:
+    with ledger.account() as first:
         texts = writer.write(prompts[:4])
         writer.write(prompts[:3])  # its own
-    with spent.account() as second:
+    with ledger.account() as second:
         Writer(llm, 4, tmp_path).write([*prompts[1:]] * 150)  # more than are looked up at once
     assert first.reused == 0
     assert second.reused == pytest.approx(sum(text.seconds for text in texts[1:])) and second.reused > 0
@@ -114,9 +114,12 @@ def test_another_version_writes_into_another_file(
 ) -> None:
     before = Writer(llm, 4, tmp_path).path
     writing = replace(WRITING, version=WRITING.version + 1)
-    for stage in (replace(_llm.TEXTS, version=_llm.TEXTS.version + 1), replace(_llm.TEXTS, after=(writing,))):
+    for stage in (
+        replace(llm_texts.TEXTS, version=llm_texts.TEXTS.version + 1),
+        replace(llm_texts.TEXTS, after=(writing,)),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(_llm, "TEXTS", stage)
+            patch.setattr(llm_texts, "TEXTS", stage)
             assert Writer(llm, 4, tmp_path).path != before
     assert Writer(llm, 4, tmp_path).path == before
 
@@ -132,8 +135,8 @@ def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(
         folded.append(merge)
         return backbones.merged_adapters(model, merge)
 
-    monkeypatch.setattr(rollout, "merged_adapters", merged_adapters)
-    made = _llm.ByText(
+    monkeypatch.setattr(engine, "merged_adapters", merged_adapters)
+    made = llm_texts.ByText(
         split(),
         model,
         loaded.tokenizer,
@@ -151,7 +154,7 @@ def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(
 def test_a_killed_writer_keeps_its_batches(
     llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_llm, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(llm_texts, "ROWS_AT_ONCE", 2)
     writer = Writer(llm, 3, tmp_path)
     prompts = prompts_of(writer, 6)
     expected = Writer(llm, 3, tmp_path / "unbroken").write(prompts)
@@ -285,7 +288,7 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
     states, texts, written = made.read(cases)
     users, items = states.double().numpy(), made.table.states.double().numpy()
     if standardize:
-        from r2ec.reader import sample
+        from r2ec.scoring.reader import sample
 
         seen = made.read(sample(data.train, standardize, data.name))[0].double().numpy()
         users = (users - seen.mean(0)) / seen.std(0, ddof=1)
@@ -306,7 +309,7 @@ def test_the_frozen_llm_chooses_on_validation_cases(llm: BackboneSettings, tmp_p
     }
     made = fit_frozen(data, seed=1, params=params | {"standardize": [0, 30, 90]}, workdir=tmp_path)
     tried = {one["standardize"]: one["value"] for one in made.report()["tried"]}
-    from r2ec.reader import sample
+    from r2ec.scoring.reader import sample
 
     some = sample(data.valid, 60, data.name)
     for count, value in tried.items():

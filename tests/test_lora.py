@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from r2ec.lora import FusedLora, _LowRank
+from lm.kernels.lora import FusedLora, _LowRank
 
 
 class Two(nn.Module):
@@ -106,7 +106,7 @@ def test_everything_else_is_left_to_peft(calls: list[int]) -> None:
 
 
 def test_the_backbone_gets_it(calls: list[int]) -> None:
-    from r2ec.backbone import add_lora
+    from lm.backbone import add_lora
     from r2ec.settings import LoraSettings
     from tests.tiny_tokenizers import tiny_lm
 

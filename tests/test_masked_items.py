@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 # The first brings back what numpy 2 dropped, without which RecBole can't be imported.
-import baselines._recbole_training  # noqa: F401  isort: skip
-from baselines._masked_items import MaskedItems, last_of, masked_some, with_last  # isort: skip
+import baselines._recbole.training  # noqa: F401  isort: skip
+from baselines._recbole.masked_items import MaskedItems, last_of, masked_some, with_last  # isort: skip
 
 
 def test_a_history_of_one_item_stays() -> None:

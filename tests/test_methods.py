@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark import methods
+from benchmark.config import methods
+from benchmark.config.methods import check_params, known_methods, laid_over, load_method, method_files, source_files
 from benchmark.errors import InputError
-from benchmark.methods import check_params, known_methods, laid_over, load_method, method_files, source_files
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def files_by_method() -> dict[str, list[str]]:
 
 
 LLM = ["bigrec", "d3", "frozen_llm", "kar", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
-RECBOLE = ["baselines/_dropout.py", "baselines/_recbole.py", "baselines/_recbole_training.py"]
+RECBOLE = ["baselines/_recbole/dropout.py", "baselines/_recbole/settings.py", "baselines/_recbole/training.py"]
 
 
 def test_every_file_without_underscore_is_a_method() -> None:
@@ -47,7 +47,10 @@ def test_the_shared_adapter_belongs_to_its_methods(name: str) -> None:
 
 
 def test_the_benchmark_knows_no_method() -> None:
-    jobs = [f"benchmark.{path.stem}" for path in (methods.ROOT / "benchmark").glob("[!_]*.py")]
+    jobs = [
+        ".".join(path.relative_to(methods.ROOT).with_suffix("").parts)
+        for path in (methods.ROOT / "benchmark").rglob("*.py")
+    ]
     assert len(jobs) > 10
     assert not [file for file in source_files(*jobs) if not file.startswith("benchmark/")]
 
@@ -72,13 +75,13 @@ def test_the_import_closure_of_made_up_modules(tmp_path: Path, monkeypatch: pyte
     assert source_files("benchmark.missing", "numpy") == []
 
 
-@pytest.mark.parametrize("job", ["benchmark.run", "baselines.sasrec", "benchmark.prepare"])
+@pytest.mark.parametrize("job", ["benchmark.jobs.run", "baselines.sasrec", "benchmark.data.prepare"])
 def test_no_file_that_python_loads_is_missing_from_the_closure(job: str) -> None:
     """What a job imports at its start, asked of Python itself; packages' own empty files aside."""
     code = (
         f"import sys, importlib; importlib.import_module({job!r});"
         "print(*(m.__file__ for n, m in list(sys.modules.items())"
-        " if n.split('.')[0] in ('benchmark', 'baselines', 'r2ec') and m.__file__), sep='\\n')"
+        " if n.split('.')[0] in ('benchmark', 'lm', 'r2ec', 'baselines') and m.__file__), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=methods.ROOT, capture_output=True, text=True, check=True)
     loaded = {str(Path(line).relative_to(methods.ROOT)) for line in done.stdout.split()}
@@ -90,7 +93,7 @@ def test_no_file_that_python_loads_is_missing_from_the_closure(job: str) -> None
 
 
 def test_unknown_methods_are_one_sentence() -> None:
-    for name in ("sasrek", "_recbole", "", "benchmark.run", "../x"):
+    for name in ("sasrek", "_recbole", "", "benchmark.jobs.run", "../x"):
         with pytest.raises(
             InputError, match=r"^config: no method '.*'(\.|; did you mean '[a-z0-9_]+'\?) Known: .*popularity.*sasrec"
         ) as caught:

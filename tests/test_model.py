@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GraniteConfig
 
 from benchmark.errors import InputError
-from r2ec import attention
-from r2ec.attention import use_grouped_attention
-from r2ec.item_table import ItemTable
-from r2ec.model import PolicyOutput, R2ec, Rollouts, plain_policy
-from r2ec.objective import HEAD_UPDATES, HeadUpdate, group_advantages, item_logps, recpo_loss
-from r2ec.rec_head import RecHead
+from lm.kernels import attention
+from lm.kernels.attention import use_grouped_attention
+from r2ec.model.item_table import ItemTable
+from r2ec.model.network import PolicyOutput, R2ec, Rollouts, plain_policy
+from r2ec.model.rec_head import RecHead
+from r2ec.recpo.objective import HEAD_UPDATES, HeadUpdate, group_advantages, item_logps, recpo_loss
 
 TOLERANCE = 1e-4
 

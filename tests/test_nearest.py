@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from benchmark.errors import InputError
 from benchmark.evaluate import rank_batch
-from r2ec import large_table, nearest
-from r2ec.large_table import LargeTable
-from r2ec.nearest import KINDS, Kind, NearestIndex, bytes_per_item, lists, planned_bytes, top_k
-from r2ec.objective import scores
+from r2ec.catalogue import large_table, nearest
+from r2ec.catalogue.large_table import LargeTable
+from r2ec.catalogue.nearest import KINDS, Kind, NearestIndex, bytes_per_item, lists, planned_bytes, top_k
+from r2ec.recpo.objective import scores
 from tests.test_evaluate import cases_of
 from tests.test_reward_blocks import on_disk, problem
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.errors import InputError
-from r2ec import objective
-from r2ec.objective import (
+from r2ec.recpo import objective
+from r2ec.recpo.objective import (
     HEAD_UPDATES,
     Advantage,
     HeadUpdate,

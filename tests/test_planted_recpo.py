@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmark.contract import Cases
-from r2ec.item_table import ItemTable
-from r2ec.model import R2ec
-from r2ec.prompts import PromptBuilder
-from r2ec.rollout import TransformersEngine, pack_rollouts
+from lm.writing.engine import TransformersEngine, pack_rollouts
+from r2ec.model.item_table import ItemTable
+from r2ec.model.network import R2ec
+from r2ec.model.prompts import PromptBuilder
+from r2ec.recpo.trainer import RecPOTrainer
 from r2ec.settings import PromptSettings, RecPOSettings, RolloutSettings, TrainingSettings
-from r2ec.trainer import RecPOTrainer
 from tests.tiny_models import tiny_config
 from tests.tiny_tokenizers import tiny_tokenizer
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmark import plots
-from benchmark.collect import collect
+from benchmark.analysis.collect import collect
 from benchmark.contract import Cases
 from benchmark.metrics import METRICS
-from benchmark.plots import (
+from benchmark.output import plots
+from benchmark.output.plots import (
     history_buckets,
     overlaps,
     place_labels,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from baselines._popularity import PopularityMix, popular, standardized, with_best_share
+from baselines._writers.popularity import PopularityMix, popular, standardized, with_best_share
 from benchmark.contract import Cases, Learned, Recommender, Split
 from tests.tiny_fits import split
 

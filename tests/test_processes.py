@@ -1,4 +1,4 @@
-"""`benchmark.run` in two processes, as the rule starts it: the results of one process, written by the first alone."""
+"""`benchmark.jobs.run` in two processes, as the rule starts it: the results of one process, written by the first alone."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.io import read_json
-from benchmark.methods import ROOT
-from benchmark.records import read_run
+from benchmark.config.methods import ROOT
+from benchmark.jobs.records import read_run
+from benchmark.storage.io import read_json
 from tests.planted import planted, write_prepared
 from tests.tiny_fits import settings, write_backbone
 
@@ -46,7 +46,7 @@ class Job:
         changes["warm_start"] = {"states": str(root / "states"), "adapters": taught} | changes.get("warm_start", {})
         self.params = settings(backbone, **changes)
         self.processes = processes
-        launch = ["-m", "benchmark.launch", "--processes", str(processes), "benchmark.run"]
+        launch = ["-m", "benchmark.jobs.launch", "--processes", str(processes), "benchmark.jobs.run"]
         names = ["--data", data, "--method", "r2ec", "--work", self.work, "--out", self.out]
         settings_to_try = ["--params", json.dumps(self.params), "--grid", json.dumps(GRID)]
         self.command = [sys.executable, *launch, *map(str, names), *settings_to_try]
@@ -133,7 +133,7 @@ def test_a_killed_run_of_two_resumes_to_the_same_results(two: Job, data: Path, b
 
 
 def test_a_method_for_one_process_is_refused(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmark.run", "--data", str(data), "--method", "popularity", "--seed", "1"]
+    command = [sys.executable, "-m", "benchmark.jobs.run", "--data", str(data), "--method", "popularity", "--seed", "1"]
     environment = os.environ | {"RANK": "1", "WORLD_SIZE": "2"}
     done = subprocess.run(
         [*command, "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o")],

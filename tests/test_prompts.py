@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
-from baselines._sentences import item_texts
+from baselines._writers.sentences import item_texts
 from benchmark.contract import Cases, read_split
+from benchmark.data.protocol import prepare
+from benchmark.data.texts import LEAKY
 from benchmark.errors import InputError
-from benchmark.protocol import prepare
-from benchmark.texts import LEAKY
-from r2ec.prompts import PromptBuilder, PromptSettings, answer_ids, delta_released, delta_words, turn_end_ids
+from r2ec.model.prompts import PromptBuilder, PromptSettings, answer_ids, delta_released, delta_words, turn_end_ids
 from tests.planted import planted, write_prepared
 from tests.planted import settings as planted_settings
 from tests.tiny_models import FAMILIES

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from benchmark.config.methods import ROOT
 from benchmark.contract import Cases, check_cases
+from benchmark.data.prepare import split_hash
+from benchmark.data.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
-from benchmark.methods import ROOT
-from benchmark.prepare import split_hash
-from benchmark.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
 from tests.planted import as_split, planted, settings
 
 DAY = 86400

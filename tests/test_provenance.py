@@ -14,8 +14,8 @@ from benchmark.provenance import require_clean
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of a small project."""
     for file in (
-        "benchmark/run.py",
-        "r2ec/model.py",
+        "benchmark/jobs/run.py",
+        "r2ec/model/network.py",
         "results/tables/main.md",
         "docs/results.md",
         "README.md",
@@ -23,7 +23,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("one\n")
-    for folder in ("baselines", "workflow", "config"):
+    for folder in ("baselines", "lm", "workflow", "config"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a").write_text("a")
     (tmp_path / ".gitignore").write_text("*.pyc\n")
@@ -52,17 +52,17 @@ def test_a_commit_is_clean_whatever_the_results_are(tree: Path) -> None:
 
 def test_changed_and_new_files_are_named(tree: Path) -> None:
     (tree / "Makefile").write_text("two\n")
-    (tree / "r2ec/model.py").write_text("two\n")
+    (tree / "r2ec/model/network.py").write_text("two\n")
     (tree / "baselines/mine.py").write_text("new\n")
     refused(
-        "^require_clean: not as in the last commit: Makefile, baselines/mine.py, r2ec/model.py; commit what is to run"
+        "^require_clean: not as in the last commit: Makefile, baselines/mine.py, r2ec/model/network.py; commit what is to run"
     )
     subprocess.run(["git", "add", "."], cwd=tree, check=True)
-    subprocess.run(["git", "mv", "benchmark/run.py", "benchmark/go.py"], cwd=tree, check=True)
-    refused("Makefile, baselines/mine.py, benchmark/go.py, r2ec/model.py; commit")
+    subprocess.run(["git", "mv", "benchmark/jobs/run.py", "benchmark/go.py"], cwd=tree, check=True)
+    refused("Makefile, baselines/mine.py, benchmark/go.py, r2ec/model/network.py; commit")
     (tree / "config/a").unlink()
     (tree / "workflow/a").unlink()
-    refused("Makefile, baselines/mine.py, benchmark/go.py, config/a, r2ec/model.py and 1 more; commit")
+    refused("Makefile, baselines/mine.py, benchmark/go.py, config/a, r2ec/model/network.py and 1 more; commit")
 
 
 def test_without_git_nothing_says_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.io import read_json
+from benchmark.jobs.stale import Job, write_record
+from benchmark.output.publish import commits_of, copy_folder, publish
 from benchmark.provenance import ROOT
-from benchmark.publish import commits_of, copy_folder, publish
-from benchmark.stale import Job, write_record
+from benchmark.storage.io import read_json
 from tests.results_tree import write_results
 
 RUN = "results/runs/one/{}/seed1/{}"
@@ -109,7 +109,7 @@ def test_a_plain_folder_is_copied_whole(place: Path) -> None:
 
 def test_the_command(place: Path) -> None:
     def said(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "benchmark.publish", *arguments]
+        command = [sys.executable, "-m", "benchmark.output.publish", *arguments]
         return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
     done = said("default")

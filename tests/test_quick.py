@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.config import read_config_file
-from benchmark.factors import ablations_of
-from benchmark.methods import ROOT
-from benchmark.plan import Plan
-from benchmark.schema import Config
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import ROOT
+from benchmark.config.read import read_config_file
+from benchmark.config.schema import Config
+from benchmark.jobs.plan import Plan
 from tests.test_workflow import copy_of_project, planned, snakemake
 
 CONFIG = "config/quick.yaml"

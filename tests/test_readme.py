@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmark.config.methods import ROOT
 from benchmark.errors import InputError
-from benchmark.methods import ROOT
 from benchmark.metrics import METRICS
-from benchmark.readme import BEGIN, END, summary, with_table
+from benchmark.output.readme import BEGIN, END, summary, with_table
 
 FRAME = pd.DataFrame(
     [
@@ -51,7 +51,17 @@ def test_the_command(tmp_path: Path) -> None:
     readme, page = tmp_path / "README.md", tmp_path / "results.md"
     readme.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     page.write_text("no marks\n", encoding="utf-8")
-    command = [sys.executable, "-m", "benchmark.readme", "--readme", readme, "--page", page, "--tables", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark.output.readme",
+        "--readme",
+        readme,
+        "--page",
+        page,
+        "--tables",
+        tmp_path,
+    ]
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode == 2 and "main.csv: missing; run `make publish NAME=default` first" in failed.stderr
     FRAME.to_csv(tmp_path / "main.csv", index=False)
@@ -73,7 +83,7 @@ def test_the_committed_pages_have_the_published_tables(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmark.readme",
+        "benchmark.output.readme",
         "--readme",
         pages["README.md"],
         "--page",

@@ -11,9 +11,9 @@ import torch
 from trl import GRPOTrainer
 
 from baselines import rec_r1
-from baselines._grpo import ndcg_of
+from baselines._writers.grpo import ndcg_of
 from baselines.rec_r1 import BM25, Params, fit
-from r2ec import backbone as backbones
+from lm import backbone as backbones
 from tests.tiny_fits import split, write_backbone
 from tests.tiny_tokenizers import tiny_tokenizer
 from tests.worded import planted_writer, worded_split

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.config.methods import ROOT
 from benchmark.contract import Cases, read_cases, read_split
 from benchmark.errors import InputError
 from benchmark.evaluate import rank
-from benchmark.io import read_json, write_json
-from benchmark.methods import ROOT
-from benchmark.run import texts_with_ranks
+from benchmark.jobs.run import texts_with_ranks
+from benchmark.storage.io import read_json, write_json
 from r2ec import recommend
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.recommend import Catalogue, as_case, from_file, from_words
-from r2ec.recommender import R2ecRecommender
+from r2ec.scoring.recommender import R2ecRecommender
 from tests.planted import planted, write_prepared
 from tests.results_tree import record
 from tests.tiny_fits import settings as tiny_settings

@@ -11,11 +11,11 @@ from benchmark.contract import check_scores
 from benchmark.errors import InputError, checked
 from benchmark.provenance import derive_seed
 from r2ec.fit import fit_r2ec
-from r2ec.item_table import ItemTable
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender
+from r2ec.model.item_table import ItemTable
+from r2ec.recpo.trainer import Order
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import TrainingSettings
-from r2ec.trainer import Order
 from tests.tiny_fits import scores, settings, split, write_backbone
 
 
@@ -146,7 +146,7 @@ def gpu_is_full(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("full", "why"), [(gpu_is_full, "no room"), (cpu_is_full, "can't allocate memory: you tried to allocate")]
 )
-@pytest.mark.parametrize("where", ["r2ec.trainer.item_logps", "accelerate.Accelerator.backward"])
+@pytest.mark.parametrize("where", ["r2ec.recpo.trainer.item_logps", "accelerate.Accelerator.backward"])
 def test_out_of_memory_stops_and_says_what_to_lower(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, full: Any, why: str
 ) -> None:
@@ -158,7 +158,7 @@ def test_out_of_memory_stops_and_says_what_to_lower(
 
 
 def test_other_errors_of_torch_pass_through(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2ec.trainer.item_logps", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr("r2ec.recpo.trainer.item_logps", lambda *_, **__: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), tmp_path)
 

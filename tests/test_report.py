@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark import plots
-from benchmark.collect import collect
+from benchmark.analysis.collect import collect
 from benchmark.errors import InputError
-from benchmark.report import __main__ as report
+from benchmark.output import plots
+from benchmark.output.page import __main__ as report
 from tests.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85}
@@ -147,7 +147,7 @@ def test_missing_plots_are_refused(
     with pytest.raises(SystemExit) as stop:
         report.main()
     assert stop.value.code == 2
-    assert "small.metrics.png: missing; run `python -m benchmark.plots`" in capsys.readouterr().err
+    assert "small.metrics.png: missing; run `python -m benchmark.output.plots`" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
 

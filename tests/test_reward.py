@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.errors import InputError
-from r2ec.reward import recpo_rewards
+from r2ec.recpo.reward import recpo_rewards
 
 NONE = torch.tensor([[-1]])
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmark.errors import InputError
-from r2ec import large_table
-from r2ec.large_table import LargeTable, refresh
-from r2ec.objective import scores
-from r2ec.reward import Rewards, recpo_rewards, rewards_of
-from r2ec.sampled_softmax import Draws, draw, sampled_softmax
+from r2ec.catalogue import large_table
+from r2ec.catalogue.large_table import LargeTable, refresh
+from r2ec.catalogue.sampled_softmax import Draws, draw, sampled_softmax
+from r2ec.recpo.objective import scores
+from r2ec.recpo.reward import Rewards, recpo_rewards, rewards_of
 
 NONE = torch.tensor([[-1]])
 

@@ -21,12 +21,12 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-import r2ec.decode
+import lm.writing.decode
 from benchmark.errors import InputError
-from r2ec.backbone import merged_adapters
-from r2ec.decode import ATTENTION, SharedPromptDecoder, common_beginning
-from r2ec.rollout import EndOfReasoning, RolloutResult, RolloutSettings, TransformersEngine
-from r2ec.sampling import choose, largest, stream_uniforms
+from lm.backbone import merged_adapters
+from lm.writing.decode import ATTENTION, SharedPromptDecoder, common_beginning
+from lm.writing.engine import EndOfReasoning, RolloutResult, RolloutSettings, TransformersEngine
+from lm.writing.sampling import choose, largest, stream_uniforms
 from r2ec.settings import VllmSettings
 from tests.tiny_models import FAMILIES
 from tests.tiny_tokenizers import tiny_lm, tiny_tokenizer
@@ -191,7 +191,7 @@ def test_dropping_finished_rows_changes_nothing(family: str, monkeypatch: pytest
     monkeypatch.setattr(SharedPromptDecoder, "keep", lambda self, rows: (kept.append(len(rows)), keep(self, rows))[1])
 
     def run(repack: float, rows_at_once: int, states: bool) -> RolloutResult:
-        monkeypatch.setattr(r2ec.decode, "REPACK_BELOW", repack)
+        monkeypatch.setattr(lm.writing.decode, "REPACK_BELOW", repack)
         settings = RolloutSettings(group_size=8, max_new_tokens=40, temperature=1.0, rows_at_once=rows_at_once)
         engine = TransformersEngine(model, tiny_tokenizer(family), settings)
         # More ends for Gemma, whose head is capped.
@@ -208,7 +208,7 @@ def test_dropping_finished_rows_changes_nothing(family: str, monkeypatch: pytest
 
 def test_prompts_read_in_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write(tiny_lm("gemma2", scale=0.15), "gemma2", final_states=True)
-    monkeypatch.setattr(r2ec.decode, "PROMPT_TOKENS_AT_ONCE", 3)
+    monkeypatch.setattr(lm.writing.decode, "PROMPT_TOKENS_AT_ONCE", 3)
     found = write(tiny_lm("gemma2", scale=0.15), "gemma2", final_states=True)
     assert completions(found) == completions(expected)
     torch.testing.assert_close(found.states, expected.states, atol=1e-5, rtol=1e-5)
@@ -377,7 +377,7 @@ def test_what_is_not_known_is_refused() -> None:
 
 def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM itself isn't here: a stand-in for trl's VLLMGeneration records what it is given."""
-    from r2ec import rollout_vllm
+    from lm.writing import vllm
 
     tokenizer = tiny_tokenizer("gemma2")
     end = EndOfReasoning(tokenizer)
@@ -396,17 +396,17 @@ def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest
         def sync_weights(self) -> None:
             given["synced"] = True
 
-    monkeypatch.setattr(rollout_vllm, "VLLMGeneration", Generation)
+    monkeypatch.setattr(vllm, "VLLMGeneration", Generation)
     accelerator = types.SimpleNamespace(device=torch.device("cpu"))
     settings = RolloutSettings(backend="vllm", group_size=2, max_new_tokens=6, temperature=1.5, top_k=200, top_p=0.9)
     if "vllm" not in sys.modules:
         with pytest.raises(InputError, match="needs the package vllm"):
-            rollout_vllm.VllmEngine.start(
+            vllm.VllmEngine.start(
                 tiny_lm("gemma2"), accelerator, tokenizer, settings, VllmSettings(), max_model_length=99
             )
-    monkeypatch.setattr(rollout_vllm, "is_vllm_available", lambda: True)
+    monkeypatch.setattr(vllm, "is_vllm_available", lambda: True)
     model = tiny_lm("gemma2")
-    engine = rollout_vllm.VllmEngine.start(model, accelerator, tokenizer, settings, VllmSettings(), max_model_length=99)
+    engine = vllm.VllmEngine.start(model, accelerator, tokenizer, settings, VllmSettings(), max_model_length=99)
     engine.sync_weights()
     result = engine.generate(prompts(), cases=CASES, seed=0)
     assert given["synced"] and given["max_model_length"] == 99 and given["mode"] == "colocate"
@@ -424,7 +424,7 @@ def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest
     assert result.cut.tolist() == [True, False, True, True, True, True]
     assert result.ended.tolist() == [False, False, True, False, False, False]
     assert result.log_probs is None and result.rollouts.prompt_mask.sum(dim=1).tolist() == [14, 21, 10]
-    assert rollout_vllm.vllm_arguments(settings.for_evaluation(), tokenizer)["temperature"] == 0.0
+    assert vllm.vllm_arguments(settings.for_evaluation(), tokenizer)["temperature"] == 0.0
     again = settings.model_copy(update={"repetition_penalty": 1.05})
-    assert rollout_vllm.vllm_arguments(again, tokenizer)["repetition_penalty"] == 1.05
+    assert vllm.vllm_arguments(again, tokenizer)["repetition_penalty"] == 1.05
     assert replace(result, seconds=2.0).tokens_per_second == result.sampled_tokens / 2

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from benchmark.account import Account
-from benchmark.config import read_config
+from benchmark.config.read import read_config
 from benchmark.contract import Cases
+from benchmark.data.account import Account
+from benchmark.data.protocol import Prepared, clean, prepare
+from benchmark.data.texts import attributes
 from benchmark.datasets import Limits, Raw, files
 from benchmark.errors import InputError
-from benchmark.io import read_json
-from benchmark.protocol import Prepared, clean, prepare
-from benchmark.texts import attributes
+from benchmark.storage.io import read_json
 from tests.planted import planted, settings
 from tests.test_datasets import fetch_and_prepare
 from tests.tiny_tokenizers import tiny_tokenizer

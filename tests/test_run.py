@@ -16,13 +16,16 @@ import pytest
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from benchmark import evaluate, methods, provenance, run, spent
+from benchmark import evaluate, provenance
+from benchmark.config import methods
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.errors import InputError
-from benchmark.io import read_json, write_json
+from benchmark.jobs import run
+from benchmark.jobs.records import RunRecord, read_run
 from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
-from benchmark.records import RunRecord, read_run
+from benchmark.storage import ledger
+from benchmark.storage.io import read_json, write_json
 from tests.planted import planted, write_prepared
 
 
@@ -47,12 +50,12 @@ class Stub(Recommender):
         self.answers = dict(list(known)[: round(params.skill * len(split.valid))])
         self.n_items, self.params = split.n_items, params
         self.scored: list[np.ndarray] = []
-        self.made_by = spent.name()
+        self.made_by = ledger.name()
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         assert cases.target is None  # neither validation nor test cases show theirs
-        spent.charge("another run", self.params.found)
-        spent.charge(self.made_by, 1e6)
+        ledger.charge("another run", self.params.found)
+        ledger.charge(self.made_by, 1e6)
         self.scored.append(cases.case)
         for batch in cases.batches(50):
             scores = np.tile(-np.arange(self.n_items, dtype=np.float32), (len(batch), 1))
@@ -92,7 +95,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
     def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Stub:
         assert workdir.is_dir()
         stub = Stub(split, Params.model_validate(params))
-        spent.charge("another run", 2 * stub.params.found)
+        ledger.charge("another run", 2 * stub.params.found)
         calls.append({"seed": seed, "params": params, "workdir": workdir, "stub": stub})
         return stub
 
@@ -108,7 +111,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Job:
-    """`python -m benchmark.run` in this process."""
+    """`python -m benchmark.jobs.run` in this process."""
 
     def __init__(self, data: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.data, self.root, self.monkeypatch = data, root, monkeypatch

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark import plots
-from benchmark.collect import Collected, arguments, collect
-from benchmark.comparisons import AGAINST_BEST, ALL_PAIRS, compare
+from benchmark.analysis.collect import Collected, arguments, collect
+from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
 from benchmark.contract import Cases, write_cases
-from benchmark.forms import csv, latex, markdown, show
 from benchmark.metrics import METRICS
-from benchmark.report import __main__ as report
-from benchmark.summary import cells, summarise
+from benchmark.output import plots
+from benchmark.output.forms import csv, latex, markdown, show
+from benchmark.output.page import __main__ as report
+from benchmark.output.summary import cells, summarise
 from tests.results_tree import write_dataset, write_method, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85, "r2ec_untrained": 0.1}

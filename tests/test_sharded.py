@@ -20,9 +20,9 @@ from torch.distributed.tensor import DTensor
 
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender
-from r2ec.schedule import METRIC
-from r2ec.trainer import RecPOTrainer
+from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.training.schedule import METRIC
 from tests.tiny_fits import scores, settings, split, write_backbone
 
 USERS = 6

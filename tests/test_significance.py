@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from benchmark import significance
-from benchmark.errors import InputError
-from benchmark.metrics import ndcg
-from benchmark.significance import (
+from benchmark.analysis import significance
+from benchmark.analysis.significance import (
     MCNEMAR,
     MCNEMAR_EXACT,
     bootstrap_means,
@@ -23,6 +21,8 @@ from benchmark.significance import (
     randomisation_test,
     user_sums,
 )
+from benchmark.errors import InputError
+from benchmark.metrics import ndcg
 
 
 def test_doctests() -> None:

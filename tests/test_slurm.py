@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.methods import ROOT
-from benchmark.records import read_run
+from benchmark.config.methods import ROOT
+from benchmark.jobs.records import read_run
 from tests.slurm_stub import install
 from tests.test_workflow import SEEING, SNAKEMAKE, changed_config, copy_of_project, snakemake
 

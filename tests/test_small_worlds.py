@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Recommender, Split, check_scores
-from benchmark.methods import load_method
 from tests.planted import planted_split
 
 RECBOLE = ("gru4rec", "caser", "sasrec", "bert4rec")

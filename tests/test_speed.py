@@ -93,7 +93,7 @@ def test_a_step_of_the_peer_has_the_same_states_and_trains(backbone: str, tmp_pa
 
 def test_the_peers_reward_is_recpos(backbone: str, tmp_path: Path) -> None:
     """Each way from its own h_T to the reward of the same rollouts."""
-    from r2ec.reward import recpo_rewards
+    from r2ec.recpo.reward import recpo_rewards
 
     work = make(backbone)
     work.made.table.refresh(work.made.model)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.io import read_json
-from benchmark.spent import account, charge, found, making, name, timed_fit
+from benchmark.storage.io import read_json
+from benchmark.storage.ledger import account, charge, found, making, name, timed_fit
 
 
 class Killed(Exception):

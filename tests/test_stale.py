@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.io import read_json, sha256_of
+from benchmark.jobs.stale import Job, code_hash, why_stale, write_record
 from benchmark.provenance import ROOT
-from benchmark.stale import Job, code_hash, why_stale, write_record
+from benchmark.storage.io import read_json, sha256_of
 
 JOB = Job("tables", ("results/main.csv",), ("in/a", "in/b"), "settings", "code", frozenset({"in/b"}))
 
@@ -85,7 +85,7 @@ def test_without_a_record_nothing_stands() -> None:
 
 
 def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.stale.ROOT", tmp_path)
+    monkeypatch.setattr("benchmark.jobs.stale.ROOT", tmp_path)
 
     def hashed(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)
@@ -94,7 +94,7 @@ def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     plain = hashed("a.py", "def f(x):\n    return x + 1\n")
     (tmp_path / "sub").mkdir()
     same = '"""A module."""\n# why\ndef f(x):\n    """Add."""\n\n    return (x + 1)  # one\n'
-    from benchmark import stale
+    from benchmark.jobs import stale
 
     stale._code_of.cache_clear()
     code_hash.cache_clear()
@@ -107,7 +107,7 @@ def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_command() -> None:
     told = ["--job", "run/x", "--settings", "s", "--code", "c", "--inputs", "in/a", "--outputs"]
-    command = [sys.executable, "-m", "benchmark.stale", "record", *told]
+    command = [sys.executable, "-m", "benchmark.jobs.stale", "record", *told]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([*command, "results/main.csv"], env=environment, check=True)
     assert why(Job("run/x", ("results/main.csv",), ("in/a",), "s", "c")) is None

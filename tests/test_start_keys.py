@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark import stages
 from benchmark.contract import Split
-from benchmark.io import sha256_of_json
-from r2ec import frozen, start
+from benchmark.storage import stages
+from benchmark.storage.io import sha256_of_json
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.warm_start import kept_states, start
 from tests.tiny_fits import settings, split, write_backbone
 
 Section = dict[str, dict[str, Any]]
@@ -118,7 +118,9 @@ def test_other_titles_rows_and_weights(made: R2ecRecommender, backbone: Path) ->
     rows = object.__new__(R2ecRecommender)
     rows.__dict__ |= made.__dict__ | {"params": params.model_copy(update={"evaluation_rows": 17})}
     assert key(rows, data) != known
-    items, states = (sha256_of_json(frozen._encoder(params, stage)) for stage in (frozen.ENCODING, frozen.STATES))
+    items, states = (
+        sha256_of_json(kept_states._encoder(params, stage)) for stage in (kept_states.ENCODING, kept_states.STATES)
+    )
     assert items != states
     # The LM's own files, whatever the folder is called; both keys have them.
     config = backbone / "config.json"
@@ -126,7 +128,7 @@ def test_other_titles_rows_and_weights(made: R2ecRecommender, backbone: Path) ->
     try:
         config.write_text(before + " ")
         assert key(made, data) != known
-        assert sha256_of_json(frozen._encoder(params, frozen.STATES)) != states
+        assert sha256_of_json(kept_states._encoder(params, kept_states.STATES)) != states
     finally:
         config.write_text(before)
     assert key(made, data) == known
@@ -137,19 +139,22 @@ def test_other_versions_of_stages_and_packages(made: R2ecRecommender, monkeypatc
     data, known = split(), key(made, split())
 
     def keys() -> list[str]:
-        found = [frozen._encoder(made.params, frozen.ENCODING), frozen._encoder(made.params, frozen.STATES)]
+        found = [
+            kept_states._encoder(made.params, kept_states.ENCODING),
+            kept_states._encoder(made.params, kept_states.STATES),
+        ]
         return [*map(sha256_of_json, found), key(made, data)]
 
     before = keys()
-    raised = replace(frozen.ENCODING, version=frozen.ENCODING.version + 1)
-    states = replace(frozen.STATES, after=(frozen.WRITING, raised))
+    raised = replace(kept_states.ENCODING, version=kept_states.ENCODING.version + 1)
+    states = replace(kept_states.STATES, after=(kept_states.WRITING, raised))
     with monkeypatch.context() as patch:
         patch.setattr(start, "WARM_START", replace(start.WARM_START, version=start.WARM_START.version + 1))
         assert [new != old for new, old in zip(keys(), before, strict=True)] == [False, False, True]
         patch.setattr(start, "WARM_START", replace(start.WARM_START, after=(states,)))
-        patch.setattr(frozen, "STATES", states)
+        patch.setattr(kept_states, "STATES", states)
         assert [new != old for new, old in zip(keys(), before, strict=True)] == [False, True, True]
-        patch.setattr(frozen, "ENCODING", raised)
+        patch.setattr(kept_states, "ENCODING", raised)
         assert [new != old for new, old in zip(keys(), before, strict=True)] == [True, True, True]
     installed = stages.importlib.metadata.version
     for package, moved in {"peft": [True] * 3, "accelerate": [False, False, True], "scipy": [False] * 3}.items():

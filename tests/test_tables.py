@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from benchmark import collect as collect_module
-from benchmark import tables
-from benchmark.collect import arguments, collect
-from benchmark.comparisons import AGAINST_BEST, ALL_PAIRS, compare
+from benchmark.analysis import collect as collect_module
+from benchmark.analysis.collect import arguments, collect
+from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
 from benchmark.errors import InputError
-from benchmark.forms import latex, markdown, show
-from benchmark.io import read_json, write_json
+from benchmark.jobs.records import RunRecord, Trial, Tuning, read_run, write_run
 from benchmark.metrics import METRICS, per_case
-from benchmark.records import RunRecord, Trial, Tuning, read_run, write_run
-from benchmark.summary import cells, summarise
+from benchmark.output import tables
+from benchmark.output.forms import latex, markdown, show
+from benchmark.output.summary import cells, summarise
+from benchmark.storage.io import read_json, write_json
 from tests.results_tree import record, write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}

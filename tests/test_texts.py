@@ -18,16 +18,16 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import baselines
-from baselines._llm import Asker, prompt_ids, states_of
-from baselines._sentences import SentenceEncoder, item_texts
-from benchmark import texts
+from baselines._writers.llm_texts import Asker, prompt_ids, states_of
+from baselines._writers.sentences import SentenceEncoder, item_texts
+from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Split, read_split
-from benchmark.dataset_config import DatasetConfig
+from benchmark.data import texts
+from benchmark.data.protocol import prepare
+from benchmark.data.settings import DatasetConfig
 from benchmark.errors import InputError
-from benchmark.methods import load_method
-from benchmark.protocol import prepare
-from r2ec.backbone import fetch_smollm2
-from r2ec.prompts import PromptBuilder, split_template
+from lm.backbone import fetch_smollm2
+from r2ec.model.prompts import PromptBuilder, split_template
 from r2ec.settings import Params as R2ecParams
 from r2ec.settings import PromptSettings
 from tests.planted import as_split, planted, write_prepared
@@ -276,7 +276,7 @@ def test_the_oldest_items_leave_first_and_then_the_end_of_the_newest() -> None:
 
 
 def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
-    from r2ec import recommender
+    from r2ec.scoring import recommender
     from tests.tiny_fits import write_backbone
 
     split, _ = hostile()

@@ -14,9 +14,9 @@ from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
 from r2ec.fit import trainer_of
 from r2ec.method import Params
-from r2ec.model import plain_policy
-from r2ec.recommender import R2ecRecommender
-from r2ec.trainer import Experience, RecPOTrainer
+from r2ec.model.network import plain_policy
+from r2ec.recpo.trainer import Experience, RecPOTrainer
+from r2ec.scoring.recommender import R2ecRecommender
 from tests.tiny_fits import settings, split, write_backbone
 
 USERS, GROUP = 4, 3

@@ -11,13 +11,13 @@ import trl.trainer.utils
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from baselines import _grpo, _title_tuning, _trl
-from baselines._llm import EndOfTurn, prompt_ids
-from baselines._title_tuning import TitleTuning
-from baselines._trl import SCORED_ONLY, faster_on_cpu, shared_prompt_rollouts
-from baselines._writing import WriterTraining
-from r2ec import backbone as backbones
-from r2ec.rollout import TransformersEngine
+from baselines._writers import grpo, title_tuning, trl
+from baselines._writers.llm_texts import EndOfTurn, prompt_ids
+from baselines._writers.settings import WriterTraining
+from baselines._writers.title_tuning import TitleTuning
+from baselines._writers.trl import SCORED_ONLY, faster_on_cpu, shared_prompt_rollouts
+from lm import backbone as backbones
+from lm.writing.engine import TransformersEngine
 from r2ec.settings import BackboneSettings, LoraSettings, RolloutSettings
 from tests.tiny_fits import split, write_backbone
 
@@ -35,8 +35,8 @@ def adapted(llm: BackboneSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """trl as it is."""
-    monkeypatch.setattr(_trl, "use_grouped_attention", lambda model: None)
-    monkeypatch.setattr(_trl, "SCORED_ONLY", "__name__")
+    monkeypatch.setattr(trl, "use_grouped_attention", lambda model: None)
+    monkeypatch.setattr(trl, "SCORED_ONLY", "__name__")
 
 
 def adapters(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -73,8 +73,8 @@ def test_tuning_is_the_same_without_the_prompts_logits(
                 plainly(patch)
             model, tokenizer = adapted(llm)
             seen = scored_rows(patch)
-            losses = _title_tuning._tune(
-                split(), settings, _title_tuning.REQUEST, 1, model, tokenizer, tmp_path / str(plain)
+            losses = title_tuning._tune(
+                split(), settings, title_tuning.REQUEST, 1, model, tokenizer, tmp_path / str(plain)
             )
             found.append((losses, adapters(model), seen))
     (losses, weights, few), (plain_losses, plain_weights, many) = found
@@ -101,7 +101,7 @@ def test_grpo_is_the_same_without_the_prompts_logits(
                 plainly(patch)
             model, tokenizer = adapted(llm)
             folder = tmp_path / str(plain)
-            rewards = _grpo.train_writer(
+            rewards = grpo.train_writer(
                 split(),
                 settings,
                 "{category} {history}",

@@ -13,10 +13,10 @@ from tiny_models import VOCABULARY, WIDTH, relative, tiny_model, tiny_rollouts
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from r2ec.item_table import ItemTable
-from r2ec.model import PolicyOutput, R2ec, Rollouts
-from r2ec.objective import HeadUpdate, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
-from r2ec.rec_head import RecHead
+from r2ec.model.item_table import ItemTable
+from r2ec.model.network import PolicyOutput, R2ec, Rollouts
+from r2ec.model.rec_head import RecHead
+from r2ec.recpo.objective import HeadUpdate, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
 
 GROUP = 3
 TARGETS = torch.tensor([4, 0, 4, 2, 6])  # item 4 twice, in different halves

@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmark.provenance import derive_seed
 from r2ec.fit import trainer_of
 from r2ec.method import Params
-from r2ec.model import R2ec
-from r2ec.recommender import R2ecRecommender
-from r2ec.trainer import METRIC, RecPOTrainer
+from r2ec.model.network import R2ec
+from r2ec.recpo.trainer import METRIC, RecPOTrainer
+from r2ec.scoring.recommender import R2ecRecommender
 from tests.tiny_fits import settings, split, write_backbone
 
 USERS = 6

@@ -13,13 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from benchmark.config import read_config
-from benchmark.dataset_config import SOURCES
+from benchmark.config.methods import known_methods, load_method
+from benchmark.config.read import read_config
+from benchmark.config.schema import Config
+from benchmark.config.wording import EXPECTED, OTHERWISE, nearest, problem, shown
+from benchmark.data.settings import SOURCES
 from benchmark.errors import InputError, checked
-from benchmark.methods import known_methods, load_method
-from benchmark.records import RunRecord
-from benchmark.schema import Config
-from benchmark.wording import EXPECTED, OTHERWISE, nearest, problem, shown
+from benchmark.jobs.records import RunRecord
 
 Place = tuple[type[BaseModel], tuple[str, ...]]  # a model, and the way to one of its sections
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from benchmark.errors import InputError, checked
+from lm.writing.vllm import VllmEngine, folder_of
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recommender import R2ecRecommender
-from r2ec.rollout_vllm import VllmEngine, folder_of
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import BackboneSettings
 from tests.tiny_fits import scores, settings, split, write_backbone
 from tests.vllm_stub import install
@@ -136,8 +136,8 @@ def test_no_server_is_one_sentence(backbone: Path, tmp_path: Path, monkeypatch: 
 def test_without_vllm_a_fit_ends_before_it_begins(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("r2ec.rollout_vllm.is_vllm_available", lambda: False)
-    monkeypatch.setattr("r2ec.reader.Reader.build", lambda *_: pytest.fail("the backbone was loaded"))
+    monkeypatch.setattr("lm.writing.vllm.is_vllm_available", lambda: False)
+    monkeypatch.setattr("r2ec.scoring.reader.Reader.build", lambda *_: pytest.fail("the backbone was loaded"))
     with pytest.raises(InputError, match=r"^rollout backend 'vllm' needs the package vllm; install trl"):
         fit_r2ec(split(), 3, params(backbone, rollouts={"backend": "vllm"}), tmp_path)
 
@@ -149,7 +149,7 @@ def test_vllm_reads_the_pinned_revision(backbone: Path, monkeypatch: pytest.Monk
         asked.update(how, name=name)
         return "/hub/snapshots/abc"
 
-    monkeypatch.setattr("r2ec.rollout_vllm.snapshot_download", snapshot)
+    monkeypatch.setattr("lm.writing.vllm.snapshot_download", snapshot)
     assert folder_of(BackboneSettings(name=str(backbone))) == str(backbone) and not asked
     assert folder_of(BackboneSettings(name="some/lm", revision="abc")) == "/hub/snapshots/abc"
     assert asked == {"name": "some/lm", "revision": "abc", "local_files_only": True}

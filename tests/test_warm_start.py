@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmark.contract import Cases
 from benchmark.metrics import ndcg
-from r2ec import warm_start
 from r2ec.settings import WarmStartSettings
-from r2ec.warm_start import Encoded, Form, WarmStart, divergence, fit_rec_head, mean_of_history
+from r2ec.warm_start import maps
+from r2ec.warm_start.maps import Encoded, Form, WarmStart, divergence, fit_rec_head, mean_of_history
 from tests.tiny_fits import split
 
 
@@ -47,7 +47,7 @@ def test_the_teacher_learns_from_the_training_cases(monkeypatch: pytest.MonkeyPa
     data = replace(split(), llm_rows=np.arange(10))
     read: list[Tensor] = []
     taken: list[tuple[tuple[int, ...], int]] = []
-    mean, cross_entropy = warm_start.mean_of_history, torch.nn.functional.cross_entropy
+    mean, cross_entropy = maps.mean_of_history, torch.nn.functional.cross_entropy
 
     def mean_of(history: Tensor, *rest: Any) -> Tensor:
         read.append(history)
@@ -58,7 +58,7 @@ def test_the_teacher_learns_from_the_training_cases(monkeypatch: pytest.MonkeyPa
         taken.extend(zip(histories, targets.tolist(), strict=True))
         return cross_entropy(scores, targets)
 
-    monkeypatch.setattr(warm_start, "mean_of_history", mean_of)
+    monkeypatch.setattr(maps, "mean_of_history", mean_of)
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", loss)
     states = torch.randn(data.n_items, 8, generator=torch.Generator().manual_seed(0))
     some = Encoded(states[:20], torch.arange(20), torch.arange(20, 40)[:, None])

@@ -13,9 +13,8 @@ from tempfile import mkdtemp
 
 from packaging.requirements import Requirement
 
-from benchmark.methods import ROOT
+from benchmark.provenance import OWN, ROOT
 
-PACKAGES = ("benchmark", "baselines", "r2ec")
 PROJECT = "benchmark/_project"
 
 
@@ -38,9 +37,13 @@ def shown(*folders: str) -> set[str]:
 
 def test_a_wheel_holds_the_packages_their_templates_and_the_workflow() -> None:
     names = {name for name in wheel().namelist() if ".dist-info/" not in name}
-    ours = shown(*PACKAGES) | {f"{PROJECT}/{name}" for name in shown("workflow", "config") | {"environment.yml"}}
+    ours = shown(*OWN) | {f"{PROJECT}/{name}" for name in shown("workflow", "config") | {"environment.yml"}}
     assert names == ours
-    assert {"r2ec/speed/catalogue.py", "benchmark/report/page.html.jinja", f"{PROJECT}/workflow/Snakefile"} <= names
+    assert {
+        "r2ec/catalogue/speed.py",
+        "benchmark/output/page/page.html.jinja",
+        f"{PROJECT}/workflow/Snakefile",
+    } <= names
 
 
 def test_a_wheels_metadata_are_those_of_pyproject() -> None:

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmark.methods import ROOT, known_methods
-from benchmark.provenance import memory_bytes
-from benchmark.records import read_run
+from benchmark.config.methods import known_methods
+from benchmark.jobs.records import read_run
+from benchmark.provenance import CODE, ROOT, memory_bytes
 from tests.planted import planted, write_files
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
@@ -27,7 +27,7 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 
 def copy_of_project(folder: Path) -> Path:
     """The code alone, so that a test may change it, with the planted dataset beside it."""
-    for part in ("benchmark", "baselines", "r2ec", "workflow", "config"):
+    for part in CODE:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("environment.yml", "requirements.txt"):
         shutil.copy(ROOT / file, folder / file)
@@ -116,7 +116,12 @@ def edited(file: Path, addition: str) -> Iterator[None]:
 
 
 def test_an_edited_comment_or_docstring_makes_nothing_run(finished: Path) -> None:
-    for file in ("baselines/item_knn.py", "benchmark/run.py", "benchmark/protocol.py", "benchmark/tables.py"):
+    for file in (
+        "baselines/item_knn.py",
+        "benchmark/jobs/run.py",
+        "benchmark/data/protocol.py",
+        "benchmark/output/tables.py",
+    ):
         with edited(finished / file, "\n# edited\n"):
             assert planned(snakemake(finished, "--dry-run").stdout) == {}
 
@@ -508,8 +513,8 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     for rule in ("fetch", "prepare", "tables", "plots", "page"):
         line = re.search(rf"rule {rule}:.*?\n +resources: (.*)\n", said, flags=re.S)
         assert line is not None and "mem_mb=" in line[1] and "runtime=" in line[1]
-    assert "benchmark.launch --gpus 4 --processes 4 benchmark.run" in said
-    assert "benchmark.launch --gpus 0 --processes 1 benchmark.run" in said
+    assert "benchmark.jobs.launch --gpus 4 --processes 4 benchmark.jobs.run" in said
+    assert "benchmark.jobs.launch --gpus 0 --processes 1 benchmark.jobs.run" in said
     table = said[said.index("estimates  ") :]
     assert re.search(r"^run r2ec_large +2 .* 4 +\d+$", table, flags=re.M) and "of one GPU" in table
     assert planned(said)["run"] == 4  # the table is no statistics
@@ -595,7 +600,7 @@ def test_a_config_may_ask_for_a_clean_tree(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmark.run",
+        "benchmark.jobs.run",
         "--data",
         "x",
         "--method",

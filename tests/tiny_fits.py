@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.contract import Split
-from r2ec.recommender import R2ecRecommender
+from r2ec.scoring.recommender import R2ecRecommender
 from tests.planted import planted_split
 from tests.tiny_tokenizers import tiny_lm, tiny_tokenizer
 

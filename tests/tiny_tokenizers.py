@@ -7,7 +7,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from r2ec.prompts import ITEM_INSTRUCTION, USER_INSTRUCTION, WITH_RATINGS
+from r2ec.model.prompts import ITEM_INSTRUCTION, USER_INSTRUCTION, WITH_RATINGS
 from tests.tiny_models import tiny_config
 
 # The words that each family's tokenizer never merges across.

@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.generation import vllm_client, vllm_generation
 
-from r2ec import rollout_vllm
-from r2ec.attention import use_grouped_attention
-from r2ec.rollout import TransformersEngine
+from lm.kernels.attention import use_grouped_attention
+from lm.writing import vllm
+from lm.writing.engine import TransformersEngine
 from r2ec.settings import RolloutSettings
 
 
@@ -172,7 +172,7 @@ class Stub:
 def install(monkeypatch: pytest.MonkeyPatch, mode: Literal["server", "colocate"]) -> Stub:
     """Let trl find the stub in the place of vLLM; everything else that runs is trl's own code."""
     stub = Stub()
-    for module in (rollout_vllm, vllm_generation, vllm_client):
+    for module in (vllm, vllm_generation, vllm_client):
         monkeypatch.setattr(module, "is_vllm_available", lambda *_, **__: True)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         # trl sets them; they are to be gone afterwards, which pytest sees to for what it has seen set.
@@ -180,13 +180,13 @@ def install(monkeypatch: pytest.MonkeyPatch, mode: Literal["server", "colocate"]
         monkeypatch.delenv(name)
     monkeypatch.setattr(vllm_generation, "LLM", stub.llm, raising=False)
     monkeypatch.setattr(vllm_generation, "SamplingParams", dict, raising=False)
-    original = rollout_vllm.VllmEngine.generate
+    original = vllm.VllmEngine.generate
 
     def generate(self: Any, prompts: Any, *, cases: np.ndarray, seed: int, step: int = 0) -> Any:
         stub.the().now = {"cases": cases, "seed": seed, "step": step}
         return original(self, prompts, cases=cases, seed=seed, step=step)
 
-    monkeypatch.setattr(rollout_vllm.VllmEngine, "generate", generate)
+    monkeypatch.setattr(vllm.VllmEngine, "generate", generate)
     if mode == "server":
 
         def send(iterator: Iterator[tuple[str, Tensor]], trainer_args: Any) -> None:

@@ -6,7 +6,7 @@
     load(options, files, limits) -> Raw: interactions and items as the source has them
 
 `files` is a list of paths; what they are is the source's own business. Nothing here sorts or splits, and only
-`amazon_2023` filters: that is `benchmark/protocol.py`, the same for every source. It refuses what breaks the limits, too; a
+`amazon_2023` filters: that is `benchmark/data/protocol.py`, the same for every source. It refuses what breaks the limits, too; a
 source that can name the file and the row, or that filters, does so before.
 """
 
@@ -20,7 +20,7 @@ from benchmark.datasets._texts import TextsOnDisk
 
 @dataclass(frozen=True)
 class Expected:
-    """What a publication says of the dataset; `benchmark.prepare` prints it beside what it found."""
+    """What a publication says of the dataset; `benchmark.data.prepare` prints it beside what it found."""
 
     source: str  # the publication
     counts: dict[str, int]  # by the names of dataset.json

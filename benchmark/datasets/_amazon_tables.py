@@ -24,7 +24,7 @@ import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 from tqdm import tqdm
 
-from benchmark.account import share
+from benchmark.data.account import share
 from benchmark.datasets import Limits
 from benchmark.datasets._amazon_lines import HEADER, Problem, bad_interaction, bad_item, first_bad_line, opened
 from benchmark.datasets._amazon_text import attribute, is_title

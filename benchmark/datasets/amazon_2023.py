@@ -15,7 +15,7 @@ one row per user and item) and one JSON object per item (`raw/meta_categories/me
 
 **The window** is widened to the past, its end fixed, while fewer than 10,000 items that pass the rules (`min_items`) have an
 interaction in it (after the k-core, if there is one), and there is anything earlier.
-**Repeats**: a user's first interaction with an item in the window stays, as in benchmark/protocol.py.
+**Repeats**: a user's first interaction with an item in the window stays, as in benchmark/data/protocol.py.
 **Descriptions** are lists: their parts are joined in their own order, repeated ones left out. The released code sends them
 through `set()` and reverses them, so that their order depends on the hash seed.
 **average_rating and rating_number** are of the time of the crawl, after all cases: the protocol leaves them out, unless the
@@ -34,12 +34,12 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from benchmark.config.wording import among
 from benchmark.datasets import Expected, Limits, Raw
 from benchmark.datasets import _amazon_tables as tables
 from benchmark.datasets._amazon_text import title, title_released
-from benchmark.datasets._download import check_pinned, download
 from benchmark.errors import InputError
-from benchmark.wording import among
+from benchmark.storage.download import check_pinned, download
 
 MIRROR = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/"
 # Those without a 5core file: nothing of them is left after it.

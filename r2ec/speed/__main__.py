@@ -47,7 +47,7 @@ def measure(split: Split, backbone: str, size: Size, wanted: list[str], folder: 
             found = with_pair(compare(work, found.limits, parts.check_work(split, backbone)))
             yield found
     if "step" in wanted:
-        from r2ec.speed import peer  # trl takes seconds to import
+        from r2ec.speed import peer
 
         found = with_pair(peer.step(work, Work(split, backbone, size), folder))
         yield found

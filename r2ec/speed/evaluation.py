@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
+from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Recommender
-from benchmark.methods import load_method
 from r2ec.speed.work import Work, scratch
 
 ALONE, TOGETHER = 20, 64

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from benchmark.contract import Split
-from r2ec.reward import recpo_rewards
+from r2ec.recpo.reward import recpo_rewards
 from r2ec.speed.parts import our_update
 from r2ec.speed.work import Size, Work
 

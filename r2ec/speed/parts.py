@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Split
-from r2ec.attention import use_grouped_attention
-from r2ec.lora import FusedLora
-from r2ec.rollout import TransformersEngine
+from lm.kernels.attention import use_grouped_attention
+from lm.kernels.lora import FusedLora
+from lm.writing.engine import TransformersEngine
 from r2ec.speed import plain
 from r2ec.speed.limits import Limits
 from r2ec.speed.work import Pair, Size, Work, in_turns, paired, relative

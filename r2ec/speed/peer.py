@@ -20,8 +20,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from r2ec.fit import trainer_of
-from r2ec.objective import clipped, head_mask, item_logps
-from r2ec.reward import recpo_rewards
+from r2ec.recpo.objective import clipped, head_mask, item_logps
+from r2ec.recpo.reward import recpo_rewards
 from r2ec.speed.parts import Layers
 from r2ec.speed.plain import item_states, left_padded
 from r2ec.speed.work import Pair, Work, paired, scratch

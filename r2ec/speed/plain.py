@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from r2ec.model import PolicyOutput, R2ec, Rollouts, plain_policy
-from r2ec.objective import item_logps, recpo_loss
+from r2ec.model.network import PolicyOutput, R2ec, Rollouts, plain_policy
+from r2ec.recpo.objective import item_logps, recpo_loss
 from r2ec.speed.work import Work
 
 USERS_AT_ONCE = 2  # of an update: 8 rows with whole logits need about 5 GB

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.io import atomic, write_json
-from benchmark.plots import save
+from benchmark.output.plots import save
+from benchmark.storage.io import atomic, write_json
 from r2ec.speed.evaluation import Latency
 from r2ec.speed.growth import Point, exponent
 from r2ec.speed.limits import Limits

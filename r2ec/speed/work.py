@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmark.contract import Cases, Split
-from r2ec.model import ItemPrompts, Rollouts
-from r2ec.recommender import R2ecRecommender
-from r2ec.rollout import TransformersEngine
+from lm.writing.engine import TransformersEngine
+from r2ec.model.network import ItemPrompts, Rollouts
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import Params
 
 

@@ -33,7 +33,7 @@ rule ablation:
     message:
         "ablation {wildcards.factor}: table"
     shell:
-        "{{ python -m benchmark.ablations --results results --factors {params.factors:q} --out {params.out}"
+        "{{ python -m benchmark.output.ablations --results results --factors {params.factors:q} --out {params.out}"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -58,7 +58,7 @@ rule ablation_plot:
     message:
         "ablation {wildcards.factor}: plot"
     shell:
-        "{{ python -m benchmark.ablation_plots --results results --factors {params.factors:q}"
+        "{{ python -m benchmark.output.ablation_plots --results results --factors {params.factors:q}"
         " --out {params.out} && {params.record}; }} > {log} 2>&1"
 
 
@@ -83,5 +83,5 @@ rule claims:
     message:
         "claims"
     shell:
-        "{{ python -m benchmark.claims --results results --factors {params.factors:q} --out {params.out}"
+        "{{ python -m benchmark.output.claims --results results --factors {params.factors:q} --out {params.out}"
         " && {params.record}; }} > {log} 2>&1"

@@ -9,14 +9,14 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from snakemake.settings.types import RerunTrigger
 
-from benchmark.config import read_config, read_yaml
-from benchmark.dataset_config import source_of
+from benchmark.config.read import read_config, read_yaml
+from benchmark.data.settings import source_of
 from benchmark.errors import InputError
-from benchmark.estimates import RULES, of_job, of_rule, table
-from benchmark.factors import ablations_of
-from benchmark.plan import EMBEDDED, MANIFEST, Plan, data_files, run_files
+from benchmark.jobs.estimates import RULES, of_job, of_rule, table
+from benchmark.config.factors import ablations_of
+from benchmark.jobs.plan import EMBEDDED, MANIFEST, Plan, data_files, run_files
 from benchmark.provenance import REQUIRE_CLEAN, ROOT, memory_bytes, require_clean
-from benchmark.stale import why_stale
+from benchmark.jobs.stale import why_stale
 
 
 def check_backbone(backbone, where):
@@ -100,7 +100,7 @@ contents = {}
 
 
 def inputs_of(job):
-    """The files that a job reads; on the way, whether its outputs still follow from them (benchmark/stale.py).
+    """The files that a job reads; on the way, whether its outputs still follow from them (benchmark/jobs/stale.py).
 
     Snakemake asks for inputs while it builds its graph, before it decides what to run. Contents decide, not dates: a copy
     may be older than what it replaces.
@@ -128,7 +128,7 @@ def recorded(job):
             shlex.join(["--outputs", *output]),
         ]
         told = f"--job {this.name} --settings {this.settings} --code {this.code}"
-        return f"python -m benchmark.stale record {told} {' '.join(files)}"
+        return f"python -m benchmark.jobs.stale record {told} {' '.join(files)}"
 
     return command
 

@@ -23,7 +23,7 @@ rule fetch:
     message:
         "fetch {wildcards.dataset}"
     shell:
-        "{{ python -m benchmark.fetch --settings {params.settings:q} --resources resources --out {output}"
+        "{{ python -m benchmark.data.fetch --settings {params.settings:q} --resources resources --out {output}"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -49,7 +49,7 @@ rule prepare:
     message:
         "prepare {wildcards.dataset}"
     shell:
-        "{{ python -m benchmark.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
+        "{{ python -m benchmark.data.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
         " --manifest results/fetched/{wildcards.dataset}.json --out results/data/{wildcards.dataset}"
         " && {params.record}; }} > {log} 2>&1"
         # What may not be meant is said on the screen, too.
@@ -75,4 +75,4 @@ rule fetch_backbone:
     # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole
     # folder or none.
     shell:
-        "rm -rf {params.folder:q} && python -m r2ec.backbone fetch --out {params.folder:q} > {log} 2>&1"
+        "rm -rf {params.folder:q} && python -m lm.backbone fetch --out {params.folder:q} > {log} 2>&1"

@@ -19,7 +19,7 @@ rule table:
     message:
         "table of {wildcards.dataset}"
     shell:
-        "{{ python -m benchmark.tables {params.selection} --only datasets --out results/tables"
+        "{{ python -m benchmark.output.tables {params.selection} --only datasets --out results/tables"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -43,7 +43,7 @@ rule tables:
     message:
         "table of all datasets"
     shell:
-        "{{ python -m benchmark.tables {params.selection} --only main --out results/tables"
+        "{{ python -m benchmark.output.tables {params.selection} --only main --out results/tables"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -67,7 +67,7 @@ rule plots:
     message:
         "plots of {wildcards.dataset}"
     shell:
-        "{{ python -m benchmark.plots {params.selection} --out results/plots"
+        "{{ python -m benchmark.output.plots {params.selection} --out results/plots"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -92,7 +92,7 @@ rule against:
     message:
         "{params.reference} against the others"
     shell:
-        "{{ python -m benchmark.against {params.selection} --reference {params.reference}"
+        "{{ python -m benchmark.output.against {params.selection} --reference {params.reference}"
         " --out results/tables"
         " && {params.record}; }} > {log} 2>&1"
 
@@ -121,7 +121,7 @@ rule page:
     message:
         "page"
     shell:
-        "{{ python -m benchmark.report {params.selection} --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.output.page {params.selection} --factors {params.factors:q} --ablations {params.folder}"
         " {params.reference}"
         " --out results/report"
         " && {params.record}; }} > {log} 2>&1"

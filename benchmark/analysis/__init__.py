@@ -1,0 +1,1 @@
+"""From finished runs to statistics: reading runs back, comparisons, tests, costs and what rows learned from."""

@@ -1,0 +1,385 @@
+"""Finished runs of one dataset, read back and held against each other before any number of them is shown.
+
+Tables, plots and the page all start here, so none of them can show runs that don't belong together.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from benchmark.analysis.information import check_information
+from benchmark.config.factors import leaves, read_factors
+from benchmark.config.sections import TABLES_OF_ALL
+from benchmark.config.wording import among, counted_in_words
+from benchmark.contract import Cases, Learned, read_cases
+from benchmark.errors import InputError, checked
+from benchmark.jobs.records import RunRecord, read_run
+from benchmark.metrics import METRICS, check_means, per_case
+from benchmark.storage.io import read_json
+
+Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
+
+# Counts of dataset.json that the tables speak of.
+COUNTS = ("items", "interactions", "interactions_hidden", "cold_targets_test")
+RANKING_COLUMNS = {"case": "int64", "user": "int32", "target": "int32", "rank": "int32", "candidates": "int32"}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All runs of one dataset on the same n test cases."""
+
+    dataset: str
+    folder: Path  # results/data/{dataset}
+    runs: Path  # results/runs/{dataset}
+    about: dict[str, Any]  # dataset.json
+    cases: Cases  # the test cases, without targets
+    target: np.ndarray  # int32 [n]
+    seeds: dict[str, int]  # number of seeds by method, in the order asked for
+    ranks: list[np.ndarray]  # per method int32 [its seeds, n], 1-based
+    records: dict[tuple[str, int], RunRecord]  # by (method, seed)
+    less_information: dict[str, str] = field(
+        default_factory=dict
+    )  # the config's reason, by method that learned from less
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.seeds)
+
+    @property
+    def seeds_in_words(self) -> str:
+        return seeds_in_words(self.methods, list(self.seeds.values()))
+
+    @property
+    def n_users(self) -> int:
+        return len(np.unique(self.cases.user))
+
+    @cached_property
+    def values(self) -> list[np.ndarray]:
+        """Per-case metrics, per method float64 [6 metrics, its seeds, n]."""
+        return [per_case(ranks) for ranks in self.ranks]
+
+    @cached_property
+    def case_means(self) -> np.ndarray:
+        """A case's value by a method: its mean over the method's own seeds. float64 [6 metrics, methods, n]."""
+        return np.stack([values.mean(axis=1) for values in self.values], axis=1)
+
+    def case_totals(self) -> tuple[np.ndarray, int]:
+        """Sums over seeds as if every method had the same number of them, and that number.
+
+        float64 [6 metrics, methods, n]. The number is the least common multiple of the methods' own: hits stay whole numbers,
+        as the exact test needs, and methods with more seeds weigh no more.
+        """
+        common = math.lcm(*self.seeds.values())
+        sums = [values.sum(axis=1) * (common // values.shape[1]) for values in self.values]
+        return np.stack(sums, axis=1), common
+
+    @cached_property
+    def best_baseline(self) -> str | None:
+        """The baseline with the highest NDCG@10 (ties: the one listed first); None where every method is an R2ec."""
+        # Rounded, or equal methods with unequal numbers of seeds would differ in their last bit.
+        means = self.case_means[METRICS.index("NDCG@10")].mean(axis=-1).round(12)
+        baselines = [i for i, method in enumerate(self.methods) if not is_r2ec(method)]
+        return self.methods[max(baselines, key=lambda i: (means[i], -i))] if baselines else None
+
+    @property
+    def commits(self) -> list[str]:
+        """The distinct commits of the runs, sorted."""
+        return sorted({record.commit for record in self.records.values()})
+
+    def run_folder(self, method: str, seed: int) -> Path:
+        return self.runs / method / f"seed{seed}"
+
+    def records_of(self, method: str) -> list[RunRecord]:
+        """The records of one method, seed by seed."""
+        return [self.records[method, seed] for seed in range(1, self.seeds[method] + 1)]
+
+    def distinct_items(self, method: str) -> float:
+        """How many different items stand among the best 20 of any case, as a mean over the method's seeds."""
+        return float(np.mean([_distinct(self.run_folder(method, seed)) for seed in range(1, self.seeds[method] + 1)]))
+
+
+def is_r2ec(method: str) -> bool:
+    """Whether a method is R2ec or a variant of it; all others are baselines."""
+    return method.startswith("r2ec")
+
+
+def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """`counted_in_words` of the numbers of seeds.
+
+    >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '3 seeds (r2ec, r2ec_untrained: 1)'
+    """
+    most, _, others = counted_in_words(methods, seeds).partition(" ")
+    return " ".join(filter(None, [most, "seed" if most == "1" else "seeds", others]))
+
+
+def collect(
+    results: Path,
+    dataset: str,
+    seeds: dict[str, int],
+    settings: Settings | None = None,
+    less_information: dict[str, str] | None = None,
+) -> Collected:
+    """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N = seeds[method].
+
+    settings: of each method, those of which its runs must have one. Without a method's own, any will do.
+    less_information: of methods that may learn from less than the others, the reason.
+    Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
+    runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, metrics that ranks can't give, or
+    methods that learned from unequal data (`benchmark.analysis.information`).
+    """
+    folder, runs = results / "data" / dataset, results / "runs" / dataset
+    about = _read_about(folder / "dataset.json")
+    if not (folder / "test.parquet").exists():
+        raise InputError(f"{folder / 'test.parquet'}: missing; prepare the dataset first")
+    cases = read_cases(folder / "test.parquet", targets=False)
+    records: dict[tuple[str, int], RunRecord] = {}
+    ranks = [np.empty((number, len(cases)), dtype=np.int32) for number in seeds.values()]
+    target: np.ndarray | None = None
+    for (method, number), mine in zip(seeds.items(), ranks, strict=True):
+        for seed in range(1, number + 1):
+            run = runs / method / f"seed{seed}"
+            record = read_run(run / "run.json")
+            _check_record(run / "run.json", record, (dataset, method, seed), about["split_hash"], len(cases))
+            if settings and (wanted := settings.get(method)):
+                _check_settings(run / "run.json", record.params, wanted)
+            columns = _read_rankings(run / "rankings.parquet", cases)
+            target = columns["target"] if target is None else target
+            _same(run / "rankings.parquet", "target", columns["target"], target, "those of the other runs")
+            mine[seed - 1] = columns["rank"]
+            records[method, seed] = record
+            check_means(per_case(mine[seed - 1]).mean(axis=1), len(cases), str(run))
+    assert target is not None  # arguments() asks for at least one method and one seed
+    learned = {run: Learned(**record.learned.model_dump()) for run, record in records.items()}
+    less = check_information(dataset, learned, less_information or {})
+    return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less)
+
+
+def collect_all(given: argparse.Namespace) -> list[Collected]:
+    """The runs that a command line of `arguments` names, dataset by dataset. Raises InputError as `collect` does."""
+    return [
+        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
+        for dataset in given.datasets
+    ]
+
+
+def arguments(
+    parser: argparse.ArgumentParser,
+    out: str,
+    argv: list[str] | None = None,
+    factors: bool = False,
+    reference: bool = False,
+    parts: bool = False,
+) -> argparse.Namespace:
+    """What the command lines of tables, plots and the page share, read; `out` is the folder under --results written by default.
+
+    `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too,
+    with `reference` a method that is held against the others, with `parts` which tables are made.
+    """
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
+    )
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, help="names of the datasets, in the order of the tables"
+    )
+    parser.add_argument("--methods", nargs="+", required=True, help="names of their rows, in the order of the tables")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        required=True,
+        help="how many runs there are of each method: one number for all, or one for each in their order; seed1 to seedN are read",
+    )
+    parser.add_argument(
+        "--settings",
+        type=_settings,
+        default="{}",
+        help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON (default: any)",
+    )
+    parser.add_argument(
+        "--less-information",
+        type=_reasons,
+        default="{}",
+        help="methods that may learn from less than the others, as JSON: by method, the reason (default: none may)",
+    )
+    parser.add_argument(
+        "--note", default="", help="a line to print with them: what a reader has to know of these results"
+    )
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
+    if factors:
+        parser.add_argument(
+            "--factors", type=read_factors, default="[]", help="factors of the ablations, as the workflow writes them"
+        )
+        parser.add_argument(
+            "--ablations",
+            default="ablations",
+            help="folder of their tables, and of their plots in plots/ (default: ablations)",
+        )
+    if parts:
+        parser.add_argument(
+            "--only",
+            choices=["datasets", "main"],
+            help="make the datasets' own tables alone, or `main` and `costs` alone, from the datasets' csv files (default: all)",
+        )
+    if reference:
+        parser.add_argument("--reference", help="the row that is held against each of the others")
+    given = parser.parse_args(argv)
+    given.out = given.out or given.results / out
+    _check_names(given)
+    given.seeds = _by_method(given.methods, given.seeds)
+    return given
+
+
+def _check_names(given: argparse.Namespace) -> None:
+    """Raise InputError for a name that is given twice, taken or unknown."""
+    for option in ("datasets", "methods"):
+        names = getattr(given, option)
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"--{option}: {repeated[0]!r} is given twice; name each once")
+    for taken in TABLES_OF_ALL:
+        if taken in given.datasets:
+            raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
+    for name in given.less_information:
+        if name not in given.methods:
+            raise InputError(f"--less-information: no method {name!r}{among(name, given.methods)}")
+    if "reference" in given and given.reference not in (None, *given.methods):
+        raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
+
+
+def _settings(text: str) -> Settings:
+    try:
+        return checked(_Given, {"settings": json.loads(text)}, "--settings").settings
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: not JSON ({error}); give what the workflow gives") from None
+
+
+class _Given(BaseModel):
+    settings: Settings
+
+
+def _reasons(text: str) -> dict[str, str]:
+    try:
+        return checked(_Reasons, {"less_information": json.loads(text)}, "--less-information").less_information
+    except json.JSONDecodeError as error:
+        raise InputError(f"--less-information: not JSON ({error}); give what the workflow gives") from None
+
+
+class _Reasons(BaseModel):
+    less_information: dict[str, str]
+
+
+def _by_method(methods: list[str], seeds: list[int]) -> dict[str, int]:
+    """The numbers of --seeds by method; a single one is that of all."""
+    if min(seeds) < 1:
+        raise InputError(f"--seeds is {min(seeds)}; give the number of seeds that were run, at least 1")
+    if len(seeds) not in (1, len(methods)):
+        raise InputError(
+            f"--seeds has {len(seeds)} numbers, but there are {len(methods)} methods; give one number for all of them, "
+            "or one for each in their order"
+        )
+    return dict(zip(methods, seeds if len(seeds) > 1 else seeds * len(methods), strict=True))
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(f"{path}: missing; prepare the dataset first")
+    about: dict[str, Any] = read_json(path)
+    if missing := [key for key in ("split_hash", "counts", "settings") if key not in about]:
+        raise InputError(f"{path}: key {missing[0]!r} is missing; prepare the dataset again")
+    if missing := [name for name in COUNTS if name not in about["counts"]]:
+        raise InputError(f"{path}: counts: {missing[0]!r} is missing; prepare the dataset again")
+    return about
+
+
+def _check_record(path: Path, record: RunRecord, place: tuple[str, str, int], split_hash: str, n_cases: int) -> None:
+    if (record.dataset, record.method, record.seed) != place:
+        found = f"{record.dataset}/{record.method}/seed{record.seed}"
+        raise InputError(f"{path}: is the record of {found}; delete the folder and run this seed again")
+    if record.data_hash != split_hash:
+        raise InputError(
+            f"{path}: ran on data {record.data_hash!r}, but dataset.json has {split_hash!r}; run this seed again"
+        )
+    if record.n_cases != n_cases:
+        raise InputError(f"{path}: n_cases is {record.n_cases}, but test.parquet has {n_cases}; run this seed again")
+
+
+def _holds(found: Any, given: Any) -> bool:
+    """Whether these settings are those given, whose defaults may be left out, also within a list of settings."""
+    if isinstance(given, dict):
+        return isinstance(found, dict) and all(
+            key in found and _holds(found[key], value) for key, value in given.items()
+        )
+    if isinstance(given, list):
+        return isinstance(found, list) and len(found) == len(given) and all(map(_holds, found, given))
+    return bool(found == given)
+
+
+def _check_settings(path: Path, params: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
+    """A run of the settings of an earlier config, copied or kept, must not stand under this one's name."""
+    if any(_holds(params, one) for one in wanted):
+        return
+    found, given = leaves(params), leaves(wanted[0])
+    key = next(key for key, value in given.items() if key not in found or not _holds(found[key], value))
+    had = repr(found[key]) if key in found else "no such setting"
+    raise InputError(
+        f"{path}: was run with {'.'.join(key)} {had}, but the config has {given[key]!r}; delete the folder and run this seed again"
+    )
+
+
+def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:
+    """The integer columns of one rankings.parquet, checked against the test cases."""
+    if not path.exists():
+        raise InputError(f"{path}: missing; run this method and seed before making tables")
+    try:
+        file = pq.ParquetFile(path)
+        if missing := [name for name in RANKING_COLUMNS if name not in file.schema_arrow.names]:
+            raise InputError(f"{path}: column {missing[0]!r} is missing; evaluate this run again")
+        table = file.read(columns=list(RANKING_COLUMNS))
+    except (pa.ArrowInvalid, OSError):
+        raise InputError(f"{path}: not readable as parquet; delete it and evaluate this run again") from None
+    columns = {}
+    for name, dtype in RANKING_COLUMNS.items():
+        column = table.column(name)
+        if not pa.types.is_integer(column.type) or column.null_count:
+            kind = f"{column.null_count} missing values" if column.null_count else f"type {column.type}"
+            raise InputError(f"{path}: column {name!r} has {kind}, expected {dtype}; evaluate this run again")
+        columns[name] = column.to_numpy().astype(dtype, copy=False)
+    _same(path, "case", columns["case"], cases.case, "those of test.parquet")
+    _same(path, "user", columns["user"], cases.user, "those of test.parquet")
+    outside = (columns["rank"] < 1) | (columns["rank"] > columns["candidates"])
+    if outside.any():
+        row = int(np.argmax(outside))
+        rank, last = columns["rank"][row], columns["candidates"][row]
+        raise InputError(f"{path}: row {row}: rank {rank} is outside 1..{last} candidates; evaluate this run again")
+    return columns
+
+
+def _distinct(run: Path) -> int:
+    """How many different items a run's lists hold. Raises InputError where it has none."""
+    path = run / "rankings.parquet"
+    if "top_items" not in pq.read_schema(path).names:
+        raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
+    lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
+    return len(np.unique(lists.flatten().to_numpy()))
+
+
+def _same(path: Path, name: str, found: np.ndarray, wanted: np.ndarray, whose: str) -> None:
+    if len(found) != len(wanted):
+        raise InputError(
+            f"{path}: {len(found)} rows, but test.parquet has {len(wanted)} cases; evaluate this run on all of them"
+        )
+    if (bad := np.flatnonzero(found != wanted)).size:
+        row = int(bad[0])
+        raise InputError(
+            f"{path}: row {row}: {name} {found[row]} differs from {whose} ({wanted[row]}); evaluate this run again"
+        )

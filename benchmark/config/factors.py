@@ -1,0 +1,241 @@
+"""The section `ablations` of the config: factors of a method, their values, and the runs that these add.
+
+A value is settings laid over its base's params. It runs like any method, with the random streams of its base, so that a
+difference is the factor's and not the seed's, in results/runs/{dataset}/{base}--{what it changes}, such as
+r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's, and factors
+and labels can be renamed, added and moved without a run. Values that differ only in what scoring reads (a method's SCORING)
+score one fit. Nothing is trained twice.
+"""
+
+import argparse
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from benchmark.config.methods import all_params, check_params, for_fitting, laid_over, load_method
+from benchmark.config.schema import AblationConfig, ClaimConfig, Config
+from benchmark.config.sections import Name, Strict
+from benchmark.config.wording import among
+from benchmark.errors import InputError, checked
+from benchmark.storage.io import sha256_of_json
+
+LONGEST_NAME = 120  # characters of a folder's name behind that of its base
+
+
+class Factor(Strict):
+    """One factor with its runs, as the jobs get it. The base is among them, whether it is listed or not."""
+
+    name: Name
+    title: str
+    datasets: list[Name]
+    seeds: int
+    base: str  # label of the base
+    runs: dict[str, str]  # label -> folder in results/runs/{dataset}, in the order of the table
+    scored: list[str] = Field(default=[])  # those of these runs that only score another one's fit
+    settings: dict[str, list[dict[str, Any]]] = Field(default={})  # what each of these runs may have been made with
+    claims: list[ClaimConfig]
+    less_information: dict[str, str] = Field(default={})  # by run that may learn from less than the others: the reason
+
+    @property
+    def seeds_of_runs(self) -> dict[str, int]:
+        """The number of seeds by run, as `benchmark.analysis.collect.collect` takes it."""
+        return dict.fromkeys(self.runs.values(), self.seeds)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label by run."""
+        return {run: label for label, run in self.runs.items()}
+
+
+class _Given(Strict):
+    factors: list[Factor]
+
+
+def read_factors(text: str) -> list[Factor]:
+    """The factors of a command line, as JSON. Raises InputError."""
+    try:
+        return checked(_Given, {"factors": json.loads(text)}, "--factors").factors
+    except json.JSONDecodeError as error:
+        raise InputError(f"--factors: not JSON ({error}); give what the workflow gives") from None
+
+
+def arguments(parser: argparse.ArgumentParser, out: str, argv: list[str] | None = None) -> argparse.Namespace:
+    """What the command lines of the ablations' tables, plots and claims share, read; so are its `factors`."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
+    )
+    parser.add_argument(
+        "--factors",
+        type=read_factors,
+        required=True,
+        help="factors and their runs as JSON, as the workflow writes them",
+    )
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
+    given = parser.parse_args(argv)
+    given.out = given.out or given.results / out
+    return given
+
+
+Changes = dict[tuple[str, ...], Any]  # by the path of a setting, such as ("recpo", "beta")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run that an ablation adds."""
+
+    base: str  # the row of `methods` that it varies
+    overlay: dict[str, Any]  # the settings that differ, laid over that row's params
+    fit: str  # name of the run that differs in nothing but what only scoring reads: where the fit lies
+    after: str | None  # the run that makes this fit; None: this one itself
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """All factors of a config, and the runs that they add to those of the methods."""
+
+    factors: dict[str, Factor]
+    variants: dict[str, Variant]  # by the folder's name
+
+
+def ablations_of(config: Config, where: str = "config") -> Ablations:
+    """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
+    found = Ablations({}, {})
+    for name, entry in config.ablations.items():
+        if entry.base not in config.methods:
+            known = among(entry.base, config.methods)
+            raise InputError(f"{where}: ablations.{name}: no base {entry.base!r} in methods{known}")
+        runs: dict[str, str] = {}
+        for label, overlay in entry.values.items():
+            changes = _changes(config, entry.base, overlay, f"{where}: ablations.{name}.values.{label}")
+            run = run_name(entry.base, changes)
+            if same := [other for other, earlier in runs.items() if earlier == run]:
+                both = f"{same[0]!r} and {label!r}"
+                raise InputError(f"{where}: ablations.{name}: the values {both} have equal params; leave one out")
+            runs[label] = run
+            if run != entry.base and run not in found.variants:
+                fitted = for_fitting(load_method(config.module_of(entry.base)), nested(changes))
+                fit = run_name(entry.base, leaves(fitted))
+                found.variants[run] = Variant(entry.base, nested(changes), fit, None)
+        found.factors[name] = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
+    # By name of a fit, the run that makes it: the one that changes no more, or else the first.
+    makers: dict[str, str] = {}
+    for run, variant in found.variants.items():
+        plain = variant.fit == variant.base or variant.fit in found.variants
+        makers.setdefault(variant.fit, variant.fit if plain else run)
+    for run, variant in found.variants.items():
+        maker = makers[variant.fit]
+        found.variants[run] = replace(variant, after=None if maker == run else maker)
+    for name, factor in found.factors.items():
+        runs_of_it = factor.runs.values()
+        scored = [run for run in runs_of_it if run in found.variants and found.variants[run].after]
+        settings = {run: settings_of(run, config, found) for run in runs_of_it}
+        found.factors[name] = factor.model_copy(update={"scored": scored, "settings": settings})
+    return found
+
+
+def settings_of(run: str, config: Config, ablations: Ablations) -> list[dict[str, Any]]:
+    """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only one."""
+    variant = ablations.variants.get(run)
+    base, overlay = (run, {}) if variant is None else (variant.base, variant.overlay)
+    return [laid_over(one, overlay) for one in config.method(base).settings()]
+
+
+def _changes(config: Config, base: str, overlay: dict[str, Any], where: str) -> Changes:
+    """What an overlay changes in the base's params, defaults filled in, whichever setting its tuning may choose."""
+    method = load_method(config.module_of(base))
+    changes: Changes = {}
+    for params in config.method(base).settings():
+        changed = laid_over(params, overlay)
+        check_params(method, changed, where)
+        before = leaves(all_params(method, params))
+        after = leaves(all_params(method, changed))
+        changes |= {path: value for path, value in after.items() if path not in before or before[path] != value}
+    return changes
+
+
+def leaves(params: dict[str, Any], path: tuple[str, ...] = ()) -> Changes:
+    """Every setting by its path.
+
+    >>> leaves({"recpo": {"beta": 0.05, "tau": 0.1}, "rows": 64})
+    {('recpo', 'beta'): 0.05, ('recpo', 'tau'): 0.1, ('rows',): 64}
+    """
+    found: Changes = {}
+    for key, value in params.items():
+        found |= leaves(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
+    return found
+
+
+def nested(changes: Changes) -> dict[str, Any]:
+    """The settings at these paths, in their sections.
+
+    >>> nested({("recpo", "beta"): 0, ("rows",): 8})
+    {'recpo': {'beta': 0}, 'rows': 8}
+    """
+    found: dict[str, Any] = {}
+    for path, value in changes.items():
+        for key in reversed(path):
+            value = {key: value}
+        found = laid_over(found, value)
+    return found
+
+
+def run_name(base: str, changes: Changes) -> str:
+    """The folder of a base's run with these changes: the same for the same changes, the base's own for none.
+
+    No row of `methods` can have the name of such a folder, as none may hold an "=".
+
+    >>> run_name("r2ec", {("rollouts", "group_size"): 8, ("recpo", "beta"): 0.25})
+    'r2ec--recpo.beta=0.25,rollouts.group_size=8'
+    """
+    if not changes:
+        return base
+    ordered = sorted(changes.items())
+    words = [(".".join(path), value if isinstance(value, str) else json.dumps(value)) for path, value in ordered]
+    text = ",".join(f"{path}={word}" for path, word in words)
+    safe = re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text)[:LONGEST_NAME]
+    if safe != text:  # something was lost
+        safe = f"{safe}-{sha256_of_json([[*path, value] for path, value in ordered])[:8]}"
+    return f"{base}--{safe}"
+
+
+def _factor(config: Config, name: str, entry: AblationConfig, runs: dict[str, str], where: str) -> Factor:
+    """One factor, whose values have these runs."""
+    datasets = entry.datasets or list(config.datasets)
+    if unknown := [dataset for dataset in datasets if dataset not in config.datasets]:
+        raise InputError(f"{where}: no dataset {unknown[0]!r} in datasets{among(unknown[0], config.datasets)}")
+    if twice := [dataset for dataset in datasets if datasets.count(dataset) > 1]:
+        raise InputError(f"{where}: dataset {twice[0]!r} is given twice; keep one")
+    runs = _with_base(entry.base, runs, where)
+    for claim in entry.claims:
+        if absent := [label for label in (claim.value, claim.against) if label not in runs]:
+            raise InputError(f"{where}.claims: no value {absent[0]!r}{among(absent[0], runs)}")
+    for label in entry.less_information:
+        if label not in runs:
+            raise InputError(f"{where}.less_information: no value {label!r}{among(label, runs)}")
+    of_base = config.method(entry.base).less_information
+    return Factor(
+        name=name,
+        title=entry.title or name,
+        datasets=datasets,
+        seeds=entry.seeds or config.seeds_of(entry.base),
+        base=next(label for label, run in runs.items() if run == entry.base),
+        runs=runs,
+        claims=entry.claims,
+        less_information=({} if of_base is None else dict.fromkeys(runs.values(), of_base))
+        | {runs[label]: reason for label, reason in entry.less_information.items()},
+    )
+
+
+def _with_base(base: str, runs: dict[str, str], where: str) -> dict[str, str]:
+    """A factor's runs by label with the base's, which comes first under its own name where no value is it."""
+    if base in runs.values():
+        if len(runs) == 1:
+            raise InputError(f"{where}: every value is the base itself; add one that differs from it")
+        return runs
+    if base in runs:
+        raise InputError(f"{where}: the value {base!r} has the base's name and other params; rename the label")
+    return {base: base} | runs

@@ -1,0 +1,107 @@
+"""Reading and checking a configuration.
+
+`python -m benchmark.config.read` prints its JSON schema, which editors read: workflow/schemas/config.schema.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import check_params, laid_over, load_method, trains_in_processes
+from benchmark.config.schema import Config, MethodConfig
+from benchmark.data.settings import source_of
+from benchmark.errors import InputError, checked
+
+
+def read_config(value: dict[str, Any], where: str = "config") -> Config:
+    """Check a configuration. Raises InputError in one sentence that names the setting and what is known."""
+    config = checked(Config, value, where)
+    for name, dataset in config.datasets.items():
+        source_of(dataset, f"{where}: datasets.{name}")
+    for name in config.methods:
+        entry = config.method(name)
+        method = load_method(config.module_of(name), where)
+        if (config.module_of(name) == "r2ec") != name.startswith(
+            "r2ec"
+        ):  # by which tables and plots know the baselines
+            what = "is R2ec, whose rows begin with r2ec" if config.module_of(name) == "r2ec" else "is a baseline"
+            raise InputError(f"{where}: methods.{name}: {config.module_of(name)} {what}; rename the row")
+        for params in entry.settings():
+            check_params(method, params, f"{where}: methods.{name}")
+            _check_device(entry, params, f"{where}: methods.{name}")
+        if entry.process_count() > 1 and not trains_in_processes(method):
+            raise InputError(
+                f"{where}: methods.{name}: {config.module_of(name)} trains in one process alone, not in "
+                f"{entry.process_count()}; set gpus or processes to 1"
+            )
+    for run, variant in ablations_of(config, where).variants.items():
+        entry = config.method(variant.base)
+        for params in entry.settings():
+            _check_device(entry, laid_over(params, variant.overlay), f"{where}: ablations: {run}")
+    return config
+
+
+def _check_device(entry: MethodConfig, params: dict[str, Any], where: str) -> None:
+    """A job sees the GPUs that `gpus` gives it, and no other: an LM on a GPU needs one, and a GPU an LM that uses it."""
+    backbone = params.get("backbone")
+    if not isinstance(backbone, dict):
+        return
+    device = str(backbone.get("device", "cpu"))
+    if device.startswith("cuda") and entry.gpus == 0:
+        raise InputError(f"{where}: backbone.device is {device!r}, but gpus is 0, so that its jobs see none; set gpus")
+    if device.startswith("cuda:") and entry.process_count() > 1:
+        raise InputError(
+            f"{where}: backbone.device {device!r} is that of all processes; set 'cuda', each has its own GPU"
+        )
+    if not device.startswith("cuda") and entry.gpus:
+        raise InputError(
+            f"{where}: gpus is {entry.gpus}, but backbone.device is {device!r}; set it to 'cuda', or gpus to 0"
+        )
+
+
+def read_config_file(path: str | Path) -> Config:
+    """Read and check one YAML file."""
+    return read_config(read_yaml(path), str(path))
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as Snakemake reads it, but with a place for what it can't be, and no name twice: the last would win unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+    def construct_date(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self.construct_yaml_timestamp(node)
+        except ValueError as error:
+            said = f"no such date as {node.value!r}: {error}"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from None
+
+
+_Yaml.add_constructor("tag:yaml.org,2002:timestamp", _Yaml.construct_date)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked. Raises InputError."""
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split()).replace(' in "<unicode string>", line ', " in line ")
+        raise InputError(f"{path}: can't be read as YAML ({said})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no settings; see config/README.md")
+    return value
+
+
+if __name__ == "__main__":
+    print(json.dumps(Config.model_json_schema(), indent=2))

@@ -1,0 +1,289 @@
+"""Say what a benchmark would read, keep and drop of your data, and why, before anything runs. Nothing is written, but
+sources that are downloaded are kept in --resources.
+
+FOLDER holds interactions.csv (user_id, item_id, timestamp, optional rating) and items.csv (item_id, title, any further columns), or
+both as .parquet. Settings of the dataset are given as options, or read from a config.
+
+    r2ec-bench check-data my-shop
+    r2ec-bench check-data my-shop --min-user-count 3 --start 2023-01-01 --option timestamp_unit=ms
+    r2ec-bench check-data --config my-config.yaml --dataset shop
+
+The exit code is 0 where the data can be used, and 2 where not; then a sentence says why.
+"""
+
+import argparse
+import datetime
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from benchmark.config.read import read_yaml
+from benchmark.config.wording import among
+from benchmark.data.account import Account, Dropped, share
+from benchmark.data.prepare import beside, check_parts
+from benchmark.data.protocol import prepare
+from benchmark.data.settings import DatasetConfig, source_of
+from benchmark.datasets import Raw
+from benchmark.errors import InputError, checked, command
+
+APART = ("source", "options")  # settings of a dataset that have an option of their own
+WIDE = 10  # columns before what a line says
+
+
+@dataclass
+class Checked:
+    """What is known of one dataset. problem: why it can't be used, in one sentence; None: it can."""
+
+    name: str
+    settings: DatasetConfig
+    files: list[Path] = field(default_factory=list)
+    raw: Raw | None = None
+    account: Account = field(default_factory=Account)
+    problem: str | None = None
+
+
+def check(name: str, settings: DatasetConfig, resources: Path) -> Checked:
+    """Read a dataset and prepare it in memory, by the very code that a run prepares it with."""
+    found = Checked(name, settings)
+    try:
+        source, options = source_of(settings, name)
+        found.files = source.fetch(options, resources)
+        found.raw = source.load(options, found.files, settings.limits)
+        check_parts(prepare(found.raw, settings, name, found.account), name)
+    except InputError as error:
+        found.problem = str(error)
+    return found
+
+
+# What is said
+
+
+def report(found: Checked) -> list[str]:
+    """All that is known of a dataset, for a reader; without the problem."""
+    lines = [f"{found.name}: what a run would read, keep and drop"]
+    if found.raw is not None:
+        lines += _block("Read", _read(found))
+        lines += _block("Dropped", _dropped(found.account, found.raw) or ["nothing"])
+        lines += _block("Kept", _kept(found.account.counts))
+        if found.raw.expected and found.problem is None:
+            lines += beside(found.raw.expected, found.account.counts, found.settings)[1].splitlines()
+    lines += _block("Warning", found.account.warnings)
+    return lines
+
+
+def _block(title: str, said: list[str]) -> list[str]:
+    return [f"{title if not number else '':{WIDE}}{line}" for number, line in enumerate(said)]
+
+
+def _n(number: int, what: str) -> str:
+    """A number and its noun.
+
+    >>> _n(1, "user"), _n(1200, "user")
+    ('1 user', '1,200 users')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _read(found: Checked) -> list[str]:
+    assert found.raw is not None
+    log, items = found.raw.interactions, found.raw.items
+    lines = [", ".join(map(str, found.files))] if found.files else []
+    lines.append(f"{_n(len(log), 'interaction')} of {_n(log['user_id'].nunique(), 'user')}, {_n(len(items), 'item')}")
+    if len(log):
+        first, last = (_moment(value) for value in (log["timestamp"].min(), log["timestamp"].max()))
+        rated = int(log["rating"].notna().sum())
+        lines.append(f"from {first} to {last} UTC, {f'{rated:,} with a rating' if rated else 'no ratings'}")
+    if untitled := found.account.counts.get("items_without_title"):
+        lines.append(f"{untitled:,} of the items have no title")
+    if found.raw.about:
+        lines.append(f"the source itself: {', '.join(f'{key} {value}' for key, value in found.raw.about.items())}")
+    return lines
+
+
+def _dropped(account: Account, raw: Raw) -> list[str]:
+    return [line for reason, dropped in account.dropped.items() for line in _one_rule(reason, dropped, raw)]
+
+
+def _one_rule(reason: str, dropped: Dropped, raw: Raw) -> list[str]:
+    share = dropped.rows / len(raw.interactions)
+    row = raw.interactions.iloc[dropped.first]
+    first = f"row {dropped.first + 1}: user {row['user_id']!r}, item {row['item_id']!r}, {_moment(row['timestamp'])}"
+    note = f"; {dropped.note}" if dropped.note else ""
+    return [f"{_n(dropped.rows, 'interaction')} ({share:.1%}): {reason}", f"    first {first}{note}"]
+
+
+def _moment(seconds: int) -> str:
+    """A time in Unix seconds, for a reader; also of years that pandas has no timestamp for."""
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(seconds))
+    return moment.isoformat(sep=" ")
+
+
+def _kept(counts: dict[str, int]) -> list[str]:
+    """The counts of dataset.json in words, as far as they were reached."""
+    lines = []
+    if "users" in counts:
+        users, items = _n(counts["users"], "user"), _n(counts["items"], "item")
+        lines.append(f"{_n(counts['interactions'], 'interaction')} of {users} with {items}")
+    if "cases" not in counts:
+        return lines
+    without, shared = counts["interactions"] - counts["cases"], counts["interactions_in_a_shared_second"]
+    lines.append(f"{_n(counts['cases'], 'case')}, each a history and the item that follows it")
+    lines.append(f"    no case, as nothing lies before it: {_n(without, 'interaction')}, which histories still hold")
+    if counts["users_without_case"]:
+        lines.append(
+            f"    no case at all, as all that they took is of one second: {_n(counts['users_without_case'], 'user')}"
+        )
+    if shared:
+        lines.append(f"    in one second with another one of the same user: {_n(shared, 'interaction')}; see same_time")
+    if lost := counts["interactions_hidden"]:
+        of_all = share(lost, counts["interactions"])
+        lines.append(f"    and so not in the history of a case of that second, as same_time is exclude: {of_all}")
+    return lines + [f"    {_part(part, counts)}" for part in ("train", "valid", "test")]
+
+
+def _part(part: str, counts: dict[str, int]) -> str:
+    """One part of the split: its cases, and the targets of it that no method can have learned."""
+    used, there = counts[part], counts[f"cases_{part}"]
+    users = f" of {_n(counts['test_users'], 'user')}" if part == "test" else ""
+    said = f"{part:6}{_n(used, 'case')}{users}" + (f", a sample of {there:,}" if used < there else "")
+    if part == "train":
+        return said
+    cold = counts[f"cold_targets_{part}"]
+    return f"{said}; {_n(cold, 'target')} ({cold / used:.1%}) never seen in training"
+
+
+def entry(settings: DatasetConfig) -> dict[str, Any]:
+    """The dataset's entry for a config: what differs from the defaults."""
+    return settings.model_dump(mode="json", exclude_defaults=True)
+
+
+# The command
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shape(annotation: Any) -> str:
+    """What to write for a setting of this type.
+
+    >>> _shape(int | None), _shape(Literal["s", "ms"]), _shape(datetime.date | None), _shape(bool)
+    ('N', 's|ms', 'YYYY-MM-DD', 'true|false')
+    """
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = next(one for one in typing.get_args(annotation) if one is not type(None))
+    if typing.get_origin(annotation) is Literal:
+        return "|".join(typing.get_args(annotation))
+    return {int: "N", bool: "true|false", datetime.date: "YYYY-MM-DD"}.get(annotation, "TEXT")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line. Settings of the dataset are those that were given, as YAML reads them."""
+    parser = argparse.ArgumentParser(
+        prog="r2ec-bench check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="the folder with the two files")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="take the datasets of this config")
+    parser.add_argument("--dataset", metavar="NAME", help="with --config: this one alone")
+    parser.add_argument(
+        "--source", metavar="NAME", help="where the data comes from (default: files, which reads FOLDER)"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the source, such as timestamp_unit=ms",
+    )
+    parser.add_argument(
+        "--resources", type=Path, default=Path("resources"), help="where downloads of other sources are kept"
+    )
+    group = parser.add_argument_group("settings of the dataset, as in a config")
+    for name, about in DatasetConfig.model_fields.items():
+        if name not in APART:
+            shape, default = _shape(about.annotation), about.get_default()
+            said = about.description or f"see config/README.md (default: {default})"
+            if name == "category":
+                said = f"{said}; no matter here"
+            group.add_argument(_option(name), dest=f"set_{name}", metavar=shape, help=said.replace("%", "%%"))
+    return parser.parse_args(argv)
+
+
+def changes_of(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the dataset that the command line gives, and those of its source. Raises InputError."""
+    named = {name: getattr(given, f"set_{name}") for name in DatasetConfig.model_fields if name not in APART}
+    settings = {name: _value(_option(name), text) for name, text in named.items() if text is not None}
+    if given.source is not None:
+        settings["source"] = given.source
+    options: dict[str, Any] = {} if given.folder is None else {"folder": str(given.folder)}
+    for text in given.option:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--option {text}: expected KEY=VALUE, such as timestamp_unit=ms")
+        options[key] = _value(f"--option {key}", value)
+    return settings, options
+
+
+def _value(option: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{option}: {text!r} can't be read; put it in quotes") from None
+    except ValueError as error:  # a day that no calendar has
+        raise InputError(f"{option}: {text!r} can't be read: {error}") from None
+
+
+def entries(given: argparse.Namespace) -> dict[str, DatasetConfig]:
+    """The datasets to check by name, with what the command line changes. Raises InputError."""
+    settings, options = changes_of(given)
+    if given.config is None:
+        if given.folder is None and given.source in (None, "files"):
+            raise InputError("no data is named; give FOLDER with interactions.csv and items.csv, or --config FILE")
+        name = given.dataset or (given.folder.resolve().name if given.folder else given.source)
+        found: Any = {name: {"source": "files", "category": "item"}}
+        place = "check-data"
+    else:
+        found = read_yaml(given.config).get("datasets")
+        place = f"{given.config}: datasets"
+        if not isinstance(found, dict) or not found:
+            raise InputError(f"{given.config}: names no datasets; see config/README.md")
+        if given.dataset is not None:
+            if given.dataset not in found:
+                raise InputError(f"{place}: no dataset {given.dataset!r}{among(given.dataset, found)}")
+            found = {given.dataset: found[given.dataset]}
+    read = {}
+    for name, value in found.items():
+        whole = value
+        if isinstance(value, dict):
+            of_source = value.get("options") or {}
+            whole = value | settings | ({"options": of_source | options} if options else {})
+        read[str(name)] = checked(DatasetConfig, whole, place if given.config is None else f"{place}.{name}")
+    return read
+
+
+@command
+def main() -> None:
+    given = parse()
+    wanted, problems = entries(given), []
+    for name, settings in wanted.items():
+        found = check(name, settings, given.resources)
+        print("\n".join(report(found)))
+        if found.problem is None:
+            print(f"\n{name} can be used. Its entry in a config:\n")
+            print(yaml.safe_dump({name: entry(settings)}, sort_keys=False, default_flow_style=False))
+        else:
+            problems.append(found.problem)
+            if len(wanted) > 1:
+                print(f"{'Problem':{WIDE}}{found.problem}\n")
+    if problems:
+        raise InputError(
+            problems[0] if len(wanted) == 1 else f"{len(problems)} of {len(wanted)} datasets can't be used"
+        )
+
+
+if __name__ == "__main__":
+    main()

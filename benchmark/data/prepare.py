@@ -1,0 +1,185 @@
+"""Turn the files of one dataset into what methods are measured on: `python -m benchmark.data.prepare`.
+
+The workflow calls this for each dataset of a config. To see what becomes of data of your own, ask `r2ec-bench check-data` first.
+
+    python -m benchmark.data.fetch --settings "$entry" --out fetched.json
+    python -m benchmark.data.prepare --dataset shop --settings "$entry" --manifest fetched.json --out results/data/shop
+
+The folder --out gets items.parquet, train.parquet, valid.parquet, test.parquet (without targets), test_targets.parquet (read by the
+evaluator alone) and dataset.json (counts, settings, checksums of the sources, hash of the split). It appears whole or not
+at all.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.contract import check_cases, write_cases
+from benchmark.data.account import share
+from benchmark.data.protocol import Account, Prepared, prepare, without_targets
+from benchmark.data.settings import DatasetConfig, read_dataset_settings, source_of
+from benchmark.datasets import Expected
+from benchmark.datasets._texts import TextsOnDisk
+from benchmark.errors import InputError, command, command_line
+from benchmark.storage.io import atomic, read_json, write_json
+from benchmark.storage.wheel import check_sha256
+
+
+def split_hash(prepared: Prepared) -> str:
+    """sha256 over all that a method can see: equal for two runs exactly if they are measured on the same data."""
+    digest = hashlib.sha256()
+    for name, parts in columns_in_parts(prepared):
+        digest.update(f"{name}\x1f".encode())
+        for part in parts:
+            texts = part.astype(object).where(part.notna(), "").astype(str)
+            digest.update("".join(f"{text}\x1f" for text in texts).encode())
+        digest.update(b"\x1e")
+    for cases in (prepared.train, prepared.valid, prepared.test):
+        ratings = np.where(np.isnan(cases.ratings), np.float32(np.nan), cases.ratings)  # one bit pattern for "none"
+        for array in (
+            cases.case,
+            cases.user,
+            cases.time,
+            cases.offsets,
+            cases.items,
+            ratings,
+            cases.times,
+            cases.target,
+        ):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(prepared.llm_rows.astype(np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def columns_in_parts(prepared: Prepared, rows: int = 2**16) -> Iterator[tuple[str, Iterator[pd.Series]]]:
+    """Name and values of each column of the items, those on disk last; not all at a time, as there may be gigabytes."""
+
+    def in_memory(column: pd.Series) -> Iterator[pd.Series]:
+        return (column.iloc[start : start + rows] for start in range(0, len(column), rows))
+
+    def on_disk(texts: TextsOnDisk, name: str) -> Iterator[pd.Series]:
+        return (batch.column(name).to_pandas() for batch in texts.batches())
+
+    for name, column in prepared.items.items():
+        yield str(name), in_memory(column)
+    if prepared.texts is not None:
+        for name in prepared.texts.names:
+            yield name, on_disk(prepared.texts, name)
+
+
+def write_items(prepared: Prepared, path: Path) -> None:
+    """Write items.parquet with all their columns; those on disk go from there to there."""
+    items, texts = prepared.items, prepared.texts
+    if texts is None:
+        items.to_parquet(path, index=False)
+        return
+    none = {name: pd.Series([], dtype=pd.ArrowDtype(pa.large_string())) for name in texts.names}
+    schema = pa.Table.from_pandas(items.iloc[:0].assign(**none), preserve_index=False).schema
+    done = 0
+    with pq.ParquetWriter(path, schema) as out:
+        for batch in texts.batches():
+            beside = pa.Table.from_pandas(items.iloc[done : done + batch.num_rows], preserve_index=False)
+            out.write_table(pa.Table.from_arrays([*beside.columns, *batch.columns], schema=schema))
+            done += batch.num_rows
+
+
+def check_parts(prepared: Prepared, name: str) -> None:
+    """Raises InputError if the cases break the contract."""
+    for part, cases in (("train", prepared.train), ("valid", prepared.valid), ("test", prepared.test)):
+        check_cases(cases, f"{name}: {part}")
+
+
+def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
+    """Write the prepared dataset, whole or not at all. Raises InputError if its cases break the contract."""
+    check_parts(prepared, about["dataset"])
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        write_items(prepared, temporary / "items.parquet")
+        write_cases(temporary / "train.parquet", prepared.train, with_target=True, llm_rows=prepared.llm_rows)
+        write_cases(temporary / "valid.parquet", prepared.valid, with_target=True)
+        write_cases(temporary / "test.parquet", without_targets(prepared.test), with_target=False)
+        targets = {"case": prepared.test.case, "target": prepared.test.target}
+        pq.write_table(pa.table(targets), temporary / "test_targets.parquet")
+        write_json(temporary / "dataset.json", about | {"rating_scale": prepared.rating_scale})
+
+
+def beside(expected: Expected, counts: dict[str, int], settings: DatasetConfig) -> tuple[bool, str]:
+    """Whether the counts are those expected, and a table of both with one sentence on what to look at."""
+    names = list(expected.counts)
+    found = {name: counts[name] for name in names}
+    rows = [("", names), (expected.source, [f"{n:,}" for n in expected.counts.values()])]
+    rows.append(("ours", [f"{n:,}" for n in found.values()]))
+    wide = max(len(head) for head, _ in rows)
+    lines = [f"{head:{wide}}" + "".join(f"{cell:>13}" for cell in cells) for head, cells in rows]
+    differ = [name for name in names if found[name] != expected.counts[name]]
+    other = [
+        f"{key} {getattr(settings, key)}" for key, value in expected.settings.items() if getattr(settings, key) != value
+    ]
+    if not differ:
+        lines.append(f"Our counts are those of {expected.source}.")
+    else:
+        said = f"OUR COUNTS DIFFER from {expected.source} in {', '.join(differ)}."
+        if other:
+            needed = ", ".join(f"{key} {value}" for key, value in expected.settings.items())
+            said += f" They need {needed}; the config has {', '.join(other)}."
+        lines.append(f"{said} {expected.advice}.")
+    return not differ, "\n".join(lines)
+
+
+@command
+def main() -> None:
+    parser = command_line("benchmark.data.prepare", __doc__)
+    parser.add_argument(
+        "--dataset", required=True, help="the dataset's name, from which its samples of cases are drawn"
+    )
+    parser.add_argument("--settings", required=True, help="its entry in a config, as JSON")
+    parser.add_argument("--manifest", type=Path, required=True, help="the file that benchmark.data.fetch wrote")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write, such as results/data/ml-100k")
+    given = parser.parse_args()
+    settings = read_dataset_settings(given.settings)
+    source, options = source_of(settings, "--settings")
+    if not given.manifest.exists():
+        raise InputError(f"{given.manifest}: missing; run benchmark.data.fetch first")
+    manifest = read_json(given.manifest)
+    for entry in manifest:
+        check_sha256(Path(entry["path"]), entry["sha256"], "it has changed since it was fetched, so fetch it again")
+    raw = source.load(options, [Path(entry["path"]) for entry in manifest], settings.limits)
+    account = Account()
+    try:
+        prepared = prepare(raw, settings, given.dataset, account)
+    finally:  # also before an error
+        for warning in account.warnings:
+            print(f"{given.dataset}: warning: {warning}", flush=True)
+    about = {
+        "dataset": given.dataset,
+        "settings": settings.model_dump(mode="json"),
+        "counts": prepared.counts,
+        "sources": [{"file": Path(e["path"]).name, "bytes": e["bytes"], "sha256": e["sha256"]} for e in manifest],
+        "split_hash": split_hash(prepared),
+    }
+    if account.warnings:
+        about["warnings"] = account.warnings
+    if raw.about:
+        about["source"] = raw.about
+        print(f"{given.dataset}: the source itself: {', '.join(f'{key} {value}' for key, value in raw.about.items())}")
+    if raw.expected:
+        equal, table = beside(raw.expected, prepared.counts, settings)
+        about["expected"] = {"source": raw.expected.source, "counts": raw.expected.counts, "equal": equal}
+        print(table)
+    write_dataset(prepared, about, given.out)
+    c = prepared.counts
+    print(
+        f"{given.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
+        f"train {c['train']}, valid {c['valid']}, "
+        f"test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets; "
+        f"hidden by equal times: {share(c['interactions_hidden'], c['interactions'])} interactions"
+    )
+
+
+if __name__ == "__main__":
+    main()

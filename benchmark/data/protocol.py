@@ -1,0 +1,424 @@
+"""From interactions to cases: cleaning, histories, the chronological split.
+
+The protocol is the paper's (R2ec, arXiv 2505.16994, section 4): a case is a user's history and the next item, all cases
+in time order, 80/10/10. What the paper leaves open has one rule each, counted in dataset.json:
+
+repeats             only a user's first interaction with an item counts; later ones are dropped (of several at one time, the one
+                    with the lowest rating counts).
+order               by the time in the precision that the source gives, milliseconds or finer. Only what is equal in it, a tie, is
+                    ordered by a hash, never by file order or item number, which could give the target away.
+one second          (same_time: exclude) a history holds only what lies strictly before its case's second, so that the items of
+                    one basket don't predict each other, however fine the times are. With same_time: order they follow each other.
+one interaction     a user with nothing before the last second has no case and is left out.
+no title            items without a title are dropped with their interactions.
+unknown items       so are interactions of items that the catalogue doesn't have; more than max_unknown_items of them are refused.
+impossible times    times before earliest or after latest are refused.
+popularity          the source's average_rating and rating_number tell what came after the cases; popularity_columns keeps them.
+cold targets        items never seen in training stay in the catalogue and among the targets.
+
+With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmark.contract import Cases
+from benchmark.data import equal_times
+from benchmark.data.account import UNKNOWN_ITEM, UNTITLED, Account, check_unknown, warnings_of
+from benchmark.data.settings import DatasetConfig, seconds_of
+from benchmark.data.texts import SCALES, one_line, rating_scale
+from benchmark.datasets import Limits, Raw
+from benchmark.datasets._texts import TextsOnDisk
+from benchmark.datasets._times import impossible, said_of
+from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
+
+# Item columns that tell how popular an item became, in any spelling: those of Amazon Reviews, and their likes.
+POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount", "numberofratings",
+              "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
+
+FEW = 0.01  # a share of the ratings that says little of their scale
+
+
+@dataclass(frozen=True)
+class Log:
+    """The cleaned interactions, sorted by user, time and tie-break hash. All arrays have one row per interaction."""
+
+    user: np.ndarray  # int64, 0..n_users-1
+    item: np.ndarray  # int64, 0..n_items-1, the row of `items`
+    time: np.ndarray  # int64, Unix seconds
+    fraction: np.ndarray  # int32, nanoseconds within the second; 0 where the source has whole seconds
+    rating: np.ndarray  # float32
+    tie: np.ndarray  # uint64, orders interactions of one time
+    items: pd.DataFrame
+    counts: dict[str, int]
+    texts: TextsOnDisk | None = None
+
+
+def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None = None) -> Log:
+    """Drop what the rules say, repeat the minimum counts until they hold, number users and items.
+
+    account: where to write down what is dropped, and why. Raises InputError for bad values (naming row and value) and when
+    nothing is left.
+    """
+    account = account or Account()
+    check_raw(raw, where, settings.limits)
+    items, texts, counts = raw.items, raw.texts, account.counts
+    counts |= {"interactions_read": len(raw.interactions), "items_read": len(items)}
+    log = numbered(raw)
+
+    def keep(mask: pd.Series, name: str, reason: str) -> None:
+        nonlocal log
+        account.drop(reason, log.index.to_numpy()[~mask.to_numpy()])
+        counts[name] = counts.get(name, 0) + int((~mask).sum())
+        if not mask.all():  # no copy for nothing
+            log = log[mask]
+
+    has_title = titled(items["title"])
+    counts["items_without_title"] = int((~has_title).sum())
+    keep(log["item"] >= 0, "dropped_unknown_item", UNKNOWN_ITEM)
+    keep(pd.Series(has_title[log["item"]], log.index), "dropped_no_title", UNTITLED)
+    inside = pd.Series(True, index=log.index)
+    if settings.start is not None:
+        inside &= log["timestamp"] >= seconds_of(settings.start)
+    if settings.end is not None:
+        inside &= log["timestamp"] < seconds_of(settings.end)
+    keep(inside, "dropped_outside_window", "outside the window from `start` to `end`")
+    # A hash of the pair orders what happened at one time: it carries nothing that a model could learn from.
+    # The rating is the last key so that nothing at all depends on the order of the source's rows.
+    log = log.assign(tie=tie_of(raw.interactions, log.index.to_numpy()))
+    log = log.iloc[np.lexsort((log["rating"], log["tie"], log["fraction"], log["timestamp"]))]
+    keep(~log.duplicated(["user", "item"]), "dropped_repeats", "repeats: the user took the item before")
+    counts["interactions_before_minimum_counts"] = len(log)
+    before, log = log, minimum_counts(log, settings.min_user_count, settings.min_item_count)
+    counts["dropped_minimum_counts"] = len(before) - len(log)
+    if len(log) < len(before):
+        least = f"{settings.min_user_count} per user, {settings.min_item_count} per item"
+        rows = np.setdiff1d(before.index, log.index, assume_unique=True)
+        account.drop(f"below the minimum counts ({least})", rows, _how_many(before, int(rows.min())))
+    del before
+    check_unknown(
+        raw, account, settings.max_unknown_items, where
+    )  # last, so that the account says what else is dropped
+    if log.empty:
+        raise InputError(
+            f"{where}: no interaction is left after title, window and minimum counts "
+            f"({settings.min_user_count} per user, {settings.min_item_count} per item); {_for_more(raw, counts)}"
+        )
+    # Items keep the order of the source's catalogue; users are numbered by their first interaction.
+    taken = np.zeros(len(items), bool)
+    taken[log["item"]] = True
+    rows = np.flatnonzero(taken)
+    if len(rows) < len(items):  # no copy of all texts for nothing
+        items, texts = items.iloc[rows], None if texts is None else texts.take(rows)
+    items = items.reset_index(drop=True)
+    user, item = pd.factorize(log["user"])[0], (np.cumsum(taken) - 1)[log["item"]]
+    log = log.assign(user=user, item=item)
+    log = log.iloc[np.lexsort((log["tie"], log["fraction"], log["timestamp"], log["user"]))]
+    counts |= {"interactions": len(log), "users": int(user.max()) + 1, "items": len(items)}
+    return Log(
+        user=log["user"].to_numpy(np.int64),
+        item=log["item"].to_numpy(np.int64),
+        time=log["timestamp"].to_numpy(np.int64),
+        fraction=log["fraction"].to_numpy(np.int32),
+        rating=log["rating"].to_numpy(np.float32),
+        tie=log["tie"].to_numpy(np.uint64),
+        items=items,
+        counts=counts,
+        texts=texts,
+    )
+
+
+def _for_more(raw: Raw, counts: dict[str, int]) -> str:
+    """What helps where no interaction is left, for a sentence."""
+    if raw.interactions.empty:
+        return "the source has none"
+    if counts["items_without_title"] == len(raw.items):
+        return "no item has a title: give titles"
+    return "lower them or widen the window"
+
+
+def _how_many(log: pd.DataFrame, row: int) -> str:
+    """How often user and item of one row are in the log."""
+    user, item = (int((log[name] == log.at[row, name]).sum()) for name in ("user", "item"))
+    return f"the user has {user} and the item {item} before any of these go"
+
+
+def numbered(raw: Raw) -> pd.DataFrame:
+    """The interactions with numbers for ids, a part of their memory: user, item (int64), timestamp, fraction, rating.
+
+    user: one number per user, in no order that matters. item: its row of raw.items, -1 for none.
+    """
+    log = raw.interactions
+    found, known = (
+        pa.Table.from_pandas(table[["item_id"]], preserve_index=False).column(0).cast(pa.large_string())
+        for table in (log, raw.items)
+    )
+    item = pc.index_in(found, value_set=known).fill_null(-1)
+    return pd.DataFrame(
+        {
+            "user": pd.factorize(log["user_id"])[0],
+            "item": item.to_numpy().astype(np.int64),
+            "timestamp": log["timestamp"].to_numpy(),
+            "fraction": log["fraction"].to_numpy() if "fraction" in log else np.zeros(len(log), np.int32),
+            "rating": log["rating"].to_numpy(),
+        }
+    )
+
+
+def titled(titles: pd.Series, rows: int = 2**16) -> np.ndarray:
+    """Whether each item has a title, bool [n]; `rows` of them are in memory at a time."""
+    found = np.zeros(len(titles), bool)
+    for start in range(0, len(titles), rows):
+        part = titles.iloc[start : start + rows].fillna("")
+        found[start : start + rows] = [one_line(title) != "" for title in part]  # invisible characters are no title
+    return found
+
+
+def tie_of(log: pd.DataFrame, rows: np.ndarray, at_once: int = 2**18) -> np.ndarray:
+    """The hash of user and item of these rows, uint64 [n]; `at_once` of the pairs are in memory at a time."""
+    found = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), at_once):
+        part = log.iloc[rows[start : start + at_once]]
+        pairs = (part["user_id"] + "\x1f" + part["item_id"]).to_numpy(dtype=object)
+        found[start : start + at_once] = pd.util.hash_array(pairs, categorize=False)
+    return found
+
+
+def check_raw(raw: Raw, where: str, limits: Limits) -> None:
+    """Raise InputError unless items are unique, and timestamps within the limits."""
+    twice = raw.items["item_id"].duplicated()
+    if twice.any():
+        row = int(np.argmax(twice))
+        raise InputError(
+            f"{where}: items: row {row}: item_id {raw.items['item_id'].iloc[row]!r} occurs twice; merge its rows"
+        )
+    times = raw.interactions["timestamp"].to_numpy()
+    if len(times) and (bad := impossible(times, limits)).size:
+        row = int(bad[0])
+        raise InputError(
+            f"{where}: interactions: row {row}: {said_of(times[row], 's', limits)}; mend it, or let earliest and latest say "
+            "what can be"
+        )
+
+
+def minimum_counts(log: pd.DataFrame, per_user: int, per_item: int) -> pd.DataFrame:
+    """The k-core: drop rare items and short users, again and again until both minimums hold."""
+    while True:
+        before = len(log)
+        log = log[np.bincount(log["item"])[log["item"]] >= per_item]
+        log = log[np.bincount(log["user"])[log["user"]] >= per_user]
+        if len(log) == before:
+            return log
+
+
+def make_cases(log: Log, history_length: int, same_time: str) -> Cases:
+    """All cases, in order of time (ties by hash), numbered 0..n-1 in that order.
+
+    The history of the interaction at row p is the rows [max(first row of the user, end - history_length), end), where
+    `end` is p itself (same_time "order") or the first row of p's second (same_time "exclude").
+    """
+    n = len(log.user)
+    rows = np.arange(n)
+    new_user = np.r_[True, np.diff(log.user) != 0]
+    first_of_user = np.maximum.accumulate(np.where(new_user, rows, 0))
+    new_second = new_user | np.r_[True, np.diff(log.time) != 0]
+    end = rows if same_time == "order" else np.maximum.accumulate(np.where(new_second, rows, 0))
+    start = np.maximum(first_of_user, end - history_length)
+    chosen = np.flatnonzero(end > start)
+    chosen = chosen[np.lexsort((log.tie[chosen], log.fraction[chosen], log.time[chosen]))]
+    lengths = (end - start)[chosen]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(start[chosen], lengths)
+    return Cases(
+        case=np.arange(len(chosen)),
+        user=log.user[chosen].astype(np.int32),
+        time=log.time[chosen],
+        offsets=offsets,
+        items=log.item[flat].astype(np.int32),
+        ratings=log.rating[flat],
+        times=log.time[flat],
+        target=log.item[chosen].astype(np.int32),
+    )
+
+
+def split_cases(cases: Cases, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers of training, validation and test cases, each ascending.
+
+    global-temporal: the first 80 % of all cases, the next 10 %, the rest (counts rounded down, as in the paper).
+    leave-one-out: each user's last case is test, the one before it validation, the others training. Training then holds
+    cases that are later than other users' test cases.
+    """
+    n = len(cases)
+    if kind == "global-temporal":
+        train, valid = n * 8 // 10, n // 10
+        return np.arange(train), np.arange(train, train + valid), np.arange(train + valid, n)
+    order = np.lexsort((cases.case, cases.user))
+    user = cases.user[order]
+    last = np.r_[user[1:] != user[:-1], True] if n else np.zeros(0, bool)
+    # The position behind the last case of each user, minus this one's: 0 for the last case, 1 for the one before it.
+    ends = np.flatnonzero(last)
+    from_end = np.repeat(ends, np.diff(np.r_[-1, ends])) - np.arange(n)
+    return np.sort(order[from_end >= 2]), np.sort(order[from_end == 1]), np.sort(order[from_end == 0])
+
+
+def sample_rows(rows: np.ndarray, size: int | None, *names: str) -> np.ndarray:
+    """A seeded sample of these rows, ascending; all of them if `size` is None or larger."""
+    if size is None or size >= len(rows):
+        return rows
+    chosen = np.random.default_rng(derive_seed(*names)).choice(len(rows), size, replace=False)
+    return rows[np.sort(chosen)]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One dataset, split. `test` still holds its targets here. texts: text columns behind those of items, kept on disk."""
+
+    items: pd.DataFrame
+    train: Cases
+    valid: Cases
+    test: Cases
+    counts: dict[str, int]
+    llm_rows: np.ndarray  # int64, the training cases that an LLM may read, see `Split`
+    texts: TextsOnDisk | None = None
+    rating_scale: float | None = None  # what ratings are out of; None: there are none that a prompt may mention
+
+
+def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | None = None) -> Prepared:
+    """Clean, make cases, split, sample. account: where to write down what becomes of the interactions.
+
+    Raises InputError for bad values and for an empty split.
+    """
+    account = account or Account()
+    account.warnings += raw.notes
+    if settings.leaky_popularity:
+        check_no_popularity(raw.items)
+    raw, hidden = without_popularity(raw, settings.popularity_columns)
+    if hidden:
+        account.warnings.append(
+            f"item columns {', '.join(hidden)} are hidden from all methods, as they tell what came later (popularity_columns)"
+        )
+    log = clean(raw, settings, name, account)
+    cases = make_cases(log, settings.history_length, settings.same_time)
+    train, valid, test = split_cases(cases, settings.split)
+    used = {
+        "train": train,
+        "valid": sample_rows(valid, settings.valid_cases, name, "valid cases"),
+        "test": sample_rows(test, settings.test_cases, name, "test cases"),
+    }
+    for part, rows in used.items():
+        if len(rows) == 0:
+            advice = what_would_help(log, settings)
+            raise InputError(f"{name}: the {part} split is empty ({len(cases)} cases in all); {advice}")
+    parts = {part: cases.take(rows) for part, rows in used.items()}
+    llm_rows = np.searchsorted(train, sample_rows(train, settings.train_cases, name, "train cases"))
+    with_case = np.unique(cases.user)
+    counts = account.counts
+    counts |= {
+        "users_without_case": log.counts["users"] - len(with_case),
+        "interactions_in_a_shared_second": equal_times.in_shared_second(log.user, log.time),
+        "interactions_hidden": equal_times.hidden(log.user, log.time) if settings.same_time == "exclude" else 0,
+        "cases": len(cases),
+        "cases_valid": len(valid),
+        "cases_test": len(test),
+        "cases_train": len(train),
+        "train": len(train),
+        "train_llm": len(llm_rows),
+        "valid": len(used["valid"]),
+        "test": len(used["test"]),
+        "test_users": len(np.unique(parts["test"].user)),
+    }
+    seen = np.zeros(len(log.items), bool)
+    seen[parts["train"].interactions()[1]] = True
+    for part in ("valid", "test"):
+        counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
+    counts["items_cold"] = int((~seen).sum())
+    items = popularity(log) if settings.leaky_popularity else log.items
+    account.warnings += warnings_of(raw, account)
+    scale = _scale(log.rating, settings.rating_scale, name)
+    account.warnings += _few_ratings_set(scale, log.rating, settings)
+    account.warnings += equal_times.warnings_of(log.user, log.time, log.fraction, settings.same_time)
+    return Prepared(items=items, counts=counts, llm_rows=llm_rows, texts=log.texts, rating_scale=scale, **parts)
+
+
+def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float | None:
+    """What the ratings are out of, as the settings or the ratings themselves say. Raises InputError for one above that."""
+    if given is None or isinstance(given, str):
+        return rating_scale(ratings) if given is None else None
+    if (highest := np.nanmax(ratings, initial=0.0)) > given:
+        raise InputError(f"{name}: a rating is {highest:g}, but rating_scale is {given:g}; raise it")
+    return given
+
+
+def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
+    """A sentence where a few ratings alone, as slips of the hand would be, make the scale as large as it is."""
+    if scale is None or settings.rating_scale is not None:
+        return []
+    lower = max((one for one in SCALES if one < scale), default=None)
+    above = 0 if lower is None else int((ratings > lower).sum())
+    if not 0 < above < FEW * np.isfinite(ratings).sum():
+        return []
+    return [
+        f"ratings count as out of {scale:g}, because {above} of them are above {lower:g}, the highest {np.nanmax(ratings):g}; "
+        "mend those, or set rating_scale"
+    ]
+
+
+def what_would_help(log: Log, settings: DatasetConfig) -> str:
+    """What to change where a part of the split is empty: same_time, if that brings cases into each part; else the rest."""
+    ordered = split_cases(make_cases(log, settings.history_length, "order"), settings.split)
+    if settings.same_time == "exclude" and all(len(rows) for rows in ordered):
+        n, shared = len(log.user), equal_times.in_shared_second(log.user, log.time)
+        return f"{shared} of {n} interactions share their second with another of their user: same_time: order gives them an order"
+    by_user = np.bincount(log.user)
+    if settings.split == "leave-one-out":
+        return (
+            f"leave-one-out trains on users with four interactions or more, and the longest has {by_user.max()}: take split: "
+            "global-temporal, widen the time window or lower min_item_count"
+        )
+    return f"widen the time window or lower the minimum counts (left: {len(log.user)} interactions of {len(by_user)} users)"
+
+
+def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:
+    """The source without item columns that tell how popular items became, and the names of those.
+
+    kept: leave them there as text, which is an attribute for all methods.
+    """
+    names = [name for name in raw.items.columns if re.sub(r"[\s_.-]+", "", str(name)).lower() in POPULARITY]
+    if not names:
+        return raw, []
+    if not kept:
+        return replace(raw, items=raw.items.drop(columns=names)), names
+    as_text = {name: raw.items[name].astype(object).where(raw.items[name].notna(), "").astype(str) for name in names}
+    return replace(raw, items=raw.items.assign(**as_text)), []
+
+
+def check_no_popularity(items: pd.DataFrame) -> None:
+    """Raise InputError where the source has columns itself that leaky_popularity would make."""
+    if taken := [column for column in ("average_rating", "rating_number") if column in items.columns]:
+        raise InputError(
+            f"leaky_popularity: the source's items have a column {taken[0]!r} already; leave leaky_popularity out"
+        )
+
+
+def popularity(log: Log) -> pd.DataFrame:
+    """A LEAK, for the control of it alone: the items with how popular the whole log makes them, test period included.
+
+    Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item prompts:
+    average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They are numbers,
+    which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them.
+    """
+    by_item = pd.Series(log.rating.astype(np.float64)).groupby(log.item)
+    numbers = np.bincount(log.item, minlength=len(log.items))
+    means = by_item.mean().reindex(range(len(log.items))).round(1)
+    return log.items.assign(average_rating=means.to_numpy(), rating_number=numbers)
+
+
+def without_targets(cases: Cases) -> Cases:
+    """The same cases as a method sees them at test time."""
+    return replace(cases, target=None)

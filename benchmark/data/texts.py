@@ -1,0 +1,158 @@
+"""What of a catalogue's texts reaches a model: one cleaning, one limit of a title and one scale of ratings, for every method.
+
+A title may hold anything: line breaks that would begin a line of their own in a prompt, tokens of a chat template that would open
+a turn, ten thousand letters without a space. Every method that reads titles or attributes reads what these functions give.
+"""
+
+import contextlib
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from benchmark.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TITLE_TOKENS = 128  # of the tokenizer in use; a longer title loses its end
+ATTRIBUTE_WORDS, ATTRIBUTE_CHARACTERS = 100, 2000  # of each attribute; characters bound texts without spaces
+PROMPT_TOKENS = 1024  # of a whole prompt, where a method's settings don't say another number
+# Attributes that were read when a catalogue was crawled, after the cases: they tell how popular an item became. The names are
+# Amazon Reviews 2023's. Prepare leaves them out, or makes them text, which all methods read (popularity_columns). As numbers, of
+# leaky_popularity, no method reads them, and R2ec's `prompts.leaky_attributes` shows them, for the control of it alone.
+LEAKY = ("average_rating", "rating_number")
+NOT_ATTRIBUTES = ("item_id", "title")
+SCALES = (5.0, 10.0, 100.0)  # what ratings may be out of
+
+# Invisible characters that belong to what is read: they hold emoji together and keep Persian letters apart.
+JOINERS = "\u200c\u200d"
+# What a template writes around turns in plain text, such as <|user|>, [INST] and <<SYS>>.
+TEMPLATE_MARK = re.compile(r"<{1,2}/?[^<>\s]+>{1,2}|\[/?[A-Z_]+\]")
+NO_TOKEN_IS_LONGER = 100  # characters, on average: what lies beyond need not be tokenised
+
+
+def one_line(value: object) -> str:
+    """A value as text on one line, with single spaces; control characters are spaces, invisible ones are left out.
+
+    >>> one_line("two\\nlines\\x00 and a zero\\u200b-width space ")
+    'two lines and a zero-width space'
+    """
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(_visible(character) for character in text)
+    return " ".join(text.split())
+
+
+def _visible(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind == "Cc":
+        return " "
+    return "" if kind in ("Cf", "Cs") and character not in JOINERS else character
+
+
+def marks_of(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
+    """Finds what this tokenizer or its chat template takes for more than text: special tokens, and marks of a turn."""
+    added = tokenizer.added_tokens_decoder.values()
+    # A plain word that somebody added to the vocabulary is text.
+    found = {str(token) for token in added if token.special or not str(token).isalnum()}
+    if tokenizer.chat_template is not None:
+        messages = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+        with contextlib.suppress(jinja2.TemplateError):  # r2ec.model.prompts.split_template says what is wrong with it
+            found.update(TEMPLATE_MARK.findall(str(tokenizer.apply_chat_template(messages, tokenize=False))))
+    found = {" ".join(mark.split()) for mark in found} - {""}
+    longest_first = sorted(found, key=lambda mark: (-len(mark), mark))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def cleaned(column: pd.Series, marks: re.Pattern[str]) -> list[str]:
+    """Values as text on one line, "" where missing, without the marks: those of a tokenizer, see `marks_of`."""
+    return [_unmarked(one_line(value), marks) for value in column.astype(object).where(column.notna(), "")]
+
+
+def _unmarked(text: str, marks: re.Pattern[str]) -> str:
+    found = text
+    while marks.search(found):  # what is left may be a mark again
+        found = " ".join(marks.sub(" ", found).split())
+    # Nothing but marks: the words in them, so that a title stays one.
+    return found or marks.sub("", " ".join(re.findall(r"\w+", text)))
+
+
+def titles(items: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """The items' titles as every method with this tokenizer reads them: cleaned, of at most TITLE_TOKENS tokens.
+
+    Raises InputError for an item without a title.
+    """
+    marks = marks_of(tokenizer)
+    found = [title[: NO_TOKEN_IS_LONGER * TITLE_TOKENS] for title in cleaned(items["title"], marks)]
+    if empty := [v for v, title in enumerate(found) if not title]:
+        raise InputError(f"item {empty[0]} has no title; give every item one or leave it out of the dataset")
+
+    def fits(text: str) -> bool:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= TITLE_TOKENS
+
+    lengths = [len(ids) for ids in tokenizer(found, add_special_tokens=False)["input_ids"]]
+    found = [
+        title if length <= TITLE_TOKENS else longest(title, fits) for title, length in zip(found, lengths, strict=True)
+    ]
+    # In R2ec's brackets a title INST would be [INST].
+    return [title.lower() if marks.search(f"[{title}]") else title for title in found]
+
+
+def attributes(
+    items: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", words: int = ATTRIBUTE_WORDS
+) -> dict[str, list[str]]:
+    """The items' other text columns as every method reads them, by column, "" where an item has none.
+
+    Cleaned, the first `words` words and ATTRIBUTE_CHARACTERS characters of each. Numbers are no attributes.
+    """
+    marks = marks_of(tokenizer)
+    return {
+        str(name): [_first(value, words) for value in cleaned(items[name], marks)]
+        for name in items.columns
+        if name not in NOT_ATTRIBUTES and not pd.api.types.is_numeric_dtype(items[name])
+    }
+
+
+def _first(text: str, words: int) -> str:
+    return " ".join(text.split(" ")[:words])[:ATTRIBUTE_CHARACTERS].rstrip()
+
+
+def longest(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest beginning of a text that fits, in whole words unless the first alone is too long; "" where nothing fits.
+
+    >>> longest("one two three", lambda text: len(text) < 10), longest("unbroken", lambda text: len(text) < 4)
+    ('one two', 'unb')
+    """
+    if fits(text):
+        return text
+    low, high = 0, len(text)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(text[:middle]) else (low, middle)
+    kept = text[:low]
+    if low and not text[low].isspace() and " " in kept:
+        kept = kept[: kept.rindex(" ")]
+    kept = kept.rstrip()
+    while kept and not fits(kept):  # some tokenizers need more tokens for less text
+        kept = kept[:-1].rstrip()
+    return kept
+
+
+def rating_scale(ratings: np.ndarray) -> float | None:
+    """What these ratings (float [n], NaN: none) are out of: 5, 10 or 100; None where they say nothing of liking.
+
+    That is where there are none, where all are equal or none is above 1 (somebody took the item, and no more), and where one is
+    negative or above 100 (counts, not ratings).
+
+    >>> rating_scale(np.array([4.0, 8.0])), rating_scale(np.array([1.0, 1.0]))
+    (10.0, None)
+    """
+    known = ratings[np.isfinite(ratings)]
+    if len(known) == 0 or known.min() == known.max() or known.min() < 0 or known.max() <= 1:
+        return None
+    return next((scale for scale in SCALES if known.max() <= scale), None)

@@ -1,0 +1,369 @@
+"""What a config will take, before anything runs: seconds and memory of each job, by plain formulas from its settings.
+
+`python -m benchmark.jobs.estimates --configfile config/paper.yaml` prints them, as a dry run does; Snakemake gets them with a
+reserve, as the resources runtime, mem_mb and gpu_mem_mb of each job. The formulas for processors are fitted to embedded runs
+(docs/scale-out.md says how near they come); **those for GPUs are fitted to nothing**: none has run this.
+
+An LM reads (2 floating-point operations per token and weight), learns (4, as adapters alone have gradients of their own; 6 where
+activations are computed twice; 2 in layers below all adapters) and writes token by token. Other methods cost a fixed time per
+training case and epoch.
+"""
+
+import argparse
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.config.factors import Ablations, ablations_of
+from benchmark.config.methods import all_params, laid_over, load_method
+from benchmark.config.read import read_config_file
+from benchmark.config.schema import Config
+from benchmark.errors import command
+from benchmark.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
+from benchmark.workload import WARM_START, Sizes, longest, sizes_of
+
+GIB = 2**30
+# A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
+TIME_RESERVE, MEMORY_RESERVE, LEAST_MINUTES = 3.0, 1.5, 15
+# Seconds of importing, reading and writing: of a job that imports torch (a method's `START_SECONDS` says otherwise) or loads an LM.
+TORCH, START = 5.0, 10.0
+PROCESS = 0.9 * GIB  # bytes of a process that has imported torch and holds a dataset
+LOADED = 1.5 * GIB  # further bytes of one that has loaded and run an LM, beside the LM itself
+VLLM_STEP = 0.01  # seconds; its kernels are captured and its batches don't wait for the longest
+GPU_CONTEXT = 2 * GIB  # of CUDA and fragmentation
+GPU_SIZE = 80 * GIB  # an A100's, of which colocated vLLM takes a share
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One job. `known` is False where nothing is known of the method, and the numbers are those of any job."""
+
+    seconds: float
+    memory: float  # bytes of main memory, all processes together
+    gpu_memory: float = 0  # bytes of each GPU
+    known: bool = True
+    kept: dict[tuple[str, ...], float] = field(
+        default_factory=dict
+    )  # of the seconds, those for what is kept for later fits
+
+    @property
+    def mem_mb(self) -> int:
+        """Main memory to ask for, MB."""
+        return math.ceil(self.memory * MEMORY_RESERVE / 1e6)
+
+    @property
+    def gpu_mem_mb(self) -> int:
+        """Memory that a GPU should have, MB."""
+        return math.ceil(self.gpu_memory / 1e6)
+
+    @property
+    def runtime(self) -> int:
+        """Minutes to ask for."""
+        return max(LEAST_MINUTES, math.ceil(self.seconds * TIME_RESERVE / 60))
+
+    def finding(self, there: Collection[tuple[str, ...]]) -> "Estimate":
+        """The same where this is on disk already."""
+        found = sum(seconds for name, seconds in self.kept.items() if name in there)
+        return replace(self, seconds=self.seconds - found)
+
+
+ANY = Estimate(seconds=2400, memory=8e9 / MEMORY_RESERVE, known=False)
+# The most that the rules beside `run` take, which they ask for: one dataset's download and preparation in bounded memory, and the
+# outputs from all rankings. Small ones are estimated at less (`of_rule`).
+RULES = {
+    "fetch": Estimate(600, 1 * GIB),
+    "prepare": Estimate(600, 2 * GIB),
+    "fetch_backbone": Estimate(60, 2 * GIB),
+    "table": Estimate(600, 2 * GIB),
+    "tables": Estimate(120, 2 * GIB),
+    "plots": Estimate(300, 2 * GIB),
+    "against": Estimate(120, 2 * GIB),
+    "page": Estimate(30, 1 * GIB),
+    "ablation": Estimate(300, 2 * GIB),
+    "ablation_plot": Estimate(60, 2 * GIB),
+    "claims": Estimate(60, 1 * GIB),
+}
+# Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test case. Fitted
+# to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000 cases.
+OUTPUTS = {
+    "table": (1.5, 0.2, 0.02),
+    "tables": (1.5, 0.1, 0.005),
+    "plots": (1.2, 2.6, 0.03),
+    "against": (1.6, 0.3, 0.015),
+    "page": (1.0, 0.4, 0.02),
+    "ablation": (1.5, 0.2, 0.02),
+    "ablation_plot": (1.0, 1.0, 0.02),
+    "claims": (1.5, 0.2, 0.02),
+}
+# Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold gigabytes.
+SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
+
+
+def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, threads: int, processes: int) -> Estimate:
+    """One fit with these params, and the ranking of the test cases."""
+    method = load_method(module)
+    says, filled = vars(method), all_params(method, params)
+    start = START if "work" in says else says.get("START_SECONDS", TORCH)
+    # Items scored and counted for each test case; histories and titles in memory.
+    seconds = start + sizes.test * sizes.items * 3e-8
+    memory = processes * (PROCESS + sizes.train * 800 + sizes.items * 1000)
+    if "work" not in says and "fit_cost" not in says:
+        return ANY
+    if "fit_cost" in says:
+        cost = method.fit_cost(sizes, filled)
+        seconds, memory = seconds + cost.seconds, memory + cost.memory
+    if "work" not in says:
+        return Estimate(seconds, memory)
+    lm = lm_of(filled["backbone"])
+    if lm is None:
+        return ANY
+    memory += processes * LOADED
+    work = method.work(sizes, filled, processes)
+    machine = GPU if gpus else THREAD.times(max(1, threads // processes))
+    # The item table is float32.
+    device = device_memory(lm, work, longest(filled, sizes)) + 4 * sizes.items * lm.hidden
+    training = machine
+    if (
+        gpus
+        and filled.get("rollouts", {}).get("backend") == "vllm"
+        and any(part.learned and part.written for part in work)
+    ):
+        training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers
+        device += GPU_SIZE * filled["vllm"]["gpu_memory_utilization"] * (filled["vllm"]["mode"] == "colocate")
+    each = [(part.kept, seconds_of(lm, part, training if part.learned else machine)) for part in work]
+    seconds += sum(taken for _, taken in each)
+    kept = {name: taken for name, taken in each if name}
+    if not gpus:
+        return Estimate(seconds, memory + processes * device, kept=kept)
+    return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device, kept=kept)
+
+
+def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:
+    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid and scores the validation cases by it, any
+    other job fits one. What its fits share on disk counts once; what it might find of other jobs is in `kept`.
+
+    An ablation's run counts as a fit even where it only scores another one's.
+    """
+    variant = ablations.variants.get(run)
+    method = run if variant is None else variant.base
+    entry, sizes = config.method(method), sizes_of(dataset, config.datasets[dataset], results)
+    fitted = entry.settings()[: None if seed == 1 and variant is None else 1]
+    overlay = {} if variant is None else variant.overlay
+    module, processes = config.module_of(method), entry.process_count()
+
+    def made(params: dict[str, Any], scored: int) -> Estimate:
+        counts = replace(sizes, test=scored)
+        given = laid_over(params, overlay)
+        return estimate(module, given, counts, gpus=entry.gpus, threads=entry.threads, processes=processes)
+
+    if len(fitted) == 1:
+        fits, seconds = [made(fitted[0], sizes.test)], 0.0
+    else:
+        fits = [made(params, sizes.valid) for params in fitted]
+        seconds = max(made(params, sizes.test).seconds - made(params, 0).seconds for params in fitted)
+    kept: dict[tuple[str, ...], float] = {}
+    for one in fits:
+        seconds += one.finding(kept).seconds
+        kept |= one.kept
+    places = {name: (dataset, method, str(seed)) if name[0] == WARM_START else (dataset,) for name in kept}
+    return Estimate(
+        seconds,
+        max(one.memory for one in fits),
+        max(one.gpu_memory for one in fits),
+        all(one.known for one in fits),
+        {(*places[name], *name): taken for name, taken in kept.items()},
+    )
+
+
+def of_rule(
+    config: Config, ablations: Ablations, rule: str, wildcards: Mapping[str, str], results: Path
+) -> Estimate | None:
+    """One job of any rule, named as Snakemake names it; None for a rule that only collects files."""
+    if rule == "run":
+        place = wildcards["dataset"], wildcards["method"], int(wildcards["seed"])
+        return of_job(config, ablations, *place, results)
+    if rule not in RULES:
+        return None
+    most = RULES[rule]
+    if rule in ("fetch", "prepare"):
+        few = SMALL.get(config.datasets[wildcards["dataset"]].source)
+        return most if few is None else replace(most, seconds=few[rule == "prepare"])
+    if rule == "fetch_backbone":
+        return replace(most, seconds=30)
+    if "factor" in wildcards:
+        factor = ablations.factors[wildcards["factor"]]
+        datasets, compared = factor.datasets, len(factor.runs)
+    elif rule == "claims":
+        datasets, compared = list(config.datasets), 2 * sum(len(factor.claims) for factor in ablations.factors.values())
+    else:
+        datasets = [wildcards["dataset"]] if "dataset" in wildcards else list(config.datasets)
+        compared = len(config.methods)
+    cases = [sizes_of(name, config.datasets[name], results).test for name in datasets]
+    return replace(most, seconds=output_seconds(rule, compared, cases))
+
+
+def output_seconds(rule: str, compared: int, cases: list[int]) -> float:
+    """A table, a plot or the page of so many rows, on datasets with so many test cases each."""
+    start, each_dataset, each_value = OUTPUTS[rule]
+    return start + sum(each_dataset + each_value * compared * n / 1000 for n in cases)
+
+
+@dataclass(frozen=True)
+class Row:
+    """All jobs of one rule, and of one method of the rule `run`."""
+
+    name: str
+    jobs: list[Estimate]
+    gpus: int = 0
+    threads: int = 1
+
+
+# A job as Snakemake names it: its rule and wildcards.
+Named = tuple[str, Mapping[str, str]]
+
+
+def every_job(config: Config) -> Iterator[Named]:
+    """All jobs that the config ends in, but for the backbone's download, with those of the ablations after each method's own."""
+    ablations = ablations_of(config)
+    for rule in ("fetch", "prepare"):
+        yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
+    for method in config.methods:
+        seeds = range(1, config.seeds_of(method) + 1)
+        own = [(dataset, method, seed) for dataset in config.datasets for seed in seeds]
+        for dataset, run, seed in [*own, *sorted(_added(ablations, method) - set(own))]:
+            yield "run", {"dataset": dataset, "method": run, "seed": str(seed)}
+    for rule in ("table", "plots"):
+        yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
+    for rule in ("tables", *(["against"] if config.reference else []), "page"):
+        yield rule, {}
+    for rule in ("ablation", "ablation_plot") if ablations.factors else ():
+        yield from ((rule, {"factor": factor}) for factor in ablations.factors)
+    if ablations.factors:
+        yield "claims", {}
+
+
+def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
+    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already.
+
+    States and warm starts that several jobs share count for the first of them.
+    """
+    ablations = ablations_of(config)
+    jobs = list(every_job(config) if planned is None else planned)
+    order = ["fetch", "prepare", "fetch_backbone", "run", *RULES]
+    jobs.sort(key=lambda job: order.index(job[0]) if job[0] in order else len(order))
+    grouped: dict[tuple[str, int, int], list[Estimate]] = {}
+    there: set[tuple[str, ...]] = set()  # of the jobs before
+    for rule, wildcards in jobs:
+        found = of_rule(config, ablations, rule, wildcards, results)
+        if found is not None:
+            grouped.setdefault(_row_of(config, ablations, rule, wildcards), []).append(found.finding(there))
+            there |= found.kept.keys()
+    for (name, gpus, threads), estimates in grouped.items():
+        yield Row(name, estimates, gpus, threads)
+
+
+def _row_of(config: Config, ablations: Ablations, rule: str, wildcards: Mapping[str, str]) -> tuple[str, int, int]:
+    """The row that counts a job: its name, GPUs and cores."""
+    if rule != "run":
+        return rule, 0, 1
+    run = wildcards["method"]
+    base = ablations.variants[run].base if run in ablations.variants else run
+    more = run in ablations.variants or int(wildcards["seed"]) > config.seeds_of(run)
+    entry = config.method(base)
+    return f"ablations of {base}" if more else f"run {base}", entry.gpus, entry.threads
+
+
+def _added(ablations: Ablations, base: str) -> set[tuple[str, str, int]]:
+    """Dataset, run and seed of all that the factors of this base compare."""
+    return {
+        (dataset, run, seed)
+        for factor in ablations.factors.values()
+        if factor.runs[factor.base] == base
+        for dataset in factor.datasets
+        for run in factor.runs.values()
+        for seed in range(1, factor.seeds + 1)
+    }
+
+
+def in_words(seconds: float) -> str:
+    """A duration in units that fit it, rounded up.
+
+    >>> in_words(0.2), in_words(89), in_words(91), in_words(5400), in_words(25 * 3600 + 1)
+    ('1 s', '89 s', '2 min', '1 h 30 min', '26 h')
+    """
+    if seconds <= 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 10 * 60:
+        return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return f"{math.ceil(seconds / 3600):,} h"
+
+
+def table(config: Config, results: Path, planned: Iterable[Named] | None = None, cores: int | None = None) -> str:
+    """The estimates as text, a line per rule and method, totals and what to think of them below.
+
+    planned: the jobs to count, those of the whole config without it. cores: how many run them, if that is known.
+    """
+    every = list(rows(config, results, planned))
+    width = max((len(row.name) for row in every), default=0)
+    width = max(width, len("estimates"))
+    heading = ("jobs", "     time of each", "time of all", "main GiB", "cores", "GPUs", "GiB of each")
+    lines = [f"{'estimates':{width}}  " + "  ".join(heading)]
+    for row in every:
+        seconds = [job.seconds for job in row.jobs]
+        least, most = in_words(min(seconds)), in_words(max(seconds))
+        cells = (
+            str(len(seconds)),
+            least if least == most else f"{least} to {most}",
+            in_words(sum(seconds)),
+            f"{max(job.memory for job in row.jobs) / GIB:.0f}",
+            str(row.threads),
+            str(row.gpus or "-"),
+            f"{max(job.gpu_memory for job in row.jobs) / GIB:.0f}" if row.gpus else "-",
+        )
+        known = all(job.known for job in row.jobs)
+        texts = [f"{cell if known or i in (0, 4, 5) else '?':>{len(heading[i])}}" for i, cell in enumerate(cells)]
+        lines.append(f"{row.name:{width}}  " + "  ".join(texts))
+    return "\n".join([*lines, *_in_all(every, cores, planned is not None)])
+
+
+def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
+    """The lines below the table."""
+    known = [(job.seconds, row) for row in every for job in row.jobs if job.known]
+    work = sum(seconds * row.threads for seconds, row in known)
+    gpu = sum(seconds * row.gpus for seconds, row in known)
+    total = f"In all {in_words(work)} of one core" + (f" and {in_words(gpu)} of one GPU" if gpu else "")
+    if cores and not gpu:
+        longest = max((seconds for seconds, _ in known), default=0.0)
+        together = sum(seconds * min(row.threads, cores) for seconds, row in known) / cores
+        total += f", about {in_words(max(longest, together))} on {cores} {'core' if cores == 1 else 'cores'}"
+    lines = [f"{total}: {'these jobs alone' if planned else 'the whole config, whatever of it is done already'}."]
+    asked = (
+        f"Jobs ask for {TIME_RESERVE:g} times the time and at least {LEAST_MINUTES} min, and for {MEMORY_RESERVE:g} times the main "
+        "memory."
+    )
+    if len(known) < sum(len(row.jobs) for row in every):
+        asked += (
+            " `?`: the method or its backbone is not known here; it counts for nothing and asks for what any job gets."
+        )
+    lines.append(asked)
+    if gpu:
+        lines.append("Figures with GPUs are guesses from an A100's data sheet: nothing here has run on a GPU.")
+    return lines
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, required=True, help="a config, such as config/paper.yaml")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where prepared datasets lie, if any do")
+    given = parser.parse_args()
+    print(table(read_config_file(given.configfile), given.results))
+
+
+if __name__ == "__main__":
+    main()

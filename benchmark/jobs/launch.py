@@ -1,0 +1,81 @@
+"""`python -m benchmark.jobs.launch --gpus N --processes P MODULE ...`: run a module with N GPUs of its own, in P processes.
+
+The job sees these GPUs and no other, none where N is 0. Several processes are started by torchrun, each with its rank in the
+environment, as accelerate and transformers' Trainer expect them. The locks on the GPUs are the job's: this command becomes it.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from benchmark.errors import InputError, command
+from benchmark.jobs.gpus import LOCKS, hold
+
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """How many processes torchrun has started together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def end_with_launcher() -> None:
+    """Let the kernel kill this process when torchrun dies, however it dies: no process keeps a GPU behind a freed lock.
+
+    Does nothing where torchrun has not started it, or on another system than Linux.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment(gpus: list[str], processes: int) -> dict[str, str]:
+    """The environment of a job with these entries of CUDA_VISIBLE_DEVICES; its processes share its threads."""
+    # Numbers are nvidia-smi's, which counts in the order of the PCI bus.
+    found = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    threads = found.get("OMP_NUM_THREADS", "")
+    if processes > 1 and threads.isdigit():
+        found["OMP_NUM_THREADS"] = str(max(1, int(threads) // processes))
+    return found
+
+
+def command_line(module: list[str], processes: int) -> list[str]:
+    """Python's arguments for a module and its own arguments, in so many processes of this machine."""
+    if processes == 1:
+        return [sys.executable, "-m", *module]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, "-m", *torchrun, "-m", *module]
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train together")
+    parser.add_argument(
+        "--locks", type=Path, default=LOCKS, help="folder of the locks, one for all jobs of the machine"
+    )
+    parser.add_argument("module", nargs=argparse.REMAINDER, help="the module, and its own arguments")
+    given = parser.parse_args()
+    if given.gpus < 0 or given.processes < 1:
+        raise InputError(f"--gpus {given.gpus} --processes {given.processes}: at least 0 GPUs and 1 process")
+    if not given.module:
+        raise InputError("no module is named; give one, such as benchmark.jobs.run, and its arguments behind it")
+    held = [gpu.entry for gpu in hold(given.gpus, given.locks)]
+    line = command_line(given.module, given.processes)
+    os.execve(line[0], line, environment(held, given.processes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""run.json: what is recorded of one method x dataset x seed, typed, so that a table knows where each number came from."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from benchmark.config.wording import first_problem
+from benchmark.errors import InputError
+from benchmark.storage.io import read_json, write_json
+
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    """Unknown keys, NaN and infinities are refused; a record doesn't change once made."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Trial(_Strict):
+    """One parameter setting tried on the validation cases."""
+
+    params: dict[str, JsonValue]  # the full setting that was fitted
+    value: float  # the criterion on the validation cases; higher is better
+    seconds: Seconds  # wall-clock of fitting and validating this setting, as if nothing had been on disk
+
+
+class Tuning(_Strict):
+    """The search over the method's grid; every method has the same budget."""
+
+    criterion: str  # what was maximised, such as "valid NDCG@10"
+    trials: list[Trial] = Field(min_length=1)  # in the order tried
+    chosen: Count  # index into trials
+
+    @model_validator(mode="after")
+    def _chosen_exists(self) -> Self:
+        if self.chosen >= len(self.trials):
+            raise ValueError(f"chosen is {self.chosen}, but there are {len(self.trials)} trials, counted from 0")
+        return self
+
+
+class Phases(_Strict):
+    """Wall-clock seconds of the final run, tuning excluded (its seconds are in the trials)."""
+
+    fit: Seconds  # fitting with the chosen params, early stopping included; all pieces of a fit that was killed
+    score: Seconds  # scoring and ranking all test cases
+    reused: Seconds = (
+        0.0  # of both: what other runs had spent on what was found on disk; not counted before it was here
+    )
+
+
+class LearnedFrom(_Strict):
+    """How much of the training interactions a fit had, as `benchmark.contract.Learned`."""
+
+    users: Count
+    targets: Count
+    positions: Count
+
+
+class RunRecord(_Strict):
+    """One finished run, `results/runs/{dataset}/{method}/seed{seed}/run.json`."""
+
+    dataset: str  # name of the prepared dataset
+    method: str  # name of the row, or of an ablation's run
+    seed: Annotated[int, Field(ge=1)]  # 1..number of seeds: which repetition
+    seed_value: Count  # the seed that the method got, derived from dataset, method (an ablation's: its base) and seed
+    params: dict[str, JsonValue]  # the parameters it ran with, defaults included
+    tuning: Tuning | None  # None where the method has nothing to tune
+    commit: str  # git commit of the code when the run began, "-dirty" where the tree differed
+    versions: dict[str, str]  # Python and package versions
+    hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
+    data_hash: str  # split_hash of the dataset.json it ran on
+    learned: LearnedFrom  # users, targets and positions that the fit learned from
+    n_cases: Annotated[int, Field(ge=1)]  # test cases ranked
+    seconds: Phases  # where the time went
+    latency_ms_per_case: Annotated[float, Field(ge=0)]  # seconds.score / n_cases * 1000, batched as the method batches
+    latency_ms_alone: Annotated[float, Field(ge=0)]  # median milliseconds to score one case alone, nothing kept on disk
+    peak_memory_mib: Count  # peak resident memory of the process, MiB
+    tokens_written: Count  # tokens an LLM wrote while scoring; 0 for methods without one
+    report: dict[str, JsonValue]  # Recommender.report(): epochs, validation curve, ...
+    finished_at: AwareDatetime  # UTC
+
+    @model_validator(mode="after")
+    def _utc(self) -> Self:
+        if self.finished_at.utcoffset() != timedelta(0):
+            raise ValueError(f"finished_at is {self.finished_at.isoformat()}, not in UTC")
+        return self
+
+
+def read_run(path: str | Path) -> RunRecord:
+    """Read and check one run.json. Raises InputError naming file, field and value."""
+    try:
+        return RunRecord.model_validate(read_json(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; run this method and seed before making tables") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {error.lineno} is not JSON; delete the file and run this seed again") from None
+    except ValidationError as error:
+        place, why = first_problem(error, RunRecord)
+        raise InputError(f"{path}: {place or 'record'}: {why}; run this seed again with the current code") from None
+
+
+def write_run(path: str | Path, record: RunRecord) -> None:
+    """Write one run.json, atomically."""
+    write_json(path, record.model_dump(mode="json"))

@@ -1,0 +1,279 @@
+"""What the workflow prints while it runs: a line per job with what it is, how many are done and how long the rest takes.
+
+Snakemake says eight lines and more per job, its input files among them. A formatter for its own handler changes that and
+nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they are, and `--verbose` and
+`--printshellcmds` show all that Snakemake knows. (snakemake-logger-plugin-rich 0.5.1 was tried: it has no line per job without
+`--verbose` and no time left, ignores `--quiet`, and prints a failed job's whole log.)
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake.logging import DefaultFormatter
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from benchmark.jobs.estimates import RULES, Estimate, in_words
+from benchmark.jobs.last_words import Failed, reasons, sentence_of
+
+# What a lock that a killed run has left asks for, and how it is given here.
+UNLOCK = "It can be removed with the --unlock argument."
+UNLOCK_IN_FULL = """
+To remove it, give r2ec-bench the same arguments with `-- --unlock` behind them: after make reproduce
+`r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. Snakemake itself takes --unlock.
+Then the command itself goes on where the killed run was."""
+
+# What Snakemake says about itself, and what the last words say better.
+DROPPED = (
+    "Building DAG of jobs",
+    "Select jobs to execute",
+    "Using shell:",
+    "Conda environments: ignored",
+    "Reasons:",
+    "At least one job did not complete successfully.",
+    "WorkflowError:\nAt least one job did not complete successfully.",
+    "Exiting because a job execution failed.",
+    "Elapsed time:",
+)
+SILENT = (
+    LogEvent.WORKFLOW_STARTED,
+    LogEvent.RESOURCES_INFO,
+    LogEvent.JOB_STARTED,
+    LogEvent.JOB_FINISHED,
+    LogEvent.PROGRESS,
+)
+PRIOR = 60.0  # seconds of jobs that went as estimated, taken to have been seen before the first one ends
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned job and what it is expected to take; None for one that takes no time."""
+
+    rule: str
+    wildcards: tuple[tuple[str, str], ...]
+    expected: Estimate | None = None
+    threads: int = 1
+    gpus: int = 0
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """By which messages about a job name it."""
+        return self.rule, self.wildcards
+
+
+@dataclass
+class Progress:
+    """Which of the planned jobs are done, and when the others will be.
+
+    cores, gpus: of this machine, or the number of jobs side by side elsewhere; None where nothing is known.
+    """
+
+    jobs: list[Job]
+    cores: int | None = None
+    gpus: int | None = None
+    running: dict[int, tuple[Job, float]] = field(default_factory=dict)  # by Snakemake's number, and since when
+    done: dict[tuple[Any, ...], float] = field(default_factory=dict)  # seconds by key
+
+    @property
+    def counted(self) -> list[Job]:
+        """Jobs that do something."""
+        return [job for job in self.jobs if job.expected is not None]
+
+    def start(self, number: int, key: tuple[Any, ...], now: float) -> None:
+        """A job begins, perhaps for a second time."""
+        job = next((job for job in self.jobs if job.key == key), None)
+        if job is not None:
+            self.running[number] = job, now
+
+    def end(self, number: int, now: float, well: bool) -> None:
+        """A job ends, well or not."""
+        job, began = self.running.pop(number, (None, now))
+        if job is not None and well:
+            self.done[job.key] = now - began
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the last job ends: by the estimates, times how much slower than them the finished jobs were.
+
+        None while a job is to come of which nothing is known.
+        """
+        if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
+            return None
+        # What a method of one's own is thought to take is no estimate, and says nothing about the others.
+        finished = [
+            (job.expected.seconds, self.done[job.key])
+            for job in self.jobs
+            if job.expected and job.expected.known and job.key in self.done
+        ]
+        pace = (PRIOR + sum(took for _, took in finished)) / (PRIOR + sum(thought for thought, _ in finished))
+        began = {job.key: start for job, start in self.running.values()}
+        rest = []
+        for job in self.jobs:
+            if job.expected is not None and job.key not in self.done:
+                spent = now - began[job.key] if job.key in began else 0.0
+                rest.append((max(0.0, job.expected.seconds * pace - spent), job))
+        bounds = [max((seconds for seconds, _ in rest), default=0.0)]
+        if self.cores:
+            bounds.append(sum(seconds * min(job.threads, self.cores) for seconds, job in rest) / self.cores)
+        if self.gpus:
+            bounds.append(sum(seconds * min(job.gpus, self.gpus) for seconds, job in rest) / self.gpus)
+        return max(bounds)
+
+    def so_far(self, now: float) -> str:
+        """The beginning of a job's line."""
+        total = len(self.counted)
+        done = sum(job.key in self.done for job in self.counted)
+        left = self.left(now)
+        soon = "" if left is None else f", about {in_words(left)} left"
+        return f"[{done:>{len(str(total))}} of {total} done{soon}]"
+
+
+class Watch(logging.Handler):
+    """Hears of every job, however quiet Snakemake is told to be, and keeps who runs, who is done and who failed."""
+
+    def __init__(self, planned: Callable[[], Progress]) -> None:
+        super().__init__()
+        self.planned = planned  # known once the jobs are
+        self.progress = Progress([])
+        self.names: dict[int, str] = {}
+        self.failed: dict[int, Failed] = {}
+        self.stopped = False
+        self.began = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note one message. What goes wrong here is printed, and ends no run."""
+        try:
+            self.note(record)
+        except Exception:
+            self.handleError(record)
+
+    def note(self, record: logging.LogRecord) -> None:
+        """Note one message."""
+        event, now = getattr(record, "event", None), time.monotonic()
+        about = vars(record)
+        if event == LogEvent.RUN_INFO and not self.progress.jobs:
+            self.progress = self.planned()
+        elif event == LogEvent.JOB_INFO:
+            self.names[about["jobid"]] = what(about)
+            self.progress.start(about["jobid"], key_of(about), now)
+        elif event == LogEvent.JOB_FINISHED:
+            self.progress.end(about["job_id"], now, well=True)
+            self.failed.pop(about["job_id"], None)  # another attempt of it had failed
+        elif event == LogEvent.JOB_ERROR:
+            self.progress.end(about["jobid"], now, well=False)
+            self.failed[about["jobid"]] = self.failure(about)
+        elif record.getMessage().startswith(("Terminating processes on user request", "Will exit after finishing")):
+            self.stopped = True
+
+    def failure(self, about: Mapping[str, Any]) -> Failed:
+        """The job that a message about a failure is about; such messages don't say what it is."""
+        more = about["aux"].get("aux_logs") or []
+        return Failed(self.names.get(about["jobid"], about["rule_name"]), tuple(map(str, [*about["log"], *more])))
+
+    def summary(self) -> str:
+        """How many jobs were done in how long."""
+        done = sum(job.key in self.progress.done for job in self.progress.counted)
+        return f"{done} {'job' if done == 1 else 'jobs'} done in {in_words(time.monotonic() - self.began)}."
+
+
+def key_of(about: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The key of the job that a message is about."""
+    return about["rule_name"], tuple(sorted((name, str(value)) for name, value in about["wildcards"].items()))
+
+
+def what(about: Mapping[str, Any]) -> str:
+    """What a job is: its rule's message, or the rule's name."""
+    return about.get("rule_msg") or about["rule_name"]
+
+
+class Lines(DefaultFormatter):
+    """Snakemake's messages in short lines. The text of a plan and the places of results are asked for when needed.
+
+    stale: by the first output of a job, why it no longer stands; for Snakemake such a job is just forced.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        settings: Any,
+        plan: Callable[[list[Job]], str],
+        where: Callable[[], list[str]],
+        stale: Mapping[str, str],
+    ) -> None:
+        super().__init__(settings.quiet, settings.show_failed_logs)
+        self.watch, self.dryrun, self.whole = watch, settings.dryrun, settings.printshellcmds
+        self.plan, self.where, self.stale = plan, where, stale
+        self.unexplained = False
+        self.planned_before = False
+
+    def wanted(self, record: logging.LogRecord) -> bool:
+        """Whether a message is shown at all. Those that are not don't part the lines of jobs, either."""
+        event = getattr(record, "event", None)
+        if event in SILENT or (event == LogEvent.JOB_ERROR and self.watch.stopped):
+            return False
+        if event == LogEvent.JOB_INFO and not self.whole:
+            return bool(vars(record).get("rule_msg"))  # one without words only collects files
+        if event is None or event == LogEvent.ERROR:
+            message = record.getMessage()
+            return not (
+                message.startswith(DROPPED) or ("CalledProcessError in file" in message and not self.unexplained)
+            )
+        return True
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One message."""
+        if getattr(record, "event", None) is None and record.msg == NOTHING_TO_BE_DONE_MSG:
+            return "\n".join([record.msg, *self.where()])
+        return super().format(record).replace(UNLOCK, UNLOCK_IN_FULL)
+
+    def format_run_info(self, msg: dict[str, Any]) -> str:
+        """The plan: of a run as one line, of a dry run at its end, with what it takes."""
+        if not self.dryrun:
+            counts = {rule: count for rule, count in msg["stats"].items() if rule in RULES or rule == "run"}
+            return f"{sum(counts.values())} jobs: {', '.join(f'{count} {rule}' for rule, count in counts.items())}"
+        if not self.planned_before:  # Snakemake tells it twice
+            self.planned_before = True
+            return ""
+        return f"\n{msg['msg']}\n{self.plan(self.watch.progress.jobs)}\n"
+
+    def format_job_info(self, msg: dict[str, Any]) -> str:
+        """A job that begins, or would."""
+        if self.whole:
+            return "\n".join([what(msg), *self._format_job_info(msg)])
+        if self.dryrun:
+            known = (self.stale[str(path)] for path in msg.get("output", []) if str(path) in self.stale)
+            return f"{what(msg)}: {next(known, None) or reasons(str(msg['reason']))}"
+        return f"{self.watch.progress.so_far(time.monotonic())} {msg['rule_msg']}"
+
+    def format_job_error(self, msg: dict[str, Any]) -> str:
+        """A job that failed, in its own words; the last words repeat them."""
+        if self.show_failed_logs:
+            return str(super().format_job_error(msg))
+        one = self.watch.failure(msg)
+        self.unexplained = self.unexplained or not one.logs
+        return f"failed: {one.what}: {sentence_of(one.logs)}"
+
+
+def take(logger: logging.Logger, watch: Watch, lines: Lines) -> None:
+    """Let Snakemake's own handler for the screen print these lines, if no plugin has taken its place."""
+    logger.addHandler(watch)
+    for handler in logger.handlers:
+        if handler.name == "DefaultStreamHandler":
+            handler.setFormatter(lines)
+            handler.addFilter(lines.wanted)
+
+
+def shown_root(start: Path) -> Path:
+    """The run's folder as one who stays in `start` names it: "." without --directory."""
+    here = Path.cwd().resolve()
+    start = start.resolve()
+    return here.relative_to(start) if here.is_relative_to(start) else here
+
+
+def say(text: str) -> None:
+    """Print on stderr, as all that Snakemake says."""
+    print(f"\n{text}", file=sys.stderr, flush=True)

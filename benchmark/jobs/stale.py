@@ -1,0 +1,139 @@
+"""Whether a result still follows from what it was made of: settings, code and the contents of every file that was read.
+
+A job of the workflow ends with `python -m benchmark.jobs.stale record`, which writes results/made_from/{job}.json. Before Snakemake
+plans, the workflow asks `why_stale` of each job. File dates decide nothing: a copy may have an older date than what it replaces.
+"""
+
+import argparse
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, command
+from benchmark.provenance import ROOT
+from benchmark.storage.io import read_json, sha256_of, sha256_of_json, write_json
+
+RECORDS = "results/made_from"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the workflow, by what its result depends on."""
+
+    name: str  # rule and wildcards, such as run/ml-100k/sasrec/seed1
+    outputs: tuple[str, ...]  # files that it writes, relative to the folder in which Snakemake works
+    inputs: tuple[str, ...]  # files that it reads
+    settings: str  # sha256 of the settings that it is told
+    code: str  # sha256 of its code, as `code_hash` gives it
+    # Of the inputs, those that may be gone once the job is done: a download that has been read.
+    spent: frozenset[str] = frozenset()
+
+    @property
+    def record(self) -> Path:
+        """Where it is written down what this job's outputs were made from."""
+        return Path(RECORDS, f"{self.name}.json")
+
+
+@cache
+def _code_of(path: Path) -> str:
+    """Code without comments and docstrings as a text; another file, such as a template, as it is."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@cache
+def code_hash(files: tuple[str, ...]) -> str:
+    """sha256 over these files of the project: an edited comment or docstring changes nothing, any other edit does."""
+    return sha256_of_json([[file, _code_of(ROOT / file)] for file in files])
+
+
+def _mark(path: Path) -> list[int]:
+    """What changes when a file is written, replaced or renamed over. ctime can't be set, so that no copy can keep it."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _noted(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """sha256 and mark of each file. Raises InputError for a missing one."""
+    found = {}
+    for path in sorted(set(paths)):
+        try:
+            mark = _mark(Path(path))
+            found[path] = {"sha256": sha256_of(path), "mark": mark}
+        except FileNotFoundError:
+            raise InputError(f"{path}: is missing though its job has ended; start the run again") from None
+    return found
+
+
+def write_record(job: Job) -> None:
+    """Write down what the outputs of a job that has just ended were made from."""
+    about = {"settings": job.settings, "code": job.code}
+    write_json(job.record, about | {"inputs": _noted(job.inputs), "outputs": _noted(job.outputs)})
+
+
+def why_stale(job: Job, known: dict[str, str]) -> str | None:
+    """Why a job has to run, in words; None if its outputs are there and follow from what is there now.
+
+    known: sha256 by path of files that were looked at before; what is looked at here is added. Nothing is hashed whose size,
+    times and inode are those of the record.
+    """
+    try:
+        record = read_json(job.record)
+        recorded = {kind: dict(record[kind]) for kind in ("inputs", "outputs")}
+        settings, code = record["settings"], record["code"]
+    except FileNotFoundError:
+        return "nothing says what it was made from"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{job.record} can't be read"
+    if settings != job.settings:
+        return "its settings have changed"
+    if code != job.code:
+        return "its code has changed"
+    for kind, paths in (("outputs", job.outputs), ("inputs", job.inputs)):
+        if set(recorded[kind]) != set(paths):
+            return f"it has other {kind} now"
+        for path in paths:
+            if kind == "inputs" and path in job.spent and not Path(path).exists():
+                continue
+            if (sha256 := _content(path, recorded[kind][path], known)) != recorded[kind][path]["sha256"]:
+                return f"{path} {'is missing' if sha256 is None else 'has changed'}"
+    return None
+
+
+def _content(path: str, recorded: dict[str, Any], known: dict[str, str]) -> str | None:
+    """The sha256 of a file's present content, None without one."""
+    try:
+        if path not in known:
+            same = _mark(Path(path)) == recorded["mark"]
+            known[path] = recorded["sha256"] if same else sha256_of(path)
+        return known[path]
+    except OSError:
+        return None
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["record"])
+    parser.add_argument("--job", required=True, help="its name")
+    parser.add_argument("--settings", required=True, help="sha256 of its settings")
+    parser.add_argument("--code", required=True, help="sha256 of its code")
+    parser.add_argument("--inputs", nargs="*", default=[], help="files that it has read")
+    parser.add_argument("--outputs", nargs="+", required=True, help="files that it has written")
+    given = parser.parse_args()
+    write_record(Job(given.job, tuple(given.outputs), tuple(given.inputs), given.settings, given.code))
+
+
+if __name__ == "__main__":
+    main()

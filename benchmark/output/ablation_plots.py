@@ -1,0 +1,262 @@
+"""Plot ablations, whose runs are finished: `python -m benchmark.output.ablation_plots`.
+
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+
+One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every seed, and its
+difference from the base with the paired interval. Below, where the runs logged their training: reward, R_d, length of
+the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal axis, others are rows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmark.analysis.collect import Collected
+from benchmark.analysis.significance import ALPHA, POWER
+from benchmark.config.factors import Factor, arguments
+from benchmark.errors import command, command_line
+from benchmark.metrics import METRICS
+from benchmark.output.ablations import against_base, read_runs
+from benchmark.output.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
+from benchmark.output.summary import intervals
+
+SHOWN = ["NDCG@10", "Hit@10"]
+CURVES = {  # key in the log of a run -> title of its panel
+    "reward": "reward, each run's own",
+    "reward_ndcg": "R_d, its NDCG part",
+    "length": "tokens per reasoning",
+    "entropy": "entropy of a token, nats",
+}
+# Okabe and Ito's colours but black, the base's, and the palest.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
+UNSEEN = "#e9e9e9"
+DASHES = ["-", "--", ":"]  # once every colour has been used
+
+
+@dataclass(frozen=True)
+class Points:
+    """One panel: a point per value with its interval and its single seeds."""
+
+    title: str
+    labels: list[str]
+    mean: np.ndarray  # float64 [values]
+    low: np.ndarray  # float64 [values], NaN for none
+    high: np.ndarray
+    seeds: np.ndarray  # float64 [values, seeds]
+    base: int  # place of the base
+    filled: np.ndarray  # bool [values]; False: an open point
+    unseen: np.ndarray | None  # float64 [values]: differences up to it would have been missed; None: not a difference
+
+
+def as_numbers(labels: list[str]) -> np.ndarray | None:
+    """The values that the labels say, float64; None unless every one is a number.
+
+    >>> as_numbers(["0.25", "4"]).tolist(), as_numbers(["4", "none"])
+    ([0.25, 4.0], None)
+    """
+    try:
+        return np.array([float(label) for label in labels])
+    except ValueError:
+        return None
+
+
+def order_of(factor: Factor) -> list[str]:
+    """The labels as a plot shows them: numbers ascending, others as the factor has them."""
+    labels = list(factor.runs)
+    numbers = as_numbers(labels)
+    return labels if numbers is None else [labels[i] for i in np.argsort(numbers, kind="stable")]
+
+
+def panels(factor: Factor, results: Collected, metric: str) -> tuple[Points, Points]:
+    """The values' metric, and their differences from the base, on one dataset."""
+    labels, row = order_of(factor), METRICS.index(metric)
+    places = [results.methods.index(factor.runs[label]) for label in labels]
+    base = labels.index(factor.base)
+    by_seed = np.stack([results.values[place][row].mean(axis=-1) for place in places])
+    low, high = (bound[0][places] for bound in intervals(results, metrics=[row]))
+    every = np.ones(len(labels), dtype=bool)
+    means = Points(metric, labels, by_seed.mean(axis=1), low, high, by_seed, base, every, None)
+
+    tests = against_base(results, factor)
+    tests = tests[tests.metric == metric].set_index("method_a").reindex([factor.runs[label] for label in labels])
+    apart = by_seed - by_seed[base]
+    differences = Points(
+        f"{metric} less the base's",
+        labels,
+        apart.mean(axis=1),
+        tests.low.to_numpy(float),
+        tests.high.to_numpy(float),
+        apart,
+        base,
+        (tests.p_holm < ALPHA).to_numpy(bool),
+        tests.detectable.to_numpy(float),
+    )
+    return means, differences
+
+
+def draw_points(axes: Axes, points: Points, upright: bool) -> None:
+    """One panel; `upright`: values on the horizontal axis, else one row each, the first on top."""
+    count = len(points.labels)
+    at = np.arange(count) if upright else np.arange(count)[::-1]
+
+    def put(value: Any, place: Any, *form: str, **style: Any) -> None:
+        axes.plot(*((place, value) if upright else (value, place)), *form, **style)
+
+    axes.use_sticky_edges = False  # or the bars would touch the frame
+    if points.unseen is not None:
+        shown = np.flatnonzero(np.isfinite(points.unseen))
+        start, length = -points.unseen[shown], 2 * points.unseen[shown]
+        if upright:
+            axes.bar(at[shown], length, width=0.62, bottom=start, color=UNSEEN, zorder=1)
+        else:
+            axes.barh(at[shown], length, height=0.62, left=start, color=UNSEEN, zorder=1)
+    level = 0.0 if points.unseen is not None else float(points.mean[points.base])
+    (axes.axhline if upright else axes.axvline)(level, color=GREY, linewidth=0.8, linestyle="--", zorder=1.5)
+    for i, place in enumerate(at):
+        base = i == points.base
+        colour = "black" if base else R2EC
+        if np.isfinite(points.low[i]):
+            put([points.low[i], points.high[i]], [place, place], color=colour, linewidth=1.6, zorder=3)
+        inside = colour if points.filled[i] else "white"
+        style = {"color": colour, "markerfacecolor": inside, "markersize": 6 if base else 5.5, "zorder": 4}
+        put(points.mean[i], place, "D" if base else "o", **style)
+        # Seeds beside the mean's line, so that neither hides the other.
+        beside = np.full(points.seeds.shape[1], place + (0.2 if upright else -0.3))
+        put(points.seeds[i], beside, "_" if upright else "|", color=colour, markersize=5, markeredgewidth=1, zorder=3)
+    named = [f"{label} (base)" if i == points.base else label for i, label in enumerate(points.labels)]
+    if upright:
+        named = [name.replace(" (base)", "\n(base)") for name in named]
+        axes.set_xticks(at, named)
+        axes.set_xlim(-0.6, count - 0.4)
+        axes.grid(visible=False, axis="x")
+    else:
+        axes.set_yticks(at, named)
+        axes.set_ylim(-0.7, count - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.locator_params(axis="x", nbins=5)
+    axes.tick_params(axis="x" if upright else "y", length=0)
+    axes.set_title(points.title)
+
+
+def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a run's training logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where it logged nothing.
+
+    Only steps that every seed logged are taken.
+    """
+    by_seed = []
+    for seed in range(1, results.seeds[run] + 1):
+        log = results.records[run, seed].report.get("recpo_log")
+        entries = [entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else []
+        by_seed.append({int(entry["step"]): float(entry[key]) for entry in entries if key in entry})  # type: ignore[arg-type]
+    steps = sorted(set.intersection(*map(set, by_seed)))
+    return np.array(steps, dtype=np.int64), np.array([[mine[step] for step in steps] for mine in by_seed])
+
+
+def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
+    """Colour and dashes by label: black for the base; shades in order for numbers, unlike colours for words."""
+    others = [label for label in labels if label != base]
+    found = {base: {"color": "black", "linewidth": 1.8, "zorder": 3}}
+    ordered = as_numbers(labels) is not None
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(2, len(others))))
+    for i, label in enumerate(others):
+        colour = shades[i] if ordered else COLOURS[i % len(COLOURS)]
+        dashes = "-" if ordered else DASHES[i // len(COLOURS) % len(DASHES)]
+        found[label] = {"color": colour, "linewidth": 1.3, "linestyle": dashes}
+    return found
+
+
+def draw_curves(row: np.ndarray, factor: Factor, results: Collected) -> list[str]:
+    """One panel per entry of CURVES, and the legend in the last of these axes; returns the labels whose runs logged nothing."""
+    labels = [label for label in order_of(factor) if factor.runs[label] not in factor.scored]
+    style = styles(labels, factor.base)
+    drawn: dict[str, Any] = {}
+    for axes, (key, title) in zip(row, CURVES.items(), strict=False):
+        for label in labels:
+            steps, values = curves(results, factor.runs[label], key)
+            if not len(steps):
+                continue
+            (drawn[label],) = axes.plot(steps, values.mean(axis=0), **style[label])
+            if len(values) > 1:
+                low, high = values.min(axis=0), values.max(axis=0)
+                axes.fill_between(steps, low, high, color=style[label]["color"], alpha=0.15, linewidth=0)
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    row[-1].axis("off")
+    shown = [label for label in labels if label in drawn]
+    names = [f"{label} (base)" if label == factor.base else label for label in shown]
+    row[-1].legend([drawn[label] for label in shown], names, loc="upper left", frameon=False, fontsize=8)
+    return [label for label in labels if label not in drawn]
+
+
+def has_curves(factor: Factor, results: Collected) -> bool:
+    """Whether any run but the base's logged a training of its own."""
+    own = [run for label, run in factor.runs.items() if label != factor.base and run not in factor.scored]
+    return any(len(curves(results, run, key)[0]) for run in own for key in CURVES)
+
+
+def plot_factor(factor: Factor, collected: list[Collected]) -> Figure:
+    """The whole figure of a factor."""
+    upright = as_numbers(list(factor.runs)) is not None
+    height = 2.5 if upright else 0.55 + 0.27 * max(3, len(factor.runs))
+    parts = []
+    for results in collected:
+        parts.append(("points", results, height * len(SHOWN)))
+        if has_curves(factor, results):
+            parts.append(("curves", results, 2.4))
+    figure = new_figure(10, 1.1 + sum(part[2] for part in parts))
+    grid = figure.add_gridspec(len(parts), 1, height_ratios=[part[2] for part in parts])
+    silent: list[str] = []
+    for i, (kind, results, _) in enumerate(parts):
+        name = f"{results.dataset}: " if len(collected) > 1 else ""
+        if kind == "points":
+            cells = grid[i].subgridspec(len(SHOWN), 2)
+            rows = cells.subplots(squeeze=False, sharey=False if upright else "row")
+            for pair, metric in zip(rows, SHOWN, strict=True):
+                for axes, points in zip(pair, panels(factor, results, metric), strict=True):
+                    draw_points(axes, points, upright)
+        else:
+            widths = [1.0] * len(CURVES) + [0.7]
+            rows = grid[i].subgridspec(1, len(widths), width_ratios=widths).subplots(squeeze=False)
+            silent += [label for label in draw_curves(rows[0], factor, results) if label not in silent]
+        rows[0, 0].set_title(name + rows[0, 0].get_title(loc="left"))
+    head_and_foot(figure, factor.title, legend_in_words(factor, collected, silent))
+    return figure
+
+
+def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str]) -> list[str]:
+    """What the marks mean."""
+    measured = "; ".join(
+        f"{results.dataset}: {len(results.cases):,} cases of {results.n_users:,} users" for results in collected
+    )
+    seeds = f"{factor.seeds} {'seed' if factor.seeds == 1 else 'seeds'}"
+    words = [
+        f"{measured}. Points: mean; lines: 95 % bootstrap interval over users; ticks beside a point: its {seeds}. "
+        "Black: the base.",
+        f"Right: a filled point differs from the base at p < {ALPHA} after Holm's correction; a difference within the grey bar "
+        f"would have been found with a power of less than {100 * POWER:.0f} %.",
+    ]
+    if any(has_curves(factor, results) for results in collected):
+        bands = " Bands: lowest to highest seed." if factor.seeds > 1 else ""
+        none = f" No training log: {', '.join(silent)}." if silent else ""
+        words.append(f"Training: mean over a step's rollouts, of training users.{bands}{none}")
+    return words
+
+
+@command
+def main() -> None:
+    given = arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots/ablations")
+    everything = [(factor, read_runs(factor, given.results)) for factor in given.factors]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        for factor, collected in everything:
+            save(plot_factor(factor, collected), given.out, factor.name)
+
+
+if __name__ == "__main__":
+    main()

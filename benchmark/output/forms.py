@@ -1,0 +1,126 @@
+"""A table in each of its forms: Markdown, LaTeX, csv, and text for a terminal. All are made of one frame."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.metrics import METRICS
+from benchmark.output.captions import DAGGER, notes
+from benchmark.output.summary import Cell, cells
+
+
+def _rows(
+    frame: pd.DataFrame, cell: Callable[[Cell], str], name: Callable[[str], str], rows: str = "method"
+) -> list[list[str]]:
+    """Header and body as strings, for every markup; the dataset has a column where there are several."""
+    several = frame.dataset.nunique() > 1
+    head = [*(["dataset"] if several else []), rows, *METRICS]
+    body = [
+        [*([name(dataset)] if several else []), name(method), *map(cell, row)]
+        for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True)
+    ]
+    return [head, *body]
+
+
+def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+    """The table in GitHub's Markdown, below it `caption`, or `notes` of it; `rows`: what a row is called."""
+
+    def cell(c: Cell) -> str:
+        mean = {1: f"**{c.mean}**", 2: f"<ins>{c.mean}</ins>", 0: c.mean}[c.place]
+        sd = f" ± {c.sd}" if c.sd else ""
+        return f"{mean}{DAGGER if c.dagger else ''}{sd}<br><sub>[{c.low}, {c.high}]</sub>"
+
+    head, *body = _rows(frame, cell, plain_markdown, rows)
+    left = len(head) - len(METRICS)
+    lines = [head, [":--"] * left + ["--:"] * len(METRICS), *body]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([table, *(caption or notes(frame))]) + "\n"
+
+
+def plain_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text)
+
+
+def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+    """The same as a LaTeX table environment; needs booktabs and graphicx."""
+
+    def cell(c: Cell) -> str:
+        mean = {1: rf"\textbf{{{c.mean}}}", 2: rf"\underline{{{c.mean}}}", 0: c.mean}[c.place]
+        sd = rf" {{\scriptsize$\pm${c.sd}}}" if c.sd else ""
+        dagger = r"$^\dagger$" if c.dagger else ""
+        return rf"\shortstack[r]{{{mean}{dagger}{sd}\\{{\scriptsize[{c.low}, {c.high}]}}}}"
+
+    head, *body = _rows(frame, cell, plain_latex, rows)
+    left = len(head) - len(METRICS)
+    rule = "\\midrule"
+    lines = [" & ".join(map(plain_latex, head)) + r" \\", rule]
+    for i, line in enumerate(body):
+        if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
+            lines.append(rule)
+        lines.append(" & ".join(line) + r" \\[2pt]")
+    words = " ".join(map(plain_latex, caption or notes(frame)))
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs,graphicx}",
+            r"\begin{table*}[t]",
+            r"\centering",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{{'l' * left}{'r' * len(METRICS)}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            rf"\caption{{{words}}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def plain_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", DAGGER: r"$\dagger$", "<": "$<$", ">": "$>$"}
+    return "".join(special.get(c, c) for c in text)
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals."""
+    out = frame.copy()
+    for column in out.columns:
+        if out[column].dtype.kind == "f":
+            form = "{:.4g}" if column in ("p", "p_holm") or column.endswith("_p_holm") else "{:.6f}"
+            out[column] = [("" if np.isnan(x) else form.format(x)) for x in out[column]]
+    text: str = out.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
+    terminals."""
+
+    def cell(c: Cell) -> str:
+        style = {1: "bold", 2: "underline", 0: "default"}[c.place]
+        # Three digits, or the table would be wider than a terminal.
+        low, high = (f"{float(bound):.3f}".removeprefix("0") for bound in (c.low, c.high))
+        return f"[{style}]{c.mean}[/]{DAGGER if c.dagger else ' '}\n[dim]{low}–{high}[/]"
+
+    if note:
+        console.print(f"{note}\n", markup=False, highlight=False)
+    for dataset, part in frame.groupby("dataset", sort=False):
+        head, *body = _rows(part, cell, escape)
+        title = f"{dataset}, {'mean over seeds' if part.seeds.max() > 1 else 'one seed'}"
+        table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
+        for column in head:
+            table.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
+        for line in body:
+            table.add_row(*line)
+        console.print(table)
+    for note in notes(frame, plain=not console.is_terminal):
+        console.print(note, markup=False, highlight=False)

@@ -1,0 +1,328 @@
+"""Plot finished runs: `python -m benchmark.output.plots`.
+
+    python -m benchmark.output.plots --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+
+Per dataset, as png and pdf (without dates, so that the same runs give the same bytes):
+
+    {dataset}.metrics   every metric with its interval and every seed
+    {dataset}.slices    NDCG@10 by length of the history and by popularity of the target
+    {dataset}.cost      seconds of one run against NDCG@10
+
+Methods are rows, not colours, so that twenty of them stay readable.
+"""
+
+import textwrap
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmark.analysis.collect import Collected, arguments, collect_all, is_r2ec
+from benchmark.contract import Cases, read_cases
+from benchmark.errors import command, command_line
+from benchmark.metrics import METRICS
+from benchmark.output.summary import intervals
+from benchmark.storage.io import atomic
+
+BASELINE, R2EC, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # Okabe and Ito's colour-blind-safe palette
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "r2ec-bench",
+}
+MAIN = METRICS.index("NDCG@10")
+LETTERS = 15.5  # that fit in an inch of the note below a figure
+RINGS, ANGLES = range(8, 220, 6), np.deg2rad(np.arange(0, 360, 30))  # places tried for a label: points, radians
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One column of points: a mean with its interval and the single seeds, for every method."""
+
+    title: str
+    seeds: list[np.ndarray]  # per method float64 [its seeds]; empty where there are no cases
+    low: np.ndarray  # float64 [methods]; NaN where there are too few users for an interval
+    high: np.ndarray
+
+
+def metric_panels(results: Collected) -> list[Panel]:
+    """One panel per metric, over all cases."""
+    low, high = intervals(results)
+    by_seed = [values.mean(axis=-1) for values in results.values]
+    return [Panel(metric, [mine[j] for mine in by_seed], low[j], high[j]) for j, metric in enumerate(METRICS)]
+
+
+def slice_panel(results: Collected, title: str, rows: np.ndarray) -> Panel:
+    """NDCG@10 over the cases `rows` (int). Below two users there is no interval, with no case no point."""
+    n_users = len(np.unique(results.cases.user[rows]))
+    nothing = np.full(len(results.methods), np.nan)
+    title = f"{title}\n{len(rows):,} cases, {n_users:,} users"
+    if len(rows) == 0:
+        return Panel(title, [np.empty(0)] * len(results.methods), nothing, nothing)
+    low, high = nothing, nothing
+    if n_users > 1:
+        low, high = (bound[0] for bound in intervals(results, rows, metrics=[MAIN]))
+    return Panel(title, [values[MAIN][:, rows].mean(axis=-1) for values in results.values], low, high)
+
+
+def history_buckets(lengths: np.ndarray, longest: int) -> list[tuple[str, np.ndarray]]:
+    """Cases by history length: up to a quarter, half, all but the whole, and the whole window of `longest` items.
+
+    >>> [name for name, rows in history_buckets(np.array([1, 7, 20]), 20)]
+    ['1-4', '5-9', '10-19', '20']
+    """
+    edges = [*sorted({1, max(1, longest // 4), max(1, longest // 2), longest}), longest + 1]
+    out = []
+    for start, stop in pairwise(edges):
+        name = str(start) if stop == start + 1 else f"{start}-{stop - 1}"
+        out.append((name, np.flatnonzero((lengths >= start) & (lengths < stop))))
+    return out
+
+
+def popularity_buckets(target: np.ndarray, train: Cases, n_items: int) -> list[tuple[str, np.ndarray]]:
+    """Cases by their target's number of training interactions (distinct user and item pairs): cold, tail, head.
+
+    Cold: never seen in a training case. Head: the most popular items that together hold half of the training
+    interactions (ties: the lower item number first). Tail: the rest.
+    """
+    _, item = train.interactions()
+    seen = np.bincount(item, minlength=n_items)
+    order = np.argsort(-seen, kind="stable")
+    n_head = int(np.searchsorted(np.cumsum(seen[order]), seen.sum() / 2)) + 1
+    head = np.zeros(n_items, dtype=bool)
+    head[order[:n_head]] = True
+    cold = seen[target] == 0
+    return [
+        ("cold target", np.flatnonzero(cold)),
+        ("tail target", np.flatnonzero(~cold & ~head[target])),
+        ("head target", np.flatnonzero(head[target])),
+    ]
+
+
+def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xlabel: str) -> None:
+    """Rows of panels with the methods on a shared vertical axis, the first one on top; each panel has a scale of its own."""
+    width = max(len(row) for row in rows)
+    grid = figure.subplots(len(rows), width, squeeze=False, sharey=True)
+    at = np.arange(len(methods))[::-1]
+    colours = [R2EC if is_r2ec(method) else BASELINE for method in methods]
+    for axes_row, panels in zip(grid, rows, strict=True):
+        for axes in axes_row[len(panels) :]:
+            axes.set_visible(False)
+        for axes, panel in zip(axes_row, panels, strict=False):
+            _draw_panel(axes, panel, at, colours)
+            axes.set_title(panel.title)
+            axes.tick_params(axis="y", length=0)
+            if not len(axes.lines):
+                continue  # no cases, so no scale
+            highest = np.nanmax(np.r_[panel.high, *panel.seeds, 0])
+            axes.set_xlim(0, highest * 1.05 if highest > 0 else 1)
+            axes.locator_params(axis="x", nbins=4)
+            axes.set_xlabel(xlabel)
+        axes_row[0].set_yticks(at, methods)
+        axes_row[0].set_ylim(-0.7, len(methods) - 0.3)
+
+
+def _draw_panel(axes: Axes, panel: Panel, at: np.ndarray, colours: list[str]) -> None:
+    if not np.concatenate(panel.seeds).size:
+        axes.text(0.5, 0.5, "no cases", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.set_xticks([])
+        return
+    ticks = any(len(seeds) > 1 for seeds in panel.seeds)  # of a single one it would repeat the point
+    for y, seeds, low, high, colour in zip(at, panel.seeds, panel.low, panel.high, colours, strict=True):
+        if not np.isnan(low):
+            axes.hlines(y, low, high, color=colour, linewidth=1.6)
+        axes.plot(seeds.mean(), y, "o", color=colour, markersize=5)
+        if not ticks:
+            continue
+        # Seeds below the mean's line, so that neither hides the other.
+        axes.plot(
+            seeds, np.full(len(seeds), y - 0.28), "|", color=colour, markersize=5, markeredgewidth=0.9, clip_on=False
+        )
+
+
+def _what_ticks_are(results: Collected) -> str:
+    if max(results.seeds.values()) == 1:
+        return "One seed: the lines do not say how much another training would move a point."
+    return f"Ticks below a point: its {results.seeds_in_words}."
+
+
+def plot_metrics(results: Collected) -> Figure:
+    """Points with intervals, one panel per metric: Hit above, NDCG below."""
+    panels = metric_panels(results)
+    figure = new_figure(10, 1.6 + 2 * _height(results))
+    draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="")
+    _title(figure, results, f"{results.dataset}: metrics by method", _what_ticks_are(results))
+    return figure
+
+
+def plot_slices(results: Collected) -> Figure:
+    """NDCG@10 by history length and by target popularity. Values differ much between groups."""
+    train = read_cases(results.folder / "train.parquet", targets=True)
+    lengths = np.diff(results.cases.offsets)
+    highest_item = max(int(train.items.max()), int(np.max(train.target)), int(results.target.max()))  # type: ignore[arg-type]
+    by_history = history_buckets(lengths, int(results.about["settings"]["history_length"]))
+    by_target = popularity_buckets(results.target, train, highest_item + 1)
+    rows = [
+        [slice_panel(results, f"history of {name}", cases) for name, cases in by_history],
+        [slice_panel(results, name, cases) for name, cases in by_target],
+    ]
+    figure = new_figure(10, 1.9 + 2 * _height(results))
+    draw_panels(figure, results.methods, rows, xlabel="NDCG@10")
+    rule = (
+        f"{_what_ticks_are(results)} Head: the most popular items that hold half of the training "
+        "interactions; cold: never seen in training; tail: the rest. Each panel has a scale of its own."
+    )
+    _title(figure, results, f"{results.dataset}: NDCG@10 by history length and by popularity of the target", rule)
+    return figure
+
+
+def plot_cost(results: Collected) -> Figure:
+    """Seconds of one run (fit + score, mean over seeds, log scale) against NDCG@10 with its interval."""
+    low, high = intervals(results, metrics=[MAIN])
+    low, high, quality = low[0], high[0], results.case_means[MAIN].mean(axis=-1)
+    seconds = np.array([_seconds(results, method) for method in results.methods])
+    figure = new_figure(8, 5.2)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for i, method in enumerate(results.methods):
+        colour = R2EC if is_r2ec(method) else BASELINE
+        axes.vlines(seconds[i], low[i], high[i], color=colour, linewidth=1, alpha=0.45)
+        axes.plot(seconds[i], quality[i], "o", color=colour, markersize=6)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(seconds.min() / 2.5, seconds.max() * 2.5)
+    axes.set_ylim(0, max(high.max() * 1.1, 1e-3))
+    axes.set_xlabel("fit + score, seconds per run, tuning excluded (log scale)")
+    axes.set_ylabel("NDCG@10")
+    _title(figure, results, f"{results.dataset}: cost against quality", f"Means over {results.seeds_in_words}.")
+    place_labels(figure, axes, seconds, quality, results.methods, np.column_stack([low, high]))
+    return figure
+
+
+def place_labels(
+    figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str], lines: np.ndarray
+) -> np.ndarray:
+    """Write a name beside each point so that no name covers a name, a point or a point's interval.
+
+    `x`, `y` float [n] and `lines` float [n, 2] (low and high of the interval at x) are in data units. Places on growing
+    rings are tried; the nearest free one inside the axes is taken, or else the least covered, and a thin line joins a name
+    to its point where it had to move away. Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
+    """
+    figure.draw_without_rendering()  # fixes the layout, so that pixels mean something
+    frame = axes.get_window_extent()
+    pixels = figure.dpi / 72  # per point
+    points = axes.transData.transform(np.column_stack([x, y]))
+    ends = axes.transData.transform(np.column_stack([np.repeat(x, 2), lines.ravel()]))[:, 1].reshape(-1, 2)
+    dots = np.hstack([points - 4 * pixels, points + 4 * pixels])
+    bars = np.column_stack([points[:, 0] - pixels, ends[:, 0], points[:, 0] + pixels, ends[:, 1]])
+    taken = np.vstack([dots, bars])
+    boxes = np.empty((len(names), 4))
+    for i in np.argsort(-points[:, 1], kind="stable"):
+        label = axes.annotate(names[i], (x[i], y[i]), xytext=(0, 0), textcoords="offset points", fontsize=8.5)
+        drawn = label.get_window_extent()
+        places = _places(points[i], drawn.width, drawn.height, pixels)
+        outside = (places[:, :2] < [frame.x0, frame.y0]).any(axis=1) | (places[:, 2:] > [frame.x1, frame.y1]).any(
+            axis=1
+        )
+        covered = overlaps(places, taken).sum(axis=1) + outside * frame.width * frame.height
+        best = int(np.argmin(covered))  # the first of the least: the nearest
+        boxes[i] = places[best]
+        label.set_position(((boxes[i, 0] - drawn.x0) / pixels, (boxes[i, 1] - drawn.y0) / pixels))
+        taken = np.vstack([taken, boxes[i]])
+        if best >= len(ANGLES):
+            end = axes.transData.inverted().transform(np.clip(points[i], boxes[i, :2], boxes[i, 2:]))
+            axes.plot([x[i], end[0]], [y[i], end[1]], color=GREY, linewidth=0.6, zorder=1)
+    return boxes
+
+
+def _places(point: np.ndarray, width: float, height: float, pixels: float) -> np.ndarray:
+    """Boxes around a point, nearest first: the side that faces the point lies on a ring, float64 [rings * angles, 4]."""
+    radius, angle = (part.ravel() for part in np.meshgrid(np.array(RINGS) * pixels, ANGLES, indexing="ij"))
+    left = point[0] + radius * np.cos(angle) - width * (1 - np.cos(angle)) / 2
+    bottom = point[1] + radius * np.sin(angle) - height * (1 - np.sin(angle)) / 2
+    return np.column_stack([left, bottom, left + width, bottom + height])
+
+
+def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shared areas of boxes [m, 4] and [n, 4] (x0, y0, x1, y1): float64 [m, n]."""
+    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    area: np.ndarray = np.maximum(size, 0).prod(axis=2)
+    return area
+
+
+def _seconds(results: Collected, method: str) -> float:
+    runs = [record.seconds for (name, _), record in results.records.items() if name == method]
+    return max(float(np.mean([run.fit + run.score for run in runs])), 1e-3)  # a log axis has no 0
+
+
+def _height(results: Collected) -> float:
+    return 0.5 + 0.24 * max(4, len(results.methods))
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def _title(figure: Figure, results: Collected, title: str, rule: str) -> None:
+    """A heading, and below the figure what its marks mean."""
+    kinds = {is_r2ec(method) for method in results.methods}
+    colours = "Blue: baselines, orange: R2ec. " if kinds == {True, False} else ""
+    text = (
+        f"{colours}Points: mean; lines: 95 % bootstrap interval over {results.n_users:,} users "
+        f"({len(results.cases):,} cases)."
+    )
+    head_and_foot(figure, title, [text, rule])
+
+
+def head_and_foot(figure: Figure, title: str, rules: list[str]) -> None:
+    """A heading, and below the figure sentences, each on lines of its own."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    width = int(LETTERS * figure.get_figwidth())
+    text = "\n".join(textwrap.fill(rule, width=width) for rule in rules)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color=GREY)
+
+
+def save(figure: Figure, out: Path, name: str) -> None:
+    """Write png and pdf without dates or versions in their metadata."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, so that both files show the same and time is saved
+    # The solver's last digits depend on addresses in memory, and with them the colour of a pixel here and there.
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 9).tolist())
+    with atomic(out / f"{name}.png") as path:
+        figure.savefig(path, format="png", metadata={"Software": None})
+    with atomic(out / f"{name}.pdf") as path:
+        figure.savefig(path, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # by the name of their files
+
+
+@command
+def main() -> None:
+    given = arguments(command_line("benchmark.output.plots", __doc__), out="plots")
+    collected = collect_all(given)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        for results in collected:
+            for name, plot in PLOTS.items():
+                save(plot(results), given.out, f"{results.dataset}.{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`python -m benchmark.output.publish NAME`: copy a finished run's tables, plots and page to results/published/NAME.
+
+What is copied is what belongs to the run's page: its tables, plots and ablations, each as the workflow recorded it. about.json
+beside it says which commits made the runs. `--factors FOLDER` copies the ablations of that folder instead, with their rankings;
+`--folder FOLDER` a plain folder of --results, such as speed.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, command, command_line
+from benchmark.jobs.records import read_run
+from benchmark.jobs.stale import RECORDS
+from benchmark.storage.io import atomic, read_json, sha256_of, write_json
+
+PUBLISHED = Path("results/published")
+FACTORS = ("ablation", "ablation_plot", "claims")  # jobs whose records lie by the folder of their tables
+
+
+def read_records(place: Path) -> dict[str, dict[str, Any]]:
+    """The records of all jobs that have ended in `place`, the folder that holds results/, by the job's name."""
+    folder = place / RECORDS
+    return {str(path.relative_to(folder))[: -len(".json")]: read_json(path) for path in sorted(folder.rglob("*.json"))}
+
+
+def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The jobs that a page shows, itself among them. Raises InputError without a page."""
+    if "page" not in records:
+        raise InputError(f"{RECORDS}/page.json: missing; let the run come to its end before you publish it")
+    shown = set(records["page"]["inputs"])
+    made = {name: record for name, record in records.items() if not name.startswith(("run/", "prepare/", "fetch/"))}
+    return {name: record for name, record in made.items() if name == "page" or shown & set(record["outputs"])}
+
+
+def of_factors(records: dict[str, dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:
+    """The jobs of the ablations whose tables lie in results/{folder}. Raises InputError without claims, which come last."""
+    if f"claims/{folder}" not in records:
+        raise InputError(f"{RECORDS}/claims/{folder}.json: missing; let the ablations come to their end first")
+    wanted = tuple(f"{rule}/{folder}" for rule in FACTORS)
+    return {name: record for name, record in records.items() if name.startswith(wanted)}
+
+
+def check(place: Path, jobs: dict[str, dict[str, Any]]) -> None:
+    """Raise InputError for a file that is not as the job left it, or that was made of one that has changed since."""
+    for name, record in jobs.items():
+        for path, noted in (record["inputs"] | record["outputs"]).items():
+            if not (place / path).is_file():
+                raise InputError(f"{place / path}: missing, but {name} was made with it; run the workflow again")
+            if sha256_of(place / path) != noted["sha256"]:
+                raise InputError(f"{place / path}: has changed since {name} was made; run the workflow again")
+
+
+def runs_behind(place: Path, jobs: dict[str, dict[str, Any]]) -> list[Path]:
+    """The folders of the runs that these jobs have read."""
+    read = {path for record in jobs.values() for path in record["inputs"]}
+    return sorted(place / Path(path).parent for path in read if Path(path).name == "run.json")
+
+
+def commits_of(runs: list[Path], dirty: bool) -> dict[str, int]:
+    """How many of these runs each commit has made. Raises InputError for code that no commit holds, unless `dirty`."""
+    found: dict[str, int] = {}
+    for folder in runs:
+        commit = read_run(folder / "run.json").commit
+        if not dirty and (commit == "unknown" or commit.endswith("-dirty")):
+            raise InputError(
+                f"{folder / 'run.json'}: commit is {commit!r}, so that nobody can have its code; commit it and run again, or "
+                "say --dirty"
+            )
+        found[commit] = found.get(commit, 0) + 1
+    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def target_of(path: str, factors: str | None) -> str:
+    """Where a file of results/ lies in the published folder: at the same place, but the ablations' own in tables and plots.
+
+    >>> target_of("results/plots/ml-100k.cost.png", None), target_of("results/plots/many/beta.png", "many")
+    ('plots/ml-100k.cost.png', 'plots/beta.png')
+    >>> target_of("results/many/beta.md", "many")
+    'tables/beta.md'
+    """
+    inner = Path(path).relative_to("results")
+    if factors is None:
+        return inner.as_posix()
+    return f"{'plots' if inner.parts[0] == 'plots' else 'tables'}/{inner.name}"
+
+
+def publish(place: Path, out: Path, factors: str | None = None, dirty: bool = False) -> dict[str, Any]:
+    """Copy the run whose results/ lies in `place` to `out`, whole or not at all; what was there goes. Returns about.json."""
+    records = read_records(place)
+    jobs = of_the_page(records) if factors is None else of_factors(records, factors)
+    check(place, jobs)
+    runs = runs_behind(place, jobs)
+    about = {"commits": commits_of(runs, dirty), "runs": len(runs)}
+    with atomic(out) as temporary:
+        files = {path: temporary / target_of(path, factors) for record in jobs.values() for path in record["outputs"]}
+        if factors is not None:
+            for folder in runs:
+                for name in ("rankings.parquet", "run.json"):
+                    path = (folder / name).relative_to(place)
+                    files[path.as_posix()] = temporary / path.relative_to("results")
+        for path, target in files.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place / path, target)
+        write_json(temporary / "about.json", about | {"files": len(files)})
+    return about
+
+
+def copy_folder(source: Path, out: Path) -> None:
+    """Copy a plain folder, whole or not at all."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; run what makes it first")
+    with atomic(out) as temporary:
+        shutil.copytree(source, temporary)
+
+
+@command
+def main() -> None:
+    parser = command_line("benchmark.output.publish", __doc__)
+    parser.add_argument("name", help="the folder in results/published")
+    parser.add_argument(
+        "--directory", type=Path, default=Path("."), help="where the run's results/ lies (default: here)"
+    )
+    parser.add_argument("--factors", metavar="FOLDER", help="publish the ablations whose tables lie in results/FOLDER")
+    parser.add_argument("--folder", help="publish results/FOLDER as it is")
+    parser.add_argument("--dirty", action="store_true", help="publish runs of code that is in no commit, too")
+    given = parser.parse_args()
+    if not given.name or Path(given.name).name != given.name or given.name.startswith("."):
+        raise InputError(f"{given.name!r} is no name of a folder; give one such as default")
+    out = PUBLISHED / given.name
+    if given.folder:
+        copy_folder(given.directory / "results" / given.folder, out)
+        print(f"{out}: copied from {given.directory / 'results' / given.folder}")
+        return
+    about = publish(given.directory, out, given.factors, given.dirty)
+    commits = ", ".join(f"{commit[:10]} ({count})" for commit, count in about["commits"].items())
+    readme = "; `make readme` takes its tables into README.md" if given.name == "default" else ""
+    print(f"{out}: {about['runs']} runs of commits {commits}{readme}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`python -m benchmark.output.readme`: put the published tables into README.md and docs/results.md.
+
+README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md, which has
+all metrics and says how they were computed and tested.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.analysis.significance import ALPHA
+from benchmark.errors import InputError, command
+from benchmark.metrics import METRICS
+from benchmark.output.captions import DAGGER
+from benchmark.output.forms import plain_markdown
+from benchmark.output.summary import cells
+from benchmark.storage.io import write_text
+
+BEGIN, END = "<!-- BEGIN table: make readme -->", "<!-- END table -->"
+METRIC = "NDCG@10"
+
+
+def summary(frame: pd.DataFrame) -> str:
+    """METRIC with its interval, a row per method and a column per dataset.
+
+    frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the best
+    baseline after the correction.
+    """
+    found = {}
+    for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True):
+        cell = row[METRICS.index(METRIC)]
+        mean = f"**{cell.mean}**" if cell.place == 1 else cell.mean
+        found[method, dataset] = f"{mean}{DAGGER if cell.dagger else ''} <sub>[{cell.low}, {cell.high}]</sub>"
+    datasets = frame.dataset.unique().tolist()
+    lines = [["method", *map(plain_markdown, datasets)], [":--", *["--:"] * len(datasets)]]
+    for method in frame.method.unique():
+        lines.append([plain_markdown(method), *(found.get((method, dataset), "") for dataset in datasets)])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    caption = (
+        f"{METRIC} of the full catalogue's ranking, mean over seeds, with the 95 % interval of a bootstrap over users. Best bold; "
+        f"{DAGGER} differs from the dataset's best baseline, in either direction, p < {ALPHA} after Holm's correction."
+    )
+    return f"{table}\n\n{caption}{_with_less(frame)}"
+
+
+def _with_less(frame: pd.DataFrame) -> str:
+    """A sentence on the rows that learned from less than the others, with the config's reasons; "" where there are none."""
+    reasons = frame.get("less_information", pd.Series(dtype=str)).dropna()
+    if reasons.empty:
+        return ""
+    rows = dict(zip(frame.method[reasons.index], reasons, strict=True))
+    said = "; ".join(f"{plain_markdown(method)} ({plain_markdown(reason)})" for method, reason in rows.items())
+    return f" Learned from less than the others: {said}."
+
+
+def with_table(page: str, table: str, where: str) -> str:
+    """The page's text with `table` between its two marks. Raises InputError where they are missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, behind = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"{where}: the lines {BEGIN!r} and {END!r} are missing; put them where the table shall stand")
+    return f"{before}{BEGIN}\n{table.strip()}\n{END}{behind}"
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="gets NDCG@10 alone")
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"), help="gets all metrics")
+    parser.add_argument(
+        "--tables", type=Path, default=Path("results/published/default/tables"), help="folder of main.csv and main.md"
+    )
+    given = parser.parse_args()
+    for name in ("main.csv", "main.md"):
+        if not (given.tables / name).is_file():
+            raise InputError(f"{given.tables / name}: missing; run `make publish NAME=default` first")
+    tables = {
+        given.readme: summary(pd.read_csv(given.tables / "main.csv")),
+        given.page: (given.tables / "main.md").read_text(encoding="utf-8"),
+    }
+    # Both texts before either file is written: a page without marks leaves the other one as it was.
+    texts = {path: with_table(path.read_text(encoding="utf-8"), table, str(path)) for path, table in tables.items()}
+    for path, text in texts.items():
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    main()

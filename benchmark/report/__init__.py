@@ -1,1 +1,0 @@
-"""One self-contained page of a finished benchmark: tables, tests, plots, data, provenance and written reasonings."""

@@ -1,0 +1,1 @@
+"""The speeds that the benchmark promises, measured: evaluator, preparation, tables."""

@@ -1,0 +1,60 @@
+"""Data that lies inside a wheel of the Python package index: fetched without installing, checked, read in place."""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from benchmark.errors import InputError
+from benchmark.storage.io import atomic, sha256_of
+
+
+def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> Path:
+    """Return `folder/filename`, downloading it with pip if it is absent; its sha256 is checked every time.
+
+    requirement: an exact pin such as "recbole==1.2.1". Raises InputError when the download fails or the checksum differs.
+    """
+    path = Path(folder) / filename
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"fetching {requirement} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--dest",
+                scratch,
+            ]
+            done = subprocess.run([*pip, requirement], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            found = Path(scratch) / filename
+            if done.returncode != 0 or not found.exists():
+                why = (done.stderr.strip().splitlines() or [f"no file {filename}"])[-1]
+                raise InputError(f"pip could not download {requirement}: {why}; check the network and run again")
+            check_sha256(found, sha256)
+            with atomic(path) as temporary:
+                found.rename(temporary)
+    check_sha256(path, sha256)
+    return path
+
+
+def check_sha256(path: Path, expected: str, advice: str = "delete the file and run again") -> None:
+    """Raise InputError unless the file is there and has this checksum."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; fetch the dataset again")
+    if (found := sha256_of(path)) != expected:
+        raise InputError(f"{path}: sha256 is {found}, expected {expected}; {advice}")
+
+
+def read_member(wheel: Path, member: str) -> bytes:
+    """The bytes of one file inside the wheel. Raises InputError if it isn't there."""
+    with zipfile.ZipFile(wheel) as archive:
+        try:
+            return archive.read(member)
+        except KeyError:
+            raise InputError(f"{wheel}: holds no file {member}; delete it and run again") from None

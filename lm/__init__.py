@@ -1,0 +1,1 @@
+"""A language model that writes and reads; no recommender in it."""

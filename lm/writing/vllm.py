@@ -1,0 +1,153 @@
+"""Rollouts by vLLM, through trl. A file of its own, since importing trl's vLLM client takes seconds."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from requests import ConnectionError as ServerError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.import_utils import is_vllm_available
+
+from benchmark.errors import InputError
+from lm.backbone import merged_adapters
+from lm.writing.engine import EndOfReasoning, RolloutResult, RolloutSettings, check_prompts, pack_rollouts, pad_id
+from r2ec.model.prompts import ANSWER, turn_end_ids
+from r2ec.settings import BackboneSettings, VllmSettings
+
+
+class VllmEngine:
+    """Rollouts by vLLM through trl, in this process ("colocate") or on a server; for GPUs.
+
+    vLLM draws from its own random stream: unlike those of TransformersEngine, its samples are not tied to (seed, step,
+    case, rollout). Log-probabilities are not returned (see RolloutResult), the tokens and where they end are the same.
+    """
+
+    def __init__(
+        self,
+        generation: VLLMGeneration,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: RolloutSettings,
+    ) -> None:
+        self.generation, self.model, self.tokenizer, self.settings = generation, model, tokenizer, settings
+        self.end = EndOfReasoning(tokenizer)
+
+    @classmethod
+    def start(
+        cls,
+        model: PreTrainedModel | PeftModel,
+        accelerator: Accelerator,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: RolloutSettings,
+        vllm: VllmSettings,
+        *,
+        max_model_length: int,
+    ) -> "VllmEngine":
+        """Start vLLM beside the training or reach its server; every process calls it.
+
+        max_model_length: tokens of the longest prompt and of what is written behind it. Raises InputError if vLLM isn't
+        installed or no server answers.
+        """
+        require_vllm()
+        try:
+            generation = VLLMGeneration(
+                model,
+                accelerator,
+                tokenizer,
+                mode=vllm.mode,
+                server_base_url=vllm.server_base_url,
+                server_timeout=vllm.server_timeout,
+                group_port=vllm.group_port,
+                tensor_parallel_size=vllm.tensor_parallel_size,
+                gpu_memory_utilization=vllm.gpu_memory_utilization,
+                max_model_length=max_model_length,
+                **vllm_arguments(settings, tokenizer),
+            )
+        except ServerError as error:
+            raise InputError(
+                f"vllm.server_base_url {vllm.server_base_url}: {str(error).splitlines()[0]}; start the server as "
+                "docs/scale-out.md says"
+            ) from None
+        return cls(generation, model, tokenizer, settings)
+
+    def sync_weights(self) -> None:
+        """Send the model's present weights to vLLM: before the first call and after each update.
+
+        The adapters are folded into copies. trl would add them to the weights themselves and take them off again, which in
+        bfloat16 leaves a rounding error behind at every step.
+        """
+        try:
+            with merged_adapters(self.model) as causal_lm:
+                self.generation.model = causal_lm
+                self.generation.sync_weights()
+        finally:
+            self.generation.model = self.model
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, cases: np.ndarray, seed: int, step: int = 0
+    ) -> RolloutResult:
+        """As TransformersEngine.generate; cases, seed and step don't reach vLLM."""
+        started = time.perf_counter()
+        check_prompts(prompts, cases)
+        group = self.settings.group_size
+        repeated = [list(prompt) for prompt in prompts for _ in range(group)]
+        written = self.generation.generate(repeated, images=None, num_generations=group)[1]
+        finished = [self.end.finish(list(ids)[: self.settings.max_new_tokens]) for ids in written]
+        lengths = np.array([len(ids) for ids, _, _, _ in finished])
+        pad, device = pad_id(self.tokenizer), self.generation.accelerator.device
+        ids = np.full((len(finished), lengths.max()), pad, dtype=np.int64)
+        for row, (tokens, _, _, _) in enumerate(finished):
+            ids[row, : len(tokens)] = tokens
+        at = np.arange(ids.shape[1])
+        sampled = at < np.array([n for _, n, _, _ in finished])[:, None]
+        return RolloutResult(
+            rollouts=pack_rollouts(prompts, ids, at < lengths[:, None], sampled, pad, device),
+            lengths=torch.from_numpy(lengths).to(device),
+            log_probs=None,
+            cut=torch.tensor([cut for _, _, cut, _ in finished], device=device),
+            ended=torch.tensor([ended for _, _, _, ended in finished], device=device),
+            states=None,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def require_vllm() -> None:
+    """Raise InputError if vLLM isn't installed."""
+    if not is_vllm_available():
+        raise InputError(
+            "rollout backend 'vllm' needs the package vllm; install trl[vllm] or set backend: transformers"
+        )
+
+
+def folder_of(backbone: BackboneSettings) -> str:
+    """Where vLLM finds the backbone that is loaded: trl passes it no revision, so it gets the very folder of the pinned one."""
+    if Path(backbone.name).is_dir():
+        return backbone.name
+    return str(snapshot_download(backbone.name, revision=backbone.revision, local_files_only=True))
+
+
+def vllm_arguments(settings: RolloutSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The rollout settings in the words of trl's VLLMGeneration."""
+    return {
+        # vLLM's temperature 0 is greedy.
+        "temperature": 0.0 if settings.greedy else settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": settings.top_k,
+        "min_p": 0.0,
+        "repetition_penalty": settings.repetition_penalty,
+        "max_completion_length": settings.max_new_tokens,
+        "logprobs": None,
+        "generation_kwargs": {
+            "stop": [ANSWER],
+            "include_stop_str_in_output": True,
+            "stop_token_ids": turn_end_ids(tokenizer),
+            "skip_special_tokens": False,
+        },
+    }

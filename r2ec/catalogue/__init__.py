@@ -1,0 +1,1 @@
+"""Catalogues that are too large for one product: tables on disk, nearest neighbours, sampled softmax."""

@@ -1,0 +1,1 @@
+"""The network of R2ec: the LM, its recommendation head, prompts and the table of items."""

@@ -1,0 +1,1 @@
+"""RecPO: rewards, objective and trainer."""

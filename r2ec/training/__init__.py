@@ -1,0 +1,1 @@
+"""What a training needs beside its objective: schedule, processes and sharded weights."""

@@ -1,0 +1,54 @@
+"""FSDP (torch's fully_shard, through accelerate): each process holds a piece of every weight, and the model's forward and backward
+gather a layer at a time. Whatever reads weights outside of them, such as writing rollouts, needs them whole for that long."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from r2ec.model.network import R2ec
+
+
+@contextlib.contextmanager
+def whole(net: nn.Module) -> Iterator[None]:
+    """All weights whole on every process meanwhile; without FSDP nothing happens. All processes call it together.
+
+    They are gathered once: no layer that is called inside lets go of its own, so that processes may call different ones. What is
+    written into a weight is lost.
+    """
+    units = [module for module in net.modules() if isinstance(module, FSDPModule)]
+    if not units:
+        yield
+        return
+    # The first module that is called would take itself for the root: it has to be the whole model.
+    units[0]._get_fsdp_state()._lazy_init()
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for number, unit in enumerate(units):
+            unit.reshard()
+            # The root's own weights, such as the rec head's, stay whole between forward and backward, as FSDP has it.
+            unit.set_reshard_after_forward(number > 0, recurse=False)
+
+
+@torch.no_grad()
+def load(net: R2ec, path: Path) -> None:
+    """`R2ec.load`, into the pieces of each process where there are pieces."""
+    own = net.own_state()
+    if not any(isinstance(value, DTensor) for value in own.values()):
+        net.load(path)
+        return
+    found = load_file(path)
+    for name, value in own.items():
+        given = found[name].to(value.device)
+        if isinstance(value, DTensor):
+            given = distribute_tensor(given, value.device_mesh, value.placements)
+        value.copy_(given)

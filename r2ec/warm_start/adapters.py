@@ -1,0 +1,119 @@
+"""The warm start's second part: the LM's adapters learn to say from h_T what the teacher says of the same history.
+
+The frozen LM's h_T carries less of a history than its last title does (docs/log.md), whatever map is put on it. So the adapters
+and the maps go on together, by the divergence from the teacher (Hinton et al., Distilling the Knowledge in a Neural
+Network, arXiv 1503.02531) over the whole catalogue. Each step writes the reasonings anew, greedily and by the model as it is
+(its adapters folded, as in RecPO's rollouts), so that what is read is what the model will write. Training cases are fresh ones,
+beside those that the maps were fitted on.
+
+Items are compared with the frozen table meanwhile, and a few are encoded anew at each step, held near what the table says of
+them. At the end the table is encoded again, and the item map is fitted to say of the new states what it said of the old.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
+from r2ec.model.network import PolicyOutput
+from r2ec.model.rec_head import RecHead
+from r2ec.recpo.objective import scores
+from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.settings import Params, TrainingSettings
+from r2ec.warm_start.maps import Teacher, divergence
+
+RIDGE = 0.01  # of the item map's last fit: against overfitting, in units of the standardised states' variance
+
+
+class TaughtTrainer(RecPOTrainer):
+    """The Trainer of RecPO with another loss; checkpoints, resume and logging are the same."""
+
+    LESS = "warm_start.adapters.batch_size, warm_start.adapters.held_items, rollouts.max_new_tokens or prompts.max_prompt_tokens"
+
+    def __init__(self, *, teacher: Teacher, held_items: int, held_weight: float, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.teacher, self.held_items, self.held_weight = teacher, held_items, held_weight
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The divergence of one batch of users, `inputs["rows"]`, int64 [B], and how far the held items have moved.
+
+        Raises InputError where it is not finite any more.
+        """
+        cases = self.cases.take(inputs["rows"].cpu().numpy())
+        rollouts = replace(self._write(cases, self.state.global_step), action_mask=None)
+        held = self._held(self.state.global_step)
+        items = self.table.batch(held) if len(held) else None
+        self._start_update(rollouts, items)
+        out: PolicyOutput = model(rollouts, items=items)
+        head, settings = self._net.head, self.recpo
+        catalogue = head.item(self.table.states)
+        found = scores(out.users, catalogue, tau=settings.tau, normalize=settings.normalize, prior=self._net.item_prior)
+        said = self.teacher.says(torch.from_numpy(cases.padded(-1, self.longest)))
+        loss = divergence(found, said.to(found.device))
+        if not bool(torch.isfinite(loss)):
+            raise InputError(
+                f"the divergence from the teacher is {float(loss.detach())} at step {self.state.global_step}; lower "
+                "warm_start.adapters.learning_rate or head_learning_rate"
+            )
+        self._note(divergence=float(loss.detach()))
+        if out.items is not None:
+            moved = 1 - F.cosine_similarity(out.items, catalogue[held].detach(), dim=1).mean()
+            self._note(held_items_moved=float(moved.detach()))
+            loss = loss + self.held_weight * moved
+        return loss
+
+    def _held(self, step: int) -> np.ndarray:
+        """Rows of the items that this step encodes anew; the same on every process."""
+        random = np.random.default_rng(derive_seed(self.seed, "held items", step))
+        return random.choice(len(self.table), min(self.held_items, len(self.table)), replace=False)
+
+
+def adapter_training(params: Params) -> TrainingSettings:
+    """The Trainer's settings of this stage."""
+    own = params.warm_start.adapters
+    return params.training.model_copy(
+        update={
+            "max_steps": own.steps,
+            "learning_rate": own.learning_rate,
+            "head_learning_rate": own.head_learning_rate,
+            "per_device_train_batch_size": own.batch_size,
+            "gradient_accumulation_steps": 1,
+            "warmup_steps": own.warmup_steps,
+            "lr_scheduler_type": "cosine",
+            "eval_steps": 0,
+        }
+    )
+
+
+@torch.no_grad()
+def refit_item_map(head: RecHead, old: Tensor, new: Tensor, normalize: bool) -> float:
+    """Let the item map say of the table's new states [V, d] what it said of the old ones; the maps must be `free`.
+
+    The ridge solution in closed form, drawn towards the map as it was. Returns the mean cosine between the two.
+    """
+    assert head.item_map is not None
+    wanted = head.item(old)
+    if normalize:
+        wanted = F.normalize(wanted, dim=1)
+    user_shift, user_scale = head.user_shift.clone(), head.user_scale.clone()
+    head.standardize(new)
+    head.user_shift.copy_(user_shift)
+    head.user_scale.copy_(user_scale)
+    states = ((new.float() - head.item_shift) / head.item_scale).double()
+    before = head.item_map.weight.double()
+    # As long as the wanted vectors are, so that the ridge weighs the same whatever their length.
+    said = states @ before.T
+    before = before * (wanted.double() * said).sum() / said.square().sum()
+    missing = wanted.double() - states @ before.T
+    gram = states.T @ states + RIDGE * len(states) * torch.eye(
+        states.shape[1], dtype=torch.float64, device=states.device
+    )
+    head.item_map.weight.copy_(before + torch.linalg.solve(gram, states.T @ missing).T)
+    return float(F.cosine_similarity(head.item(new), wanted, dim=1).mean())

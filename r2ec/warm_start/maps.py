@@ -1,0 +1,257 @@
+"""The warm start: maps of the rec head, fitted on the frozen LM's states before RecPO begins.
+
+States of a sample of training cases and of all items are encoded once; what follows is linear and takes a minute:
+
+- `tied`, `free`: one map for both sides, or one each, by cross-entropy of the cases' targets over the catalogue.
+- `taught`: first a teacher that needs no state of a case, and so learns from all training cases: a user is the decaying
+  mean of the history's item states, the case's target what is predicted. Then the user's map learns to say from h_T what
+  the teacher says of the whole catalogue, and the item map goes on with it.
+
+Form and weight decay are chosen on validation NDCG@10, the standardised states without any map among the choices, so
+that the start is never worse than that on validation. `r2ec/warm_start/adapters.py` has the
+LM's adapters learn from the teacher, too.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmark.contract import Cases
+from benchmark.provenance import derive_seed
+from r2ec.model.rec_head import RecHead
+from r2ec.recpo.objective import scores
+from r2ec.recpo.reward import recpo_rewards
+from r2ec.settings import WarmStartSettings
+
+PATIENCE = 8  # epochs without a better value on validation
+Form = Literal["none", "tied", "free", "taught"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n cases as the frozen LM sees them."""
+
+    states: Tensor  # float32 [n, d]
+    targets: Tensor  # int64 [n]
+    history: Tensor  # int64 [n, L], right-aligned, -1 for none
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One form of the maps that was tried."""
+
+    form: Form | Literal["adapters"]
+    weight_decay: float
+    epochs: int  # whose weights were kept; of the adapters, steps
+    value: float  # validation NDCG@10
+    teacher: float | None = None  # validation NDCG@10 of the teacher
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A user as the decaying mean of the history's item states, mapped: it reads training histories whole, and no text."""
+
+    data: "WarmStart"
+    head: RecHead  # with maps of its own
+    items: Tensor  # float32 [V, d], the frozen table, standardised
+
+    def users(self, history: Tensor) -> Tensor:
+        """int64 [n, L], right-aligned, -1 for none -> float32 [n, m]."""
+        return self.head.map_user(mean_of_history(history, self.items, self.data.settings.history_decay))
+
+    @torch.no_grad()
+    def says(self, history: Tensor) -> Tensor:
+        """Its probabilities of the whole catalogue, float32 [n, V], without a graph."""
+        return self.data.scores(self.users(history), self.head.item(self.data.items)).softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_rec_head` found."""
+
+    head: RecHead  # the best on validation
+    tried: list[Choice]  # the chosen one first
+    taught: RecHead | None  # the best of form `taught`, chosen or not
+    teacher: Teacher | None  # who taught that one
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Everything that a fit of the maps reads."""
+
+    items: Tensor  # [V, d], the item table's states
+    train: Encoded
+    valid: Encoded
+    cases: Cases  # all training cases, which the teacher learns from
+    history_length: int
+    settings: WarmStartSettings
+    tau: float
+    normalize: bool
+    seed: int
+    prior: Tensor | None = None  # float32 [V], see `objective.scores`
+
+    def scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """Mapped users [n, m] and items [V, m] -> scores over tau, float32 [n, V]."""
+        return scores(users, items, tau=self.tau, normalize=self.normalize, prior=self.prior)
+
+    def ndcg10(self, users: Tensor, items: Tensor) -> float:
+        """Validation NDCG@10 of mapped users and items: the reward's own count of ranks, history masked."""
+        found = recpo_rewards(
+            users,
+            items,
+            self.valid.targets,
+            self.valid.history,
+            tau=self.tau,
+            normalize=self.normalize,
+            beta=0,
+            k=10,
+            prior=self.prior,
+        )
+        return float(found.ndcg.mean())
+
+
+def fit_rec_head(data: WarmStart) -> Fitted:
+    """Fit every form with every weight decay."""
+    forms: list[tuple[Form, float]] = [("none", 0.0)]
+    forms += [(form, decay) for form in data.settings.forms for decay in data.settings.weight_decays]
+    found = [_fit(form, decay, data) for form, decay in forms]
+    found.sort(key=lambda one: -one[1].value)  # stable: of equal ones the first
+    taught, teacher = next(((head, teacher) for head, _, teacher in found if teacher is not None), (None, None))
+    return Fitted(found[0][0], [choice for _, choice, _ in found], taught, teacher)
+
+
+def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Teacher | None]:
+    """Train one form; the weights of its best epoch on validation are kept.
+
+    Best by NDCG@10, and for `taught` by the divergence from what the teacher says.
+    """
+    maps = "free" if form == "taught" else form
+    head = RecHead(data.items.shape[1], maps, None if form == "none" else data.settings.rank)
+    head.standardize(data.items, data.train.states)
+    _start_from_components(head, data.items)
+
+    def ndcg10() -> float:
+        return data.ndcg10(head.user(data.valid.states), head.item(data.items))
+
+    if form == "none":
+        return head, Choice(form, decay, 0, ndcg10()), None
+    teacher, of_teacher = None, None
+    if form == "taught":
+        teacher, of_teacher = _teach(head, decay, data)
+        said = {part: teacher.says(cases.history) for part, cases in (("train", data.train), ("valid", data.valid))}
+
+        def loss(rows: Tensor) -> Tensor:
+            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return divergence(found, said["train"][rows])
+
+        def value() -> float:
+            # NDCG of some hundred cases is so noisy that its best epoch can be one of the first, with nothing learned.
+            return -float(divergence(data.scores(head.user(data.valid.states), head.item(data.items)), said["valid"]))
+    else:
+        value = ndcg10
+
+        def loss(rows: Tensor) -> Tensor:
+            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return F.cross_entropy(found, data.train.targets[rows])
+
+    settings = data.settings
+    epochs = _train(
+        head, loss, value, len(data.train.targets), settings.batch_size, settings.epochs, decay, data, form
+    )[0]
+    return head, Choice(form, decay, epochs, _without_graph(ndcg10), of_teacher), teacher
+
+
+def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float]:
+    """Fit the teacher on all training cases, its maps in the head's place; returns it and its validation NDCG@10.
+
+    The head is left with the teacher's maps.
+    """
+    settings = data.settings
+    with torch.no_grad():
+        items = (data.items.float() - head.item_shift) / head.item_scale
+    learner = Teacher(data, head, items)
+
+    def loss(rows: Tensor) -> Tensor:
+        some = data.cases.take(rows.numpy())
+        assert some.target is not None
+        users = learner.users(torch.from_numpy(some.padded(-1, data.history_length)))
+        targets = torch.from_numpy(some.target.astype(np.int64))
+        return F.cross_entropy(data.scores(users, head.item(data.items)), targets)
+
+    def value() -> float:
+        return data.ndcg10(learner.users(data.valid.history), head.item(data.items))
+
+    rows = len(data.cases)
+    _, best = _train(head, loss, value, rows, 2 * settings.batch_size, settings.teacher_epochs, decay, data, "teacher")
+    return replace(learner, head=copy.deepcopy(head)), best
+
+
+def divergence(scores: Tensor, said: Tensor) -> Tensor:
+    """KL(said || softmax(scores)), the mean over rows: scores float32 [n, V], probabilities said [n, V]. Nats."""
+    return F.kl_div(scores.log_softmax(dim=1), said, reduction="batchmean")
+
+
+def _train(
+    head: RecHead,
+    loss: Callable[[Tensor], Tensor],
+    value: Callable[[], float],
+    rows: int,
+    batch: int,
+    epochs: int,
+    decay: float,
+    data: WarmStart,
+    name: str,
+) -> tuple[int, float]:
+    """AdamW on the head's maps; the weights of the best epoch stay. Returns that epoch and its value."""
+    best_epoch, best = 0, _without_graph(value)
+    best_weights = {key: weight.clone() for key, weight in head.state_dict().items()}
+    optimizer = torch.optim.AdamW(head.parameters(), lr=data.settings.learning_rate, weight_decay=decay)
+    generator = torch.Generator().manual_seed(derive_seed(data.seed, "warm start", name, decay))
+    for epoch in tqdm(range(1, epochs + 1), desc=f"warm start, {name}", unit="epoch", delay=5, leave=False):
+        for part in torch.randperm(rows, generator=generator).split(batch):
+            optimizer.zero_grad()
+            loss(part).backward()
+            optimizer.step()
+        found = _without_graph(value)
+        if found > best:
+            best_epoch, best = epoch, found
+            best_weights = {key: weight.clone() for key, weight in head.state_dict().items()}
+        elif epoch - best_epoch >= PATIENCE:
+            break
+    head.load_state_dict(best_weights)
+    return best_epoch, best
+
+
+@torch.no_grad()
+def _without_graph(value: Callable[[], float]) -> float:
+    return value()
+
+
+@torch.no_grad()
+def _start_from_components(head: RecHead, items: Tensor) -> None:
+    """Begin the maps with the leading principal directions of the standardised table, not with arbitrary coordinates."""
+    layers = [layer for layer in (head.user_map, head.item_map) if layer is not None]
+    if not layers:
+        return
+    standardized = (items.float() - head.item_shift) / head.item_scale
+    _, _, directions = torch.linalg.svd(standardized, full_matrices=False)
+    for layer in layers:
+        layer.weight[: len(directions)] = directions[: len(layer.weight)]
+
+
+def mean_of_history(history: Tensor, items: Tensor, decay: float) -> Tensor:
+    """The mean of the history's item vectors, the newest weighing 1, the one before it `decay`, and so on.
+
+    history: int64 [n, L], right-aligned, -1 for none, at least one item each; items [V, d]. Returns float32 [n, d].
+    """
+    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
+    weights = (decay ** age.float())[None] * (history >= 0)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return F.embedding_bag(history.clamp(min=0), items, per_sample_weights=weights, mode="sum")
