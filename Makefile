@@ -122,9 +122,9 @@ test-pythons:
 		python$$one -c '' 2>/dev/null || { echo "Python $$one isn't here: left out."; continue; }; \
 		$(MAKE) --no-print-directory setup PYTHON=python$$one VENV=build/python$$one; \
 		build/python$$one/bin/python -m pytest $(TESTS); \
-		build/python$$one/bin/python -m tests.pythons fit build/ranks/$$one; \
+		build/python$$one/bin/python -m tests.support.pythons fit build/ranks/$$one; \
 	done
-	@set -- build/ranks/*; build/python$${1##*/}/bin/python -m tests.pythons compare "$$@"
+	@set -- build/ranks/*; build/python$${1##*/}/bin/python -m tests.support.pythons compare "$$@"
 
 # Exact versions of all packages from pyproject.toml; needs uv.
 lock:

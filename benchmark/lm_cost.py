@@ -69,7 +69,7 @@ class Machine:
         return Machine(*faster, self.step, self.maps * threads)
 
 
-# Of one thread: fitted to the run in tests/test_estimates.py. The slowest machine so far took twice as long.
+# Of one thread: fitted to the run in tests/benchmark/test_estimates.py. The slowest machine so far took twice as long.
 THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
 # A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
 GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)

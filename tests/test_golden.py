@@ -20,7 +20,7 @@ from r2ec.model.item_table import ENCODING
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import BackboneSettings, Params
 from r2ec.warm_start import kept_states, start
-from tests.tiny_fits import settings, split, write_backbone
+from tests.support.tiny_fits import settings, split, write_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-5  # of float32 on another processor
@@ -67,7 +67,9 @@ def writing() -> Any:
 def states() -> Any:
     return {
         pooling: some(
-            states.frozen_states(made(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})["some"]
+            kept_states.frozen_states(made(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})[
+                "some"
+            ]
         )
         for pooling in ("last", "mean")
     }

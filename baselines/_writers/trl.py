@@ -1,4 +1,4 @@
-"""trl's trainers without what a processor would do for nothing; what they compute stays the same (tests/test_trl.py)."""
+"""trl's trainers without what a processor would do for nothing; what they compute stays the same (tests/baselines/test_trl.py)."""
 
 import contextlib
 from collections.abc import Callable, Iterator

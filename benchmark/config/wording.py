@@ -14,7 +14,7 @@ LONGEST = 60  # characters of a value that are shown
 ONE_LINE = r"^[^\n]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
 
-# By pydantic's type of an error, what would be right; braces hold what pydantic says beside it. tests/test_typos.py holds
+# By pydantic's type of an error, what would be right; braces hold what pydantic says beside it. tests/benchmark/test_typos.py holds
 # this to be all that our settings can raise.
 EXPECTED = {
     "int_type": "a whole number",

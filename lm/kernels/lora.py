@@ -3,7 +3,7 @@
 peft computes the low-rank path in the adapters' float32: it copies the layer's input to float32 and passes three times over
 the layer's whole output (B's product, the scaling, the sum). Here the products run in the input's type on copies of A and B,
 as mixed-precision training has it, and the low-rank product is added into the layer's output within the product itself, in the
-backward too. The adapters stay float32 parameters. In float32 the two differ by rounding alone (tests/test_lora.py).
+backward too. The adapters stay float32 parameters. In float32 the two differ by rounding alone (tests/lm/test_lora.py).
 """
 
 from typing import Any

@@ -1,0 +1,432 @@
+"""One suite for every file of baselines/: planted data to learn, the contract to keep."""
+
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from baselines import gru4rec, sasrec
+from baselines._recbole.sasrec import fit_best
+from benchmark.config.methods import known_methods, load_method
+from benchmark.contract import Cases, Learned, Recommender, check_scores
+from benchmark.errors import InputError
+from benchmark.evaluate import rank, validation_ndcg
+from benchmark.metrics import ndcg
+from tests.support.planted import planted_split
+from tests.support.tiny_encoders import write_encoder
+from tests.support.tiny_fits import write_backbone
+
+METHODS = [name for name in known_methods() if name != "r2ec"]
+RECBOLE = {"train_batch_size": 64, "patience": 100}
+# Settings under which a method learns the planted data in seconds; a method not listed learns it by its defaults.
+QUICK: dict[str, dict[str, Any]] = {
+    "gru4rec": RECBOLE | {"epochs": 4, "learning_rate": 0.01},
+    "caser": RECBOLE | {"epochs": 8, "learning_rate": 0.005, "dropout_prob": 0.1, "max_history": 3},
+    "sasrec": RECBOLE | {"epochs": 4, "learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
+    # An epoch reads each line once, where RecBole's reads it once per item.
+    "stock_recbole": {"model": "GRU4Rec", "train_batch_size": 64, "epochs": 4, "learning_rate": 0.01},
+    "bert4rec": RECBOLE | {"epochs": 40, "learning_rate": 0.005, "n_layers": 1, "ft_ratio": 0.8},
+}
+# A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
+BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
+# Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
+CHECKPOINTS = {
+    "rec_r1": {"grpo"},
+    "bigrec": {"tuning"},
+    "d3": {"tuning"},
+    "tiger": {"training"},
+    "langptune": {"encoder0", "writer0", "encoder1"},
+}
+NOT_SEQUENTIAL = {"popularity"} | BY_TEXT
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As in a job of one core; two threads on tiny tensors only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@functools.cache
+def data() -> Any:
+    return planted_split()
+
+
+@functools.cache
+def unlabelled() -> Cases:
+    """The test cases as a method sees them."""
+    return replace(data()[1].test, target=None)
+
+
+@functools.cache
+def tiny_llm() -> dict[str, Any]:
+    """Settings of an LLM baseline on a tiny random LM, and where its texts are kept."""
+    folder = Path(tempfile.mkdtemp())
+    return {"backbone": {"name": str(write_backbone(folder / "llm")), "dtype": "float32"}}
+
+
+@functools.cache
+def tiny_reader() -> dict[str, Any]:
+    folder = Path(tempfile.mkdtemp())
+    return {"encoder": str(write_encoder(folder / "encoder")), "texts": str(folder / "texts"), "max_new_tokens": 5}
+
+
+def quick(name: str) -> dict[str, Any]:
+    if name == "frozen_llm":
+        own = {"standardize": [50], "states": str(Path(tempfile.mkdtemp()) / "states")}
+        return tiny_llm() | {"prompts": {"max_items": 4, "max_prompt_tokens": 400}} | own
+    if name == "profile_retrieval":
+        return tiny_llm() | tiny_reader()
+    if name == "llm_rerank":
+        shown = {"prompts": {"max_items": 3, "max_prompt_tokens": 400}, "rollouts": {"max_new_tokens": 3}}
+        return tiny_llm() | shown | {"candidates": 8, "sasrec": [{"epochs": 1}]}
+    if name == "tiger":
+        small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 30, "levels": 1}
+        return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 20, "patience": 20}
+    if name == "langptune":
+        few = {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2, "contrastive_cases": 20}
+        return tiny_llm() | {"encoder": tiny_reader()["encoder"], "contrastive_epochs": 1} | few
+    if name == "bigrec":
+        return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
+    if name == "d3":
+        return tiny_llm() | {"users_per_step": 2, "max_steps": 2, "sasrec": [QUICK["sasrec"]], "alpha": 0.1}
+    if name == "kar":
+        return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
+    if name == "rec_r1":
+        return tiny_llm() | {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2}
+    return QUICK.get(name, {})
+
+
+def fit(name: str, workdir: Path, **changes: Any) -> Recommender:
+    params = quick(name) | changes
+    recommender: Recommender = load_method(name).fit(data()[0], seed=7, params=params, workdir=workdir)
+    return recommender
+
+
+@functools.cache
+def fitted(name: str) -> Recommender:
+    """Fitted once for all tests of a method."""
+    return fit(name, Path(tempfile.mkdtemp()) / "work")
+
+
+def all_scores(recommender: Recommender, cases: Cases) -> np.ndarray:
+    return np.concatenate([batch.copy() for batch in recommender.score(cases)])
+
+
+@functools.cache
+def scores_of(name: str) -> np.ndarray:
+    return all_scores(fitted(name), unlabelled())
+
+
+@functools.cache
+def quality(name: str) -> float:
+    """NDCG@10 on the test cases."""
+    split, prepared = data()
+    table = rank([scores_of(name)], unlabelled(), prepared.test.target, split.n_items, name)
+    return float(ndcg(table.column("rank").to_numpy(), 10).mean())
+
+
+def random_quality() -> float:
+    split, prepared = data()
+    scores = np.random.default_rng(0).normal(size=(len(prepared.test), split.n_items))
+    table = rank([scores], unlabelled(), prepared.test.target, split.n_items, "random")
+    return float(ndcg(table.column("rank").to_numpy(), 10).mean())
+
+
+def test_the_planted_data_is_what_it_says() -> None:
+    split, prepared = data()
+    assert split.n_items == 60 and len(prepared.test) > 150
+    assert len(split.train) > 1000 and split.train.target is not None
+    # The commonest follower of an item is the target of most cases: there is something to learn.
+    last = split.train.items[split.train.offsets[1:] - 1]
+    together = np.zeros((60, 60))
+    np.add.at(together, (last, split.train.target), 1)
+    assert together.max(axis=1).sum() / together.sum() > 0.5
+    assert 0.05 < random_quality() < 0.15
+
+
+def test_popularity_beats_random() -> None:
+    assert quality("popularity") > random_quality() + 0.05
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NOT_SEQUENTIAL))
+def test_a_sequential_method_beats_popularity(name: str) -> None:
+    assert quality(name) > quality("popularity") + 0.1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_keep_the_contract(name: str) -> None:
+    split, prepared = data()
+    scores = scores_of(name)
+    assert scores.shape == (len(prepared.test), split.n_items)
+    assert np.isfinite(check_scores(scores, split.n_items, name)).any(axis=1).all()
+    assert fitted(name).tokens_written() >= 0
+    for value in fitted(name).report().values():
+        assert isinstance(value, int | float | str | list | dict | None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_do_not_depend_on_the_batch(name: str) -> None:
+    """Neither on the company of a case, nor on its place, nor on what was scored before."""
+    rows = np.array([40, 3, 77, 3, 150])
+    found = all_scores(fitted(name), unlabelled().take(rows))
+    np.testing.assert_allclose(found, scores_of(name)[rows], rtol=1e-4, atol=1e-4)
+    alone = all_scores(fitted(name), unlabelled().take(rows[2:3]))
+    np.testing.assert_allclose(alone, scores_of(name)[rows[2:3]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_do_not_read_case_or_time(name: str) -> None:
+    """These say when the target was taken. A method may use the user and the history alone."""
+    cases = unlabelled().take(np.arange(20))
+    other = replace(cases, case=cases.case + 1000, time=cases.time + 10**6)
+    np.testing.assert_array_equal(all_scores(fitted(name), other), all_scores(fitted(name), cases))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_user_never_seen_is_scored(name: str) -> None:
+    cases = unlabelled().take(np.arange(5))
+    found = all_scores(fitted(name), replace(cases, user=cases.user + 10**6))
+    assert np.isfinite(check_scores(found, data()[0].n_items, name)).any(axis=1).all()
+
+
+def test_caser_knows_its_users() -> None:
+    cases = unlabelled().take(np.arange(5))
+    another = replace(cases, user=(cases.user + 1).astype(np.int32))
+    assert (all_scores(fitted("caser"), another) != all_scores(fitted("caser"), cases)).any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_gives_the_same_scores(name: str, tmp_path: Path) -> None:
+    few = {"epochs": 1} if "epochs" in quick(name) else {}
+    cases = unlabelled().take(np.arange(30))
+    one, two = (all_scores(fit(name, tmp_path / folder, **few), cases) for folder in ("a", "b"))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_fit_leaves_nothing_behind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"epochs": 1} if "epochs" in quick(name) else {}
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "left by a killed fit").write_text("stale")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", arguments := ["command", "--seed", "1", "--epochs=7"])
+    fit(name, Path("../work"), **few)  # a relative path, as the workflow gives it
+    assert os.getcwd() == str(tmp_path / "here") and sys.argv is arguments
+    assert not list((tmp_path / "here").iterdir())
+    kept = {path.name for path in (tmp_path / "work").glob("*")} - {"left by a killed fit"}
+    assert kept == CHECKPOINTS.get(name, set())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_unknown_params_are_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="learning_rat"):
+        load_method(name).fit(data()[0], seed=1, params={"learning_rat": 1}, workdir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+# Popularity and item-kNN by hand
+
+
+def test_popularity_counts_users() -> None:
+    split = data()[0]
+    assert split.train.target is not None
+    users: dict[int, set[int]] = {item: set() for item in range(split.n_items)}
+    for i in range(len(split.train)):
+        for item in [*split.train.history(i), split.train.target[i]]:
+            users[int(item)].add(int(split.train.user[i]))
+    assert scores_of("popularity")[0].tolist() == [len(users[item]) for item in range(split.n_items)]
+
+
+def test_popularity_with_a_half_life(tmp_path: Path) -> None:
+    split = data()[0]
+    found = all_scores(fit("popularity", tmp_path, half_life_days=3.0), unlabelled().take(np.arange(1)))[0]
+    expected = np.zeros(split.n_items)
+    assert split.train.target is not None
+    for target, time in zip(split.train.target, split.train.time, strict=True):
+        expected[target] += 0.5 ** ((split.train.time[-1] - time) / 86400 / 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("params", [{}, {"neighbours": 5, "shrink": 0.0, "decay": 0.5}])
+def test_item_knn_against_a_loop(params: dict[str, Any], tmp_path: Path) -> None:
+    split = data()[0]
+    chosen = {"neighbours": 100, "shrink": 10.0, "decay": 0.9} | params
+    users, items = split.train.interactions()
+    had = np.zeros((users.max() + 1, split.n_items))
+    had[users, items] = 1
+    similar = had.T @ had / (np.sqrt(np.outer(had.sum(axis=0), had.sum(axis=0))) + chosen["shrink"])
+    np.fill_diagonal(similar, 0)
+    for row in similar:
+        row[np.argsort(-row, kind="stable")[chosen["neighbours"] :]] = 0
+    cases = unlabelled().take(np.arange(15))
+    expected = [
+        sum(chosen["decay"] ** back * similar[item] for back, item in enumerate(cases.history(i)[::-1]))
+        for i in range(len(cases))
+    ]
+    np.testing.assert_allclose(all_scores(fit("item_knn", tmp_path, **params), cases), expected, rtol=1e-4, atol=1e-6)
+
+
+# RecBole's adapter
+
+
+def byte_dropout() -> Any:
+    from baselines._recbole.dropout import ByteDropout
+
+    return ByteDropout
+
+
+def test_anomaly_detection_is_off_after_a_fit() -> None:
+    import torch
+
+    fitted("sasrec")
+    assert not torch.is_anomaly_enabled()
+
+
+def test_casers_settings_reach_its_network(tmp_path: Path) -> None:
+    net = fit("caser", tmp_path, epochs=1, nv=3, nh=5, embedding_size=6).net  # type: ignore[attr-defined]
+    assert net.conv_v.out_channels == 3 and {conv.out_channels for conv in net.conv_h} == {5}
+    assert net.item_embedding.embedding_dim == 6
+
+
+def test_a_setting_that_recboles_model_does_not_have_is_refused() -> None:
+    from baselines._recbole.learners import fit_causal
+
+    class Misspelt(gru4rec.Params):
+        n_v: int = 4
+
+    with pytest.raises(
+        InputError, match=r"^GRU4Rec: RecBole's model has no setting 'n_v'; .* properties/model/GRU4Rec\.yaml"
+    ):
+        fit_causal("GRU4Rec", data()[0], 1, Misspelt(epochs=1))
+
+
+def test_the_best_sasrec_of_several_is_kept(tmp_path: Path) -> None:
+    good = sasrec.Params.model_validate(QUICK["sasrec"])
+    weak, cases = good.model_copy(update={"epochs": 1, "learning_rate": 1e-6}), unlabelled()
+    alone, none = fit_best(data()[0], [good], seed=7, workdir=tmp_path / "alone")
+    assert none == []
+    np.testing.assert_array_equal(all_scores(alone, cases), all_scores(fitted("sasrec"), cases))
+    for order in ([weak, good], [good, weak]):
+        best, tried = fit_best(data()[0], order, seed=7, workdir=tmp_path / "two")
+        assert [one["params"] for one in tried] == [one.model_dump() for one in order]
+        values = {one["params"]["epochs"]: one["value"] for one in tried}
+        assert values[4] > 2 * values[1]
+        np.testing.assert_array_equal(all_scores(best, cases), all_scores(alone, cases))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
+def test_byte_dropout_keeps_mean_and_rate(p: float) -> None:
+    import torch
+
+    dropout, x = byte_dropout()(p), torch.ones(999, 1001)  # no whole number of words
+    torch.manual_seed(0)
+    out = dropout(x)
+    cut = round(256 * p) / 256
+    values = out.unique()
+    assert values[0] == 0 and len(values) == 2 and float(values[1]) == pytest.approx(1 / (1 - cut), rel=1e-6)
+    error = (cut * (1 - cut) / x.numel()) ** 0.5  # one standard deviation of the rate
+    assert float((out == 0).float().mean()) == pytest.approx(cut, abs=5 * error) and abs(cut - p) <= 1 / 512
+    assert float(out.mean()) == pytest.approx(1, abs=5 * error / (1 - cut))
+    # Neighbours fall independently: as often together as the product of their rates says.
+    dropped = out == 0
+    assert float((dropped[:, 1:] & dropped[:, :-1]).float().mean()) == pytest.approx(cut**2, abs=0.004)
+
+
+def test_byte_dropout_is_a_dropout() -> None:
+    import torch
+
+    made = byte_dropout()
+    x = torch.randn(7, 5, requires_grad=True)
+    assert made(0.5).eval()(x) is x and made(0.0)(x) is x
+    torch.manual_seed(1)
+    one = made(0.5)(x)
+    torch.manual_seed(1)
+    assert torch.equal(one, made(0.5)(x))
+    one.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad != 0, one != 0)
+    assert torch.isfinite(made(1.0)(x)).all()
+    assert made(0.3)(torch.empty(0, 4)).shape == (0, 4)
+
+
+def test_faster_layers_compute_the_same() -> None:
+    import torch
+
+    net = fitted("bert4rec").net  # type: ignore[attr-defined]
+    layers = [module for module in net.modules() if type(module).__name__ == "FeedForward"]
+    assert layers and any(isinstance(module, byte_dropout()) for module in net.modules())
+    x = torch.randn(100)
+    for layer in layers:
+        assert layer.intermediate_act_fn is torch.nn.functional.gelu
+        torch.testing.assert_close(layer.intermediate_act_fn(x), layer.gelu(x))
+
+
+@pytest.mark.parametrize("name", sorted(set(QUICK) - {"stock_recbole"}))
+def test_the_best_epoch_is_what_scores(name: str) -> None:
+    """The NDCG@10 of the validation cases that the report has for the best epoch is that of the weights that are kept."""
+    split, found = data()[0], fitted(name).report()
+    value = validation_ndcg(fitted(name), split.valid, split.n_items, name)
+    assert found["valid_ndcg@10_by_epoch"][found["best_epoch"] - 1] == round(value, 4)
+    assert round(value, 4) == max(found["valid_ndcg@10_by_epoch"]) > 0.1
+    assert fitted(name).learned() == Learned.of(split.train)
+
+
+@pytest.mark.parametrize("gpus", [None, "", "3"])
+def test_recbole_leaves_the_gpus_that_a_job_was_given(
+    gpus: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RecBole writes its own setting, "0" unless told, into CUDA_VISIBLE_DEVICES."""
+    import baselines._recbole.training as training
+
+    seen: list[Any] = []
+    init_seed = training.init_seed
+
+    def look(*arguments: Any, **named: Any) -> None:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        init_seed(*arguments, **named)
+
+    monkeypatch.setattr(training, "init_seed", look)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    fit("gru4rec", tmp_path / "work", epochs=1)
+    assert set(seen) == {"0" if gpus is None else gpus}
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == gpus
+
+
+def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
+    # So fast a learner overshoots at once: the best epoch is followed by exactly `patience` worse ones.
+    found = fit("gru4rec", tmp_path, epochs=40, patience=2, learning_rate=0.05).report()
+    curve = found["valid_ndcg@10_by_epoch"]
+    assert found["epochs"] == len(curve) == found["best_epoch"] + 2 < 40
+    assert found["best_epoch"] == 1 + int(np.argmax(curve))
+
+
+def test_max_history_cuts_the_oldest(tmp_path: Path) -> None:
+    recommender = fit("gru4rec", tmp_path / "w", epochs=1, max_history=2)
+    cases = unlabelled().take(np.arange(10))
+    rows = [cases.history(i)[-2:] for i in range(10)]
+    lengths = [len(row) for row in rows]
+    flat = np.concatenate(rows)
+    short = replace(
+        cases,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        items=flat,
+        ratings=np.zeros(len(flat), np.float32),
+        times=np.zeros(len(flat), np.int64),
+    )
+    assert max(np.diff(cases.offsets)) > 2
+    np.testing.assert_allclose(all_scores(recommender, cases), all_scores(recommender, short), rtol=1e-5)

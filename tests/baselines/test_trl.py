@@ -1,0 +1,152 @@
+"""trl without what a processor would do for nothing: the same losses, rewards and weights; rollouts by R2ec's engine."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trl.trainer.utils
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from baselines._writers import grpo, title_tuning, trl
+from baselines._writers.llm_texts import EndOfTurn, prompt_ids
+from baselines._writers.settings import WriterTraining
+from baselines._writers.title_tuning import TitleTuning
+from baselines._writers.trl import SCORED_ONLY, faster_on_cpu, shared_prompt_rollouts
+from lm import backbone as backbones
+from lm.writing.engine import TransformersEngine
+from r2ec.settings import BackboneSettings, LoraSettings, RolloutSettings
+from tests.support.tiny_fits import split, write_backbone
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> BackboneSettings:
+    return BackboneSettings(name=str(write_backbone(tmp_path_factory.mktemp("llm"))), dtype="float32")
+
+
+def adapted(llm: BackboneSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    loaded = backbones.load(llm)
+    torch.manual_seed(0)
+    return backbones.add_lora(loaded.model, LoraSettings(r=4, alpha=8)), loaded.tokenizer
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trl as it is."""
+    monkeypatch.setattr(trl, "use_grouped_attention", lambda model: None)
+    monkeypatch.setattr(trl, "SCORED_ONLY", "__name__")
+
+
+def adapters(model: PeftModel) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters() if "lora" in name}
+
+
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys() and any(value.abs().max() > 0 for name, value in one.items() if "lora_B" in name)
+    for name, value in one.items():
+        # Adam takes steps of lr = 0.01 whatever the gradient's size is, so that rounding shows where it is nearly zero.
+        torch.testing.assert_close(value, other[name], rtol=0, atol=5e-4)
+
+
+def scored_rows(patch: pytest.MonkeyPatch) -> list[int]:
+    """How many positions of each batch the lm_head scores, from now on."""
+    kernel, seen = trl.trainer.utils._ChunkedLogProbFunction, list[int]()
+
+    def apply(hidden: torch.Tensor, *rest: Any) -> Any:
+        seen.append(len(hidden))
+        return kernel.apply(hidden, *rest)
+
+    patch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=apply))
+    return seen
+
+
+def test_tuning_is_the_same_without_the_prompts_logits(
+    llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TitleTuning(backbone=llm, users_per_step=4, at_once=2, max_steps=3, learning_rate=1e-2)
+    found = []
+    for plain in (False, True):
+        with monkeypatch.context() as patch:
+            if plain:
+                plainly(patch)
+            model, tokenizer = adapted(llm)
+            seen = scored_rows(patch)
+            losses = title_tuning._tune(
+                split(), settings, title_tuning.REQUEST, 1, model, tokenizer, tmp_path / str(plain)
+            )
+            found.append((losses, adapters(model), seen))
+    (losses, weights, few), (plain_losses, plain_weights, many) = found
+    assert losses == pytest.approx(plain_losses, abs=2e-4) and len(losses) == 3
+    assert_close(weights, plain_weights)
+    assert len(few) == len(many) > 0 and sum(few) < 0.5 * sum(many)
+
+
+def test_grpo_is_the_same_without_the_prompts_logits(
+    llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = WriterTraining(
+        backbone=llm, max_new_tokens=4, group_size=2, users_per_step=4, max_steps=3, learning_rate=1e-2
+    )
+
+    def score(texts: list[str]) -> np.ndarray:
+        """Something that depends on the text, so that rewards differ within a group."""
+        return np.array([np.sin(np.arange(split().n_items) * (1 + sum(text.encode()))) for text in texts])
+
+    found = []
+    for plain in (False, True):
+        with monkeypatch.context() as patch:
+            if plain:
+                plainly(patch)
+            model, tokenizer = adapted(llm)
+            folder = tmp_path / str(plain)
+            rewards = grpo.train_writer(
+                split(),
+                settings,
+                "{category} {history}",
+                score,
+                seed=1,
+                model=model,
+                tokenizer=tokenizer,
+                folder=folder,
+            )
+            found.append((rewards, adapters(model)))
+    (rewards, weights), (plain_rewards, plain_weights) = found
+    assert rewards == pytest.approx(plain_rewards, abs=1e-6) and len(rewards) == 3 and np.std(rewards) > 0
+    assert_close(weights, plain_weights)
+
+
+def test_trl_is_as_before_afterwards(llm: BackboneSettings) -> None:
+    asked = getattr(trl.trainer.utils, SCORED_ONLY)
+    assert not asked(torch.device("cpu"))  # else there would be nothing to gain
+    with pytest.raises(KeyboardInterrupt), faster_on_cpu(adapted(llm)[0]):
+        assert getattr(trl.trainer.utils, SCORED_ONLY)(torch.device("cpu"))
+        raise KeyboardInterrupt
+    assert getattr(trl.trainer.utils, SCORED_ONLY) is asked
+
+
+def test_rollouts_are_the_engine_s(llm: BackboneSettings) -> None:
+    """Texts, their ends and their random streams."""
+    model, tokenizer = adapted(llm)
+    settings = RolloutSettings(group_size=3, max_new_tokens=6, temperature=1.0, top_k=0)
+    write = shared_prompt_rollouts(model, tokenizer, settings, seed=5)
+    messages = ["one thing", "a much longer list of things"]
+    prompts = [[{"role": "user", "content": message}] for message in messages for _ in range(3)]
+
+    def at(step: int) -> dict[str, Any]:
+        return write(prompts, SimpleNamespace(state=SimpleNamespace(global_step=step)))
+
+    found = at(2)
+    ids = [prompt_ids(tokenizer, message) for message in messages]
+    assert found["prompt_ids"] == [ids[0]] * 3 + [ids[1]] * 3 and found["logprobs"] is None
+    engine = TransformersEngine(model, tokenizer, settings)
+    engine.end = EndOfTurn(tokenizer)
+    expected = engine.generate(ids, cases=np.arange(2), seed=5, step=2)
+    for row, completion in enumerate(found["completion_ids"]):
+        length = int(expected.lengths[row])
+        assert completion == expected.rollouts.completion_ids[row, :length].tolist() and 1 <= length <= 6
+    assert len({tuple(completion) for completion in found["completion_ids"]}) > 1
+    assert at(2) == found and at(3)["completion_ids"] != found["completion_ids"]
+    with pytest.raises(AssertionError):
+        write(prompts[1:], SimpleNamespace(state=SimpleNamespace(global_step=0)))

@@ -1,0 +1,402 @@
+"""Ablations from a small made-up results tree: tables, power, claims and plots."""
+
+import doctest
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.analysis import significance
+from benchmark.analysis.collect import collect
+from benchmark.analysis.comparisons import Comparison
+from benchmark.analysis.significance import smallest_detectable
+from benchmark.config.factors import Factor
+from benchmark.config.schema import ClaimConfig
+from benchmark.metrics import METRICS
+from benchmark.output import ablation_plots, ablations, claims, plots
+from benchmark.output.ablation_plots import curves, order_of, panels, plot_factor
+from benchmark.output.ablations import against_base, read_runs, read_table, tables_of
+from benchmark.output.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
+from benchmark.output.page import __main__ as report
+from benchmark.storage.io import read_json, write_json
+from tests.support.results_tree import write_by_hand, write_dataset, write_method, write_results
+
+MAIN = METRICS.index("NDCG@10")
+SKILL = {"r2ec": 0.8, "r2ec--beta=0": 0.1, "r2ec--beta=1": 0.75}
+
+
+def claim(**changes: Any) -> ClaimConfig:
+    return ClaimConfig.model_validate({"says": "R_c <helps>", "value": "0.05", "against": "0"} | changes)
+
+
+def factor(**changes: Any) -> Factor:
+    given = {
+        "name": "beta",
+        "title": "weight of R_c",
+        "datasets": ["small"],
+        "seeds": 3,
+        "base": "0.05",
+        "runs": {"0": "r2ec--beta=0", "0.05": "r2ec", "1": "r2ec--beta=1"},
+        "claims": [claim(), claim(value="1", against="0.05", expect="equal", margin=0.5)],
+    }
+    return Factor.model_validate(given | changes)
+
+
+def log_of(run: str, seed: int, steps: int) -> list[dict[str, float]]:
+    """A training log as R2ec reports it."""
+    start = len(run) % 7 / 10 + seed / 50
+    return [
+        {
+            "step": float(step),
+            "loss": 1.0,
+            "reward": start + step / 100,
+            "reward_ndcg": start + step / 90,
+            "length": 16 - step / 10,
+            "entropy": 2 + start - step / 30,
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def write_logs(results: Path, dataset: str, runs: dict[str, int], seeds: int = 3) -> None:
+    """Put logs of so many steps into the run.json of these runs."""
+    for run, steps in runs.items():
+        for seed in range(1, seeds + 1):
+            path = results / "runs" / dataset / run / f"seed{seed}" / "run.json"
+            write_json(path, read_json(path) | {"report": {"recpo_log": log_of(run, seed, steps)}})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablations") / "results"
+    write_results(folder, ["small", "other"], SKILL, seeds=3, n_users=40, n_cases=160)
+    write_logs(folder, "small", {"r2ec": 12, "r2ec--beta=0": 12, "r2ec--beta=1": 6})
+    return folder
+
+
+def run(command: Any, results: Path, *factors: Factor, out: Path | None = None) -> None:
+    given = json.dumps([entry.model_dump(mode="json") for entry in factors])
+    argv = ["x", "--results", str(results), "--factors", given, *(["--out", str(out)] if out else [])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        command.main()
+
+
+def test_doctests() -> None:
+    for module in (ablation_plots, significance):
+        assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------
+
+
+def hand_made(results: Path) -> Factor:
+    """The runs of `write_by_hand` as a factor's two values."""
+    write_by_hand(results, "r2ec", "r2ec--x=1")
+    runs = {"one": "r2ec", "two": "r2ec--x=1"}
+    told = [claim(value="two", against="one", metric="Hit@5")]
+    return factor(name="x", datasets=["tiny"], seeds=2, base="one", runs=runs, claims=told)
+
+
+def test_numbers_by_hand(tmp_path: Path) -> None:
+    made = hand_made(tmp_path)
+    frame, tests = tables_of(made, read_runs(made, tmp_path))
+    assert frame["value"].tolist() == ["one", "two"] and frame["base"].tolist() == ["one", "one"]
+    # NDCG@10 of the base: seed 1 (1 + 1/3)/4 = 1/3, seed 2 (1 + 1/2)/4 = 3/8
+    assert frame.loc[0, "NDCG@10"] == pytest.approx(17 / 48, abs=1e-6)
+    assert frame.loc[0, "NDCG@10_sd"] == pytest.approx((1 / 24) / np.sqrt(2), abs=1e-6)
+    assert np.isnan(frame.loc[0, "NDCG@10_p_holm"]) and frame.loc[1, "NDCG@10_p_holm"] == 1.0
+    hit5 = tests[tests.metric == "Hit@5"].iloc[0]
+    assert (hit5["value"], hit5.base, hit5.family, hit5.family_size) == ("two", "one", "against the base", 6)
+    # Base: user 0 has 3/4, user 1 has 0; differences 1/4 and 1. Two users: p = 1/2.
+    assert (hit5["mean"], hit5.mean_base, hit5.difference, hit5.p, hit5.p_holm) == (1.0, 0.375, 0.625, 0.5, 1.0)
+    # Drawing two of two users gives 1/4, 5/8, 5/8, 1: a standard deviation of sqrt(((3/8)^2 + (3/8)^2) / 4) = 0.26517.
+    assert hit5.error == pytest.approx(np.sqrt(9 / 128), abs=0.005)
+    # At 0.05 / 6, two-sided: z = 2.6383; and 0.8416 for a power of 80 %.
+    assert hit5.detectable == pytest.approx((2.6383 + 0.8416) * hit5.error, rel=1e-4)
+
+
+def test_the_family_is_all_values_by_all_metrics_of_a_dataset(results: Path) -> None:
+    made = factor(datasets=["small", "other"])
+    frame, tests = tables_of(made, read_runs(made, results))
+    assert frame.groupby("dataset")["value"].apply(list).to_dict() == {
+        "small": ["0", "0.05", "1"],
+        "other": ["0", "0.05", "1"],
+    }
+    assert len(tests) == 2 * 2 * 6 and set(tests.family_size) == {12}
+    for _, part in tests.groupby("dataset"):
+        assert part.p_holm.to_numpy() == pytest.approx(significance.holm(part.p), rel=1e-3)
+    worse = tests[(tests["value"] == "0") & (tests.metric == "NDCG@10") & (tests.dataset == "small")].iloc[0]
+    assert worse.difference < 0 and worse.p_holm < 0.05
+
+
+def test_an_unequal_number_of_seeds_than_the_methods_own(results: Path) -> None:
+    """A factor reads as many seeds of the base as of its values."""
+    made = factor(seeds=2)
+    (found,) = read_runs(made, results)
+    assert found.seeds == {"r2ec--beta=0": 2, "r2ec": 2, "r2ec--beta=1": 2}
+
+
+def test_detectable_by_hand() -> None:
+    assert smallest_detectable(0.01, 1) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-6)
+    assert smallest_detectable(0.01, 20) == pytest.approx(0.01 * (3.023341 + 0.841621), rel=1e-6)
+    assert np.isnan(smallest_detectable(0.0, 1))
+
+
+def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
+    """The claim about power, by simulation: users with unequal numbers of cases, an effect of that size, the real test."""
+    generator = np.random.default_rng(5)
+    users, trials = 120, 250
+    cases = generator.integers(1, 20, users).astype(float)
+    noise = generator.normal(0, 0.1, (trials, users)) * np.sqrt(cases)
+    # The error that the bootstrap would see of a ratio of sums, and the effect that it promises.
+    error = np.sqrt((noise**2).sum(axis=1).mean()) / cases.sum()
+    effect = smallest_detectable(error, family=4)
+    sums = np.concatenate([noise + effect * cases, np.zeros((1, users))]).T
+    pairs = [(trial, trials) for trial in range(trials)]
+    p = significance.randomisation_test(sums, pairs, seed=1, flips=1999)
+    assert 0.72 < (p < significance.ALPHA / 4).mean() < 0.88
+
+
+def test_runs_without_any_difference_say_so(tmp_path: Path) -> None:
+    cases = write_dataset(tmp_path, "tiny", n_users=8, n_cases=40)
+    ranks = [list(range(1, 41))]
+    for name in ("r2ec", "r2ec--x=1"):
+        write_method(tmp_path, "tiny", cases, name, ranks)
+    runs = {"a": "r2ec", "b": "r2ec--x=1"}
+    made = factor(datasets=["tiny"], seeds=1, base="a", runs=runs, claims=[claim(value="b", against="a")])
+    run(ablations, tmp_path, made)
+    run(claims, tmp_path, made)
+    text = (tmp_path / "ablations" / "beta.md").read_text()
+    assert "unknown: no user differs" in text and "nan" not in text
+    page = (tmp_path / "ablations" / "claims.md").read_text()
+    assert "nothing can be said of what could have been seen" in page and CANT_TELL in page and "nan" not in page
+
+
+def test_the_command_writes_byte_equal_files(results: Path, tmp_path: Path) -> None:
+    found = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        run(ablations, results, factor(), out=out)
+        found.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert found[0] == found[1] and sorted(found[0]) == ["beta.csv", "beta.md", "beta.tests.csv", "beta.tex"]
+    text, tex = found[0]["beta.md"].decode(), found[0]["beta.tex"].decode()
+    assert text.startswith("# weight of R\\_c\n") and "| value |" in text and "| 0.05 |" in text
+    for words in ('the base, "0.05"', "family of 12 tests (2 values x 6 metrics)", "3 seeds", "power of 80 %"):
+        assert words in text and words.replace("%", r"\%") in tex, words
+    frame = read_table(tmp_path / "one" / "beta.csv")
+    assert frame["value"].tolist() == ["0", "0.05", "1"]  # still words
+    assert len(pd.read_csv(io.BytesIO(found[0]["beta.tests.csv"]))) == 12
+    # Each mean of the first table is in all three forms.
+    assert all(f"{mean:.4f}" in text and f"{mean:.4f}" in tex for mean in frame["NDCG@10"])
+
+
+def test_a_missing_run_is_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(ablations, results, factor(seeds=4), out=tmp_path / "out")
+    assert "seed4/run.json: missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+# --- claims ------------------------------------------------------------------------------------------------------------
+
+
+def found_(difference: float, low: float, high: float, against: float = 0.1) -> Comparison:
+    return Comparison("NDCG@10", "a", "b", against + difference, against, low, high, 0.001, 0.01, "test")
+
+
+UP, DOWN, EQUAL = claim(), claim(expect="lower"), claim(expect="equal", margin=0.1)
+BETTER, WORSE, NEAR = found_(0.02, 0.011, 0.029), found_(-0.02, -0.029, -0.011), found_(0.004, -0.001, 0.009)
+
+
+@pytest.mark.parametrize(
+    ("told", "found", "by_seed", "p_holm", "expected"),
+    [
+        (UP, BETTER, [0.02], 0.01, SUPPORTS),
+        (UP, BETTER, [0.02], 0.05, CANT_TELL),  # 0.05 is not below 0.05
+        (UP, WORSE, [-0.02], 0.01, CONTRADICTS),
+        (UP, BETTER, [0.05, -0.01], 0.01, CANT_TELL),  # one seed says the opposite
+        (UP, WORSE, [-0.05, -0.01], 0.01, CONTRADICTS),
+        (DOWN, WORSE, [-0.02], 0.01, SUPPORTS),
+        (DOWN, BETTER, [0.02], 0.01, CONTRADICTS),
+        (EQUAL, NEAR, [0.01, -0.002], 0.9, SUPPORTS),  # the interval lies within 10 % of 0.1
+        (EQUAL, NEAR, [0.004], 0.01, SUPPORTS),  # different, but by less than the margin
+        (EQUAL, BETTER, [0.02], 0.01, CONTRADICTS),
+        (EQUAL, BETTER, [0.02], 0.9, CANT_TELL),  # a large p alone supports nothing
+        (EQUAL, found_(0.0, -0.02, 0.02), [0.0], 1.0, CANT_TELL),
+        (EQUAL, found_(0.0, -0.011, 0.005), [0.0], 1.0, CANT_TELL),  # beyond the margin on one side
+        (EQUAL, found_(0.011, 0.003, 0.019), [0.011], 0.01, CANT_TELL),  # not 0, which may still be within the margin
+        (EQUAL, found_(-0.011, -0.019, -0.003), [-0.011], 0.01, CANT_TELL),
+    ],
+)
+def test_verdicts(told: ClaimConfig, found: Comparison, by_seed: list[float], p_holm: float, expected: str) -> None:
+    assert verdict(told, found, np.array(by_seed), p_holm) == expected
+
+
+def test_claims_by_hand(tmp_path: Path) -> None:
+    made = hand_made(tmp_path)
+    (row,) = judge(measure([made], tmp_path)).to_dict("records")
+    assert (row["verdict"], row["p"], row["p_holm"], row["family_size"]) == (CANT_TELL, 0.5, 0.5, 1)
+    assert (row["mean"], row["mean_against"], row["difference"]) == (1.0, 0.375, 0.625)
+    # Hit@5 of the base 1/4 and 2/4, of the other 1
+    assert row["by_seed"] == "+0.750000 +0.500000"
+    assert row["detectable"] == pytest.approx((1.959964 + 0.841621) * row["error"])
+    text = sentences(row)
+    assert "1.0000 against 0.3750, a difference of +0.6250 (+167%)" in text
+    assert "By seed: +0.7500, +0.5000 (sd 0.1768)" in text and "2 seeds" in text
+
+
+def test_holm_is_over_all_claims_of_the_page(results: Path) -> None:
+    both = [factor(), factor(name="again", datasets=["small", "other"], claims=[claim(against="1")])]
+    frame = judge(measure(both, results))
+    assert frame[["factor", "dataset"]].apply(tuple, axis=1).tolist() == [
+        ("beta", "small"),
+        ("beta", "small"),
+        ("again", "small"),
+        ("again", "other"),
+    ]
+    assert frame.p_holm.to_numpy() == pytest.approx(significance.holm(frame.p)) and set(frame.family_size) == {4}
+    first = frame.iloc[0]
+    assert first.verdict == SUPPORTS and first.difference > 0  # planted
+    # Every number is the tables' own.
+    tests = against_base(collect(results, "small", factor().seeds_of_runs), factor())
+    same = tests[(tests.method_a == "r2ec--beta=0") & (tests.metric == "NDCG@10")].iloc[0]
+    assert (-first.difference, -first.high, -first.low) == pytest.approx(
+        (same.difference, same.low, same.high), abs=1e-6
+    )
+
+
+def test_the_page_of_claims(results: Path, tmp_path: Path) -> None:
+    run(claims, results, factor(), out=tmp_path)
+    text, rows = (tmp_path / "claims.md").read_text(), read_claims(tmp_path / "claims.csv")
+    assert rows["value"].tolist() == ["0.05", "1"] and rows["verdict"].iloc[0] == SUPPORTS
+    assert "1. R\\_c \\<helps\\> | **supports** |" in text and "## 1. weight of R\\_c: supports" in text
+    assert claims.RULE in text and "The smallest difference that would have been found:" in text
+    # The sentences from the file are those from memory.
+    assert [sentences(row) for row in rows.to_dict("records")] == [
+        sentences(row) for row in judge(measure([factor()], results)).to_dict("records")
+    ]
+
+
+def test_no_claims_no_verdicts(results: Path, tmp_path: Path) -> None:
+    run(claims, results, factor(claims=[]), out=tmp_path)
+    assert "No factor of the config has claims." in (tmp_path / "claims.md").read_text()
+
+
+# --- plots -------------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_ordered_and_words_are_not() -> None:
+    assert order_of(factor(runs={"10": "a", "2": "b", "0.5": "c"}, base="2")) == ["0.5", "2", "10"]
+    assert order_of(factor(runs={"10": "a", "none": "b", "2": "c"}, base="2")) == ["10", "none", "2"]
+
+
+def test_panels_show_means_seeds_and_differences(results: Path) -> None:
+    (found,) = read_runs(factor(), results)
+    means, differences = panels(factor(), found, "NDCG@10")
+    by_seed = np.stack([found.values[i][MAIN].mean(axis=-1) for i in range(3)])
+    assert means.labels == ["0", "0.05", "1"] and means.base == 1
+    assert np.array_equal(means.seeds, by_seed) and means.mean == pytest.approx(by_seed.mean(axis=1))
+    assert differences.seeds == pytest.approx(by_seed - by_seed[1])
+    tests = against_base(found, factor())
+    mine = tests[tests.metric == "NDCG@10"]
+    assert differences.low[[0, 2]] == pytest.approx(mine.low.to_numpy())
+    assert np.isnan(differences.low[1]) and np.isnan(differences.unseen[1])  # type: ignore[index]
+    assert differences.filled.tolist() == [True, False, bool(mine.p_holm.iloc[1] < 0.05)]
+
+
+def test_curves_by_step(results: Path) -> None:
+    (found,) = read_runs(factor(), results)
+    steps, values = curves(found, "r2ec--beta=1", "length")
+    assert steps.tolist() == [1, 2, 3, 4, 5, 6] and values.shape == (3, 6) and values[0, 0] == 15.9
+    (other,) = read_runs(factor(datasets=["other"]), results)
+    assert curves(other, "r2ec", "reward")[0].size == 0
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) -> None:
+    names = ["w/o R_c", "R2ec, whole", "w/o R_d"] if words else ["0", "0.05", "1"]
+    runs = dict(zip(names, factor().runs.values(), strict=True))
+    made = factor(runs=runs, base=names[1], claims=[])
+    with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
+        figure = plot_factor(made, read_runs(made, results))
+        figure.draw_without_rendering()
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert titles == [
+            "NDCG@10",
+            "NDCG@10 less the base's",
+            "Hit@10",
+            "Hit@10 less the base's",
+            *ablation_plots.CURVES.values(),
+            "",
+        ]
+        assert all(len(axes.lines) == 3 for axes in figure.axes[4:8])
+        assert all(len(axes.collections) == 3 for axes in figure.axes[4:8])  # bands of three seeds
+        legend = figure.axes[8].get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == [names[0], f"{names[1]} (base)", names[2]]
+        labels = figure.axes[0].get_xticklabels() if not words else figure.axes[0].get_yticklabels()
+        assert [label.get_text() for label in labels] == (
+            ["0", "0.05\n(base)", "1"] if not words else ["w/o R_c", "R2ec, whole (base)", "w/o R_d"]
+        )
+        tight = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert tight.x0 >= 0 and tight.y0 >= 0 and tight.x1 <= width and tight.y1 <= height
+    text = figure.get_supxlabel().replace("\n", " ")
+    assert "160 cases of" in text and "its 3 seeds" in text and "Bands: lowest to highest seed." in text
+
+
+def test_no_log_no_curves(results: Path) -> None:
+    made = factor(datasets=["other"])
+    assert len(plot_factor(made, read_runs(made, results)).axes) == 4
+    # Nor where the runs only score the base's fit, whose log they carry.
+    scored = factor(scored=["r2ec--beta=0", "r2ec--beta=1"])
+    assert len(plot_factor(scored, read_runs(scored, results)).axes) == 4
+
+
+def test_a_value_without_a_log_is_named(tmp_path: Path) -> None:
+    write_results(tmp_path, ["small"], SKILL, seeds=1, n_cases=60)
+    write_logs(tmp_path, "small", {"r2ec": 4, "r2ec--beta=1": 4}, seeds=1)
+    made = factor(seeds=1)
+    figure = plot_factor(made, read_runs(made, tmp_path))
+    text = figure.get_supxlabel().replace("\n", " ")
+    assert "No training log: 0." in text and "Bands" not in text and "its 1 seed." in text
+    assert all(not axes.collections for axes in figure.axes[4:])
+
+
+def test_the_plots_are_the_same_bytes_twice(results: Path, tmp_path: Path) -> None:
+    for out in ("one", "two"):
+        run(ablation_plots, results, factor(), out=tmp_path / out)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two")]
+    assert files[0] == files[1] and sorted(files[0]) == ["beta.pdf", "beta.png"]
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_factors_and_claims(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = factor()
+    run(ablations, results, made)
+    run(claims, results, made)
+    (results / "plots" / "ablations").mkdir(parents=True)
+    for name in plots.PLOTS:  # the real ones take seconds
+        (results / "plots" / f"small.{name}.png").write_bytes(b"\x89PNG ")
+    base = ["x", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "3"]
+    given = ["--factors", f"[{made.model_dump_json()}]", "--out", str(results / "page")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*base, *given])
+        with pytest.raises(SystemExit):
+            report.main()
+        assert "beta.png: missing; run `python -m benchmark.output.ablation_plots`" in capsys.readouterr().err
+        (results / "plots" / "ablations" / "beta.png").write_bytes(b"\x89PNG ")
+        report.main()
+    page = (results / "page" / "index.html").read_text()
+    assert '<a href="#ablations">' in page and 'id="ablations"' in page and page.count("<img") == 4
+    assert "R_c &lt;helps&gt;" in page and "<helps>" not in page and "<strong>supports</strong>" in page
+    frame = read_table(results / "ablations" / "beta.csv")
+    assert re.search(rf"{frame['NDCG@10'].iloc[0]:.4f}", page.partition('id="ablations"')[2])
+    assert "smallest detectable" in page

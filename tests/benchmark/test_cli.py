@@ -1,0 +1,253 @@
+"""The command line: what it hands over, its exit codes, what Ctrl-C does, and that its help comes at once."""
+
+import contextlib
+import importlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from benchmark import cli
+from benchmark.provenance import OWN, ROOT
+from benchmark.shipped import shipped
+from tests.support.planted import planted, write_files
+from tests.support.terminal import interruptible
+
+COMMAND = [sys.executable, "-m", "benchmark.cli"]
+COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish")
+
+
+def call(folder: Path, *arguments: str, site: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command as it runs in any folder, both streams together. site: where the packages lie."""
+    there = dict(os.environ) | {"PYTHONPATH": str(site)}
+    line = [*COMMAND, *arguments]
+    return subprocess.run(line, cwd=folder, env=there, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """What this process would have become, in an empty folder."""
+    calls: list[list[str]] = []
+
+    def execve(program: str, line: list[str], environment: dict[str, str]) -> None:
+        assert environment.items() >= os.environ.items()
+        assert program == line[0] == sys.executable and line[1] == "-m"
+        calls.append(line[2:])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def snakemake(config: Path, directory: str = ".", cores: str = "all") -> list[str]:
+    files = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config.resolve())]
+    return ["snakemake", *files, "--directory", directory, "--cores", cores]
+
+
+def test_run_takes_the_projects_config_or_ones_own(handed: list[list[str]]) -> None:
+    (Path("mine.yaml")).write_text("seeds: 1\n")
+    run("run")
+    run("run", "config/smoke.yaml", "--cores", "3")
+    run("run", "mine.yaml", "--directory", "there", "--dry-run")
+    run("run", "mine.yaml", "--", "--keep-going", "--forceall")
+    assert handed == [
+        snakemake(shipped("config/config.yaml")),
+        snakemake(shipped("config/smoke.yaml"), cores="3"),
+        [*snakemake(Path("mine.yaml"), "there"), "--dry-run", "--quiet", "rules"],
+        [*snakemake(Path("mine.yaml")), "--keep-going", "--forceall"],
+    ]
+
+
+def test_quick_runs_in_a_folder_of_its_own_with_the_downloads_of_all(handed: list[list[str]]) -> None:
+    for _ in range(2):  # as it stands, and again
+        run("quick", "--cores", "2", "--", "--keep-going")
+        assert handed.pop() == [*snakemake(shipped("config/quick.yaml"), "results/quick", "2"), "--keep-going"]
+        assert Path("results/quick/resources").resolve() == Path("resources").resolve() and Path("resources").is_dir()
+    assert Path(os.readlink("results/quick/resources")) == Path("../../resources")  # the tree may be moved
+    run("run", "config/smoke.yaml", "--directory", "elsewhere")
+    assert not Path("elsewhere").exists()
+
+
+def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
+    run("recommend", "--run", "somewhere", "--history", "--help")
+    run("check-data", "shop", "--min-user-count", "2")
+    run("check-table", "t.csv")
+    run("publish", "default", "--", "x")
+    assert handed == [
+        ["r2ec.recommend", "--run", "somewhere", "--history", "--help"],
+        ["benchmark.data.check_data", "shop", "--min-user-count", "2"],
+        ["benchmark.analysis.check_table", "t.csv"],
+        ["benchmark.output.publish", "default", "--", "x"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["run", "mine.yaml"],
+            "error: mine.yaml: no such file; give a config of your own, or one of config/ablations.yaml,",
+        ),
+        (["run", "--cores", "0"], "expected a number from 1 or 'all', found '0'"),
+        (["run", "--cores", "many"], "expected a number from 1 or 'all', found 'many'"),
+        (["run", "config/smoke.yaml", "--keep-going"], "unrecognized arguments: --keep-going"),
+        (["rum"], "'rum' (choose from "),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_what_it_refuses(
+    arguments: list[str], said: str, handed: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2 and not handed
+    assert said in capsys.readouterr().err
+
+
+def test_a_config_that_is_no_yaml_is_refused_with_its_line(
+    handed: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text("datasets:\n  shop: {start: 2016-13-01}\n")
+    assert run("run", "mine.yaml") == 2 and not handed
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "mine.yaml: can't be read as YAML (no such date" in said and "line 2" in said
+
+
+def test_the_help_names_every_command_and_comes_at_once(tmp_path: Path) -> None:
+    took = []
+    for _ in range(3):  # the fastest counts: the machine may be busy with something else
+        start = time.monotonic()
+        done = call(tmp_path, "--help")
+        took.append(time.monotonic() - start)
+        assert done.returncode == 0 and all(f"\n    {name} " in done.stdout for name in COMMANDS)
+    assert min(took) < 0.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> None:
+    done = call(tmp_path, command, "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: r2ec-bench {command} ")
+    assert "Traceback" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+MODULES = (
+    "run",
+    "prepare",
+    "fetch",
+    "tables",
+    "plots",
+    "report",
+    "against",
+    "ablations",
+    "ablation_plots",
+    "claims",
+    "publish",
+)
+
+
+@pytest.mark.parametrize("module", [*MODULES, "check_table"])
+def test_the_help_of_a_module(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """How to call it, what comes of it, and a word on every option."""
+    main = importlib.import_module(f"benchmark.{'report.__main__' if module == 'report' else module}").main
+    monkeypatch.setattr(sys, "argv", [f"{module}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and said.startswith(f"usage: python -m benchmark.{module} ")
+    assert f"python -m benchmark.{module}" in said.partition("\n\n")[2].splitlines()[0]
+    entries = re.split(r"\n  (?=\S)", said.partition("options:\n")[2])
+    bare = [entry for entry in entries if len(entry.split()) < 3]
+    assert not bare, f"no word on {bare}"
+
+
+def test_from_a_wheels_layout_a_small_run_ends_in_tables(tmp_path: Path) -> None:
+    """As it is installed: no checkout, workflow and configs beside the packages, in any folder."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    without = shutil.ignore_patterns("__pycache__")
+    for package in OWN:
+        shutil.copytree(ROOT / package, site / package, ignore=without)
+    for part in ("workflow", "config"):
+        shutil.copytree(ROOT / part, site / "benchmark/_project" / part, ignore=without)
+    shutil.copy(ROOT / "environment.yml", site / "benchmark/_project")
+    elsewhere.mkdir()
+    small(elsewhere)
+    done = call(elsewhere, "run", "own.yaml", "--cores", "1", site=site)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (elsewhere / "results/tables/main.md").is_file() and (elsewhere / "results/report/index.html").is_file()
+    assert str(ROOT) + os.sep not in done.stdout
+    again = call(elsewhere, "run", "own.yaml", "--cores", "1", site=site)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout
+
+
+def small(folder: Path, **sasrec: object) -> None:
+    """A config `own.yaml` with one dataset, planted beside it."""
+    write_files(folder / "planted", planted())
+    dataset = {"source": "files", "options": {"folder": "planted"}, "category": "thing"}
+    methods = {"popularity": None, "sasrec": {"params": sasrec}} if sasrec else {"popularity": None}
+    config = {"seeds": 1, "datasets": {"planted": dataset}, "methods": methods}
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_a_dry_run_in_any_folder(tmp_path: Path) -> None:
+    small(tmp_path)
+    done = call(tmp_path, "run", "own.yaml", "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert "total" in done.stdout and not (tmp_path / "results").exists()
+
+
+def test_exit_codes_are_snakemakes(tmp_path: Path) -> None:
+    small(tmp_path)
+    whole = yaml.safe_load((tmp_path / "own.yaml").read_text())
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(whole | {"methods": {"popp": None}}))
+    done = call(tmp_path, "run", "own.yaml", "--cores", "1")
+    assert done.returncode == 1 and "no method 'popp'" in done.stdout and "Traceback" not in done.stdout
+
+
+def training(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All processes of a command, as soon as one of them has been fitting SASRec for two seconds."""
+    for _ in range(1200):
+        jobs = psutil.Process(command.pid).children(recursive=True)
+        for one in jobs:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
+                if "sasrec" in one.cmdline() and one.cpu_times().user > 2:
+                    return jobs
+        assert command.poll() is None, "it ended by itself"
+        time.sleep(0.1)
+    raise AssertionError("no job of SASRec in two minutes")
+
+
+def test_ctrl_c_leaves_no_job_running(tmp_path: Path) -> None:
+    """As a terminal sends it: to the whole group. The jobs of a thousand epochs would take minutes."""
+    small(tmp_path, epochs=1000, train_batch_size=8)
+    there = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+    line = [*COMMAND, "run", "own.yaml", "--cores", "1"]
+    with open(tmp_path / "said", "w", encoding="utf-8") as said:
+        command = subprocess.Popen(
+            line, cwd=tmp_path, env=there, stdout=said, stderr=said, start_new_session=True, preexec_fn=interruptible
+        )
+        try:
+            jobs = training(command)
+            os.killpg(command.pid, signal.SIGINT)
+            assert command.wait(60) != 0
+            _, alive = psutil.wait_procs(jobs, timeout=10)
+            assert not alive
+        finally:
+            if command.poll() is None:
+                os.killpg(command.pid, signal.SIGKILL)
+                command.wait()
+    assert not (tmp_path / "results/runs/planted/sasrec").exists()

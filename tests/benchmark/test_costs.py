@@ -1,0 +1,49 @@
+"""The table of costs, by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.analysis.collect import collect
+from benchmark.analysis.costs import HEADINGS, NOTE, costs, markdown
+from benchmark.jobs.records import Phases, Trial, Tuning, read_run, write_run
+from tests.support.results_tree import write_results
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two seeds of a method: fits of 10 and 30 s; repetition 1 tried two settings."""
+    write_results(tmp_path, ["small"], {"popularity": 0.0, "r2ec_small": 0.8})
+    trials = [Trial(params={}, value=0.1, seconds=12.0), Trial(params={}, value=0.2, seconds=15.5)]
+    for seed, fit, tokens in ((1, 10.0, 100), (2, 30.0, 301)):
+        path = tmp_path / f"runs/small/r2ec_small/seed{seed}/run.json"
+        changes = {
+            "seconds": Phases(fit=fit, score=2.0),
+            "tokens_written": tokens,
+            "latency_ms_alone": 1.5 * seed,
+            "peak_memory_mib": 1000 * seed,
+            "tuning": Tuning(criterion="valid NDCG@10", trials=trials, chosen=1) if seed == 1 else None,
+        }
+        write_run(path, read_run(path).model_copy(update=changes))
+    return tmp_path
+
+
+def test_means_over_runs(results: Path) -> None:
+    found = costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2}))
+    assert found.method.tolist() == ["popularity", "r2ec_small"] and found.seeds.tolist() == [2, 2]
+    row = found.iloc[1]
+    expected: dict[str, float] = {"users": 30, "targets": 200, "positions": 230, "settings": 2}
+    expected |= {"fit_s": 20, "tuning_s": 27.5, "score_s": 2, "tokens": 200.5, "ms_alone": 2.25, "peak_mib": 1500}
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value), name
+    assert found.iloc[0].tuning_s == 0 and found.iloc[0].settings == 1
+
+
+def test_one_line_per_method(results: Path) -> None:
+    lines = markdown(costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2}))).splitlines()
+    assert len(lines[0].split("|")) == 3 + len(HEADINGS) + 2
+    assert lines[3].startswith("| small | r2ec\\_small | 2 | 30 | 200 | 230 | 2 | 20 | 27.5 | 2 | 200 |") and lines[
+        3
+    ].endswith("| 1,500 |")
+    assert lines[-1] == NOTE and np.all([lines[i].count("|") == lines[0].count("|") for i in range(4)])

@@ -1,0 +1,535 @@
+"""What a config will take: by hand, against a measured run, and for every config of the project."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import ROOT, load_method
+from benchmark.config.read import read_config, read_config_file
+from benchmark.config.schema import Config
+from benchmark.jobs.estimates import (
+    ANY,
+    GIB,
+    GPU_SIZE,
+    OUTPUTS,
+    RULES,
+    Estimate,
+    estimate,
+    in_words,
+    of_job,
+    of_rule,
+    output_seconds,
+    rows,
+    table,
+)
+from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
+from benchmark.workload import UNKNOWN, USUAL, Sizes, Work, sizes_of
+from tests.support.planted import planted, write_files
+
+NOWHERE = Path("/nowhere")
+# 2 layers, width 10, feed-forward 20, queries 10, keys 5, 100 words.
+TOY = LM(layers=2, hidden=10, inner=20, queries=10, keys=5, vocabulary=100)
+SLOW = Machine(reading=500, learning=400, writing=250, step=1.0)
+
+
+def test_the_shape_of_an_lm_by_hand() -> None:
+    # A layer: q and o 10 x 10 each, k and v 10 x 5 each, gate, up and down 10 x 20 each: 200 + 100 + 600.
+    assert TOY.body == 1800 and TOY.weights == 2800
+    assert TOY.activations == 2 * (400 + 280) and TOY.cache == 2 * 2 * 2 * 5
+    assert TOY.kept_twice == 2 * 2 * 10 + 680
+
+
+def test_known_backbones_have_the_parameters_that_they_are_known_for() -> None:
+    millions = {name: round(lm.weights / 1e6) for name, lm in KNOWN.items()}
+    assert millions == {
+        "resources/smollm2-135m-instruct": 134,
+        "Qwen/Qwen2.5-3B-Instruct": 3086,
+        "google/gemma-2-2b-it": 2614,
+    }
+
+
+def test_seconds_by_hand() -> None:
+    # Reading: 2 * 1800 operations a token at 500 a second; learning: 4 * 1800 at 400, 6 * 1800 where done twice.
+    assert seconds_of(TOY, Work(read=10), SLOW) == pytest.approx(72)
+    assert seconds_of(TOY, Work(learned=10), SLOW) == pytest.approx(180)
+    assert seconds_of(TOY, Work(learned=10, twice=True), SLOW) == pytest.approx(270)
+    # A layer of the two has a backward pass: 2 + 1 of 4, and 2 + 2 of 6, operations.
+    assert seconds_of(TOY, Work(learned=10, frozen=1), SLOW) == pytest.approx(180 * 3 / 4)
+    assert seconds_of(TOY, Work(learned=10, twice=True, frozen=1), SLOW) == pytest.approx(270 * 4 / 6)
+    # Writing 40 tokens, 4 rows at once: 10 steps of 2 * 2800 * 4 operations at 250 a second; or of the least time.
+    assert seconds_of(TOY, Work(written=40, rows=4), SLOW) == pytest.approx(896)
+    assert seconds_of(TOY, Work(written=40, rows=4), replace(SLOW, step=100.0)) == pytest.approx(1000)
+    assert seconds_of(TOY, Work(maps=600), replace(SLOW, maps=200.0)) == pytest.approx(3)
+
+
+def test_memory_by_hand() -> None:
+    work = [Work(rows=3), Work(rows=2, held=7)]
+    assert device_memory(TOY, work, 50) == 4 * 2800 + 7 * 1360 + 3 * 50 * 40
+    assert device_memory(TOY, [replace(part, twice=True) for part in work], 50) == 4 * 2800 + 7 * 720 + 3 * 50 * 40
+
+
+def test_what_is_asked_for() -> None:
+    found = Estimate(seconds=3600, memory=2e9, gpu_memory=4e9)
+    assert (found.runtime, found.mem_mb, found.gpu_mem_mb) == (180, 3000, 4000)
+    assert Estimate(seconds=1, memory=1e9).runtime == 15
+
+
+SIZES = Sizes(items=100, train=1000, valid=200, test=50, line=10, item=20)
+
+
+def filled(module: str, **params: Any) -> dict[str, Any]:
+    from benchmark.config.methods import load_method
+
+    found: dict[str, Any] = load_method(module).Params.model_validate(params).model_dump(mode="json")
+    return found
+
+
+def test_tokens_of_r2ec_by_hand() -> None:
+    params = filled(
+        "r2ec",
+        backbone={"name": "x"},
+        prompts={"max_items": 3},
+        rollouts={"group_size": 4, "max_new_tokens": 8},
+        recpo={"refresh_steps": 10},
+        training={"max_steps": 25, "per_device_train_batch_size": 6, "eval_steps": 5, "eval_cases": 40},
+        warm_start={"cases": 300, "valid_cases": 70},
+    )
+    items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, params, 2)
+    # The frozen table, and 300 + 70 cases; a prompt: 30 + 3 lines of 10 tokens. The teacher learns from all 1,000 cases, 8 times:
+    # for each and each item 128 multiplications and additions, and twice that backward.
+    assert plain(items) == Work(read=100 * 20, rows=64)
+    assert plain(encoded) == Work(read=370 * 60, written=370 * 8, rows=64)
+    assert plain(maps) == Work(maps=6 * 8 * 1000 * 100 * 128)
+    # The table again: at steps 10 and 20, at five evaluations and at the end.
+    cases = 50 + 5 * 40
+    assert alone == Work(read=8 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
+    assert training == Work(
+        read=25 * 6 * 60, written=25 * 6 * 4 * 8, rows=24, learned=25 * 6 * (60 + 32 + 20), held=6 * 112
+    )
+    # Two processes share an epoch; with activations computed twice each rollout reads the prompt again.
+    epochs = params | {"training": params["training"] | {"max_steps": -1, "activation_checkpointing": True}}
+    training = load_method("r2ec").work(SIZES, epochs, 2)[-1]
+    assert training.learned == (3 * 1000 // 12) * 6 * (4 * 60 + 32 + 20) and training.twice
+    own = params["warm_start"]["adapters"] | {"steps": 7, "batch_size": 5, "held_items": 3}
+    made = load_method("r2ec").work(SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
+    assert [plain(part) for part in made[3:5]] == [
+        Work(read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20),
+        Work(read=100 * 20 + 70 * 60, written=70 * 8, rows=64),
+    ]
+    assert made[5:] == [alone, made[-1]] and bool(made[3].kept and made[4].kept)
+    none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
+    items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, none, 1)
+    assert items.read == 100 * 20 and encoded.read == 370 * 60 and encoded.written == 0
+    assert alone == Work(read=50 * 60, written=0, rows=64) and training.learned == training.held == 0
+    # From the bare backbone, RecPO encodes the table itself.
+    bare = params | {"warm_start": params["warm_start"] | {"cases": 0}}
+    alone, training = load_method("r2ec").work(SIZES, bare, 2)
+    assert alone.read == 9 * 100 * 20 + cases * 60 and not alone.kept
+
+
+def plain(work: Work) -> Work:
+    """The same by itself: what it is kept as says nothing of its size. It is kept, however."""
+    assert work.kept
+    return replace(work, kept=())
+
+
+def test_an_lm_reads_its_sample_and_what_counts_reads_all() -> None:
+    """200 of the 1,000 training cases."""
+    few = replace(SIZES, llm=200)
+    warm = {"cases": 300, "valid_cases": 70}
+    params = filled("r2ec", backbone={"name": "x"}, prompts={"max_items": 3}, warm_start=warm)
+    _, encoded, maps, _, training = load_method("r2ec").work(few, params, 1)
+    assert encoded.read == (200 + 70) * 60 and maps.maps == 6 * 8 * 1000 * 100 * 128
+    assert training.learned == (3 * 200 // 24) * 24 * (60 + 4 * 512 + 20)
+    kar = filled("kar", backbone={"name": "x"}, max_items=3, max_new_tokens=8, cases=500, item_knowledge="attributes")
+    assert load_method("kar").work(few, kar, 1)[0].read == (200 + SIZES.valid + SIZES.test) * 60
+    common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
+    assert (
+        load_method("langptune").work(few, filled("langptune", **common, contrastive_cases=500), 1)[0].written
+        == 450 * 8
+    )
+    assert load_method("frozen_llm").work(few, filled("frozen_llm", backbone={"name": "x"}, prompts={"max_items": 3},
+                                             standardize=[500]), 1)[1].read == 200 * 60  # fmt: skip
+    assert estimate("popularity", {}, few, gpus=0, threads=1, processes=1) == estimate(
+        "popularity", {}, SIZES, gpus=0, threads=1, processes=1
+    )
+
+
+def test_tokens_of_the_pipelines_by_hand() -> None:
+    common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
+    texts = Work(read=50 * 60, written=50 * 8, rows=64)
+    assert load_method("profile_retrieval").work(SIZES, filled("profile_retrieval", **common), 1) == [texts]
+    alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1)
+    assert alone == texts
+    assert training == Work(read=30 * 60, written=120 * 8, rows=24, learned=120 * 68, held=8 * 68)
+    made = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
+    alone, training = load_method("langptune").work(SIZES, made, 1)
+    assert alone.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
+    tuning, _ = load_method("bigrec").work(
+        SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1
+    )
+    assert tuning == Work(read=100 * 10, learned=30 * 70, held=2 * 70)
+    # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no backward.
+    choice = {"popularity": [0, 1], "valid_cases": 20, "lora": {"layers_from": 2}}
+    alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
+    assert alone == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
+    gammas = {"gamma": [0, 1], "valid_cases": 10**6, "lora": {"layers_from": 3}}
+    tuning, alone = load_method("bigrec").work(SIZES, filled("bigrec", **common, **gammas), 1)
+    assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
+
+
+def untuned() -> Config:
+    """config.yaml with R2ec's params alone, as they were measured before there was a grid."""
+    config = read_config_file(ROOT / "config" / "config.yaml")
+    return config.model_copy(
+        update={"methods": config.methods | {"r2ec": config.method("r2ec").model_copy(update={"grid": []})}}
+    )
+
+
+@pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
+def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
+    """R2ec of config.yaml on ml-100k at two commits: seconds to fit and rank, peak memory. Its LM was left alone then."""
+    config = untuned()
+    params = config.method("r2ec").params
+    params["warm_start"]["adapters"]["steps"] = params["lora"]["layers_from"] = 0
+    found = of_job(config, ablations_of(config), "ml-100k", "r2ec", 1, NOWHERE)
+    assert found.seconds == pytest.approx(seconds, rel=1 / 3) and found.memory / 2**20 == pytest.approx(mib, rel=1 / 3)
+
+
+def test_within_a_third_of_a_measured_run_with_taught_adapters() -> None:
+    """R2ec of config.yaml on movielens-2016 at commit 99ad0bc: 406 + 90 s, and some 230 for the states that it found encoded."""
+    config = untuned()
+    found = of_job(config, ablations_of(config), "movielens-2016", "r2ec", 1, NOWHERE)
+    assert found.seconds == pytest.approx(726, rel=1 / 3) and found.memory / 2**20 == pytest.approx(5014, rel=1 / 3)
+
+
+def test_memory_of_an_lm_that_only_reads_and_writes() -> None:
+    """The untrained R2ec of config.yaml on complete-journey at commit cc4e7f8: 3,179 MiB at the peak."""
+    config = read_config_file(ROOT / "config" / "config.yaml")
+    found = of_job(config, ablations_of(config), "complete-journey", "r2ec_untrained", 1, NOWHERE)
+    assert found.memory / 2**20 == pytest.approx(3179, rel=0.1)
+
+
+def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> None:
+    config = read_config_file(ROOT / "config" / "config.yaml")
+    entry = config.datasets["ml-100k"]
+    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], llm=8000, valid=500, test=1000)
+    folder = tmp_path / "data" / "ml-100k"
+    folder.mkdir(parents=True)
+    counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11, "train_llm": 6}
+    (folder / "dataset.json").write_text(json.dumps({"counts": counts}))
+    prepared = Sizes(items=7, train=8, valid=9, test=10, llm=6)
+    assert sizes_of("ml-100k", entry, tmp_path) == prepared and prepared.train_llm == 6
+    assert (
+        sizes_of("x", entry.model_copy(update={"source": "files", "test_cases": None}), tmp_path).test == UNKNOWN.test
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_ones_own_files_tell_their_size_before_they_are_prepared(tmp_path: Path, ending: str) -> None:
+    options = {"source": "files", "options": {"folder": str(tmp_path / "own")}, "category": "thing"}
+    entry = toy_config(popularity=None).datasets["toy"].model_copy(update=options)
+    assert sizes_of("x", entry, tmp_path) == UNKNOWN
+    write_files(tmp_path / "own", planted())
+    if ending == "parquet":
+        for name in ("interactions", "items"):
+            pd.read_csv(tmp_path / "own" / f"{name}.csv").to_parquet(tmp_path / "own" / f"{name}.parquet")
+            (tmp_path / "own" / f"{name}.csv").unlink()
+    found, prepared = sizes_of("x", entry, tmp_path), SMOKE_COUNTS["planted"]
+    counted = (found.items, found.train, found.valid, found.test)
+    assert counted == pytest.approx(prepared, rel=0.1)
+    (tmp_path / "own" / f"items.{ending}").write_bytes(b"")  # what is wrong with it is said elsewhere
+    assert sizes_of("x", entry, tmp_path) == UNKNOWN
+
+
+def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
+    about = {
+        "num_hidden_layers": 2,
+        "hidden_size": 10,
+        "intermediate_size": 20,
+        "num_attention_heads": 5,
+        "vocab_size": 100,
+    }
+    assert lm_of({"name": str(tmp_path)}) is None
+    (tmp_path / "config.json").write_text(json.dumps(about | {"num_key_value_heads": 1, "head_dim": 2}))
+    assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 2, 100)
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 10, 100)
+    (tmp_path / "config.json").write_text(json.dumps({"state_size": 3}))
+    assert lm_of({"name": str(tmp_path)}) is None
+    made = estimate("r2ec", {"backbone": {"name": "some/lm", "revision": "1"}}, SIZES, gpus=0, threads=1, processes=1)
+    assert made == ANY and not made.known
+
+
+def test_more_takes_more() -> None:
+    def seconds(threads: int = 1, gpus: int = 0, processes: int = 1, **changes: Any) -> Estimate:
+        params = {"backbone": {"name": next(iter(KNOWN))}, "training": {"max_steps": 10} | changes}
+        return estimate("r2ec", params, USUAL["ml_100k"], gpus=gpus, threads=threads, processes=processes)
+
+    assert seconds(2).seconds < seconds(1).seconds
+    assert seconds(1, 1).seconds < seconds(2).seconds and seconds(1, 1).gpu_memory > GIB
+    assert seconds(max_steps=20).seconds > seconds().seconds
+    twice = seconds(activation_checkpointing=True)
+    assert twice.memory < seconds().memory and twice.seconds > seconds().seconds
+    assert seconds(2, processes=2).memory > 1.9 * seconds(1).memory
+    assert THREAD.times(2) == Machine(4.2e11, 2.8e11, 2.3e11, 0.01, 5.2e10)
+
+
+# Seconds of every job of smoke.yaml on a busy machine with 2 cores: an output's, or seed 1's and 2's.
+SMOKE = {
+    ("popularity", "planted"): (0.78, 0.81),
+    ("popularity", "ml-100k"): (0.75, 0.85),
+    ("item_knn", "planted"): (0.88, 0.81),
+    ("item_knn", "ml-100k"): (1.15, 0.89),
+    ("sasrec", "planted"): (7.77, 5.58),
+    ("sasrec", "ml-100k"): (7.38, 5.43),
+    ("r2ec", "planted"): (56.26,),
+    ("r2ec", "ml-100k"): (123.42,),
+}
+SMOKE_OUTPUTS = {
+    ("table", "planted"): 1.6,
+    ("table", "ml-100k"): 1.6,
+    ("tables", None): 1.6,
+    ("against", None): 2,
+    ("page", None): 2,
+}
+SMOKE_OUTPUTS |= {("plots", "planted"): 3.4, ("plots", "ml-100k"): 3.4}
+SMOKE_COUNTS = {"planted": (60, 1558, 194, 196), "ml-100k": (906, 600, 200, 200)}
+
+
+def test_small_jobs_are_within_a_factor_of_3_of_measured_ones(tmp_path: Path) -> None:
+    config = read_config_file(ROOT / "config" / "smoke.yaml")
+    ablations = ablations_of(config)
+    for name, counts in SMOKE_COUNTS.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        about = {"counts": dict(zip(("items", "train", "valid", "test"), counts, strict=True))}
+        (tmp_path / "data" / name / "dataset.json").write_text(json.dumps(about))
+    measured, found = [], []
+    for (method, dataset), seconds in SMOKE.items():
+        for seed, taken in enumerate(seconds, start=1):
+            measured.append(taken)
+            found.append(of_job(config, ablations, dataset, method, seed, tmp_path).seconds)
+    for rule, dataset, taken in (
+        ("fetch", "planted", 1), ("fetch", "ml-100k", 2), ("prepare", "planted", 0.71), ("prepare", "ml-100k", 0.73)
+    ):  # fmt: skip
+        job = of_rule(config, ablations, rule, {"dataset": dataset}, tmp_path)
+        measured.append(taken)
+        found.append(job.seconds if job else 0)
+    for (rule, of), taken in SMOKE_OUTPUTS.items():
+        job = of_rule(config, ablations, rule, {"dataset": of} if of else {}, tmp_path)
+        measured.append(taken)
+        found.append(job.seconds if job else 0)
+    wrong = [
+        (taken, thought) for taken, thought in zip(measured, found, strict=True) if not 1 / 3 < thought / taken < 3
+    ]
+    assert not wrong and sum(found) == pytest.approx(sum(measured), rel=0.4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "compared", "cases", "seconds"),
+    [
+        ("table", 3, [150], 1.6),
+        ("table", 9, [1000] * 3, 2.4),
+        ("table", 9, [6000], 2.9),
+        ("plots", 3, [150], 3.4),
+        ("plots", 9, [1000] * 3, 10.7),
+        ("plots", 9, [6000], 5.7),
+        ("against", 3, [150], 1.9),
+        ("against", 9, [1000] * 3, 3.0),
+        ("against", 9, [6000], 2.7),
+    ],
+)
+def test_outputs_are_within_a_quarter_of_measured_ones(
+    rule: str, compared: int, cases: list[int], seconds: float
+) -> None:
+    """Of made-up rankings, each command by itself."""
+    assert output_seconds(rule, compared, cases) == pytest.approx(seconds, rel=0.25)
+
+
+def test_only_planned_jobs_are_counted(tmp_path: Path) -> None:
+    config = read_config_file(ROOT / "config" / "smoke.yaml")
+    some = [
+        ("run", {"dataset": "ml-100k", "method": "sasrec", "seed": "2"}),
+        ("fetch_backbone", {}),
+        ("run", {"dataset": "ml-100k", "method": "sasrec", "seed": "1"}),
+        ("page", {}),
+        ("all", {}),
+    ]
+    found = {row.name: len(row.jobs) for row in rows(config, tmp_path, some)}
+    assert found == {"fetch_backbone": 1, "run sasrec": 2, "page": 1}
+    text = table(config, tmp_path, some, cores=2)
+    total = sum(job.seconds * row.threads for row in rows(config, tmp_path, some) for job in row.jobs)
+    longest = max(job.seconds for row in rows(config, tmp_path, some) for job in row.jobs)
+    assert longest > total / 2
+    assert f"In all {in_words(total)} of one core, about {in_words(longest)} on 2 cores: these jobs alone." in text
+    assert "whatever of it is done already" in table(config, tmp_path) and "these jobs" not in table(config, tmp_path)
+    assert [row.name for row in rows(config, tmp_path, [])] == []
+
+
+def test_every_rule_that_runs_a_command_has_an_estimate() -> None:
+    """What the workflow has and the estimates lack would be missing in the plan."""
+    files = (ROOT / "workflow" / "rules").glob("*.smk")
+    parts = [part for file in files for part in re.split(r"^(?=rule )", file.read_text(), flags=re.M)[1:]]
+    ran = {part.split(":")[0].removeprefix("rule ") for part in parts if "\n    shell:\n" in part}
+    assert ran == {*RULES, "run"} and set(OUTPUTS) < set(RULES)
+    assert all("\n    message:\n" in part for part in parts if "\n    shell:\n" in part)
+
+
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_job_of_every_config_has_an_estimate(path: Path) -> None:
+    config = read_config_file(path)
+    found = list(rows(config, NOWHERE))
+    runs = sum(config.seeds_of(name) for name in config.methods) * len(config.datasets)
+    assert sum(len(row.jobs) for row in found if row.name.startswith("run ")) == runs
+    for row in found:
+        for job in row.jobs:
+            assert job.known and 0 < job.seconds < 14 * 86400 and 0 < job.memory < 256 * GIB, row.name
+            assert (job.gpu_memory > 0) == (row.gpus > 0) and job.gpu_memory < GPU_SIZE, row.name
+
+
+def toy_config(**methods: Any) -> Config:
+    return read_config(
+        {"datasets": {"toy": {"source": "ml_100k", "category": "movie"}}, "methods": methods, "seeds": 2}
+    )
+
+
+def test_repetition_1_fits_the_grid() -> None:
+    config = toy_config(sasrec={"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}, {"epochs": 1}]})
+    first, second = (of_job(config, ablations_of(config), "toy", "sasrec", seed, NOWHERE) for seed in (1, 2))
+    assert 2 * second.seconds < first.seconds < 3 * second.seconds and first.memory == second.memory
+
+
+R2EC: dict[str, Any] = {
+    "backbone": {"name": "resources/smollm2-135m-instruct"},
+    "rollouts": {"max_new_tokens": 8},
+    "warm_start": {"cases": 100, "adapters": {"steps": 5}},
+    "training": {"max_steps": 5},
+}
+
+
+def test_trials_share_states_and_warm_starts() -> None:
+    """Two rates of RecPO from one warm start, and one more from another: what a later trial finds counts for the first alone."""
+    grid = [
+        {},
+        {"training": {"learning_rate": 0.1}},
+        {"training": {"max_steps": 5}, "warm_start": {"adapters": {"steps": 0}}},
+    ]
+    config = toy_config(r2ec={"params": R2EC, "grid": grid, "seeds": 1})
+    sizes = USUAL["ml_100k"]
+
+    def alone(scored: int, **changes: Any) -> Estimate:
+        return estimate("r2ec", R2EC | changes, replace(sizes, test=scored), gpus=0, threads=1, processes=1)
+
+    with_adapters, without = alone(sizes.valid), alone(sizes.valid, warm_start={"cases": 100})
+    states = {name for name in with_adapters.kept if name[0] == "states"}
+    assert states == {name for name in without.kept if name[0] == "states"} and len(states) == 2
+    assert len(with_adapters.kept) == 5 and len(without.kept) == 3 and all(with_adapters.kept.values())
+    expected = 2 * with_adapters.seconds - sum(with_adapters.kept.values())
+    expected += without.seconds - sum(with_adapters.kept[name] for name in states)
+    expected += alone(sizes.test).seconds - alone(0).seconds  # of the chosen one
+    found = of_job(config, ablations_of(config), "toy", "r2ec", 1, NOWHERE)
+    assert found.seconds == pytest.approx(expected) and len(found.kept) == 6
+
+
+def test_jobs_share_states_and_a_repetition_s_warm_start() -> None:
+    """An ablation of RecPO finds its base's warm start, the untrained row its table, another repetition the states alone."""
+    untrained = {"backbone": R2EC["backbone"], "rollouts": R2EC["rollouts"], "training": {"max_steps": 0}}
+    rows_of_it = {"r2ec": {"params": R2EC}, "r2ec_untrained": {"module": "r2ec", "params": untrained, "seeds": 1}}
+    value = toy_config(**rows_of_it).model_dump(mode="json")
+    value["ablations"] = {"beta": {"base": "r2ec", "seeds": 1, "values": {"0": {"recpo": {"beta": 0}}}}}
+    config = read_config(value)
+    ablations = ablations_of(config)
+    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    first, second = (of_job(config, ablations, "toy", "r2ec", seed, NOWHERE) for seed in (1, 2))
+    states = sum(seconds for name, seconds in first.kept.items() if name[1] == "states")
+    assert 0 < states < sum(first.kept.values()) < first.seconds == second.seconds
+    assert [job.seconds for job in made["run r2ec"]] == pytest.approx([first.seconds, second.seconds - states])
+    (run,) = ablations.variants
+    variant = of_job(config, ablations, "toy", run, 1, NOWHERE)
+    assert [job.seconds for job in made["ablations of r2ec"]] == pytest.approx(
+        [variant.seconds - sum(first.kept.values())]
+    )
+    bare = of_job(config, ablations, "toy", "r2ec_untrained", 1, NOWHERE)
+    (table_of_items,) = bare.kept.values()
+    assert [job.seconds for job in made["run r2ec_untrained"]] == pytest.approx([bare.seconds - table_of_items])
+
+
+@pytest.mark.parametrize("module", ["d3", "llm_rerank"])
+def test_each_sasrec_within_a_pipeline_is_counted(module: str) -> None:
+    def seconds(name: str, *sasrec: dict[str, Any]) -> float:
+        llm = {"backbone": {"name": "resources/smollm2-135m-instruct"}, "sasrec": list(sasrec)}
+        params = {"epochs": 5} if name == "sasrec" else llm
+        return estimate(name, params, SIZES, gpus=0, threads=1, processes=1).seconds
+
+    one, two = {"epochs": 5}, {"epochs": 10}
+    five = estimate("sasrec", two, SIZES, gpus=0, threads=1, processes=1).seconds - seconds("sasrec")
+    more = seconds(module, one, two) - seconds(module, one)
+    assert more == pytest.approx(2 * five) and five > 0
+    assert seconds(module, one, two) > seconds(module, two)
+
+
+def test_ablations_count_each_run_once() -> None:
+    entry = {"grid": [{"learning_rate": 0.1}, {"learning_rate": 0.01}], "seeds": 1, "params": {"epochs": 15}}
+    value: dict[str, Any] = toy_config(sasrec=entry).model_dump(mode="json")
+    value["ablations"] = {
+        "length": {"base": "sasrec", "values": {"15": {}, "10": {"epochs": 10}}},
+        "both": {"base": "sasrec", "seeds": 2, "values": {"half": {"epochs": 10}, "quarter": {"epochs": 5}}},
+    }
+    config = read_config(value)
+    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    # Two values with two seeds each, and a second seed of the base; each takes the tuned setting and fits once.
+    assert len(made["run sasrec"]) == 1 and len(made["ablations of sasrec"]) == 5
+    assert len(made["ablation"]) == len(made["ablation_plot"]) == 2 and len(made["claims"]) == 1
+    jobs = {(run, seed): of_job(config, ablations_of(config), "toy", run, seed, NOWHERE) for run in
+            ("sasrec", "sasrec--epochs=10", "sasrec--epochs=5") for seed in (1, 2)}  # fmt: skip
+    assert sum(job.seconds for job in made["ablations of sasrec"]) == pytest.approx(
+        sum(job.seconds for place, job in jobs.items() if place != ("sasrec", 1))
+    )
+    full, ten, five = (jobs[run, 2].seconds for run in ("sasrec", "sasrec--epochs=10", "sasrec--epochs=5"))
+    assert full - ten == pytest.approx(ten - five) and ten > five
+    assert jobs["sasrec", 1].seconds > full and jobs["sasrec--epochs=10", 1] == jobs["sasrec--epochs=10", 2]
+
+
+@pytest.mark.parametrize(("items", "train", "seconds"), [(3496, 71_021, 1.3), (10_000, 88_000, 24.2)])
+def test_ease_asks_for_its_dense_matrix(items: int, train: int, seconds: float) -> None:
+    """Seconds of a fit on one thread: movielens-2016, and walks of 8,000 made-up users. 8 bytes for each pair of items."""
+    sizes = Sizes(items=items, train=train, valid=500, test=1000)
+    ease, knn = (estimate(name, {}, sizes, gpus=0, threads=1, processes=1) for name in ("ease", "item_knn"))
+    assert ease.memory - knn.memory == 8 * items**2 and ease.known
+    assert 1 / 3 < (ease.seconds - knn.seconds) / seconds < 3
+
+
+def test_the_table(tmp_path: Path) -> None:
+    lm = {"backbone": {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "1", "device": "cuda"}}
+    config = toy_config(popularity=None, r2ec={"gpus": 2, "threads": 4, "params": lm})
+    text = table(config, tmp_path)
+    lines = {line[:14].strip(): line.split() for line in text.splitlines()}
+    assert lines["run popularity"][2] == "2" and lines["run popularity"][-2:] == ["-", "-"]
+    assert lines["run r2ec"][2] == "2" and lines["run r2ec"][-2] == "2" and int(lines["run r2ec"][-1]) > 10
+    assert "of one GPU" in text and "nothing here has run on a GPU" in text
+    assert "GPU:" not in table(toy_config(popularity=None), tmp_path)
+    assert "nothing here has run on a GPU" not in table(toy_config(popularity=None), tmp_path)
+    lm["backbone"]["name"] = "some/lm"
+    unknown = next(
+        line for line in table(toy_config(r2ec={"gpus": 2, "params": lm}), tmp_path).splitlines() if "r2ec" in line
+    )
+    assert unknown.split() == ["run", "r2ec", "2", "?", "?", "?", "1", "2", "?"]
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmark.jobs.estimates", "--configfile", str(ROOT / "config" / "smoke.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "run sasrec" in done.stdout
+    done = subprocess.run([*command[:-1], str(tmp_path / "gone.yaml")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "can't be read" in done.stderr

@@ -1,0 +1,349 @@
+"""What each row learned from, tried and recommends: said beside every table by hand-worked numbers, and unequal rows refused."""
+
+import json
+import re
+import sys
+from argparse import ArgumentParser
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.analysis.collect import arguments, collect
+from benchmark.analysis.information import check_information
+from benchmark.config.factors import Factor, ablations_of
+from benchmark.config.read import read_config
+from benchmark.contract import Learned
+from benchmark.errors import InputError
+from benchmark.jobs.plan import Plan
+from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run, write_run
+from benchmark.output import ablations, against, plots, tables
+from benchmark.output.captions import of_the_lists, said_beside, what_they_learned
+from benchmark.output.page import __main__ as report
+from benchmark.output.readme import summary
+from benchmark.output.summary import background
+from tests.support.results_tree import write_results
+
+ALL, NOTHING = Learned(users=30, targets=200, positions=230), Learned(0, 0, 0)
+SEEDS = {"popularity": 2, "sasrec": 2, "r2ec": 2, "r2ec_untrained": 1}
+REASON = {"r2ec_untrained": "trains nothing"}
+
+
+def change(results: Path, method: str, learned: Learned, seed: int = 1, dataset: str = "small") -> None:
+    path = results / f"runs/{dataset}/{method}/seed{seed}/run.json"
+    write_run(path, read_run(path).model_copy(update={"learned": LearnedFrom(**asdict(learned))}))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two datasets; r2ec_untrained learned from nothing, and sasrec tried three settings. The lists hold few items."""
+    skill = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_untrained": 0.1}
+    write_results(tmp_path, ["small", "other"], skill, seeds=SEEDS, n_cases=60)
+    trials = [Trial(params={}, value=0.1, seconds=1.0)] * 3
+    for dataset in ("small", "other"):
+        change(tmp_path, "r2ec_untrained", NOTHING, dataset=dataset)
+        for seed in (1, 2):
+            path = tmp_path / f"runs/{dataset}/sasrec/seed{seed}/run.json"
+            tuning = Tuning(criterion="valid NDCG@10", trials=trials, chosen=0)
+            write_run(path, read_run(path).model_copy(update={"tuning": tuning}))
+    show(tmp_path / "runs/small/popularity/seed1", [1, 2])  # and all of them with seed 2: (2 + 60) / 2
+    show(tmp_path / "runs/small/r2ec_untrained/seed1", [4])
+    return tmp_path
+
+
+def show(run: Path, items: list[int]) -> None:
+    """Let a run recommend these items to everybody."""
+    table = pq.read_table(run / "rankings.parquet")
+    lists = pa.array([items] * len(table), type=pa.list_(pa.int32()))
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("top_items"), "top_items", lists), run / "rankings.parquet"
+    )
+
+
+def given(results: Path, *more: str) -> list[str]:
+    seeds = map(str, SEEDS.values())
+    return [
+        "x",
+        "--results",
+        str(results),
+        "--datasets",
+        "small",
+        "other",
+        "--methods",
+        *SEEDS,
+        "--seeds",
+        *seeds,
+        *more,
+    ]
+
+
+PERMITTED = ["--less-information", json.dumps(REASON)]
+SAID = (
+    "small: most rows learned from 200 targets of 30 users (230 positions); but r2ec_untrained from nothing: trains nothing. "
+    "Settings tried on validation cases: 1 (sasrec: 3). "
+    "3 of 60 (5.0 %) test targets stand in no training interaction: no method could have learned them. "
+    "Distinct items in the top 20 of all cases: 1 to 60 of 60; strikingly few (below 5 %): r2ec_untrained 1. "
+    "Equal times take 6.2 % of the interactions out of the histories of cases of the same second (same_time: exclude)."
+)
+
+
+# --- what is said ------------------------------------------------------------------------------------------------------
+
+
+def test_one_dataset_by_hand(results: Path) -> None:
+    frame = background(collect(results, "small", SEEDS, less_information=REASON)).set_index("method")
+    assert said_beside(frame.reset_index()) == SAID
+    seen = said_beside(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
+    assert (
+        "1 (sasrec: 3). Every test target stands in a training interaction. Distinct" in seen
+        and "Equal times" not in seen
+    )
+    assert frame.learned_targets.to_dict() == {"popularity": 200, "sasrec": 200, "r2ec": 200, "r2ec_untrained": 0}
+    assert frame.settings_tried.to_dict() == {"popularity": 1, "sasrec": 3, "r2ec": 1, "r2ec_untrained": 1}
+    assert frame.distinct_items.to_dict() == {"popularity": 31, "sasrec": 60, "r2ec": 60, "r2ec_untrained": 1}
+    assert set(frame.hidden_share) == {0.0625} and set(frame.cold_targets) == {3}  # 25 of 400, as the tree has it
+
+
+def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", given(results, *PERMITTED))
+    tables.main()
+    found = {path.name: path.read_text(encoding="utf-8") for path in (results / "tables").iterdir()}
+    escaped = SAID.replace("_", r"\_").replace("%", r"\%")
+    for name in ("main", "small"):
+        assert SAID in found[f"{name}.md"].strip().split("\n\n") and escaped in found[f"{name}.tex"], name
+    assert SAID in " ".join(found["main.txt"].split())
+    assert "other: most rows learned from" in found["main.md"] and "other: most" not in found["small.md"]
+    rows = pd.read_csv(results / "tables/main.csv").set_index(["dataset", "method"])
+    row = rows.loc["other", "r2ec_untrained"]
+    assert (row.learned_users, row.learned_targets, row.learned_positions) == (0, 0, 0)
+    assert row.less_information == "trains nothing" and rows.less_information.notna().sum() == 2
+    assert "| small | sasrec | 2 | 30 | 200 | 230 | 3 |" in found["costs.md"]
+    assert "| small | r2ec\\_untrained | 1 | 0 | 0 | 0 | 1 |" in found["costs.md"]
+
+    (results / "plots").mkdir()
+    for dataset in ("small", "other"):
+        for name in plots.PLOTS:
+            (results / f"plots/{dataset}.{name}.png").write_bytes(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", given(results, *PERMITTED))
+    report.main()
+    page = (results / "report/index.html").read_text(encoding="utf-8")
+    assert f'<p class="notes">{SAID}</p>' in page
+    assert (
+        "<td>0</td><td>0</td><td>0</td><td>1</td>" in page and "<td>30</td><td>200</td><td>230</td><td>3</td>" in page
+    )
+    monkeypatch.setattr(sys, "argv", given(results, *PERMITTED, "--reference", "r2ec"))
+    against.main()
+    text = (results / "tables/against.md").read_text(encoding="utf-8")
+    assert SAID in text and "| users learned from | targets | settings tried |" in text
+    assert re.search(r"^\| small \| sasrec .* \| 30 \| 200 \| 3 \|", text, flags=re.M)
+
+
+def test_the_readmes_table_names_the_rows_with_less() -> None:
+    frame = pd.DataFrame(
+        {"dataset": ["one", "one"], "method": ["a_b", "r2ec"], "less_information": ["no *teacher*", None]}
+    )
+    for metric in ("Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20"):
+        frame[[metric, f"{metric}_sd", f"{metric}_low", f"{metric}_high", f"{metric}_p_holm"]] = 0.5
+    assert summary(frame).endswith(r" Learned from less than the others: a\_b (no \*teacher\*).")
+    assert summary(frame.drop(columns="less_information")).endswith("after Holm's correction.")
+
+
+def rows(**columns: list[Any]) -> pd.DataFrame:
+    n = len(columns["method"])
+    usual: dict[str, Any] = {"n_items": 1000, "n_cases": 500, "less_information": [""] * n}
+    return pd.DataFrame(usual | columns)
+
+
+def test_rows_that_differ_are_named_with_their_own_numbers() -> None:
+    found = rows(
+        method=["a", "b", "c", "d", "e"],
+        learned_targets=[9000, 9000, 0, 500, 0],
+        learned_users=[70, 70, 0, 60, 0],
+        learned_positions=[9100, 9100, 0, 2000, 0],
+        less_information=["", "", "untrained", "a sample", "untrained"],
+    )
+    assert what_they_learned(found) == (
+        "most rows learned from 9,000 targets of 70 users (9,100 positions); but c, e from nothing: untrained; "
+        "but d from 500 targets of 60 users (2,000 positions): a sample"
+    )
+
+
+def test_rows_with_a_reason_are_the_exception_also_where_they_are_more() -> None:
+    found = rows(
+        method=["a", "b", "c"],
+        learned_targets=[0, 0, 9000],
+        learned_users=[0, 0, 70],
+        learned_positions=[0, 0, 9100],
+        less_information=["untrained", "untrained", ""],
+    )
+    assert what_they_learned(found) == (
+        "most rows learned from 9,000 targets of 70 users (9,100 positions); but a, b from nothing: untrained"
+    )
+
+
+def test_few_items_are_few_of_what_the_lists_could_hold() -> None:
+    """5 % of 1,000 items are 50; of 10 cases, whose lists hold 200 items at most, 10."""
+    found = rows(method=["a", "b"], distinct_items=[49, 50])
+    assert of_the_lists(found).endswith("of all cases: 49 to 50 of 1,000; strikingly few (below 5 %): a 49")
+    assert of_the_lists(found.assign(n_cases=10)).endswith("of all cases: 49 to 50 of 1,000")
+    assert of_the_lists(found.assign(n_cases=10, distinct_items=9)).endswith(
+        ": 9 of 1,000; strikingly few (below 5 %): a 9, b 9"
+    )
+
+
+def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
+    path = results / "runs/small/sasrec/seed2/rankings.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["top_items"]), path)
+    with pytest.raises(InputError, match=r"sasrec/seed2/rankings\.parquet: column 'top_items' is missing; evaluate"):
+        background(collect(results, "small", SEEDS, less_information=REASON))
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_unequal_rows_are_refused(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (tables, plots, report, against):
+        monkeypatch.setattr(
+            sys, "argv", given(results, *(["--reference", "r2ec"] if command in (report, against) else []))
+        )
+        with pytest.raises(SystemExit):
+            command.main()  # type: ignore[attr-defined]
+        assert capsys.readouterr().err == (
+            "error: small: r2ec_untrained learned from nothing, but popularity, sasrec and 1 more from 200 targets of 30 users; "
+            "let it learn from all of split.train, or give r2ec_untrained less_information in the config, with the reason\n"
+        )
+    assert not (results / "tables").exists()
+
+
+REFUSED: dict[str, tuple[dict[tuple[str, int], Learned], dict[str, str], str]] = {
+    "fewer targets": (
+        {("a", 1): ALL, ("b", 1): Learned(30, 199, 230)},
+        {},
+        "d: b learned from 199 targets of 30 users, but a from 200 targets of 30 users; let it learn",
+    ),
+    "fewer users": (
+        {("a", 1): Learned(29, 200, 230), ("b", 1): ALL},
+        {},
+        "d: a learned from 200 targets of 29 users, but b from 200 targets of 30 users; let it learn",
+    ),
+    "one seed of a row": (
+        {("a", 1): ALL, ("a", 2): Learned(30, 8, 9), ("b", 1): ALL},
+        {},
+        "d: a: seed 2 learned from 8 targets of 30 users, but seed 1 from 200 targets of 30 users; delete the folder",
+    ),
+    "more, by permission for less": (
+        {("a", 1): ALL, ("b", 1): Learned(30, 300, 330)},
+        {"b": "a few"},
+        "d: b learned from 300 targets of 30 users, which is more than the 200 targets of 30 users of a, though the config gives",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name: str) -> None:
+    learned, permitted, message = REFUSED[name]
+    with pytest.raises(InputError, match=f"^{re.escape(message)}") as found:
+        check_information("d", learned, permitted)
+    assert "\n" not in str(found.value)
+
+
+def test_what_is_permitted() -> None:
+    """A reason stands where a row did learn from less, whatever the config allows; positions alone are no difference."""
+    learned = {("a", 1): ALL, ("b", 1): Learned(30, 200, 231), ("c", 1): ALL}
+    assert check_information("d", learned, {"c": "sometimes less"}) == {}
+    samples = {("a", 1): ALL, ("b", 1): Learned(20, 50, 60), ("b", 2): Learned(22, 50, 70)}
+    assert check_information("d", samples, {"b": "a sample"}) == {"b": "a sample"}
+    assert check_information("d", {("a", 1): ALL, ("b", 1): NOTHING}, {"a": "x", "b": "y"}) == {"b": "y"}
+
+
+def test_a_row_whose_seeds_draw_samples_shows_their_mean(results: Path) -> None:
+    change(results, "sasrec", Learned(20, 50, 60), 1)
+    change(results, "sasrec", Learned(22, 50, 75), 2)
+    frame = background(collect(results, "small", SEEDS, less_information=REASON | {"sasrec": "a sample"}))
+    row = frame.set_index("method").loc["sasrec"]
+    assert (row.learned_users, row.learned_targets, row.learned_positions) == (21, 50, 68)
+
+
+# --- the config --------------------------------------------------------------------------------------------------------
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    lm = {"backbone": {"name": "some/folder"}}
+    methods = {"popularity": None, "r2ec": {"params": lm}, "r2ec_untrained": {"module": "r2ec", "params": lm}}
+    return {"datasets": {"toy": {"source": "ml_100k", "category": "movie"}}, "methods": methods} | changes
+
+
+def test_the_configs_reasons_are_told_and_make_no_run_again() -> None:
+    plain = config()
+    told = config()
+    told["methods"]["r2ec_untrained"]["less_information"] = "it's untrained"
+    plans = []
+    for value in (plain, told):
+        found = read_config(value)
+        plans.append(Plan(found, ablations_of(found), {"toy": []}))
+    assert (
+        plans[1].selection()
+        == f"""{plans[0].selection()} --less-information '{{"r2ec_untrained": "it'"'"'s untrained"}}'"""
+    )
+    assert plans[0].run("toy", "r2ec_untrained", 1) == plans[1].run("toy", "r2ec_untrained", 1)
+    assert plans[0].tables() != plans[1].tables()
+    selected = ["--datasets", "toy", "--methods", "a", "--seeds", "1", "--less-information"]
+    assert arguments(ArgumentParser(), "tables", [*selected, '{"a": "why"}']).less_information == {"a": "why"}
+    for text, message in (
+        ("{", "--less-information: not JSON"),
+        ('{"a": 3}', "--less-information: less_information.a: expected"),
+        ('{"b": "why"}', "--less-information: no method 'b'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            arguments(ArgumentParser(), "tables", [*selected, text])
+
+
+@pytest.mark.parametrize("reason", ["", " ", "two\nlines", 3])
+def test_a_reason_is_one_line_of_words(reason: Any) -> None:
+    value = config()
+    value["methods"]["r2ec"]["less_information"] = reason
+    with pytest.raises(InputError, match=r"methods\.r2ec\.less_information"):
+        read_config(value)
+
+
+def test_an_ablations_values_may_have_less(results: Path) -> None:
+    value = config()
+    value["methods"]["r2ec"]["less_information"] = "of the base"
+    values = {"base": {}, "none": {"training": {"max_steps": 0}}, "two": {"rollouts": {"group_size": 2}}}
+    value["ablations"] = {"x": {"base": "r2ec", "values": values, "less_information": {"none": "untrained"}}}
+    factor = ablations_of(read_config(value)).factors["x"]
+    names = list(factor.runs.values())
+    assert factor.less_information == {names[0]: "of the base", names[1]: "untrained", names[2]: "of the base"}
+    value["ablations"]["x"]["less_information"] = {"non": "untrained"}
+    with pytest.raises(InputError, match=r"ablations\.x\.less_information: no value 'non'; did you mean 'none'"):
+        read_config(value)
+
+
+def test_an_ablations_table_says_it_and_refuses_what_is_not_permitted(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {"base": "r2ec", "none": "r2ec_untrained"}
+    told = {"name": "x", "title": "x", "datasets": ["small"], "seeds": 1, "base": "base", "runs": runs, "claims": []}
+    factor = Factor.model_validate(told)
+    for one in (factor, factor.model_copy(update={"less_information": REASON})):
+        text = json.dumps([one.model_dump(mode="json")])
+        monkeypatch.setattr(sys, "argv", ["x", "--results", str(results), "--factors", text])
+        if one is factor:
+            with pytest.raises(SystemExit):
+                ablations.main()
+            assert "small: r2ec_untrained learned from nothing, but r2ec from 200" in capsys.readouterr().err
+            assert not (results / "ablations").exists()
+        else:
+            ablations.main()
+    said = (
+        "small: most rows learned from 200 targets of 30 users (230 positions); but none from nothing: trains nothing."
+    )
+    for ending in ("md", "tex"):
+        assert said in (results / f"ablations/x.{ending}").read_text(encoding="utf-8")
+    assert said in " ".join(ablations.notes(ablations.read_table(results / "ablations/x.csv")))

@@ -1,0 +1,202 @@
+"""What a method is made of, and which file re-runs which method."""
+
+import ast
+import copy
+import functools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.config import methods
+from benchmark.config.methods import check_params, known_methods, laid_over, load_method, method_files, source_files
+from benchmark.errors import InputError
+
+
+@functools.cache
+def files_by_method() -> dict[str, list[str]]:
+    return {name: method_files(name) for name in known_methods()}
+
+
+LLM = ["bigrec", "d3", "frozen_llm", "kar", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
+RECBOLE = ["baselines/_recbole/dropout.py", "baselines/_recbole/settings.py", "baselines/_recbole/training.py"]
+
+
+def test_every_file_without_underscore_is_a_method() -> None:
+    files = {path.stem for path in (methods.ROOT / "baselines").glob("*.py")}
+    assert {name for name in known_methods() if name != "r2ec"} == {name for name in files if not name.startswith("_")}
+    assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} <= set(known_methods())
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_editing_one_method_touches_no_other(name: str) -> None:
+    own = "r2ec/method.py" if name == "r2ec" else f"baselines/{name}.py"
+    files = files_by_method()
+    assert [other for other in files if own in files[other]] == [name]
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "caser", "sasrec", "bert4rec"])
+def test_the_shared_adapter_belongs_to_its_methods(name: str) -> None:
+    # _recbole_training is imported inside a function, which counts as well.
+    assert set(RECBOLE) < set(method_files(name))
+    assert not set(RECBOLE) & set(method_files("popularity"))
+
+
+def test_the_benchmark_knows_no_method() -> None:
+    jobs = [
+        ".".join(path.relative_to(methods.ROOT).with_suffix("").parts)
+        for path in (methods.ROOT / "benchmark").rglob("*.py")
+    ]
+    assert len(jobs) > 10
+    assert not [file for file in source_files(*jobs) if not file.startswith("benchmark/")]
+
+
+def test_the_import_closure_of_made_up_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "ROOT", tmp_path)
+    sources = {
+        "baselines/one.py": "import numpy\nfrom baselines._shared import thing\n",
+        "baselines/_shared.py": "def thing():\n    import benchmark.deep.inner as inner\n    return inner\n",
+        "benchmark/deep/__init__.py": "from benchmark import late\n",
+        "benchmark/deep/inner.py": "from benchmark.deep import value\nfrom baselines import one\n",  # a ring
+        "benchmark/late.py": "",
+        "benchmark/other.py": "import baselines.one",
+        "numpy.py": "import benchmark.other",  # not a package of the project
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    expected = ["baselines/_shared.py", "baselines/one.py", "benchmark/deep/__init__.py", "benchmark/deep/inner.py"]
+    assert source_files("baselines.one") == [*expected, "benchmark/late.py"]
+    assert source_files("benchmark.late") == ["benchmark/late.py"]
+    assert source_files("benchmark.missing", "numpy") == []
+
+
+@pytest.mark.parametrize("job", ["benchmark.jobs.run", "baselines.sasrec", "benchmark.data.prepare"])
+def test_no_file_that_python_loads_is_missing_from_the_closure(job: str) -> None:
+    """What a job imports at its start, asked of Python itself; packages' own empty files aside."""
+    code = (
+        f"import sys, importlib; importlib.import_module({job!r});"
+        "print(*(m.__file__ for n, m in list(sys.modules.items())"
+        " if n.split('.')[0] in ('benchmark', 'lm', 'r2ec', 'baselines') and m.__file__), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=methods.ROOT, capture_output=True, text=True, check=True)
+    loaded = {str(Path(line).relative_to(methods.ROOT)) for line in done.stdout.split()}
+    # A package's own file may be left out where there is nothing in it but a docstring.
+    plain = {file for file in loaded if file.endswith("__init__.py")}
+    plain = {file for file in plain if len(ast.parse((methods.ROOT / file).read_text()).body) == 1}
+    assert "benchmark/__init__.py" in plain and len(loaded - plain) > 3
+    assert loaded - plain <= set(source_files(job))
+
+
+def test_unknown_methods_are_one_sentence() -> None:
+    for name in ("sasrek", "_recbole", "", "benchmark.jobs.run", "../x"):
+        with pytest.raises(
+            InputError, match=r"^config: no method '.*'(\.|; did you mean '[a-z0-9_]+'\?) Known: .*popularity.*sasrec"
+        ) as caught:
+            load_method(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = type(sys)("baselines.empty")
+    empty.__file__ = "baselines/empty.py"
+    monkeypatch.setitem(sys.modules, "baselines.empty", empty)
+    monkeypatch.setattr(methods, "known_methods", lambda: ["empty"])
+    with pytest.raises(InputError, match=r"^baselines/empty.py: defines no fit\(split, \*, seed, params, workdir\)"):
+        load_method("empty")
+
+
+@pytest.mark.parametrize("name", [name for name in known_methods() if name != "r2ec"])
+def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> None:
+    method = load_method(name)
+    needed = {"backbone": {"name": "somewhere"}} if name in LLM else {}
+    check_params(method, needed, "here")
+    with pytest.raises(InputError, match=r"^here: unknown setting 'learning_rat'"):
+        check_params(method, needed | {"learning_rat": 1}, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("popularity", {"half_life_days": 0}, r"half_life_days: expected more than 0, found 0"),
+        ("item_knn", {"neighbours": 1.5}, r"neighbours: expected a whole number, found 1.5"),
+        ("item_knn", {"decay": 2}, r"decay: expected at most 1, found 2"),
+        ("sasrec", {"epochs": 0}, r"epochs: expected at least 1, found 0"),
+        ("d3", {"backbone": {"name": "x"}, "alpha": 0}, r"alpha: expected more than 0, found 0"),
+        (
+            "d3",
+            {"backbone": {"name": "x"}, "beams": 0},
+            r"beams: expected at least 1, found 0",
+        ),
+        (
+            "kar",
+            {"backbone": {"name": "x"}, "item_knowledge": "none"},
+            r"item_knowledge: expected 'written' or 'attributes', found 'none'",
+        ),
+        (
+            "kar",
+            {"backbone": {"name": "x"}, "factors": "{x}"},
+            r"factors: expected text without braces, found '\{x\}'",
+        ),
+        ("gru4rec", {"learning_rate": "fast"}, r"learning_rate: expected a number, found 'fast'"),
+    ],
+)
+def test_wrong_params_name_the_value(name: str, params: dict, message: str) -> None:
+    with pytest.raises(InputError, match=f"^here: {message}"):
+        check_params(load_method(name), params, "here")
+
+
+@pytest.mark.parametrize(
+    ("params", "trial", "expected"),
+    [
+        ({}, {}, {}),
+        ({"a": 1, "b": 2}, {"b": 3}, {"a": 1, "b": 3}),
+        ({"s": {"a": 1, "b": 2}}, {"s": {"b": 3}}, {"s": {"a": 1, "b": 3}}),
+        ({"s": {"t": {"a": 1}, "b": 2}}, {"s": {"t": {"c": 3}}}, {"s": {"t": {"a": 1, "c": 3}, "b": 2}}),
+        ({"s": {"a": 1}}, {"s": None}, {"s": None}),  # not two sections: the trial's value stands
+        ({"s": None}, {"s": {"a": 1}}, {"s": {"a": 1}}),
+        ({"s": [1, 2]}, {"s": [3]}, {"s": [3]}),  # a list is one value
+        ({"s": {"a": 1}}, {"s": {}}, {"s": {"a": 1}}),
+    ],
+)
+def test_a_trial_laid_over_params(params: dict[str, Any], trial: dict[str, Any], expected: dict[str, Any]) -> None:
+    before = copy.deepcopy((params, trial))
+    assert laid_over(params, trial) == expected
+    assert (params, trial) == before
+
+
+LEAVES = st.none() | st.integers() | st.lists(st.integers(), max_size=2)
+SETTINGS = st.recursive(
+    st.dictionaries(st.sampled_from("abcd"), LEAVES, min_size=1, max_size=4),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), LEAVES | inner, min_size=1, max_size=4),
+    max_leaves=12,
+)
+
+
+def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every value that is no section, by its path."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, inner in value.items():
+        found |= leaves(inner, (*path, key)) if isinstance(inner, dict) else {(*path, key): inner}
+    return found
+
+
+@given(SETTINGS, SETTINGS)
+def test_what_a_trial_does_not_name_keeps_its_value(params: dict[str, Any], trial: dict[str, Any]) -> None:
+    found, named, before = leaves(laid_over(params, trial)), leaves(trial), leaves(params)
+    assert named.items() <= found.items()
+    # A value of params stays, unless the trial names it, a section around it or a setting inside of it.
+    shared = {path: value for path, value in before.items() if not any(related(path, other) for other in named)}
+    assert shared.items() <= found.items()
+    assert set(found) <= set(named) | set(before)
+    assert laid_over(laid_over(params, trial), trial) == laid_over(params, trial)
+
+
+def related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether one of two paths begins with the other."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]

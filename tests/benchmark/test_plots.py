@@ -1,0 +1,202 @@
+"""Plots: which case is in which slice, labels that don't cover each other, nothing cut off, the same bytes twice."""
+
+import doctest
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from benchmark.analysis.collect import collect
+from benchmark.contract import Cases
+from benchmark.metrics import METRICS
+from benchmark.output import plots
+from benchmark.output.plots import (
+    history_buckets,
+    overlaps,
+    place_labels,
+    plot_cost,
+    plot_metrics,
+    plot_slices,
+    popularity_buckets,
+)
+from tests.support.results_tree import write_results
+
+SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
+TWO_SEEDS = dict.fromkeys(SKILL, 2)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write_results(tmp_path / "results", ["small"], SKILL)
+    return tmp_path / "results"
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(plots).attempted > 0
+    assert doctest.testmod(plots).failed == 0
+
+
+def test_history_buckets_hold_every_case_once() -> None:
+    for longest in (1, 2, 3, 20, 50):
+        lengths = np.arange(1, longest + 1)
+        rows = np.concatenate([rows for _, rows in history_buckets(lengths, longest)])
+        assert sorted(rows) == list(range(longest))
+
+
+def test_popularity_buckets_by_hand() -> None:
+    # Training interactions: user 0 {0, 1, 2}, user 1 {0, 3}, user 2 {0, 1}; items 4 and 5 never.
+    # Counts 3, 2, 1, 1, 0, 0 of 7: item 0 holds 3, items 0 and 1 hold 5 >= 3.5, so these two are the head.
+    items = np.array([0, 1, 0, 0], dtype=np.int32)
+    train = Cases(
+        case=np.arange(3),
+        user=np.array([0, 1, 2], dtype=np.int32),
+        time=np.array([5, 6, 7]),
+        offsets=np.array([0, 2, 3, 4]),
+        items=items,
+        ratings=np.ones(4, dtype=np.float32),
+        times=np.array([1, 2, 3, 4]),
+        target=np.array([2, 3, 1], dtype=np.int32),
+    )
+    target = np.array([5, 0, 1, 2, 3, 4])
+    found = {name: rows.tolist() for name, rows in popularity_buckets(target, train, n_items=6)}
+    assert found == {"cold target": [0, 5], "tail target": [3, 4], "head target": [1, 2]}
+
+
+def test_half_of_the_interactions_exactly_is_enough_for_the_head() -> None:
+    train = Cases(
+        case=np.arange(2),
+        user=np.array([0, 1], dtype=np.int32),
+        time=np.array([5, 6]),
+        offsets=np.array([0, 1, 2]),
+        items=np.array([0, 0], dtype=np.int32),
+        ratings=np.ones(2, dtype=np.float32),
+        times=np.array([1, 2]),
+        target=np.array([1, 2], dtype=np.int32),
+    )
+    found = dict(popularity_buckets(np.array([0, 1, 2]), train, n_items=3))  # counts 2, 1, 1: item 0 holds half
+    assert found["head target"].tolist() == [0]
+    assert found["tail target"].tolist() == [1, 2]
+
+
+def test_panels_show_means_and_every_seed(results: Path) -> None:
+    found = collect(results, "small", TWO_SEEDS)
+    figure = plot_metrics(found)
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == METRICS[0::2] + METRICS[1::2]
+    panel = figure.axes[4]  # NDCG@10
+    drawn = [line.get_xdata() for line in panel.lines]
+    means, seeds = drawn[0::2], drawn[1::2]
+    values = np.array([mine[METRICS.index("NDCG@10")].mean(axis=-1) for mine in found.values])
+    assert np.array(seeds) == pytest.approx(values)
+    assert np.array(means).ravel() == pytest.approx(values.mean(axis=1))
+
+
+def test_a_slice_without_cases_says_so(results: Path) -> None:
+    found = collect(results, "small", TWO_SEEDS)
+    panel = plots.slice_panel(found, "nobody", np.array([], dtype=int))
+    assert panel.title == "nobody\n0 cases, 0 users"
+    figure = Figure()
+    plots.draw_panels(figure, found.methods, [[panel]], "NDCG@10")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no cases"]
+    one = plots.slice_panel(found, "one", np.array([0]))
+    assert np.isnan(one.low).all()  # one user gives a point, but no interval over users
+    assert [len(seeds) for seeds in one.seeds] == [2, 2, 2, 2]
+
+
+def test_slices_split_all_cases_twice(results: Path) -> None:
+    titles = [
+        axes.get_title(loc="left") or axes.get_title()
+        for axes in plot_slices(collect(results, "small", TWO_SEEDS)).axes
+    ]
+    counts = {title.split("\n")[0]: int(title.split("\n")[1].split()[0]) for title in titles if title}
+    assert sum(n for name, n in counts.items() if name.startswith("history")) == 120
+    assert sum(n for name, n in counts.items() if name.endswith("target")) == 120
+    assert all(n > 0 for n in counts.values())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_twenty_crowded_labels_do_not_overlap(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    figure = Figure(figsize=(8, 5.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    x, y = np.exp(generator.normal(3, 1, 20)), generator.normal(0.1, 0.01, 20)
+    axes.set_xlim(x.min() / 3, x.max() * 3)
+    axes.set_ylim(0, 0.2)
+    names = [f"method_{i}_{'x' * (i % 9)}" for i in range(20)]
+    boxes = place_labels(figure, axes, x, y, names, np.column_stack([y - 0.003, y + 0.003]))
+    shared = overlaps(boxes, boxes)
+    assert (shared - np.diag(np.diag(shared)) == 0).all()
+    points = axes.transData.transform(np.column_stack([x, y]))
+    assert (overlaps(boxes, np.hstack([points - 3, points + 3])) == 0).all()
+    # What was promised is what is drawn: the texts lie in their boxes, inside the axes.
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    by_name = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    for name, box in zip(names, boxes, strict=True):
+        assert by_name[name].extents == pytest.approx(box, abs=2)
+        assert frame.x0 <= box[0] < box[2] <= frame.x1
+        assert frame.y0 <= box[1] < box[3] <= frame.y1
+
+
+def test_overlaps_by_hand() -> None:
+    a = np.array([[0.0, 0.0, 2.0, 2.0]])
+    assert overlaps(a, np.array([[1, 1, 3, 3], [2, 0, 3, 1], [5, 5, 6, 6]], dtype=float)).tolist() == [[1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("n_methods", "every"), [(1, 1), (20, 1), (20, 3)])
+def test_nothing_is_cut_off(tmp_path: Path, n_methods: int, every: int) -> None:
+    skill = {f"method_with_a_long_name_{i}": i / 20 for i in range(n_methods)}
+    seeds = {method: 1 + i % every for i, method in enumerate(skill)}  # of 20 methods, 13 are named for another number
+    write_results(tmp_path, ["small"], skill, seeds=seeds, n_cases=60)
+    found = collect(tmp_path, "small", seeds)
+    with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
+        for plot in (plot_metrics, plot_slices, plot_cost):
+            figure = plot(found)
+            figure.draw_without_rendering()
+            tight = figure.get_tightbbox()
+            width, height = figure.get_size_inches()
+            assert tight.x0 >= 0 and tight.y0 >= 0 and tight.x1 <= width and tight.y1 <= height, plot.__name__
+            if plot is not plot_cost:  # rows of method names keep apart
+                heights = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+                assert all(b.y1 <= a.y0 for a, b in pairwise(heights))
+
+
+def test_command_writes_the_same_bytes_twice(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = ["plots", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "2"]
+    found = []
+    for out in ("one", "two"):
+        monkeypatch.setattr(sys, "argv", [*base, "--out", str(results / out)])
+        plots.main()
+        found.append({path.name: path.read_bytes() for path in (results / out).iterdir()})
+    assert sorted(found[0]) == sorted(
+        f"small.{n}.{kind}" for n in ("metrics", "slices", "cost") for kind in ("png", "pdf")
+    )
+    assert found[0] == found[1]
+    assert all(b"CreationDate" not in data for data in found[0].values())
+
+
+def test_command_refuses_a_missing_run(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["plots", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "3"]
+    monkeypatch.setattr(sys, "argv", base)
+    with pytest.raises(SystemExit) as stop:
+        plots.main()
+    assert stop.value.code == 2
+    assert "popularity/seed3/run.json: missing" in capsys.readouterr().err
+    assert not (results / "plots").exists()
+
+
+def test_a_single_seed_has_no_ticks_and_an_empty_slice_no_scale(results: Path) -> None:
+    found = collect(results, "small", dict.fromkeys(TWO_SEEDS, 1))
+    figure = plot_metrics(found)
+    assert [len(axes.lines) for axes in figure.axes] == [len(TWO_SEEDS)] * 6  # a point for each method and no more
+    assert "One seed: " in figure.get_supxlabel() and "Ticks" not in figure.get_supxlabel()
+    empty = Figure()
+    some, nobody = (plots.slice_panel(found, name, rows) for name, rows in (("a", np.arange(9)), ("b", np.arange(0))))
+    plots.draw_panels(empty, found.methods, [[some, nobody]], "NDCG@10")
+    assert len(empty.axes[0].get_xticks()) > 1 and len(empty.axes[1].get_xticks()) == 0

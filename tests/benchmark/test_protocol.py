@@ -1,0 +1,495 @@
+"""The protocol's rules on logs small enough to work by hand, and its cases against a slow plain version."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from benchmark.config.methods import ROOT
+from benchmark.contract import Cases, check_cases
+from benchmark.data.prepare import split_hash
+from benchmark.data.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
+from benchmark.datasets import Raw
+from benchmark.errors import InputError
+from tests.support.planted import as_split, planted, settings
+
+DAY = 86400
+Row = tuple[str, str, int]
+
+
+def raw_of(rows: list[Row], titles: dict[str, str | None] | None = None, ratings: list[float] | None = None) -> Raw:
+    """A source's log; without titles every item that occurs gets one, in alphabetical order."""
+    log = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    log = log.astype({"user_id": object, "item_id": object, "timestamp": "int64"})
+    log["rating"] = np.asarray(ratings if ratings is not None else [np.nan] * len(rows), dtype=np.float32)
+    if titles is None:
+        titles = {item: f"The {item}" for item in sorted({row[1] for row in rows})}
+    return Raw(interactions=log, items=pd.DataFrame({"item_id": list(titles), "title": list(titles.values())}))
+
+
+def listed(cases: Cases, items: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Cases as (history, target, time), items by their source ids, to compare with what a person wrote down."""
+    names = items["item_id"].to_numpy()
+    assert cases.target is not None
+    rows = zip(range(len(cases)), cases.target, cases.time, strict=True)
+    return [("".join(names[cases.history(i)]), names[target], int(time)) for i, target, time in rows]
+
+
+def cases_of(rows: list[Row], **changes: object) -> list[tuple[str, str, int]]:
+    chosen = settings(**changes)
+    log = clean(raw_of(rows), chosen, "here")
+    return listed(make_cases(log, chosen.history_length, chosen.same_time), log.items)
+
+
+def blank_cases(n: int) -> Cases:
+    """n cases of one user, one history item each."""
+    numbers = np.arange(n)
+    return Cases(
+        case=numbers,
+        user=np.zeros(n, np.int32),
+        time=numbers + 1,
+        offsets=np.arange(n + 1),
+        items=np.zeros(n, np.int32),
+        ratings=np.zeros(n, np.float32),
+        times=numbers,
+        target=np.ones(n, np.int32),
+    )
+
+
+# One rule, one test
+
+
+def test_a_case_is_a_history_and_the_next_item_in_time_order_of_all_users() -> None:
+    rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 40), ("w", "d", 5), ("w", "a", 30)]
+    assert cases_of(rows) == [("a", "b", 20), ("d", "a", 30), ("ab", "c", 40)]
+
+
+def test_only_the_first_of_repeats_counts() -> None:
+    rows = [("u", "a", 10), ("u", "b", 20), ("u", "a", 30), ("u", "c", 40), ("w", "a", 50)]
+    log = clean(raw_of(rows), settings(), "here")
+    assert log.counts["dropped_repeats"] == 1
+    # Neither a target that is already in the history, nor the same item twice in one; another user's first is kept.
+    assert cases_of(rows) == [("a", "b", 20), ("ab", "c", 40)]
+    assert log.counts["interactions"] == 4
+
+
+def test_of_repeats_in_one_second_the_lowest_rating_counts_whatever_the_order_of_rows() -> None:
+    rows = [("u", "a", 10), ("u", "a", 10), ("u", "a", 10), ("u", "b", 20)]
+    for ratings in ([5, 2, 3, 1], [2, 3, 5, 1], [3, 5, 2, 1]):
+        log = clean(raw_of(rows, ratings=ratings), settings(), "here")
+        assert log.rating.tolist() == [2, 1]
+
+
+def test_equal_timestamps_exclude() -> None:
+    rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 20), ("u", "d", 30)]
+    found = cases_of(rows, same_time="exclude")
+    assert sorted(found[:2]) == [("a", "b", 20), ("a", "c", 20)]
+    history, target, _ = found[2]
+    assert target == "d" and sorted(history) == ["a", "b", "c"] and history[0] == "a"
+
+
+def test_equal_timestamps_order() -> None:
+    rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 20), ("u", "d", 30)]
+    found = cases_of(rows, same_time="order")
+    first, second = found[0][1], found[1][1]
+    assert {first, second} == {"b", "c"}
+    assert found == [("a", first, 20), ("a" + first, second, 20), ("a" + first + second, "d", 30)]
+
+
+def test_a_shared_first_second_has_no_case_unless_ordered() -> None:
+    rows = [("u", "a", 10), ("u", "b", 10), ("u", "c", 20)]
+    assert [target for _, target, _ in cases_of(rows, same_time="exclude")] == ["c"]
+    assert len(cases_of(rows, same_time="order")) == 2
+
+
+def test_the_order_within_a_second_is_neither_that_of_items_nor_that_of_rows() -> None:
+    rows = [row for user in range(200) for row in ((f"u{user}", "a", 10), (f"u{user}", "b", 10))]
+    firsts = Counter(history for history, _, _ in cases_of(rows, same_time="order"))
+    assert 60 < firsts["a"] < 140 and firsts["a"] + firsts["b"] == 200
+    assert Counter(history for history, _, _ in cases_of(rows[::-1], same_time="order")) == firsts
+
+
+def test_users_with_one_interaction_have_no_case() -> None:
+    rows = [("once", "a", 1), ("u", "a", 10), ("u", "b", 20), ("basket", "a", 5), ("basket", "b", 5)]
+    rows += [("v", f"i{number}", 100 + number) for number in range(12)]
+    prepared = prepare(raw_of(rows), settings(), "here")
+    assert prepared.counts["users"] == 4
+    assert prepared.counts["users_without_case"] == 2  # "once", and "basket" whose two items share one second
+    assert prepared.counts["cases"] == 12
+
+
+def test_items_without_title_and_unknown_items_are_dropped_with_their_interactions() -> None:
+    titles = {"a": "The a", "b": "  ", "c": None, "d": "The d", "e": "never taken"}
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "unknown", 4), ("u", "d", 5)]
+    log = clean(raw_of(rows, titles), settings(max_unknown_items=0.2), "here")
+    assert log.items["item_id"].tolist() == ["a", "d"]
+    assert log.counts["items_read"] == 5
+    assert log.counts["items_without_title"] == 2
+    assert (log.counts["dropped_unknown_item"], log.counts["dropped_no_title"]) == (1, 2)
+    assert listed(make_cases(log, 20, "exclude"), log.items) == [("a", "d", 5)]
+
+
+def test_items_are_numbered_in_the_order_of_the_catalogue() -> None:
+    rows = [("u", "z", 1), ("u", "m", 2), ("u", "a", 3)]
+    log = clean(raw_of(rows, {"m": "M", "a": "A", "left out": "L", "z": "Z"}), settings(), "here")
+    assert log.items["item_id"].tolist() == ["m", "a", "z"]
+    assert log.item.tolist() == [2, 0, 1]
+
+
+def test_window_keeps_the_start_and_drops_the_end() -> None:
+    rows = [("u", name, second) for name, second in zip("abcd", (DAY - 1, DAY, 3 * DAY - 1, 3 * DAY), strict=True)]
+    log = clean(raw_of(rows), settings(start="1970-01-02", end="1970-01-04"), "here")
+    assert log.items["item_id"].tolist() == ["b", "c"]
+    assert log.counts["dropped_outside_window"] == 2
+    # What lies before the window is no repeat either: the first inside it counts.
+    again = [("u", "a", DAY - 1), ("u", "a", DAY + 5), ("u", "b", DAY + 9)]
+    assert clean(raw_of(again), settings(start="1970-01-02"), "here").time.tolist() == [DAY + 5, DAY + 9]
+
+
+def test_minimum_counts_are_repeated_until_both_hold() -> None:
+    # Item z is taken once, so it goes; then user w has one item left and goes; then item c has one left and goes; then
+    # user v. Only u and x with a and b stay.
+    rows = [("u", "a", 1), ("u", "b", 2), ("x", "a", 3), ("x", "b", 4)]
+    rows += [("w", "z", 5), ("w", "c", 6), ("v", "c", 7), ("v", "d", 8)]
+    log = clean(raw_of(rows), settings(min_user_count=2, min_item_count=2), "here")
+    assert log.items["item_id"].tolist() == ["a", "b"]
+    assert log.counts["users"] == 2 and log.counts["dropped_minimum_counts"] == 4
+    assert log.counts["interactions_before_minimum_counts"] == 8
+
+
+def test_minimum_counts_see_repeats_as_one() -> None:
+    rows = [("u", "a", 1), ("u", "a", 2), ("u", "a", 3), ("u", "b", 4), ("w", "b", 5), ("w", "c", 6), ("w", "d", 7)]
+    log = clean(raw_of(rows), settings(min_user_count=3), "here")
+    assert log.counts["users"] == 1 and log.items["item_id"].tolist() == ["b", "c", "d"]
+
+
+def test_histories_hold_the_newest_twenty() -> None:
+    rows = [("u", chr(ord("A") + number), number) for number in range(26)]
+    found = cases_of(rows)
+    assert found[-1] == ("FGHIJKLMNOPQRSTUVWXY", "Z", 25)
+    assert found[19] == ("ABCDEFGHIJKLMNOPQRST", "U", 20)
+    assert cases_of(rows, history_length=2)[-1] == ("XY", "Z", 25)
+
+
+@pytest.mark.parametrize(
+    ("n", "counts"),
+    [
+        (63_502, (50_801, 6_350, 6_351)),  # Video_Games in the paper
+        (13_435, (10_748, 1_343, 1_344)),  # CDs_and_Vinyl
+        (34_373, (27_498, 3_437, 3_438)),  # Musical_Instruments
+        (10, (8, 1, 1)),
+    ],
+)
+def test_shares_are_the_papers(n: int, counts: tuple[int, int, int]) -> None:
+    parts = split_cases(blank_cases(n), "global-temporal")
+    assert tuple(map(len, parts)) == counts
+    assert np.concatenate(parts).tolist() == list(range(n))
+
+
+def test_leave_one_out() -> None:
+    # Cases in time order: u's second item at 2, w's at 3, then u, w, u, and x with a single case.
+    rows = [("u", "a", 1), ("w", "a", 1), ("x", "a", 1), ("u", "b", 2), ("w", "b", 3)]
+    rows += [("u", "c", 4), ("w", "c", 5), ("u", "d", 6), ("x", "b", 7)]
+    log = clean(raw_of(rows), settings(), "here")
+    cases = make_cases(log, 20, "exclude")
+    assert cases.time.tolist() == [2, 3, 4, 5, 6, 7]
+    train, valid, test = split_cases(cases, "leave-one-out")
+    assert cases.time[train].tolist() == [2]
+    assert cases.time[valid].tolist() == [3, 4]
+    assert cases.time[test].tolist() == [5, 6, 7]
+
+
+@given(st.lists(st.integers(0, 6), max_size=60))
+def test_leave_one_out_against_a_loop(users: list[int]) -> None:
+    n = len(users)
+    cases = blank_cases(n)
+    cases = Cases(**(vars(cases) | {"user": np.array(users, dtype=np.int32)}))
+    parts: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for row, user in enumerate(users):
+        parts[min(2, users[row + 1 :].count(user))].append(row)
+    train, valid, test = split_cases(cases, "leave-one-out")
+    assert (train.tolist(), valid.tolist(), test.tolist()) == (parts[2], parts[1], parts[0])
+
+
+def test_global_split_never_trains_on_the_future() -> None:
+    prepared = prepare(planted(), settings(), "here")
+    assert prepared.train.time.max() <= prepared.valid.time.min()
+    assert prepared.valid.time.max() <= prepared.test.time.min()
+    # As in the paper, a test case's history may hold what its user took in the test period.
+    assert (prepared.test.times > prepared.valid.time.max()).any()
+
+
+def test_an_llm_reads_a_seeded_sample_of_the_training_cases_and_others_all() -> None:
+    whole = prepare(planted(), settings(), "here")
+    cut = prepare(planted(), settings(train_cases=100), "here")
+    again = prepare(planted(), settings(train_cases=100), "here")
+    assert cut.train.case.tolist() == whole.train.case.tolist() and len(cut.train) == len(whole.train)
+    assert len(cut.llm_rows) == 100 and cut.llm_rows.tolist() == again.llm_rows.tolist()
+    assert (np.diff(cut.llm_rows) > 0).all() and cut.llm_rows.max() < len(whole.train)
+    assert cut.counts["train_llm"] == 100 and cut.counts["train"] == cut.counts["cases_train"] == len(whole.train)
+    assert cut.test.case.tolist() == whole.test.case.tolist()
+    everything = prepare(planted(), settings(train_cases=10**6), "here")
+    assert everything.llm_rows.tolist() == list(range(len(whole.train))) == whole.llm_rows.tolist()
+    split = as_split(cut)
+    assert split.llm_train.case.tolist() == whole.train.case[cut.llm_rows].tolist()
+    assert len(as_split(whole).llm_train) == len(as_split(whole).train)
+
+
+def test_samples_are_the_same_for_the_same_name() -> None:
+    whole = prepare(planted(), settings(), "here")
+    one, two, other = (
+        prepare(planted(), settings(valid_cases=50, test_cases=60), name).test.case
+        for name in ("here", "here", "there")
+    )
+    assert one.tolist() == two.tolist() != other.tolist()
+    assert len(one) == 60 and (np.diff(one) > 0).all() and set(one) < set(whole.test.case)
+    rows = np.arange(100, 200)
+    assert sample_rows(rows, None, "x") is rows and sample_rows(rows, 100, "x") is rows
+    assert sample_rows(rows, 30, "x", "valid").tolist() != sample_rows(rows, 30, "x", "test").tolist()
+
+
+def test_cold_targets_stay_and_are_counted() -> None:
+    # 20 cases of one user: 16 train (targets b..q), 2 valid (r, s), 2 test (t, u). None of r, s, t, u is in training.
+    rows = [("u", chr(ord("a") + number), number) for number in range(21)]
+    prepared = prepare(raw_of(rows), settings(), "here")
+    assert len(prepared.items) == 21
+    assert prepared.counts["cold_targets_valid"] == 2 and prepared.counts["cold_targets_test"] == 2
+    assert prepared.counts["items_cold"] == 4
+    # A history item of training is seen, even if it is never a training target: a is.
+    assert 0 in prepared.train.items and 0 not in prepared.train.target
+    # What an LLM may read has no part in it.
+    assert prepare(raw_of(rows), settings(train_cases=1), "here").counts["items_cold"] == 4
+
+
+# Against a plain version
+
+
+def slow_cases(log: Log, length: int, same_time: str) -> list[tuple[int, list[int], int, int]]:
+    """(user, history, target, time) of every case, straight from the words of the rule."""
+    rows = list(zip(log.user, log.time, log.fraction, log.tie, log.item, strict=True))
+    out = []
+    for user, time, fraction, tie, item in sorted(rows, key=lambda row: row[1:4]):
+        past = [
+            (t, f, h, v)
+            for u, t, f, h, v in rows
+            if u == user and (t < time or (same_time == "order" and t == time and (f, h) < (fraction, tie)))
+        ]
+        if history := [int(v) for *_, v in sorted(past)][-length:]:
+            out.append((int(user), history, int(item), int(time)))
+    return out
+
+
+ROWS = st.tuples(st.sampled_from("uvwx"), st.sampled_from("abcdefgh"), st.integers(0, 9))
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(
+    st.lists(ROWS, min_size=1, max_size=60),
+    st.integers(1, 4),
+    st.sampled_from(["exclude", "order"]),
+    st.lists(st.sampled_from([0, 1, 500_000_000]), min_size=60, max_size=60),
+)
+def test_cases_equal_a_plain_loop(rows: list[Row], length: int, same_time: str, fractions: list[int]) -> None:
+    ratings = [float(number % 5) for number in range(len(rows))]
+    raw = raw_of(rows, ratings=ratings)
+    raw.interactions["fraction"] = np.array(fractions[: len(rows)], np.int32)
+    log = clean(raw, settings(), "here")
+    cases = make_cases(log, length, same_time)
+    assert cases.target is not None
+    found = [
+        (int(cases.user[i]), cases.history(i).tolist(), int(cases.target[i]), int(cases.time[i]))
+        for i in range(len(cases))
+    ]
+    assert found == slow_cases(log, length, same_time)
+    assert cases.case.tolist() == list(range(len(cases)))
+    if len(cases):
+        check_cases(cases, "here")
+        row_of = np.repeat(np.arange(len(cases)), np.diff(cases.offsets))
+        if same_time == "exclude":
+            assert (cases.times < cases.time[row_of]).all()
+        # Ratings and times are those of the very interaction: (user, item) is unique in a cleaned log.
+        known = {(u, v): (t, r) for u, v, t, r in zip(log.user, log.item, log.time, log.rating, strict=True)}
+        given_ = list(zip(cases.times, cases.ratings, strict=True))
+        assert given_ == [known[pair] for pair in zip(cases.user[row_of], cases.items, strict=True)]
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["exclude", "order"]))
+def test_the_order_of_rows_in_the_source_changes_nothing(seed: int, same_time: str) -> None:
+    source = np.random.default_rng(5)
+    # Few seconds, items and ratings: ties, repeats, and repeats of one second with another rating abound.
+    rows = [(f"u{u}", f"i{v}", int(t)) for u, v, t in source.integers([0, 0, 0], [12, 15, 30], (300, 3))]
+    ratings = source.integers(1, 6, 300).astype(float)
+    chosen = settings(min_user_count=2, min_item_count=2, same_time=same_time, test_cases=10)
+    raw = raw_of(rows, ratings=ratings.tolist())
+    plain = prepare(raw, chosen, "here")
+    order = np.random.default_rng(seed).permutation(300)
+    shuffled = Raw(interactions=raw.interactions.iloc[order].reset_index(drop=True), items=raw.items)
+    again = prepare(shuffled, chosen, "here")
+    assert split_hash(again) == split_hash(plain)
+    assert again.counts == plain.counts
+    pd.testing.assert_frame_equal(again.items, plain.items)
+
+
+def test_split_hash_sees_everything_that_a_method_sees() -> None:
+    raw = planted(n_users=20)
+    plain = split_hash(prepare(raw, settings(), "here"))
+    assert split_hash(prepare(planted(n_users=20), settings(), "there")) == plain
+
+    def changed(frame: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+        out = frame.copy()
+        out.loc[0, column] = value
+        return out
+
+    for column, value in (("rating", 9.0), ("timestamp", 7)):
+        other = Raw(interactions=changed(raw.interactions, column, value), items=raw.items)
+        assert split_hash(prepare(other, settings(), "here")) != plain, column
+    for column in ("title", "colour"):
+        other = Raw(interactions=raw.interactions, items=changed(raw.items, column, "another"))
+        assert split_hash(prepare(other, settings(), "here")) != plain, column
+
+
+# The leak control
+
+
+def test_leaky_popularity_by_hand_is_over_the_whole_log() -> None:
+    rows = [("u", "a", 1 * DAY), ("v", "a", 2 * DAY), ("u", "b", 3 * DAY), ("w", "a", 90 * DAY), ("w", "b", 91 * DAY)]
+    raw = raw_of(rows, ratings=[5.0, 4.0, np.nan, 4.0, np.nan])
+    log = clean(raw, settings(), "here")
+    items = popularity(log).set_index("item_id")
+    # The ratings of the last days, which are no training cases, count too: (5 + 4 + 4) / 3.
+    assert items.loc["a", "average_rating"] == 4.3 and np.isnan(items.loc["b", "average_rating"])
+    assert items["rating_number"].to_dict() == {"a": 3, "b": 2}
+
+
+def test_leaky_popularity_is_off_by_default_and_another_dataset_when_on() -> None:
+    plain, leaky = (prepare(planted(n_users=20), settings(leaky_popularity=on), "here") for on in (False, True))
+    assert prepare(planted(n_users=20), settings(), "here").items.equals(plain.items)
+    added = [column for column in leaky.items if column not in plain.items]
+    assert added == ["average_rating", "rating_number"]
+    # Numbers are no item attributes for any method.
+    assert all(pd.api.types.is_numeric_dtype(leaky.items[column]) for column in added)
+    assert split_hash(leaky) != split_hash(plain)
+    assert listed(leaky.test, leaky.items) == listed(plain.test, plain.items)
+
+
+def test_leaky_columns_of_the_source_are_not_overwritten() -> None:
+    raw = planted(n_users=20)
+    with pytest.raises(InputError, match="have a column 'rating_number' already; leave leaky_popularity out"):
+        prepare(Raw(raw.interactions, raw.items.assign(rating_number="3")), settings(leaky_popularity=True), "here")
+
+
+# Counts
+
+
+def counts_add_up(prepared: Prepared) -> None:
+    c = prepared.counts
+    dropped = ("unknown_item", "no_title", "outside_window", "repeats", "minimum_counts")
+    assert c["interactions_read"] == sum(c[f"dropped_{why}"] for why in dropped) + c["interactions"]
+    assert c["interactions_before_minimum_counts"] == c["interactions"] + c["dropped_minimum_counts"]
+    assert c["items_read"] >= c["items_without_title"] + c["items"] == c["items_without_title"] + len(prepared.items)
+    assert c["cases"] == c["cases_train"] + c["cases_valid"] + c["cases_test"]
+    for part in ("train", "valid", "test"):
+        assert c[part] == len(getattr(prepared, part)) <= c[f"cases_{part}"]
+    assert 0 <= c["cold_targets_test"] <= c["test"] and 0 <= c["cold_targets_valid"] <= c["valid"]
+    assert c["users_without_case"] <= c["users"] and 1 <= c["test_users"] <= c["users"] - c["users_without_case"]
+    assert c["items_cold"] <= c["items"] and c["interactions_in_a_shared_second"] <= c["interactions"]
+
+
+def test_counts_by_hand() -> None:
+    titles = {name: f"The {name}" for name in "abcdefghijklmnop"} | {"untitled": ""}
+    rows = [("u", name, number) for number, name in enumerate("abcdefghijklmn")]  # 13 cases
+    rows += [("w", "a", 50), ("w", "b", 50), ("w", "c", 60)]  # one case; a and b share a second
+    rows += [("x", "a", 70)]  # no case
+    rows += [("u", "a", 80), ("u", "untitled", 81), ("u", "nowhere", 82), ("u", "p", 10 * DAY)]
+    prepared = prepare(raw_of(rows, titles), settings(end="1970-01-10", train_cases=5, test_cases=2), "here")
+    assert prepared.counts == {
+        "interactions_read": 22,
+        "items_read": 17,
+        "items_without_title": 1,
+        "dropped_unknown_item": 1,
+        "dropped_no_title": 1,
+        "dropped_outside_window": 1,
+        "dropped_repeats": 1,
+        "interactions_before_minimum_counts": 18,
+        "dropped_minimum_counts": 0,
+        "interactions": 18,
+        "users": 3,
+        "items": 14,
+        "users_without_case": 1,
+        "interactions_in_a_shared_second": 2,
+        "interactions_hidden": 0,  # those two are their user's first and no history
+        "cases": 14,
+        "cases_train": 11,
+        "cases_valid": 1,
+        "cases_test": 2,
+        "train": 11,
+        "train_llm": 5,
+        "valid": 1,
+        "test": 2,
+        "test_users": 2,
+        "cold_targets_valid": 1,
+        "cold_targets_test": 1,
+        "items_cold": 2,
+    }
+    counts_add_up(prepared)
+
+
+def test_config_readme_explains_every_count() -> None:
+    text = (ROOT / "config" / "README.md").read_text()
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    for name in prepare(planted(), settings(), "here").counts:
+        assert f"`{name}`" in rows, f"config/README.md doesn't explain {name}"
+
+
+@pytest.mark.parametrize("split", ["global-temporal", "leave-one-out"])
+@pytest.mark.parametrize("same_time", ["exclude", "order"])
+def test_counts_add_up(split: str, same_time: str) -> None:
+    raw = planted()
+    coarse = raw.interactions.assign(timestamp=raw.interactions["timestamp"] // 500_000 * 500_000)
+    chosen = settings(split=split, same_time=same_time, min_user_count=8, min_item_count=20, test_cases=80)
+    prepared = prepare(Raw(interactions=coarse, items=raw.items), chosen, "here")
+    counts_add_up(prepared)
+    assert prepared.counts["dropped_repeats"] > 0 and prepared.counts["interactions_in_a_shared_second"] > 0
+    assert prepared.counts["dropped_minimum_counts"] > 0
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "message"),
+    [
+        (
+            [("u", "a", 1), ("u", "b", 2)],
+            {},
+            r"here: the train split is empty \(1 cases in all\); widen",
+        ),
+        ([("u", f"i{n}", n) for n in range(6)], {}, r"here: the valid split is empty \(5 cases in all\)"),
+        ([("u", "a", 1), ("w", "b", 2)], {}, r"here: the train split is empty \(0 cases in all\)"),
+        ([("u", "a", 1), ("w", "b", 2)], {"split": "leave-one-out"}, r"here: the train split is empty \(0 cases"),
+        ([("u", "a", 1), ("u", "b", 2)], {"min_item_count": 2}, r"here: no interaction is left .*2 per item"),
+        ([("u", "a", 1)], {"start": "2000-01-01"}, r"here: no interaction is left"),
+        ([], {}, r"here: no interaction is left"),
+        (
+            [("u", "a", 1), ("u", "b", 2**40)],
+            {},
+            rf"here: interactions: row 1: timestamp {2**40} is no time in seconds",
+        ),
+    ],
+)
+def test_nothing_left_and_bad_values_are_one_sentence(rows: list[Row], changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        prepare(raw_of(rows), settings(**changes), "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_doubled_item_of_any_source_is_refused() -> None:
+    raw = raw_of([("u", "a", 1)])
+    doubled = Raw(interactions=raw.interactions, items=pd.concat([raw.items, raw.items], ignore_index=True))
+    with pytest.raises(InputError, match="here: items: row 1: item_id 'a' occurs twice"):
+        prepare(doubled, settings(), "here")

@@ -1,0 +1,169 @@
+"""What is read in the place of a model's own reasoning, and several samples of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.contract import Cases
+from benchmark.errors import InputError
+from lm.writing.engine import RolloutResult
+from r2ec.fit import fit_r2ec
+from r2ec.method import Params
+from r2ec.scoring.reader import combined
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.settings import EvaluationSettings
+from tests.support.tiny_fits import scores, settings, split, write_backbone
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def fitted(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of a finished fit."""
+    folder: Path = tmp_path_factory.mktemp("fit")
+    fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), folder)
+    return folder
+
+
+def read_with(fitted: Path, **evaluation: Any) -> R2ecRecommender:
+    return R2ecRecommender.load(fitted / "model", split(), EvaluationSettings(**evaluation))
+
+
+def some_cases(count: int = 20) -> Cases:
+    return replace(split().valid.take(np.arange(count)), target=None)
+
+
+def reasonings(recommender: R2ecRecommender) -> list[str]:
+    return [text.removesuffix("<answer>") for text in recommender.texts()["reasoning"]]
+
+
+def own(fitted: Path) -> tuple[np.ndarray, list[str]]:
+    recommender = read_with(fitted)
+    return scores(recommender), reasonings(recommender)
+
+
+def test_controls_read_what_they_say(fitted: Path) -> None:
+    expected, texts = own(fitted)
+    tokenizer = read_with(fitted).prompts.tokenizer
+    for reasoning in ("other", "shuffled", "empty", "filler"):
+        control = read_with(fitted, reasoning=reasoning)
+        found, read = scores(control), reasonings(control)
+        assert np.isfinite(found).all() and not np.allclose(found, expected)
+        if reasoning == "shuffled":
+            assert [sorted(text.split()) for text in read] == [sorted(text.split()) for text in texts]
+            assert control.tokens_written() > 0
+        elif reasoning == "empty":
+            assert set(read) == {""} and control.tokens_written() == 0
+        elif reasoning == "filler":
+            assert set("".join(read)) <= set(" .")
+            dots = len(tokenizer(" ...", add_special_tokens=False)["input_ids"])
+            for mine, dotted in zip(texts, read, strict=True):
+                wanted = len(tokenizer(mine, add_special_tokens=False)["input_ids"]) if mine else 0
+                assert abs(wanted - dotted.count(" ...") * dots) <= dots / 2
+        else:
+            assert control.controls is not None
+            lent = control.controls._lent
+            assert set(read) <= set(lent) and len(set(read)) > 1
+            # Each lender is another user.
+            by = {text: set(control.controls.donors.user[[t == text for t in lent]].tolist()) for text in lent}
+            for text, user in zip(read, some_cases().user.tolist(), strict=True):
+                assert by[text] - {user}
+
+
+def test_its_own_reasoning_read_again_says_the_same(fitted: Path) -> None:
+    expected, texts = own(fitted)
+    again = read_with(fitted, reasoning="again")
+    np.testing.assert_allclose(
+        scores(again), expected, rtol=1e-4, atol=1e-5
+    )  # float32: in bf16 they differ by rounding
+    assert reasonings(again) == texts and again.tokens_written() > 0
+
+
+def test_a_case_alone_is_read_as_among_others(fitted: Path) -> None:
+    for reasoning in ("other", "shuffled", "filler"):
+        control = read_with(fitted, reasoning=reasoning)
+        together = scores(control, 3)
+        alone = np.concatenate([np.concatenate(list(control.score(case))) for case in some_cases(3).batches(1)])
+        np.testing.assert_allclose(alone, together, atol=1e-4)
+
+
+def test_a_reasoning_with_no_other_user_to_lend_one_is_refused(fitted: Path) -> None:
+    control = read_with(fitted, reasoning="other")
+    assert control.controls is not None
+    cases = some_cases(1)
+    donors = control.controls.donors
+    control.controls.donors = replace(donors, user=np.full_like(donors.user, cases.user[0]))
+    with pytest.raises(InputError, match="every case that could lend its reasoning is of user"):
+        list(control.score(cases))
+
+
+def test_several_samples_are_combined_by_hand() -> None:
+    states = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [7.0, 1.0]])
+    result = RolloutResult(
+        rollouts=None,  # type: ignore[arg-type]
+        lengths=torch.ones(4),
+        log_probs=torch.tensor([[-1.0, -3.0], [-2.0, -1.0], [-0.5, 0.0], [-0.1, -0.5]]),
+        cut=torch.tensor([True, False, True, True]),
+        ended=torch.zeros(4, dtype=torch.bool),
+        states=states,
+        seconds=0.0,
+    )
+    texts = ["a", "b", "c", "d"]
+    found, read, cut = combined(result, states, texts, EvaluationSettings(samples=2))
+    assert found.tolist() == [[2.0, 1.0], [6.0, 3.0]]
+    assert read == ["a\n\nb", "c\n\nd"] and cut.tolist() == [False, True]
+    # Sums -4 and -3, then -0.5 and -0.6.
+    found, read, cut = combined(result, states, texts, EvaluationSettings(samples=2, combine="best"))
+    assert found.tolist() == [[3.0, 2.0], [5.0, 5.0]]
+    assert read == ["b", "c"] and cut.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("combine", ["mean", "best"])
+def test_several_samples_score(fitted: Path, combine: str) -> None:
+    recommender = read_with(fitted, samples=3, combine=combine)
+    found = scores(recommender)
+    assert np.isfinite(found).all() and recommender.tokens_written() > 20 * 3 - 1
+    np.testing.assert_array_equal(scores(recommender), found)  # the same samples again
+
+
+def test_one_fit_serves_every_way_to_read(backbone: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r2ec.fit._fit", lambda *_: pytest.fail("fitted again"))
+    changed = Params.model_validate(settings(backbone) | {"evaluation": {"reasoning": "empty"}})
+    found = fit_r2ec(split(), 3, changed, fitted)
+    np.testing.assert_array_equal(scores(found), scores(read_with(fitted, reasoning="empty")))
+
+
+def test_a_fit_never_reads_otherwise(backbone: Path, fitted: Path, tmp_path: Path) -> None:
+    """A fit under a control trains as without one: only the scores of what was fitted differ."""
+    changed = Params.model_validate(settings(backbone) | {"evaluation": {"reasoning": "empty"}})
+    fit_r2ec(split(), 3, changed, tmp_path)
+    np.testing.assert_array_equal(scores(read_with(tmp_path)), own(fitted)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluation": {"reasoning": "none"}},
+            "Input should be 'own', 'again', 'other', 'shuffled', 'empty' or 'filler'",
+        ),
+        ({"evaluation": {"reasoning": "filler", "samples": 2}}, "set reasoning 'filler' to own"),
+        ({"recpo": {"reasoning": False}, "evaluation": {"samples": 2}}, "leave evaluation out"),
+        ({"evaluation": {"samples": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Params.model_validate({"backbone": {"name": "x"}} | changes)
+
+
+def test_one_sample_is_the_greedy_reasoning(backbone: Path) -> None:
+    made = R2ecRecommender.build(split(), Params.model_validate(settings(backbone)))
+    assert made.engine.settings.greedy and made.controls is None

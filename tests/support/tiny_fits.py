@@ -1,0 +1,54 @@
+"""Whole fits of R2ec of about a second: a tiny random LM on the planted log."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.contract import Split
+from r2ec.scoring.recommender import R2ecRecommender
+from tests.support.planted import planted_split
+from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
+
+
+def write_backbone(folder: Path) -> Path:
+    """A tiny random Llama with a chat template, on disk as any backbone is."""
+    tiny_lm("llama").save_pretrained(folder)
+    tiny_tokenizer("llama").save_pretrained(folder)
+    return folder
+
+
+def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
+    """A run of a few seconds with every part of RecPO in it."""
+    made: dict[str, Any] = {
+        "backbone": {"name": str(backbone), "dtype": "float32"},
+        "lora": {"r": 4, "alpha": 8},
+        "prompts": {"max_items": 4, "max_prompt_tokens": 400},
+        "rollouts": {"group_size": 3, "max_new_tokens": 5, "top_k": 20},
+        "recpo": {"refresh_steps": 2, "tau": 0.1, "extra_negatives": 8},
+        "training": {
+            "max_steps": 4,
+            "per_device_train_batch_size": 6,
+            "learning_rate": 1e-2,
+            "warmup_steps": 0,
+            "save_steps": 1,
+            "eval_cases": 40,
+        },
+        "warm_start": {"cases": 60, "rank": 8, "valid_cases": 40, "epochs": 3, "weight_decays": [0.1]}
+        | {"states": str(backbone.parent / "states")},
+        "evaluation_rows": 16,
+    }
+    for section, values in changes.items():
+        made[section] = made.get(section, {}) | values
+    return made
+
+
+def split() -> Split:
+    made: Split = planted_split()[0]
+    return made
+
+
+def scores(recommender: R2ecRecommender, count: int = 20) -> np.ndarray:
+    cases = replace(split().valid.take(np.arange(count)), target=None)
+    return np.concatenate(list(recommender.score(cases)))

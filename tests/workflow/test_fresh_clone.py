@@ -1,0 +1,88 @@
+"""A clone of what is committed, as a stranger gets it: every job is planned, and a run leaves no change for git to see."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.config.factors import ablations_of
+from benchmark.config.read import read_config_file
+from benchmark.jobs.plan import Plan
+from benchmark.provenance import ROOT
+from tests.support.planted import planted, write_files
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git knows, as they are now, in a repository of their own."""
+    folder = tmp_path_factory.mktemp("clone")
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    for name in run("git", "ls-files", cwd=ROOT).splitlines():
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run("git", "init", "-q", cwd=folder)
+    run("git", "add", ".", cwd=folder)
+    run("git", "-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "all", cwd=folder)
+    return folder
+
+
+def status(folder: Path) -> str:
+    return run("git", "status", "--porcelain", cwd=folder)
+
+
+@pytest.mark.parametrize("name", ["config", "decoupled", "ablations"])
+def test_a_fresh_clone_plans_every_job(clone: Path, name: str) -> None:
+    config = read_config_file(clone / f"config/{name}.yaml")
+    plan = Plan(config, ablations_of(config), {dataset: [] for dataset in config.datasets})
+    factors = list(plan.ablations.factors)
+    runs = {*plan.runs, *plan.runs_of(*factors)}
+    outputs = (
+        2 * len(config.datasets) + 2 + (config.reference is not None)
+    )  # of each table, plots; tables, page; against
+    outputs += 2 * len(factors) + bool(factors)
+    jobs = 2 * len(config.datasets) + 1 + len(runs) + outputs + 1  # fetch, prepare; the backbone; all
+    said = run(*SNAKEMAKE, "--dry-run", "--quiet", "rules", "--configfile", f"config/{name}.yaml", cwd=clone)
+    totals = [line.split() for line in said.splitlines() if line.startswith("total ")]
+    assert totals and {int(words[1]) for words in totals if len(words) == 2} == {jobs}
+    assert status(clone) == ""
+
+
+def test_a_run_of_ones_own_leaves_git_clean(clone: Path) -> None:
+    write_files(clone / "results/mine", planted(n_users=40, length=8))
+    entry = {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1}
+    datasets = {"mine": entry | {"options": {"folder": "results/mine"}}}
+    config = clone / "results/mine/config.yaml"
+    config.write_text(
+        yaml.safe_dump({"seeds": 1, "datasets": datasets, "methods": {"popularity": None, "item_knn": None}})
+    )
+    run(*SNAKEMAKE, "--configfile", str(config), cwd=clone)
+    assert (clone / "results/tables/main.md").exists() and (clone / "results/report/index.html").exists()
+    assert status(clone) == ""
+    # The whole tree of tables lies apart from what is published; cleaning up leaves both that and what is one's own.
+    run("make", "clean-results", cwd=clone)
+    left = sorted(path.name for path in (clone / "results").iterdir())
+    assert left == ["README.md", "mine", "published"] and status(clone) == ""
+
+
+def test_everything_that_a_run_may_write_is_ignored() -> None:
+    files = ["tables/main.md", "plots/x.png", "report/index.html", "ablations/x.md", "quick/results/tables/main.md"]
+    files += ["decoupled/results/report/index.html", "made_from/page.json", "speed/speed.md", "published.md"]
+    ignored = run("git", "check-ignore", *(f"results/{file}" for file in files), cwd=ROOT).splitlines()
+    assert len(ignored) == len(files)
+    published = subprocess.run(["git", "check-ignore", "-q", "results/published/default/tables/main.md"], cwd=ROOT)
+    assert published.returncode == 1
+    assert os.path.exists(ROOT / "results/published/default/tables/main.md")
