@@ -190,7 +190,7 @@ class D3(Recommender):
     ) -> None:
         """found: what the fit reports."""
         from baselines._writers import llm_texts
-        from r2ec.model.prompts import turn_end_ids
+        from lm.chat import turn_end_ids
 
         self.split, self.settings = split, settings
         self.model, self.tokenizer, self.assistant, self.found = model, tokenizer, assistant, found
@@ -209,15 +209,15 @@ class D3(Recommender):
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         import torch
 
-        from baselines._writers import llm_texts
         from lm.backbone import merged_adapters
+        from lm.chat import prompt_ids
         from lm.writing.decode import SharedPromptDecoder
 
         self._texts, self._read = [], 0
         beams = min(self.settings.beams, self.split.n_items)
         for batch in cases.batches(self.settings.evaluation_rows):
             messages = self.asker.about_users(REQUEST, batch)
-            prompts = [llm_texts.prompt_ids(self.tokenizer, message) for message in messages]
+            prompts = [prompt_ids(self.tokenizer, message) for message in messages]
             search = Search(self.trie, self.assistance(batch), self.settings.alpha, beams)
             with (
                 torch.no_grad(),

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Learned, Split
 from benchmark.workload import Sizes, Work, prompt_tokens
-from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
+from lm.settings import BackboneSettings, RolloutSettings
+from r2ec.settings import PromptSettings
 from r2ec.workload import encoded_cases, encoded_items
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
 from benchmark.workload import FitCost, Sizes, Work, texts_of, trained
-from r2ec.settings import BackboneSettings
+from lm.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,8 @@ from baselines._recbole.sasrec import Params as SASRecParams
 from baselines._writers.popularity import standardized
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.workload import FitCost, Sizes, Work, prompt_tokens, trained
-from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
+from lm.settings import BackboneSettings, RolloutSettings
+from r2ec.settings import PromptSettings
 
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
@@ -76,7 +77,7 @@ class LLMRerank(Recommender):
         self.titles: list[list[int]] = tokenizer(
             [f"{title}</answer>" for title in llm.prompts.titles], add_special_tokens=False
         )["input_ids"]
-        from r2ec.model.prompts import split_template
+        from lm.chat import split_template
 
         opening, closing = split_template(tokenizer, llm.params.prompts.system_prompt)
         asked = opening + NO_HISTORY.format(category=split.category) + closing
@@ -158,7 +159,7 @@ class LLMRerank(Recommender):
         """`likelihoods` of as many titles as are read together."""
         import torch
 
-        from lm.writing.engine import pack_rollouts, pad_id
+        from lm.writing.rollouts import pack_rollouts, pad_id
 
         model, pad = self.llm.model, pad_id(self.llm.prompts.tokenizer)
         titles = [self.titles[item] for item in items.reshape(-1)]

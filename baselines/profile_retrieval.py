@@ -18,7 +18,7 @@ from baselines._writers.popularity import PopularityMix, WithPopularity, popular
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.workload import Sizes, Work, chosen_by, texts_of
-from r2ec.settings import BackboneSettings
+from lm.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,6 +12,7 @@ from benchmark.provenance import derive_seed
 from benchmark.storage.io import last_checkpoint
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.recpo.trainer import METRIC, RecPOTrainer
 from r2ec.scoring.reader import sample
 from r2ec.scoring.recommender import R2ecRecommender
@@ -107,7 +108,7 @@ def learned_from(made: R2ecRecommender, split: Split, rows: np.ndarray) -> Learn
 
 def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
     """RecPO of `made` on the training cases that an LLM may read; validated on `some`, its checkpoints in `folder`."""
-    params = made.params
+    params, end = made.params, end_of_reasoning(made.prompts.tokenizer)
 
     def validate() -> float:
         made.table.refresh(made.model)
@@ -117,7 +118,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
         model=made.model,
         table=made.table,
         prompts=made.prompts,
-        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts),
+        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts, end),
         cases=split.llm_train,
         validate=validate,
         recpo=params.recpo,
@@ -134,6 +135,7 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
             trainer.accelerator,
             made.prompts.tokenizer,
             params.rollouts,
+            end,
             params.vllm,
             max_model_length=params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens,
         )

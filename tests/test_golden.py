@@ -15,10 +15,11 @@ import torch
 
 from baselines._writers.llm_texts import TEXTS, Writer
 from benchmark.storage.stages import Stage
+from lm.settings import BackboneSettings
 from lm.writing.engine import WRITING
 from r2ec.model.item_table import ENCODING
 from r2ec.scoring.recommender import R2ecRecommender
-from r2ec.settings import BackboneSettings, Params
+from r2ec.settings import Params
 from r2ec.warm_start import kept_states, start
 from tests.support.tiny_fits import settings, split, write_backbone
 

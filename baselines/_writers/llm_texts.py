@@ -30,9 +30,10 @@ from benchmark.errors import InputError
 from benchmark.storage import ledger
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
-from lm.writing.engine import WRITING, EndOfReasoning, TransformersEngine
-from r2ec.model.prompts import split_template, turn_end_ids
-from r2ec.settings import BackboneSettings, RolloutSettings
+from lm.chat import prompt_ids
+from lm.settings import BackboneSettings, RolloutSettings
+from lm.writing.engine import WRITING, TransformersEngine
+from lm.writing.stopping import EndOfTurn
 
 ROWS_AT_ONCE = 64
 TEXTS = Stage("texts", 1, after=(WRITING,))
@@ -48,16 +49,6 @@ class Text:
     tokens: int  # sampled, the end of the turn included
     cut: bool  # the limit was met
     seconds: float  # of writing it, its share of its batch
-
-
-class EndOfTurn(EndOfReasoning):
-    """Ends a text where the model ends its turn, and appends nothing."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.answer: list[int] = []
-        self.turn_ends = frozenset(turn_end_ids(tokenizer))
-        self.closing = frozenset()
 
 
 class Writer:
@@ -132,8 +123,7 @@ def write_now(
     settings: RolloutSettings,
 ) -> list[Text]:
     """One greedy text per prompt (token ids) by the model as it is now; nothing is kept."""
-    engine = TransformersEngine(model, tokenizer, settings)
-    engine.end = EndOfTurn(tokenizer)
+    engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
     result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
     rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
     found = []
@@ -187,13 +177,6 @@ def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
     """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was trained. R2ec is
     scored so, too."""
     return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
-    """Token ids of one user message in the chat template, up to where the assistant begins to write."""
-    opening, tail = split_template(tokenizer, None)
-    ids: list[int] = tokenizer(opening + message + tail, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 class Asker:

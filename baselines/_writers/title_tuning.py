@@ -11,7 +11,7 @@ from benchmark.data.texts import PROMPT_TOKENS, TITLE_TOKENS
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import last_checkpoint
 from benchmark.workload import Sizes, Work, chosen_by, prompt_tokens, texts_of
-from r2ec.settings import BackboneSettings, LoraSettings
+from lm.settings import BackboneSettings, LoraSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel

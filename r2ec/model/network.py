@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from benchmark.errors import InputError
 from benchmark.storage.io import atomic
 from lm.kernels.token_logps import chosen_and_entropy, distribution, token_logps
+from lm.writing.rollouts import Rollouts
 from r2ec.model.rec_head import RecHead
 
 WEIGHTS = "r2ec.safetensors"  # the name of what is trained in a model's folder
@@ -27,20 +28,6 @@ Pooling = Literal["last", "mean", "max", "special"]
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "max", "special")
 # A common beginning shorter than this is not worth a forward of its own.
 SHORTEST_SHARED_BEGINNING = 8
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """B users' prompts and their N = B * G completions, user by user. Masks are bool, True at real tokens.
-
-    Prompts may be padded on either side, completions on the right.
-    """
-
-    prompt_ids: Tensor  # int64 [B, P]
-    prompt_mask: Tensor  # bool [B, P], at least one True in each row
-    completion_ids: Tensor  # int64 [N, T]; T = 0 where nothing is written: the state is then the prompt's last
-    completion_mask: Tensor  # bool [N, T], at least one True in each row
-    action_mask: Tensor | None = None  # bool [N, T], the tokens that were sampled; None: no log-probabilities wanted
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from transformers import EarlyStoppingCallback, Trainer
 from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from lm.writing.engine import TransformersEngine, pad_id, without_reasoning
+from lm.writing.engine import TransformersEngine
+from lm.writing.rollouts import Rollouts, pad_id, without_reasoning
 from r2ec.model.item_table import TABLE, ItemTable
-from r2ec.model.network import WEIGHTS, ItemPrompts, PolicyOutput, R2ec, Rollouts
+from r2ec.model.network import WEIGHTS, ItemPrompts, PolicyOutput, R2ec
 from r2ec.model.prompts import PromptBuilder
 from r2ec.recpo.objective import (
     candidate_log_q,

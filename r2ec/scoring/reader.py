@@ -14,10 +14,11 @@ from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, read_json, write_json
 from lm import backbone as backbones
 from lm.kernels.attention import use_grouped_attention
-from lm.writing.engine import RolloutResult, TransformersEngine, pad_id, without_reasoning
+from lm.writing.engine import TransformersEngine
+from lm.writing.rollouts import RolloutResult, Rollouts, pad_id, without_reasoning
 from r2ec.model.item_table import TABLE, ItemTable
-from r2ec.model.network import WEIGHTS, R2ec, Rollouts
-from r2ec.model.prompts import PromptBuilder
+from r2ec.model.network import WEIGHTS, R2ec
+from r2ec.model.prompts import PromptBuilder, end_of_reasoning
 from r2ec.model.rec_head import RecHead
 from r2ec.scoring.controls import DONORS, Controls
 from r2ec.settings import EvaluationSettings, Params
@@ -38,7 +39,9 @@ class Reader:
             rollouts = params.rollouts.model_copy(update={"group_size": evaluation.samples})
         # Folded adapters are rounded to the weights' precision, another model than the one that was trained and encoded the items.
         rollouts = rollouts.model_copy(update={"merge_adapters": False})
-        self.engine = TransformersEngine(model.backbone, prompts.tokenizer, rollouts)
+        self.engine = TransformersEngine(
+            model.backbone, prompts.tokenizer, rollouts, end_of_reasoning(prompts.tokenizer)
+        )
         self.controls = None
         if evaluation.reasoning != "own":
             assert donors is not None

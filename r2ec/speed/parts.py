@@ -10,6 +10,7 @@ from benchmark.contract import Split
 from lm.kernels.attention import use_grouped_attention
 from lm.kernels.lora import FusedLora
 from lm.writing.engine import TransformersEngine
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.speed import plain
 from r2ec.speed.limits import Limits
 from r2ec.speed.work import Pair, Size, Work, in_turns, paired, relative
@@ -74,7 +75,7 @@ def _same_greedy_tokens(check: Work) -> str:
     """Greedy completions of both ways in float32, up to the end token."""
     layers, tokenizer = Layers(check), check.made.prompts.tokenizer
     settings = check.params.rollouts.for_evaluation()
-    engine = TransformersEngine(check.made.model.backbone, tokenizer, settings)
+    engine = TransformersEngine(check.made.model.backbone, tokenizer, settings, end_of_reasoning(tokenizer))
     found = engine.generate(check.prompts, cases=check.cases.case, seed=0).rollouts
     layers.plain()
     expected = plain.generate(check, greedy=True)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from r2ec.model.network import PolicyOutput, R2ec, Rollouts, plain_policy
+from lm.writing.rollouts import Rollouts
+from r2ec.model.network import PolicyOutput, R2ec, plain_policy
 from r2ec.recpo.objective import item_logps, recpo_loss
 from r2ec.speed.work import Work
 

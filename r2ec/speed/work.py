@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from benchmark.contract import Cases, Split
 from lm.writing.engine import TransformersEngine
-from r2ec.model.network import ItemPrompts, Rollouts
+from lm.writing.rollouts import Rollouts
+from r2ec.model.network import ItemPrompts
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import Params
 
@@ -84,7 +86,10 @@ class Work:
             for name, value in self.made.model.named_parameters():
                 if "lora_B" in name:
                     nn.init.normal_(value, std=0.01)
-        self.engine = TransformersEngine(self.made.model.backbone, self.made.prompts.tokenizer, self.params.rollouts)
+        tokenizer = self.made.prompts.tokenizer
+        self.engine = TransformersEngine(
+            self.made.model.backbone, tokenizer, self.params.rollouts, end_of_reasoning(tokenizer)
+        )
         cases = split.llm_train
         self.cases: Cases = cases.take(np.arange(len(cases) - size.users, len(cases)))
         self.prompts = self.made.prompts.user_prompts(self.cases)

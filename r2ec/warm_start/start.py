@@ -21,6 +21,7 @@ from lm import backbone as backbones
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE, hash_of
 from r2ec.model.network import WEIGHTS
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.model.rec_head import RecHead
 from r2ec.scoring.reader import Reader, sample
 from r2ec.training.schedule import processes
@@ -156,6 +157,7 @@ def _teach_adapters(
     params, own = made.params, made.params.warm_start.adapters
     assert fitted.taught is not None and fitted.teacher is not None
     made.model.head = copy.deepcopy(fitted.taught).to(params.backbone.device)
+    tokenizer, written = made.prompts.tokenizer, params.rollouts.for_evaluation()
     trainer = TaughtTrainer(
         teacher=fitted.teacher,
         held_items=own.held_items,
@@ -163,7 +165,7 @@ def _teach_adapters(
         model=made.model,
         table=made.table,
         prompts=made.prompts,
-        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts.for_evaluation()),
+        engine=TransformersEngine(made.model.backbone, tokenizer, written, end_of_reasoning(tokenizer)),
         cases=split.llm_train,
         validate=lambda: float("nan"),  # this stage has a fixed number of steps
         recpo=params.recpo.model_copy(update={"num_iterations": 1}),

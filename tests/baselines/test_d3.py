@@ -11,10 +11,11 @@ import torch
 from trl import SFTTrainer
 
 from baselines import d3
-from baselines._writers import llm_texts, title_tuning
+from baselines._writers import title_tuning
 from baselines.d3 import D3, Search, Trie, fit, gains
 from benchmark.contract import Cases, Recommender
 from lm import backbone as backbones
+from lm.chat import prompt_ids
 from lm.writing.decode import SharedPromptDecoder
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
@@ -185,7 +186,7 @@ def test_wide_beams_give_every_items_exact_score(made: D3) -> None:
         closed = set(cases.history(i).tolist())
         is_open = [item for item in range(split().n_items) if item not in closed]
         logq = assistant[i] - np.logaddexp.reduce(assistant[i][is_open])
-        prompt = llm_texts.prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
+        prompt = prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
         assert np.flatnonzero(np.isfinite(found[i])).tolist() == is_open
         for item in is_open[::9]:
             with torch.no_grad():

@@ -22,9 +22,10 @@ from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
 from benchmark.storage import ledger
 from lm import backbone as backbones
+from lm.chat import turn_end_ids
+from lm.settings import BackboneSettings, LoraSettings
 from lm.writing import engine
 from lm.writing.engine import WRITING
-from r2ec.settings import BackboneSettings, LoraSettings
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
@@ -68,7 +69,7 @@ def test_a_text_is_what_generate_writes(llm: BackboneSettings, tmp_path: Path) -
     model, tokenizer = writer._loaded.model, writer.tokenizer
     for prompt, text in zip(prompts, writer.write(prompts), strict=True):
         ids = model.generate(torch.tensor([prompt]), max_new_tokens=7, do_sample=False)[0, len(prompt) :].tolist()
-        ends = [i for i, token in enumerate(ids) if token in llm_texts.turn_end_ids(tokenizer)]
+        ends = [i for i, token in enumerate(ids) if token in turn_end_ids(tokenizer)]
         length = ends[0] + 1 if ends else 7
         assert (text.tokens, text.cut) == (length, not ends)
         assert text.text == tokenizer.decode(ids[: length - bool(ends)], skip_special_tokens=True).strip()

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import baselines
-from baselines._writers.llm_texts import Asker, prompt_ids, states_of
+from baselines._writers.llm_texts import Asker, states_of
 from baselines._writers.sentences import SentenceEncoder, item_texts
 from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Split, read_split
@@ -26,8 +26,9 @@ from benchmark.data import texts
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig
 from benchmark.errors import InputError
-from lm.backbone import fetch_smollm2
-from r2ec.model.prompts import PromptBuilder, split_template
+from lm.chat import prompt_ids, split_template
+from lm.embedded import fetch_smollm2
+from r2ec.model.prompts import PromptBuilder
 from r2ec.settings import Params as R2ecParams
 from r2ec.settings import PromptSettings
 from tests.baselines.test_baselines import quick

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from benchmark.errors import InputError, checked
+from lm.settings import BackboneSettings
 from lm.writing.vllm import VllmEngine, folder_of
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.scoring.recommender import R2ecRecommender
-from r2ec.settings import BackboneSettings
 from tests.support.tiny_fits import scores, settings, split, write_backbone
 from tests.support.vllm_stub import install
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
-from lm.writing.engine import RolloutResult
+from lm.writing.rollouts import RolloutResult
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.scoring.reader import combined

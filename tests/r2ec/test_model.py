@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, GraniteConfig
 from benchmark.errors import InputError
 from lm.kernels import attention
 from lm.kernels.attention import use_grouped_attention
+from lm.writing.rollouts import Rollouts
 from r2ec.model.item_table import ItemTable
-from r2ec.model.network import PolicyOutput, R2ec, Rollouts, plain_policy
+from r2ec.model.network import PolicyOutput, R2ec, plain_policy
 from r2ec.model.rec_head import RecHead
 from r2ec.recpo.objective import HEAD_UPDATES, HeadUpdate, group_advantages, item_logps, recpo_loss
 from tests.support.tiny_models import FAMILIES, VOCABULARY, WIDTH, relative, tiny_model, tiny_rollouts
