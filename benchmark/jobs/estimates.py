@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config.factors import Ablations, ablations_of
-from benchmark.config.methods import all_params, laid_over, load_method
+from benchmark.config.methods import all_params, load_method
+from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
 from benchmark.errors import command
@@ -155,7 +156,7 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
 
     def made(params: dict[str, Any], scored: int) -> Estimate:
         counts = replace(sizes, test=scored)
-        given = laid_over(params, overlay)
+        given = overlaid(params, overlay)
         return estimate(module, given, counts, gpus=entry.gpus, threads=entry.threads, processes=processes)
 
     if len(fitted) == 1:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config.factors import Ablations, settings_of
-from benchmark.config.methods import BACKBONE, model_files, module_name, source_files
+from benchmark.config.methods import BACKBONE, model_files, module_name
 from benchmark.config.schema import Config, MethodConfig
-from benchmark.jobs.stale import Job, code_hash
+from benchmark.jobs.code import code_hash, source_files
+from benchmark.jobs.stale import Job
 from benchmark.storage.io import sha256_of_json
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")

@@ -5,16 +5,13 @@ plans, the workflow asks `why_stale` of each job. File dates decide nothing: a c
 """
 
 import argparse
-import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, command
-from benchmark.provenance import ROOT
-from benchmark.storage.io import read_json, sha256_of, sha256_of_json, write_json
+from benchmark.storage.io import read_json, sha256_of, write_json
 
 RECORDS = "results/made_from"
 
@@ -35,27 +32,6 @@ class Job:
     def record(self) -> Path:
         """Where it is written down what this job's outputs were made from."""
         return Path(RECORDS, f"{self.name}.json")
-
-
-@cache
-def _code_of(path: Path) -> str:
-    """Code without comments and docstrings as a text; another file, such as a template, as it is."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
-        return text
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-@cache
-def code_hash(files: tuple[str, ...]) -> str:
-    """sha256 over these files of the project: an edited comment or docstring changes nothing, any other edit does."""
-    return sha256_of_json([[file, _code_of(ROOT / file)] for file in files])
 
 
 def _mark(path: Path) -> list[int]:
