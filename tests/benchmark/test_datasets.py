@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from benchmark.data import fetch, prepare
-from benchmark.data.protocol import clean
+from benchmark.data.cleaning import clean
 from benchmark.data.store import read_split
 from benchmark.datasets import complete_journey, files, ml_100k, movielens_2016
 from benchmark.errors import InputError

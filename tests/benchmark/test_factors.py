@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from benchmark.config import factors
+from benchmark.config import factors, overlay
 from benchmark.config.factors import Ablations, Factor, Variant, ablations_of, read_factors
 from benchmark.config.methods import ROOT
 from benchmark.config.overlay import flatten, overlaid, run_name
@@ -34,8 +34,8 @@ def beta(**changes: Any) -> dict[str, Any]:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(factors).attempted > 0
-    assert doctest.testmod(factors).failed == 0
+    assert doctest.testmod(overlay).attempted > 0
+    assert doctest.testmod(overlay).failed == 0
 
 
 def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
@@ -77,8 +77,8 @@ def test_what_is_left_out_has_a_default() -> None:
 
 
 def test_a_value_that_changes_nothing_is_the_base() -> None:
-    for overlay in ({}, None, {"recpo": {"beta": 0.05}}, {"recpo": {"beta": 0.05, "head_update": "top1"}}):
-        runs = expanded(x={"base": "r2ec", "values": {"a": overlay, "b": {"recpo": {"beta": 1}}}}).factors["x"].runs
+    for changed in ({}, None, {"recpo": {"beta": 0.05}}, {"recpo": {"beta": 0.05, "head_update": "top1"}}):
+        runs = expanded(x={"base": "r2ec", "values": {"a": changed, "b": {"recpo": {"beta": 1}}}}).factors["x"].runs
         assert runs == {"a": "r2ec", "b": "r2ec--recpo.beta=1.0"}
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from benchmark.config.methods import ROOT
 from benchmark.contract import Cases
+from benchmark.data.cleaning import Log, clean
 from benchmark.data.prepare import split_hash
-from benchmark.data.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
+from benchmark.data.protocol import Prepared, make_cases, popularity, prepare, sample_rows, split_cases
 from benchmark.data.store import check_cases
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
