@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, prompt_tokens
 from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
 from r2ec.workload import encoded_cases, encoded_items
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from r2ec.model.rec_head import RecHead
     from r2ec.scoring.recommender import R2ecRecommender
+
+FIT = Stage("frozen_llm", 1)
 
 
 class Params(BaseModel):

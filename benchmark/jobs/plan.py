@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config.factors import Ablations, settings_of
-from benchmark.config.methods import BACKBONE, model_files, module_name
+from benchmark.config.methods import BACKBONE, model_files
 from benchmark.config.schema import Config, MethodConfig
-from benchmark.jobs.code import code_hash, source_files
+from benchmark.jobs.code import code_hash, made_by, source_files
 from benchmark.jobs.stale import Job
 from benchmark.storage.io import sha256_of_json
 
@@ -27,7 +27,7 @@ MANIFEST = f"{EMBEDDED}/manifest.json"
 
 @cache
 def files_of(*modules: str) -> tuple[str, ...]:
-    """The files that these modules are made of. Read once: no plan outlives an edit."""
+    """The files that these modules are made of."""
     return tuple(source_files(*modules))
 
 
@@ -223,10 +223,9 @@ class Plan:
         module = self.config.module_of(self.base(run))
         told = [dataset, run, seed, module, entry.params, entry.grid, entry.process_count(), self.fit_of(run), waits]
         settings = told if variant is None else [*told, variant.base, variant.overlay]
-        code = sorted({*files_of("benchmark.jobs.run", "benchmark.jobs.launch"), *files_of(module_name(module))})
-        return _job(
-            f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed), read, settings, code, spent=embedded
-        )
+        name, files = f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed)
+        told_hash = sha256_of_json(settings)
+        return Job(name, tuple(files), tuple(read), told_hash, made_by(module), frozenset(embedded))
 
     def table(self, dataset: str) -> Job:
         read, told = self.read_by_tables(dataset), self.selection(dataset)

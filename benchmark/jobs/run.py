@@ -36,7 +36,7 @@ from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
 from benchmark.jobs import launch
-from benchmark.jobs.code import code_hash, method_files
+from benchmark.jobs.code import made_by
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
 from benchmark.jobs.tuning import Fitted, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
@@ -165,9 +165,10 @@ def task_of(given: argparse.Namespace) -> Task:
     settings, tuning = settings_to_try(given, method)
     split = read_split(given.data)
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
-    code = code_hash(tuple(method_files(module)))  # without comments and docstrings
     words = "\n".join(filter(None, [split.category, split.category_plural]))
-    folder_of = partial(checkpoint_folder, data_hash=data_hash, code=code, processes=processes, category=words)
+    folder_of = partial(
+        checkpoint_folder, data_hash=data_hash, code=made_by(module), processes=processes, category=words
+    )
     return Task(
         name=given.method,
         repetition=given.seed,

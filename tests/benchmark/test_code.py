@@ -14,7 +14,6 @@ def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def hashed(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)
         code._code_of.cache_clear()
-        code_hash.cache_clear()
         return code_hash((name,))
 
     plain = hashed("a.py", "def f(x):\n    return x + 1\n")
