@@ -5,6 +5,7 @@ plans, the workflow asks `why_stale` of each job. File dates decide nothing: a c
 """
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,13 @@ def write_record(job: Job) -> None:
     """Write down what the outputs of a job that has just ended were made from."""
     about = {"settings": job.settings, "code": job.code}
     write_json(job.record, about | {"inputs": _noted(job.inputs), "outputs": _noted(job.outputs)})
+
+
+def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> str:
+    """The command that a job ends with: it writes down what its outputs were made from."""
+    read, written = shlex.join(["--inputs", *inputs]), shlex.join(["--outputs", *outputs])
+    told = f"--job {job.name} --settings {job.settings} --code {job.code}"
+    return f"python -m benchmark.jobs.stale record {told} {read if inputs else ''} {written}"
 
 
 def why_stale(job: Job, known: dict[str, str]) -> str | None:
