@@ -19,11 +19,14 @@ from baselines._writers.popularity import Mix, WithPopularity, with_best_share
 from baselines._writers.title_tuning import REQUEST, TitleTuning, rows_of, tuned, work
 from benchmark.contract import Split
 from benchmark.data.texts import titles
+from benchmark.storage.stages import Stage
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
+
+FIT = Stage("bigrec", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl"))
 
 __all__ = ["Params", "fit", "work"]
 

@@ -24,6 +24,7 @@ from baselines._recbole.sasrec import Params as SASRecParams
 from baselines._writers.title_tuning import CLOSING, REQUEST, TitleTuning, rows_of, tuned, work
 from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.data.texts import TITLE_TOKENS
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lm.writing.decode import SharedPromptDecoder
+
+FIT = Stage("d3", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl", "recbole"))
 
 __all__ = ["Params", "fit", "fit_cost", "work"]
 

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, prompt_tokens
 from lm.settings import BackboneSettings, RolloutSettings
 from r2ec.settings import PromptSettings
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from r2ec.model.rec_head import RecHead
     from r2ec.scoring.recommender import R2ecRecommender
+
+FIT = Stage("frozen_llm", 1)
 
 
 class Params(BaseModel):

@@ -20,12 +20,15 @@ from baselines._writers.settings import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, read_json, write_json
+from benchmark.storage.stages import Stage
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
     from baselines._writers.sentences import SentenceEncoder
+
+FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl"))
 
 __all__ = ["Params", "fit", "work"]
 

@@ -19,12 +19,15 @@ from baselines._recbole.sasrec import PER_CASE, fit_best
 from baselines._recbole.sasrec import Params as SASRecParams
 from baselines._writers.popularity import standardized
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, Work, prompt_tokens, trained
 from lm.settings import BackboneSettings, RolloutSettings
 from r2ec.settings import PromptSettings
 
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
+
+FIT = Stage("llm_rerank", 1, packages=("torch", "transformers", "peft", "tokenizers", "recbole"))
 
 NO_HISTORY = "Recommend a {category} that I might purchase inside <answer> and </answer>."
 ROWS_AT_ONCE = 64  # candidates whose titles are read together

@@ -17,6 +17,7 @@ from pydantic import Field
 from baselines._writers.popularity import PopularityMix, WithPopularity, popular, with_best_share
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.texts import PROMPT_TOKENS
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, chosen_by, texts_of
 from lm.settings import BackboneSettings
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from baselines._writers.llm_texts import Text, Writer
     from baselines._writers.sentences import SentenceEncoder
+
+FIT = Stage("profile_retrieval", 1)
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (

@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from benchmark.analysis.information import check_information
-from benchmark.config.factors import leaves, read_factors
+from benchmark.config.factors import read_factors
+from benchmark.config.overlay import flatten
 from benchmark.config.sections import TABLES_OF_ALL
 from benchmark.config.wording import among, counted_in_words
-from benchmark.contract import Cases, Learned, read_cases
+from benchmark.contract import Cases, Learned
+from benchmark.data.store import read_cases
 from benchmark.errors import InputError, checked
 from benchmark.jobs.records import RunRecord, read_run
 from benchmark.metrics import METRICS, check_means, per_case
@@ -328,7 +330,7 @@ def _check_settings(path: Path, params: dict[str, Any], wanted: list[dict[str, A
     """A run of the settings of an earlier config, copied or kept, must not stand under this one's name."""
     if any(_holds(params, one) for one in wanted):
         return
-    found, given = leaves(params), leaves(wanted[0])
+    found, given = flatten(params), flatten(wanted[0])
     key = next(key for key, value in given.items() if key not in found or not _holds(found[key], value))
     had = repr(found[key]) if key in found else "no such setting"
     raise InputError(

@@ -1,6 +1,5 @@
 """Finding a method's module and the files it is made of. The file name is the method's name; there is no registry."""
 
-import ast
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +7,7 @@ from typing import Any
 
 from benchmark.config.wording import among
 from benchmark.errors import InputError, checked
-from benchmark.provenance import OWN, ROOT
+from benchmark.provenance import ROOT
 
 # The models that lm/backbone.py and baselines/_writers/sentences.py fetch.
 BACKBONE, ENCODER = "resources/smollm2-135m-instruct", "resources/all-minilm-l6-v2"
@@ -62,21 +61,6 @@ def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name not in scoring}
 
 
-def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
-    """One setting of a grid over a method's params: what the trial doesn't name stays, also inside sections.
-
-    >>> laid_over({"lora": {"r": 4, "alpha": 8}, "epochs": 2}, {"lora": {"r": 16}})
-    {'lora': {'r': 16, 'alpha': 8}, 'epochs': 2}
-    """
-    whole = dict(params)
-    for key, value in trial.items():
-        before = whole.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            value = laid_over(before, value)
-        whole[key] = value
-    return whole
-
-
 def model_files(params: dict[str, Any]) -> list[Path]:
     """The files of the user's own models that a method's settings name: in the folders `backbone.name` and `encoder`, sorted.
 
@@ -88,40 +72,3 @@ def model_files(params: dict[str, Any]) -> list[Path]:
     folders = [Path(name) for name in named if isinstance(name, str)]
     own = [folder for folder in folders if folder.is_dir() and folder not in EMBEDDED]
     return sorted(path for folder in own for path in folder.rglob("*") if path.is_file())
-
-
-def source_files(*modules: str) -> list[str]:
-    """The files of these modules and of every module of this project that they import, relative to the root, sorted.
-
-    What a job depends on: editing one of these files, and no other, has to run the job again.
-    """
-    found: dict[str, Path] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        path = _file_of(name)
-        if path is None or name in found:
-            continue
-        found[name] = path
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return sorted(str(path.relative_to(ROOT)) for path in found.values())
-
-
-def method_files(module: str) -> list[str]:
-    """The files that one method is made of."""
-    return source_files(module_name(module))
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of a module of this project; None for a package's attribute or another project's module."""
-    if module.split(".")[0] not in OWN:
-        return None
-    path = ROOT.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from benchmark.config.methods import laid_over
+from benchmark.config.overlay import overlaid
 from benchmark.config.sections import TABLES_OF_ALL, Name, Strict
 from benchmark.config.wording import among
 from benchmark.data.settings import DatasetConfig
@@ -116,7 +116,7 @@ class MethodConfig(Strict):
 
     def settings(self) -> list[dict[str, Any]]:
         """What repetition 1 fits: params, or each setting of the grid laid over them."""
-        return [laid_over(self.params, trial) for trial in self.grid or [{}]]
+        return [overlaid(self.params, trial) for trial in self.grid or [{}]]
 
 
 class Config(Strict):

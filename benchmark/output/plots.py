@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from benchmark.analysis.collect import Collected, arguments, collect_all, is_r2ec
-from benchmark.contract import Cases, read_cases
+from benchmark.contract import Cases
+from benchmark.data.store import read_cases
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.summary import intervals

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.contract import Cases, Learned, check_cases, check_scores, read_cases, read_split, watched, write_cases
+from benchmark.contract import Cases, Learned, check_scores, watched
 from benchmark.data.protocol import prepare
+from benchmark.data.store import check_cases, read_cases, read_split, write_cases
 from benchmark.errors import InputError
 from benchmark.storage.io import write_json
 from tests.support.planted import as_split, planted

@@ -30,8 +30,9 @@ from benchmark.jobs.estimates import (
     rows,
     table,
 )
-from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
-from benchmark.workload import UNKNOWN, USUAL, Sizes, Work, sizes_of
+from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
+from benchmark.jobs.sizes import UNKNOWN, USUAL, sizes_of
+from benchmark.workload import Sizes, Work
 from tests.support.planted import planted, write_files
 
 NOWHERE = Path("/nowhere")

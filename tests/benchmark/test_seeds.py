@@ -12,7 +12,8 @@ from rich.console import Console
 
 from benchmark.analysis.collect import Collected, arguments, collect
 from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
-from benchmark.contract import Cases, write_cases
+from benchmark.contract import Cases
+from benchmark.data.store import write_cases
 from benchmark.metrics import METRICS
 from benchmark.output import plots
 from benchmark.output.forms import csv, latex, markdown, show

@@ -21,10 +21,11 @@ import baselines
 from baselines._writers.llm_texts import Asker, states_of
 from baselines._writers.sentences import SentenceEncoder, item_texts
 from benchmark.config.methods import load_method
-from benchmark.contract import Cases, Split, read_split
+from benchmark.contract import Cases, Split
 from benchmark.data import texts
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig
+from benchmark.data.store import read_split
 from benchmark.errors import InputError
 from lm.chat import prompt_ids, split_template
 from lm.embedded import fetch_smollm2

@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 from baselines._writers.sentences import item_texts
-from benchmark.contract import Cases, read_split
+from benchmark.contract import Cases
 from benchmark.data.protocol import prepare
+from benchmark.data.store import read_split
 from benchmark.data.texts import LEAKY
 from benchmark.errors import InputError
 from lm.chat import ids_of

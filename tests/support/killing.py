@@ -19,7 +19,7 @@ import torch.utils.tensorboard  # loaded here, once for all children
 from accelerate import Accelerator
 from transformers import TrainerState
 
-from benchmark.config.methods import laid_over
+from benchmark.config.overlay import overlaid
 from lm.writing.engine import TransformersEngine
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
@@ -138,7 +138,7 @@ def child(job: dict[str, Any], workdir: Path, point: str | None, step: int = -1)
         watch({int(step): value for step, value in job["values"].items()})
         # States of its own, or there would be nothing to encode, and so to kill, in the second fit.
         own = {"warm_start": {"states": str(workdir / "states")}}
-        params = Params.model_validate(laid_over(job["settings"], own))
+        params = Params.model_validate(overlaid(job["settings"], own))
         if point is not None:
             arm(point, step, params.training.gradient_accumulation_steps)
         fitted = fit_r2ec(split(), 3, params, workdir)
