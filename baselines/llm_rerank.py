@@ -25,7 +25,7 @@ from lm.settings import BackboneSettings, RolloutSettings
 from r2ec.settings import PromptSettings
 
 if TYPE_CHECKING:
-    from r2ec.scoring.recommender import R2ecRecommender
+    from r2ec.scoring.reader import Reader
 
 FIT = Stage("llm_rerank", 1, packages=("torch", "transformers", "peft", "tokenizers", "recbole"))
 
@@ -53,12 +53,12 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "LLMRerank":
     """Fit SASRec; the LLM isn't trained."""
     settings = Params.model_validate(params)
-    from r2ec.scoring import recommender
+    from r2ec.scoring.reader import Reader
     from r2ec.settings import Params as R2ecParams
 
     sasrec, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     shared = {name: getattr(settings, name) for name in ("backbone", "prompts", "rollouts", "evaluation_rows")}
-    llm = recommender.R2ecRecommender.build(split, R2ecParams(training={"max_steps": 0}, **shared))
+    llm = Reader.build(split, R2ecParams(training={"max_steps": 0}, **shared))
     return LLMRerank(split, settings, sasrec, llm, tried)
 
 
@@ -70,7 +70,7 @@ class LLMRerank(Recommender):
         split: Split,
         settings: Params,
         sasrec: Recommender,
-        llm: "R2ecRecommender",
+        llm: "Reader",
         tried: list[dict[str, Any]],
     ) -> None:
         """tried: SASRec's settings and their NDCG@10 on validation cases."""

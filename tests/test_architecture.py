@@ -16,6 +16,14 @@ MAY_IMPORT = {
     "baselines": {"benchmark", "lm", "r2ec"},
 }
 
+# Within a package: what the first must not reach, not even by others.
+NEVER = [
+    ("r2ec.model", ("r2ec.warm_start", "r2ec.catalogue", "r2ec.speed", "r2ec.recpo", "r2ec.scoring", "r2ec.training")),
+    ("r2ec.recpo", ("r2ec.warm_start", "r2ec.catalogue", "r2ec.speed", "r2ec.scoring")),
+    ("r2ec.training", ("r2ec.warm_start", "r2ec.catalogue", "r2ec.speed", "r2ec.scoring", "r2ec.recpo")),
+    ("r2ec.warm_start", ("r2ec.recpo", "r2ec.scoring.recommender", "r2ec.catalogue", "r2ec.speed")),
+]
+
 
 @cache
 def modules() -> dict[str, Path]:
@@ -71,3 +79,12 @@ def test_a_package_imports_what_is_below_it(module: str) -> None:
     own = module.split(".")[0]
     others = {other.split(".")[0] for other in imports_of(module)} - {own}
     assert others <= MAY_IMPORT[own], f"{module} imports {', '.join(sorted(others - MAY_IMPORT[own]))}"
+
+
+@pytest.mark.parametrize(("inside", "never"), NEVER, ids=[inside for inside, _ in NEVER])
+def test_a_folder_never_reaches_what_builds_on_it(inside: str, never: tuple[str, ...]) -> None:
+    own = [module for module in modules() if f"{module}.".startswith(f"{inside}.")]
+    assert own and all(any(f"{other}.".startswith(f"{one}.") for other in modules()) for one in never)
+    for module in own:
+        found = [other for other in reached_from(module) if any(f"{other}.".startswith(f"{one}.") for one in never)]
+        assert not found, f"{module} reaches {', '.join(sorted(found))}"

@@ -22,7 +22,7 @@ from benchmark.storage.stages import Stage
 from lm.settings import BackboneSettings
 from lm.writing.engine import WRITING
 from r2ec.model.item_table import ENCODING
-from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.scoring.reader import Reader
 from r2ec.settings import Params
 from r2ec.warm_start import kept_states, start
 from tests.support.tiny_encoders import write_encoder
@@ -38,12 +38,12 @@ def backbone() -> Path:
     return write_backbone(Path(tempfile.mkdtemp()) / "tiny")
 
 
-def made(**changes: Any) -> R2ecRecommender:
+def made(**changes: Any) -> Reader:
     folder = Path(tempfile.mkdtemp())
     torch.manual_seed(1)
     given = settings(backbone(), **changes)
     given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
-    return R2ecRecommender.build(split(), Params.model_validate(given))
+    return Reader.build(split(), Params.model_validate(given))
 
 
 def some(values: torch.Tensor) -> list[float]:
@@ -83,16 +83,15 @@ def states() -> Any:
 
 def warm_start() -> Any:
     one = made(warm_start={"epochs": 2, "teacher_epochs": 2, "adapters": {"steps": 2, "batch_size": 4}})
-    start.warm_start(one, split(), 3, Path(tempfile.mkdtemp()))
+    report = start.warm_start(one, split(), 3, Path(tempfile.mkdtemp()))
     users = one.model.head.user(
         one.table.states[:5]
     )  # any vectors do; products, as the maps may begin with either sign
-    tried = [[choice["form"], choice["epochs"]] for choice in one.found["warm_start"]]
-    reported = one.found["adapters"]
+    tried = [[choice.form, choice.epochs] for choice in report.warm_start or []]
     return {
         "scores": some(users @ one.model.catalogue(one.table.states).T),
         "tried": tried,
-        "adapters": [reported[name] for name in ("divergence", "divergence_before", "item_cosine")],
+        "adapters": [getattr(report.adapters, name) for name in ("divergence", "divergence_before", "item_cosine")],
     }
 
 

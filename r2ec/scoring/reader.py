@@ -23,6 +23,8 @@ from r2ec.model.rec_head import RecHead
 from r2ec.scoring.controls import DONORS, Controls
 from r2ec.settings import EvaluationSettings, Params
 
+SETTINGS = "settings.json"  # in a model's folder: its settings, and what its fit has reported
+
 
 class Reader:
     """Writes a greedy reasoning per case and gives the state that has read it.
@@ -33,7 +35,7 @@ class Reader:
     def __init__(
         self, model: R2ec, table: ItemTable, prompts: PromptBuilder, params: Params, donors: Cases | None = None
     ) -> None:
-        self.model, self.table, self.prompts, self.params = model, table, prompts, params
+        self.model, self.table, self.prompts, self.params, self.donors = model, table, prompts, params, donors
         rollouts, evaluation = params.rollouts.for_evaluation(), params.evaluation
         if evaluation.samples > 1:
             rollouts = params.rollouts.model_copy(update={"group_size": evaluation.samples})
@@ -46,8 +48,6 @@ class Reader:
         if evaluation.reasoning != "own":
             assert donors is not None
             self.controls = Controls(self.engine, prompts, evaluation, donors)
-        self.found: dict[str, Any] = {}
-        self.learned_from: Learned | None = None  # of a fit that is done
 
     @classmethod
     def build(cls, split: Split, params: Params, maps: Any = "none", rank: int | None = None) -> Self:
@@ -114,8 +114,11 @@ class Reader:
         texts = [self.prompts.text(prompt) for prompt in prompts]
         return pd.DataFrame({"case": cases.case, "prompt": texts, "reasoning": reasonings, "cut": cut})
 
-    def save(self, folder: Path) -> None:
-        """Adapter, rec head, item table and settings, whole or not at all; `load` gives the same ranks."""
+    def save(self, folder: Path, report: dict[str, Any], learned: Learned | None = None) -> None:
+        """Adapter, rec head, item table and settings, whole or not at all; `load` gives the same ranks.
+
+        report, learned: what its fit has to say, which is kept with it.
+        """
         with atomic(folder) as temporary:
             temporary.mkdir()
             self.model.save(temporary / WEIGHTS)
@@ -124,12 +127,12 @@ class Reader:
             maps = "none" if head.user_map is None else "tied" if head.item_map is None else "free"
             rank_of_maps = None if head.user_map is None else len(head.user_map.weight)
             write_json(
-                temporary / "settings.json",
+                temporary / SETTINGS,
                 {
                     "params": self.params.model_dump(mode="json"),
                     "head": {"maps": maps, "rank": rank_of_maps},
-                    "report": self.found,
-                    "learned": None if self.learned_from is None else asdict(self.learned_from),
+                    "report": report,
+                    "learned": None if learned is None else asdict(learned),
                 },
             )
 
@@ -139,15 +142,12 @@ class Reader:
 
         evaluation: how it shall be read, in the place of what it was saved with.
         """
-        about = read_json(folder / "settings.json")
+        about = read_json(folder / SETTINGS)
         params = Params.model_validate(about["params"] | ({"evaluation": evaluation} if evaluation else {}))
-        made = cls.build(split, params, **about["head"])
-        made.model.load(folder / WEIGHTS)
-        made.table.load(folder / TABLE)
-        made.found = about["report"]
-        learned = about.get("learned")  # absent where the model is older than that
-        made.learned_from = Learned(**learned) if learned else None
-        return made
+        reader = cls.build(split, params, **about["head"])
+        reader.model.load(folder / WEIGHTS)
+        reader.table.load(folder / TABLE)
+        return reader
 
 
 def combined(

@@ -286,16 +286,16 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
     made = fit_frozen(data, seed=1, params=params, workdir=tmp_path)
     cases = replace(data.valid.take(np.arange(6)), target=None)
     found = np.concatenate(list(made.score(cases)))
-    states, texts, written = made.read(cases)
-    users, items = states.double().numpy(), made.table.states.double().numpy()
+    states, texts, written = made.reader.read(cases)
+    users, items = states.double().numpy(), made.reader.table.states.double().numpy()
     if standardize:
         from r2ec.scoring.reader import sample
 
-        seen = made.read(sample(data.train, standardize, data.name))[0].double().numpy()
+        seen = made.reader.read(sample(data.train, standardize, data.name))[0].double().numpy()
         users = (users - seen.mean(0)) / seen.std(0, ddof=1)
         items = (items - items.mean(0)) / items.std(0, ddof=1)
     unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (users, items)]
-    tau = made.params.recpo.tau
+    tau = made.reader.params.recpo.tau
     np.testing.assert_allclose(found * tau, unit[0] @ unit[1].T, atol=1e-3)
     assert (written > 0) == reasoning and (texts["reasoning"] != "").all() == reasoning
 

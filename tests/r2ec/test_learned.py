@@ -12,8 +12,8 @@ from baselines import bigrec, d3, frozen_llm, langptune, rec_r1
 from benchmark.contract import Cases, Learned, Recommender, Split, watched
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recpo.trainer import RecPOTrainer
-from r2ec.scoring.reader import sample
+from r2ec.recpo.trainer import RecPOBatch, RecPOTrainer
+from r2ec.scoring.reader import Reader, sample
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.warm_start import start
 from tests.support.tiny_encoders import write_encoder
@@ -63,8 +63,8 @@ def test_r2ec_without_a_teacher_has_learned_from_its_recpo_cases(
     taken: set[int] = set()
     compute_loss = RecPOTrainer.compute_loss
 
-    def noted(self: RecPOTrainer, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        taken.update(self.cases.case[inputs["rows"].numpy()].tolist())
+    def noted(self: RecPOTrainer, model: Any, inputs: RecPOBatch, *rest: Any, **named: Any) -> Any:
+        taken.update(inputs.cases.case.tolist())
         return compute_loss(self, model, inputs, *rest, **named)
 
     monkeypatch.setattr(RecPOTrainer, "compute_loss", noted)
@@ -92,9 +92,9 @@ def test_r2ec_s_lm_reads_for_its_sample_and_its_teacher_learns_from_all(
     given = []
     frozen_states, fit_rec_head = start.frozen_states, start.fit_rec_head
 
-    def states(made: R2ecRecommender, parts: dict[str, Cases]) -> Any:
+    def states(reader: Reader, parts: dict[str, Cases]) -> Any:
         read.append(parts["train"])
-        return frozen_states(made, parts)
+        return frozen_states(reader, parts)
 
     def fit(found: Any) -> Any:
         given.append(found)
