@@ -36,7 +36,7 @@ from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
 from benchmark.jobs import launch
-from benchmark.jobs.code import code_hash, made_by, code_files
+from benchmark.jobs.code import code_files, code_hash, made_by
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
 from benchmark.jobs.tuning import Fitted, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
