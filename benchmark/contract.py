@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Cases:
         """Consecutive pieces of at most `size` cases."""
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
+
+    def sample(self, size: int, *names: object) -> "Cases":
+        """`size` of these cases or all, in their order, drawn by a seed from `names` and their number; more hold the fewer."""
+        order = np.random.default_rng(derive_seed(*names, len(self))).permutation(len(self))
+        return self.take(np.sort(order[:size]))
 
     def padded(self, pad: int, length: int) -> np.ndarray:
         """Histories as one int64 [n, length] array, the newest `length` items, right-aligned, `pad` to their left."""

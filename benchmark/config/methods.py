@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.config.wording import among
 from benchmark.errors import InputError, checked
-from benchmark.provenance import ROOT
+from benchmark.provenance import OWN, ROOT
 
 # The models that lm/backbone.py and baselines/_writers/sentences.py fetch.
 BACKBONE, ENCODER = "resources/smollm2-135m-instruct", "resources/all-minilm-l6-v2"
@@ -15,14 +15,18 @@ EMBEDDED = {Path(BACKBONE), Path(ENCODER)}
 
 
 def known_methods() -> list[str]:
-    """Names of all methods: the files of baselines/ without a leading underscore, and r2ec."""
-    names = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
-    return sorted(names + ["r2ec"] * (ROOT / "r2ec" / "method.py").exists())
+    """Names of all methods: the files of baselines/ without a leading underscore, and packages with a file method.py."""
+    files = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
+    return sorted(files + [package for package in OWN if _is_method(package)])
 
 
 def module_name(method: str) -> str:
     """The module of a method, as Python imports it."""
-    return "r2ec.method" if method == "r2ec" else f"baselines.{method}"
+    return f"{method}.method" if _is_method(method) else f"baselines.{method}"
+
+
+def _is_method(package: str) -> bool:
+    return package in OWN and (ROOT / package / "method.py").exists()
 
 
 def load_method(module: str, where: str = "config") -> ModuleType:

@@ -1,9 +1,9 @@
 """What a job's numbers come from: the files that it is made of, or the versions that these declare.
 
-A method that declares a stage, `FIT = Stage(name, version, packages=...)`, has golden values (tests/test_golden.py): whoever
-changes one of its numbers raises the version, or that of the stage which makes it. So its runs stand while code is moved and
-rewritten. Any other method's runs, and all that is cheap, such as tables, are made anew after an edit of their code. No comment
-and no docstring counts.
+A method that declares a stage, `FIT = Stage(name, version, packages=...)`, has golden values (tests/test_golden.py):
+whoever changes one of its numbers raises the version, or that of the stage which makes it. So its runs stand while code
+is moved and rewritten. Any other method's runs, and all that is cheap, such as tables, are made anew after an edit of
+their code. No comment and no docstring counts.
 """
 
 import ast
@@ -114,7 +114,7 @@ def stages_in(path: Path) -> tuple[Declared, ...]:
 
 
 def versions_in(files: Iterable[str]) -> dict[str, Any]:
-    """The versions of the stages that these files declare, and of the packages that these stages name, installed now."""
+    """The versions of the stages that these files declare, and of the packages that these name, as installed."""
     stages = {stage.name: stage.version for file in files for stage in stages_in(ROOT / file)}
     packages = {package for file in files for stage in stages_in(ROOT / file) for package in stage.packages}
     return {
@@ -123,10 +123,14 @@ def versions_in(files: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def code_files(module: str) -> tuple[str, ...]:
+    """The files that a method's runs are made of, the method's own and those that fit and rank any."""
+    return tuple(sorted({*source_files(*RUN), *method_files(module)}))
+
+
 @cache
 def made_by(module: str) -> str:
     """sha256 of what a run's numbers come from: the declared versions, or the code of a method that declares none."""
-    files = sorted({*source_files(*RUN), *method_files(module)})
-    own = _file_of(module_name(module))
+    files, own = code_files(module), _file_of(module_name(module))
     declared = own is not None and stages_in(own)
-    return sha256_of_json(versions_in(files)) if declared else code_hash(tuple(files))
+    return sha256_of_json(versions_in(files)) if declared else code_hash(files)

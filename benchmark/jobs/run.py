@@ -36,7 +36,7 @@ from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
 from benchmark.jobs import launch
-from benchmark.jobs.code import made_by
+from benchmark.jobs.code import code_files, code_hash, made_by
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
 from benchmark.jobs.tuning import Fitted, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
@@ -61,6 +61,7 @@ class Task:
     folders: list[Path]  # of their checkpoints
     tuning: Tuning | None  # of repetition 1, where this one takes its choice
     commit: str
+    code: str  # sha256
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def task_of(given: argparse.Namespace) -> Task:
         folders=[folder_of(given.work, method, params) for params in settings],
         tuning=tuning,
         commit=commit,
+        code=code_hash(code_files(module)),
     )
 
 
@@ -195,6 +197,7 @@ def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> Run
         params=task.settings[fitted.chosen],
         tuning=fitted.tuning or task.tuning,
         commit=task.commit,
+        code=task.code,
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         data_hash=task.data_hash,

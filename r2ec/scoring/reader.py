@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Cases, Learned, Split
-from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, read_json, write_json
 from lm import backbone as backbones
 from lm.kernels.attention import use_grouped_attention
@@ -180,5 +179,4 @@ def log_frequencies(split: Split) -> Tensor:
 
 def sample(cases: Cases, size: int, name: str) -> Cases:
     """The first `size` cases of a seeded order, in time order; the same for every repetition."""
-    order = np.random.default_rng(derive_seed(name, "r2ec sample", len(cases))).permutation(len(cases))
-    return cases.take(np.sort(order[:size]))
+    return cases.sample(size, name, "r2ec sample")

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.contract import Cases
-from benchmark.storage import ledger
-from benchmark.storage.io import atomic, read_json, sha256_of, sha256_of_json
+from benchmark.storage.io import read_json, sha256_of, sha256_of_json
+from benchmark.storage.kept import kept, key, place
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.writing.engine import WRITING
@@ -46,16 +46,15 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
         "rows": params.evaluation_rows,
     }
 
-    def kept(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
-        path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
-        if path.exists():
-            ledger.found(path)
-            return load_file(path)["states"]
-        with ledger.making(path):
+    def states_at(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
+        path = place(params.warm_start.states, about, ".safetensors")
+
+        def write(temporary: Path) -> None:
             states = encode().float().cpu().clone()  # not the table itself, which is encoded again later
-            with atomic(path) as temporary:
-                save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
-        return states
+            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+
+        kept(path, write)
+        return load_file(path)["states"]
 
     def items() -> Tensor:
         reader.table.refresh(reader.model)
@@ -66,11 +65,11 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
         bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
         return torch.cat([reader.read(batch)[0].float().cpu() for batch in bar])
 
-    found = {"items": kept(items_of | {"items": reader.table.prompts_hash}, items)}
+    found = {"items": states_at(items_of | {"items": reader.table.prompts_hash}, items)}
     reader.table.states.copy_(found["items"])
     for name, cases in parts.items():
         prompts = reader.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
-        found[name] = kept(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
+        found[name] = states_at(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
     return found
 
 
@@ -82,4 +81,4 @@ def encoder_of(folder: Path) -> str:
 
 def _encoder(params: Params, stage: Stage) -> dict[str, Any]:
     """The untrained LM, and the stage that reads with it."""
-    return {"backbone": backbones.identity(params.backbone), **stage.about()}
+    return key(stage, {"backbone": backbones.identity(params.backbone)})

@@ -22,6 +22,7 @@ from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_split
 from benchmark.errors import InputError
 from benchmark.jobs import run, tuning
+from benchmark.jobs.code import code_files, code_hash
 from benchmark.jobs.records import RunRecord, read_run
 from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
@@ -158,6 +159,7 @@ def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
     assert record.tuning is None and len(fits) == 1
     assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)
     assert record.data_hash == read_json(data / "dataset.json")["split_hash"]
+    assert record.code == code_hash(code_files("stub")) != ""
     assert record.n_cases == 60 and record.tokens_written == 17
     assert record.report == {"epochs": 3, "curve": [0.1, 0.2]}
     assert record.latency_ms_per_case == pytest.approx(record.seconds.score / 60 * 1000, abs=0.02)
