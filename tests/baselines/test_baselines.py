@@ -83,6 +83,11 @@ def tiny_reader() -> dict[str, Any]:
     return {"encoder": str(write_encoder(folder / "encoder")), "texts": str(folder / "texts"), "max_new_tokens": 5}
 
 
+def tiny_tuning() -> dict[str, Any]:
+    """Of a title tuning that nothing kept is taken from."""
+    return {"users_per_step": 2, "max_steps": 2, "tunings": str(Path(tempfile.mkdtemp()) / "tunings")}
+
+
 def quick(name: str) -> dict[str, Any]:
     if name == "frozen_llm":
         own = {"standardize": [50], "states": str(Path(tempfile.mkdtemp()) / "states")}
@@ -99,9 +104,9 @@ def quick(name: str) -> dict[str, Any]:
         few = {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2, "contrastive_cases": 20}
         return tiny_llm() | {"encoder": tiny_reader()["encoder"], "contrastive_epochs": 1} | few
     if name == "bigrec":
-        return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
+        return tiny_llm() | tiny_tuning() | {"max_new_tokens": 4}
     if name == "d3":
-        return tiny_llm() | {"users_per_step": 2, "max_steps": 2, "sasrec": [QUICK["sasrec"]], "alpha": 0.1}
+        return tiny_llm() | tiny_tuning() | {"sasrec": [QUICK["sasrec"]], "alpha": 0.1}
     if name == "kar":
         return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
     if name == "rec_r1":
