@@ -67,7 +67,13 @@ class Training:
 
 
 def prefer(
-    model: PreTrainedModel | PeftModel, preferences: Preferences, settings: Training, *, pad: int, seed: int, folder: Path
+    model: PreTrainedModel | PeftModel,
+    preferences: Preferences,
+    settings: Training,
+    *,
+    pad: int,
+    seed: int,
+    folder: Path,
 ) -> list[dict[str, float]]:
     """Train the trainable weights of `model` on these cases in their order, from the start again where they end.
 
@@ -118,7 +124,7 @@ def preference_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 def title_logps(net: R2ec, preferences: Preferences, pad: int) -> Tensor:
-    """log pi of each title behind its case's prompt, summed over its tokens, float32 [n, 1 + N], with gradients where they are on."""
+    """log pi of each title and its end behind its case's prompt, summed over tokens, float32 [n, 1 + N]; gradients flow through."""
     titles = [title for case in preferences.titles for title in case]
     lengths = np.array([len(title) for title in titles])
     mask = np.arange(lengths.max()) < lengths[:, None]
@@ -194,13 +200,18 @@ class PreferenceTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
+    @property
+    def _net(self) -> R2ec:
+        assert isinstance(self.model, R2ec)
+        return self.model
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save(folder / WEIGHTS)
+        self._net.save(folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.model.load(Path(resume_from_checkpoint) / WEIGHTS)
+        self._net.load(Path(resume_from_checkpoint) / WEIGHTS)
 
 
 class _Rows(Dataset[int]):

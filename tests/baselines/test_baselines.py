@@ -36,12 +36,19 @@ QUICK: dict[str, dict[str, Any]] = {
     "bert4rec": RECBOLE | {"epochs": 40, "learning_rate": 0.005, "n_layers": 1, "ft_ratio": 0.8},
 }
 # A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
-BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
+BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"} | {
+    "s_dpo",
+    "sp_rec",
+    "title_sft",
+}
 # Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
 CHECKPOINTS = {
     "rec_r1": {"grpo"},
     "bigrec": {"tuning"},
     "d3": {"tuning"},
+    "s_dpo": {"tuning", "preferences"},
+    "sp_rec": {"tuning", "iteration0", "iteration1"},
+    "title_sft": {"tuning"},
     "tiger": {"training"},
     "langptune": {"encoder0", "writer0", "encoder1"},
 }
@@ -107,6 +114,13 @@ def quick(name: str) -> dict[str, Any]:
         return tiny_llm() | tiny_tuning() | {"max_new_tokens": 4}
     if name == "d3":
         return tiny_llm() | tiny_tuning() | {"sasrec": [QUICK["sasrec"]], "alpha": 0.1}
+    if name == "title_sft":
+        return tiny_llm() | tiny_tuning()
+    if name == "s_dpo":
+        return tiny_llm() | tiny_tuning() | {"preference_steps": 2}
+    if name == "sp_rec":
+        few = {"cases": 6, "tuning_steps": 1, "preference_steps": 1, "max_new_tokens": 4}
+        return tiny_llm() | tiny_tuning() | few | {"encoder": tiny_reader()["encoder"]}
     if name == "kar":
         return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
     if name == "rec_r1":
