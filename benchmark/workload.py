@@ -4,6 +4,7 @@ A method says in its file what only it knows: what its LM reads, learns from and
 what else its fit takes, in `fit_cost(sizes, params)`. What several of them share is here. No reasoning is taken to end early.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Work:
     """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch.
 
     kept: the name under which what comes of it lies on disk for later fits, empty where it doesn't: `STATES` and what they depend
-    on serve all fits on a dataset, `WARM_START` those of one row and repetition, with their ablations.
+    on serve all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
+    ablations.
     """
 
     read: float = 0
@@ -46,7 +48,12 @@ class Work:
     kept: tuple[str, ...] = ()
 
 
-STATES, WARM_START = "states", "warm start"  # what is kept, see `Work`
+STATES, TUNING, WARM_START = "states", "tuning", "warm start"  # what is kept, see `Work`
+
+
+def named(kind: str, *parts: Any) -> tuple[str, ...]:
+    """What is kept, by all that it depends on beside the dataset."""
+    return kind, json.dumps(parts, sort_keys=True)
 
 
 def prompt_tokens(s: Sizes, items: int, limit: int = 10**9) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmark.contract import Cases, Recommender, Split
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.data import texts
 from benchmark.errors import InputError
 from benchmark.storage import ledger
@@ -263,7 +263,7 @@ class ByText(Recommender):
     """Scores of what an LLM writes for each case: a text per case, greedily, by the model as it is now.
 
     request: the message, see `Asker.about_users`. scores_of: n texts (some may be empty) -> scores of all items, float
-    [n, n_items].
+    [n, n_items]. learned_from: what `learned` says.
     """
 
     def __init__(
@@ -278,11 +278,12 @@ class ByText(Recommender):
         max_prompt_tokens: int,
         max_new_tokens: int,
         report: dict[str, Any],
+        learned_from: Learned | None = None,
     ) -> None:
         self.asker = Asker(split, model, tokenizer, max_items, max_prompt_tokens, max_new_tokens)
         self.model, self.tokenizer, self.scores_of = model, tokenizer, scores_of
         self.request, self.limits = request, greedy_as_trained(max_new_tokens)
-        self._report = report
+        self._report, self._learned_from = report, learned_from
         self._texts: list[pd.DataFrame] = []
         self._tokens = 0
 
@@ -302,6 +303,9 @@ class ByText(Recommender):
 
     def tokens_written(self) -> int:
         return self._tokens
+
+    def learned(self) -> Learned | None:
+        return self._learned_from
 
     def report(self) -> dict[str, Any]:
         return self._report

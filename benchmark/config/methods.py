@@ -59,6 +59,14 @@ def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
+def stream_of(method: ModuleType, row: str) -> str:
+    """What a row's random streams are named by: the row, or what its method says in `STREAM`.
+
+    Rows of one stream have one seed in each repetition, so that they share what they begin with.
+    """
+    return str(vars(method).get("STREAM", row))
+
+
 def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     """The parameters without those that the method names in `SCORING`: only its scoring reads them."""
     scoring = vars(method).get("SCORING", ())

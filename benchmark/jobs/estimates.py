@@ -24,7 +24,7 @@ from benchmark.config.schema import Config
 from benchmark.errors import command
 from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
 from benchmark.jobs.sizes import sizes_of
-from benchmark.workload import WARM_START, Sizes, prompt_tokens
+from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
 
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
@@ -177,13 +177,13 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
     for one in fits:
         seconds += one.finding(kept).seconds
         kept |= one.kept
-    places = {name: (dataset, method, str(seed)) if name[0] == WARM_START else (dataset,) for name in kept}
+    whose = {STATES: (dataset,), TUNING: (dataset, str(seed)), WARM_START: (dataset, method, str(seed))}
     return Estimate(
         seconds,
         max(one.memory for one in fits),
         max(one.gpu_memory for one in fits),
         all(one.known for one in fits),
-        {(*places[name], *name): taken for name, taken in kept.items()},
+        {(*whose[name[0]], *name): taken for name, taken in kept.items()},
     )
 
 
@@ -257,7 +257,7 @@ def every_job(config: Config) -> Iterator[Named]:
 def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
     """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already.
 
-    States and warm starts that several jobs share count for the first of them.
+    States, tunings and warm starts that several jobs share count for the first of them.
     """
     ablations = ablations_of(config)
     jobs = list(every_job(config) if planned is None else planned)

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import provenance
-from benchmark.config.methods import load_method, trains_in_processes
+from benchmark.config.methods import load_method, stream_of, trains_in_processes
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
@@ -177,7 +177,7 @@ def task_of(given: argparse.Namespace) -> Task:
         data=given.data,
         split=split,
         data_hash=data_hash,
-        seed=provenance.derive_seed(split.name, given.stream or given.method, given.seed),
+        seed=provenance.derive_seed(split.name, stream_of(method, given.stream or given.method), given.seed),
         settings=settings,
         folders=[folder_of(given.work, method, params) for params in settings],
         tuning=tuning,

@@ -122,7 +122,7 @@ def within_the_sample(learned: Learned | None, targets: int) -> bool:
 
 def test_tuning_and_grpo_have_the_cases_of_their_steps(backbone: Path, tmp_path: Path) -> None:
     """Three steps of four users, though popularity counts all; without a step, what is counted."""
-    tuned = {"at_once": 2, "max_steps": 3}
+    tuned = {"at_once": 2, "max_steps": 3, "tunings": str(tmp_path / "tunings")}
     grpo = {"group_size": 2, "max_steps": 3, "popularity": [1.0]}
     for module, own, share in ((bigrec, tuned, "gamma"), (rec_r1, grpo, "popularity")):
         params = common(backbone, **own) | {share: [1.0]}
@@ -137,7 +137,7 @@ def test_tuning_and_grpo_have_the_cases_of_their_steps(backbone: Path, tmp_path:
 
 def test_more_steps_than_cases_are_no_more_cases(backbone: Path, tmp_path: Path) -> None:
     few = replace(split(), llm_rows=np.arange(5))
-    params = common(backbone, at_once=2, max_steps=3)
+    params = common(backbone, at_once=2, max_steps=3, tunings=str(tmp_path / "tunings"))
     found = bigrec.fit(few, seed=1, params=params, workdir=tmp_path).learned()
     assert found == Learned.of(split().train.take(np.arange(5)))
 
@@ -158,7 +158,7 @@ class Assistant(Recommender):
 def test_d3_has_all_cases_where_its_assistant_has(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = common(backbone, at_once=2, max_steps=3, alpha=1.0)
+    params = common(backbone, at_once=2, max_steps=3, alpha=1.0, tunings=str(tmp_path / "tunings"))
     del params["max_new_tokens"]
     alone = d3.fit(data(), seed=1, params=params, workdir=tmp_path / "alone")
     assert within_the_sample(alone.learned(), 12)
