@@ -33,6 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "sasrec": RECBOLE | {"epochs": 4, "learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
     # An epoch reads each line once, where RecBole's reads it once per item.
     "stock_recbole": {"model": "GRU4Rec", "train_batch_size": 64, "epochs": 4, "learning_rate": 0.01},
+    "rearec": RECBOLE | {"epochs": 4, "learning_rate": 0.005, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
     "bert4rec": RECBOLE | {"epochs": 40, "learning_rate": 0.005, "n_layers": 1, "ft_ratio": 0.8},
 }
 # A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
