@@ -62,7 +62,7 @@ def read_ranks(runs: Path) -> list[Ranks]:
 
 
 def read_rankings(path: Path) -> dict[str, np.ndarray]:
-    """Columns `case`, `user` and `rank` of a rankings.parquet, int [n] each. Raises InputError for a file without them."""
+    """Columns `case`, `user` and `rank` of a rankings.parquet, int [n] each. InputError without them."""
     try:
         table = pq.read_table(path, columns=list(COLUMNS))
     except (pa.ArrowInvalid, OSError) as error:
@@ -91,9 +91,12 @@ def pairs_of(one: Ranks) -> pd.DataFrame:
 
 
 def summary(pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row per statistic. Columns: statistic, pairs, a column per dataset and `all` with the share of pairs below 0.05, `agree` and
+    """A row per statistic.
+
+    Columns: statistic, pairs, a column per dataset and `all` with the share of pairs below 0.05, `agree` and
     `contradict` (pairs that NDCG@10 calls different, too, the same or the other way round), `opposed` (the share of the
-    pairs that are called different where NDCG@10 points the other way), `cases` (see the top of this file)."""
+    pairs that are called different where NDCG@10 points the other way), `cases` (see the top of this file).
+    """
     keys = ["dataset", "a", "b"]
     base = pairs[pairs.statistic == HELD_AGAINST].set_index(keys)
     rows = []

@@ -1,13 +1,13 @@
 """Hold the tests to the null on real trainings: `python -m benchmark.analysis.null_check --runs FOLDER --out FOLDER`.
 
 Trainings of one setting with other seeds differ by luck alone. Drawn into two groups that share none, they have to be
-called different in 5 % of the draws. The runs are those of config/null.yaml: two small networks, 20 seeds each.
+called different in 5 % of the draws. The runs are those of config/null.yaml (`make null`): two small networks, 20 seeds
+each.
 
-    r2ec-bench run config/null.yaml
-    python -m benchmark.analysis.null_check --runs results/runs --out results/published/claims
+    python -m benchmark.analysis.null_check --runs results/published/null/runs --out somewhere
 
 --out gets null.csv and null.md: per dataset, method, statistic and number of trainings on a side the share of draws with
-p < 0.05, by the test over users and trainings (`benchmark.analysis.trainings`) and by the tables' test over users alone.
+p < 0.05, by the test over users and trainings (`benchmark.analysis.trainings`) and by that of the tables, over users.
 Draws of the same trainings are not independent, so that a share is known less well than its number of draws suggests.
 """
 

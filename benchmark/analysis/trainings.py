@@ -70,8 +70,10 @@ class Judged:
     trainings: Part  # of variance 0 where it isn't covered
 
     def detectable(self, family: int) -> float:
-        """The smallest true difference that is found with POWER at Holm's first step, ALPHA / family: the critical value and
-        z_POWER standard errors. NaN where no user's value differs."""
+        """The smallest true difference that is found with POWER at Holm's first step, ALPHA / family.
+
+        The critical value and z_POWER standard errors; NaN where no user's value differs.
+        """
         if self.error == 0:
             return float("nan")
         critical = _critical(self.users, self.trainings, ALPHA / family)
