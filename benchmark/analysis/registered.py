@@ -181,6 +181,11 @@ COLUMNS = (
     *("error_trainings", "detectable", "covers", "n_cases", "n_users", "family_size"),
 )
 
+DATASET_COLUMNS = (
+    *("says", "dataset", "statistic", "mean", "mean_against", "difference", "low", "high", "p", "error"),
+    *("error_trainings", "detectable", "covers", "n_cases", "n_users", "by_training"),
+)
+
 
 def _numbers(one: Judged, family: int) -> dict[str, object]:
     return {
@@ -205,7 +210,7 @@ def by_dataset(claims: Sequence[Found]) -> pd.DataFrame:
             row |= {"statistic": found.claim.metric, "mean": part.mean, "mean_against": part.mean_against}
             row |= _numbers(one, 1) | {"n_cases": part.n_cases, "n_users": part.n_users}
             rows.append(row | {"by_training": " ".join(f"{difference:+.6f}" for difference in part.by_training)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(DATASET_COLUMNS))
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
