@@ -43,6 +43,12 @@ class Factor(Strict):
         return dict.fromkeys(self.runs.values(), self.seeds)
 
     @property
+    def exploratory(self) -> list[ClaimConfig]:
+        """The claims that aren't registered, whose verdicts are those of each dataset (`benchmark.analysis.registered` has
+        the others)."""
+        return [claim for claim in self.claims if claim.smallest_effect is None]
+
+    @property
     def labels(self) -> dict[str, str]:
         """Label by run."""
         return {run: label for label, run in self.runs.items()}

@@ -63,15 +63,15 @@ class Measured:
 
 def measure(factors: list[Factor], results: Path) -> list[Measured]:
     """Every claim on every dataset of its factor, in the config's order."""
-    family = sum(len(factor.claims) * len(factor.datasets) for factor in factors)
+    family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
     out = []
     for factor in factors:
-        if not factor.claims:
+        if not factor.exploratory:
             continue
-        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.claims))
+        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
         for collected in read_runs(factor, results):
             every = {(c.metric, c.a, c.b): c for c in comparisons(collected, pairs, family)}
-            for claim in factor.claims:
+            for claim in factor.exploratory:
                 a, b = factor.runs[claim.value], factor.runs[claim.against]
                 row = METRICS.index(claim.metric)
                 means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
@@ -199,7 +199,7 @@ def main() -> None:
     given = arguments(command_line("benchmark.output.claims", __doc__), out="ablations")
     measured = measure(given.factors, given.results)
     if not measured:
-        files = {"claims.csv": "", "claims.md": "No factor of the config has claims.\n"}
+        files = {"claims.csv": "", "claims.md": "No factor of the config has claims that are judged here.\n"}
     else:
         frame = judge(measured)
         files = {"claims.csv": csv(frame), "claims.md": as_markdown(frame)}

@@ -11,7 +11,7 @@ from benchmark.config.methods import ROOT
 from benchmark.config.overlay import flatten, overlaid, run_name
 from benchmark.config.read import read_config, read_config_file
 from benchmark.errors import InputError
-from benchmark.metrics import METRICS
+from benchmark.metrics import METRICS, WHOLE_RANKING
 
 R2EC = {"backbone": {"name": "somewhere"}, "recpo": {"beta": 0.05}}
 
@@ -241,7 +241,7 @@ def test_a_factor_has_files_of_its_own(name: str) -> None:
 
 
 def test_the_metrics_of_claims_are_the_tables_own() -> None:
-    assert list(get_args(factors.ClaimConfig.model_fields["metric"].annotation)) == METRICS
+    assert list(get_args(factors.ClaimConfig.model_fields["metric"].annotation)) == [*METRICS, *WHOLE_RANKING]
 
 
 def test_the_ablations_of_both_configs_share_their_runs() -> None:
