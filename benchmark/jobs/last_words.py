@@ -102,8 +102,14 @@ def written_down(records: Iterable[str]) -> list[FailedRun]:
     return found
 
 
-def of_rows(failed: Sequence[FailedRun], root: Path = Path()) -> str:
-    """What is said of runs that failed where everything else was made: a line about all of them, then each one's sentence."""
+def of_rows(failed: Sequence[FailedRun], root: Path = Path(), logs: bool = False) -> str:
+    """What is said of runs that failed where everything else was made: a line about all of them, then each one's sentence.
+
+    logs: whether their logs stand before that.
+    """
+    texts = [
+        Path(one.log).read_text(encoding="utf-8", errors="replace") for one in failed if logs and Path(one.log).exists()
+    ]
     runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
     lines = [f"{runs} failed, as the tables say; after mending, the same command tries again what failed, and no more."]
     for one in failed[:SHOWN]:
@@ -111,7 +117,7 @@ def of_rows(failed: Sequence[FailedRun], root: Path = Path()) -> str:
         lines.append(f"error: {shown(one.failed)} ({what}; log: {root / one.log})")
     if len(failed) > SHOWN:
         lines.append(f"... and {len(failed) - SHOWN} more; their logs are in {root / 'results/logs'}")
-    return "\n".join(lines)
+    return "\n".join([*texts, *lines])
 
 
 def of_success(results: Path, rules: Iterable[str], ablations: str, head: str, root: Path = Path()) -> str:

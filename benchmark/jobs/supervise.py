@@ -167,7 +167,7 @@ def why_failed(code: int, limit: str | None, log: Path, out: Path) -> str | None
 
 
 def stopped(number: int, _: object) -> None:
-    """On SIGTERM and SIGHUP: end, with the job."""
+    """When somebody stops it: end, with the job, and say nothing."""
     raise SystemExit(128 + number)
 
 
@@ -184,7 +184,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.module:
         raise InputError("no module is named; give one, such as benchmark.jobs.launch, and its arguments behind it")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stopped)
     log, temporary = CutLog(given.log), own_temporary()
     memory = given.max_mib * 2**20 or int(SHARE_OF_MEMORY * memory_bytes())

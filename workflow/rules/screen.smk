@@ -71,11 +71,16 @@ def failed_runs():
     return written_down(sorted(path for path in files if path.endswith("/run.json")))
 
 
+def rows_of(failed):
+    """What is said of them in the end."""
+    return of_rows(failed, root(), workflow.output_settings.show_failed_logs)
+
+
 def end_well():
     """Table and places, behind all that Snakemake itself still says; an exit code of 1 where a run failed."""
     failed = failed_runs()
     if failed:  # said last: what is registered first comes last
-        atexit.register(say, of_rows(failed, root()))
+        atexit.register(say, rows_of(failed))
     if Quietness.ALL not in (workflow.output_settings.quiet or ()):
         head = watch.summary()
         text = of_success(
@@ -91,5 +96,5 @@ def end_badly():
     rows = failed_runs()
     failed = list(watch.failed.values())
     if rows and not watch.stopped:
-        atexit.register(say, of_rows(rows, root()))
+        atexit.register(say, rows_of(rows))
     atexit.register(say, of_failure(failed, watch.stopped, root()))
