@@ -4,6 +4,7 @@ The rules take their inputs and outputs from here, and `benchmark.jobs.stale` co
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from benchmark.data.settings import source_of
 from benchmark.errors import InputError
 from benchmark.jobs.code import code_hash, made_by, source_files
 from benchmark.jobs.stale import Job
+from benchmark.processes import WORKFLOW
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
 from benchmark.storage.io import sha256_of_json
 
@@ -67,7 +69,19 @@ def shell_prefix(require_clean: bool, with_conda: bool) -> str:
     # anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md). Braces are
     # doubled, as Snakemake fills in what stands in single ones.
     waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
-    return f"set -euo pipefail; {own}{clean}{waiting}export PYTHONPATH={shlex.quote(str(ROOT))}; "
+    # Jobs end with the workflow, also when that is killed alone.
+    watched = f"export {WORKFLOW}={os.getpid()}; "
+    path = f"export PYTHONPATH={as_it_is(shlex.quote(str(ROOT)))}; "
+    return f"set -euo pipefail; {as_it_is(own)}{clean}{waiting}{watched}{path}"
+
+
+def as_it_is(text: str) -> str:
+    """Text that stands in a shell command as it is: Snakemake fills in what stands in single braces.
+
+    >>> as_it_is("/home/{me}/bin")
+    '/home/{{me}}/bin'
+    """
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 @dataclass(frozen=True)

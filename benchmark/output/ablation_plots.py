@@ -21,7 +21,7 @@ from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor, arguments
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
-from benchmark.output.ablations import against_base, read_runs
+from benchmark.output.ablations import against_base, read_runs, without_failed
 from benchmark.output.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
 from benchmark.output.summary import intervals
 
@@ -252,7 +252,8 @@ def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str
 @command
 def main() -> None:
     given = arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots/ablations")
-    everything = [(factor, read_runs(factor, given.results)) for factor in given.factors]
+    shown = [without_failed(factor, given.results)[0] for factor in given.factors]
+    everything = [(factor, read_runs(factor, given.results)) for factor in shown]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for factor, collected in everything:
             save(plot_factor(factor, collected), given.out, factor.name)

@@ -7,25 +7,45 @@ base by every metric, Holm-corrected over the factor's family (values x 6 metric
 difference that the test could have found. Nothing is written unless the runs pass the checks of `benchmark.analysis.collect`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import Collected, collect
+from benchmark.analysis.collect import Collected, collect, failures
 from benchmark.analysis.comparisons import comparisons, tests_frame
 from benchmark.config.factors import Factor, arguments
-from benchmark.errors import command, command_line
+from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.captions import runs_behind, said_beside, what_it_shows
-from benchmark.output.forms import csv, latex, markdown, plain_latex, plain_markdown
+from benchmark.output.forms import FailedRow, csv, latex, markdown, plain_latex, plain_markdown
 from benchmark.output.summary import summarise
 from benchmark.storage.io import write_text
 
 AGAINST_BASE = "against the base"
 MAIN = "NDCG@10"
 HEAD = ["value", "difference", "95 % interval", "p", "p, Holm", "smallest detectable"]
+
+
+def without_failed(factor: Factor, results: Path) -> tuple[Factor, list[FailedRow]]:
+    """The factor without the values of which a run has failed, and these values with the reasons.
+
+    A value that failed on one dataset is left out of all. Raises InputError where the base has failed, or every other value.
+    """
+    rows, gone = list[FailedRow](), set[str]()
+    for dataset in factor.datasets:
+        for run, one in failures(results / "runs" / dataset, factor.seeds_of_runs).items():
+            rows.append(FailedRow(dataset, factor.labels[run], f"{one.failed} (log: {one.log})"))
+            gone.add(factor.labels[run])
+    runs = {label: run for label, run in factor.runs.items() if label not in gone}
+    if gone and (factor.base in gone or len(runs) == 1):
+        raise InputError(
+            f"{factor.name}: nothing is left to compare: {'; '.join(f'{r.method} {r.said}' for r in rows)}"
+        )
+    claims = [claim for claim in factor.claims if not gone & {claim.value, claim.against}]
+    return factor.model_copy(update={"runs": runs, "claims": claims}), rows
 
 
 def read_runs(factor: Factor, results: Path) -> list[Collected]:
@@ -121,20 +141,20 @@ def in_words(detectable: float) -> str:
     return "unknown: no user differs" if np.isnan(detectable) else f"{detectable:.4f}"
 
 
-def as_markdown(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
+def as_markdown(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame, failed: Sequence[FailedRow] = ()) -> str:
     """Both tables of a factor in GitHub's Markdown, with their captions."""
     lines = [HEAD, [":--"] + ["--:"] * (len(HEAD) - 1)]
     lines += [[plain_markdown(row[0]), *row[1:]] for row in differences(tests)]
     second = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    first = markdown(as_rows(frame), notes(frame), "value")
+    first = markdown(as_rows(frame), notes(frame), "value", failed)
     return f"# {plain_markdown(factor.title)}\n\n{first}\n{second}\n\n{note_of_differences(tests)}\n"
 
 
-def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
+def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame, failed: Sequence[FailedRow] = ()) -> str:
     """Both tables of a factor as LaTeX; needs booktabs and graphicx."""
     body = [" & ".join(plain_latex(cell) for cell in row) + r" \\" for row in differences(tests)]
     title = plain_latex(f"{factor.title}. ")
-    return latex(as_rows(frame), [f"{factor.title}.", *notes(frame)], "value") + "\n".join(
+    return latex(as_rows(frame), [f"{factor.title}.", *notes(frame)], "value", failed) + "\n".join(
         [
             r"\begin{table}[t]",
             r"\centering",
@@ -156,12 +176,13 @@ def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
 def main() -> None:
     given = arguments(command_line("benchmark.output.ablations", __doc__), out="ablations")
     files: dict[str, str] = {}
-    for factor in given.factors:
+    for asked in given.factors:
+        factor, failed = without_failed(asked, given.results)
         collected = read_runs(factor, given.results)
         frame, tests = tables_of(factor, collected)
         files |= {f"{factor.name}.csv": csv(frame), f"{factor.name}.tests.csv": csv(tests)}
-        files[f"{factor.name}.md"] = as_markdown(factor, frame, tests)
-        files[f"{factor.name}.tex"] = as_latex(factor, frame, tests)
+        files[f"{factor.name}.md"] = as_markdown(factor, frame, tests, failed)
+        files[f"{factor.name}.tex"] = as_latex(factor, frame, tests, failed)
     for name, text in files.items():
         write_text(given.out / name, text)
 

@@ -8,6 +8,7 @@ checks of `benchmark.analysis.collect`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ from benchmark.analysis.costs import costs, number
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.captions import said_beside
-from benchmark.output.forms import csv, plain_markdown
+from benchmark.output.forms import FailedRow, csv, plain_markdown
 from benchmark.output.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
 from benchmark.output.summary import background
 from benchmark.provenance import derive_seed
@@ -43,7 +44,7 @@ def against(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
     there if there are several datasets; each of them weighs the same in it.
     """
     frames = [_on_one(results, reference) for results in collected]
-    if len(collected) > 1:
+    if len(collected) > 1 and len(set.intersection(*(set(results.methods) for results in collected))) > 1:
         frames.append(_on_all(collected, reference, frames))
     frame = pd.concat(frames, ignore_index=True)
     sizes = frame.groupby("dataset", sort=False).p.transform("size")
@@ -81,7 +82,9 @@ def _on_one(results: Collected, reference: str) -> pd.DataFrame:
 
 def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
     """The mean of the datasets' differences. Users are resampled within their datasets; each user of each has one sign."""
-    others = [method for method in collected[0].methods if method != reference]
+    # On all of these datasets; a method that failed on one of them has no mean over all.
+    shared = set.intersection(*(set(results.methods) for results in collected))
+    others = [method for method in collected[0].methods if method in shared and method != reference]
     stacked, replicates = [], []
     for results in collected:
         at = [results.methods.index(method) for method in (reference, *others)]
@@ -152,6 +155,27 @@ def note(frame: pd.DataFrame) -> str:
     )
 
 
+def comparable(collected: Sequence[Collected], reference: str) -> list[Collected]:
+    """The datasets on which the reference and another method have results."""
+    return [results for results in collected if reference in results.methods and len(results.methods) > 1]
+
+
+def write_nothing(collected: Sequence[Collected], reference: str, out: Path, plots: Path) -> str:
+    """The files of a reference that can't be held against any other method: they say why. Returns the text."""
+    failed = [
+        FailedRow(one.dataset, one.method, one.failed) for results in collected for one in results.failed.values()
+    ]
+    why = "; ".join(f"{one.method} on {one.dataset} {one.said}" for one in failed)
+    figure = new_figure(10, 1.5)
+    head_and_foot(figure, f"{reference} against each of the others: nothing to compare", [why])
+    save(figure, plots, "against")
+    text = f"# {plain_markdown(reference)} against each of the others\n\nNothing to compare: {plain_markdown(why)}\n"
+    rows = [(one.dataset, one.method, reference, one.why) for one in failed]
+    write_text(out / "against.csv", csv(pd.DataFrame(rows, columns=["dataset", "method", "reference", "failed"])))
+    write_text(out / "against.md", text)
+    return text
+
+
 def beside(collected: Sequence[Collected]) -> list[str]:
     """What is said beside every table, a note per dataset."""
     return [said_beside(background(results)) for results in collected]
@@ -186,7 +210,11 @@ def main() -> None:
     given = arguments(command_line("benchmark.output.against", __doc__), out="tables", reference=True)
     if given.reference is None:
         raise InputError("--reference is missing; name the method that is held against the others")
-    collected = collect_all(given)
+    everything = collect_all(given)
+    if not (collected := comparable(everything, given.reference)):
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            print(write_nothing(everything, given.reference, given.out, given.results / "plots"))
+        return
     frame = against(collected, given.reference)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), given.results / "plots", "against")

@@ -30,7 +30,7 @@ from benchmark.config.factors import Factor, arguments
 from benchmark.config.schema import ClaimConfig
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
-from benchmark.output.ablations import in_words, read_runs
+from benchmark.output.ablations import in_words, read_runs, without_failed
 from benchmark.output.forms import csv, plain_markdown
 from benchmark.storage.io import write_text
 
@@ -65,7 +65,8 @@ def measure(factors: list[Factor], results: Path) -> list[Measured]:
     """Every claim on every dataset of its factor, in the config's order."""
     family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
     out = []
-    for factor in factors:
+    for asked in factors:
+        factor, _ = without_failed(asked, results)
         if not factor.exploratory:
             continue
         pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))

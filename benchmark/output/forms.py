@@ -1,6 +1,7 @@
 """A table in each of its forms: Markdown, LaTeX, csv, and text for a terminal. All are made of one frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.config.wording import printable
 from benchmark.metrics import METRICS
 from benchmark.output.captions import DAGGER, notes
 from benchmark.output.summary import Cell, cells
@@ -27,7 +29,36 @@ def _rows(
     return [head, *body]
 
 
-def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+@dataclass(frozen=True)
+class FailedRow:
+    """A row without numbers: its run failed, and why."""
+
+    dataset: str
+    method: str
+    why: str  # with the path of the log
+
+    @property
+    def said(self) -> str:
+        """What stands in the place of its numbers."""
+        return f"failed: {self.why}"
+
+
+def _with_failed(
+    body: list[list[str]], frame: pd.DataFrame, failed: Sequence[FailedRow], line: Callable[[FailedRow], list[str]]
+) -> list[list[str]]:
+    """The rows of the table, behind those of each dataset the ones that failed. line: such a row in a markup."""
+    out = []
+    for i, row in enumerate(body):
+        out.append(row)
+        dataset = frame.dataset.iloc[i]
+        if i + 1 == len(body) or frame.dataset.iloc[i + 1] != dataset:
+            out += [line(one) for one in failed if one.dataset == dataset]
+    return out
+
+
+def markdown(
+    frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method", failed: Sequence[FailedRow] = ()
+) -> str:
     """The table in GitHub's Markdown, below it `caption`, or `notes` of it; `rows`: what a row is called."""
 
     def cell(c: Cell) -> str:
@@ -37,6 +68,12 @@ def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = 
 
     head, *body = _rows(frame, cell, plain_markdown, rows)
     left = len(head) - len(METRICS)
+
+    def without(one: FailedRow) -> list[str]:
+        names = [plain_markdown(one.dataset), plain_markdown(one.method)][2 - left :]
+        return [*names, plain_markdown(" ".join(one.said.split())), *[""] * (len(METRICS) - 1)]
+
+    body = _with_failed(body, frame, failed, without)
     lines = [head, [":--"] * left + ["--:"] * len(METRICS), *body]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([table, *(caption or notes(frame))]) + "\n"
@@ -47,7 +84,9 @@ def plain_markdown(text: str) -> str:
     return "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text)
 
 
-def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+def latex(
+    frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method", failed: Sequence[FailedRow] = ()
+) -> str:
     """The same as a LaTeX table environment; needs booktabs and graphicx."""
 
     def cell(c: Cell) -> str:
@@ -64,6 +103,12 @@ def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "me
         if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
             lines.append(rule)
         lines.append(" & ".join(line) + r" \\[2pt]")
+        if i + 1 == len(body) or frame.dataset.iloc[i + 1] != frame.dataset.iloc[i]:
+            for one in (one for one in failed if one.dataset == frame.dataset.iloc[i]):
+                names = [plain_latex(one.dataset), plain_latex(one.method)][2 - left :]
+                said = plain_latex(" ".join(one.said.split()))
+                words = rf"\multicolumn{{{len(METRICS)}}}{{p{{0.7\textwidth}}}}{{{said}}}"
+                lines.append(" & ".join([*names, words]) + r" \\[2pt]")
     words = " ".join(map(plain_latex, caption or notes(frame)))
     return "\n".join(
         [
@@ -101,7 +146,7 @@ def csv(frame: pd.DataFrame) -> str:
     return text
 
 
-def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
+def show(frame: pd.DataFrame, console: Console, note: str = "", failed: Sequence[FailedRow] = ()) -> None:
     """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
     terminals."""
 
@@ -122,5 +167,8 @@ def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
         for line in body:
             table.add_row(*line)
         console.print(table)
+        for one in failed:
+            if one.dataset == dataset:
+                console.print(printable(f"  {one.method}: {one.said}"), markup=False, highlight=False)
     for note in notes(frame, plain=not console.is_terminal):
         console.print(note, markup=False, highlight=False)

@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmark.analysis.collect import Collected, arguments, collect_all, is_r2ec
 from benchmark.contract import Cases
-from benchmark.data.store import read_cases
+from benchmark.data.store import checked_part, read_cases
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.summary import intervals
@@ -172,7 +172,7 @@ def plot_metrics(results: Collected) -> Figure:
 
 def plot_slices(results: Collected) -> Figure:
     """NDCG@10 by history length and by target popularity. Values differ much between groups."""
-    train = read_cases(results.folder / "train.parquet", targets=True)
+    train = read_cases(checked_part(results.folder, "train.parquet", results.about), targets=True)
     lengths = np.diff(results.cases.offsets)
     highest_item = max(int(train.items.max()), int(np.max(train.target)), int(results.target.max()))  # type: ignore[arg-type]
     by_history = history_buckets(lengths, int(results.about["settings"]["history_length"]))

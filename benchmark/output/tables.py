@@ -21,7 +21,7 @@ from benchmark.analysis.comparisons import compare
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.captions import notes
-from benchmark.output.forms import csv, latex, markdown, show
+from benchmark.output.forms import FailedRow, csv, latex, markdown, show
 from benchmark.output.summary import summarise
 from benchmark.storage.io import write_text
 
@@ -36,10 +36,32 @@ def check_printed(frame: pd.DataFrame) -> None:
             raise InputError(f"{row.name}: {why}; evaluate this method's runs again")
 
 
-def _in_every_form(name: str, frame: pd.DataFrame, note: str) -> dict[str, str]:
+def _in_every_form(name: str, frame: pd.DataFrame, failed: Sequence[FailedRow], note: str) -> dict[str, str]:
     """Files by name; `note` stands first in the captions."""
     caption = [note, *notes(frame)] if note else notes(frame)
-    return {f"{name}.csv": csv(frame), f"{name}.md": markdown(frame, caption), f"{name}.tex": latex(frame, caption)}
+    return {
+        f"{name}.csv": with_failed(csv(frame), failed),
+        f"{name}.md": markdown(frame, caption, failed=failed),
+        f"{name}.tex": latex(frame, caption, failed=failed),
+    }
+
+
+def failed_rows(results: Collected) -> list[FailedRow]:
+    """The methods of one dataset that have no result."""
+    return [
+        FailedRow(results.dataset, method, f"{one.failed} (log: {one.log})") for method, one in results.failed.items()
+    ]
+
+
+def with_failed(text: str, failed: Sequence[FailedRow]) -> str:
+    """A table's csv with the rows that failed behind all others: a dataset, a name, and why in a column of its own, `failed`."""
+    if not failed:
+        return text
+    whole = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).assign(failed="")
+    rows = [{"dataset": one.dataset, "method": one.method, "failed": one.why} for one in failed]
+    both = pd.concat([whole, pd.DataFrame(rows)], ignore_index=True)
+    made: str = both.to_csv(index=False, lineterminator="\n")
+    return made
 
 
 def tables_of(results: Collected, note: str) -> dict[str, str]:
@@ -47,26 +69,34 @@ def tables_of(results: Collected, note: str) -> dict[str, str]:
     tests = compare(results)
     frame = summarise(results, tests)
     check_printed(frame)
-    return _in_every_form(results.dataset, frame, note) | {f"{results.dataset}.tests.csv": csv(tests)}
+    return _in_every_form(results.dataset, frame, failed_rows(results), note) | {
+        f"{results.dataset}.tests.csv": csv(tests)
+    }
 
 
-def tables_of_all(parts: Sequence[pd.DataFrame], spent: Sequence[pd.DataFrame], note: str) -> dict[str, str]:
+def tables_of_all(
+    parts: Sequence[pd.DataFrame], spent: Sequence[pd.DataFrame], failed: Sequence[FailedRow], note: str
+) -> dict[str, str]:
     """The files of all datasets together, by name. parts: each dataset's csv. spent: each dataset's costs."""
     everything, cost = pd.concat(parts, ignore_index=True), pd.concat(spent, ignore_index=True)
     plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
-    show(everything, Console(file=plain, width=110), note)
+    show(everything, Console(file=plain, width=110), note, failed)
     more = {"costs.csv": csv(cost), "costs.md": costs.markdown(cost), "main.txt": plain.getvalue()}
-    return _in_every_form("main", everything, note) | more
+    return _in_every_form("main", everything, failed, note) | more
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A dataset's table as `summarise` made it. Raises InputError without it."""
+    """A dataset's table as `summarise` made it, without rows that failed. Raises InputError without it."""
     if not path.exists():
         raise InputError(
             f"{path}: missing; run `python -m benchmark.output.tables` with the same arguments and --only datasets"
         )
     text = ("dataset", "method", "best_baseline", "commit", "less_information")
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
+    whole = pd.read_csv(path, keep_default_na=False, dtype=str)
+    if "failed" in whole.columns:
+        whole = whole[whole.failed == ""].drop(columns="failed")
+    done = io.StringIO(whole.to_csv(index=False))
+    frame = pd.read_csv(done, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
     return frame.fillna({"best_baseline": "", "commit": "", "less_information": ""})
 
 
@@ -79,7 +109,9 @@ def main() -> None:
             write_text(given.out / name, text)
     if given.only != "datasets":
         parts = [read_csv(given.out / f"{dataset}.csv") for dataset in given.datasets]
-        for name, text in tables_of_all(parts, [costs.costs(results) for results in collected], given.note).items():
+        spent = [costs.costs(results) for results in collected]
+        failed = [row for results in collected for row in failed_rows(results)]
+        for name, text in tables_of_all(parts, spent, failed, given.note).items():
             write_text(given.out / name, text)
         print((given.out / "main.txt").read_text(encoding="utf-8"))
 

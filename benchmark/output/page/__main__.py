@@ -94,11 +94,14 @@ def section(results: Collected, plots: Path) -> dict[str, Any]:
     """Everything that the page shows of one dataset."""
     tests = compare(results)
     frame = summarise(results, tests)
+    shown = dict(zip(results.methods, cells(frame), strict=True))
     return {
         "name": results.dataset,
         "anchor": "data-" + "".join(c if c.isalnum() else "-" for c in results.dataset),
         "about": results.about,
-        "rows": list(zip(results.methods, cells(frame), strict=True)),
+        "rows": list(shown.items()),
+        "by_method": shown,
+        "failed": results.failed,
         "notes": notes(frame),
         "families": [
             (name, rows.to_dict("records"), list(rows.test.unique()))
@@ -161,6 +164,7 @@ def page(
     sections = [section(results, plots) for results in collected]
     return environment.get_template("page.html.jinja").render(
         sections=sections,
+        methods=list(dict.fromkeys(name for results in collected for name in [*results.methods, *results.failed])),
         note=note,
         factors=[part_of(factor, plots.parent / ablations, plots / ablations) for factor in factors],
         claims=claims(factors, plots.parent / ablations),
@@ -173,9 +177,11 @@ def page(
     )
 
 
-def _against(collected: list[Collected], reference: str, plots: Path) -> dict[str, Any]:
-    """What the page shows of the reference: its table, its plot and what their numbers are."""
-    frame = against.against(collected, reference)
+def _against(collected: list[Collected], reference: str, plots: Path) -> dict[str, Any] | None:
+    """What the page shows of the reference: its table, its plot and what their numbers are; None where it has failed."""
+    if not (compared := against.comparable(collected, reference)):
+        return None
+    frame = against.against(compared, reference)
     text = f"{against.MAIN} of {reference} minus that of each other method"
     return {
         "name": reference,
