@@ -29,6 +29,7 @@ RUN = ("rankings.parquet", "run.json")
 TEMPLATES = ("benchmark/output/page/page.html.jinja", "benchmark/output/page/ablations.html.jinja")
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
+LONGEST_MINUTES = 400  # of a run, in its priority: what is longer is no more urgent, and no run goes before the data
 
 
 @cache
@@ -157,18 +158,18 @@ class Plan:
         overlay = json.dumps(self.overlay(run), sort_keys=True)
         return f"--stream {self.base(run)} --overlay {shlex.quote(overlay)}"
 
-    def priority(self, run: str, seed: int) -> int:
-        """Of a run. Of those for which there are cores, the ones with most cores go first, as they tend to take longest; then
-        repetitions 1 of methods with a grid, for which the other repetitions and all variants wait. What only the ablations
-        need comes after all that the tables need.
+    def priority(self, run: str, seed: int, seconds: float) -> int:
+        """Of a run that takes about `seconds`. Of those for which there are cores, the longest and the widest go first, or they
+        would be left alone at the end; then repetitions 1 of methods with a grid, for which the other repetitions and all
+        variants wait. What only the ablations need comes after all that the tables need.
         """
         entry = self.entry(run)
         # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
-        wide = 2 * entry.threads**2
+        weight = 2 * entry.threads**2 + min(int(seconds / 60), LONGEST_MINUTES)
         if self.only_for_ablations(run, seed):
-            return wide
+            return weight
         awaited = seed == 1 and len(entry.grid) > 1
-        return 100 * (wide + awaited)
+        return 100 * (weight + awaited)
 
     def embedded(self, run: str) -> list[str]:
         """What the rule fetch_backbone makes, for the methods with a setting that takes it."""

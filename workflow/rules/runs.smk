@@ -8,7 +8,10 @@ rule run:
         "results/logs/runs/{dataset}.{method}.seed{seed}.log",
     benchmark:
         "results/usage/runs/{dataset}.{method}.seed{seed}.tsv"
-    priority: lambda wildcards: plan.priority(wildcards.method, int(wildcards.seed))
+    priority:
+        lambda wildcards: plan.priority(
+            wildcards.method, int(wildcards.seed), estimated(wildcards).seconds
+        )
     conda:
         "../../environment.yml"
     threads: lambda wildcards: plan.entry(wildcards.method).threads
