@@ -139,7 +139,7 @@ class Reader:
 
     @classmethod
     def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> Self:
-        """What `save` wrote, for the same dataset. Raises InputError where it is damaged or the table is of other prompts.
+        """What `save` wrote, for the same dataset. Raises InputError where it is damaged or of other item prompts.
 
         evaluation: how it shall be read, in the place of what it was saved with.
         """
