@@ -14,7 +14,7 @@ from benchmark.contract import Cases, Learned, Split
 from benchmark.data.texts import PROMPT_TOKENS, TITLE_TOKENS
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import last_checkpoint, sha256_of_json
-from benchmark.storage.stages import LM_PACKAGES, Stage
+from benchmark.storage.stages import Stage
 from benchmark.workload import TUNING, Sizes, Work, named, prompt_tokens
 from lm.settings import BackboneSettings, LoraSettings
 
@@ -32,7 +32,7 @@ REQUEST = (
 # begin with the same.
 STREAM = "title tuning"
 # The adapters.
-TITLES = Stage("title tuning", 1, packages=(*LM_PACKAGES, "accelerate", "trl"))
+TITLES = Stage("title tuning", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl"))
 CLOSING = 8  # tokens at most that a chat template puts behind a title
 
 
