@@ -21,6 +21,7 @@ from pydantic import Field
 
 from baselines._writers.settings import rows_of
 from baselines._writers.title_tuning import (
+    READ_OF_TITLES,
     REQUEST,
     STREAM,
     TITLES,
@@ -233,7 +234,7 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     playing = [
         Work(
             read=p["iterations"] * ((cases + min(ASKED_AGAIN, cases)) * prompt + cases * pair),
-            written=p["iterations"] * (cases + min(ASKED_AGAIN, cases)) * s.line,
+            written=p["iterations"] * (cases + min(ASKED_AGAIN, cases)) * s.line * READ_OF_TITLES,
             rows=p["evaluation_rows"],
             kept=(*name, "answers"),
         ),

@@ -33,6 +33,8 @@ REQUEST = (
 STREAM = "title tuning"
 # The adapters.
 TITLES = Stage("title tuning", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl"))
+# Of a title's tokens those that a beam reads: 20 beams took 34 to 99 tokens a case on the embedded datasets.
+READ_OF_TITLES = 0.25
 CLOSING = 8  # tokens at most that a chat template puts behind a title
 
 
@@ -178,6 +180,6 @@ def tuning_work(s: Sizes, p: dict[str, Any]) -> Work:
 
 
 def beams_work(s: Sizes, p: dict[str, Any]) -> Work:
-    """A prompt for each test case, and beams behind it, each as long as a title."""
-    read, written = s.test * prompt_tokens(s, p["max_items"]), s.test * p["beams"] * s.line
+    """A prompt for each test case, and beams behind it. A title is done where no other begins like it, long before its end."""
+    read, written = s.test * prompt_tokens(s, p["max_items"]), s.test * p["beams"] * s.line * READ_OF_TITLES
     return Work(read=read, written=written, rows=p["evaluation_rows"] * p["beams"])
