@@ -77,7 +77,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     The fit reports losses: of each step of the tuning; iterations: of each, see `_iteration`.
     """
     settings = Params.model_validate(params)
-    from baselines._writers.kept_adapters import kept
+    from baselines._writers.kept_adapters import kept_adapters
     from baselines._writers.title_ranking import ByTitle
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
@@ -94,7 +94,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     if drawn:
         about = _depends_on(split, settings, made, seed, np.concatenate(drawn))
         playing = partial(play, split, settings, made, seed, drawn, workdir)
-        made.found["iterations"] = kept(Path(settings.tunings), about, model, playing)
+        made.found["iterations"] = kept_adapters(Path(settings.tunings), about, model, playing)
     model.eval()
     return made if settings.ranking == "beams" else _grounded(split, settings, made)
 

@@ -75,7 +75,7 @@ def tuned(
     import torch
 
     from baselines._writers import llm_texts
-    from baselines._writers.kept_adapters import kept
+    from baselines._writers.kept_adapters import kept_adapters
     from lm import backbone as backbones
     from lm.kernels.attention import use_grouped_attention
 
@@ -99,7 +99,7 @@ def tuned(
         "examples": sha256_of_json(learned),
     }
     training = partial(tune, model, loaded.tokenizer, learned, settings, seed=seed, folder=folder)
-    losses: list[float] = kept(Path(settings.tunings), about, model, training)
+    losses: list[float] = kept_adapters(Path(settings.tunings), about, model, training)
     if not torch.cuda.is_available():  # as `tune` leaves it, for those who find the adapters
         use_grouped_attention(llm_texts.causal_lm_of(model))
     return model.eval(), loaded.tokenizer, losses

@@ -186,10 +186,11 @@ def test_self_play_teaches_what_a_short_tuning_has_not(tmp_path: Path, monkeypat
     for module in (sp_rec, title_sft):
         monkeypatch.setattr(module, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
     before = quality(planted(title_sft, tmp_path))
-    steps = {"cases": 320, "tuning_steps": 1, "tuning_rate": 1e-6, "preference_steps": 15, "preference_rate": 0.02}
-    made = planted(sp_rec, tmp_path, ranking="beams", **steps)
+    tuning = {"tuning_steps": 1, "tuning_rate": 1e-6}  # too small to teach anything
+    preferring = {"preference_steps": 10, "preference_rate": 0.002, "beta": 1.0}
+    made = planted(sp_rec, tmp_path, ranking="beams", cases=320, **tuning, **preferring)
     first, second = made.report()["iterations"]
     assert first["preferences"][0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
-    assert first["preferences"][-1]["margin"] > 1 and first["changed"] > 0.3
+    assert first["preferences"][-1]["margin"] > 1 and first["changed"] > 0.3 and second["preferences"][-1]["margin"] > 1
     assert second["right"] > first["right"] + 30  # of 320
     assert quality(made) > before + 0.1
