@@ -32,7 +32,7 @@ def kept_adapters(
     own = _trainable(model)
     with safe_open(path, framework="pt") as file:
         # The name says that they are of the same backbone and adapters.
-        for name in file.keys() if there else ():  # noqa: SIM118 (it is no dict)
+        for name in file.keys() if there else ():
             own[name].copy_(file.get_tensor(name))
         return json.loads(file.metadata()["report"])
 
