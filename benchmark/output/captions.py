@@ -121,8 +121,8 @@ def what_they_learned(part: pd.DataFrame) -> str:
 
 
 def of_the_lists(part: pd.DataFrame) -> str:
-    """How many different items the rows of one dataset recommend to anyone, the rows with strikingly few, and how many of all places
-    three items take."""
+    """How many different items the rows of one dataset recommend to anyone, the rows with strikingly few, and how many of
+    all places three items take."""
     n_items, n_cases = int(part.n_items.iloc[0]), int(part.n_cases.iloc[0])
     least, most = part.distinct_items.min(), part.distinct_items.max()
     said = f"Distinct items in the top {TOP} of all cases: {least:,}{f' to {most:,}' if most > least else ''} of {n_items:,}"
