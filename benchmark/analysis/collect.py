@@ -107,21 +107,6 @@ class Collected:
         """The records of one method, seed by seed."""
         return [self.records[method, seed] for seed in range(1, self.seeds[method] + 1)]
 
-    def distinct_items(self, method: str) -> float:
-        """How many different items stand among the best 20 of any case, as a mean over the method's seeds."""
-        return float(np.mean([len(counts) for counts in self._recommended(method)]))
-
-    def three_items_share(self, method: str) -> float:
-        """The share of all places of these lists that the three items take which stand there most often, as a mean over seeds.
-
-        SPRec's over-recommendation ratio (arXiv 2412.09243) at the evaluator's lists; at most 3 / 20, where all have one list.
-        """
-        return float(np.mean([np.sort(counts)[-3:].sum() / counts.sum() for counts in self._recommended(method)]))
-
-    def _recommended(self, method: str) -> list[np.ndarray]:
-        """How often each item that any list holds stands in one, int64, seed by seed."""
-        return [_recommended(self.run_folder(method, seed)) for seed in range(1, self.seeds[method] + 1)]
-
 
 def is_r2ec(method: str) -> bool:
     """Whether a method is R2ec or a variant of it; all others are baselines."""
@@ -389,15 +374,6 @@ def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:
         rank, last = columns["rank"][row], columns["candidates"][row]
         raise InputError(f"{path}: row {row}: rank {rank} is outside 1..{last} candidates; evaluate this run again")
     return columns
-
-
-def _recommended(run: Path) -> np.ndarray:
-    """How often each item that a run's lists hold stands in one, int64. Raises InputError where it has no lists."""
-    path = run / "rankings.parquet"
-    if "top_items" not in pq.read_schema(path).names:
-        raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
-    lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
-    return np.asarray(np.unique(lists.flatten().to_numpy(), return_counts=True)[1])
 
 
 def _same(path: Path, name: str, found: np.ndarray, wanted: np.ndarray, whose: str) -> None:

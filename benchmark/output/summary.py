@@ -9,6 +9,7 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import AGAINST_BEST
+from benchmark.analysis.lists import distinct_items, three_items_share
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
 
@@ -73,8 +74,8 @@ def background(results: Collected) -> pd.DataFrame:
                 "learned_positions": round(float(np.mean([one.positions for one in learned]))),
                 "settings_tried": len(tuning.trials) if tuning else 1,
                 "less_information": results.less_information.get(method, ""),
-                "distinct_items": round(results.distinct_items(method)),
-                "three_items_share": round(results.three_items_share(method), 6),
+                "distinct_items": round(distinct_items(results, method)),
+                "three_items_share": round(three_items_share(results, method), 6),
                 "n_items": counts["items"],
                 "cold_targets": counts["cold_targets_test"],
                 "hidden_share": round(counts["interactions_hidden"] / counts["interactions"], 6),

@@ -15,6 +15,7 @@ import pytest
 
 from benchmark.analysis.collect import arguments, collect
 from benchmark.analysis.information import check_information
+from benchmark.analysis.lists import distinct_items, three_items_share
 from benchmark.config.factors import Factor, ablations_of
 from benchmark.config.read import read_config
 from benchmark.contract import Learned
@@ -212,8 +213,8 @@ def test_the_three_most_recommended_items_by_hand(results: Path) -> None:
         pq.write_table(table.set_column(table.column_names.index("top_items"), "top_items", column), path)
         noted_again(path.parent)
     found = collect(results, "small", {"sasrec": 2})
-    assert found.three_items_share("sasrec") == pytest.approx((0.8 + 1.0) / 2)
-    assert found.distinct_items("sasrec") == pytest.approx((5 + 1) / 2)
+    assert three_items_share(found, "sasrec") == pytest.approx((0.8 + 1.0) / 2)
+    assert distinct_items(found, "sasrec") == pytest.approx((5 + 1) / 2)
 
 
 def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
