@@ -174,10 +174,9 @@ def collect(
 def failures(runs: Path, seeds: dict[str, int]) -> dict[str, FailedRun]:
     """Of the methods in the folder `runs`, those of which a run has failed, each with its first one."""
     found: dict[str, FailedRun] = {}
-    for method, number in seeds.items():
-        for seed in range(number, 0, -1):
-            if (failed := read_failed(runs / method / f"seed{seed}" / "run.json")) is not None:
-                found[method] = failed
+    for method, seed in ((method, seed) for method, number in seeds.items() for seed in range(number, 0, -1)):
+        if (failed := read_failed(runs / method / f"seed{seed}" / "run.json")) is not None:
+            found[method] = failed
     return found
 
 
