@@ -15,8 +15,9 @@ from r2ec.workload import work
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
 
-__all__ = ["SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
+__all__ = ["KIND", "SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
 
+KIND = "reference"  # what the baselines are held against
 SEVERAL_PROCESSES = True  # they share the users of a step; the first one alone writes
 # Sections of Params that only scoring reads: settings that differ in nothing else share one fit.
 SCORING = ("evaluation",)

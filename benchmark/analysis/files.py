@@ -13,19 +13,29 @@ would run as a formula gets an apostrophe in front, which reading takes away. `r
 {dataset}.tests.csv      one row per family, metric and pair of methods
     family ("against the best baseline" or "all pairs"), family_size, metric, method_a, method_b, mean_a, mean_b, difference
     (a - b), low, high (its 95 % interval over users), p, p_holm (in the family), test (its name), n_cases, n_users, seeds_a,
-    seeds_b. Values have 6 decimals, p 4 significant digits
+    seeds_b, error (standard error of the difference over users), detectable (smallest difference that the test would find at Holm's
+    first step; empty where no user differs). Values have 6 decimals, p 4 significant digits
 {dataset}.intervals.csv  one row per group of cases, metric and method: what the plots show
-    by ("all", "history": length of the history, "target": popularity of the target), group ("all cases", "1-4", "cold target"
+    by ("all", "history": length of the history, "target": popularity of the target), group ("all cases", "history of 1-4", "cold target"
     ...), n_cases, n_users (of the group), metric (groups have NDCG@10 alone), method, mean, low, high (95 % interval over users).
     A group of no case has no mean, one of fewer than two users no interval
 {dataset}.seeds.csv      one row per group of cases, metric, method and seed
     by, group, metric, method, seed (1 ...), mean. A group of no case has no rows
+{dataset}.pairs.csv      one row per group of cases (but all) and pair of methods
+    by, group, method_a, method_b, difference (of NDCG@10, a - b), low, high (95 % interval over users; empty for fewer than two)
 {dataset}.costs.csv      one row per method: the means of its runs
     dataset, method, seeds, users, targets, positions (learned from), settings (tried), fit_s, tuning_s, score_s (seconds), tokens
     (written while ranking), ms_batched, ms_alone (milliseconds per case), peak_mib
 {dataset}.runs.csv       one row per run: what its run.json says
     dataset, method, kind, seed, seed_value, commit, data_hash, users, targets, positions, settings, fit_s, score_s, reused_s,
     tokens, ms_batched, ms_alone, peak_mib, finished_at (ISO 8601, UTC), and as JSON params, versions, hardware
+
+of a config with several datasets, each of which weighs the same:
+
+overall_methods.csv      one row per metric and method
+    metric, method, mean, low, high (users are resampled within their datasets)
+overall_tests.csv        one row per metric and pair of methods
+    metric, method_a, method_b, difference (a - b), low, high, p, p_holm, test (NDCG alone is tested), family_size, error, detectable
 
 of a config with a reference:
 
@@ -41,7 +51,6 @@ and in a folder of the ablations' name, per factor:
 {factor}.tests.csv       one row per dataset, metric and value that isn't the base
     factor, dataset, family, family_size, metric, value, base, mean, mean_base, difference (value - base), low, high, p, p_holm, test,
     n_cases, n_users, seeds, error (standard error of the difference over users), detectable
-{factor}.intervals.csv   dataset, metric, value, mean, low, high: 95 % interval over users, one row per value
 {factor}.seeds.csv       dataset, metric, value, seed, mean
 {factor}.curves.csv      dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged: what the training of a run
     logged; steps that every seed logged
@@ -64,9 +73,38 @@ from benchmark.storage.io import write_text
 
 # Columns of text in any of the files; all others are numbers.
 TEXT = (
-    "dataset method kind best_baseline commit less_information family metric method_a method_b test by group reference "
-    "value base factor key title says against expect verdict by_seed data_hash finished_at params versions hardware"
-).split()
+    *(
+        "dataset",
+        "method",
+        "kind",
+        "best_baseline",
+        "commit",
+        "less_information",
+        "family",
+        "metric",
+        "method_a",
+        "method_b",
+        "test",
+    ),
+    *(
+        "by",
+        "group",
+        "reference",
+        "value",
+        "base",
+        "factor",
+        "key",
+        "title",
+        "says",
+        "against",
+        "expect",
+        "verdict",
+        "by_seed",
+    ),
+    *("data_hash", "finished_at", "params", "versions", "hardware"),
+)
+AGAINST, CLAIMS = "against.csv", "claims.csv"
+OVERALL_METHODS, OVERALL_TESTS = "overall_methods.csv", "overall_tests.csv"
 FORMULA = re.compile(
     r"['=+\-@\t\r]"
 )  # what a spreadsheet takes for the start of one, and the mark that says it is none
@@ -101,6 +139,7 @@ class DatasetStatistics(Parts):
     tests: pd.DataFrame
     intervals: pd.DataFrame
     seeds: pd.DataFrame
+    pairs: pd.DataFrame
     costs: pd.DataFrame
     runs: pd.DataFrame
 
@@ -111,7 +150,6 @@ class FactorStatistics(Parts):
 
     values: pd.DataFrame
     tests: pd.DataFrame
-    intervals: pd.DataFrame
     seeds: pd.DataFrame
     curves: pd.DataFrame
 
@@ -157,6 +195,6 @@ def read_csv(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise InputError(f"{path}: can't be read as csv ({said}); delete it and make the statistics again") from None
-    for column in frame.columns.intersection(TEXT):
+    for column in frame.columns.intersection(list(TEXT)):
         frame[column] = [text.removeprefix("'") for text in frame[column]]
     return frame

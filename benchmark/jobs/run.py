@@ -37,6 +37,7 @@ from benchmark.config.methods import (
     all_params,
     check_params,
     for_fitting,
+    kind_of,
     laid_over,
     load_method,
     method_files,
@@ -259,6 +260,7 @@ def main() -> None:
     record = RunRecord(
         dataset=split.name,
         method=given.method,
+        kind=kind_of(method),
         seed=given.seed,
         seed_value=seed,
         params=settings[chosen],

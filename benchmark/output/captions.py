@@ -1,9 +1,10 @@
 """What stands below a table: what its numbers are, its marks and tests, and the runs behind them."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import seeds_in_words
 from benchmark.analysis.comparisons import AGAINST_BEST
 from benchmark.analysis.information import in_words
 from benchmark.config.wording import counted_in_words
@@ -11,10 +12,20 @@ from benchmark.contract import Learned
 from benchmark.data.account import share
 from benchmark.evaluate import TOP
 from benchmark.metrics import METRICS
-from benchmark.output.summary import cells
+from benchmark.output.cells import cells
 
 DAGGER = "†"
 FEW = 0.05  # of the items that the lists could hold: a method that shows fewer shows nearly the same to everybody
+
+
+def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """`counted_in_words` of the numbers of seeds.
+
+    >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '3 seeds (r2ec, r2ec_untrained: 1)'
+    """
+    most, _, others = counted_in_words(methods, seeds).partition(" ")
+    return " ".join(filter(None, [most, "seed" if most == "1" else "seeds", others]))
 
 
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:

@@ -1,7 +1,6 @@
-"""The numbers of a table: one row per method, and how each of them is printed, without markup."""
+"""The numbers of a table, one row per method, with intervals over users."""
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,15 +12,23 @@ from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
 
 
-def summarise(results: Collected, tests: pd.DataFrame, family: str = AGAINST_BEST) -> pd.DataFrame:
+def summarise(
+    results: Collected,
+    tests: pd.DataFrame,
+    family: str = AGAINST_BEST,
+    reference: str | None = None,
+    bounds: tuple[np.ndarray, np.ndarray] | None = None,
+) -> pd.DataFrame:
     """One row per method: the frame that every form of the table is made from.
 
-    Columns: dataset, method, best_baseline, n_cases, n_users, seeds, family_size, commit; those of `background`; and per metric m
-    the mean `m`, `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over users) and
-    `m_p_holm`, the method's test in this family of `tests` as method_a (NaN where it has none, as the best baseline).
-    Rounded here, once, to what the csv prints.
+    reference: what this family of `tests` is against; None: the best baseline. bounds: `intervals` of all cases, where they are known.
+    Columns: dataset, method, best_baseline (the reference, or ""), n_cases, n_users, seeds, family_size, commit; those of `background`;
+    and per metric m the mean `m`, `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over
+    users) and `m_p_holm`, the method's test in the family as method_a (NaN where it has none, as the reference).
+    Rounded here, once, to what the tables' csv prints.
     """
-    low, high = intervals(results)
+    low, high = intervals(results) if bounds is None else bounds
+    reference = (results.best_baseline or "") if reference is None else reference
     against = tests[tests.family == family]
     beside = background(results).to_dict("records")
     rows = []
@@ -29,7 +36,7 @@ def summarise(results: Collected, tests: pd.DataFrame, family: str = AGAINST_BES
         row: dict[Hashable, object] = {
             "dataset": results.dataset,
             "method": method,
-            "best_baseline": results.best_baseline or "",
+            "best_baseline": reference,
             "n_cases": len(results.cases),
             "n_users": results.n_users,
             "seeds": results.seeds[method],
@@ -81,53 +88,19 @@ def background(results: Collected) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def intervals(
-    results: Collected, rows: np.ndarray | None = None, metrics: list[int] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bootstrap intervals of metric means over the cases `rows` (int; default: all): [metrics, methods] each.
+def intervals(results: Collected) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bootstrap intervals of metric means over all cases: [metrics, methods] each.
 
-    `metrics` are places in METRICS (default: all). A case's value is its mean over the method's seeds; users are resampled,
-    so the interval holds the spread over users and not the spread over seeds.
+    A case's value is its mean over the method's seeds; users are resampled, so the interval holds the spread over users and not the
+    spread over seeds.
     """
-    rows = np.arange(len(results.cases)) if rows is None else rows
-    chosen = results.case_means if metrics is None else results.case_means[metrics]
-    values = chosen[..., rows]
-    sums, counts = significance.user_sums(values.reshape(-1, len(rows)), results.cases.user[rows])
-    replicates = significance.bootstrap_means(sums, counts, derive_seed("bootstrap", results.dataset))
-    low, high = significance.interval(replicates)
-    return low.reshape(values.shape[:2]), high.reshape(values.shape[:2])
+    low, high = significance.interval(resampled(results, np.arange(len(results.cases)), range(len(METRICS))))
+    shape = len(METRICS), len(results.methods)
+    return low.reshape(shape), high.reshape(shape)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One printed number of the table, without markup."""
-
-    mean: str
-    sd: str  # "" for one seed
-    low: str
-    high: str
-    place: int  # 1 best, 2 second best of its column, 0 otherwise; by the printed mean, so equal prints share a place
-    dagger: bool  # differs significantly from the best baseline
-
-
-def cells(frame: pd.DataFrame) -> list[list[Cell]]:
-    """The rows of the table, [rows][6]; places are taken within each dataset."""
-    rows: list[list[Cell]] = [[] for _ in range(len(frame))]
-    for metric in METRICS:
-        printed = frame[metric].map("{:.4f}".format)
-        # Places by the printed text: "0.1234" sorts like its number, and equal prints tie.
-        order = printed.groupby(frame.dataset).transform(lambda column: column.rank(method="dense", ascending=False))
-        for i, row in enumerate(frame.to_dict("records")):
-            sd = row[f"{metric}_sd"]
-            place = int(order.iloc[i])
-            rows[i].append(
-                Cell(
-                    mean=printed.iloc[i],
-                    sd="" if np.isnan(sd) else f"{sd:.4f}",
-                    low=f"{row[f'{metric}_low']:.4f}",
-                    high=f"{row[f'{metric}_high']:.4f}",
-                    place=place if place <= 2 and row[metric] > 0 else 0,
-                    dagger=bool(row[f"{metric}_p_holm"] < significance.ALPHA),
-                )
-            )
-    return rows
+def resampled(results: Collected, rows: np.ndarray, metrics: Sequence[int]) -> np.ndarray:
+    """Means of the cases `rows` (int) under resampling of users, float64 [resamples, metrics x methods]; metrics: places in METRICS."""
+    values = results.case_means[list(metrics)][..., rows].reshape(-1, len(rows))
+    sums, counts = significance.user_sums(values, results.cases.user[rows])
+    return significance.bootstrap_means(sums, counts, derive_seed("bootstrap", results.dataset))
