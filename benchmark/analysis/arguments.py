@@ -86,13 +86,13 @@ def runs_arguments(
 def factors_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """The factors of ablations that a command line names, with their runs."""
     results_argument(parser)
-    add_factors(parser, required=True)
+    add_factors(parser)
     given = _with_out(parser, argv)
     given.out = given.out / given.ablations
     return given
 
 
-def add_factors(parser: argparse.ArgumentParser, required: bool) -> None:
+def add_factors(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """--factors and --ablations."""
     parser.add_argument(
         "--factors",
@@ -101,6 +101,11 @@ def add_factors(parser: argparse.ArgumentParser, required: bool) -> None:
         default="[]",
         help="factors of the ablations and their runs as JSON, as the workflow writes them",
     )
+    ablations_argument(parser)
+
+
+def ablations_argument(parser: argparse.ArgumentParser) -> None:
+    """--ablations."""
     parser.add_argument("--ablations", default="ablations", help="name of their folders (default: ablations)")
 
 

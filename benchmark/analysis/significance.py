@@ -123,7 +123,9 @@ def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips:
         rows = stop - start
         random = np.frombuffer(generator.bytes(-(-rows * n_users // 8)), dtype=np.uint8)
         bits = np.unpackbits(random, count=rows * n_users).reshape(rows, n_users)
-        flipped = np.ascontiguousarray(((bits * 2.0 - 1.0) @ sums).T)  # a column's flips side by side: one pass per pair
+        flipped = np.ascontiguousarray(
+            ((bits * 2.0 - 1.0) @ sums).T
+        )  # a column's flips side by side: one pass per pair
         for pair, (i, j) in enumerate(zip(first, second, strict=True)):
             extreme[pair] += np.count_nonzero(np.abs(flipped[i] - flipped[j]) >= reach[pair])
     return (1.0 + extreme) / (flips + 1.0)

@@ -21,7 +21,7 @@ from benchmark.analysis.files import FactorStatistics
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
-from benchmark.output.arguments import factors_arguments
+from benchmark.output.arguments import ablations_arguments
 from benchmark.output.plots import GREY, REFERENCE, STYLE, head_and_foot, new_figure, save
 
 SHOWN = ["NDCG@10", "Hit@10"]
@@ -247,7 +247,7 @@ def legend_in_words(factor: Factor, found: FactorStatistics, silent: list[str]) 
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots")
+    given = ablations_arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots")
     everything = [(factor, FactorStatistics.read(given.statistics, factor.name)) for factor in given.factors]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for factor, found in everything:

@@ -15,7 +15,7 @@ from benchmark.analysis.files import FactorStatistics
 from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
-from benchmark.output.arguments import factors_arguments
+from benchmark.output.arguments import ablations_arguments
 from benchmark.output.captions import runs_behind, said_beside, what_it_shows
 from benchmark.output.forms import csv, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
@@ -98,7 +98,7 @@ def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.output.ablations", __doc__), out="")
+    given = ablations_arguments(command_line("benchmark.output.ablations", __doc__))
     files: dict[str, str] = {}
     for factor in given.factors:
         found = FactorStatistics.read(given.statistics, factor.name)

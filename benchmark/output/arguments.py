@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from benchmark.analysis.arguments import STATISTICS, add_factors, check_datasets, datasets_argument, results_argument
+from benchmark.analysis.arguments import (
+    STATISTICS,
+    ablations_argument,
+    add_factors,
+    check_datasets,
+    datasets_argument,
+    results_argument,
+)
 
 
 def methods_arguments(
@@ -27,10 +34,15 @@ def methods_arguments(
     return given
 
 
-def factors_arguments(parser: argparse.ArgumentParser, out: str, argv: list[str] | None = None) -> argparse.Namespace:
-    """For what is shown of ablations: `out` is a folder of their name in the folder `out` under --results."""
+def ablations_arguments(
+    parser: argparse.ArgumentParser, out: str = "", argv: list[str] | None = None, factors: bool = True
+) -> argparse.Namespace:
+    """For what is shown of ablations: it is written to a folder of their name in --out, or in `out` under --results.
+
+    factors: whether it takes --factors.
+    """
     results_argument(parser)
-    add_factors(parser, required=True)
+    (add_factors if factors else ablations_argument)(parser)
     given = _with_out(parser, out, argv)
     given.out, given.statistics = given.out / given.ablations, given.statistics / given.ablations
     return given
@@ -44,7 +56,8 @@ def note_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _with_out(parser: argparse.ArgumentParser, out: str, argv: list[str] | None) -> argparse.Namespace:
-    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out or 'that'} in --results)")
+    place = f"{out} in --results" if out else "--results"
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {place})")
     given = parser.parse_args(argv)
     given.out, given.statistics = given.out or given.results / out, given.results / STATISTICS
     return given

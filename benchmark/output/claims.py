@@ -12,7 +12,7 @@ from benchmark.analysis import significance
 from benchmark.analysis.files import CLAIMS, read_csv
 from benchmark.errors import command, command_line
 from benchmark.output.ablations import in_words
-from benchmark.output.arguments import factors_arguments
+from benchmark.output.arguments import ablations_arguments
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, table
 from benchmark.storage.io import write_text
@@ -87,7 +87,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.output.claims", __doc__), out="")
+    given = ablations_arguments(command_line("benchmark.output.claims", __doc__), factors=False)
     frame = read_csv(given.statistics / CLAIMS)
     text = as_markdown(frame) if len(frame) else "No factor of the config has claims.\n"
     write_text(given.out / CLAIMS, csv(frame))

@@ -18,12 +18,12 @@ def plain(text: str) -> str:
 
 
 def running(text: str) -> str:
-    r"""The same for sentences, in which an underscore within a word means nothing to Markdown and stays readable.
+    r"""The same for sentences, in which an underscore within a word and a sign between spaces mean nothing and stay readable.
 
-    >>> running("item_knn differs from _base_ [1] and a|b")
-    'item_knn differs from \\_base\\_ \\[1\\] and a\\|b'
+    >>> running("item_knn differs from _base_ at p < 0.05, a|b <i>")
+    'item_knn differs from \\_base\\_ at p < 0.05, a\\|b \\<i\\>'
     """
-    return re.sub(r"(?<=[^\W_])\\_(?=[^\W_])", "_", plain(text))
+    return re.sub(r"(?<=[^\W_])\\_(?=[^\W_])|(?<= )\\[<>](?= )", lambda found: found[0][1:], plain(text))
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:

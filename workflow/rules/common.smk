@@ -14,6 +14,7 @@ from benchmark.data.settings import source_of
 from benchmark.errors import InputError
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
 from benchmark.config.factors import ablations_of
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import EMBEDDED, MANIFEST, Plan, data_files, run_files
 from benchmark.provenance import REQUIRE_CLEAN, ROOT, memory_bytes, require_clean
 from benchmark.jobs.stale import why_stale
@@ -41,6 +42,7 @@ try:
         source, options = source_of(dataset, f"datasets.{name}")
         own[name] = [str(path) for path in source.inputs(options)]
     plan = Plan(settings, ablations, own)
+    outputs = Outputs(plan)
     for name in settings.methods:
         for backbone in plan.backbones(name):
             check_backbone(backbone, f"methods.{name}")
