@@ -104,7 +104,9 @@ def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.Data
 
 @command
 def main() -> None:
-    given = runs_arguments(command_line("benchmark.analysis.against", __doc__), reference=True)
+    parser = command_line("benchmark.analysis.against", __doc__)
+    parser.add_argument("--reference", required=True, help="the row that is held against each of the others")
+    given = runs_arguments(parser)
     collected = [
         collect(given.results, dataset, given.seeds, given.settings, given.less_information)
         for dataset in given.datasets

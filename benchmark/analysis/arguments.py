@@ -40,12 +40,12 @@ def check_datasets(datasets: list[str]) -> None:
 
 
 def runs_arguments(
-    parser: argparse.ArgumentParser, argv: list[str] | None = None, reference: bool = False
+    parser: argparse.ArgumentParser, argv: list[str] | None = None, out: str = STATISTICS
 ) -> argparse.Namespace:
     """The runs of methods that a command line names. `seeds` is the number of seeds by method, as `collect` takes it.
 
-    reference: whether one of the methods is held against the others. Raises InputError for names that are given twice, taken or
-    unknown.
+    `out` is the folder under --results written by default. A --reference that the parser knows has to be one of the methods.
+    Raises InputError for names that are given twice, taken or unknown.
     """
     results_argument(parser)
     datasets_argument(parser)
@@ -69,15 +69,13 @@ def runs_arguments(
         default="{}",
         help="methods that may learn from less than the others, as JSON: by method, the reason (default: none may)",
     )
-    if reference:
-        parser.add_argument("--reference", required=True, help="the row that is held against each of the others")
-    given = _with_out(parser, argv)
+    given = _with_out(parser, argv, out)
     check_datasets(given.datasets)
     _each_once("--methods", given.methods)
     for name in given.less_information:
         if name not in given.methods:
             raise InputError(f"--less-information: no method {name!r}{among(name, given.methods)}")
-    if reference and given.reference not in given.methods:
+    if "reference" in given and given.reference not in (None, *given.methods):
         raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
     given.seeds = _by_method(given.methods, given.seeds)
     return given
@@ -87,7 +85,7 @@ def factors_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = 
     """The factors of ablations that a command line names, with their runs."""
     results_argument(parser)
     add_factors(parser)
-    given = _with_out(parser, argv)
+    given = _with_out(parser, argv, STATISTICS)
     given.out = given.out / given.ablations
     return given
 
@@ -109,10 +107,10 @@ def ablations_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablations", default="ablations", help="name of their folders (default: ablations)")
 
 
-def _with_out(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    parser.add_argument("--out", type=Path, help=f"folder of the statistics (default: {STATISTICS} in --results)")
+def _with_out(parser: argparse.ArgumentParser, argv: list[str] | None, out: str) -> argparse.Namespace:
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
     given = parser.parse_args(argv)
-    given.out = given.out or given.results / STATISTICS
+    given.out = given.out or given.results / out
     return given
 
 

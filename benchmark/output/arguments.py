@@ -10,6 +10,7 @@ from benchmark.analysis.arguments import (
     check_datasets,
     datasets_argument,
     results_argument,
+    runs_arguments,
 )
 
 
@@ -32,6 +33,14 @@ def methods_arguments(
     given = _with_out(parser, out, argv)
     check_datasets(given.datasets)
     return given
+
+
+def page_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """For the page, which reads the runs' cases and texts besides statistics of methods and ablations."""
+    note_argument(parser)
+    add_factors(parser, required=False)
+    parser.add_argument("--reference", help="the row that is held against each of the others (default: none)")
+    return runs_arguments(parser, argv, out="report")
 
 
 def ablations_arguments(

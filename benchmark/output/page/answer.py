@@ -6,6 +6,7 @@ from typing import Any
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.metrics import METRICS
+from benchmark.output.captions import seeds_in_words
 from benchmark.output.page.pairs import EVERY, MAIN
 
 NAMED = 4  # methods that a sentence names before it counts them
@@ -121,7 +122,9 @@ def held_against(part: dict[str, Any], a: int, b: int, methods: Sequence[str]) -
     return f"{part['name']} {numbers}: {verdict}"
 
 
-def reasoning(sections: Sequence[dict[str, Any]], methods: Sequence[str], pairs: Sequence[tuple[int, int, str]]) -> list[str]:
+def reasoning(
+    sections: Sequence[dict[str, Any]], methods: Sequence[str], pairs: Sequence[tuple[int, int, str]]
+) -> list[str]:
     """What writing and training do, as far as rows with and without are in the run."""
     return [
         f"{what}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: "
@@ -139,7 +142,7 @@ def scope(collected: Sequence[Collected]) -> str:
     runs = sum(len(results.records) for results in collected)
     number = len(first.methods)
     return (
-        f"{number} method{'' if number == 1 else 's'} on {cases}; {first.seeds_in_words}, {runs} runs. Every case ranks the full "
+        f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds_in_words(first.methods, list(first.seeds.values()))}, {runs} runs. Every case ranks the full "
         "catalogue; every difference has a paired test over users."
     )
 

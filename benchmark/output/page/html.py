@@ -20,7 +20,19 @@ from benchmark.errors import InputError
 
 PACKAGE = "benchmark.output.page"
 LIBRARIES = ("d3.min.js", "plot.umd.min.js", "table-core.min.js")
-SCRIPTS = ("dom", "store", "charts", "tables", "leaderboard", "pair", "ablations", "cases", "reasonings", "provenance", "app")
+SCRIPTS = (
+    "dom",
+    "store",
+    "charts",
+    "tables",
+    "leaderboard",
+    "pair",
+    "ablations",
+    "cases",
+    "reasonings",
+    "provenance",
+    "app",
+)
 
 
 @cache
