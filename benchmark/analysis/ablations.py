@@ -1,11 +1,12 @@
 """Test the values of ablations against their bases: `python -m benchmark.analysis.ablations`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-Per factor the folder gets {factor}.values, .tests, .seeds and .curves as .csv (`benchmark.analysis.files`): every value's metrics, every
-value against the base by every metric, Holm-corrected over the factor's family (values x 6 metrics on one dataset), with the smallest
-difference that the test could have found, and what trainings logged. Nothing is written unless the runs pass the checks of
-`benchmark.analysis.collect`.
+Per factor the folder gets {factor}.values, .tests, .seeds and .curves as .csv (`benchmark.analysis.files`): every
+value's metrics, every value against the base by every metric, Holm-corrected over the factor's family (values x 6
+metrics on one dataset), with the smallest difference that the test could have found, and what trainings logged. Nothing
+is written unless the runs pass the checks of `benchmark.analysis.collect`.
 """
 
 from pathlib import Path
@@ -46,8 +47,9 @@ def against_base(results: Collected, factor: Factor) -> pd.DataFrame:
 def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of {factor}.values.csv and {factor}.tests.csv, over all datasets, with labels in place of runs.
 
-    The first has one row per dataset and value in the factor's order, with the columns of `summary.summarise`, but `value` for
-    `method` and `base` (the base's label) for `best_baseline`; the second is `against_base` with `value` and `base`.
+    The first has one row per dataset and value in the factor's order, with the columns of `summary.summarise`, but
+    `value` for `method` and `base` (the base's label) for `best_baseline`; the second is `against_base` with `value`
+    and `base`.
     """
     frames, tests = [], []
     for results in collected:
@@ -95,7 +97,8 @@ def _curve(results: Collected, label: str, run: str, key: str) -> pd.DataFrame:
 
 
 def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a run's training logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where it logged nothing.
+    """What a run's training logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where it logged
+    nothing.
 
     Only steps that every seed logged are taken.
     """

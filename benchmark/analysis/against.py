@@ -1,9 +1,11 @@
-"""Test one method against each of the others, on each dataset and over all of them: `python -m benchmark.analysis.against`.
+"""Test one method against each of the others, on each dataset and over all of them: `python -m
+benchmark.analysis.against`.
 
     python -m benchmark.analysis.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
-The folder gets against.csv (`benchmark.analysis.files`): differences in NDCG@10, their paired tests, and what both cost. The workflow
-makes it where a config names a `reference`. Nothing is written unless the runs pass the checks of `benchmark.analysis.collect`.
+The folder gets against.csv (`benchmark.analysis.files`): differences in NDCG@10, their paired tests, and what both
+cost. The workflow makes it where a config names a `reference`. Nothing is written unless the runs pass the checks of
+`benchmark.analysis.collect`.
 """
 
 from collections.abc import Sequence
@@ -29,10 +31,10 @@ COSTS = ("users", "targets", "settings", "fit_s", "score_s", "tokens", "ms_alone
 def against(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
     """The reference's NDCG@10 minus every other method's; one family of tests per dataset, and one over all datasets.
 
-    Columns: dataset, method, reference, mean, mean_reference, difference, low, high (95 % interval of the difference over
-    users), p, p_holm, detectable (`significance.smallest_detectable` at Holm's first step), family_size, n_cases, n_users,
-    and of COSTS the method's own and, as `*_reference`, the reference's, averaged under "all datasets". That part is
-    there if there are several datasets; each of them weighs the same in it.
+    Columns: dataset, method, reference, mean, mean_reference, difference, low, high (95 % interval of the difference
+    over users), p, p_holm, detectable (`significance.smallest_detectable` at Holm's first step), family_size, n_cases,
+    n_users, and of COSTS the method's own and, as `*_reference`, the reference's, averaged under "all datasets". That
+    part is there if there are several datasets; each of them weighs the same in it.
     """
     frames = [_on_one(results, reference) for results in collected]
     if len(collected) > 1:

@@ -44,8 +44,8 @@ def runs_arguments(
 ) -> argparse.Namespace:
     """The runs of methods that a command line names. `seeds` is the number of seeds by method, as `collect` takes it.
 
-    `out` is the folder under --results written by default. A --reference that the parser knows has to be one of the methods.
-    Raises InputError for names that are given twice, taken or unknown.
+    `out` is the folder under --results written by default. A --reference that the parser knows has to be one of the
+    methods. Raises InputError for names that are given twice, taken or unknown.
     """
     results_argument(parser)
     datasets_argument(parser)

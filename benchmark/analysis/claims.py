@@ -1,20 +1,25 @@
 """Judge each claim of a config by finished ablations: `python -m benchmark.analysis.claims`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-The folder gets claims.csv (`benchmark.analysis.files`). A claim names two values of a factor, a metric and what it expects. Its test is
-that of the tables (paired, over users; `benchmark.analysis.significance`), Holm-corrected over all claims of the config. The verdict:
+The folder gets claims.csv (`benchmark.analysis.files`). A claim names two values of a factor, a metric and what it
+expects. Its test is that of the tables (paired, over users; `benchmark.analysis.significance`), Holm-corrected over all
+claims of the config. The verdict:
 
-- `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected sign,
+- `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected
+sign,
   "contradicts" where it is below 0.05 and has the other sign;
-- `equal` is expected: "supports" where the whole 95 % interval of the difference lies within the margin that the claim sets
-  beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and p, corrected, is below
-  0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it is beyond the margin; a
-  large one supports nothing. The interval isn't corrected for the number of claims;
+- `equal` is expected: "supports" where the whole 95 % interval of the difference lies within the margin that the claim
+sets
+  beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and p, corrected, is
+  below 0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it is beyond the
+  margin; a large one supports nothing. The interval isn't corrected for the number of claims;
 - "can't tell" in every other case, and in place of any verdict that rests on p where several seeds were run and their
   differences don't all have one sign.
 
-Users are the units of every test: it says whether these trained models differ on other users, not whether other trainings would.
+Users are the units of every test: it says whether these trained models differ on other users, not whether other
+trainings would.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Groups of test cases, by length of the history and by popularity of the target, with the means and intervals that plots show."""
+"""Test cases in groups by length of the history and by popularity of the target: means and intervals that plots show."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,16 +54,18 @@ def _all_of(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _pairs(results: Collected, group: Group, replicates: np.ndarray | None) -> pd.DataFrame:
     """Of one group every pair's difference in NDCG@10 with its interval; no rows for a group of no case.
 
+    Where no case differs, nothing is known of how differences spread, so that there is no interval.
     replicates: float64 [resamples, methods]; None: too few users to resample.
     """
     by, name, rows = group
     if not len(rows):
         return pd.DataFrame()
-    means = results.case_means[MAIN][:, rows].mean(axis=-1)
+    values = results.case_means[MAIN][:, rows]
+    means = values.mean(axis=-1)
     found = []
     for a, b in combinations(range(len(results.methods)), 2):
         low = high = np.array([np.nan])
-        if replicates is not None:
+        if replicates is not None and (values[a] != values[b]).any():
             low, high = significance.interval(replicates[:, [a]] - replicates[:, [b]])
         found.append((results.methods[a], results.methods[b], means[a] - means[b] + 0.0, low[0], high[0]))
     frame = pd.DataFrame(found, columns=["method_a", "method_b", "difference", "low", "high"])

@@ -2,9 +2,9 @@
 
     python -m benchmark.analysis.overall --datasets ml-100k beauty --methods popularity sasrec r2ec --seeds 3
 
-The folder gets overall_methods.csv and overall_tests.csv (`benchmark.analysis.files`). Each dataset weighs the same: a mean is that of the
-datasets' means, users are resampled within their datasets, and each user of each dataset has one sign. Nothing is written unless the
-runs pass the checks of `benchmark.analysis.collect`.
+The folder gets overall_methods.csv and overall_tests.csv (`benchmark.analysis.files`). Each dataset weighs the same: a
+mean is that of the datasets' means, users are resampled within their datasets, and each user of each dataset has one
+sign. Nothing is written unless the runs pass the checks of `benchmark.analysis.collect`.
 """
 
 from collections.abc import Sequence

@@ -2,9 +2,9 @@
 
     python -m benchmark.analysis.statistics --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
-Per dataset the folder gets {dataset}.methods, .tests, .intervals, .seeds, .pairs, .costs and .runs as .csv (`benchmark.analysis.files` says
-what is in them). Nothing of a dataset is written unless it passes the checks of `benchmark.analysis.collect`: all runs are there, on
-the same data and cases, with numbers that can be.
+Per dataset the folder gets {dataset}.methods, .tests, .intervals, .seeds, .pairs, .costs and .runs as .csv
+(`benchmark.analysis.files` says what is in them). Nothing is written unless every dataset passes the checks of
+`benchmark.analysis.collect`: all runs are there, on the same data and cases, with numbers that can be.
 """
 
 import json
@@ -80,9 +80,12 @@ def runs(results: Collected) -> pd.DataFrame:
 @command
 def main() -> None:
     given = runs_arguments(command_line("benchmark.analysis.statistics", __doc__))
+    found = {}  # all of it before any is written
     for dataset in given.datasets:
         results = collect(given.results, dataset, given.seeds, given.settings, given.less_information)
-        statistics(results).write(given.out, dataset)
+        found[dataset] = statistics(results)
+    for dataset, one in found.items():
+        one.write(given.out, dataset)
 
 
 if __name__ == "__main__":

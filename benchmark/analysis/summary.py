@@ -21,11 +21,11 @@ def summarise(
 ) -> pd.DataFrame:
     """One row per method: the frame that every form of the table is made from.
 
-    reference: what this family of `tests` is against; None: the best baseline. bounds: `intervals` of all cases, where they are known.
-    Columns: dataset, method, best_baseline (the reference, or ""), n_cases, n_users, seeds, family_size, commit; those of `background`;
-    and per metric m the mean `m`, `m_sd` over seeds (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over
-    users) and `m_p_holm`, the method's test in the family as method_a (NaN where it has none, as the reference).
-    Rounded here, once, to what the tables' csv prints.
+    reference: what this family of `tests` is against; None: the best baseline. bounds: `intervals` of all cases, where
+    they are known. Columns: dataset, method, best_baseline (the reference, or ""), n_cases, n_users, seeds,
+    family_size, commit; those of `background`; and per metric m the mean `m`, `m_sd` over seeds (ddof 1; NaN for one
+    seed), `m_low` and `m_high` (95 % bootstrap interval over users) and `m_p_holm`, the method's test in the family as
+    method_a (NaN where it has none, as the reference). Rounded here, once, to what the tables' csv prints.
     """
     low, high = intervals(results) if bounds is None else bounds
     reference = (results.best_baseline or "") if reference is None else reference
@@ -58,11 +58,11 @@ def summarise(
 def background(results: Collected) -> pd.DataFrame:
     """What `captions.said_beside` says, one row per method.
 
-    Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ in a row
-    with less_information alone, as where each seed draws a sample of its own), settings_tried, less_information (the reason,
-    where the row learned from less than the others; else ""); distinct_items in the top 20 of all cases; and of the dataset
-    n_items, cold_targets (test cases whose target training never shows) and hidden_share (of the interactions, as
-    `equal_times.hidden` counts them).
+    Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ
+    in a row with less_information alone, as where each seed draws a sample of its own), settings_tried,
+    less_information (the reason, where the row learned from less than the others; else ""); distinct_items in the top
+    20 of all cases; and of the dataset n_items, cold_targets (test cases whose target training never shows) and
+    hidden_share (of the interactions, as `equal_times.hidden` counts them).
     """
     counts = results.about["counts"]
     rows = []
@@ -91,8 +91,8 @@ def background(results: Collected) -> pd.DataFrame:
 def intervals(results: Collected) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap intervals of metric means over all cases: [metrics, methods] each.
 
-    A case's value is its mean over the method's seeds; users are resampled, so the interval holds the spread over users and not the
-    spread over seeds.
+    A case's value is its mean over the method's seeds; users are resampled, so the interval holds the spread over users
+    and not the spread over seeds.
     """
     low, high = significance.interval(resampled(results, np.arange(len(results.cases)), range(len(METRICS))))
     shape = len(METRICS), len(results.methods)
@@ -100,7 +100,10 @@ def intervals(results: Collected) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resampled(results: Collected, rows: np.ndarray, metrics: Sequence[int]) -> np.ndarray:
-    """Means of the cases `rows` (int) under resampling of users, float64 [resamples, metrics x methods]; metrics: places in METRICS."""
+    """Means of the cases `rows` (int) under resampling of users, float64 [resamples, metrics x methods].
+
+    metrics: their places in METRICS.
+    """
     values = results.case_means[list(metrics)][..., rows].reshape(-1, len(rows))
     sums, counts = significance.user_sums(values, results.cases.user[rows])
     return significance.bootstrap_means(sums, counts, derive_seed("bootstrap", results.dataset))

@@ -1,4 +1,5 @@
-"""What the workflow makes of finished runs: statistics, and of these tables, plots, claims and the page. No Snakemake in it.
+"""What the workflow makes of finished runs: statistics, and of these tables, plots, claims and the page. No Snakemake
+in it.
 
 As `benchmark.jobs.plan`, whose runs these are, it says of each job which files it reads and writes.
 """

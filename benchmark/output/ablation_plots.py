@@ -1,11 +1,12 @@
 """Plot ablations from their statistics: `python -m benchmark.output.ablation_plots`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every seed, and its
-difference from the base with the paired interval. Below, where the runs logged their training: reward, R_d, length of
-the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal axis, others are rows. `python -m benchmark.analysis.ablations` comes
-first.
+One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every
+seed, and its difference from the base with the paired interval. Below, where the runs logged their training: reward,
+R_d, length of the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal
+axis, others are rows. `python -m benchmark.analysis.ablations` comes first.
 """
 
 from dataclasses import dataclass
@@ -157,8 +158,8 @@ def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
 
 
 def curve(found: FactorStatistics, dataset: str, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the training of a value's run logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where it logged
-    nothing."""
+    """What the training of a value's run logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where
+    it logged nothing."""
     rows = found.curves
     rows = rows[(rows.dataset == dataset) & (rows.value == label) & (rows.key == key)]
     logged = rows.pivot(index="seed", columns="step", values="logged")

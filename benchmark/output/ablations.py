@@ -1,9 +1,10 @@
 """Make the tables of ablations from their statistics: `python -m benchmark.output.ablations`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-Per factor the folder gets {factor}.csv, .md and .tex with every value's metrics, and {factor}.tests.csv: every value against the
-base by every metric. `python -m benchmark.analysis.ablations` comes first.
+Per factor the folder gets {factor}.csv, .md and .tex with every value's metrics, and {factor}.tests.csv: every value
+against the base by every metric. `python -m benchmark.analysis.ablations` comes first.
 """
 
 import numpy as np

@@ -1,4 +1,5 @@
-"""Show one method against each of the others, on each dataset and over all of them: `python -m benchmark.output.against`.
+"""Show one method against each of the others, on each dataset and over all of them: `python -m
+benchmark.output.against`.
 
     python -m benchmark.output.against --datasets ml-100k
 
@@ -27,8 +28,8 @@ from benchmark.storage.io import write_text
 
 
 def markdown(frame: pd.DataFrame, above: str = "", below: Sequence[str] = ()) -> str:
-    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above it, and
-    `below` are further notes."""
+    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above
+    it, and `below` are further notes."""
     name = plain(frame.reference.iloc[0])
     head = ["dataset", "method", MAIN, f"{name} minus this one", "95 % interval", "p", "p, Holm", "smallest detectable"]
     head += [HEADINGS[column] for column in COSTS]

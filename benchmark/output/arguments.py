@@ -17,7 +17,8 @@ from benchmark.analysis.arguments import (
 def methods_arguments(
     parser: argparse.ArgumentParser, out: str, argv: list[str] | None = None, parts: bool = False
 ) -> argparse.Namespace:
-    """For what is shown of methods; `out` is the folder under --results written by default, `statistics` that of their statistics.
+    """For what is shown of methods; `out` is the folder under --results written by default, `statistics` that of their
+    statistics.
 
     parts: whether it takes --only, which tables are made.
     """

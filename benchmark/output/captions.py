@@ -29,8 +29,8 @@ def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
 
 
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
-    """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit, what its rows
-    learned from, and `of_the_lists`.
+    """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit, what
+    its rows learned from, and `of_the_lists`.
 
     plain: of a table without deviations over seeds and without bold and underlined means.
     """
@@ -93,8 +93,8 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
 
 
 def said_beside(part: pd.DataFrame) -> str:
-    """What a reader has to know of one dataset's rows and cases: what each row learned from and tried, targets that none could
-    have learned, how many items the lists hold, and what equal times hide."""
+    """What a reader has to know of one dataset's rows and cases: what each row learned from and tried, targets that
+    none could have learned, how many items the lists hold, and what equal times hide."""
     row = part.iloc[0]
     tried = part.settings_tried.tolist()
     found = [
@@ -114,8 +114,8 @@ def said_beside(part: pd.DataFrame) -> str:
 
 
 def what_they_learned(part: pd.DataFrame) -> str:
-    """What the rows of one dataset learned from: what most of those without a reason did, and each row that learned from something
-    else, also where the rows with a reason are more."""
+    """What the rows of one dataset learned from: what most of those without a reason did, and each row that learned
+    from something else, also where the rows with a reason are more."""
     columns = ["learned_targets", "learned_users", "learned_positions"]
     numbers = [Learned(users, targets, read) for targets, users, read in part[columns].to_numpy().tolist()]
     whole = [one for one, reason in zip(numbers, part.less_information, strict=True) if not reason] or numbers

@@ -1,8 +1,10 @@
 """Say what finished ablations tell about each claim of a config: `python -m benchmark.output.claims`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-The folder gets claims.csv and the page claims.md. `python -m benchmark.analysis.claims`, which says how a verdict is found, comes first.
+The folder gets claims.csv and the page claims.md. `python -m benchmark.analysis.claims`, which says how a verdict is
+found, comes first.
 """
 
 import numpy as np

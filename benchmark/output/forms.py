@@ -79,8 +79,8 @@ def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "me
 
 
 def latex_row(cells_of_it: Iterable[str], space: str = "") -> str:
-    r"""One row of a LaTeX table, of cells that are LaTeX already. The `\\` of the row before would take a bracket or a star at its
-    start for an argument of its own: an empty group stands between.
+    r"""One row of a LaTeX table, of cells that are LaTeX already. The `\\` of the row before would take a bracket or a
+    star at its start for an argument of its own: an empty group stands between.
 
     >>> latex_row(["[x]", "0.1"]), latex_row(["a"], space="[2pt]")
     ('{}[x] & 0.1 \\\\', 'a \\\\[2pt]')
@@ -97,8 +97,8 @@ def plain_latex(text: str) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals. Text that a spreadsheet would
-    run as a formula gets an apostrophe in front."""
+    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals. Text that a
+    spreadsheet would run as a formula gets an apostrophe in front."""
     out = frame.copy()
     for column in out.columns:
         if out[column].dtype.kind == "f":
@@ -111,8 +111,8 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
-    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
-    terminals."""
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best
+    are for terminals."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]

@@ -18,7 +18,8 @@ def plain(text: str) -> str:
 
 
 def running(text: str) -> str:
-    r"""The same for sentences, in which an underscore within a word and a sign between spaces mean nothing and stay readable.
+    r"""The same for sentences, in which an underscore within a word and a sign between spaces mean nothing and stay
+    readable.
 
     >>> running("item_knn differs from _base_ at p < 0.05, a|b <i>")
     'item_knn differs from \\_base\\_ at p < 0.05, a\\|b \\<i\\>'
@@ -27,7 +28,8 @@ def running(text: str) -> str:
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table of cells that are Markdown already (`plain`); its first `left` columns are aligned left, the others right.
+    """A table of cells that are Markdown already (`plain`); its first `left` columns are aligned left, the others
+    right.
 
     Raises ValueError for a row of another length or a cell with a break of the line, which would end the table.
     """

@@ -8,7 +8,8 @@ Per dataset, as png and pdf (without dates, so that the same runs give the same 
     {dataset}.slices    NDCG@10 by length of the history and by popularity of the target
     {dataset}.cost      seconds of one run against NDCG@10
 
-Methods are rows, not colours, so that twenty of them stay readable. `python -m benchmark.analysis.statistics` comes first.
+Methods are rows, not colours, so that twenty of them stay readable. `python -m benchmark.analysis.statistics` comes
+first.
 """
 
 import textwrap
@@ -176,8 +177,8 @@ def place_labels(
     """Write a name beside each point so that no name covers a name, a point or a point's interval.
 
     `x`, `y` float [n] and `lines` float [n, 2] (low and high of the interval at x) are in data units. Places on growing
-    rings are tried; the nearest free one inside the axes is taken, or else the least covered, and a thin line joins a name
-    to its point where it had to move away. Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
+    rings are tried; the nearest free one inside the axes is taken, or else the least covered, and a thin line joins a
+    name to its point where it had to move away. Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
     """
     figure.draw_without_rendering()  # fixes the layout, so that pixels mean something
     frame = axes.get_window_extent()

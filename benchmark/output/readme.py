@@ -1,7 +1,7 @@
 """`python -m benchmark.output.readme`: put the published tables into README.md and docs/results.md.
 
-README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md, which has
-all metrics and says how they were computed and tested.
+README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md,
+which has all metrics and says how they were computed and tested.
 """
 
 import argparse
@@ -24,8 +24,8 @@ METRIC = "NDCG@10"
 def summary(frame: pd.DataFrame) -> str:
     """METRIC with its interval, a row per method and a column per dataset.
 
-    frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the best
-    baseline after the correction.
+    frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the
+    best baseline after the correction.
     """
     found = {}
     for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True):

@@ -1,10 +1,12 @@
-"""Make the page of finished runs, one file that is opened from disk and asks for nothing: `python -m benchmark.output.page`.
+"""Make the page of finished runs, one file that is opened from disk and asks for nothing: `python -m
+benchmark.output.page`.
 
     python -m benchmark.output.page --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
-Its title and first sentences say what these runs show. Below them: a leaderboard to sort and filter, any two methods held against
-each other, the ablations and claims in --factors, what was written for each case, and where all of it comes from. Cases are read from
-the runs, and statistics as `benchmark.analysis` wrote them. --reference: the method that a comparison begins with.
+Its title and first sentences say what these runs show. Below them: a leaderboard to sort and filter, any two methods
+held against each other, the ablations and claims in --factors, what was written for each case, and where all of it
+comes from. Cases are read from the runs, and statistics as `benchmark.analysis` wrote them. --reference: the method
+that a comparison begins with.
 """
 
 from benchmark.analysis.collect import collect

@@ -98,9 +98,11 @@ def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]], 
 def told_about(
     collected: Sequence[Collected], held: Sequence[dict[str, Any]], reference: str | None
 ) -> list[tuple[int, int, str]]:
-    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not trained.
+    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not
+    trained.
 
-    held: `cases.parts_of` by dataset. The row that writes is the reference, if it does, or else the first that does and learned.
+    held: `cases.parts_of` by dataset. The row that writes is the reference, if it does, or else the first that does and
+    learned.
     """
     methods, first = collected[0].methods, collected[0]
     wrote = {entry["method"]: entry["wrote"] for entry in held[0]["texts"]}

@@ -36,8 +36,8 @@ def places(methods: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def pairs_of(tests: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Every pair a - b with, per metric, difference, interval, p, p_holm (of the family of all pairs), detectable and test; None for a
-    metric that isn't tested.
+    """Every pair a - b with, per metric, difference, interval, p, p_holm (of the family of all pairs), detectable and
+    test; None for a metric that isn't tested.
 
     tests: a row per metric and pair, as in {dataset}.tests.csv.
     """
@@ -56,8 +56,8 @@ def pairs_of(tests: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]
 def by_slice(found: DatasetStatistics) -> dict[str, Any]:
     """NDCG@10 by slice: the slices, every method's mean, and every pair's difference with its interval.
 
-    The order of `differences` is that of `pairs_of`; low and high are None in a slice of fewer than FEW users. Nothing here is
-    corrected for the number of slices.
+    The order of `differences` is that of `pairs_of`; low and high are None in a slice of fewer than FEW users. Nothing
+    here is corrected for the number of slices.
     """
     shown = found.intervals[(found.intervals.by != ALL) & (found.intervals.n_cases > 0)]
     of_group = {group: rows for group, rows in found.pairs.groupby(["by", "group"])}
