@@ -30,6 +30,7 @@ from benchmark.jobs.plan import Plan
 from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run, write_run
 from benchmark.output import ablations, against, tables
 from benchmark.output.captions import of_the_lists, said_beside, what_they_learned
+from benchmark.output.page import __main__ as report
 from benchmark.output.page.data import document
 from benchmark.output.readme import summary
 from tests.support.results_tree import write_results
@@ -213,9 +214,9 @@ def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
 def test_unequal_rows_are_refused(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in (tables, plots, report, against):
+    for command in (statistics, overall, report, against_statistics):
         monkeypatch.setattr(
-            sys, "argv", given(results, *(["--reference", "r2ec"] if command in (report, against) else []))
+            sys, "argv", given(results, *(["--reference", "r2ec"] if command in (report, against_statistics) else []))
         )
         with pytest.raises(SystemExit):
             command.main()  # type: ignore[attr-defined]

@@ -75,6 +75,8 @@ def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
         "plots/beta.png",
         "runs/one/popularity/seed1/rankings.parquet",
         "runs/one/popularity/seed1/run.json",
+        "statistics/beta.tests.csv",
+        "statistics/claims.csv",
         "tables/beta.md",
         "tables/claims.md",
     ]
@@ -84,7 +86,11 @@ def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
     ("file", "text", "sentence"),
     [
         ("results/tables/main.csv", "other", "main.csv: has changed since page was made; run the workflow again"),
-        (RUN.format("item_knn", "rankings.parquet"), None, "missing, but page was made with it; run the workflow"),
+        (
+            RUN.format("item_knn", "rankings.parquet"),
+            None,
+            "missing, but statistics/one was made with it; run the workflow",
+        ),
         ("results/made_from/page.json", None, "page.json: missing; let the run come to its end before you publish it"),
     ],
 )

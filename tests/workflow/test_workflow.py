@@ -104,6 +104,11 @@ def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     assert done.returncode == 0 and "Nothing to be done" in done.stdout
 
 
+# What comes after the runs of two datasets and a reference.
+OUTPUTS = {"statistics": 2, "overall_statistics": 1, "against_statistics": 1}
+OUTPUTS |= {"table": 2, "tables": 1, "plots": 2, "against": 1, "page": 1}
+
+
 @contextlib.contextmanager
 def edited(file: Path, addition: str) -> Iterator[None]:
     """A file with something added to it, and as it was afterwards."""
@@ -129,25 +134,31 @@ def test_an_edited_comment_or_docstring_makes_nothing_run(finished: Path) -> Non
 def test_editing_a_method_runs_only_that_method_again(finished: Path) -> None:
     with edited(finished / "baselines" / "item_knn.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
-    assert jobs == {"run": 4, "table": 2, "tables": 1, "plots": 2, "against": 1, "page": 1, "all": 1}
+    assert jobs == {"run": 4, **OUTPUTS, "all": 1}
     # Back as it was: the contents decide, not the time of writing.
     assert planned(snakemake(finished, "--dry-run").stdout) == {}
 
 
 def test_editing_the_statistics_trains_nothing(finished: Path) -> None:
-    with edited(finished / "benchmark" / "significance.py", "\nEDITED = 1\n"):
+    with edited(finished / "benchmark" / "analysis" / "significance.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
-    assert "run" not in jobs and jobs["tables"] == 1
+    assert "run" not in jobs and jobs == {**OUTPUTS, "all": 1}
+
+
+def test_editing_a_table_tests_nothing_again(finished: Path) -> None:
+    with edited(finished / "benchmark" / "output" / "tables.py", "\nEDITED = 1\n"):
+        jobs = planned(snakemake(finished, "--dry-run").stdout)
+    assert jobs == {"table": 2, "tables": 1, "page": 1, "all": 1}
 
 
 def test_editing_the_configs_code_trains_nothing(finished: Path) -> None:
-    with edited(finished / "benchmark" / "schema.py", "\nEDITED = 1\n"):
+    with edited(finished / "benchmark" / "config" / "schema.py", "\nEDITED = 1\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs and not {"fetch", "prepare", "run"} & jobs.keys()
 
 
 def test_editing_the_pages_template_makes_the_page_alone(finished: Path) -> None:
-    with edited(finished / "benchmark" / "report" / "page.html.jinja", "\n"):
+    with edited(finished / "benchmark" / "output" / "page" / "assets" / "page.html.jinja", "\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs == {"page": 1, "all": 1}
 
@@ -186,7 +197,7 @@ def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
     (finished / "baselines" / "latest.py").write_text(code[1])
     config = changed_config(finished, "with_latest.yaml", latest=None)
     jobs = planned(snakemake(finished, "--dry-run", config=config).stdout)
-    assert jobs == {"run": 4, "table": 2, "tables": 1, "plots": 2, "against": 1, "page": 1, "all": 1}
+    assert jobs == {"run": 4, **OUTPUTS, "all": 1}
     done = snakemake(finished, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "latest" in set(pd.read_csv(finished / "results/tables/main.csv")["method"])
