@@ -12,7 +12,10 @@ from pydantic import Field
 
 from baselines._recbole.settings import Params as Shared
 from benchmark.contract import Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
+
+FIT = Stage("bert4rec", 1, packages=("torch", "recbole"))
 
 
 class Params(Shared):

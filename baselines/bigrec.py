@@ -16,16 +16,20 @@ import numpy as np
 from pydantic import Field
 
 from baselines._writers.popularity import Mix, WithPopularity, with_best_share
-from baselines._writers.title_tuning import REQUEST, TitleTuning, rows_of, tuned, work
+from baselines._writers.title_tuning import REQUEST, STREAM, TITLES, TitleTuning, rows_of, tuned, tuning_work
 from benchmark.contract import Split
 from benchmark.data.texts import titles
+from benchmark.storage.stages import Stage
+from benchmark.workload import Sizes, Work, chosen_by, texts_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Params", "fit", "work"]
+FIT = Stage("bigrec", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "trl"))
+
+__all__ = ["STREAM", "Params", "fit", "work"]
 
 
 class Params(TitleTuning):
@@ -94,3 +98,8 @@ class Grounding:
         found = torch.cdist(states.double(), self.items.double()).numpy()
         lowest, highest = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
         return -np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """The tuning; each item's title read, and a text for each test case and for those by which gamma is chosen."""
+    return [tuning_work(s, p), Work(read=s.items * s.line), texts_of(s, p, s.test + chosen_by(s, p, "gamma"))]

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from baselines._recbole.settings import Params as Shared
 from benchmark.contract import Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FIT = Stage("caser", 1, packages=("torch", "recbole"))
 
 
 class Params(Shared):

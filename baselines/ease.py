@@ -17,7 +17,10 @@ from scipy.linalg import inv
 from baselines._item_to_item import ItemToItem
 from benchmark.contract import Split
 from benchmark.errors import InputError
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, counted
+
+FIT = Stage("ease", 1, packages=("numpy", "scipy"))
 
 
 class Params(BaseModel):

@@ -13,8 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, prompt_tokens
-from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
+from lm.settings import BackboneSettings, RolloutSettings
+from r2ec.settings import PromptSettings
 from r2ec.workload import encoded_cases, encoded_items
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from r2ec.model.rec_head import RecHead
     from r2ec.scoring.recommender import R2ecRecommender
+
+FIT = Stage("frozen_llm", 1)
 
 
 class Params(BaseModel):
@@ -48,11 +52,12 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
     """Encode the item table, and some cases where there is a choice or states are standardised. Nothing is trained."""
     settings = Params.model_validate(params)
     from r2ec.model.rec_head import RecHead
-    from r2ec.scoring import reader, recommender
+    from r2ec.scoring.reader import Reader, sample
+    from r2ec.scoring.recommender import R2ecRecommender
     from r2ec.settings import Params as R2ecParams
-    from r2ec.warm_start import kept_states
+    from r2ec.warm_start.kept_states import frozen_states
 
-    made = recommender.R2ecRecommender.build(
+    reader = Reader.build(
         split,
         R2ecParams(
             backbone=settings.backbone,
@@ -66,13 +71,13 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
     )
     parts = {}
     if len(settings.standardize) > 1:
-        parts["valid"] = reader.sample(split.valid, settings.valid_cases, split.name)
+        parts["valid"] = sample(split.valid, settings.valid_cases, split.name)
     for count in filter(None, settings.standardize):
-        parts[f"train {count}"] = reader.sample(split.llm_train, count, split.name)
-    states = kept_states.frozen_states(made, parts)
+        parts[f"train {count}"] = sample(split.llm_train, count, split.name)
+    states = frozen_states(reader, parts)
 
     def standardized(count: int) -> "RecHead":
-        head = RecHead(made.model.dim)
+        head = RecHead(reader.model.dim)
         if count:
             head.standardize(states["items"], states[f"train {count}"])
         return head
@@ -82,31 +87,28 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
         tried = [(ndcg10(standardized(count), states, parts["valid"]), count) for count in settings.standardize]
         print(f"frozen LLM: valid NDCG@10 {', '.join(f'{value:.4f} ({count})' for value, count in tried)}", flush=True)
     chosen = max(tried, key=lambda pair: pair[0])[1] if tried else settings.standardize[0]  # ties: the first
-    made.model.head = standardized(chosen).to(settings.backbone.device)
-    made.found = {"standardize": chosen, "tried": [{"standardize": count, "value": value} for value, count in tried]}
-    read = parts.get(f"train {chosen}")
-    made.learned_from = Learned.of_fit(split.llm_train.take(np.array([], dtype=np.int64)), read=read)
-    return made
+    reader.model.head = standardized(chosen).to(settings.backbone.device)
+    report = {"standardize": chosen, "tried": [{"standardize": count, "value": value} for value, count in tried]}
+    nothing = split.llm_train.take(np.array([], dtype=np.int64))
+    return R2ecRecommender(reader, report, Learned.of_fit(nothing, read=parts.get(f"train {chosen}")))
 
 
 def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
     """NDCG@10 of cosines on cases whose states are at hand, history masked."""
     import torch
 
-    from r2ec.recpo.reward import recpo_rewards
+    from r2ec.model.ranking import ndcg, target_ranks
 
     assert cases.target is not None
-    found = recpo_rewards(
+    found = target_ranks(
         head.user(states["valid"]),
         head.item(states["items"]),
         torch.from_numpy(cases.target.astype("int64")),
         torch.from_numpy(cases.padded(-1, int((cases.offsets[1:] - cases.offsets[:-1]).max()))),
         tau=1.0,
         normalize=True,
-        beta=0,
-        k=10,
     )
-    return float(found.ndcg.mean())
+    return float(ndcg(found.rank, 10).mean())
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

@@ -8,7 +8,10 @@ from typing import Any
 
 from baselines._recbole.settings import CausalParams
 from benchmark.contract import Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
+
+FIT = Stage("gru4rec", 1, packages=("torch", "recbole"))
 
 
 class Params(CausalParams):

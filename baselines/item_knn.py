@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from baselines._item_to_item import ItemToItem
 from benchmark.contract import Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, counted
+
+FIT = Stage("item_knn", 1, packages=("numpy", "scipy"))
 
 BELOW: dict[str, Callable[..., np.ndarray]] = {
     "cosine": lambda both, h, v, n: np.sqrt(h * v),

@@ -27,8 +27,9 @@ from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, Work, texts_of, trained
-from r2ec.settings import BackboneSettings
+from lm.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from baselines._recbole.training import RecBoleRecommender
     from baselines._writers.llm_texts import Text, Writer
     from baselines._writers.sentences import SentenceEncoder
+
+FIT = Stage("kar", 1, packages=("torch", "transformers", "peft", "tokenizers", "recbole"))
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 USER_REQUEST = (

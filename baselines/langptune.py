@@ -20,12 +20,15 @@ from baselines._writers.settings import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, read_json, write_json
+from benchmark.storage.stages import Stage
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
     from baselines._writers.sentences import SentenceEncoder
+
+FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl"))
 
 __all__ = ["Params", "fit", "work"]
 
@@ -139,12 +142,13 @@ def _learn_profiles(
 
     if not folder.exists():
         from baselines._writers import llm_texts
+        from lm.chat import prompt_ids
 
         cases = split.llm_train.take(profiled(split, settings, seed))
         assert cases.target is not None
         shown = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
         messages = llm_texts.Asker(split, model, tokenizer, *shown).about_users(REQUEST, cases)
-        prompts = [llm_texts.prompt_ids(tokenizer, message) for message in messages]
+        prompts = [prompt_ids(tokenizer, message) for message in messages]
         limits = llm_texts.greedy_as_trained(settings.max_new_tokens)
         profiles = [text.text for text in llm_texts.write_now(model, tokenizer, prompts, limits)]
         losses = contrast(encoder, profiles, cases.target, items, settings, seed)

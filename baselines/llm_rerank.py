@@ -19,11 +19,15 @@ from baselines._recbole.sasrec import PER_CASE, fit_best
 from baselines._recbole.sasrec import Params as SASRecParams
 from baselines._writers.popularity import standardized
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, Work, prompt_tokens, trained
-from r2ec.settings import BackboneSettings, PromptSettings, RolloutSettings
+from lm.settings import BackboneSettings, RolloutSettings
+from r2ec.settings import PromptSettings
 
 if TYPE_CHECKING:
-    from r2ec.scoring.recommender import R2ecRecommender
+    from r2ec.scoring.reader import Reader
+
+FIT = Stage("llm_rerank", 1, packages=("torch", "transformers", "peft", "tokenizers", "recbole"))
 
 NO_HISTORY = "Recommend a {category} that I might purchase inside <answer> and </answer>."
 ROWS_AT_ONCE = 64  # candidates whose titles are read together
@@ -49,12 +53,12 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "LLMRerank":
     """Fit SASRec; the LLM isn't trained."""
     settings = Params.model_validate(params)
-    from r2ec.scoring import recommender
+    from r2ec.scoring.reader import Reader
     from r2ec.settings import Params as R2ecParams
 
     sasrec, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     shared = {name: getattr(settings, name) for name in ("backbone", "prompts", "rollouts", "evaluation_rows")}
-    llm = recommender.R2ecRecommender.build(split, R2ecParams(training={"max_steps": 0}, **shared))
+    llm = Reader.build(split, R2ecParams(training={"max_steps": 0}, **shared))
     return LLMRerank(split, settings, sasrec, llm, tried)
 
 
@@ -66,7 +70,7 @@ class LLMRerank(Recommender):
         split: Split,
         settings: Params,
         sasrec: Recommender,
-        llm: "R2ecRecommender",
+        llm: "Reader",
         tried: list[dict[str, Any]],
     ) -> None:
         """tried: SASRec's settings and their NDCG@10 on validation cases."""
@@ -76,7 +80,7 @@ class LLMRerank(Recommender):
         self.titles: list[list[int]] = tokenizer(
             [f"{title}</answer>" for title in llm.prompts.titles], add_special_tokens=False
         )["input_ids"]
-        from r2ec.model.prompts import split_template
+        from lm.chat import split_template
 
         opening, closing = split_template(tokenizer, llm.params.prompts.system_prompt)
         asked = opening + NO_HISTORY.format(category=split.category) + closing
@@ -158,7 +162,7 @@ class LLMRerank(Recommender):
         """`likelihoods` of as many titles as are read together."""
         import torch
 
-        from lm.writing.engine import pack_rollouts, pad_id
+        from lm.writing.rollouts import pack_rollouts, pad_id
 
         model, pad = self.llm.model, pad_id(self.llm.prompts.tokenizer)
         titles = [self.titles[item] for item in items.reshape(-1)]

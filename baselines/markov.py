@@ -14,7 +14,10 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, counted
+
+FIT = Stage("markov", 1, packages=("numpy", "scipy"))
 
 
 class Params(BaseModel):

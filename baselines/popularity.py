@@ -8,7 +8,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, counted
+
+FIT = Stage("popularity", 1, packages=("numpy",))
 
 
 class Params(BaseModel):

@@ -17,14 +17,17 @@ from pydantic import Field
 from baselines._writers.popularity import PopularityMix, WithPopularity, popular, with_best_share
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.texts import PROMPT_TOKENS
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, chosen_by, texts_of
-from r2ec.settings import BackboneSettings
+from lm.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from baselines._writers.llm_texts import Text, Writer
     from baselines._writers.sentences import SentenceEncoder
+
+FIT = Stage("profile_retrieval", 1)
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (

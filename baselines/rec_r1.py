@@ -18,6 +18,9 @@ from baselines._writers.popularity import WithPopularity, popular, with_best_sha
 from baselines._writers.settings import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
+from benchmark.storage.stages import Stage
+
+FIT = Stage("rec_r1", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl", "bm25s"))
 
 __all__ = ["Params", "fit", "work"]
 

@@ -4,5 +4,8 @@ With cross-entropy over the whole catalogue it is a strong baseline (Klenitskiy 
 """
 
 from baselines._recbole.sasrec import Params, fit, fit_cost
+from benchmark.storage.stages import Stage
 
-__all__ = ["Params", "fit", "fit_cost"]
+FIT = Stage("sasrec", 1, packages=("torch", "recbole"))
+
+__all__ = ["FIT", "Params", "fit", "fit_cost"]

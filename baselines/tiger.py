@@ -18,11 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import last_checkpoint
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
 
 if TYPE_CHECKING:
     import torch
     from transformers import T5ForConditionalGeneration
+
+FIT = Stage("tiger", 1, packages=("torch", "transformers"))
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 PAD, END = 0, 1  # T5's own; the decoder begins with PAD

@@ -10,19 +10,13 @@ and optionally a pydantic model `Params`, by which its parameters in the config 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmark.errors import InputError
-from benchmark.storage.io import read_json
-
-LLM = "llm"  # of train.parquet: whether the case is one of those that an LLM may read
-CASE_COLUMNS = ("case", "user", "time", "history", "ratings", "times", "target")
+from benchmark.provenance import derive_seed
 
 
 @dataclass(frozen=True)
@@ -72,6 +66,11 @@ class Cases:
         """Consecutive pieces of at most `size` cases."""
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
+
+    def sample(self, size: int, *names: object) -> "Cases":
+        """`size` of these cases or all, in their order, drawn by a seed from `names` and their number; more hold the fewer."""
+        order = np.random.default_rng(derive_seed(*names, len(self))).permutation(len(self))
+        return self.take(np.sort(order[:size]))
 
     def padded(self, pad: int, length: int) -> np.ndarray:
         """Histories as one int64 [n, length] array, the newest `length` items, right-aligned, `pad` to their left."""
@@ -265,113 +264,6 @@ class Recommender(ABC):
     def report(self) -> dict[str, Any]:
         """What the fit found worth recording in run.json: epochs, validation curve, best step, tokens written."""
         return {}
-
-
-def read_cases(path: Path, targets: bool) -> Cases:
-    """Read one parquet file of cases. Raises InputError for a missing column or a broken order."""
-    table = pq.read_table(path)
-    wanted = [c for c in CASE_COLUMNS if targets or c != "target"]
-    if missing := [c for c in wanted if c not in table.column_names]:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; prepare the dataset again")
-    if not targets and "target" in table.column_names:
-        raise InputError(f"{path}: test cases must not hold a column 'target'; prepare the dataset again")
-    table = table.combine_chunks()
-    history = table.column("history").combine_chunks()
-
-    def flat(column: str, dtype: str) -> np.ndarray:
-        values = table.column(column).combine_chunks()
-        array: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
-        return array.astype(dtype, copy=False)
-
-    def plain(column: str, dtype: str) -> np.ndarray:
-        return table.column(column).to_numpy().astype(dtype, copy=False)
-
-    offsets = np.asarray(history.offsets.to_numpy(), dtype=np.int64)
-    cases = Cases(
-        case=plain("case", "int64"),
-        user=plain("user", "int32"),
-        time=plain("time", "int64"),
-        offsets=offsets - offsets[0],
-        items=flat("history", "int32"),
-        ratings=flat("ratings", "float32"),
-        times=flat("times", "int64"),
-        target=plain("target", "int32") if targets else None,
-    )
-    if not len(cases.items) == len(cases.ratings) == len(cases.times):
-        raise InputError(f"{path}: history, ratings and times differ in length; prepare the dataset again")
-    check_cases(cases, str(path))
-    return cases
-
-
-def check_cases(cases: Cases, where: str) -> None:
-    """Raise InputError unless case numbers ascend, times ascend, histories precede and never hold their target."""
-    if len(cases) == 0:
-        raise InputError(f"{where}: no cases; widen the time window or lower the minimum counts of this dataset")
-    if (down := np.flatnonzero(np.diff(cases.case) <= 0)).size:
-        row = int(down[0]) + 1
-        raise InputError(f"{where}: row {row}: case {cases.case[row]} does not ascend; prepare the dataset again")
-    if (down := np.flatnonzero(np.diff(cases.time) < 0)).size:
-        row = int(down[0]) + 1
-        raise InputError(f"{where}: row {row}: time {cases.time[row]} is before its predecessor's; sort by time")
-    lengths = np.diff(cases.offsets)
-    if (lengths < 1).any():
-        raise InputError(f"{where}: row {int(np.argmin(lengths))}: empty history; prepare the dataset again")
-    row_of = np.repeat(np.arange(len(cases)), lengths)
-    inside = np.diff(row_of) == 0
-    if (bad := np.flatnonzero((np.diff(cases.times) < 0) & inside)).size:
-        row = int(row_of[bad[0]])
-        raise InputError(f"{where}: row {row}: history times {cases.times[bad[0] : bad[0] + 2].tolist()} are unsorted")
-    if (bad := np.flatnonzero(cases.times > cases.time[row_of])).size:
-        row = int(row_of[bad[0]])
-        raise InputError(f"{where}: row {row}: a history item lies after its case's time {cases.time[row]}")
-    if cases.target is not None and (bad := np.flatnonzero(cases.items == cases.target[row_of])).size:
-        row = int(row_of[bad[0]])
-        raise InputError(f"{where}: row {row}: target {cases.target[row]} is in its own history")
-
-
-def write_cases(path: Path, cases: Cases, with_target: bool, llm_rows: np.ndarray | None = None) -> None:
-    """Write cases as parquet; `with_target=False` leaves the targets out. llm_rows: of training cases, see `Split`."""
-    offsets = pa.array(cases.offsets.astype(np.int32))
-    columns = {
-        "case": pa.array(cases.case),
-        "user": pa.array(cases.user),
-        "time": pa.array(cases.time),
-        "history": pa.ListArray.from_arrays(offsets, pa.array(cases.items)),
-        "ratings": pa.ListArray.from_arrays(offsets, pa.array(cases.ratings)),
-        "times": pa.ListArray.from_arrays(offsets, pa.array(cases.times)),
-    }
-    if with_target:
-        columns["target"] = pa.array(cases.target)
-    if llm_rows is not None:
-        columns[LLM] = pa.array(np.isin(np.arange(len(cases)), llm_rows))
-    pq.write_table(pa.table(columns), path, compression="zstd")
-
-
-def read_split(folder: str | Path) -> Split:
-    """Read `results/data/{dataset}` without its test cases."""
-    folder = Path(folder)
-    if not (folder / "dataset.json").exists():
-        raise InputError(f"{folder / 'dataset.json'}: missing; prepare the dataset first")
-    about = read_json(folder / "dataset.json")
-    if "rating_scale" not in about:
-        raise InputError(f"{folder / 'dataset.json'}: has no 'rating_scale'; prepare the dataset again")
-    train = folder / "train.parquet"
-    if LLM not in pq.read_schema(train).names:
-        raise InputError(f"{train}: column {LLM!r} is missing; prepare the dataset again")
-    of_llm = pq.read_table(train, columns=[LLM]).column(LLM).to_numpy()
-    return Split(
-        name=about["dataset"],
-        category=about["settings"]["category"],
-        history_length=about["settings"]["history_length"],
-        items=pd.read_parquet(folder / "items.parquet"),
-        train=read_cases(train, targets=True),
-        llm_rows=None if of_llm.all() else np.flatnonzero(of_llm),
-        valid=read_cases(folder / "valid.parquet", targets=True),
-        rating_scale=about["rating_scale"],
-        category_plural=about["settings"].get(
-            "category_plural"
-        ),  # absent where it was prepared before that was a setting
-    )
 
 
 def watched(split: Split) -> WatchedSplit:

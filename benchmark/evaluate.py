@@ -14,6 +14,9 @@ from tqdm import tqdm
 from benchmark.contract import Cases, Recommender, check_scores
 from benchmark.errors import InputError
 from benchmark.metrics import ndcg
+from benchmark.storage.stages import Stage
+
+RANKING = Stage("ranking", 1, packages=())  # it compares numbers, whatever computes them
 
 TOP = 20
 BLOCK = 256  # columns per block in top_items; a power of two that keeps the blocks in the cache

@@ -2,6 +2,10 @@
 
 Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002. With one relevant item the ideal
 DCG is 1, so NDCG@k is the discount at the target's rank.
+
+Three further statistics see more of the ranking: NDCG@100; NDCG@1000, the paper's own reward (its Section 3.2); and the
+logarithm of the rank, whose mean is the logarithm of the geometric mean rank. Which of them a claim is read by, and
+why: docs/claims.md.
 """
 
 import numpy as np
@@ -11,6 +15,8 @@ from benchmark.errors import InputError
 
 CUTOFFS = (5, 10, 20)
 METRICS = [f"{name}@{k}" for k in CUTOFFS for name in ("Hit", "NDCG")]  # the order of every table
+LOG_RANK = "log rank"
+WHOLE_RANKING = ["NDCG@100", "NDCG@1000", LOG_RANK]
 
 
 def hit(ranks: npt.ArrayLike, k: int) -> np.ndarray:
@@ -46,6 +52,46 @@ def per_case(ranks: npt.ArrayLike) -> np.ndarray:
     [0.5, 0.5, 1.0, 0.6667, 1.0, 0.6667]
     """
     return np.stack([function(ranks, k) for k in CUTOFFS for function in (hit, ndcg)])
+
+
+def log_rank(ranks: npt.ArrayLike) -> np.ndarray:
+    """Natural logarithm of the rank; float64, of the shape of `ranks` (1-based, integer). Lower is better.
+
+    A difference of means d is a ratio of geometric mean ranks, e^d. A target that isn't retrieved has the worst rank
+    and counts with its logarithm. Raises InputError for a rank below 1 or a rank that is no integer.
+
+    >>> log_rank([1, 10, 100]).round(4).tolist()
+    [0.0, 2.3026, 4.6052]
+    >>> float(np.exp(log_rank([1, 10, 100]).mean()).round(6))  # the geometric mean rank
+    10.0
+    """
+    logarithms: np.ndarray = np.log(_checked(ranks, 1))
+    return logarithms
+
+
+def statistic(name: str, ranks: npt.ArrayLike) -> np.ndarray:
+    """Any statistic of a case by its name: `log rank`, or Hit@k and NDCG@k for any k; float64, of the shape of `ranks`.
+
+    Raises InputError for another name.
+
+    >>> statistic("NDCG@1000", [1, 3, 1001]).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    if name == LOG_RANK:
+        return log_rank(ranks)
+    metric, _, k = name.partition("@")
+    if metric not in ("Hit", "NDCG") or not k.isdecimal():
+        raise InputError(f"no statistic {name!r}; give {LOG_RANK!r}, or Hit@k or NDCG@k with a number k")
+    return (hit if metric == "Hit" else ndcg)(ranks, int(k))
+
+
+def direction(name: str) -> int:
+    """1 where a higher value of a statistic is better, -1 where a lower one is.
+
+    >>> direction("NDCG@10"), direction("log rank")
+    (1, -1)
+    """
+    return -1 if name == LOG_RANK else 1
 
 
 def check_means(means: np.ndarray, n_cases: int, where: str) -> None:

@@ -1,6 +1,7 @@
 """Fitting R2ec from a prepared dataset."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from benchmark.provenance import derive_seed
 from benchmark.storage.io import last_checkpoint
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE
-from r2ec.recpo.trainer import METRIC, RecPOTrainer
-from r2ec.scoring.reader import sample
+from r2ec.model.prompts import end_of_reasoning
+from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.report import FitReport
+from r2ec.scoring.reader import Reader, sample
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings, Params
 from r2ec.training import sharded
-from r2ec.training.schedule import processes
+from r2ec.training.schedule import METRIC, processes
 from r2ec.warm_start.kept_states import frozen_states
 from r2ec.warm_start.start import warm_start
 
@@ -30,11 +33,11 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     """
     processes(params)  # before the backbone is loaded: each process has a GPU of its own from here on
     done = workdir / "model"
-    made = None if done.exists() else _fit(split, seed, params, workdir)
-    if made is None or params.evaluation != made.params.evaluation:
-        made = R2ecRecommender.load(done, split, params.evaluation)
-    made.found["model"] = str(done)  # for `python -m r2ec.recommend --run`; not saved with it, a folder may move
-    return made
+    fitted = None if done.exists() else _fit(split, seed, params, workdir)
+    if fitted is None or params.evaluation != fitted.reader.params.evaluation:
+        fitted = R2ecRecommender.load(done, split, params.evaluation)
+    # For `python -m r2ec.recommend --run`; not saved with it, as a folder may move.
+    return R2ecRecommender(fitted.reader, fitted.report() | {"model": str(done)}, fitted.learned())
 
 
 def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
@@ -45,29 +48,28 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
 
         require_vllm()  # before the hours that come first
     torch.manual_seed(derive_seed(seed, "adapters"))
-    made = R2ecRecommender.build(split, params)
-    if params.warm_start.cases:
-        warm_start(made, split, seed, workdir)
+    reader = Reader.build(split, params)
+    report = warm_start(reader, split, seed, workdir) if params.warm_start.cases else FitReport()
     rows = np.array([], dtype=np.int64)
     if params.training.max_steps != 0:
-        rows = train(made, split, seed, workdir / "recpo")
-    made.learned_from = learned_from(made, split, rows)
-    made.model.eval()
-    with sharded.whole(made.model):
+        report, rows = train(reader, split, seed, workdir / "recpo", report)
+    learned = learned_from(report, split, params, rows)
+    reader.model.eval()
+    with sharded.whole(reader.model):
         if params.training.max_steps != 0:
-            made.table.refresh(made.model)
-        elif not made.table.encoded and not params.recpo.cls_head:
+            reader.table.refresh(reader.model)
+        elif not reader.table.encoded and not params.recpo.cls_head:
             with processes(params).main_process_first():
-                frozen_states(made, {})
+                frozen_states(reader, {})
         if torch.device(params.backbone.device).type == "cuda":
-            made.found["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+            report = replace(report, peak_gpu_mib=round(torch.cuda.max_memory_allocated() / 2**20))
         if processes(params).is_main_process:
-            made.save(workdir / "model")
+            reader.save(workdir / "model", report.as_json(), learned)
     processes(params).wait_for_everyone()
     if params.training.fsdp:  # one process alone goes on, which has but a piece of each weight
-        del made
-        made = R2ecRecommender.load(workdir / "model", split)
-    return made
+        del reader
+        return R2ecRecommender.load(workdir / "model", split)
+    return R2ecRecommender(reader, report.as_json(), learned)
 
 
 def writes_by_vllm(params: Params) -> bool:
@@ -75,26 +77,32 @@ def writes_by_vllm(params: Params) -> bool:
     return params.rollouts.backend == "vllm" and params.recpo.reasoning and params.training.max_steps != 0
 
 
-def train(made: R2ecRecommender, split: Split, seed: int, folder: Path) -> np.ndarray:
-    """RecPO, from the last checkpoint in `folder` if there is one. Returns the rows of `split.llm_train` that it learned from."""
-    some = sample(split.valid, made.params.training.eval_cases, split.name)
-    trainer = trainer_of(made, split, some, seed, folder)
+def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitReport) -> tuple[FitReport, np.ndarray]:
+    """RecPO, from the last checkpoint in `folder` if there is one.
+
+    Returns the report with its own part, and the rows of `split.llm_train` that it learned from, int64, ascending.
+    """
+    some = sample(split.valid, reader.params.training.eval_cases, split.name)
+    trainer = trainer_of(reader, split, some, seed, folder)
     last = last_checkpoint(folder)
     if last is not None:
-        made.table.load(last / TABLE)  # DeepSpeed reads its own weights from a checkpoint, and nothing else
+        reader.table.load(last / TABLE)  # DeepSpeed reads its own weights from a checkpoint, and nothing else
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    made.found |= {"recpo_steps": trainer.state.global_step, "recpo_seconds": round(time.monotonic() - started, 1)}
-    made.found["recpo_log"] = trainer.logged("reward", METRIC)
+    report = replace(
+        report,
+        recpo_steps=trainer.state.global_step,
+        recpo_seconds=round(time.monotonic() - started, 1),
+        recpo_log=trainer.logged("reward", METRIC),
+    )
     # With validation the best step's weights stay.
-    return trainer.order.until(trainer.state.best_global_step or trainer.state.global_step)
+    return report, trainer.order.until(trainer.state.best_global_step or trainer.state.global_step)
 
 
-def learned_from(made: R2ecRecommender, split: Split, rows: np.ndarray) -> Learned:
-    """What has taught this model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its sample of
+def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarray) -> Learned:
+    """What has taught a model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its sample of
     these, or, through the teacher, all of `split.train`. The prior counts them, too."""
-    params, llm = made.params, split.llm_train
-    form = made.found["warm_start"][0]["form"] if params.warm_start.cases else None
+    llm, form = split.llm_train, report.form
     if form in ("taught", "adapters"):
         return Learned.of(split.train)
     encoded = sample(llm, params.warm_start.cases, split.name)  # for its mean and spread, where no map was kept
@@ -105,19 +113,20 @@ def learned_from(made: R2ecRecommender, split: Split, rows: np.ndarray) -> Learn
     return Learned.of_fit(llm.take(np.flatnonzero(trained)), counted, read=encoded if form == "none" else None)
 
 
-def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
-    """RecPO of `made` on the training cases that an LLM may read; validated on `some`, its checkpoints in `folder`."""
-    params = made.params
+def trainer_of(reader: Reader, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
+    """RecPO of the reader's model on the training cases that an LLM may read; validated on `some`, its checkpoints in
+    `folder`."""
+    params, end = reader.params, end_of_reasoning(reader.prompts.tokenizer)
 
     def validate() -> float:
-        made.table.refresh(made.model)
-        return validation_ndcg(made, some, split.n_items, "r2ec")
+        reader.table.refresh(reader.model)
+        return validation_ndcg(R2ecRecommender(reader), some, split.n_items, "r2ec")
 
     trainer = RecPOTrainer(
-        model=made.model,
-        table=made.table,
-        prompts=made.prompts,
-        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts),
+        model=reader.model,
+        table=reader.table,
+        prompts=reader.prompts,
+        engine=TransformersEngine(reader.model.backbone, reader.prompts.tokenizer, params.rollouts, end),
         cases=split.llm_train,
         validate=validate,
         recpo=params.recpo,
@@ -128,12 +137,13 @@ def trainer_of(made: R2ecRecommender, split: Split, some: Cases, seed: int, fold
     if writes_by_vllm(params):
         from lm.writing.vllm import VllmEngine, folder_of
 
-        made.model.causal_lm.name_or_path = folder_of(params.backbone)
+        reader.model.causal_lm.name_or_path = folder_of(params.backbone)
         trainer.engine = VllmEngine.start(
-            made.model.backbone,
+            reader.model.backbone,
             trainer.accelerator,
-            made.prompts.tokenizer,
+            reader.prompts.tokenizer,
             params.rollouts,
+            end,
             params.vllm,
             max_model_length=params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens,
         )

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.contract import Cases, Split, read_cases, read_split
+from benchmark.contract import Cases, Split
+from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
 from benchmark.jobs.records import read_run

@@ -1,43 +1,19 @@
-"""Every setting of R2ec, typed. Light to import: the config is checked by these models before torch is loaded."""
+"""Every setting of R2ec but its LM's (lm/settings.py). Light to import: configs are checked before torch is loaded."""
 
 import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from benchmark.config.sections import Strict
 from benchmark.data import texts
 from benchmark.shipped import shipped
+from lm.settings import BackboneSettings, LoraSettings, RolloutSettings, VllmSettings
 
 
-class BackboneSettings(BaseModel):
-    """Which LM, and how it is loaded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="a folder, such as the one that `fetch` writes, or a name on the Hugging Face hub")
-    revision: str | None = Field(
-        default=None, description="commit hash or tag; required for a name, so that a run can be redone"
-    )
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    device: str = "cpu"
-
-
-class LoraSettings(BaseModel):
-    """Low-rank adapters (arXiv 2106.09685) on all linear projections of the layers from `layers_from`; paper: r=4."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    r: int = Field(default=4, ge=1)
-    alpha: int = Field(default=8, ge=1, description="the adapters' output is scaled by alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers_from: int = Field(default=0, ge=0, description="layers below have no adapters")
-
-
-class PromptSettings(BaseModel):
+class PromptSettings(Strict):
     """What the prompts hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_items: int = Field(default=20, ge=1, description="history items shown, the newest ones")
     max_prompt_tokens: int = Field(
@@ -63,67 +39,7 @@ class PromptSettings(BaseModel):
     )
 
 
-class RolloutSettings(BaseModel):
-    """How reasonings are written. The paper: G = 4, T = 1.5, top-k 200, 512 tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backend: Literal["transformers", "vllm"] = "transformers"
-    group_size: int = Field(default=4, ge=1)
-    temperature: float = Field(default=1.5, gt=0)
-    top_k: int = Field(default=200, ge=0, description="0: the whole vocabulary")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    repetition_penalty: float = Field(
-        default=1.0,
-        ge=1,
-        allow_inf_nan=False,
-        description="logits of tokens that the prompt or the reasoning holds are divided by it, negative ones multiplied",
-    )
-    max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
-    greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
-    rows_at_once: int = Field(default=64, ge=1, description="rollouts decoded together; bounds the KV caches' memory")
-    merge_adapters: bool = Field(
-        default=True,
-        description="fold LoRA into copies of the weights meanwhile: faster, in bf16 rounded to the weights' precision",
-    )
-
-    @model_validator(mode="after")
-    def _one_greedy_rollout(self) -> "RolloutSettings":
-        if self.greedy and self.group_size > 1:
-            raise ValueError(f"greedy rollouts of a user are all equal; set group_size {self.group_size} to 1")
-        return self
-
-    def for_evaluation(self) -> "RolloutSettings":
-        """The same with one greedy rollout per user, as the paper evaluates; always written by transformers."""
-        return self.model_copy(update={"greedy": True, "group_size": 1, "backend": "transformers"})
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class VllmSettings(_Section):
-    """Where vLLM writes the rollouts of the training, for `rollouts.backend: vllm`; names are trl's, without its `vllm_`."""
-
-    mode: Literal["colocate", "server"] = Field(
-        "colocate", description="on the training's own GPUs, or a server of its own"
-    )
-    server_base_url: str | None = Field(None, description="of the server, such as http://localhost:8000")
-    server_timeout: float = Field(240.0, ge=0, description="seconds to wait until the server answers")
-    group_port: int = Field(51216, ge=1, le=65535, description="port by which the server gets the weights")
-    gpu_memory_utilization: float = Field(0.3, gt=0, lt=1, description="share of each GPU that colocated vLLM takes")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which colocated vLLM spreads one copy")
-
-    @model_validator(mode="after")
-    def _a_server_has_an_address(self) -> "VllmSettings":
-        if (self.mode == "server") != (self.server_base_url is not None):
-            raise ValueError(
-                f"mode {self.mode!r} with server_base_url {self.server_base_url}: give it for 'server' alone"
-            )
-        return self
-
-
-class AdapterSettings(_Section):
+class AdapterSettings(Strict):
     """The adapters' part of the warm start: they learn from the teacher, with what is written read."""
 
     steps: int = Field(0, ge=0, description="0: the warm start leaves the LM as it is")
@@ -135,7 +51,7 @@ class AdapterSettings(_Section):
     held_weight: float = Field(1.0, ge=0, description="of one minus their cosine, beside the divergence")
 
 
-class WarmStartSettings(_Section):
+class WarmStartSettings(Strict):
     """The rec head before RecPO: linear maps on the frozen LM's states, fitted with the whole catalogue as candidates.
 
     The paper starts from the bare backbone (cases: 0). On a CPU the first useful item states cost far more RecPO steps
@@ -171,7 +87,7 @@ class WarmStartSettings(_Section):
         return self
 
 
-class RecPOSettings(_Section):
+class RecPOSettings(Strict):
     """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings), of tau and normalize the code's."""
 
     reasoning: bool = Field(True, description="false: nothing is written, the item term alone (w/o Reasoning)")
@@ -209,7 +125,7 @@ class RecPOSettings(_Section):
         return self
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Strict):
     """The run of transformers' Trainer; names are its own."""
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -263,7 +179,7 @@ class TrainingSettings(_Section):
         return self
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Strict):
     """Which reasoning is read when scoring: controls that tell whether what is written matters. Training never reads these.
 
     own: what the model writes for the case, read while it is written. again: the same text, read in one pass as the following are,
@@ -284,10 +200,8 @@ class EvaluationSettings(_Section):
         return self
 
 
-class Params(BaseModel):
+class Params(Strict):
     """All settings of one run. `evaluation_rows`: users whose reasonings are written together when scoring."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: BackboneSettings
     lora: LoraSettings = LoraSettings()

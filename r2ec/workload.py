@@ -3,10 +3,9 @@
 s: sizes of the dataset; p: the method's params, defaults filled in; k: processes.
 """
 
-import json
 from typing import Any
 
-from benchmark.workload import STATES, WARM_START, Sizes, Work, prompt_tokens
+from benchmark.workload import STATES, WARM_START, Sizes, Work, named, prompt_tokens
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
@@ -48,12 +47,12 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
 
 def encoded_items(s: Sizes, p: dict[str, Any]) -> Work:
     """The frozen table, which depends on no reasoning."""
-    return Work(read=s.items * s.item, rows=p["evaluation_rows"], kept=_named(STATES, p["backbone"], p["prompts"]))
+    return Work(read=s.items * s.item, rows=p["evaluation_rows"], kept=named(STATES, p["backbone"], p["prompts"]))
 
 
 def encoded_cases(p: dict[str, Any], cases: int, prompt: int, length: int, pooling: str = "last") -> Work:
     """Frozen states of so many cases, each behind `length` written tokens."""
-    read = _named(STATES, p["backbone"], p["prompts"], cases, length, pooling, p["evaluation_rows"])
+    read = named(STATES, p["backbone"], p["prompts"], cases, length, pooling, p["evaluation_rows"])
     return Work(read=cases * prompt, written=cases * length, rows=p["evaluation_rows"], kept=read)
 
 
@@ -64,7 +63,7 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
     own = {name: value for name, value in warm.items() if name != "states"}
     of_recpo = [recpo[name] for name in ("tau", "normalize", "prior", "pooling")]
     of_training = [training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")]
-    kept = _named(WARM_START, p["backbone"], p["prompts"], p["lora"], own, length, of_recpo, of_training)
+    kept = named(WARM_START, p["backbone"], p["prompts"], p["lora"], own, length, of_recpo, of_training)
     fits = len(warm["weight_decays"]) * ("taught" in warm["forms"])
     made = [
         encoded_cases(p, min(warm["cases"], s.train_llm) + valid, prompt, length, recpo["pooling"]),
@@ -93,8 +92,3 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
             ),
         ]
     return made
-
-
-def _named(kind: str, *parts: Any) -> tuple[str, ...]:
-    """What is kept, by all that it depends on beside the dataset."""
-    return kind, json.dumps(parts, sort_keys=True)

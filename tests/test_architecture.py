@@ -1,4 +1,5 @@
-"""Which package may import which, and that no modules import each other in a circle, also for type checkers or in functions."""
+"""Which package may import which; no modules import each other in a circle, also for type checkers or in functions; and a
+folder, a file and the benchmark's knowledge of methods stay small."""
 
 import ast
 from functools import cache
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.config.methods import known_methods
 from benchmark.provenance import OWN, ROOT
 
 # What each package may import of the others: one way down.
@@ -15,6 +17,17 @@ MAY_IMPORT = {
     "r2ec": {"benchmark", "lm"},
     "baselines": {"benchmark", "lm", "r2ec"},
 }
+
+# Within a package: what the first must not reach, not even by others.
+NEVER = [
+    ("r2ec.model", ("r2ec.warm_start", "r2ec.catalogue", "r2ec.speed", "r2ec.recpo", "r2ec.scoring", "r2ec.training")),
+    ("r2ec.recpo", ("r2ec.warm_start", "r2ec.catalogue", "r2ec.speed", "r2ec.scoring")),
+    ("r2ec.training", ("r2ec.warm_start", "r2ec.catalogue", "r2ec.speed", "r2ec.scoring", "r2ec.recpo")),
+    ("r2ec.warm_start", ("r2ec.recpo", "r2ec.scoring.recommender", "r2ec.catalogue", "r2ec.speed")),
+]
+
+
+SOURCES = {".py", ".smk"}
 
 
 @cache
@@ -71,3 +84,47 @@ def test_a_package_imports_what_is_below_it(module: str) -> None:
     own = module.split(".")[0]
     others = {other.split(".")[0] for other in imports_of(module)} - {own}
     assert others <= MAY_IMPORT[own], f"{module} imports {', '.join(sorted(others - MAY_IMPORT[own]))}"
+
+
+@pytest.mark.parametrize(("inside", "never"), NEVER, ids=[inside for inside, _ in NEVER])
+def test_a_folder_never_reaches_what_builds_on_it(inside: str, never: tuple[str, ...]) -> None:
+    own = [module for module in modules() if f"{module}.".startswith(f"{inside}.")]
+    assert own and all(any(f"{other}.".startswith(f"{one}.") for other in modules()) for one in never)
+    for module in own:
+        found = [other for other in reached_from(module) if any(f"{other}.".startswith(f"{one}.") for one in never)]
+        assert not found, f"{module} reaches {', '.join(sorted(found))}"
+
+
+LONGEST_FILE, LARGEST_FOLDER = 400, 15  # lines, and files beside __init__.py
+
+
+def test_no_file_is_long() -> None:
+    files = [path for package in (*OWN, "workflow") for path in (ROOT / package).rglob("*") if path.suffix in SOURCES]
+    assert len(files) > 150
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {file: number for file, number in lines.items() if number > LONGEST_FILE} == {}
+
+
+def test_no_folder_is_large() -> None:
+    """But baselines/, in which a file is a method."""
+    folders = [ROOT / "workflow", *(ROOT / package for package in OWN)]
+    folders += [path for folder in folders for path in folder.rglob("*") if path.is_dir()]
+    files = {
+        str(folder.relative_to(ROOT)): len([path for path in folder.glob("*.*") if path.name != "__init__.py"])
+        for folder in folders
+    }
+    assert len(files) > 20
+    assert {name: number for name, number in files.items() if number > LARGEST_FOLDER} == {
+        "baselines": files["baselines"]
+    }
+
+
+def test_the_benchmark_names_no_baseline() -> None:
+    """Nor does anything in it but R2ec's own tables and page know R2ec: what a method needs, its file says."""
+    names, shown = set(known_methods()), ("benchmark/analysis/", "benchmark/output/", "benchmark/config/read.py")
+    assert len(names) > 15 and "r2ec" in names
+    for path in (ROOT / "benchmark").rglob("*.py"):
+        file = str(path.relative_to(ROOT))
+        constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        allowed = {"r2ec"} if file.startswith(shown) or file == "benchmark/provenance.py" else set()  # a package's name
+        assert constants & names <= allowed, file

@@ -1,11 +1,13 @@
-"""Golden values of a tiny model: a stage whose numbers change has to raise its version, or what is kept of it would be wrong.
+"""Golden values of tiny models: a stage whose numbers change has to raise its version, or what is kept of it would be wrong.
 
-`python -m tests.test_golden` writes tests/golden/{stage}.json anew, for a stage whose version has been raised.
+A method that declares a stage is one: its runs stand until its version, or that of a stage that it follows, is raised.
+`python -m tests.test_golden NAME` writes tests/golden/{stage}.json anew, for a stage whose version has been raised.
 """
 
 import json
 import tempfile
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ import pytest
 import torch
 
 from baselines._writers.llm_texts import TEXTS, Writer
+from benchmark.config.methods import known_methods, load_method
+from benchmark.evaluate import RANKING, rank
 from benchmark.storage.stages import Stage
+from lm.settings import BackboneSettings
 from lm.writing.engine import WRITING
 from r2ec.model.item_table import ENCODING
-from r2ec.scoring.recommender import R2ecRecommender
-from r2ec.settings import BackboneSettings, Params
+from r2ec.scoring.reader import Reader
+from r2ec.settings import Params
 from r2ec.warm_start import kept_states, start
+from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import settings, split, write_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,12 +38,12 @@ def backbone() -> Path:
     return write_backbone(Path(tempfile.mkdtemp()) / "tiny")
 
 
-def made(**changes: Any) -> R2ecRecommender:
+def made(**changes: Any) -> Reader:
     folder = Path(tempfile.mkdtemp())
     torch.manual_seed(1)
     given = settings(backbone(), **changes)
     given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
-    return R2ecRecommender.build(split(), Params.model_validate(given))
+    return Reader.build(split(), Params.model_validate(given))
 
 
 def some(values: torch.Tensor) -> list[float]:
@@ -77,16 +83,15 @@ def states() -> Any:
 
 def warm_start() -> Any:
     one = made(warm_start={"epochs": 2, "teacher_epochs": 2, "adapters": {"steps": 2, "batch_size": 4}})
-    start.warm_start(one, split(), 3, Path(tempfile.mkdtemp()))
+    report = start.warm_start(one, split(), 3, Path(tempfile.mkdtemp()))
     users = one.model.head.user(
         one.table.states[:5]
     )  # any vectors do; products, as the maps may begin with either sign
-    tried = [[choice["form"], choice["epochs"]] for choice in one.found["warm_start"]]
-    reported = one.found["adapters"]
+    tried = [[choice.form, choice.epochs] for choice in report.warm_start or []]
     return {
         "scores": some(users @ one.model.catalogue(one.table.states).T),
         "tried": tried,
-        "adapters": [reported[name] for name in ("divergence", "divergence_before", "item_cosine")],
+        "adapters": [getattr(report.adapters, name) for name in ("divergence", "divergence_before", "item_cosine")],
     }
 
 
@@ -96,13 +101,74 @@ def texts() -> Any:
     return [[one.text, one.tokens, one.cut] for one in writer.write([writer.prompt(message) for message in messages])]
 
 
+def ranking() -> Any:
+    """Ranks and best items of scores with ties, with a history that is masked and items that aren't retrieved."""
+    cases = split().valid.take(np.arange(12))
+    assert cases.target is not None
+    scores = np.random.default_rng(5).integers(0, 12, (12, split().n_items)).astype(np.float64)
+    scores[:, ::7] = -np.inf
+    table = rank([scores[:5], scores[5:]], replace(cases, target=None), cases.target, split().n_items, "made up")
+    return {name: table.column(name).to_pylist() for name in ("rank", "top_items")}
+
+
+LM: dict[str, Any] = {"max_new_tokens": 3}
+TUNED = LM | {"users_per_step": 4, "at_once": 2, "max_steps": 2, "learning_rate": 1e-2}
+WRITES = LM | {"users_per_step": 4, "group_size": 2, "max_steps": 2, "learning_rate": 1e-2}
+# Every method that declares a stage, with settings by which it is fitted in a second or two.
+METHODS: dict[str, dict[str, Any]] = {
+    "popularity": {},
+    "item_knn": {},
+    "ease": {},
+    "markov": {},
+    "gru4rec": {"epochs": 2},
+    "caser": {"epochs": 2},
+    "sasrec": {"epochs": 2},
+    "bert4rec": {"epochs": 2},
+    "tiger": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "codes": 6, "levels": 2, "epochs": 2}
+    | {"dtype": "float32", "beams": 20},
+    "bigrec": TUNED | {"gamma": [0.5]},
+    "d3": {name: value for name, value in TUNED.items() if name != "max_new_tokens"}
+    | {"sasrec": [{"epochs": 1}], "beams": 5},
+    "kar": LM | {"max_items": 3, "cases": 40, "epochs": 1, "item_knowledge": "attributes"},
+    "langptune": WRITES | {"contrastive_cases": 12, "contrastive_batch": 6},
+    "llm_rerank": {"sasrec": [{"epochs": 1}], "candidates": 8, "rollouts": {"max_new_tokens": 3}},
+    "profile_retrieval": LM,
+    "rec_r1": WRITES,
+    "frozen_llm": {"standardize": [30], "prompts": {"max_items": 4}},
+    "r2ec": {},
+}
+
+
+def fitted(name: str) -> Any:
+    """Some scores of a method on test cases, and for how many items it has none."""
+    method, folder = load_method(name), Path(tempfile.mkdtemp())
+    given = settings(backbone()) if name == "r2ec" else METHODS[name]
+    fields = method.Params.model_fields
+    if "backbone" in fields:
+        given = given | {"backbone": {"name": str(backbone()), "dtype": "float32"}}
+    if "encoder" in fields:
+        given = given | {"encoder": str(write_encoder(folder / "encoder"))}
+    for kept in {"texts", "states"} & fields.keys():
+        given = given | {kept: str(folder / kept)}
+    if name == "r2ec":
+        given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
+    recommender = method.fit(split(), seed=3, params=given, workdir=folder / "work")
+    cases = replace(split().valid.take(np.arange(10)), target=None)
+    scores = np.concatenate([batch.copy() for batch in recommender.score(cases)])
+    retrieved = np.isfinite(scores)
+    return {"scores": some(torch.from_numpy(scores[retrieved])), "not retrieved": int((~retrieved).sum())}
+
+
 STAGES: dict[str, tuple[Stage, Any]] = {
+    "ranking": (RANKING, ranking),
     "encoding": (ENCODING, encoding),
     "writing": (WRITING, writing),
     "states": (kept_states.STATES, states),
     "warm_start": (start.WARM_START, warm_start),
     "texts": (TEXTS, texts),
+    **{name: (load_method(name).FIT, partial(fitted, name)) for name in METHODS},
 }
+TRAINS = METHODS.keys() | {"warm_start"}
 
 
 def same(found: Any, kept: Any, tolerance: float) -> bool:
@@ -126,10 +192,14 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
         f"{name}: its golden values are of version {kept['version']}; write them anew"
     )
     found = make()
-    assert same(found, kept["values"], TRAINED if stage is start.WARM_START else TOLERANCE), (
+    assert same(found, kept["values"], TRAINED if name in TRAINS else TOLERANCE), (
         f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden values anew"
         f" with `python -m tests.test_golden {name}`; found {found}"
     )
+
+
+def test_every_method_that_declares_a_stage_has_golden_values() -> None:
+    assert {name for name in known_methods() if "FIT" in vars(load_method(name))} == set(METHODS)
 
 
 def test_another_number_is_seen() -> None:

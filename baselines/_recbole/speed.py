@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.contract import Split, read_split
+from benchmark.contract import Split
+from benchmark.data.store import read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.provenance import peak_memory_mib
 from benchmark.storage.io import write_text

@@ -23,7 +23,7 @@ from baselines._writers.trl import faster_on_cpu, shared_prompt_rollouts
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import last_checkpoint
-from r2ec.settings import RolloutSettings
+from lm.settings import RolloutSettings
 
 
 def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int) -> np.ndarray:
@@ -50,8 +50,8 @@ def train_writer(
 ) -> list[float]:
     """GRPO on the rows of `rows_of`; goes on from the last checkpoint in `folder`.
 
-    request: the message to the LLM, see `_llm.Asker.about_users`. score: texts -> scores of all items, [n, n_items]; the reward
-    is the NDCG of the case's target in them. Returns the mean reward of each step.
+    request: the message to the LLM, see `llm_texts.Asker.about_users`. score: texts -> scores of all items,
+    [n, n_items]; the reward is the NDCG of the case's target in them. Returns the mean reward of each step.
     """
     cases = split.llm_train.take(rows_of(split, settings, seed))
     assert cases.target is not None

@@ -24,15 +24,16 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmark.contract import Cases, Recommender, Split
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.data import texts
 from benchmark.errors import InputError
 from benchmark.storage import ledger
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
-from lm.writing.engine import WRITING, EndOfReasoning, TransformersEngine
-from r2ec.model.prompts import split_template, turn_end_ids
-from r2ec.settings import BackboneSettings, RolloutSettings
+from lm.chat import prompt_ids
+from lm.settings import BackboneSettings, RolloutSettings
+from lm.writing.engine import WRITING, TransformersEngine
+from lm.writing.stopping import EndOfTurn
 
 ROWS_AT_ONCE = 64
 TEXTS = Stage("texts", 1, after=(WRITING,))
@@ -48,16 +49,6 @@ class Text:
     tokens: int  # sampled, the end of the turn included
     cut: bool  # the limit was met
     seconds: float  # of writing it, its share of its batch
-
-
-class EndOfTurn(EndOfReasoning):
-    """Ends a text where the model ends its turn, and appends nothing."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.answer: list[int] = []
-        self.turn_ends = frozenset(turn_end_ids(tokenizer))
-        self.closing = frozenset()
 
 
 class Writer:
@@ -132,8 +123,7 @@ def write_now(
     settings: RolloutSettings,
 ) -> list[Text]:
     """One greedy text per prompt (token ids) by the model as it is now; nothing is kept."""
-    engine = TransformersEngine(model, tokenizer, settings)
-    engine.end = EndOfTurn(tokenizer)
+    engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
     result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
     rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
     found = []
@@ -187,13 +177,6 @@ def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
     """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was trained. R2ec is
     scored so, too."""
     return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
-    """Token ids of one user message in the chat template, up to where the assistant begins to write."""
-    opening, tail = split_template(tokenizer, None)
-    ids: list[int] = tokenizer(opening + message + tail, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 class Asker:
@@ -280,7 +263,7 @@ class ByText(Recommender):
     """Scores of what an LLM writes for each case: a text per case, greedily, by the model as it is now.
 
     request: the message, see `Asker.about_users`. scores_of: n texts (some may be empty) -> scores of all items, float
-    [n, n_items].
+    [n, n_items]. learned_from: what `learned` says.
     """
 
     def __init__(
@@ -295,11 +278,12 @@ class ByText(Recommender):
         max_prompt_tokens: int,
         max_new_tokens: int,
         report: dict[str, Any],
+        learned_from: Learned | None = None,
     ) -> None:
         self.asker = Asker(split, model, tokenizer, max_items, max_prompt_tokens, max_new_tokens)
         self.model, self.tokenizer, self.scores_of = model, tokenizer, scores_of
         self.request, self.limits = request, greedy_as_trained(max_new_tokens)
-        self._report = report
+        self._report, self._learned_from = report, learned_from
         self._texts: list[pd.DataFrame] = []
         self._tokens = 0
 
@@ -319,6 +303,9 @@ class ByText(Recommender):
 
     def tokens_written(self) -> int:
         return self._tokens
+
+    def learned(self) -> Learned | None:
+        return self._learned_from
 
     def report(self) -> dict[str, Any]:
         return self._report

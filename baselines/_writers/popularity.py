@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.evaluate import validation_ndcg
-from benchmark.provenance import derive_seed
 
 Mix = Callable[[np.ndarray, float], np.ndarray]  # scores [n, n_items] of the text alone and a share -> scores
 
@@ -102,8 +101,7 @@ def with_best_share(
 
     if len(shares) == 1:
         return made(shares[0], [])
-    order = np.random.default_rng(derive_seed(split.name, "popularity", len(split.valid))).permutation(len(split.valid))
-    some = split.valid.take(np.sort(order[:valid_cases]))
+    some = split.valid.sample(valid_cases, split.name, "popularity")
     raw = np.concatenate([np.asarray(batch) for batch in inner.score(replace(some, target=None))])
     tried = []
     for share in shares:

@@ -10,7 +10,7 @@ from benchmark.contract import Split
 from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.provenance import derive_seed
 from benchmark.workload import Sizes, Work, chosen_by, prompt_tokens, texts_of
-from r2ec.settings import BackboneSettings, LoraSettings
+from lm.settings import BackboneSettings, LoraSettings
 
 
 class WriterTraining(PopularityMix):

@@ -1,34 +1,45 @@
-"""Tuning an LLM to write the next item's title: trl's supervised fine-tuning, for bigrec.py and d3.py. Light to import."""
+"""Tuning an LLM to write the next item's title, which bigrec.py, d3.py, title_sft.py, s_dpo.py and sp_rec.py begin with: trl's
+supervised fine-tuning, done once per dataset, seed and settings, and kept for all of them. Light to import.
+"""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from baselines._writers.settings import rows_of
-from benchmark.contract import Split
+from benchmark.contract import Cases, Learned, Split
 from benchmark.data.texts import PROMPT_TOKENS, TITLE_TOKENS
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import last_checkpoint
-from benchmark.workload import Sizes, Work, chosen_by, prompt_tokens, texts_of
-from r2ec.settings import BackboneSettings, LoraSettings
+from benchmark.storage.io import last_checkpoint, sha256_of_json
+from benchmark.storage.stages import LM_PACKAGES, Stage
+from benchmark.workload import TUNING, Sizes, Work, named, prompt_tokens
+from lm.settings import BackboneSettings, LoraSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from baselines._writers.llm_texts import Asker
+
 REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "Answer with the title of the {category} that I will choose next."
 )
-
-
-CLOSING = 8  # tokens at most
+# The rows that begin with it have one random stream in each repetition, in the place of one by each row's name, so that they
+# begin with the same.
+STREAM = "title tuning"
+# The adapters.
+TITLES = Stage("title tuning", 1, packages=(*LM_PACKAGES, "accelerate", "trl"))
+CLOSING = 8  # tokens at most that a chat template puts behind a title
 
 
 class TitleTuning(BaseModel):
     """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; users_per_step, at_once,
-    max_steps, learning_rate: of the tuning, at_once cases in a micro-batch; max_steps 0: the LLM as it is."""
+    max_steps, learning_rate: of the tuning, at_once cases in a micro-batch; max_steps 0: the LLM as it is; tunings: folder in which
+    tuned adapters are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,36 +52,77 @@ class TitleTuning(BaseModel):
     max_steps: int = Field(default=40, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0)
     save_steps: int = Field(default=20, ge=1)
+    tunings: str = "results/tunings"
+
+
+class TitleBeams(TitleTuning):
+    """beams: how many items are retrieved; evaluation_rows: users whose beams are read together."""
+
+    beams: int = Field(default=20, ge=1)
+    evaluation_rows: int = Field(default=32, ge=1)
 
 
 def tuned(
     split: Split, settings: TitleTuning, *, request: str, seed: int, folder: Path
 ) -> tuple["PeftModel", "PreTrainedTokenizerBase", list[float]]:
-    """The LLM with fresh adapters, tuned on the training cases' titles, in evaluation mode; its tokenizer; each step's loss.
+    """The LLM with adapters tuned on the training cases' titles, in evaluation mode; its tokenizer; each step's loss.
 
-    request: the message, see `llm_texts.Asker.about_users`. A killed tuning goes on from the last checkpoint in `folder`.
+    request: the message, see `llm_texts.Asker.about_users`. Adapters that another row has tuned alike are taken from
+    `settings.tunings`. A killed tuning goes on from the last checkpoint in `folder`.
     """
     import torch
 
+    from baselines._writers import llm_texts
+    from baselines._writers.kept_adapters import kept
     from lm import backbone as backbones
+    from lm.kernels.attention import use_grouped_attention
 
     loaded = backbones.load(settings.backbone)
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
-    losses = _tune(split, settings, request, seed, model, loaded.tokenizer, folder) if settings.max_steps else []
+    if not settings.max_steps:
+        return model.eval(), loaded.tokenizer, []
+    asker = llm_texts.Asker(
+        split, model, loaded.tokenizer, settings.max_items, settings.max_prompt_tokens, TITLE_TOKENS + CLOSING
+    )
+    learned = examples(asker, request, split.llm_train.take(rows_of(split, settings, seed)))
+    about = {
+        **TITLES.about(),
+        "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
+        "lora": settings.lora.model_dump(mode="json"),
+        "training": settings.model_dump(
+            mode="json", include={"users_per_step", "at_once", "max_steps", "learning_rate"}
+        ),
+        "seed": seed,
+        "examples": sha256_of_json(learned),
+    }
+    training = partial(tune, model, loaded.tokenizer, learned, settings, seed=seed, folder=folder)
+    losses: list[float] = kept(Path(settings.tunings), about, model, training)
+    if not torch.cuda.is_available():  # as `tune` leaves it, for those who find the adapters
+        use_grouped_attention(llm_texts.causal_lm_of(model))
     return model.eval(), loaded.tokenizer, losses
 
 
-def _tune(
-    split: Split,
-    settings: TitleTuning,
-    request: str,
-    seed: int,
+def examples(asker: "Asker", request: str, cases: Cases) -> dict[str, list[str]]:
+    """The message about each training case, `prompt`, and the title of its target, `completion`."""
+    assert cases.target is not None
+    titles = [asker.titles[target] for target in cases.target.tolist()]
+    return {"prompt": asker.about_users(request, cases), "completion": titles}
+
+
+def tune(
     model: "PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
+    learned: dict[str, list[str]],
+    settings: TitleTuning,
+    *,
+    seed: int,
     folder: Path,
 ) -> list[float]:
-    """Supervised fine-tuning on the rows of `rows_of`, loss on the titles alone. Returns each step's loss."""
+    """Supervised fine-tuning on these examples, one epoch of them, loss on the titles and the ends of their turns alone.
+
+    Returns each step's loss. Goes on from the last checkpoint in `folder`.
+    """
     import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -78,15 +130,9 @@ def _tune(
     from baselines._writers import llm_texts
     from baselines._writers.trl import faster_on_cpu
 
-    cases = split.llm_train.take(rows_of(split, settings, seed))
-    assert cases.target is not None
-    # Behind a title stands what closes the turn, a few tokens.
-    length = TITLE_TOKENS + CLOSING
-    asker = llm_texts.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
-    messages, titles = asker.about_users(request, cases), asker.titles
     rows = {
-        "prompt": [[{"role": "user", "content": message}] for message in messages],
-        "completion": [[{"role": "assistant", "content": titles[target]}] for target in cases.target.tolist()],
+        "prompt": [[{"role": "user", "content": message}] for message in learned["prompt"]],
+        "completion": [[{"role": "assistant", "content": title}] for title in learned["completion"]],
     }
     at_once = llm_texts.micro_batch(settings.users_per_step, settings.at_once)
     arguments = SFTConfig(
@@ -114,20 +160,24 @@ def _tune(
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]
 
 
-def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """Tuning to titles; then a text per case, or beams, each as long as a title."""
+def learned_from(split: Split, settings: TitleTuning, seed: int, *more: np.ndarray) -> Learned:
+    """What the tuning learned from, and what was trained on other rows of `split.llm_train` besides."""
+    return Learned.of_fit(split.llm_train.take(np.unique(np.concatenate([rows_of(split, settings, seed), *more]))))
+
+
+def tuning_work(s: Sizes, p: dict[str, Any]) -> Work:
+    """The tuning, which rows of the same settings share."""
     whole = prompt_tokens(s, p["max_items"]) + s.line
-    learned = p["max_steps"] * p["users_per_step"]
-    tuning = Work(
-        learned=learned * whole,
+    shared = [p[name] for name in ("backbone", "lora", "max_items", "max_prompt_tokens", "learning_rate")]
+    return Work(
+        learned=p["max_steps"] * p["users_per_step"] * whole,
         held=p["at_once"] * whole if p["max_steps"] else 0,
-        read=s.items * s.line,
         frozen=p["lora"]["layers_from"],
+        kept=named(TUNING, *shared, p["max_steps"], p["users_per_step"], p["at_once"]),
     )
-    if "beams" not in p:
-        return [tuning, texts_of(s, p, s.test + chosen_by(s, p, "gamma"))]
-    rows = p["evaluation_rows"] * p["beams"]
-    return [
-        tuning,
-        Work(read=s.test * prompt_tokens(s, p["max_items"]), written=s.test * p["beams"] * s.line, rows=rows),
-    ]
+
+
+def beams_work(s: Sizes, p: dict[str, Any]) -> Work:
+    """A prompt for each test case, and beams behind it, each as long as a title."""
+    read, written = s.test * prompt_tokens(s, p["max_items"]), s.test * p["beams"] * s.line
+    return Work(read=read, written=written, rows=p["evaluation_rows"] * p["beams"])

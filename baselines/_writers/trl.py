@@ -10,10 +10,12 @@ import trl.trainer.utils
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from baselines._writers.llm_texts import EndOfTurn, causal_lm_of, prompt_ids
+from baselines._writers.llm_texts import causal_lm_of
+from lm.chat import prompt_ids
 from lm.kernels.attention import use_grouped_attention
+from lm.settings import RolloutSettings
 from lm.writing.engine import TransformersEngine
-from r2ec.settings import RolloutSettings
+from lm.writing.stopping import EndOfTurn
 
 # trl 1.16 asks this whether to leave the positions without a label out of the lm_head, which it does on GPUs alone: two thirds
 # of an update's time on two cores go into prompts' logits whose loss is masked.
@@ -45,8 +47,7 @@ def shared_prompt_rollouts(
 
     Random streams are named by seed, step and place in the step, so that a resumed run writes the same.
     """
-    engine = TransformersEngine(model, tokenizer, settings)
-    engine.end = EndOfTurn(tokenizer)
+    engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
     group = settings.group_size
 
     def write(prompts: list[Any], trainer: Any) -> dict[str, Any]:

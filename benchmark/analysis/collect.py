@@ -3,6 +3,7 @@
 All statistics start here, so none of them can be of runs that don't belong together.
 """
 
+import argparse
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +17,10 @@ import pyarrow.parquet as pq
 
 from benchmark.analysis.arguments import Settings
 from benchmark.analysis.information import check_information
-from benchmark.config.factors import leaves
 from benchmark.config.methods import KINDS, Kind
-from benchmark.contract import Cases, Learned, read_cases
+from benchmark.config.overlay import flatten
+from benchmark.contract import Cases, Learned
+from benchmark.data.store import read_cases
 from benchmark.errors import InputError
 from benchmark.jobs.records import RunRecord, read_run
 from benchmark.metrics import METRICS, check_means, per_case
@@ -159,6 +161,14 @@ def collect(
     return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less)
 
 
+def collect_all(given: argparse.Namespace) -> list[Collected]:
+    """The runs that a command line of `runs_arguments` names, dataset by dataset. Raises InputError as `collect` does."""
+    return [
+        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
+        for dataset in given.datasets
+    ]
+
+
 def _read_about(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path}: missing; prepare the dataset first")
@@ -197,7 +207,7 @@ def _check_settings(path: Path, params: dict[str, Any], wanted: list[dict[str, A
     """A run of the settings of an earlier config, copied or kept, must not stand under this one's name."""
     if any(_holds(params, one) for one in wanted):
         return
-    found, given = leaves(params), leaves(wanted[0])
+    found, given = flatten(params), flatten(wanted[0])
     key = next(key for key, value in given.items() if key not in found or not _holds(found[key], value))
     had = repr(found[key]) if key in found else "no such setting"
     raise InputError(

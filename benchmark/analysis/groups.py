@@ -10,7 +10,8 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.summary import resampled
-from benchmark.contract import Cases, read_cases
+from benchmark.contract import Cases
+from benchmark.data.store import read_cases
 from benchmark.metrics import METRICS
 
 ALL, HISTORY, TARGET = "all", "history", "target"  # what cases are grouped by

@@ -9,21 +9,18 @@ score one fit. Nothing is trained twice.
 
 import argparse
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from benchmark.config.methods import all_params, check_params, for_fitting, laid_over, load_method
+from benchmark.config.methods import all_params, check_params, for_fitting, load_method
+from benchmark.config.overlay import Changes, flatten, overlaid, run_name, unflatten
 from benchmark.config.schema import AblationConfig, ClaimConfig, Config
 from benchmark.config.sections import Name, Strict
 from benchmark.config.wording import among
 from benchmark.errors import InputError, checked
-from benchmark.storage.io import sha256_of_json
-
-LONGEST_NAME = 120  # characters of a folder's name behind that of its base
 
 
 class Factor(Strict):
@@ -44,6 +41,12 @@ class Factor(Strict):
     def seeds_of_runs(self) -> dict[str, int]:
         """The number of seeds by run, as `benchmark.analysis.collect.collect` takes it."""
         return dict.fromkeys(self.runs.values(), self.seeds)
+
+    @property
+    def exploratory(self) -> list[ClaimConfig]:
+        """The claims that aren't registered, whose verdicts are those of each dataset (`benchmark.analysis.registered` has
+        the others)."""
+        return [claim for claim in self.claims if claim.smallest_effect is None]
 
     @property
     def labels(self) -> dict[str, str]:
@@ -80,9 +83,6 @@ def arguments(parser: argparse.ArgumentParser, out: str, argv: list[str] | None 
     return given
 
 
-Changes = dict[tuple[str, ...], Any]  # by the path of a setting, such as ("recpo", "beta")
-
-
 @dataclass(frozen=True)
 class Variant:
     """A run that an ablation adds."""
@@ -117,9 +117,9 @@ def ablations_of(config: Config, where: str = "config") -> Ablations:
                 raise InputError(f"{where}: ablations.{name}: the values {both} have equal params; leave one out")
             runs[label] = run
             if run != entry.base and run not in found.variants:
-                fitted = for_fitting(load_method(config.module_of(entry.base)), nested(changes))
-                fit = run_name(entry.base, leaves(fitted))
-                found.variants[run] = Variant(entry.base, nested(changes), fit, None)
+                fitted = for_fitting(load_method(config.module_of(entry.base)), unflatten(changes))
+                fit = run_name(entry.base, flatten(fitted))
+                found.variants[run] = Variant(entry.base, unflatten(changes), fit, None)
         found.factors[name] = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
     # By name of a fit, the run that makes it: the one that changes no more, or else the first.
     makers: dict[str, str] = {}
@@ -141,7 +141,7 @@ def settings_of(run: str, config: Config, ablations: Ablations) -> list[dict[str
     """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only one."""
     variant = ablations.variants.get(run)
     base, overlay = (run, {}) if variant is None else (variant.base, variant.overlay)
-    return [laid_over(one, overlay) for one in config.method(base).settings()]
+    return [overlaid(one, overlay) for one in config.method(base).settings()]
 
 
 def _changes(config: Config, base: str, overlay: dict[str, Any], where: str) -> Changes:
@@ -149,57 +149,12 @@ def _changes(config: Config, base: str, overlay: dict[str, Any], where: str) -> 
     method = load_method(config.module_of(base))
     changes: Changes = {}
     for params in config.method(base).settings():
-        changed = laid_over(params, overlay)
+        changed = overlaid(params, overlay)
         check_params(method, changed, where)
-        before = leaves(all_params(method, params))
-        after = leaves(all_params(method, changed))
+        before = flatten(all_params(method, params))
+        after = flatten(all_params(method, changed))
         changes |= {path: value for path, value in after.items() if path not in before or before[path] != value}
     return changes
-
-
-def leaves(params: dict[str, Any], path: tuple[str, ...] = ()) -> Changes:
-    """Every setting by its path.
-
-    >>> leaves({"recpo": {"beta": 0.05, "tau": 0.1}, "rows": 64})
-    {('recpo', 'beta'): 0.05, ('recpo', 'tau'): 0.1, ('rows',): 64}
-    """
-    found: Changes = {}
-    for key, value in params.items():
-        found |= leaves(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
-    return found
-
-
-def nested(changes: Changes) -> dict[str, Any]:
-    """The settings at these paths, in their sections.
-
-    >>> nested({("recpo", "beta"): 0, ("rows",): 8})
-    {'recpo': {'beta': 0}, 'rows': 8}
-    """
-    found: dict[str, Any] = {}
-    for path, value in changes.items():
-        for key in reversed(path):
-            value = {key: value}
-        found = laid_over(found, value)
-    return found
-
-
-def run_name(base: str, changes: Changes) -> str:
-    """The folder of a base's run with these changes: the same for the same changes, the base's own for none.
-
-    No row of `methods` can have the name of such a folder, as none may hold an "=".
-
-    >>> run_name("r2ec", {("rollouts", "group_size"): 8, ("recpo", "beta"): 0.25})
-    'r2ec--recpo.beta=0.25,rollouts.group_size=8'
-    """
-    if not changes:
-        return base
-    ordered = sorted(changes.items())
-    words = [(".".join(path), value if isinstance(value, str) else json.dumps(value)) for path, value in ordered]
-    text = ",".join(f"{path}={word}" for path, word in words)
-    safe = re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text)[:LONGEST_NAME]
-    if safe != text:  # something was lost
-        safe = f"{safe}-{sha256_of_json([[*path, value] for path, value in ordered])[:8]}"
-    return f"{base}--{safe}"
 
 
 def _factor(config: Config, name: str, entry: AblationConfig, runs: dict[str, str], where: str) -> Factor:

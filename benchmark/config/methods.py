@@ -1,6 +1,5 @@
 """Finding a method's module and the files it is made of. The file name is the method's name; there is no registry."""
 
-import ast
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +18,18 @@ KINDS = ("baseline", "reference")
 
 
 def known_methods() -> list[str]:
-    """Names of all methods: the files of baselines/ without a leading underscore, and r2ec."""
-    names = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
-    return sorted(names + ["r2ec"] * (ROOT / "r2ec" / "method.py").exists())
+    """Names of all methods: the files of baselines/ without a leading underscore, and packages with a file method.py."""
+    files = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
+    return sorted(files + [package for package in OWN if _is_method(package)])
 
 
 def module_name(method: str) -> str:
     """The module of a method, as Python imports it."""
-    return "r2ec.method" if method == "r2ec" else f"baselines.{method}"
+    return f"{method}.method" if _is_method(method) else f"baselines.{method}"
+
+
+def _is_method(package: str) -> bool:
+    return package in OWN and (ROOT / package / "method.py").exists()
 
 
 def load_method(module: str, where: str = "config") -> ModuleType:
@@ -70,25 +73,18 @@ def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
+def stream_of(method: ModuleType, row: str) -> str:
+    """What a row's random streams are named by: the row, or what its method says in `STREAM`.
+
+    Rows of one stream have one seed in each repetition, so that they share what they begin with.
+    """
+    return str(vars(method).get("STREAM", row))
+
+
 def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     """The parameters without those that the method names in `SCORING`: only its scoring reads them."""
     scoring = vars(method).get("SCORING", ())
     return {name: value for name, value in params.items() if name not in scoring}
-
-
-def laid_over(params: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
-    """One setting of a grid over a method's params: what the trial doesn't name stays, also inside sections.
-
-    >>> laid_over({"lora": {"r": 4, "alpha": 8}, "epochs": 2}, {"lora": {"r": 16}})
-    {'lora': {'r': 16, 'alpha': 8}, 'epochs': 2}
-    """
-    whole = dict(params)
-    for key, value in trial.items():
-        before = whole.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            value = laid_over(before, value)
-        whole[key] = value
-    return whole
 
 
 def model_files(params: dict[str, Any]) -> list[Path]:
@@ -102,40 +98,3 @@ def model_files(params: dict[str, Any]) -> list[Path]:
     folders = [Path(name) for name in named if isinstance(name, str)]
     own = [folder for folder in folders if folder.is_dir() and folder not in EMBEDDED]
     return sorted(path for folder in own for path in folder.rglob("*") if path.is_file())
-
-
-def source_files(*modules: str) -> list[str]:
-    """The files of these modules and of every module of this project that they import, relative to the root, sorted.
-
-    What a job depends on: editing one of these files, and no other, has to run the job again.
-    """
-    found: dict[str, Path] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        path = _file_of(name)
-        if path is None or name in found:
-            continue
-        found[name] = path
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return sorted(str(path.relative_to(ROOT)) for path in found.values())
-
-
-def method_files(module: str) -> list[str]:
-    """The files that one method is made of."""
-    return source_files(module_name(module))
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of a module of this project; None for a package's attribute or another project's module."""
-    if module.split(".")[0] not in OWN:
-        return None
-    path = ROOT.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None

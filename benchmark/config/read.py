@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from benchmark.config.factors import ablations_of
-from benchmark.config.methods import check_params, kind_of, laid_over, load_method, trains_in_processes
+from benchmark.config.methods import check_params, kind_of, load_method, trains_in_processes
+from benchmark.config.overlay import overlaid
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.data.settings import source_of
 from benchmark.errors import InputError, checked
@@ -36,7 +37,7 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
     for run, variant in ablations_of(config, where).variants.items():
         entry = config.method(variant.base)
         for params in entry.settings():
-            _check_device(entry, laid_over(params, variant.overlay), f"{where}: ablations: {run}")
+            _check_device(entry, overlaid(params, variant.overlay), f"{where}: ablations: {run}")
     return config
 
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from benchmark.config.methods import laid_over
+from benchmark.config.overlay import overlaid
 from benchmark.config.sections import TABLES_OF_ALL, Name, Strict
 from benchmark.config.wording import among
 from benchmark.data.settings import DatasetConfig
+from benchmark.metrics import METRICS
 
 
 def as_label(value: Any) -> Any:
@@ -39,9 +40,17 @@ class ClaimConfig(Strict):
     expect: Literal["higher", "lower", "equal"] = Field(
         default="higher", description="what the statement expects of the metric of `value` against that of `against`"
     )
-    metric: Literal["Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20"] = "NDCG@10"
+    metric: Literal[
+        "Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20", "NDCG@100", "NDCG@1000", "log rank"
+    ] = "NDCG@10"
     margin: float | None = Field(
         default=None, gt=0, description="for equal: the difference that still counts as none, as a share of `against`"
+    )
+    smallest_effect: float | None = Field(
+        default=None,
+        gt=0,
+        description="of a registered claim: the smallest difference that is worth having, as a share of `against`; "
+        "judged over all datasets and trainings of its factor by benchmark.analysis.registered",
     )
 
     @model_validator(mode="after")
@@ -51,6 +60,10 @@ class ClaimConfig(Strict):
         if (self.expect == "equal") != (self.margin is not None):
             what = "needs a margin, such as 0.1" if self.expect == "equal" else "takes no margin"
             raise ValueError(f"expect: {self.expect} {what}")
+        if self.smallest_effect is None and self.metric not in METRICS:
+            raise ValueError(f"metric: {self.metric} is for claims with a smallest_effect; the tables have {METRICS}")
+        if self.smallest_effect and self.margin and self.smallest_effect != self.margin:
+            raise ValueError("margin and smallest_effect of one claim are the same; give both the same value")
         return self
 
 
@@ -116,7 +129,7 @@ class MethodConfig(Strict):
 
     def settings(self) -> list[dict[str, Any]]:
         """What repetition 1 fits: params, or each setting of the grid laid over them."""
-        return [laid_over(self.params, trial) for trial in self.grid or [{}]]
+        return [overlaid(self.params, trial) for trial in self.grid or [{}]]
 
 
 class Config(Strict):

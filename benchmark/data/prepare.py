@@ -19,10 +19,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.contract import check_cases, write_cases
 from benchmark.data.account import share
 from benchmark.data.protocol import Account, Prepared, prepare, without_targets
 from benchmark.data.settings import DatasetConfig, read_dataset_settings, source_of
+from benchmark.data.store import check_cases, write_cases
 from benchmark.datasets import Expected
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError, command, command_line

@@ -62,7 +62,7 @@ def marks_of(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
     found = {str(token) for token in added if token.special or not str(token).isalnum()}
     if tokenizer.chat_template is not None:
         messages = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
-        with contextlib.suppress(jinja2.TemplateError):  # r2ec.model.prompts.split_template says what is wrong with it
+        with contextlib.suppress(jinja2.TemplateError):  # lm.chat.split_template says what is wrong with it
             found.update(TEMPLATE_MARK.findall(str(tokenizer.apply_chat_template(messages, tokenize=False))))
     found = {" ".join(mark.split()) for mark in found} - {""}
     longest_first = sorted(found, key=lambda mark: (-len(mark), mark))

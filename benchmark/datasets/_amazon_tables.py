@@ -7,13 +7,8 @@ rules), `recent` (their last interaction), `chosen` (the interactions left), `ke
 they say).
 """
 
-import contextlib
 import functools
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +21,13 @@ from tqdm import tqdm
 
 from benchmark.data.account import share
 from benchmark.datasets import Limits
-from benchmark.datasets._amazon_lines import HEADER, Problem, bad_interaction, bad_item, first_bad_line, opened
+from benchmark.datasets._amazon_lines import HEADER, bad_interaction, bad_item, first_bad_line, opened
 from benchmark.datasets._amazon_text import attribute, is_title
+from benchmark.datasets._duckdb import number, quoted, read
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.datasets._times import seconds_and_fraction
 from benchmark.errors import InputError
 
-MEMORY = "500MB"
-THREADS = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-# What DuckDB and the system say where disk, quota or memory run out.
-FULL = ("No space left", "Could not write", "File too large", "Out of Memory", "offload")
 ID = pd.ArrowDtype(pa.string())
 BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
 
@@ -59,83 +51,6 @@ class Rules:
     broken_lines: int
 
 
-@contextlib.contextmanager
-def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A database and the temporary folder that it is in, removed afterwards.
-
-    Raises InputError where the disk is too small for these files, or gets full.
-    """
-    needed = sum(file.stat().st_size for file in files)
-    with tempfile.TemporaryDirectory(prefix="amazon-2023-") as folder:
-        if (free := shutil.disk_usage(folder).free) < needed:
-            raise InputError(
-                f"{folder}: {free / 1e9:.2f} GB are left and up to {needed / 1e9:.2f} GB may be needed; free some, or set "
-                "TMPDIR to a larger disk"
-            )
-        con = duckdb.connect(
-            f"{folder}/tables.duckdb",
-            config={
-                "memory_limit": MEMORY,
-                "threads": THREADS,
-                "temp_directory": f"{folder}/spilled",
-                "preserve_insertion_order": False,  # would hold back what is read out of turn
-            },
-        )
-        try:
-            # How far a statement is can only be asked where DuckDB keeps count; the bar is tqdm's.
-            con.execute(
-                "SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0"
-            )
-            yield con, Path(folder)
-        except (duckdb.Error, OSError) as error:
-            said = str(error).splitlines()[0]
-            if "could not allocate" in said:
-                raise InputError(
-                    f"{folder}: {MEMORY} of memory are too little for these files ({said}); raise MEMORY in {Path(__file__).name}"
-                ) from None
-            if not any(word in said for word in FULL):
-                raise
-            raise InputError(f"{folder}: no room is left ({said}); free some, or set TMPDIR to a larger disk") from None
-        finally:
-            con.close()
-
-
-def read(
-    con: duckdb.DuckDBPyConnection, sql: str, file: Path, what: str, problem: Problem, header: bool = False
-) -> None:
-    """Execute the statement that reads one of the files, under a progress bar. header: its first line is one.
-
-    Raises InputError where the file is cut off, or by the line for which `problem` finds one.
-    """
-    try:
-        with ThreadPoolExecutor(1) as pool, tqdm(total=100, desc=what, unit="%", delay=5, leave=False) as bar:
-            job = pool.submit(con.execute, sql)
-            try:
-                while wait([job], timeout=0.2).not_done:
-                    bar.update(max(0, round(con.query_progress()) - bar.n))
-            except BaseException:
-                con.interrupt()
-                raise
-            job.result()
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        why = first_bad_line(file, problem, str(error).splitlines()[0], header)
-        raise InputError(f"{file}: {why}; fetch the file again") from None
-    except duckdb.IOException as error:
-        if "GZIP" not in str(error).upper():
-            raise
-        raise InputError(f"{file}: no whole gzip file; delete it and fetch it again") from None
-
-
-def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
-    """The one number that a query gives, 0 for none."""
-    rows = con.execute(sql).fetchall()  # all of it: an unfinished result keeps the connection from other work
-    return int(rows[0][0] or 0)
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
-
-
 def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int, limits: Limits) -> dict[str, int]:
     """Make `log` and `seen` from user_id, parent_asin, rating, timestamp in ms; end_ms: the first that counts no more.
 
@@ -149,26 +64,26 @@ def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int, l
     columns = "{user_id: 'VARCHAR', parent_asin: 'VARCHAR', rating: 'FLOAT', timestamp: 'BIGINT'}"
     sql = f"""
         CREATE TABLE log AS SELECT user_id, parent_asin AS item_id, rating, "timestamp" AS ms
-        FROM read_csv({_quoted(path)}, auto_detect = false, header = true, delim = ',', quote = '', escape = '',
+        FROM read_csv({quoted(path)}, auto_detect = false, header = true, delim = ',', quote = '', escape = '',
                       columns = {columns})
         """
     bad = functools.partial(bad_interaction, limits=limits)
     read(con, sql, path, "reading interactions", bad, header=True)
     missing = "user_id IS NULL OR item_id IS NULL OR ms IS NULL OR NOT isfinite(rating)"
-    if _number(con, f"SELECT count(*) FROM log WHERE {missing}"):
+    if number(con, f"SELECT count(*) FROM log WHERE {missing}"):
         why = first_bad_line(path, bad, "an id or a timestamp is missing, or a rating is not finite", header=True)
         raise InputError(f"{path}: {why}; fetch the file again")
-    outside = _number(con, f"SELECT count(*) FROM log WHERE ms < {limits.first * 1000} OR ms >= {limits.end * 1000}")
+    outside = number(con, f"SELECT count(*) FROM log WHERE ms < {limits.first * 1000} OR ms >= {limits.end * 1000}")
     if outside:
         why = first_bad_line(path, bad, "a timestamp is none", header=True)
         raise InputError(
             f"{path}: {why}, lines like it: {outside}; take the right file, or let earliest and latest say what can be"
         )
-    zeros = _number(con, "SELECT count(*) FROM log WHERE rating = 0")
+    zeros = number(con, "SELECT count(*) FROM log WHERE rating = 0")
     if zeros:
         con.execute("UPDATE log SET rating = NULL WHERE rating = 0")
     con.execute(f"CREATE TABLE seen AS SELECT DISTINCT item_id FROM log WHERE ms < {end_ms}")
-    return {"interactions_read": _number(con, "SELECT count(*) FROM log"), "ratings_of_zero": zeros}
+    return {"interactions_read": number(con, "SELECT count(*) FROM log"), "ratings_of_zero": zeros}
 
 
 def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict[str, int]:
@@ -204,7 +119,7 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
                known AND json_type(title) NOT IN ('VARCHAR', 'NULL') AS titled_otherwise,
                coalesce(isfinite(TRY_CAST(price ->> '$' AS DOUBLE)), false) AS priced, average_rating, rating_number {texts}
         FROM (SELECT nullif(parent_asin, '') AS item_id, parent_asin IN (SELECT item_id FROM seen) AS known, *
-              FROM read_json({_quoted(path)}, format = 'newline_delimited', ignore_errors = true,
+              FROM read_json({quoted(path)}, format = 'newline_delimited', ignore_errors = true,
                              columns = {{{columns}}}))
         """
     try:
@@ -212,9 +127,9 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     finally:
         con.remove_function("title_of")
     counts = {
-        "items_read": _number(con, "SELECT count(*) FROM lines"),
-        "lines_broken": _number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
-        "titles_no_text": _number(con, "SELECT count(*) FROM lines WHERE titled_otherwise"),
+        "items_read": number(con, "SELECT count(*) FROM lines"),
+        "lines_broken": number(con, "SELECT count(*) FROM lines WHERE item_id IS NULL"),
+        "titles_no_text": number(con, "SELECT count(*) FROM lines WHERE titled_otherwise"),
     }
     if counts["lines_broken"] > rules.broken_lines:
         why = first_bad_line(path, bad_item, "a line holds no JSON object with a parent_asin")
@@ -235,21 +150,21 @@ def _mark_usable(con: duckdb.DuckDBPyConnection, rules: Rules) -> dict[str, int]
         if rules.needs_price
         else "false",
     }
-    counts = {name: _number(con, f"SELECT count(*) FROM lines WHERE {rule}") for name, rule in drops.items()}
+    counts = {name: number(con, f"SELECT count(*) FROM lines WHERE {rule}") for name, rule in drops.items()}
     passes = f"known AND title.words BETWEEN 1 AND {rules.title_words}" + (" AND priced" if rules.needs_price else "")
     # Of an item's lines one stays, whatever their order in the file: the least by a hash of what they say.
     texts = ", ".join(["title", "average_rating", "rating_number", *rules.attributes])
     con.execute(
         f"CREATE TABLE usable AS SELECT item_id, arg_min(rowid, hash({texts})) AS line FROM lines WHERE {passes} GROUP BY 1"
     )
-    lines = _number(con, f"SELECT count(*) FROM lines WHERE {passes}")
-    return counts | {"items_repeated": lines - _number(con, "SELECT count(*) FROM usable")}
+    lines = number(con, f"SELECT count(*) FROM lines WHERE {passes}")
+    return counts | {"items_repeated": lines - number(con, "SELECT count(*) FROM usable")}
 
 
 def check_known(con: duckdb.DuckDBPyConnection, path: Path, limits: Limits) -> dict[str, int]:
     """Count the interactions whose item has no line of the metadata. Raises InputError where they are too many."""
     of_unknown = "FROM log ANTI JOIN lines USING (item_id)"
-    unknown, rows = _number(con, f"SELECT count(*) {of_unknown}"), _number(con, "SELECT count(*) FROM log")
+    unknown, rows = number(con, f"SELECT count(*) {of_unknown}"), number(con, "SELECT count(*) FROM log")
     if unknown > limits.unknown_items * rows:
         first = con.execute(f"SELECT min(item_id) {of_unknown}").fetchall()[0][0]
         raise InputError(
@@ -270,21 +185,21 @@ def choose(
         f"CREATE TABLE recent AS SELECT item_id, max(ms) AS ms FROM log SEMI JOIN usable USING (item_id) "
         f"WHERE ms < {end_ms} GROUP BY 1"
     )
-    if not _number(con, "SELECT count(*) FROM recent"):
+    if not number(con, "SELECT count(*) FROM recent"):
         raise InputError(
             "no item with an interaction before the window's end passes the rules; take files of one category"
         )
-    first = _number(con, f"SELECT min(ms) FROM log SEMI JOIN usable USING (item_id) WHERE ms < {end_ms}")
+    first = number(con, f"SELECT min(ms) FROM log SEMI JOIN usable USING (item_id) WHERE ms < {end_ms}")
     start, widened, distinct = rules.start, 0, 0
     while True:
         start_ms = _ms(start)
         # Without a k-core an item is in the window exactly if its last interaction is.
-        items = _number(con, f"SELECT count(*) FROM recent WHERE ms >= {start_ms}")
+        items = number(con, f"SELECT count(*) FROM recent WHERE ms >= {start_ms}")
         at_the_end = start_ms <= first
         if items >= rules.min_items or at_the_end:
             if rules.k_core > 1:
                 distinct = _fill(con, start_ms, end_ms, rules.k_core)
-                items = _number(con, "SELECT count(DISTINCT item_id) FROM chosen")
+                items = number(con, "SELECT count(DISTINCT item_id) FROM chosen")
             if items >= rules.min_items or at_the_end:
                 break
         widened += 1
@@ -296,11 +211,11 @@ def choose(
     if rules.k_core == 1:
         distinct = _fill(con, start_ms, end_ms, 1)
     of_usable = "FROM log SEMI JOIN usable USING (item_id)"
-    usable = _number(con, f"SELECT count(*) {of_usable}")
-    inside = _number(con, f"SELECT count(*) {of_usable} WHERE ms >= {start_ms} AND ms < {end_ms}")
-    left = _number(con, "SELECT count(*) FROM chosen")
+    usable = number(con, f"SELECT count(*) {of_usable}")
+    inside = number(con, f"SELECT count(*) {of_usable} WHERE ms >= {start_ms} AND ms < {end_ms}")
+    left = number(con, "SELECT count(*) FROM chosen")
     return start, {
-        "dropped_of_dropped_items": _number(con, "SELECT count(*) FROM log") - usable - unknown,
+        "dropped_of_dropped_items": number(con, "SELECT count(*) FROM log") - usable - unknown,
         "dropped_outside_window": usable - inside,
         "dropped_repeats": inside - distinct,
         "dropped_k_core": distinct - left,
@@ -323,12 +238,12 @@ def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: in
               FROM log SEMI JOIN usable USING (item_id) WHERE ms >= {start_ms} AND ms < {end_ms} GROUP BY 1, 2)
         """
     )
-    distinct = before = _number(con, "SELECT count(*) FROM chosen")
+    distinct = before = number(con, "SELECT count(*) FROM chosen")
     while k_core > 1:
         for side in ("item_id", "user_id"):
             rare = f"SELECT {side} FROM chosen GROUP BY 1 HAVING count(*) < {k_core}"
             con.execute(f"DELETE FROM chosen WHERE {side} IN ({rare})")
-        left = _number(con, "SELECT count(*) FROM chosen")
+        left = number(con, "SELECT count(*) FROM chosen")
         if left == before:
             break
         before = left
@@ -368,7 +283,7 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tu
         FROM lines JOIN kept ON lines.rowid = kept.line
         """
     )
-    n = _number(con, "SELECT count(*) FROM left_over")
+    n = number(con, "SELECT count(*) FROM left_over")
     found = con.sql("SELECT * FROM left_over ORDER BY item_id")  # streamed, unlike what execute() gives
     schema = pa.schema([(name, pa.large_string()) for name in rules.attributes])
     path = str(folder / "texts.arrow")

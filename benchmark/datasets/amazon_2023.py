@@ -35,7 +35,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.config.wording import among
-from benchmark.datasets import Expected, Limits, Raw
+from benchmark.datasets import Expected, Limits, Raw, _duckdb
 from benchmark.datasets import _amazon_tables as tables
 from benchmark.datasets._amazon_text import title, title_released
 from benchmark.errors import InputError
@@ -187,7 +187,7 @@ def load(options: Options, files: list[Path], limits: Limits) -> Raw:
     log_file, items_file = files
     rules = options.rules()
     end_ms = int(rules.end.timestamp()) * 1000 + rules.end_included
-    with tables.workspace(log_file, items_file) as (con, folder):
+    with _duckdb.workspace(log_file, items_file) as (con, folder):
         counts = tables.read_interactions(con, log_file, end_ms, limits)
         counts |= tables.read_items(con, items_file, rules)
         counts |= tables.check_known(con, log_file, limits)

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config.factors import Ablations, ablations_of
-from benchmark.config.methods import all_params, laid_over, load_method
+from benchmark.config.methods import all_params, load_method
+from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
 from benchmark.errors import command
-from benchmark.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
-from benchmark.workload import WARM_START, Sizes, longest, sizes_of
+from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
+from benchmark.jobs.sizes import sizes_of
+from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
 
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
@@ -111,6 +113,14 @@ OUTPUTS = {
 SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
 
 
+def longest(p: dict[str, Any], s: Sizes) -> int:
+    """Tokens of a prompt and what is written behind it."""
+    prompts = p.get("prompts", {})
+    items, limit = prompts.get("max_items", p.get("max_items", 0)), prompts.get("max_prompt_tokens", 10**9)
+    length: int = p.get("rollouts", p).get("max_new_tokens", s.line)
+    return prompt_tokens(s, items, limit) + length
+
+
 def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, threads: int, processes: int) -> Estimate:
     """One fit with these params, and the ranking of the test cases."""
     method = load_method(module)
@@ -165,7 +175,7 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
 
     def made(params: dict[str, Any], scored: int) -> Estimate:
         counts = replace(sizes, test=scored)
-        given = laid_over(params, overlay)
+        given = overlaid(params, overlay)
         return estimate(module, given, counts, gpus=entry.gpus, threads=entry.threads, processes=processes)
 
     if len(fitted) == 1:
@@ -177,13 +187,13 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
     for one in fits:
         seconds += one.finding(kept).seconds
         kept |= one.kept
-    places = {name: (dataset, method, str(seed)) if name[0] == WARM_START else (dataset,) for name in kept}
+    whose = {STATES: (dataset,), TUNING: (dataset, str(seed)), WARM_START: (dataset, method, str(seed))}
     return Estimate(
         seconds,
         max(one.memory for one in fits),
         max(one.gpu_memory for one in fits),
         all(one.known for one in fits),
-        {(*places[name], *name): taken for name, taken in kept.items()},
+        {(*whose[name[0]], *name): taken for name, taken in kept.items()},
     )
 
 
@@ -259,7 +269,7 @@ def every_job(config: Config) -> Iterator[Named]:
 def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
     """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already.
 
-    States and warm starts that several jobs share count for the first of them.
+    States, tunings and warm starts that several jobs share count for the first of them.
     """
     ablations = ablations_of(config)
     jobs = list(every_job(config) if planned is None else planned)

@@ -10,7 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.analysis.files import (
+from benchmark.config.factors import Ablations
+from benchmark.config.schema import Config
+from benchmark.jobs.plan import Plan, data_files, files_of, job_of, run_files
+from benchmark.jobs.stale import Job
+from benchmark.provenance import ROOT
+from benchmark.statistics.files import (
     AGAINST,
     CLAIMS,
     OVERALL_METHODS,
@@ -18,11 +23,6 @@ from benchmark.analysis.files import (
     DatasetStatistics,
     FactorStatistics,
 )
-from benchmark.config.factors import Ablations
-from benchmark.config.schema import Config
-from benchmark.jobs.plan import Plan, data_files, files_of, job_of, run_files
-from benchmark.jobs.stale import Job
-from benchmark.provenance import ROOT
 
 STATISTICS = "results/statistics"
 PAGE = ROOT / "benchmark" / "output" / "page"
@@ -154,15 +154,15 @@ class Outputs:
 
     def statistics(self, dataset: str) -> Job:
         files, read = self.dataset_statistics_files(dataset), self.runs_of(dataset)
-        return _output(f"statistics/{dataset}", files, read, self.selection(dataset), "benchmark.analysis.statistics")
+        return _output(f"statistics/{dataset}", files, read, self.selection(dataset), "benchmark.statistics.datasets")
 
     def overall_statistics(self) -> Job:
         files = self.overall_statistics_files()
-        return _output("overall_statistics", files, self.runs_of(), self.selection(), "benchmark.analysis.overall")
+        return _output("overall_statistics", files, self.runs_of(), self.selection(), "benchmark.statistics.overall")
 
     def against_statistics(self) -> Job:
         files, told = self.against_statistics_files(), [self.selection(), self.config.reference]
-        return _output("against_statistics", files, self.runs_of(), told, "benchmark.analysis.against")
+        return _output("against_statistics", files, self.runs_of(), told, "benchmark.statistics.against")
 
     def table(self, dataset: str) -> Job:
         read, told = self.dataset_statistics_files(dataset), self.shown(dataset)
@@ -199,7 +199,7 @@ class Outputs:
 
     def factor_statistics(self, factor: str) -> Job:
         files, read = self.factor_statistics_files(factor), self.runs_of_factors(factor)
-        return self._factor("factor_statistics", factor, files, read, "benchmark.analysis.ablations")
+        return self._factor("factor_statistics", factor, files, read, "benchmark.statistics.ablations")
 
     def ablation(self, factor: str) -> Job:
         files, read = self.factor_tables(factor), self.factor_statistics_files(factor)
@@ -212,7 +212,7 @@ class Outputs:
     def claims_statistics(self) -> Job:
         name, factors = f"claims_statistics/{self.config.ablations_folder}", list(self.ablations.factors)
         files, read = self.claims_statistics_files(), self.runs_of_factors(*factors)
-        return _output(name, files, read, self.factors_json(*factors), "benchmark.analysis.claims")
+        return _output(name, files, read, self.factors_json(*factors), "benchmark.statistics.claims")
 
     def claims(self) -> Job:
         name, read = f"claims/{self.config.ablations_folder}", self.claims_statistics_files()

@@ -3,16 +3,23 @@
 The rules take their inputs and outputs from here, and `benchmark.jobs.stale` compares each job with what is on disk.
 """
 
+import json
+import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.config.factors import Ablations, settings_of
-from benchmark.config.methods import BACKBONE, model_files, module_name, source_files
+from benchmark.config.factors import Ablations, ablations_of, settings_of
+from benchmark.config.methods import BACKBONE, model_files
 from benchmark.config.schema import Config, MethodConfig
-from benchmark.jobs.stale import Job, code_hash
+from benchmark.data.settings import source_of
+from benchmark.errors import InputError
+from benchmark.jobs.code import code_hash, made_by, source_files
+from benchmark.jobs.stale import Job
+from benchmark.provenance import REQUIRE_CLEAN, ROOT
 from benchmark.storage.io import sha256_of_json
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")
@@ -23,7 +30,7 @@ MANIFEST = f"{EMBEDDED}/manifest.json"
 
 @cache
 def files_of(*modules: str) -> tuple[str, ...]:
-    """The files that these modules are made of. Read once: no plan outlives an edit."""
+    """The files that these modules are made of."""
     return tuple(source_files(*modules))
 
 
@@ -37,6 +44,31 @@ def run_files(dataset: str, run: str, seed: int) -> list[str]:
     return [f"results/runs/{dataset}/{run}/seed{seed}/{file}" for file in RUN]
 
 
+def check_backbone(backbone: dict[str, Any], where: str) -> None:
+    """Raise InputError for a backbone that is neither embedded, nor there, nor on the hub under a pinned revision."""
+    name = Path(backbone["name"])
+    if not (name == Path(EMBEDDED) or name.is_dir() or backbone.get("revision")):
+        raise InputError(
+            f"{where}: backbone {backbone['name']!r}: no such folder; to take it from the hub, pin its revision"
+        )
+
+
+def shell_prefix(require_clean: bool, with_conda: bool) -> str:
+    """What comes before the command of every job.
+
+    The interpreter that runs Snakemake runs the jobs, wherever the current folder is: no environment has to be activated. With
+    conda deployment each job has an environment of its own, which must come first.
+    """
+    own = "" if with_conda else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    # Told by the environment: a setting that changes no result makes no job run again.
+    clean = f"export {REQUIRE_CLEAN}=1; " if require_clean else ""
+    # A thread that waits sleeps: one that spins, as is the default, takes the core of the thread that it waits for as soon as
+    # anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md). Braces are
+    # doubled, as Snakemake fills in what stands in single ones.
+    waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
+    return f"set -euo pipefail; {own}{clean}{waiting}export PYTHONPATH={shlex.quote(str(ROOT))}; "
+
+
 @dataclass(frozen=True)
 class Plan:
     """All jobs of a checked config. Names of runs are rows of `methods` and folders of the ablations' variants."""
@@ -44,6 +76,23 @@ class Plan:
     config: Config
     ablations: Ablations
     own: dict[str, list[str]]  # by dataset, the user's own files that it reads
+
+    @classmethod
+    def of(cls, config: Config) -> "Plan":
+        """The plan of a checked config. Raises InputError where a file of the user's own, or a backbone, isn't there.
+
+        They have to be there before the first job, which may take hours.
+        """
+        own = {}
+        for name, dataset in config.datasets.items():
+            source, options = source_of(dataset, f"datasets.{name}")
+            own[name] = [str(path) for path in source.inputs(options)]
+        plan = cls(config, ablations_of(config), own)
+        for kind, names in (("methods.", config.methods), ("ablations: ", plan.ablations.variants)):
+            for name in names:
+                for backbone in plan.backbones(name):
+                    check_backbone(backbone, f"{kind}{name}")
+        return plan
 
     def base(self, run: str) -> str:
         """The row of `methods` that a run is of: its own, or that of which it is an ablation's variant."""
@@ -80,6 +129,31 @@ class Plan:
         """A run that scores another one's fit waits for it."""
         after = self.ablations.variants[run].after if run in self.ablations.variants else None
         return [] if after is None else run_files(dataset, after, seed)[1:]
+
+    def tuned_option(self, dataset: str, run: str, seed: int) -> str:
+        """Where a run finds the setting that another one has chosen, as part of its command line."""
+        chosen = self.tuned(dataset, run, seed)
+        return f"--tuned {shlex.join(chosen)}" if chosen else ""
+
+    def variant_options(self, run: str) -> str:
+        """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it takes."""
+        if run not in self.ablations.variants:
+            return ""
+        overlay = json.dumps(self.overlay(run), sort_keys=True)
+        return f"--stream {self.base(run)} --overlay {shlex.quote(overlay)}"
+
+    def priority(self, run: str, seed: int) -> int:
+        """Of a run. Of those for which there are cores, the ones with most cores go first, as they tend to take longest; then
+        repetitions 1 of methods with a grid, for which the other repetitions and all variants wait. What only the ablations
+        need comes after all that the tables need.
+        """
+        entry = self.entry(run)
+        # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
+        wide = 2 * entry.threads**2
+        if self.only_for_ablations(run, seed):
+            return wide
+        awaited = seed == 1 and len(entry.grid) > 1
+        return 100 * (wide + awaited)
 
     def embedded(self, run: str) -> list[str]:
         """What the rule fetch_backbone makes, for the methods with a setting that takes it."""
@@ -139,10 +213,9 @@ class Plan:
         module = self.config.module_of(self.base(run))
         told = [dataset, run, seed, module, entry.params, entry.grid, entry.process_count(), self.fit_of(run), waits]
         settings = told if variant is None else [*told, variant.base, variant.overlay]
-        code = sorted({*files_of("benchmark.jobs.run", "benchmark.jobs.launch"), *files_of(module_name(module))})
-        return job_of(
-            f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed), read, settings, code, spent=embedded
-        )
+        name, files = f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed)
+        told_hash = sha256_of_json(settings)
+        return Job(name, tuple(files), tuple(read), told_hash, made_by(module), frozenset(embedded))
 
 
 def job_of(

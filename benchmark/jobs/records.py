@@ -73,6 +73,9 @@ class RunRecord(_Strict):
     params: dict[str, JsonValue]  # the parameters it ran with, defaults included
     tuning: Tuning | None  # None where the method has nothing to tune
     commit: str  # git commit of the code when the run began, "-dirty" where the tree differed
+    # sha256 of the code that made it, comments and docstrings aside: runs of one declared version should have one result
+    # whatever it is. Empty in a record of before that was kept.
+    code: str = ""
     versions: dict[str, str]  # Python and package versions
     hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
     data_hash: str  # split_hash of the dataset.json it ran on

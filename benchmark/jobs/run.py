@@ -14,14 +14,11 @@ streams of its base, with its own settings laid over them (--overlay, --stream).
 """
 
 import argparse
-import contextlib
 import datetime
-import hashlib
-import json
 import os
 import statistics
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -33,151 +30,68 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import provenance
-from benchmark.config.methods import (
-    all_params,
-    check_params,
-    for_fitting,
-    kind_of,
-    laid_over,
-    load_method,
-    method_files,
-    model_files,
-    trains_in_processes,
-)
-from benchmark.contract import Cases, Learned, Recommender, Split, read_cases, read_split, watched
+from benchmark.config.methods import kind_of, load_method, stream_of, trains_in_processes
+from benchmark.contract import Cases, Recommender, Split
+from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
-from benchmark.evaluate import rank, validation_ndcg
+from benchmark.evaluate import rank
 from benchmark.jobs import launch
-from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Trial, Tuning, read_run, write_run
-from benchmark.jobs.stale import code_hash
+from benchmark.jobs.code import code_files, code_hash, made_by
+from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
+from benchmark.jobs.tuning import Fitted, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
-from benchmark.storage.io import alone, atomic, read_json, sha256_of
-from benchmark.storage.ledger import Cost, account, timed_fit
+from benchmark.storage.io import atomic, read_json
+from benchmark.storage.ledger import Cost, account
 
-CRITERION = "valid NDCG@10"
 LATENCY_CASES = 5  # users scored alone, whose median time is recorded
 
 
-def checkpoint_folder(
-    work: Path,
-    method: ModuleType,
-    params: dict[str, Any],
-    data_hash: str,
-    code: str,
-    processes: int = 1,
-    category: str = "",
-) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code, versions of
-    packages, the files of the user's own models that the params name, and the number of processes: nothing stale is ever resumed.
+@dataclass(frozen=True)
+class Task:
+    """One run, read from its command line: what is fitted on what, from which random streams, and where its checkpoints lie."""
 
-    Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
-    """
-    params = for_fitting(method, params)
-    about = json.dumps([params, provenance.versions()], sort_keys=True)
-    parts = [about, data_hash, category, code]
-    parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
-    if processes > 1:
-        parts.append(f"{processes} processes")
-    return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    name: str  # of the row, or of an ablation's run
+    repetition: int
+    method: ModuleType
+    data: Path
+    split: Split
+    data_hash: str
+    seed: int
+    settings: list[dict[str, Any]]  # each of them is fitted
+    folders: list[Path]  # of their checkpoints
+    tuning: Tuning | None  # of repetition 1, where this one takes its choice
+    commit: str
+    code: str  # sha256
 
 
-def fit_best(
-    method: ModuleType, name: str, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]
-) -> tuple[Recommender, int, list[Trial], Cost, Learned]:
-    """Fit each setting; return the best recommender, its index, the trials, what its fit cost and what it learned from.
+@dataclass(frozen=True)
+class Ranked:
+    """The ranked test cases and what it took; texts, one row per case, of a method that writes."""
 
-    With a single setting nothing has to be chosen and validation is left out.
-    """
-    best: tuple[Recommender, Cost, Learned] | None = None
-    chosen, trials = 0, list[Trial]()
-    for number, (params, folder) in enumerate(zip(settings, folders, strict=True)):
-        if len(settings) > 1:
-            print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        seen = watched(split)  # by this setting alone
-        with alone(folder):  # runs that differ in scoring alone share a fit
-            recommender, cost = timed_fit(partial(method.fit, seen, seed=seed, params=params, workdir=folder), folder)
-        learned = recommender.learned() or seen.learned()
-        if len(settings) == 1:
-            return recommender, 0, [], cost, learned
-        with account(own=frozenset({cost.by})) as validation:
-            value = validation_ndcg(recommender, split.valid, split.n_items, name)
-        took = round(cost.seconds + validation.seconds, 3)
-        trials.append(Trial(params=params, value=round(value, 6), seconds=took))
-        print(f"{name}: {CRITERION} {value:.4f} after {cost.seconds:.1f} s", flush=True)
-        if best is None or trials[-1].value > trials[chosen].value:  # the recorded values decide; ties keep the first
-            best, chosen = (recommender, cost, learned), number
-    assert best is not None
-    return best[0], chosen, trials, best[1], best[2]
+    rankings: pa.Table
+    cost: Cost
+    texts: pa.Table | None
+    tokens: int  # written by an LM
+    report: dict[str, Any]
 
 
-def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
-    """What the other processes do: fit each setting together with the first one, which says and keeps what comes of it."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        for params, folder in zip(settings, folders, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            method.fit(split, seed=seed, params=params, workdir=folder)
+def rank_test(fitted: Fitted, test: Cases, n_items: int, data: Path, name: str) -> Ranked:
+    """Rank the test cases. Targets are read here and nowhere else.
 
-
-def from_json(option: str, text: str, kind: type) -> Any:
-    """The value of an option that holds JSON. Raises InputError."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{option}: not JSON ({error}); quote it for the shell") from None
-    if not isinstance(value, kind):
-        what = "a list of settings" if kind is list else "settings"
-        raise InputError(f"{option}: expected {what}, found {text}; give JSON")
-    return value
-
-
-def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
-    """The settings that this repetition fits, defaults filled in, and the tuning of repetition 1 for later ones."""
-    if given.seed < 1:
-        raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
-    params, grid = from_json("--params", given.params, dict), from_json("--grid", given.grid, list)
-    overlay, base = from_json("--overlay", given.overlay, dict), given.stream or given.method
-    to_try = [laid_over(laid_over(params, trial), overlay) for trial in grid or [{}]]
-    for tried in to_try:
-        check_params(method, tried, f"methods.{given.method}")
-    if (given.seed > 1 or base != given.method) and len(grid) > 1:
-        if given.tuned is None:
-            raise InputError(
-                f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1 of {base}"
-            )
-        first = read_run(given.tuned)
-        if (first.method, first.seed) != (base, 1):
-            raise InputError(f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {base}")
-        return [all_params(method, laid_over(first.params, overlay))], first.tuning
-    return [all_params(method, tried) for tried in to_try], None
-
-
-def ranked_test(
-    recommender: Recommender, test: Cases, n_items: int, data: Path, name: str, fit: str
-) -> tuple[pa.Table, Cost]:
-    """Rank the test cases: the table of rankings and what it cost. Targets are read here and nowhere else.
-
-    fit: name of the fit's account; what that has left on disk is in its own cost.
+    Raises InputError where test_targets.parquet holds other cases, or the method texts of other cases.
     """
     answers = pq.read_table(data / "test_targets.parquet")
     if not np.array_equal(answers.column("case").to_numpy(), test.case):
         raise InputError(
             f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again"
         )
-    with account(own=frozenset({fit})) as now:
-        table = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
-        return table, now.cost()
-
-
-def latency_alone(recommender: Recommender, cases: Cases) -> float:
-    """Median seconds to score one test case, batch by batch of one; the first, which warms up, isn't counted."""
-    fresh, seconds = recommender.uncached(), []
-    for case in cases.take(np.arange(min(LATENCY_CASES + 1, len(cases)))).batches(1):
-        start = time.monotonic()
-        for _ in fresh.score(case):
-            pass
-        seconds.append(time.monotonic() - start)
-    return statistics.median(seconds[1:] or seconds)
+    recommender = fitted.recommender
+    with account(own=frozenset({fitted.cost.by})) as now:  # what the fit has left on disk is in its own cost
+        rankings = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
+        cost = now.cost()
+    written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
+    texts = None if written is None else texts_with_ranks(written, rankings, name)
+    return Ranked(rankings, cost, texts, tokens, report)
 
 
 def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.Table:
@@ -194,6 +108,17 @@ def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.T
     for column in outcome.column_names:
         table = table.append_column(column, outcome.column(column))
     return table
+
+
+def seconds_of_one_case(recommender: Recommender, cases: Cases) -> float:
+    """Median seconds to score one test case, batch by batch of one; the first, which warms up, isn't counted."""
+    fresh, seconds = recommender.uncached(), []
+    for case in cases.take(np.arange(min(LATENCY_CASES + 1, len(cases)))).batches(1):
+        start = time.monotonic()
+        for _ in fresh.score(case):
+            pass
+        seconds.append(time.monotonic() - start)
+    return statistics.median(seconds[1:] or seconds)
 
 
 def parse() -> argparse.Namespace:
@@ -228,10 +153,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@command
-def main() -> None:
-    given = parse()
-    launch.end_with_launcher()
+def task_of(given: argparse.Namespace) -> Task:
+    """Read and check what a run is told. Raises InputError."""
     commit = provenance.commit()  # of the code that runs, whatever is committed meanwhile
     if provenance.REQUIRE_CLEAN in os.environ:  # edits while Snakemake was running
         provenance.require_clean()
@@ -243,53 +166,82 @@ def main() -> None:
     settings, tuning = settings_to_try(given, method)
     split = read_split(given.data)
     data_hash = read_json(given.data / "dataset.json")["split_hash"]
-    seed = provenance.derive_seed(split.name, given.stream or given.method, given.seed)
-    code = code_hash(tuple(method_files(module)))  # without comments and docstrings
     words = "\n".join(filter(None, [split.category, split.category_plural]))
-    key = partial(checkpoint_folder, data_hash=data_hash, code=code, processes=processes, category=words)
-    folders = [key(given.work, method, params) for params in settings]
-    if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
-        fit_along(method, split, seed, settings, folders)
-        return
-    recommender, chosen, trials, fit, learned = fit_best(method, given.method, split, seed, settings, folders)
-    test = read_cases(given.data / "test.parquet", targets=False)
-    rankings, score = ranked_test(recommender, test, split.n_items, given.data, given.method, fit.by)
-    written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
-    alone = latency_alone(recommender, test)
-    texts = None if written is None else texts_with_ranks(written, rankings, given.method)
-    record = RunRecord(
-        dataset=split.name,
-        method=given.method,
-        kind=kind_of(method),
-        seed=given.seed,
-        seed_value=seed,
-        params=settings[chosen],
-        tuning=Tuning(criterion=CRITERION, trials=trials, chosen=chosen) if trials else tuning,
+    folder_of = partial(
+        checkpoint_folder, data_hash=data_hash, code=made_by(module), processes=processes, category=words
+    )
+    return Task(
+        name=given.method,
+        repetition=given.seed,
+        method=method,
+        data=given.data,
+        split=split,
+        data_hash=data_hash,
+        seed=provenance.derive_seed(split.name, stream_of(method, given.stream or given.method), given.seed),
+        settings=settings,
+        folders=[folder_of(given.work, method, params) for params in settings],
+        tuning=tuning,
         commit=commit,
+        code=code_hash(code_files(module)),
+    )
+
+
+def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> RunRecord:
+    """What is written down of a run. latency: seconds to score one case by itself."""
+    n_cases, fit, score = len(ranked.rankings), fitted.cost, ranked.cost
+    return RunRecord(
+        dataset=task.split.name,
+        method=task.name,
+        kind=kind_of(task.method),
+        seed=task.repetition,
+        seed_value=task.seed,
+        params=task.settings[fitted.chosen],
+        tuning=fitted.tuning or task.tuning,
+        commit=task.commit,
+        code=task.code,
         versions=provenance.versions(),
         hardware=provenance.hardware(),
-        data_hash=data_hash,
-        learned=LearnedFrom(**asdict(learned)),
-        n_cases=len(rankings),
+        data_hash=task.data_hash,
+        learned=LearnedFrom(**asdict(fitted.learned)),
+        n_cases=n_cases,
         seconds=Phases(
             fit=round(fit.seconds, 3), score=round(score.seconds, 3), reused=round(fit.reused + score.reused, 3)
         ),
-        latency_ms_per_case=round(score.seconds / len(rankings) * 1000, 4),
-        latency_ms_alone=round(alone * 1000, 4),
+        latency_ms_per_case=round(score.seconds / n_cases * 1000, 4),
+        latency_ms_alone=round(latency * 1000, 4),
         peak_memory_mib=provenance.peak_memory_mib(),
-        tokens_written=tokens,
-        report=report,
+        tokens_written=ranked.tokens,
+        report=ranked.report,
         finished_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
     )
-    with atomic(given.out) as temporary:
+
+
+def write(out: Path, ranked: Ranked, record: RunRecord) -> None:
+    """The run's folder, whole or not at all."""
+    with atomic(out) as temporary:
         temporary.mkdir()
-        pq.write_table(rankings, temporary / "rankings.parquet", compression="zstd")
-        if texts is not None:
-            pq.write_table(texts, temporary / "texts.parquet", compression="zstd")
+        pq.write_table(ranked.rankings, temporary / "rankings.parquet", compression="zstd")
+        if ranked.texts is not None:
+            pq.write_table(ranked.texts, temporary / "texts.parquet", compression="zstd")
         write_run(temporary / "run.json", record)
-    ranks = rankings.column("rank").to_numpy()
+
+
+@command
+def main() -> None:
+    given = parse()
+    launch.end_with_launcher()
+    task = task_of(given)
+    if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
+        fit_along(task.method, task.split, task.seed, task.settings, task.folders)
+        return
+    fitted = fit_best(task.method, task.name, task.split, task.seed, task.settings, task.folders)
+    test = read_cases(task.data / "test.parquet", targets=False)
+    ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
+    latency = seconds_of_one_case(fitted.recommender, test)
+    write(given.out, ranked, record_of(task, fitted, ranked, latency))
+    value = ndcg(ranked.rankings.column("rank").to_numpy(), 10).mean()
     print(
-        f"{split.name} {given.method} seed {given.seed}: test NDCG@10 {ndcg(ranks, 10).mean():.4f}, fit {fit.seconds:.1f} s"
+        f"{task.split.name} {task.name} seed {task.repetition}: test NDCG@10 {value:.4f}, fit {fitted.cost.seconds:.1f} s"
     )
 
 

@@ -5,16 +5,14 @@ plans, the workflow asks `why_stale` of each job. File dates decide nothing: a c
 """
 
 import argparse
-import ast
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, command
-from benchmark.provenance import ROOT
-from benchmark.storage.io import read_json, sha256_of, sha256_of_json, write_json
+from benchmark.storage.io import read_json, sha256_of, write_json
 
 RECORDS = "results/made_from"
 
@@ -35,27 +33,6 @@ class Job:
     def record(self) -> Path:
         """Where it is written down what this job's outputs were made from."""
         return Path(RECORDS, f"{self.name}.json")
-
-
-@cache
-def _code_of(path: Path) -> str:
-    """Code without comments and docstrings as a text; another file, such as a template, as it is."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
-        return text
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-@cache
-def code_hash(files: tuple[str, ...]) -> str:
-    """sha256 over these files of the project: an edited comment or docstring changes nothing, any other edit does."""
-    return sha256_of_json([[file, _code_of(ROOT / file)] for file in files])
 
 
 def _mark(path: Path) -> list[int]:
@@ -80,6 +57,13 @@ def write_record(job: Job) -> None:
     """Write down what the outputs of a job that has just ended were made from."""
     about = {"settings": job.settings, "code": job.code}
     write_json(job.record, about | {"inputs": _noted(job.inputs), "outputs": _noted(job.outputs)})
+
+
+def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> str:
+    """The command that a job ends with: it writes down what its outputs were made from."""
+    read, written = shlex.join(["--inputs", *inputs]), shlex.join(["--outputs", *outputs])
+    told = f"--job {job.name} --settings {job.settings} --code {job.code}"
+    return f"python -m benchmark.jobs.stale record {told} {read if inputs else ''} {written}"
 
 
 def why_stale(job: Job, known: dict[str, str]) -> str | None:

@@ -6,7 +6,7 @@ ablations`.
 One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every
 seed, and its difference from the base with the paired interval. Below, where the runs logged their training: reward,
 R_d, length of the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal
-axis, others are rows. `python -m benchmark.analysis.ablations` comes first.
+axis, others are rows. `python -m benchmark.statistics.ablations` comes first.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.analysis.files import FactorStatistics
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import ablations_arguments
 from benchmark.output.plots import GREY, REFERENCE, STYLE, head_and_foot, new_figure, save
+from benchmark.statistics.files import FactorStatistics
 
 SHOWN = ["NDCG@10", "Hit@10"]
 CURVES = {  # key in the log of a run -> title of its panel

@@ -4,15 +4,13 @@ The workflow calls this for the section `ablations` of a config, and writes --fa
 ablations`.
 
 Per factor the folder gets {factor}.csv, .md and .tex with every value's metrics, and {factor}.tests.csv: every value
-against the base by every metric. `python -m benchmark.analysis.ablations` comes first.
+against the base by every metric. `python -m benchmark.statistics.ablations` comes first.
 """
 
 import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.ablations import AGAINST_BASE
-from benchmark.analysis.files import FactorStatistics
 from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
@@ -20,6 +18,8 @@ from benchmark.output.arguments import ablations_arguments
 from benchmark.output.captions import runs_behind, said_beside, what_it_shows
 from benchmark.output.forms import csv, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
+from benchmark.statistics.ablations import AGAINST_BASE
+from benchmark.statistics.files import FactorStatistics
 from benchmark.storage.io import write_text
 
 MAIN = "NDCG@10"

@@ -4,7 +4,7 @@ benchmark.output.against`.
     python -m benchmark.output.against --datasets ml-100k
 
 The folder gets `against` as .csv and .md, and that of the plots a plot of the differences, from the statistics that
-`python -m benchmark.analysis.against` and `benchmark.analysis.statistics` have written.
+`python -m benchmark.statistics.against` and `benchmark.statistics.datasets` have written.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.analysis import significance
-from benchmark.analysis.against import COSTS, EVERY, MAIN
-from benchmark.analysis.files import AGAINST, DatasetStatistics, read_csv
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
 from benchmark.output.captions import said_beside
@@ -24,6 +22,8 @@ from benchmark.output.costs import HEADINGS, number
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
 from benchmark.output.plots import GREY, REFERENCE, STYLE, head_and_foot, new_figure, save
+from benchmark.statistics.against import COSTS, EVERY, MAIN
+from benchmark.statistics.files import AGAINST, DatasetStatistics, read_csv
 from benchmark.storage.io import write_text
 
 

@@ -3,7 +3,7 @@
 The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
 ablations`.
 
-The folder gets claims.csv and the page claims.md. `python -m benchmark.analysis.claims`, which says how a verdict is
+The folder gets claims.csv and the page claims.md. `python -m benchmark.statistics.claims`, which says how a verdict is
 found, comes first.
 """
 
@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.files import CLAIMS, read_csv
 from benchmark.errors import command, command_line
 from benchmark.output.ablations import in_words
 from benchmark.output.arguments import ablations_arguments
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, table
+from benchmark.statistics.files import CLAIMS, read_csv
 from benchmark.storage.io import write_text
 
 EXPECTATION = {"higher": "higher than", "lower": "lower than", "equal": "no other than"}
@@ -91,7 +91,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
 def main() -> None:
     given = ablations_arguments(command_line("benchmark.output.claims", __doc__), factors=False)
     frame = read_csv(given.statistics / CLAIMS)
-    text = as_markdown(frame) if len(frame) else "No factor of the config has claims.\n"
+    text = as_markdown(frame) if len(frame) else "No factor of the config has claims that are judged here.\n"
     write_text(given.out / CLAIMS, csv(frame))
     write_text(given.out / "claims.md", text)
 

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.analysis.files import no_formula
 from benchmark.metrics import METRICS
 from benchmark.output.captions import DAGGER, notes
 from benchmark.output.cells import Cell, cells
 from benchmark.output.markdown import UNSEEN, plain, running, table
+from benchmark.statistics.files import no_formula
 
 
 def _rows(

@@ -8,7 +8,7 @@ Per dataset, as png and pdf (without dates, so that the same runs give the same 
     {dataset}.slices    NDCG@10 by length of the history and by popularity of the target
     {dataset}.cost      seconds of one run against NDCG@10
 
-Methods are rows, not colours, so that twenty of them stay readable. `python -m benchmark.analysis.statistics` comes
+Methods are rows, not colours, so that twenty of them stay readable. `python -m benchmark.statistics.datasets` comes
 first.
 """
 
@@ -23,12 +23,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmark.analysis.files import DatasetStatistics
 from benchmark.analysis.groups import ALL, HISTORY, TARGET
 from benchmark.config.wording import names_in_words
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
 from benchmark.output.captions import seeds_in_words
+from benchmark.statistics.files import DatasetStatistics
 from benchmark.storage.io import atomic
 
 BASELINE, REFERENCE, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # Okabe and Ito's colour-blind-safe palette

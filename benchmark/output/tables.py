@@ -3,7 +3,7 @@
     python -m benchmark.output.tables --datasets ml-100k
 
 The folder gets, per dataset and as `main` for all of them, a table as .csv, .md and .tex (`main` as .txt too), and
-{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. `python -m benchmark.analysis.statistics` comes first.
+{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. `python -m benchmark.statistics.datasets` comes first.
 """
 
 import io
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Console
 
-from benchmark.analysis.files import DatasetStatistics
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
 from benchmark.output.captions import notes
 from benchmark.output.costs import markdown as costs_markdown
 from benchmark.output.forms import csv, latex, markdown, show
+from benchmark.statistics.files import DatasetStatistics
 from benchmark.storage.io import write_text
 
 

@@ -59,14 +59,15 @@ class Account:
     own: frozenset[str]  # what these made is paid for already
     before: float = 0.0
     reused: float = 0.0
+    waited: float = 0.0  # for others
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """All so far, what others had spent included."""
-        return self.before + time.monotonic() - self.began + self.reused
+        """All so far, what others had spent included, waiting for them left out."""
+        return self.before + time.monotonic() - self.began - self.waited + self.reused
 
     def cost(self) -> Cost:
         """What it comes to now."""
@@ -115,6 +116,17 @@ def making(path: Path) -> Iterator[None]:
     yield
     if not note.exists():  # of two jobs that make it at once, the first one's stays
         write_json(note, Made(by=now.by, seconds=round(now.seconds - start, 3)).model_dump())
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """What passes within it, until another job has made what both need, is nobody's work: the maker's seconds are charged."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        if _open:
+            _open[-1].waited += time.monotonic() - start
 
 
 def found(path: Path) -> None:

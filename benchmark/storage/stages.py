@@ -31,7 +31,7 @@ class Stage:
         packages = sorted({package for stage in stages.values() for package in stage.packages})
         return {
             "stages": {name: stages[name].version for name in sorted(stages)},
-            "packages": {package: _version(package) for package in packages},
+            "packages": {package: version_of(package) for package in packages},
         }
 
     def _all(self) -> dict[str, "Stage"]:
@@ -41,7 +41,8 @@ class Stage:
         return found
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The installed version of a package, in words where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -41,7 +41,7 @@ class _LowRank(torch.autograd.Function):
 class FusedLora(Linear):
     """peft's own layer wherever it is anything but one active plain adapter without dropout on a frozen linear layer."""
 
-    fused = True  # of all layers; False: peft's own everywhere, for the comparisons of r2ec/speed
+    fused = True  # of all layers; False: peft's own everywhere, for comparisons of speed
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] -> [..., out], in x's type."""

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from benchmark.errors import InputError
 
-ATTENTION = "r2ec_shared_prompt"
+ATTENTION = "shared_prompt"
 # Arguments that models hand to every attention function and that say nothing which packed rows don't already say.
 KNOWN_ARGUMENTS = frozenset({"position_ids", "use_cache", "output_attentions", "is_causal", "cache_position"})
 # Copying the caches costs about as much as a step's attention to them: only done when at least a quarter is freed.

@@ -17,9 +17,9 @@ from trl.import_utils import is_vllm_available
 
 from benchmark.errors import InputError
 from lm.backbone import merged_adapters
-from lm.writing.engine import EndOfReasoning, RolloutResult, RolloutSettings, check_prompts, pack_rollouts, pad_id
-from r2ec.model.prompts import ANSWER, turn_end_ids
-from r2ec.settings import BackboneSettings, VllmSettings
+from lm.settings import BackboneSettings, RolloutSettings, VllmSettings
+from lm.writing.rollouts import RolloutResult, check_prompts, pack_rollouts, pad_id
+from lm.writing.stopping import EndOfTurn
 
 
 class VllmEngine:
@@ -35,9 +35,10 @@ class VllmEngine:
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         settings: RolloutSettings,
+        end: EndOfTurn,
     ) -> None:
-        self.generation, self.model, self.tokenizer, self.settings = generation, model, tokenizer, settings
-        self.end = EndOfReasoning(tokenizer)
+        self.generation, self.model, self.tokenizer = generation, model, tokenizer
+        self.settings, self.end = settings, end
 
     @classmethod
     def start(
@@ -46,14 +47,15 @@ class VllmEngine:
         accelerator: Accelerator,
         tokenizer: PreTrainedTokenizerBase,
         settings: RolloutSettings,
+        end: EndOfTurn,
         vllm: VllmSettings,
         *,
         max_model_length: int,
     ) -> "VllmEngine":
         """Start vLLM beside the training or reach its server; every process calls it.
 
-        max_model_length: tokens of the longest prompt and of what is written behind it. Raises InputError if vLLM isn't
-        installed or no server answers.
+        end: where a text ends. max_model_length: tokens of the longest prompt and of what is written behind it. Raises
+        InputError if vLLM isn't installed or no server answers.
         """
         require_vllm()
         try:
@@ -68,14 +70,14 @@ class VllmEngine:
                 tensor_parallel_size=vllm.tensor_parallel_size,
                 gpu_memory_utilization=vllm.gpu_memory_utilization,
                 max_model_length=max_model_length,
-                **vllm_arguments(settings, tokenizer),
+                **vllm_arguments(settings, end),
             )
         except ServerError as error:
             raise InputError(
                 f"vllm.server_base_url {vllm.server_base_url}: {str(error).splitlines()[0]}; start the server as "
                 "docs/scale-out.md says"
             ) from None
-        return cls(generation, model, tokenizer, settings)
+        return cls(generation, model, tokenizer, settings, end)
 
     def sync_weights(self) -> None:
         """Send the model's present weights to vLLM: before the first call and after each update.
@@ -133,8 +135,8 @@ def folder_of(backbone: BackboneSettings) -> str:
     return str(snapshot_download(backbone.name, revision=backbone.revision, local_files_only=True))
 
 
-def vllm_arguments(settings: RolloutSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The rollout settings in the words of trl's VLLMGeneration."""
+def vllm_arguments(settings: RolloutSettings, end: EndOfTurn) -> dict[str, Any]:
+    """The rollout settings and the stopping rule in the words of trl's VLLMGeneration."""
     return {
         # vLLM's temperature 0 is greedy.
         "temperature": 0.0 if settings.greedy else settings.temperature,
@@ -145,9 +147,9 @@ def vllm_arguments(settings: RolloutSettings, tokenizer: PreTrainedTokenizerBase
         "max_completion_length": settings.max_new_tokens,
         "logprobs": None,
         "generation_kwargs": {
-            "stop": [ANSWER],
+            "stop": end.stop_strings,
             "include_stop_str_in_output": True,
-            "stop_token_ids": turn_end_ids(tokenizer),
+            "stop_token_ids": sorted(end.turn_ends),
             "skip_special_tokens": False,
         },
     }

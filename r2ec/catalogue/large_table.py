@@ -11,7 +11,7 @@ earlier one. One process may write a table at a time.
 """
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,6 @@ from r2ec.model.network import R2ec
 
 MANIFEST = "manifest.json"
 SHARD_ROWS = 2**16  # what a killed encoding loses at most; 75 MB of 576 bfloat16
-BLOCK_ROWS = 2**12  # worked on at once: 9 MB of 576 float32. Beyond 32 MB every block's memory would be mapped anew
 HASH_BYTES = 16
 FORMAT: Literal[1] = 1
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -97,12 +96,19 @@ class LargeTable:
         """Hex sha256 of prompts, encoder and form: equal where every row is."""
         return sha256_of_json(self.manifest.model_dump(mode="json"))
 
-    def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """All rows in order: (first row, states [at most BLOCK_ROWS, width]). At most one shard is mapped at a time."""
-        for number in range(len(self.manifest.shards)):
-            shard = self._map(number)
-            for start in range(0, len(shard), BLOCK_ROWS):
-                yield number * self.manifest.shard_rows + start, self._tensor(shard[start : start + BLOCK_ROWS])
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """States of these rows in the table's dtype, [n, width]: a slice in order, a view of the file where one shard has
+        it all; or int64 [n] in their order, a copy. At most one shard is mapped at a time."""
+        if isinstance(rows, Tensor):
+            return self.rows(rows)
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise InputError(f"item rows {rows} leave some out; pass rows in order, or their numbers")
+        size, parts = self.manifest.shard_rows, []
+        for number in range(start // size, -(-stop // size)):
+            begin = number * size
+            parts.append(self._tensor(self._map(number)[max(start - begin, 0) : stop - begin]))
+        return parts[0] if len(parts) == 1 else torch.cat([torch.empty(0, self.width, dtype=self.dtype), *parts])
 
     def rows(self, numbers: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """States of these rows, int [M], in their order: a copy in the table's dtype, [M, width]."""
@@ -129,23 +135,6 @@ class LargeTable:
     def _tensor(self, states: np.ndarray) -> Tensor:
         found = torch.from_numpy(states)
         return found.view(torch.bfloat16) if self.manifest.dtype == "bfloat16" else found
-
-
-Items = Tensor | LargeTable  # states [V, d], in memory or on disk
-
-
-def blocks_of(items: Items) -> Iterator[tuple[int, Tensor]]:
-    """All rows in order, as `LargeTable.blocks`."""
-    if isinstance(items, LargeTable):
-        yield from items.blocks()
-    else:
-        for start in range(0, len(items), BLOCK_ROWS):
-            yield start, items[start : start + BLOCK_ROWS]
-
-
-def rows_of(items: Items, numbers: Tensor) -> Tensor:
-    """States of these rows, int64 [M] -> [M, d]."""
-    return items.rows(numbers) if isinstance(items, LargeTable) else items[numbers]
 
 
 # Encoding

@@ -23,9 +23,17 @@ from benchmark.errors import InputError, checked
 from benchmark.evaluate import top_items
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, read_json, write_json
-from r2ec.catalogue.large_table import BLOCK_ROWS, Items, LargeTable, blocks_of, rows_of
-from r2ec.recpo.objective import scores
-from r2ec.recpo.reward import SCORES_AT_ONCE, ItemMap, check_item_numbers, mapped
+from r2ec.catalogue.large_table import LargeTable
+from r2ec.model.ranking import (
+    BLOCK_ROWS,
+    SCORES_AT_ONCE,
+    ItemMap,
+    Items,
+    blocks_of,
+    check_item_numbers,
+    mapped,
+    scores,
+)
 
 Kind = Literal["hnsw", "ivf", "ivf_pq"]
 KINDS: tuple[Kind, ...] = ("hnsw", "ivf", "ivf_pq")
@@ -57,7 +65,7 @@ def top_k(
     Args:
         users: [n, d], h_T after the rec head's map. items: states [V, d] before it, on disk or in memory; item_map: the
             rec head's, None: none. history: int64 [n, L], item numbers, -1 for none.
-        tau, normalize, prior [V]: as in `objective.scores`. scores_at_once: at most max(this, a block's rows).
+        tau, normalize, prior [V]: as in `ranking.scores`. scores_at_once: at most max(this, a block's rows).
     Returns item numbers, int64 [n, k], best first, the lower number first among equals, -1 where there are no more, and
     their scores over tau, float32 [n, k], -inf there. Raises InputError for scores that are not finite and k below 1.
     """
@@ -158,7 +166,7 @@ class NearestIndex:
         if kind not in KINDS:
             raise InputError(f"no index {kind!r}; known: {', '.join(KINDS)}")
         made = cls(None, kind, items, tau=tau, normalize=normalize, prior=prior, item_map=item_map)
-        width = made._vectors(0, rows_of(items, torch.tensor([0]))).shape[1]
+        width = made._vectors(0, items[torch.tensor([0])]).shape[1]
         planned = planned_bytes(kind, len(items), width)
         if memory_gib is not None and planned > memory_gib * 2**30:
             raise InputError(
@@ -269,7 +277,7 @@ class NearestIndex:
         return _padded(vectors)
 
     def _vectors_at(self, rows: Tensor) -> np.ndarray:
-        return self._as_vectors(rows_of(self.items, rows), None if self.prior is None else self.prior[rows])
+        return self._as_vectors(self.items[rows], None if self.prior is None else self.prior[rows])
 
     @torch.no_grad()
     def _queries(self, users: Tensor) -> np.ndarray:
@@ -317,7 +325,7 @@ class NearestIndex:
         """Exact scores of the found items, float32 [n, c]; the rows of all users are read once."""
         numbers, place = np.unique(near.clip(min=0), return_inverse=True)
         rows = torch.from_numpy(numbers)
-        columns = mapped(rows_of(self.items, rows), self.item_map, users.device)
+        columns = mapped(self.items[rows], self.item_map, users.device)
         prior = None if self.prior is None else self.prior[rows]
         every = scores(users, columns, tau=self.tau, normalize=self.normalize, prior=prior).numpy(force=True)
         found: np.ndarray = np.take_along_axis(every, place.reshape(near.shape), axis=1)

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import InputError
-from r2ec.catalogue.large_table import Items, rows_of
-from r2ec.recpo.objective import scores
-from r2ec.recpo.reward import ItemMap, mapped
+from r2ec.model.ranking import ItemMap, Items, mapped, scores
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def sampled_softmax(
     sample misses them: give a user's best items, as `nearest` finds them, as `certain`.
 
     Args:
-        users: [N, d], h_T after the rec head's map; items, item_map, tau, normalize, prior: as in `reward.recpo_rewards`.
+        users: [N, d], h_T after the rec head's map; items, item_map, tau, normalize, prior: as in `ranking.target_ranks`.
         targets: int64 [N]. draws: shared by all rollouts; `draw` makes them.
         certain: int64 [N, c], item numbers, -1 for none, none twice in a row.
     """
@@ -79,7 +77,7 @@ def sampled_softmax(
     if certain is not None:  # the target counts once
         own = torch.cat([own, certain.masked_fill(certain == own, -1)], dim=1)
     numbers, where = torch.unique(torch.cat([own.clamp(min=0).flatten(), draws.items]), return_inverse=True)
-    columns = mapped(rows_of(items, numbers), item_map, users.device)
+    columns = mapped(items[numbers], item_map, users.device)
     every = scores(users, columns, tau=tau, normalize=normalize, prior=None if prior is None else prior[numbers])
     place, drawn = where[: own.numel()].reshape(own.shape), where[own.numel() :]
     for_certain = every.gather(1, place).masked_fill(own < 0, -torch.inf)

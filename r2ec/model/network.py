@@ -18,7 +18,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from benchmark.errors import InputError
 from benchmark.storage.io import atomic
-from lm.kernels.token_logps import chosen_and_entropy, distribution, token_logps
+from lm.kernels.token_logps import distribution, token_logps
+from lm.writing.rollouts import Rollouts
 from r2ec.model.rec_head import RecHead
 
 WEIGHTS = "r2ec.safetensors"  # the name of what is trained in a model's folder
@@ -27,20 +28,6 @@ Pooling = Literal["last", "mean", "max", "special"]
 POOLINGS: tuple[Pooling, ...] = ("last", "mean", "max", "special")
 # A common beginning shorter than this is not worth a forward of its own.
 SHORTEST_SHARED_BEGINNING = 8
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """B users' prompts and their N = B * G completions, user by user. Masks are bool, True at real tokens.
-
-    Prompts may be padded on either side, completions on the right.
-    """
-
-    prompt_ids: Tensor  # int64 [B, P]
-    prompt_mask: Tensor  # bool [B, P], at least one True in each row
-    completion_ids: Tensor  # int64 [N, T]; T = 0 where nothing is written: the state is then the prompt's last
-    completion_mask: Tensor  # bool [N, T], at least one True in each row
-    action_mask: Tensor | None = None  # bool [N, T], the tokens that were sampled; None: no log-probabilities wanted
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class R2ec(nn.Module):
             completion's tokens, or `special`: that of one more token, `special_token`, read after the reasoning.
         head: the rec head; by default none of its maps. cls_items: for the ablation "w/ ClsHead", the number of items
             of a free classification head nn.Linear(d, |V|), whose rows take the place of the item states.
-        item_prior: float32 [V], what is added to the scores of the whole catalogue (`objective.scores`).
+        item_prior: float32 [V], what is added to the scores of the whole catalogue (`ranking.scores`).
         share_prefix: False repeats the prompt for every rollout, which gradient checkpointing needs: it can't keep a
             KV cache. Values and gradients are the same.
     Dropout makes shared and repeated prompts differ; the LoRA dropout has to be 0 for exactness.
@@ -187,7 +174,7 @@ class R2ec(nn.Module):
             seen = torch.cat([seen.repeat_interleave(group, dim=0), mask], dim=1)
             after = self._run(ids, seen, fork(cache, group))
         else:
-            whole, seen, width = _repeat_prompts(rollouts, ids, mask)
+            whole, seen, width = repeat_prompts(rollouts, ids, mask)
             states = self._run(whole, seen, None)
             last, after = states[:, width - 1 : width], states[:, width:]
         return torch.cat([last, after[:, :-1]], dim=1), after
@@ -230,14 +217,14 @@ class R2ec(nn.Module):
         Raises InputError for shapes or masks that disagree.
         """
         _check(rollouts, temperature)
-        ids, mask = self._completions(rollouts)
+        ids, mask = self.completions(rollouts)
         if ids.shape[1] == 0:
             prompts = _pad(rollouts.prompt_ids, rollouts.prompt_mask, "left")
             last = self.prefill(*prompts, 0)[0] if self._shares else self._run(*prompts, None)[:, -1]
             states, logps, entropy = last.float(), None, None
         else:
             before, after = self._read(rollouts, ids, mask)
-            states = self._pool(after, mask).float()
+            states = self.pool(after, mask).float()
             logps, entropy = self._token_logps(before, rollouts, temperature)
         item_states = None if items is None else self.encode_items(items).float()
         return PolicyOutput(
@@ -254,7 +241,7 @@ class R2ec(nn.Module):
             return None if states is None else self.head.item(states)
         return None if rows is None else self.cls_head.weight[rows].float()
 
-    def _completions(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+    def completions(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
         """Completion ids and mask, with the special token behind each where the pooling wants it."""
         ids, mask = rollouts.completion_ids, rollouts.completion_mask
         if self.special_token is None:
@@ -264,7 +251,7 @@ class R2ec(nn.Module):
         mask = torch.cat([mask, mask.new_zeros(len(mask), 1)], dim=1).scatter(1, end, True)
         return ids, mask
 
-    def _pool(self, after: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, after: Tensor, mask: Tensor) -> Tensor:
         """h_T [N, d] from the states [N, T, d] that have read the completion's tokens."""
         if self.pooling in ("last", "special"):
             return _last(after, mask)
@@ -317,25 +304,6 @@ class R2ec(nn.Module):
             value.copy_(found[name])
 
 
-def plain_policy(model: R2ec, rollouts: Rollouts, temperature: float = 1.0) -> PolicyOutput:
-    """What `forward` computes, the plain way: prompts repeated per rollout, logits at every position over the whole
-    vocabulary. Kept for the tests and the speed comparison."""
-    ids, mask = model._completions(rollouts)
-    whole, seen, width = _repeat_prompts(rollouts, ids, mask)
-    positions = (seen.long().cumsum(dim=1) - 1).clamp(min=0)
-    out = model.causal_lm(
-        input_ids=whole, attention_mask=seen.long(), position_ids=positions, output_hidden_states=True, use_cache=False
-    )
-    states = model._pool(out.hidden_states[-1][:, width:], mask).float()
-    logps = entropy = None
-    if rollouts.action_mask is not None:
-        actions, length = rollouts.action_mask, rollouts.completion_ids.shape[1]
-        logits = out.logits[:, width - 1 : width - 1 + length].float() / temperature
-        chosen, spread = chosen_and_entropy(logits.flatten(0, 1), rollouts.completion_ids.flatten())
-        logps, entropy = chosen.reshape(actions.shape) * actions, spread.reshape(actions.shape) * actions
-    return PolicyOutput(states, model.head.user(states), logps, entropy, None, None)
-
-
 def fork(cache: DynamicCache, times: int) -> DynamicCache:
     """A cache whose every row stands `times` times in a row, for continuations that leave `cache` as it is.
 
@@ -371,7 +339,7 @@ def _common_beginning(ids: Tensor, mask: Tensor) -> int:
     return min(int(same.long().cumprod(dim=0).sum()), int(mask.sum(dim=1).min()) - 1)
 
 
-def _repeat_prompts(rollouts: Rollouts, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, int]:
+def repeat_prompts(rollouts: Rollouts, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, int]:
     """Prompt and completion of every rollout in one row, its mask, and the prompts' width."""
     group = len(ids) // len(rollouts.prompt_ids)
     prompts, prompt_mask = _pad(rollouts.prompt_ids, rollouts.prompt_mask, "left")

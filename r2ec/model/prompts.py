@@ -12,7 +12,6 @@ gives the ids of the whole string is checked when a builder is made.
 import math
 from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from benchmark.contract import Cases, Split
 from benchmark.data import texts
 from benchmark.errors import InputError
+from lm.chat import ids_of, split_template, text_of
+from lm.writing.stopping import EndOfReasoning
 from r2ec.settings import PromptSettings
 
 ANSWER = "<answer>"
@@ -47,8 +48,6 @@ UNITS = (
     ("hour", 3_600),
     ("minute", 60),
 )
-# Stands for the message's body while the template is taken apart; no template or instruction holds it.
-PLACEHOLDER = "\u2042BODY\u2042"
 TITLES_CHECKED = 256
 
 
@@ -78,7 +77,7 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
         self.category, self.rating_scale = category, rating_scale
-        self.answer_ids = answer_ids(tokenizer)
+        self.answer_ids = ids_of(tokenizer, ANSWER)
         header = WITHOUT_RATINGS if rating_scale is None else WITH_RATINGS
         opening, closing = split_template(tokenizer, self.settings.system_prompt)
         released = self.settings.wording == "released"
@@ -125,7 +124,7 @@ class PromptBuilder:
 
     def text(self, ids: Sequence[int]) -> str:
         """A prompt or a reasoning as text, special tokens included."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return text_of(self.tokenizer, ids)
 
     def _rows(self, cases: Cases, i: int, most: int) -> list[tuple[str, int, str]]:
         """Case i's newest `most` history items, oldest first: the words "{delta} ago:", item, " ({rating})" or ""."""
@@ -277,6 +276,11 @@ class PromptBuilder:
         return self._head + "\n".join(lines) + self._tail
 
 
+def end_of_reasoning(tokenizer: PreTrainedTokenizerBase) -> EndOfReasoning:
+    """A reasoning ends with `<answer>`, written or appended."""
+    return EndOfReasoning(tokenizer, ANSWER)
+
+
 def delta_words(seconds: int) -> str:
     """A duration in the largest unit that it fills, rounded down.
 
@@ -301,48 +305,6 @@ def delta_released(seconds: int) -> str:
         return f"{days}d {rest / 3_600:.1f}h"
     hours, rest = divmod(rest, 3_600)
     return f"{hours}h {rest / 60:.1f}min" if hours else f"{rest / 60:.1f}min"
-
-
-def answer_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of `<answer>` at the start of a text: they open an assistant's turn and end a cut reasoning."""
-    ids: list[int] = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def split_template(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> tuple[str, str]:
-    """What the chat template puts before and behind a user message, up to the start of the assistant's turn.
-
-    Raises InputError for a tokenizer without a chat template, or one that has no place for a system prompt.
-    """
-    if tokenizer.chat_template is None:
-        raise InputError(
-            f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruction-tuned backbone"
-        )
-    messages = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
-    messages.append({"role": "user", "content": PLACEHOLDER})
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError as error:
-        raise InputError(
-            f"{tokenizer.name_or_path}: its chat template refuses the system prompt ({error}); leave it out"
-        ) from None
-    before, found, behind = str(text).partition(PLACEHOLDER)
-    if not found or PLACEHOLDER in behind or (system_prompt and system_prompt not in before):
-        raise InputError(f"{tokenizer.name_or_path}: its chat template does not send the messages once, as they are")
-    return before, behind
-
-
-def turn_end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an assistant's turn: the tokenizer's eos and the special token its template closes it with.
-
-    The two differ for Gemma 2 (`<eos>`, `<end_of_turn>`). Read here and not from a model's generation_config.
-    """
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PLACEHOLDER}]
-    behind = str(tokenizer.apply_chat_template(messages, tokenize=False)).partition(PLACEHOLDER)[2]
-    closing = tokenizer(behind, add_special_tokens=False)["input_ids"][:1]
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    ends = {tokenizer.eos_token_id} | {token for token in closing if token in special}
-    return sorted(token for token in ends if token is not None)
 
 
 def _key_words(column: str) -> str:

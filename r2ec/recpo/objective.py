@@ -7,14 +7,14 @@ Equation numbers do not exist in the paper's text that we build from; docstrings
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.errors import InputError
+from r2ec.model.ranking import scores
+from r2ec.training.gather import gather_rows
 
 HeadUpdate = Literal["top1", "topk", "all", "random", "none", "released"]
 HEAD_UPDATES: tuple[HeadUpdate, ...] = ("top1", "topk", "all", "random", "none", "released")
@@ -80,68 +80,6 @@ def _batch_advantages(rewards: Tensor) -> Tensor:
     own = exact.sum(dim=1, keepdim=True)
     others = (exact.sum() - own) / (exact.numel() - exact.shape[1])
     return ((exact - others) / (exact.std() + 1e-8)).to(rewards)
-
-
-class _GatherRows(torch.autograd.Function):
-    """Rows of all processes, in the order of their ranks. Backward sums the gradient that every process has for them.
-
-    So the gradient of the sum of all processes' losses reaches the process that computed a row; with the averaging of
-    DistributedDataParallel that is the gradient of the mean loss, as one process with the whole batch has it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
-        dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
-        counts = [int(size) for size in sizes]
-        # all_gather wants equal shapes: pad to the longest, cut afterwards.
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        pieces = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(pieces, padded)
-        start = sum(counts[: dist.get_rank()])
-        ctx.span = (start, start + len(rows))
-        return torch.cat([piece[:count] for piece, count in zip(pieces, counts, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.contiguous().clone()
-        dist.all_reduce(grad)
-        start, stop = ctx.span
-        return grad[start:stop]
-
-
-def gather_rows(rows: Tensor) -> Tensor:
-    """The rows [m, ...] of all processes, [sum of m, ...], in rank order, with gradients into the local part.
-
-    Without torch.distributed, or with one process, `rows` itself. Its backward is a collective call: every process must
-    run backward through it equally often.
-    """
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return rows
-    gathered: Tensor = _GatherRows.apply(rows)
-    return gathered
-
-
-def users_per_process(local_users: int, device: torch.device | str = "cpu") -> float:
-    """Mean number of users per process, the denominator by which averaged gradients become the mean over all users."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return float(local_users)
-    total = torch.tensor(float(local_users), device=device)
-    dist.all_reduce(total)
-    return float(total) / dist.get_world_size()
-
-
-def scores(users: Tensor, items: Tensor, *, tau: float, normalize: bool, prior: Tensor | None = None) -> Tensor:
-    """s(v) / tau for every pair: cosine (`normalize`) or inner product, over tau. float32 [n, d], [m, d] -> [n, m].
-
-    prior: float32 [m], log-probabilities (up to a constant) of the items before anything is known of a user, added.
-    """
-    users, items = users.float(), items.float()
-    if normalize:
-        users, items = F.normalize(users, dim=-1), F.normalize(items, dim=-1)
-    found = users @ items.T / tau
-    return found if prior is None else found + prior
 
 
 def candidate_log_q(target_counts: Tensor, batch_users: int, extra: int = 0) -> Tensor:

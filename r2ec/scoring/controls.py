@@ -17,8 +17,9 @@ import numpy as np
 from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from lm.writing.engine import RolloutResult, TransformersEngine, pack_rollouts, pad_id
-from r2ec.model.network import Rollouts
+from lm.chat import ids_of
+from lm.writing.engine import TransformersEngine
+from lm.writing.rollouts import RolloutResult, Rollouts, pack_rollouts, pad_id
 from r2ec.model.prompts import ANSWER, PromptBuilder
 from r2ec.settings import EvaluationSettings
 
@@ -60,10 +61,7 @@ class Controls:
     def _read_as_written(self, prompts: list[list[int]], reasonings: Sequence[str]) -> tuple[Rollouts, list[str]]:
         """Each reasoning and `<answer>` behind its prompt."""
         tokenizer = self.prompts.tokenizer
-        ids = [
-            [*(tokenizer(text, add_special_tokens=False)["input_ids"] if text else []), *self.prompts.answer_ids]
-            for text in reasonings
-        ]
+        ids = [[*(ids_of(tokenizer, text) if text else []), *self.prompts.answer_ids] for text in reasonings]
         lengths = np.array([len(row) for row in ids])
         mask = np.arange(lengths.max()) < lengths[:, None]
         completions = np.full(mask.shape, pad_id(tokenizer), dtype=np.int64)
@@ -95,8 +93,8 @@ class Controls:
     def _fill(self, text: str, case: int) -> str:
         """Dots, as many tokens as the text, as nearly as whole dots allow."""
         tokenizer = self.prompts.tokenizer
-        wanted = len(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0
-        each = len(tokenizer(FILLER, add_special_tokens=False)["input_ids"])
+        wanted = len(ids_of(tokenizer, text)) if text else 0
+        each = len(ids_of(tokenizer, FILLER))
         return FILLER * round(wanted / each)
 
 

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Cases, Learned, Split
-from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, read_json, write_json
 from lm import backbone as backbones
 from lm.kernels.attention import use_grouped_attention
-from lm.writing.engine import RolloutResult, TransformersEngine, pad_id, without_reasoning
+from lm.writing.engine import TransformersEngine
+from lm.writing.rollouts import RolloutResult, Rollouts, pad_id, without_reasoning
 from r2ec.model.item_table import TABLE, ItemTable
-from r2ec.model.network import WEIGHTS, R2ec, Rollouts
-from r2ec.model.prompts import PromptBuilder
+from r2ec.model.network import WEIGHTS, R2ec
+from r2ec.model.prompts import PromptBuilder, end_of_reasoning
 from r2ec.model.rec_head import RecHead
 from r2ec.scoring.controls import DONORS, Controls
 from r2ec.settings import EvaluationSettings, Params
+
+SETTINGS = "settings.json"  # in a model's folder: its settings, and what its fit has reported
 
 
 class Reader:
@@ -32,19 +34,19 @@ class Reader:
     def __init__(
         self, model: R2ec, table: ItemTable, prompts: PromptBuilder, params: Params, donors: Cases | None = None
     ) -> None:
-        self.model, self.table, self.prompts, self.params = model, table, prompts, params
+        self.model, self.table, self.prompts, self.params, self.donors = model, table, prompts, params, donors
         rollouts, evaluation = params.rollouts.for_evaluation(), params.evaluation
         if evaluation.samples > 1:
             rollouts = params.rollouts.model_copy(update={"group_size": evaluation.samples})
         # Folded adapters are rounded to the weights' precision, another model than the one that was trained and encoded the items.
         rollouts = rollouts.model_copy(update={"merge_adapters": False})
-        self.engine = TransformersEngine(model.backbone, prompts.tokenizer, rollouts)
+        self.engine = TransformersEngine(
+            model.backbone, prompts.tokenizer, rollouts, end_of_reasoning(prompts.tokenizer)
+        )
         self.controls = None
         if evaluation.reasoning != "own":
             assert donors is not None
             self.controls = Controls(self.engine, prompts, evaluation, donors)
-        self.found: dict[str, Any] = {}
-        self.learned_from: Learned | None = None  # of a fit that is done
 
     @classmethod
     def build(cls, split: Split, params: Params, maps: Any = "none", rank: int | None = None) -> Self:
@@ -111,8 +113,11 @@ class Reader:
         texts = [self.prompts.text(prompt) for prompt in prompts]
         return pd.DataFrame({"case": cases.case, "prompt": texts, "reasoning": reasonings, "cut": cut})
 
-    def save(self, folder: Path) -> None:
-        """Adapter, rec head, item table and settings, whole or not at all; `load` gives the same ranks."""
+    def save(self, folder: Path, report: dict[str, Any], learned: Learned | None = None) -> None:
+        """Adapter, rec head, item table and settings, whole or not at all; `load` gives the same ranks.
+
+        report, learned: what its fit has to say, which is kept with it.
+        """
         with atomic(folder) as temporary:
             temporary.mkdir()
             self.model.save(temporary / WEIGHTS)
@@ -121,12 +126,12 @@ class Reader:
             maps = "none" if head.user_map is None else "tied" if head.item_map is None else "free"
             rank_of_maps = None if head.user_map is None else len(head.user_map.weight)
             write_json(
-                temporary / "settings.json",
+                temporary / SETTINGS,
                 {
                     "params": self.params.model_dump(mode="json"),
                     "head": {"maps": maps, "rank": rank_of_maps},
-                    "report": self.found,
-                    "learned": None if self.learned_from is None else asdict(self.learned_from),
+                    "report": report,
+                    "learned": None if learned is None else asdict(learned),
                 },
             )
 
@@ -136,15 +141,12 @@ class Reader:
 
         evaluation: how it shall be read, in the place of what it was saved with.
         """
-        about = read_json(folder / "settings.json")
+        about = read_json(folder / SETTINGS)
         params = Params.model_validate(about["params"] | ({"evaluation": evaluation} if evaluation else {}))
-        made = cls.build(split, params, **about["head"])
-        made.model.load(folder / WEIGHTS)
-        made.table.load(folder / TABLE)
-        made.found = about["report"]
-        learned = about.get("learned")  # absent where the model is older than that
-        made.learned_from = Learned(**learned) if learned else None
-        return made
+        reader = cls.build(split, params, **about["head"])
+        reader.model.load(folder / WEIGHTS)
+        reader.table.load(folder / TABLE)
+        return reader
 
 
 def combined(
@@ -177,5 +179,4 @@ def log_frequencies(split: Split) -> Tensor:
 
 def sample(cases: Cases, size: int, name: str) -> Cases:
     """The first `size` cases of a seeded order, in time order; the same for every repetition."""
-    order = np.random.default_rng(derive_seed(name, "r2ec sample", len(cases))).permutation(len(cases))
-    return cases.take(np.sort(order[:size]))
+    return cases.sample(size, name, "r2ec sample")

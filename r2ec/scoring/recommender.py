@@ -1,35 +1,54 @@
 """Recommending with a fitted R2ec."""
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 
-from benchmark.contract import Cases, Learned, Recommender
-from r2ec.recpo.objective import scores
-from r2ec.scoring.reader import Reader
+from benchmark.contract import Cases, Learned, Recommender, Split
+from benchmark.storage.io import read_json
+from r2ec.model.ranking import scores
+from r2ec.scoring.reader import SETTINGS, Reader
+from r2ec.settings import EvaluationSettings
 
 
-class R2ecRecommender(Reader, Recommender):
-    """Scores the catalogue by the state that has read a case's reasoning."""
+class R2ecRecommender(Recommender):
+    """Scores the catalogue by the state that has read a case's reasoning.
 
-    _texts: list[pd.DataFrame]  # of the batches scored last
-    _written = 0
+    Args:
+        reader: whose item table is encoded. report: what its fit has to say. learned_from: of a fit that is done.
+    """
+
+    def __init__(
+        self, reader: Reader, report: dict[str, Any] | None = None, learned_from: Learned | None = None
+    ) -> None:
+        self.reader, self._report, self._learned = reader, report or {}, learned_from
+        self._texts: list[pd.DataFrame] = []  # of the batches scored last
+        self._written = 0
+
+    @classmethod
+    def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> Self:
+        """What `Reader.save` wrote, for the same dataset; see `Reader.load`."""
+        about = read_json(folder / SETTINGS)
+        learned = about.get("learned")  # absent where the model is older than that
+        reader = Reader.load(folder, split, evaluation)
+        return cls(reader, about["report"], Learned(**learned) if learned else None)
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         """Scores float32 [b, n_items], batch by batch."""
         self._texts, self._written = [], 0
-        catalogue = self.model.catalogue(self.table.states)
-        recpo = self.params.recpo
-        for batch in cases.batches(self.params.evaluation_rows):
-            states, texts, written = self.read(batch)
+        model, recpo = self.reader.model, self.reader.params.recpo
+        catalogue = model.catalogue(self.reader.table.states)
+        for batch in cases.batches(self.reader.params.evaluation_rows):
+            states, texts, written = self.reader.read(batch)
             self._texts.append(texts)
             self._written += written
             with torch.no_grad():
-                users = self.model.head.user(states)
-                found = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=self.model.item_prior)
+                users = model.head.user(states)
+                found = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
                 yield found.numpy(force=True)
 
     def texts(self) -> pd.DataFrame:
@@ -40,8 +59,8 @@ class R2ecRecommender(Reader, Recommender):
         return self._written
 
     def report(self) -> dict[str, Any]:
-        return self.found
+        return self._report
 
     def learned(self) -> Learned | None:
-        """See `learned_from`; kept with the model."""
-        return self.learned_from
+        """What its fit has learned from; kept with the model."""
+        return self._learned

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark import provenance
-from benchmark.contract import Split, read_split
+from benchmark.contract import Split
+from benchmark.data.store import read_split
 from benchmark.errors import InputError, command
 from r2ec.speed import evaluation, growth, limits, parts, report
 from r2ec.speed.work import Pair, Size, Work

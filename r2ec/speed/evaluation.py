@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Recommender
+from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.speed.work import Work, scratch
 
 ALONE, TOGETHER = 20, 64
@@ -28,10 +29,10 @@ class Latency(BaseModel):
 
 def measure(work: Work, folder: Path) -> list[Latency]:
     """R2ec with a greedy reasoning of the work's length, and SASRec after one epoch (its weights don't change its speed)."""
-    if not work.made.table.encoded:
-        work.made.table.refresh(work.made.model)
+    if not work.reader.table.encoded:
+        work.reader.table.refresh(work.reader.model)
     sasrec = load_method("sasrec").fit(work.split, seed=0, params={"epochs": 1}, workdir=scratch(folder, "sasrec"))
-    return [_of(name, method, work) for name, method in (("r2ec", work.made), ("sasrec", sasrec))]
+    return [_of(name, method, work) for name, method in (("r2ec", R2ecRecommender(work.reader)), ("sasrec", sasrec))]
 
 
 def _of(name: str, method: Recommender, work: Work) -> Latency:

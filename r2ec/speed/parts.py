@@ -10,6 +10,7 @@ from benchmark.contract import Split
 from lm.kernels.attention import use_grouped_attention
 from lm.kernels.lora import FusedLora
 from lm.writing.engine import TransformersEngine
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.speed import plain
 from r2ec.speed.limits import Limits
 from r2ec.speed.work import Pair, Size, Work, in_turns, paired, relative
@@ -22,7 +23,7 @@ class Layers:
     """While ours runs, the attention that `build` gives to a CPU model and the fused LoRA; else the libraries' own: sdpa, peft."""
 
     def __init__(self, work: Work) -> None:
-        self.model = work.made.model.causal_lm
+        self.model = work.reader.model.causal_lm
         self.ours = self.model.config._attn_implementation
 
     def plain(self) -> None:
@@ -37,7 +38,7 @@ class Layers:
 
 def rollouts(work: Work, limits: Limits, check: Work) -> Pair:
     """G sampled completions for each user: the shared prompt cache against `generate(num_return_sequences=G)`."""
-    layers, end = Layers(work), work.made.prompts.tokenizer.eos_token_id
+    layers, end = Layers(work), work.reader.prompts.tokenizer.eos_token_id
     gflop, seconds = 0.0, 0.0
 
     def ours(turn: int) -> float:
@@ -72,9 +73,9 @@ def _gflop_of_rollouts(work: Work, sampled: int) -> float:
 
 def _same_greedy_tokens(check: Work) -> str:
     """Greedy completions of both ways in float32, up to the end token."""
-    layers, tokenizer = Layers(check), check.made.prompts.tokenizer
+    layers, tokenizer = Layers(check), check.reader.prompts.tokenizer
     settings = check.params.rollouts.for_evaluation()
-    engine = TransformersEngine(check.made.model.backbone, tokenizer, settings)
+    engine = TransformersEngine(check.reader.model.backbone, tokenizer, settings, end_of_reasoning(tokenizer))
     found = engine.generate(check.prompts, cases=check.cases.case, seed=0).rollouts
     layers.plain()
     expected = plain.generate(check, greedy=True)
@@ -134,7 +135,7 @@ def _tokens(work: Work) -> int:
 
 def our_update(work: Work) -> float:
     """The shared-prefix update as the trainer does it. Returns the loss; gradients stay in the model."""
-    model = work.made.model.train()
+    model = work.reader.model.train()
     model.zero_grad()
     distinct, items = work.items
     out = model(work.rollouts, temperature=work.params.rollouts.temperature, items=items)
@@ -144,7 +145,7 @@ def our_update(work: Work) -> float:
 
 
 def _same_gradients(check: Work) -> str:
-    layers, model = Layers(check), check.made.model
+    layers, model = Layers(check), check.reader.model
     losses, gradients = [], []
     for way in (our_update, plain.update):
         layers.own() if way is our_update else layers.plain()
@@ -158,14 +159,14 @@ def _same_gradients(check: Work) -> str:
 
 def item_table(work: Work, limits: Limits, check: Work) -> Pair:
     """Every item's state."""
-    layers, table = Layers(work), work.made.table
+    layers, table = Layers(work), work.reader.table
     seconds = 0.0
 
     def ours(turn: int) -> float:
         nonlocal seconds
         layers.own()
         started = time.perf_counter()
-        table.refresh(work.made.model)
+        table.refresh(work.reader.model)
         seconds = time.perf_counter() - started
         return len(table)
 
@@ -188,16 +189,16 @@ def item_table(work: Work, limits: Limits, check: Work) -> Pair:
 
 @torch.no_grad()
 def _same_states(check: Work, items: int = 96) -> str:
-    layers, model = Layers(check), check.made.model
-    some = torch.arange(min(items, len(check.made.table)))
-    check.made.table.refresh_rows(model, some)
+    layers, model = Layers(check), check.reader.model
+    some = torch.arange(min(items, len(check.reader.table)))
+    check.reader.table.refresh_rows(model, some)
     layers.plain()
-    prompts = check.made.prompts.item_prompts()
+    prompts = check.reader.prompts.item_prompts()
     expected: Tensor = plain.item_states(
-        model.eval(), [prompts[v] for v in some.tolist()], check.made.prompts.tokenizer.pad_token_id
+        model.eval(), [prompts[v] for v in some.tolist()], check.reader.prompts.tokenizer.pad_token_id
     )
     layers.own()
-    apart = relative(check.made.table.states[some], expected)
+    apart = relative(check.reader.table.states[some], expected)
     return f"states of {len(some)} items {apart:.1e} apart (float32)"
 
 

@@ -74,19 +74,19 @@ class GRPORecommender(GRPOTrainer):
         history = work.cases.padded(-1, work.split.history_length)
         data = Dataset.from_dict(
             {
-                "prompt": [work.made.prompts.text(prompt) for prompt in work.prompts],
+                "prompt": [work.reader.prompts.text(prompt) for prompt in work.prompts],
                 "target": work.cases.target.tolist(),
                 "history": history.tolist(),
             }
         )
         super().__init__(
-            model=work.made.model.backbone,
+            model=work.reader.model.backbone,
             args=arguments,
             train_dataset=data,
             reward_funcs=self._reward,
-            processing_class=work.made.prompts.tokenizer,
+            processing_class=work.reader.prompts.tokenizer,
         )
-        decoder = work.made.model.causal_lm.get_decoder()
+        decoder = work.reader.model.causal_lm.get_decoder()
         decoder.register_forward_hook(self._remember)  # spares a forward for h_T
         self.timer = StepTimer()
         self.add_callback(self.timer)
@@ -97,13 +97,13 @@ class GRPORecommender(GRPOTrainer):
     @torch.no_grad()
     def _reward(self, prompts: Sequence[str], completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
         """RecPO's reward of each rollout, from a forward over prompt and completion."""
-        tokenizer, recpo = self.work.made.prompts.tokenizer, self.work.params.recpo
+        tokenizer, recpo = self.work.reader.prompts.tokenizer, self.work.params.recpo
         own = [tokenizer(prompt)["input_ids"] for prompt in prompts]
         whole = [a + b for a, b in zip(own, completion_ids, strict=True)]
         states = last_states(self.work, whole)
         found = recpo_rewards(
-            self.work.made.model.head.user(states),
-            self.work.made.model.catalogue(self.work.made.table.states),
+            self.work.reader.model.head.user(states),
+            self.work.reader.model.catalogue(self.work.reader.table.states),
             torch.tensor(columns["target"]),
             torch.tensor(columns["history"]),
             tau=recpo.tau,
@@ -129,11 +129,11 @@ class GRPORecommender(GRPOTrainer):
         last = inputs["prompt_ids"].shape[1] + inputs["completion_mask"].sum(dim=1) - 1
         users = states[torch.arange(len(states)), last]
         distinct = torch.unique(inputs["target"])
-        prompts = work.made.prompts.item_prompts()
-        pad = work.made.prompts.tokenizer.pad_token_id
-        items = item_states(work.made.model, [prompts[v] for v in distinct.tolist()], pad)
-        work.made.table.write(distinct, items)
-        head = work.made.model.head
+        prompts = work.reader.prompts.item_prompts()
+        pad = work.reader.prompts.tokenizer.pad_token_id
+        items = item_states(work.reader.model, [prompts[v] for v in distinct.tolist()], pad)
+        work.reader.table.write(distinct, items)
+        head = work.reader.model.head
         logps = item_logps(
             head.user(users),
             inputs["target"],
@@ -152,8 +152,8 @@ def last_states(work: Work, rows: Sequence[Sequence[int]]) -> Tensor:
     """The state that has read the last token of each row, float32 [N, d], by plain padded batches."""
     found = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        ids, mask = left_padded(rows[start : start + ROWS_AT_ONCE], work.made.prompts.tokenizer.pad_token_id)
-        out = work.made.model.causal_lm.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
+        ids, mask = left_padded(rows[start : start + ROWS_AT_ONCE], work.reader.prompts.tokenizer.pad_token_id)
+        out = work.reader.model.causal_lm.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
         found.append(out.last_hidden_state[:, -1].float())
     return torch.cat(found)
 
@@ -165,9 +165,9 @@ def step(work: Work, peers: Work, folder: Path) -> Pair:
     """
     own, libraries = Layers(work), Layers(peers)
     for each in (work, peers):
-        each.made.table.refresh(each.made.model)
+        each.reader.table.refresh(each.reader.model)
     same_users = replace(work.split, train=work.cases)  # at every step
-    ours = trainer_of(work.made, same_users, work.split.valid, 0, scratch(folder, "ours"))
+    ours = trainer_of(work.reader, same_users, work.split.valid, 0, scratch(folder, "ours"))
     timer = StepTimer()
     ours.add_callback(timer)
     theirs = GRPORecommender(peers, scratch(folder, "peer"))
@@ -195,7 +195,7 @@ def step(work: Work, peers: Work, folder: Path) -> Pair:
 def _same_states(work: Work, peers: Work) -> str:
     """h_T of the same rollouts by the trainer's forward and by the peer's, adapters of the one model."""
     rollouts = work.rollouts
-    model = work.made.model.eval()
+    model = work.reader.model.eval()
     users = model(rollouts).states
     rows = []
     for row in range(len(rollouts.completion_ids)):

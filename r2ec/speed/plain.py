@@ -10,12 +10,33 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from r2ec.model.network import PolicyOutput, R2ec, Rollouts, plain_policy
+from lm.kernels.token_logps import chosen_and_entropy
+from lm.writing.rollouts import Rollouts
+from r2ec.model.network import PolicyOutput, R2ec, repeat_prompts
 from r2ec.recpo.objective import item_logps, recpo_loss
 from r2ec.speed.work import Work
 
 USERS_AT_ONCE = 2  # of an update: 8 rows with whole logits need about 5 GB
 ITEMS_AT_ONCE = 64
+
+
+def plain_policy(model: R2ec, rollouts: Rollouts, temperature: float = 1.0) -> PolicyOutput:
+    """What `forward` computes, the plain way: prompts repeated per rollout, logits at every position over the whole
+    vocabulary."""
+    ids, mask = model.completions(rollouts)
+    whole, seen, width = repeat_prompts(rollouts, ids, mask)
+    positions = (seen.long().cumsum(dim=1) - 1).clamp(min=0)
+    out = model.causal_lm(
+        input_ids=whole, attention_mask=seen.long(), position_ids=positions, output_hidden_states=True, use_cache=False
+    )
+    states = model.pool(out.hidden_states[-1][:, width:], mask).float()
+    logps = entropy = None
+    if rollouts.action_mask is not None:
+        actions, length = rollouts.action_mask, rollouts.completion_ids.shape[1]
+        logits = out.logits[:, width - 1 : width - 1 + length].float() / temperature
+        chosen, spread = chosen_and_entropy(logits.flatten(0, 1), rollouts.completion_ids.flatten())
+        logps, entropy = chosen.reshape(actions.shape) * actions, spread.reshape(actions.shape) * actions
+    return PolicyOutput(states, model.head.user(states), logps, entropy, None, None)
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -29,14 +50,14 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
 @torch.no_grad()
 def generate(work: Work, greedy: bool = False) -> Tensor:
     """Completions [B * G, T] by `generate`, padded behind the end token."""
-    tokenizer, settings = work.made.prompts.tokenizer, work.params.rollouts
+    tokenizer, settings = work.reader.prompts.tokenizer, work.params.rollouts
     ids, mask = left_padded(work.prompts, tokenizer.pad_token_id)
     sampling = (
         {"do_sample": False}
         if greedy
         else {"do_sample": True, "temperature": settings.temperature, "top_k": settings.top_k, "top_p": 1.0}
     )
-    model = work.made.model.eval().backbone
+    model = work.reader.model.eval().backbone
     found = model.generate(  # type: ignore[operator]
         input_ids=ids,
         attention_mask=mask,
@@ -61,11 +82,11 @@ def update(work: Work) -> tuple[float, PolicyOutput]:
 
     Returns the loss and the last part's output.
     """
-    model, group = work.made.model.train(), work.size.group
+    model, group = work.reader.model.train(), work.size.group
     model.zero_grad()
     distinct, _ = work.items
-    prompts = work.made.prompts.item_prompts()
-    states = item_states(model, [prompts[v] for v in distinct.tolist()], work.made.prompts.tokenizer.pad_token_id)
+    prompts = work.reader.prompts.item_prompts()
+    states = item_states(model, [prompts[v] for v in distinct.tolist()], work.reader.prompts.tokenizer.pad_token_id)
     # Every part of the batch scores the same items: their gradient is gathered and sent back once.
     leaf = states.detach().requires_grad_()
     total = 0.0
@@ -133,8 +154,8 @@ def item_states(model: R2ec, prompts: Sequence[Sequence[int]], pad: int) -> Tens
 @torch.no_grad()
 def item_table(work: Work) -> Tensor:
     """All items in catalogue order, float32 [V, d]."""
-    model = work.made.model.eval()
-    prompts, pad = work.made.prompts.item_prompts(), work.made.prompts.tokenizer.pad_token_id
+    model = work.reader.model.eval()
+    prompts, pad = work.reader.prompts.item_prompts(), work.reader.prompts.tokenizer.pad_token_id
     parts = [
         item_states(model, prompts[start : start + ITEMS_AT_ONCE], pad)
         for start in range(0, len(prompts), ITEMS_AT_ONCE)

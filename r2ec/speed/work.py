@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from benchmark.contract import Cases, Split
 from lm.writing.engine import TransformersEngine
-from r2ec.model.network import ItemPrompts, Rollouts
-from r2ec.scoring.recommender import R2ecRecommender
+from lm.writing.rollouts import Rollouts
+from r2ec.model.network import ItemPrompts
+from r2ec.model.prompts import end_of_reasoning
+from r2ec.scoring.reader import Reader
 from r2ec.settings import Params
 
 
@@ -79,19 +81,22 @@ class Work:
             }
         )
         torch.manual_seed(0)
-        self.made: R2ecRecommender = R2ecRecommender.build(split, self.params)
+        self.reader = Reader.build(split, self.params)
         with torch.no_grad():
-            for name, value in self.made.model.named_parameters():
+            for name, value in self.reader.model.named_parameters():
                 if "lora_B" in name:
                     nn.init.normal_(value, std=0.01)
-        self.engine = TransformersEngine(self.made.model.backbone, self.made.prompts.tokenizer, self.params.rollouts)
+        tokenizer = self.reader.prompts.tokenizer
+        self.engine = TransformersEngine(
+            self.reader.model.backbone, tokenizer, self.params.rollouts, end_of_reasoning(tokenizer)
+        )
         cases = split.llm_train
         self.cases: Cases = cases.take(np.arange(len(cases) - size.users, len(cases)))
-        self.prompts = self.made.prompts.user_prompts(self.cases)
+        self.prompts = self.reader.prompts.user_prompts(self.cases)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.made.model.causal_lm.dtype
+        return self.reader.model.causal_lm.dtype
 
     @cached_property
     def rollouts(self) -> Rollouts:
@@ -107,7 +112,7 @@ class Work:
     def items(self) -> tuple[Tensor, ItemPrompts]:
         """The batch's distinct targets and their prompts."""
         distinct = torch.unique(self.targets)
-        return distinct, self.made.table.batch(distinct)
+        return distinct, self.reader.table.batch(distinct)
 
     @cached_property
     def advantages(self) -> Tensor:
@@ -116,13 +121,13 @@ class Work:
 
     def gflop_per_token(self) -> float:
         """Of one forward without lm_head, attention to earlier tokens left out: 2 per weight."""
-        decoder = self.made.model.causal_lm.get_decoder()
+        decoder = self.reader.model.causal_lm.get_decoder()
         linear = [m for m in decoder.modules() if isinstance(m, nn.Linear) and m.weight.dtype == self.dtype]
         return 2 * sum(m.weight.numel() for m in linear) / 1e9
 
     def gflop_of_logits(self) -> float:
         """Of the logits at one position."""
-        return 2 * self.made.model.causal_lm.get_output_embeddings().weight.numel() / 1e9
+        return 2 * self.reader.model.causal_lm.get_output_embeddings().weight.numel() / 1e9
 
 
 def in_turns(

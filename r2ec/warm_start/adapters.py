@@ -18,54 +18,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from r2ec.model.network import PolicyOutput
+from r2ec.model.ranking import scores
 from r2ec.model.rec_head import RecHead
-from r2ec.recpo.objective import scores
-from r2ec.recpo.trainer import RecPOTrainer
 from r2ec.settings import Params, TrainingSettings
+from r2ec.training.loop import Batch, RolloutTrainer
 from r2ec.warm_start.maps import Teacher, divergence
 
 RIDGE = 0.01  # of the item map's last fit: against overfitting, in units of the standardised states' variance
 
 
-class TaughtTrainer(RecPOTrainer):
-    """The Trainer of RecPO with another loss; checkpoints, resume and logging are the same."""
+class TaughtTrainer(RolloutTrainer):
+    """Teaches a model's adapters and maps what a teacher says of the catalogue, with what is written read.
 
-    LESS = "warm_start.adapters.batch_size, warm_start.adapters.held_items, rollouts.max_new_tokens or prompts.max_prompt_tokens"
+    Args:
+        teacher: of the whole catalogue. tau, normalize: of the model's scores, as in `ranking.scores`.
+        held_items: rows of the table that each step encodes anew. held_weight: of how far they have moved.
+        parts: the arguments of `RolloutTrainer`.
+    """
 
-    def __init__(self, *, teacher: Teacher, held_items: int, held_weight: float, **parts: Any) -> None:
+    LESS = (
+        "warm_start.adapters.batch_size, warm_start.adapters.held_items, rollouts.max_new_tokens or "
+        "prompts.max_prompt_tokens"
+    )
+
+    def __init__(
+        self, *, teacher: Teacher, tau: float, normalize: bool, held_items: int, held_weight: float, **parts: Any
+    ) -> None:
         super().__init__(**parts)
-        self.teacher, self.held_items, self.held_weight = teacher, held_items, held_weight
+        self.teacher, self.tau, self.normalize = teacher, tau, normalize
+        self.held_items, self.held_weight = held_items, held_weight
+
+    def prepared(self, cases: Cases) -> Batch:
+        """Reasonings, read as they are, and the prompts of the items that are held."""
+        rollouts = replace(self.write(cases, self.state.global_step), action_mask=None)
+        held = self._held(self.state.global_step)
+        return Batch(cases, rollouts, torch.from_numpy(held), self.table.batch(held) if len(held) else None)
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """The divergence of one batch of users, `inputs["rows"]`, int64 [B], and how far the held items have moved.
+        """The divergence of one batch of users, a `Batch`, and how far the held items have moved.
 
         Raises InputError where it is not finite any more.
         """
-        cases = self.cases.take(inputs["rows"].cpu().numpy())
-        rollouts = replace(self._write(cases, self.state.global_step), action_mask=None)
-        held = self._held(self.state.global_step)
-        items = self.table.batch(held) if len(held) else None
-        self._start_update(rollouts, items)
-        out: PolicyOutput = model(rollouts, items=items)
-        head, settings = self._net.head, self.recpo
-        catalogue = head.item(self.table.states)
-        found = scores(out.users, catalogue, tau=settings.tau, normalize=settings.normalize, prior=self._net.item_prior)
-        said = self.teacher.says(torch.from_numpy(cases.padded(-1, self.longest)))
+        batch: Batch = inputs
+        out: PolicyOutput = model(batch.rollouts, items=batch.items)
+        catalogue = self.net.head.item(self.table.states)
+        found = scores(out.users, catalogue, tau=self.tau, normalize=self.normalize, prior=self.net.item_prior)
+        said = self.teacher.says(torch.from_numpy(batch.cases.padded(-1, self.longest)))
         loss = divergence(found, said.to(found.device))
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the divergence from the teacher is {float(loss.detach())} at step {self.state.global_step}; lower "
                 "warm_start.adapters.learning_rate or head_learning_rate"
             )
-        self._note(divergence=float(loss.detach()))
+        self.note(divergence=float(loss.detach()))
         if out.items is not None:
-            moved = 1 - F.cosine_similarity(out.items, catalogue[held].detach(), dim=1).mean()
-            self._note(held_items_moved=float(moved.detach()))
+            moved = 1 - F.cosine_similarity(out.items, catalogue[batch.item_rows].detach(), dim=1).mean()
+            self.note(held_items_moved=float(moved.detach()))
             loss = loss + self.held_weight * moved
         return loss
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.contract import Cases
-from benchmark.storage import ledger
-from benchmark.storage.io import atomic, read_json, sha256_of, sha256_of_json
+from benchmark.storage.io import read_json, sha256_of, sha256_of_json
+from benchmark.storage.kept import kept, key, place
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.writing.engine import WRITING
 from r2ec.model.item_table import ENCODING, hash_of
 from r2ec.model.network import WEIGHTS
-from r2ec.scoring.reader import Reader
+from r2ec.scoring.reader import SETTINGS, Reader
 from r2ec.settings import Params
 
 # The states of cases under the untrained LM: h_T of what it writes, pooled.
@@ -28,16 +28,16 @@ STATES = Stage("states", 1, after=(WRITING, ENCODING))
 GREEDY = {"max_new_tokens", "merge_adapters", "repetition_penalty"}
 
 
-def frozen_states(made: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
+def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
     """States of all items (`items`, [V, d]) and of each part's cases ([n, d]) under the untrained LM, float32.
 
     Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends
     on: weights, prompts, how a reasoning is written and pooled, and the versions of the stages and packages that do it.
     New adapters change nothing (their B is zero), so that every seed and every setting of RecPO starts from the same files.
-    A file is written whole or not at all; a killed encoding begins anew. The table of `made` is left with the states of its
+    A file is written whole or not at all; a killed encoding begins anew. The reader's table is left with the states of its
     items.
     """
-    params, recpo = made.params, made.params.recpo
+    params, recpo = reader.params, reader.params.recpo
     items_of, cases_of = (_encoder(params, stage) for stage in (ENCODING, STATES))
     reasoning = {
         "rollouts": params.rollouts.model_dump(mode="json", include=GREEDY),
@@ -46,40 +46,39 @@ def frozen_states(made: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
         "rows": params.evaluation_rows,
     }
 
-    def kept(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
-        path = Path(params.warm_start.states) / f"{sha256_of_json(about)}.safetensors"
-        if path.exists():
-            ledger.found(path)
-            return load_file(path)["states"]
-        with ledger.making(path):
+    def states_at(about: dict[str, Any], encode: Callable[[], Tensor]) -> Tensor:
+        path = place(params.warm_start.states, about, ".safetensors")
+
+        def write(temporary: Path) -> None:
             states = encode().float().cpu().clone()  # not the table itself, which is encoded again later
-            with atomic(path) as temporary:
-                save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
-        return states
+            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+
+        kept(path, write)
+        return load_file(path)["states"]
 
     def items() -> Tensor:
-        made.table.refresh(made.model)
-        return made.table.states
+        reader.table.refresh(reader.model)
+        return reader.table.states
 
     def read(cases: Cases, name: str) -> Tensor:
         batches = cases.batches(params.evaluation_rows)
         bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
-        return torch.cat([made.read(batch)[0].float().cpu() for batch in bar])
+        return torch.cat([reader.read(batch)[0].float().cpu() for batch in bar])
 
-    found = {"items": kept(items_of | {"items": made.table.prompts_hash}, items)}
-    made.table.states.copy_(found["items"])
+    found = {"items": states_at(items_of | {"items": reader.table.prompts_hash}, items)}
+    reader.table.states.copy_(found["items"])
     for name, cases in parts.items():
-        prompts = made.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
-        found[name] = kept(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
+        prompts = reader.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
+        found[name] = states_at(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
     return found
 
 
 def encoder_of(folder: Path) -> str:
     """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
-    params = Params.model_validate(read_json(folder / "settings.json")["params"])
+    params = Params.model_validate(read_json(folder / SETTINGS)["params"])
     return sha256_of_json(_encoder(params, ENCODING) | {"weights": sha256_of(folder / WEIGHTS)})
 
 
 def _encoder(params: Params, stage: Stage) -> dict[str, Any]:
     """The untrained LM, and the stage that reads with it."""
-    return {"backbone": backbones.identity(params.backbone), **stage.about()}
+    return key(stage, {"backbone": backbones.identity(params.backbone)})

@@ -15,7 +15,6 @@ LM's adapters learn from the teacher, too.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,13 +24,12 @@ from tqdm import tqdm
 
 from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
+from r2ec.model.ranking import ndcg, scores, target_ranks
 from r2ec.model.rec_head import RecHead
-from r2ec.recpo.objective import scores
-from r2ec.recpo.reward import recpo_rewards
+from r2ec.report import Choice, Form
 from r2ec.settings import WarmStartSettings
 
 PATIENCE = 8  # epochs without a better value on validation
-Form = Literal["none", "tied", "free", "taught"]
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,6 @@ class Encoded:
     states: Tensor  # float32 [n, d]
     targets: Tensor  # int64 [n]
     history: Tensor  # int64 [n, L], right-aligned, -1 for none
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One form of the maps that was tried."""
-
-    form: Form | Literal["adapters"]
-    weight_decay: float
-    epochs: int  # whose weights were kept; of the adapters, steps
-    value: float  # validation NDCG@10
-    teacher: float | None = None  # validation NDCG@10 of the teacher
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ class WarmStart:
     tau: float
     normalize: bool
     seed: int
-    prior: Tensor | None = None  # float32 [V], see `objective.scores`
+    prior: Tensor | None = None  # float32 [V], see `ranking.scores`
 
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Mapped users [n, m] and items [V, m] -> scores over tau, float32 [n, V]."""
@@ -103,18 +90,16 @@ class WarmStart:
 
     def ndcg10(self, users: Tensor, items: Tensor) -> float:
         """Validation NDCG@10 of mapped users and items: the reward's own count of ranks, history masked."""
-        found = recpo_rewards(
+        found = target_ranks(
             users,
             items,
             self.valid.targets,
             self.valid.history,
             tau=self.tau,
             normalize=self.normalize,
-            beta=0,
-            k=10,
             prior=self.prior,
         )
-        return float(found.ndcg.mean())
+        return float(ndcg(found.rank, 10).mean())
 
 
 def fit_rec_head(data: WarmStart) -> Fitted:

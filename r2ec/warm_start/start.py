@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import time
-from dataclasses import asdict, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from lm import backbone as backbones
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE, hash_of
 from r2ec.model.network import WEIGHTS
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.model.rec_head import RecHead
-from r2ec.scoring.reader import Reader, sample
+from r2ec.report import AdapterReport, Choice, FitReport
+from r2ec.scoring.reader import SETTINGS, Reader, sample
 from r2ec.training.schedule import processes
 from r2ec.warm_start.adapters import TaughtTrainer, adapter_training, refit_item_map
 from r2ec.warm_start.kept_states import GREEDY, STATES, frozen_states
-from r2ec.warm_start.maps import Choice, Encoded, Fitted, WarmStart, divergence, fit_rec_head
+from r2ec.warm_start.maps import Encoded, Fitted, WarmStart, divergence, fit_rec_head
 
 # Maps and adapters where RecPO begins.
 WARM_START = Stage(
@@ -35,37 +37,38 @@ WARM_START = Stage(
 SHOWN = 32  # cases whose prompts stand for how prompts are worded
 
 
-def warm_start(made: Reader, split: Split, seed: int, workdir: Path) -> None:
-    """Give `made` the rec head that `fit_rec_head` finds on frozen states, and adapters that its teacher has taught.
+def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitReport:
+    """Give the reader the rec head that `fit_rec_head` finds on frozen states, and adapters that its teacher has taught.
 
-    Kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which differ in RecPO alone, such
-    as most ablations, begin from one and the same. Every process goes on from what is on disk: all have the same to the last bit.
+    Kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which differ in RecPO
+    alone, such as most ablations, begin from one and the same. Every process goes on from what is on disk: all have the
+    same to the last bit.
     """
-    about = _depends_on(made, split, seed)
-    done = Path(made.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
+    about = _depends_on(reader, split, seed)
+    done = Path(reader.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
     # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
     known = broadcast_object_list([done.exists()])[0]
     if not known:
         with ledger.making(done):
-            _warm(made, split, seed, workdir / "adapters")
-            if processes(made.params).is_main_process:
+            report = _warm(reader, split, seed, workdir / "adapters")
+            if processes(reader.params).is_main_process:
                 with alone(done):  # no job may replace what another one reads
                     if not done.exists():
-                        made.save(done)
-        processes(made.params).wait_for_everyone()
-    elif processes(made.params).is_main_process:
+                        reader.save(done, report.as_json())
+        processes(reader.params).wait_for_everyone()
+    elif processes(reader.params).is_main_process:
         ledger.found(done)
         print(f"warm start: as kept in {done}", flush=True)
-    settings = read_json(done / "settings.json")
-    made.model.head = RecHead(made.model.dim, **settings["head"]).to(made.params.backbone.device)
-    made.model.load(done / WEIGHTS)
-    made.table.load(done / TABLE)
-    made.found = settings["report"]
+    settings = read_json(done / SETTINGS)
+    reader.model.head = RecHead(reader.model.dim, **settings["head"]).to(reader.params.backbone.device)
+    reader.model.load(done / WEIGHTS)
+    reader.table.load(done / TABLE)
+    return FitReport.from_json(settings["report"])
 
 
-def _depends_on(made: Reader, split: Split, seed: int) -> dict[str, Any]:
+def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
     """All that a warm start depends on: stages, packages, weights, texts, cases, seed, and the settings that it reads."""
-    params = made.params
+    params = reader.params
     cases = hashlib.sha256()
     for part in (split.train, split.valid):
         for field in fields(part):
@@ -77,13 +80,13 @@ def _depends_on(made: Reader, split: Split, seed: int) -> dict[str, Any]:
     shown = split.llm_train.take(np.arange(min(SHOWN, len(split.llm_train))))
     return {
         **WARM_START.about(),
-        "user_prompts": hash_of(made.prompts.user_prompts(shown, open_answer=not params.recpo.reasoning)),
+        "user_prompts": hash_of(reader.prompts.user_prompts(shown, open_answer=not params.recpo.reasoning)),
         "backbone": [*backbones.identity(params.backbone), params.backbone.device],
         "processes": processes(params).num_processes,
         "seed": seed,
         "category": [split.category, split.category_plural],
         "rating_scale": split.rating_scale,
-        "items": made.table.prompts_hash,
+        "items": reader.table.prompts_hash,
         "cases": cases.hexdigest(),
         "evaluation_rows": params.evaluation_rows,
         "rollouts": params.rollouts.model_dump(mode="json", include=GREEDY),
@@ -95,20 +98,20 @@ def _depends_on(made: Reader, split: Split, seed: int) -> dict[str, Any]:
     }
 
 
-def _warm(made: Reader, split: Split, seed: int, folder: Path) -> None:
+def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
     """The fit on frozen states, then the adapters' steps, whose checkpoints are in `folder`.
 
     The teacher, which needs no LM, learns from all training cases; the LM reads for those of its sample alone.
     Adapters stay where validation is for them: in the place of their own start, `taught`, if they diverge less from its
     teacher; in the place of another form if they rank better.
     """
-    params, settings = made.params, made.params.warm_start
+    params, settings = reader.params, reader.params.warm_start
     parts = {
         "train": sample(split.llm_train, settings.cases, split.name),
         "valid": sample(split.valid, settings.valid_cases, split.name),
     }
     with processes(params).main_process_first():  # the others find its files
-        states = frozen_states(made, parts)
+        states = frozen_states(reader, parts)
 
     def encoded(part: str) -> Encoded:
         return Encoded(states[part], *_targets_and_history(parts[part], split.history_length))
@@ -123,76 +126,79 @@ def _warm(made: Reader, split: Split, seed: int, folder: Path) -> None:
         tau=params.recpo.tau,
         normalize=params.recpo.normalize,
         seed=seed,
-        prior=None if made.model.item_prior is None else made.model.item_prior.cpu(),
+        prior=None if reader.model.item_prior is None else reader.model.item_prior.cpu(),
     )
     # One fit for all: rounding differs between processes, and might choose other maps.
     found = [fit_rec_head(data) if processes(params).is_main_process else None]
     fitted: Fitted | None = broadcast_object_list(found)[0]
     assert fitted is not None
-    tried = fitted.tried
+    tried, report = fitted.tried, FitReport()
     if settings.adapters.steps:
-        frozen = {name: value.clone() for name, value in made.model.own_state().items() if "lora" in name}
-        adapted = _teach_adapters(made, split, seed, folder, data, parts["valid"], fitted)
-        report = made.found["adapters"]
+        frozen = {name: value.clone() for name, value in reader.model.own_state().items() if "lora" in name}
+        adapted, report = _teach_adapters(reader, split, seed, folder, data, parts["valid"], fitted)
+        assert report.adapters is not None
         # Against their own start by what both learn: NDCG of some hundred cases says little of two that have one teacher.
-        closer, better = report["divergence"] < report["divergence_before"], adapted.value > tried[0].value
+        closer, better = report.adapters.divergence < report.adapters.divergence_before, adapted.value > tried[0].value
         kept = closer if tried[0].form == "taught" else better
         tried = [adapted, *tried] if kept else [tried[0], adapted, *tried[1:]]
         if not kept:
-            for name, value in made.model.own_state().items():
+            for name, value in reader.model.own_state().items():
                 if name in frozen:
                     value.copy_(frozen[name])
-            made.table.states.copy_(states["items"])
+            reader.table.states.copy_(states["items"])
     if tried[0].form != "adapters":
-        made.model.head = fitted.head.to(params.backbone.device)
-    made.found["warm_start"] = [asdict(choice) for choice in tried]
+        reader.model.head = fitted.head.to(params.backbone.device)
     print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
+    return replace(report, warm_start=tried)
 
 
 def _teach_adapters(
-    made: Reader, split: Split, seed: int, folder: Path, data: WarmStart, valid: Cases, fitted: Fitted
-) -> Choice:
+    reader: Reader, split: Split, seed: int, folder: Path, data: WarmStart, valid: Cases, fitted: Fitted
+) -> tuple[Choice, FitReport]:
     """Teach adapters and maps, from the last checkpoint in `folder` if there is one, and encode the table again."""
-    params, own = made.params, made.params.warm_start.adapters
+    params, own = reader.params, reader.params.warm_start.adapters
     assert fitted.taught is not None and fitted.teacher is not None
-    made.model.head = copy.deepcopy(fitted.taught).to(params.backbone.device)
+    reader.model.head = copy.deepcopy(fitted.taught).to(params.backbone.device)
+    tokenizer, written = reader.prompts.tokenizer, params.rollouts.for_evaluation()
     trainer = TaughtTrainer(
         teacher=fitted.teacher,
         held_items=own.held_items,
         held_weight=own.held_weight,
-        model=made.model,
-        table=made.table,
-        prompts=made.prompts,
-        engine=TransformersEngine(made.model.backbone, made.prompts.tokenizer, params.rollouts.for_evaluation()),
+        model=reader.model,
+        table=reader.table,
+        prompts=reader.prompts,
+        engine=TransformersEngine(reader.model.backbone, tokenizer, written, end_of_reasoning(tokenizer)),
         cases=split.llm_train,
-        validate=lambda: float("nan"),  # this stage has a fixed number of steps
-        recpo=params.recpo.model_copy(update={"num_iterations": 1}),
+        reasoning=params.recpo.reasoning,
+        tau=params.recpo.tau,
+        normalize=params.recpo.normalize,
         training=adapter_training(params),
         seed=derive_seed(seed, "taught adapters"),  # other cases first than those of RecPO
         folder=folder,
     )
     last, started = last_checkpoint(folder), time.monotonic()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    made.found["adapter_log"] = trainer.logged("divergence")
-    made.model.eval()
-    head, frozen = made.model.head, made.table.states.clone()
-    made.table.refresh(made.model)
-    kept = refit_item_map(head, frozen, made.table.states, params.recpo.normalize)
-    read = torch.cat([made.read(batch)[0] for batch in valid.batches(params.evaluation_rows)])
+    log = trainer.logged("divergence")
+    reader.model.eval()
+    head, frozen = reader.model.head, reader.table.states.clone()
+    reader.table.refresh(reader.model)
+    kept = refit_item_map(head, frozen, reader.table.states, params.recpo.normalize)
+    read = torch.cat([reader.read(batch)[0] for batch in valid.batches(params.evaluation_rows)])
     said = fitted.teacher.says(data.valid.history)
 
     def differs(users: Tensor, items: Tensor) -> float:
         return round(float(divergence(data.scores(users, items), said)), 6)
 
     with torch.no_grad():
-        users, items = head.user(read).cpu(), head.item(made.table.states).cpu()
-        made.found["adapters"] = {
-            "divergence": differs(users, items),
-            "divergence_before": differs(fitted.taught.user(data.valid.states), fitted.taught.item(data.items)),
-            "item_cosine": round(kept, 6),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-    return Choice("adapters", 0.0, own.steps, data.ndcg10(users, items))
+        users, items = head.user(read).cpu(), head.item(reader.table.states).cpu()
+        report = AdapterReport(
+            divergence=differs(users, items),
+            divergence_before=differs(fitted.taught.user(data.valid.states), fitted.taught.item(data.items)),
+            item_cosine=round(kept, 6),
+            seconds=round(time.monotonic() - started, 1),
+        )
+    choice = Choice("adapters", 0.0, own.steps, data.ndcg10(users, items))
+    return choice, FitReport(adapter_log=log, adapters=report)
 
 
 def _targets_and_history(cases: Cases, length: int) -> tuple[Tensor, Tensor]:

@@ -33,15 +33,23 @@ QUICK: dict[str, dict[str, Any]] = {
     "sasrec": RECBOLE | {"epochs": 4, "learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
     # An epoch reads each line once, where RecBole's reads it once per item.
     "stock_recbole": {"model": "GRU4Rec", "train_batch_size": 64, "epochs": 4, "learning_rate": 0.01},
+    "rearec": RECBOLE | {"epochs": 4, "learning_rate": 0.005, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
     "bert4rec": RECBOLE | {"epochs": 40, "learning_rate": 0.005, "n_layers": 1, "ft_ratio": 0.8},
 }
 # A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
-BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
+BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"} | {
+    "s_dpo",
+    "sp_rec",
+    "title_sft",
+}
 # Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
 CHECKPOINTS = {
     "rec_r1": {"grpo"},
     "bigrec": {"tuning"},
     "d3": {"tuning"},
+    "s_dpo": {"tuning", "preferences"},
+    "sp_rec": {"tuning", "iteration0", "iteration1"},
+    "title_sft": {"tuning"},
     "tiger": {"training"},
     "langptune": {"encoder0", "writer0", "encoder1"},
 }
@@ -83,6 +91,11 @@ def tiny_reader() -> dict[str, Any]:
     return {"encoder": str(write_encoder(folder / "encoder")), "texts": str(folder / "texts"), "max_new_tokens": 5}
 
 
+def tiny_tuning() -> dict[str, Any]:
+    """Of a title tuning that nothing kept is taken from."""
+    return {"users_per_step": 2, "max_steps": 2, "tunings": str(Path(tempfile.mkdtemp()) / "tunings")}
+
+
 def quick(name: str) -> dict[str, Any]:
     if name == "frozen_llm":
         own = {"standardize": [50], "states": str(Path(tempfile.mkdtemp()) / "states")}
@@ -99,9 +112,16 @@ def quick(name: str) -> dict[str, Any]:
         few = {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2, "contrastive_cases": 20}
         return tiny_llm() | {"encoder": tiny_reader()["encoder"], "contrastive_epochs": 1} | few
     if name == "bigrec":
-        return tiny_llm() | {"max_new_tokens": 4, "users_per_step": 2, "max_steps": 2}
+        return tiny_llm() | tiny_tuning() | {"max_new_tokens": 4}
     if name == "d3":
-        return tiny_llm() | {"users_per_step": 2, "max_steps": 2, "sasrec": [QUICK["sasrec"]], "alpha": 0.1}
+        return tiny_llm() | tiny_tuning() | {"sasrec": [QUICK["sasrec"]], "alpha": 0.1}
+    if name == "title_sft":
+        return tiny_llm() | tiny_tuning()
+    if name == "s_dpo":
+        return tiny_llm() | tiny_tuning() | {"preference_steps": 2}
+    if name == "sp_rec":
+        few = {"cases": 6, "tuning_steps": 1, "preference_steps": 1, "max_new_tokens": 4}
+        return tiny_llm() | tiny_tuning() | few | {"encoder": tiny_reader()["encoder"]}
     if name == "kar":
         return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
     if name == "rec_r1":

@@ -29,6 +29,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "max_steps": 4,
         "save_steps": 2,
         "learning_rate": 1e-2,
+        "tunings": str(folder / "tunings"),
     } | changes
 
 
@@ -88,6 +89,7 @@ def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pyte
     data = worded_split()
     params = {
         "backbone": {"name": "planted"},
+        "tunings": str(tmp_path / "tunings"),
         "max_new_tokens": 12,
         "users_per_step": 32,
         "at_once": 32,
@@ -108,7 +110,9 @@ def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pyte
 def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in step 3, behind the checkpoint of step 2, then fitted again."""
     cases = replace(split().valid.take(np.arange(12)), target=None)
-    whole = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "whole")
+    whole = fit(
+        split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole"
+    )
     expected = np.concatenate(list(whole.score(cases)))
     step, calls = SFTTrainer.training_step, [0]
 

@@ -11,10 +11,13 @@ import torch
 from trl import SFTTrainer
 
 from baselines import d3
-from baselines._writers import llm_texts, title_tuning
-from baselines.d3 import D3, Search, Trie, fit, gains
+from baselines._writers import title_tuning
+from baselines._writers.title_ranking import ByTitle
+from baselines._writers.title_search import Search, Trie, gains
+from baselines.d3 import fit
 from benchmark.contract import Cases, Recommender
 from lm import backbone as backbones
+from lm.chat import prompt_ids
 from lm.writing.decode import SharedPromptDecoder
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
@@ -37,6 +40,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "max_steps": 4,
         "save_steps": 2,
         "learning_rate": 1e-2,
+        "tunings": str(folder / "tunings"),
     } | changes
 
 
@@ -164,7 +168,7 @@ def test_forked_rows_go_on_as_copies(family: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> D3:
+def made(tmp_path_factory: pytest.TempPathFactory) -> ByTitle:
     folder = tmp_path_factory.mktemp("d3")
     return fit(split(), seed=1, params=settings(folder, beams=60, alpha=0.6), workdir=folder / "work")
 
@@ -173,7 +177,7 @@ def scored(method: Recommender, cases: Cases) -> np.ndarray:
     return np.concatenate(list(method.score(replace(cases, target=None))))
 
 
-def test_wide_beams_give_every_items_exact_score(made: D3) -> None:
+def test_wide_beams_give_every_items_exact_score(made: ByTitle) -> None:
     """Against plain forwards of whole titles, probabilities among the tokens with which an open title goes on."""
     cases = split().valid.take(CASES[:3])
     found = scored(made, cases)
@@ -185,7 +189,7 @@ def test_wide_beams_give_every_items_exact_score(made: D3) -> None:
         closed = set(cases.history(i).tolist())
         is_open = [item for item in range(split().n_items) if item not in closed]
         logq = assistant[i] - np.logaddexp.reduce(assistant[i][is_open])
-        prompt = llm_texts.prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
+        prompt = prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
         assert np.flatnonzero(np.isfinite(found[i])).tolist() == is_open
         for item in is_open[::9]:
             with torch.no_grad():
@@ -197,7 +201,7 @@ def test_wide_beams_give_every_items_exact_score(made: D3) -> None:
             assert found[i, item] == pytest.approx(0.6 * logp + 0.4 * logq[item], abs=1e-3)
 
 
-def test_titles_are_scored_by_the_adapters_as_they_were_trained(made: D3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_titles_are_scored_by_the_adapters_as_they_were_trained(made: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
     folded: list[bool] = []
 
     def merged_adapters(model: Any, merge: bool = True) -> Any:
@@ -210,7 +214,7 @@ def test_titles_are_scored_by_the_adapters_as_they_were_trained(made: D3, monkey
     assert folded == [False]
 
 
-def test_few_beams_retrieve_few_items(made: D3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_beams_retrieve_few_items(made: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = split().valid.take(CASES)
     whole = scored(made, cases)
     monkeypatch.setattr(made, "settings", made.settings.model_copy(update={"beams": 10}))
@@ -225,8 +229,8 @@ def test_few_beams_retrieve_few_items(made: D3, monkeypatch: pytest.MonkeyPatch)
     assert texts["reasoning"].tolist() == split().items["title"].to_numpy()[few.argmax(axis=1)].tolist()
 
 
-def test_a_small_alpha_is_the_assistants_order(made: D3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(made, "settings", made.settings.model_copy(update={"alpha": 1e-6}))
+def test_a_small_alpha_is_the_assistants_order(made: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made, "alpha", 1e-6)
     cases = split().valid.take(CASES)
     own, found = scored(made.assistant, cases), scored(made, cases)  # type: ignore[arg-type]
     own[~np.isfinite(found)] = -np.inf
@@ -241,18 +245,18 @@ class Knows(Recommender):
         yield np.where(np.arange(N) % 2 == wanted[:, None] % 2, 0.0, -3.0)
 
 
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> D3:
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> ByTitle:
     loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     monkeypatch.setattr(d3, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
     monkeypatch.setattr(d3, "fit_best", lambda split, tried, **_: (Knows(), []))
     tuning = {"users_per_step": 32, "at_once": 32, "max_steps": 60, "save_steps": 1000, "learning_rate": 0.02}
-    params = {"backbone": {"name": "planted"}, "beams": N} | tuning | changes
+    params = {"backbone": {"name": "planted"}, "beams": N, "tunings": str(tmp_path / "tunings")} | tuning | changes
     return fit(worded_split(), seed=1, params=params, workdir=tmp_path)
 
 
-def hits(method: D3) -> float:
+def hits(method: ByTitle) -> float:
     valid = worded_split().valid
     assert valid.target is not None
     return float((scored(method, valid).argmax(axis=1) == valid.target).mean())
@@ -278,7 +282,9 @@ def test_what_neither_knows_both_find(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in step 3, behind the checkpoint of step 2, then fitted again."""
     cases = split().valid.take(CASES)
-    whole = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "whole")
+    whole = fit(
+        split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole"
+    )
     expected = scored(whole, cases)
     step, calls = SFTTrainer.training_step, [0]
 

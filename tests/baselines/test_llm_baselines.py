@@ -22,9 +22,10 @@ from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
 from benchmark.storage import ledger
 from lm import backbone as backbones
+from lm.chat import turn_end_ids
+from lm.settings import BackboneSettings, LoraSettings
 from lm.writing import engine
 from lm.writing.engine import WRITING
-from r2ec.settings import BackboneSettings, LoraSettings
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
@@ -68,7 +69,7 @@ def test_a_text_is_what_generate_writes(llm: BackboneSettings, tmp_path: Path) -
     model, tokenizer = writer._loaded.model, writer.tokenizer
     for prompt, text in zip(prompts, writer.write(prompts), strict=True):
         ids = model.generate(torch.tensor([prompt]), max_new_tokens=7, do_sample=False)[0, len(prompt) :].tolist()
-        ends = [i for i, token in enumerate(ids) if token in llm_texts.turn_end_ids(tokenizer)]
+        ends = [i for i, token in enumerate(ids) if token in turn_end_ids(tokenizer)]
         length = ends[0] + 1 if ends else 7
         assert (text.tokens, text.cut) == (length, not ends)
         assert text.text == tokenizer.decode(ids[: length - bool(ends)], skip_special_tokens=True).strip()
@@ -285,16 +286,16 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
     made = fit_frozen(data, seed=1, params=params, workdir=tmp_path)
     cases = replace(data.valid.take(np.arange(6)), target=None)
     found = np.concatenate(list(made.score(cases)))
-    states, texts, written = made.read(cases)
-    users, items = states.double().numpy(), made.table.states.double().numpy()
+    states, texts, written = made.reader.read(cases)
+    users, items = states.double().numpy(), made.reader.table.states.double().numpy()
     if standardize:
         from r2ec.scoring.reader import sample
 
-        seen = made.read(sample(data.train, standardize, data.name))[0].double().numpy()
+        seen = made.reader.read(sample(data.train, standardize, data.name))[0].double().numpy()
         users = (users - seen.mean(0)) / seen.std(0, ddof=1)
         items = (items - items.mean(0)) / items.std(0, ddof=1)
     unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (users, items)]
-    tau = made.params.recpo.tau
+    tau = made.reader.params.recpo.tau
     np.testing.assert_allclose(found * tau, unit[0] @ unit[1].T, atol=1e-3)
     assert (written > 0) == reasoning and (texts["reasoning"] != "").all() == reasoning
 

@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import trl.trainer.utils
+import trl.trainer.utils as library
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from baselines._writers import grpo, title_tuning, trl
-from baselines._writers.llm_texts import EndOfTurn, prompt_ids
 from baselines._writers.settings import WriterTraining
 from baselines._writers.title_tuning import TitleTuning
 from baselines._writers.trl import SCORED_ONLY, faster_on_cpu, shared_prompt_rollouts
 from lm import backbone as backbones
+from lm.chat import prompt_ids
+from lm.settings import BackboneSettings, LoraSettings, RolloutSettings
 from lm.writing.engine import TransformersEngine
-from r2ec.settings import BackboneSettings, LoraSettings, RolloutSettings
+from lm.writing.stopping import EndOfTurn
 from tests.support.tiny_fits import split, write_backbone
 
 
@@ -52,13 +53,13 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 def scored_rows(patch: pytest.MonkeyPatch) -> list[int]:
     """How many positions of each batch the lm_head scores, from now on."""
-    kernel, seen = trl.trainer.utils._ChunkedLogProbFunction, list[int]()
+    kernel, seen = library._ChunkedLogProbFunction, list[int]()
 
     def apply(hidden: torch.Tensor, *rest: Any) -> Any:
         seen.append(len(hidden))
         return kernel.apply(hidden, *rest)
 
-    patch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=apply))
+    patch.setattr(library, "_ChunkedLogProbFunction", SimpleNamespace(apply=apply))
     return seen
 
 
@@ -118,12 +119,12 @@ def test_grpo_is_the_same_without_the_prompts_logits(
 
 
 def test_trl_is_as_before_afterwards(llm: BackboneSettings) -> None:
-    asked = getattr(trl.trainer.utils, SCORED_ONLY)
+    asked = getattr(library, SCORED_ONLY)
     assert not asked(torch.device("cpu"))  # else there would be nothing to gain
     with pytest.raises(KeyboardInterrupt), faster_on_cpu(adapted(llm)[0]):
-        assert getattr(trl.trainer.utils, SCORED_ONLY)(torch.device("cpu"))
+        assert getattr(library, SCORED_ONLY)(torch.device("cpu"))
         raise KeyboardInterrupt
-    assert getattr(trl.trainer.utils, SCORED_ONLY) is asked
+    assert getattr(library, SCORED_ONLY) is asked
 
 
 def test_rollouts_are_the_engine_s(llm: BackboneSettings) -> None:
@@ -140,8 +141,7 @@ def test_rollouts_are_the_engine_s(llm: BackboneSettings) -> None:
     found = at(2)
     ids = [prompt_ids(tokenizer, message) for message in messages]
     assert found["prompt_ids"] == [ids[0]] * 3 + [ids[1]] * 3 and found["logprobs"] is None
-    engine = TransformersEngine(model, tokenizer, settings)
-    engine.end = EndOfTurn(tokenizer)
+    engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
     expected = engine.generate(ids, cases=np.arange(2), seed=5, step=2)
     for row, completion in enumerate(found["completion_ids"]):
         length = int(expected.lengths[row])

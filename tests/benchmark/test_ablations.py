@@ -12,14 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.analysis import ablations as measured
-from benchmark.analysis import claims as judged
 from benchmark.analysis import significance
-from benchmark.analysis.ablations import against_base, curves, read_runs, statistics, tables_of
-from benchmark.analysis.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, verdict
 from benchmark.analysis.collect import collect
 from benchmark.analysis.comparisons import Comparison
-from benchmark.analysis.files import FactorStatistics, read_csv
 from benchmark.analysis.significance import smallest_detectable
 from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
@@ -29,6 +24,11 @@ from benchmark.output.ablation_plots import curve, order_of, panels, plot_factor
 from benchmark.output.claims import sentences
 from benchmark.output.page.ablations import claims as claims_of_page
 from benchmark.output.page.ablations import part_of
+from benchmark.statistics import ablations as measured
+from benchmark.statistics import claims as judged
+from benchmark.statistics.ablations import against_base, curves, read_runs, statistics, tables_of
+from benchmark.statistics.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, verdict
+from benchmark.statistics.files import FactorStatistics, read_csv
 from benchmark.storage.io import read_json, write_json
 from tests.support.results_tree import write_by_hand, write_dataset, write_method, write_results
 

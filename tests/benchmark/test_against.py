@@ -7,14 +7,16 @@ import matplotlib
 import numpy as np
 import pytest
 
-from benchmark.analysis import against, overall, significance, statistics
-from benchmark.analysis.against import COSTS, EVERY, MAIN
+from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import compare
 from benchmark.errors import InputError
 from benchmark.metrics import METRICS
 from benchmark.output import against as shown
 from benchmark.output import plots
+from benchmark.statistics import against, overall
+from benchmark.statistics import datasets as statistics
+from benchmark.statistics.against import COSTS, EVERY, MAIN
 from tests.support.results_tree import write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.75, "r2ec": 0.8, "kar": 0.8}

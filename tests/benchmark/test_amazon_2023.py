@@ -18,10 +18,9 @@ from pydantic import ValidationError
 from baselines._writers.sentences import item_texts
 from benchmark.config.methods import ROOT
 from benchmark.config.read import read_config
-from benchmark.data import fetch, prepare, protocol
+from benchmark.data import cleaning, fetch, prepare, protocol
 from benchmark.data.settings import DatasetConfig
-from benchmark.datasets import Raw, amazon_2023
-from benchmark.datasets import _amazon_tables as tables
+from benchmark.datasets import Raw, _duckdb, amazon_2023
 from benchmark.datasets._amazon_text import attribute
 from benchmark.errors import InputError
 from benchmark.speed import __main__ as speed
@@ -292,7 +291,7 @@ def test_the_order_within_a_second_is_the_true_one(tmp_path: Path) -> None:
     assert pairs(raw) == "1F 1A 1E 1J 1D 1I"
     assert set(raw.interactions["timestamp"]) == {1_693_562_400}
     assert raw.interactions["fraction"].tolist() == [place * 150_000_000 for place in range(6)]
-    cleaned = protocol.clean(raw, settings(), "here")
+    cleaned = cleaning.clean(raw, settings(), "here")
     assert "".join(cleaned.items["item_id"].iloc[cleaned.item]) == "FAEJDI"
 
 
@@ -468,8 +467,8 @@ def test_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_too_little_room_for_the_tables(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = tables.shutil.disk_usage("/")
-    monkeypatch.setattr(tables.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    usage = _duckdb.shutil.disk_usage("/")
+    monkeypatch.setattr(_duckdb.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(InputError, match=r"0\.00 GB are left and up to .*; free some, or set TMPDIR to a larger disk"):
         load(mirror)
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
 from benchmark.config.factors import ablations_of
-from benchmark.config.methods import ROOT, kind_of, laid_over, load_method
+from benchmark.config.methods import ROOT, kind_of, load_method
+from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config, read_config_file, read_yaml
 from benchmark.config.schema import AblationConfig, ClaimConfig, Config, MethodConfig
 from benchmark.data.settings import DatasetConfig
@@ -85,7 +86,7 @@ def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
     assert found.method("r2ec_untrained").grid == []
     # The control of the project's question differs from it in nothing else.
     without, params = found.method("r2ec_no_reasoning").params, found.method("r2ec").params
-    assert without == laid_over(params, {"recpo": {"reasoning": False}}) != params
+    assert without == overlaid(params, {"recpo": {"reasoning": False}}) != params
 
 
 def test_the_slices_are_measured_as_the_default_is() -> None:
@@ -97,7 +98,7 @@ def test_the_slices_are_measured_as_the_default_is() -> None:
         "r2ec_untrained": {"prompts": {"max_prompt_tokens": 200}},
     }
     for name, method in default.methods.items():
-        expected = method.model_copy(update={"params": laid_over(method.params, shorter.get(name, {}))})
+        expected = method.model_copy(update={"params": overlaid(method.params, shorter.get(name, {}))})
         assert found.methods[name] == expected
     assert set(found.methods) == set(default.methods) and found.seeds == default.seeds
     for name, entry in found.datasets.items():

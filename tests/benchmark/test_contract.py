@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.contract import Cases, Learned, check_cases, check_scores, read_cases, read_split, watched, write_cases
+from benchmark.contract import Cases, Learned, check_scores, watched
 from benchmark.data.protocol import prepare
+from benchmark.data.store import check_cases, read_cases, read_split, write_cases
 from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
 from benchmark.storage.io import write_json
-from tests.support.planted import as_split, planted
+from tests.support.planted import as_split, planted, planted_split
 from tests.support.planted import settings as planted_settings
 
 HISTORIES = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=7), max_size=12)
@@ -327,3 +329,13 @@ def test_not_retrieved_is_allowed() -> None:
     nothing = np.full((2, 3), -np.inf)
     np.testing.assert_array_equal(check_scores(nothing, 3, "m"), nothing)
     assert check_scores(np.empty((0, 3)), 3, "m").shape == (0, 3)
+
+
+def test_a_sample_is_a_part_of_a_seeded_order() -> None:
+    cases = planted_split()[0].train
+    few, more = cases.sample(20, "toy", "some"), cases.sample(50, "toy", "some")
+    order = np.random.default_rng(derive_seed("toy", "some", len(cases))).permutation(len(cases))
+    assert few.case.tolist() == sorted(cases.case[order[:20]].tolist())
+    assert len(more) == 50 and set(few.case) < set(more.case)
+    assert set(cases.sample(20, "toy", "others").case) != set(few.case)
+    assert np.array_equal(cases.sample(len(cases) + 5, "toy").case, cases.case)

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.contract import read_split
 from benchmark.data import fetch, prepare
-from benchmark.data.protocol import clean
+from benchmark.data.cleaning import clean
+from benchmark.data.store import read_split
 from benchmark.datasets import complete_journey, files, ml_100k, movielens_2016
 from benchmark.errors import InputError
 from benchmark.storage import wheel

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from benchmark.contract import Cases
 from benchmark.data import equal_times
 from benchmark.data.account import Account
-from benchmark.data.protocol import Log, clean, make_cases, prepare
+from benchmark.data.cleaning import Log, clean
+from benchmark.data.protocol import make_cases, prepare
 from benchmark.storage.io import read_json
 from tests.benchmark.test_check_data import called
 from tests.benchmark.test_datasets import fetch_and_prepare, write_files

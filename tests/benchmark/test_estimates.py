@@ -30,8 +30,9 @@ from benchmark.jobs.estimates import (
     rows,
     table,
 )
-from benchmark.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
-from benchmark.workload import UNKNOWN, USUAL, Sizes, Work, sizes_of
+from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
+from benchmark.jobs.sizes import UNKNOWN, USUAL, sizes_of
+from benchmark.workload import Sizes, Work
 from tests.support.planted import planted, write_files
 
 NOWHERE = Path("/nowhere")
@@ -173,16 +174,16 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
     made = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
     alone, training = load_method("langptune").work(SIZES, made, 1)
     assert alone.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
-    tuning, _ = load_method("bigrec").work(
+    tuning, items, alone = load_method("bigrec").work(
         SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1
     )
-    assert tuning == Work(read=100 * 10, learned=30 * 70, held=2 * 70)
+    assert tuning == Work(learned=30 * 70, held=2 * 70, kept=tuning.kept) and items == Work(read=100 * 10)
     # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no backward.
     choice = {"popularity": [0, 1], "valid_cases": 20, "lora": {"layers_from": 2}}
     alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
     assert alone == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
     gammas = {"gamma": [0, 1], "valid_cases": 10**6, "lora": {"layers_from": 3}}
-    tuning, alone = load_method("bigrec").work(SIZES, filled("bigrec", **common, **gammas), 1)
+    tuning, _, alone = load_method("bigrec").work(SIZES, filled("bigrec", **common, **gammas), 1)
     assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
 
 

@@ -5,12 +5,13 @@ from typing import Any, get_args
 
 import pytest
 
-from benchmark.config import factors
+from benchmark.config import factors, overlay
 from benchmark.config.factors import Ablations, Factor, Variant, ablations_of, read_factors
-from benchmark.config.methods import ROOT, laid_over
+from benchmark.config.methods import ROOT
+from benchmark.config.overlay import flatten, overlaid, run_name
 from benchmark.config.read import read_config, read_config_file
 from benchmark.errors import InputError
-from benchmark.metrics import METRICS
+from benchmark.metrics import METRICS, WHOLE_RANKING
 
 R2EC = {"backbone": {"name": "somewhere"}, "recpo": {"beta": 0.05}}
 
@@ -33,8 +34,8 @@ def beta(**changes: Any) -> dict[str, Any]:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(factors).attempted > 0
-    assert doctest.testmod(factors).failed == 0
+    assert doctest.testmod(overlay).attempted > 0
+    assert doctest.testmod(overlay).failed == 0
 
 
 def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
@@ -49,9 +50,9 @@ def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
             base="0.05",
             runs={"0": "r2ec--recpo.beta=0.0", "0.05": "r2ec", "1": "r2ec--recpo.beta=1.0"},
             settings={
-                "r2ec--recpo.beta=0.0": [laid_over(params, {"recpo": {"beta": 0.0}})],
+                "r2ec--recpo.beta=0.0": [overlaid(params, {"recpo": {"beta": 0.0}})],
                 "r2ec": [params],
-                "r2ec--recpo.beta=1.0": [laid_over(params, {"recpo": {"beta": 1.0}})],
+                "r2ec--recpo.beta=1.0": [overlaid(params, {"recpo": {"beta": 1.0}})],
             },
             claims=[],
         )
@@ -76,8 +77,8 @@ def test_what_is_left_out_has_a_default() -> None:
 
 
 def test_a_value_that_changes_nothing_is_the_base() -> None:
-    for overlay in ({}, None, {"recpo": {"beta": 0.05}}, {"recpo": {"beta": 0.05, "head_update": "top1"}}):
-        runs = expanded(x={"base": "r2ec", "values": {"a": overlay, "b": {"recpo": {"beta": 1}}}}).factors["x"].runs
+    for changed in ({}, None, {"recpo": {"beta": 0.05}}, {"recpo": {"beta": 0.05, "head_update": "top1"}}):
+        runs = expanded(x={"base": "r2ec", "values": {"a": changed, "b": {"recpo": {"beta": 1}}}}).factors["x"].runs
         assert runs == {"a": "r2ec", "b": "r2ec--recpo.beta=1.0"}
 
 
@@ -129,7 +130,7 @@ def test_values_that_only_scoring_reads_share_a_fit() -> None:
 
 def test_a_long_or_odd_change_still_has_a_name_of_its_own() -> None:
     values = {name: {"forms": [name], "name": "x" * 200} for name in ("a/b", "a b")}
-    names = [factors.run_name("r2ec", factors.leaves(value)) for value in values.values()]
+    names = [run_name("r2ec", flatten(value)) for value in values.values()]
     assert len(set(names)) == 2 and all(len(name) < 150 and "/" not in name and " " not in name for name in names)
 
 
@@ -240,7 +241,7 @@ def test_a_factor_has_files_of_its_own(name: str) -> None:
 
 
 def test_the_metrics_of_claims_are_the_tables_own() -> None:
-    assert list(get_args(factors.ClaimConfig.model_fields["metric"].annotation)) == METRICS
+    assert list(get_args(factors.ClaimConfig.model_fields["metric"].annotation)) == [*METRICS, *WHOLE_RANKING]
 
 
 def test_the_ablations_of_both_configs_share_their_runs() -> None:

@@ -13,12 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.analysis import ablations as ablation_statistics
-from benchmark.analysis import against as against_statistics
-from benchmark.analysis import overall, statistics
 from benchmark.analysis.arguments import runs_arguments
 from benchmark.analysis.collect import collect
-from benchmark.analysis.files import FactorStatistics
 from benchmark.analysis.information import check_information
 from benchmark.analysis.summary import background
 from benchmark.config.factors import Factor, ablations_of
@@ -33,6 +29,11 @@ from benchmark.output.captions import of_the_lists, said_beside, what_they_learn
 from benchmark.output.page import __main__ as report
 from benchmark.output.page.data import document
 from benchmark.output.readme import summary
+from benchmark.statistics import ablations as ablation_statistics
+from benchmark.statistics import against as against_statistics
+from benchmark.statistics import datasets as statistics
+from benchmark.statistics import overall
+from benchmark.statistics.files import FactorStatistics
 from tests.support.results_tree import write_results
 
 ALL, NOTHING = Learned(users=30, targets=200, positions=230), Learned(0, 0, 0)

@@ -13,8 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.config import methods
-from benchmark.config.methods import check_params, known_methods, laid_over, load_method, method_files, source_files
+from benchmark.config.methods import check_params, known_methods, load_method
+from benchmark.config.overlay import flatten, overlaid
 from benchmark.errors import InputError
+from benchmark.jobs import code as code_of_jobs
+from benchmark.jobs.code import method_files, source_files
+from benchmark.provenance import ROOT
 
 
 @functools.cache
@@ -27,7 +31,7 @@ RECBOLE = ["baselines/_recbole/dropout.py", "baselines/_recbole/settings.py", "b
 
 
 def test_every_file_without_underscore_is_a_method() -> None:
-    files = {path.stem for path in (methods.ROOT / "baselines").glob("*.py")}
+    files = {path.stem for path in (ROOT / "baselines").glob("*.py")}
     assert {name for name in known_methods() if name != "r2ec"} == {name for name in files if not name.startswith("_")}
     assert {"popularity", "item_knn", "gru4rec", "caser", "sasrec", "bert4rec"} <= set(known_methods())
 
@@ -47,16 +51,13 @@ def test_the_shared_adapter_belongs_to_its_methods(name: str) -> None:
 
 
 def test_the_benchmark_knows_no_method() -> None:
-    jobs = [
-        ".".join(path.relative_to(methods.ROOT).with_suffix("").parts)
-        for path in (methods.ROOT / "benchmark").rglob("*.py")
-    ]
+    jobs = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "benchmark").rglob("*.py")]
     assert len(jobs) > 10
     assert not [file for file in source_files(*jobs) if not file.startswith("benchmark/")]
 
 
 def test_the_import_closure_of_made_up_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "ROOT", tmp_path)
+    monkeypatch.setattr(code_of_jobs, "ROOT", tmp_path)
     sources = {
         "baselines/one.py": "import numpy\nfrom baselines._shared import thing\n",
         "baselines/_shared.py": "def thing():\n    import benchmark.deep.inner as inner\n    return inner\n",
@@ -83,11 +84,11 @@ def test_no_file_that_python_loads_is_missing_from_the_closure(job: str) -> None
         "print(*(m.__file__ for n, m in list(sys.modules.items())"
         " if n.split('.')[0] in ('benchmark', 'lm', 'r2ec', 'baselines') and m.__file__), sep='\\n')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=methods.ROOT, capture_output=True, text=True, check=True)
-    loaded = {str(Path(line).relative_to(methods.ROOT)) for line in done.stdout.split()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {str(Path(line).relative_to(ROOT)) for line in done.stdout.split()}
     # A package's own file may be left out where there is nothing in it but a docstring.
     plain = {file for file in loaded if file.endswith("__init__.py")}
-    plain = {file for file in plain if len(ast.parse((methods.ROOT / file).read_text()).body) == 1}
+    plain = {file for file in plain if len(ast.parse((ROOT / file).read_text()).body) == 1}
     assert "benchmark/__init__.py" in plain and len(loaded - plain) > 3
     assert loaded - plain <= set(source_files(job))
 
@@ -165,7 +166,7 @@ def test_wrong_params_name_the_value(name: str, params: dict, message: str) -> N
 )
 def test_a_trial_laid_over_params(params: dict[str, Any], trial: dict[str, Any], expected: dict[str, Any]) -> None:
     before = copy.deepcopy((params, trial))
-    assert laid_over(params, trial) == expected
+    assert overlaid(params, trial) == expected
     assert (params, trial) == before
 
 
@@ -177,23 +178,15 @@ SETTINGS = st.recursive(
 )
 
 
-def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Every value that is no section, by its path."""
-    found: dict[tuple[str, ...], Any] = {}
-    for key, inner in value.items():
-        found |= leaves(inner, (*path, key)) if isinstance(inner, dict) else {(*path, key): inner}
-    return found
-
-
 @given(SETTINGS, SETTINGS)
 def test_what_a_trial_does_not_name_keeps_its_value(params: dict[str, Any], trial: dict[str, Any]) -> None:
-    found, named, before = leaves(laid_over(params, trial)), leaves(trial), leaves(params)
+    found, named, before = flatten(overlaid(params, trial)), flatten(trial), flatten(params)
     assert named.items() <= found.items()
     # A value of params stays, unless the trial names it, a section around it or a setting inside of it.
     shared = {path: value for path, value in before.items() if not any(related(path, other) for other in named)}
     assert shared.items() <= found.items()
     assert set(found) <= set(named) | set(before)
-    assert laid_over(laid_over(params, trial), trial) == laid_over(params, trial)
+    assert overlaid(overlaid(params, trial), trial) == overlaid(params, trial)
 
 
 def related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -13,15 +13,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmark.analysis import groups
-from benchmark.analysis import statistics as command
 from benchmark.analysis.collect import collect
-from benchmark.analysis.files import DatasetStatistics
 from benchmark.analysis.groups import history_buckets, popularity_buckets
-from benchmark.analysis.statistics import statistics
 from benchmark.contract import Cases
 from benchmark.metrics import METRICS
 from benchmark.output import plots
 from benchmark.output.plots import overlaps, place_labels, plot_cost, plot_metrics, plot_slices
+from benchmark.statistics import datasets as command
+from benchmark.statistics.datasets import statistics
+from benchmark.statistics.files import DatasetStatistics
 from tests.support.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}

@@ -10,9 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from benchmark.config.methods import ROOT
-from benchmark.contract import Cases, check_cases
+from benchmark.contract import Cases
+from benchmark.data.cleaning import Log, clean
 from benchmark.data.prepare import split_hash
-from benchmark.data.protocol import Log, Prepared, clean, make_cases, popularity, prepare, sample_rows, split_cases
+from benchmark.data.protocol import Prepared, make_cases, popularity, prepare, sample_rows, split_cases
+from benchmark.data.store import check_cases
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
 from tests.support.planted import as_split, planted, settings

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from benchmark.config.read import read_config
 from benchmark.contract import Cases
 from benchmark.data.account import Account
-from benchmark.data.protocol import Prepared, clean, prepare
+from benchmark.data.cleaning import clean
+from benchmark.data.protocol import Prepared, prepare
 from benchmark.data.texts import attributes
 from benchmark.datasets import Limits, Raw, files
 from benchmark.errors import InputError

@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict
 from benchmark import evaluate, provenance
 from benchmark.config import methods
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.data.store import read_split
 from benchmark.errors import InputError
-from benchmark.jobs import run
+from benchmark.jobs import run, tuning
+from benchmark.jobs.code import code_files, code_hash
 from benchmark.jobs.records import RunRecord, read_run
 from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
@@ -157,6 +159,7 @@ def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
     assert record.tuning is None and len(fits) == 1
     assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)
     assert record.data_hash == read_json(data / "dataset.json")["split_hash"]
+    assert record.code == code_hash(code_files("stub")) != ""
     assert record.n_cases == 60 and record.tokens_written == 17
     assert record.report == {"epochs": 3, "curve": [0.1, 0.2]}
     assert record.latency_ms_per_case == pytest.approx(record.seconds.score / 60 * 1000, abs=0.02)
@@ -268,7 +271,7 @@ def test_a_trial_names_one_setting_of_a_section(job: Job, fits: Fits) -> None:
 def test_the_criterion_is_ndcg_of_the_one_evaluator(job: Job, fits: Fits, data: Path) -> None:
     record = read_run(job(grid=GRID) / "run.json")
     assert record.tuning is not None
-    split = run.read_split(data)
+    split = read_split(data)
     assert split.valid.target is not None
     table = evaluate.rank(
         Stub(split, Params(skill=0.2)).score(replace(split.valid, target=None)),
@@ -423,7 +426,7 @@ def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypat
     work = tmp_path / "work"
 
     def folder(params: dict[str, Any], data: str = "hash", code: str = "code", category: str = "") -> Path:
-        return run.checkpoint_folder(work, ModuleType("method"), params, data, code, 1, category)
+        return tuning.checkpoint_folder(work, ModuleType("method"), params, data, code, 1, category)
 
     plain = folder({"a": 1, "b": [2]})
     assert plain.parent == work and folder({"b": [2], "a": 1}) == plain
@@ -443,7 +446,7 @@ def test_other_weights_of_ones_own_model_are_another_fit(tmp_path: Path, monkeyp
         (tmp_path / folder / "model.safetensors").write_text("weights")
 
     def fit(name: str, **params: Any) -> Path:
-        return run.checkpoint_folder(
+        return tuning.checkpoint_folder(
             tmp_path, ModuleType("method"), {"backbone": {"name": name}} | params, "hash", "code"
         )
 
@@ -461,7 +464,7 @@ def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:
     vars(method)["SCORING"] = ("reads",)
 
     def folder(**params: Any) -> Path:
-        return run.checkpoint_folder(tmp_path, method, params, "hash", "code")
+        return tuning.checkpoint_folder(tmp_path, method, params, "hash", "code")
 
     assert folder(a=1, reads={"b": 2}) == folder(a=1, reads={"b": 3}) == folder(a=1)
     assert folder(a=2, reads={"b": 2}) != folder(a=1, reads={"b": 2})

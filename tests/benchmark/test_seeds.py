@@ -12,15 +12,16 @@ from rich.console import Console
 from benchmark.analysis.arguments import runs_arguments
 from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
-from benchmark.analysis.files import DatasetStatistics
-from benchmark.analysis.statistics import statistics
 from benchmark.analysis.summary import summarise
-from benchmark.contract import Cases, write_cases
+from benchmark.contract import Cases
+from benchmark.data.store import write_cases
 from benchmark.metrics import METRICS
 from benchmark.output import plots
 from benchmark.output.cells import cells
 from benchmark.output.forms import csv, latex, markdown, show
 from benchmark.output.page.data import document
+from benchmark.statistics.datasets import statistics
+from benchmark.statistics.files import DatasetStatistics
 from tests.support.results_tree import write_dataset, write_method, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85, "r2ec_untrained": 0.1}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.jobs.stale import Job, code_hash, why_stale, write_record
+from benchmark.jobs.stale import Job, why_stale, write_record
 from benchmark.provenance import ROOT
 from benchmark.storage.io import read_json, sha256_of
 
@@ -82,27 +82,6 @@ def test_without_a_record_nothing_stands() -> None:
         assert why() == f"{record} can't be read"
     record.unlink()
     assert why() == "nothing says what it was made from"
-
-
-def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.jobs.stale.ROOT", tmp_path)
-
-    def hashed(name: str, text: str) -> str:
-        (tmp_path / name).write_text(text)
-        return code_hash((name,))
-
-    plain = hashed("a.py", "def f(x):\n    return x + 1\n")
-    (tmp_path / "sub").mkdir()
-    same = '"""A module."""\n# why\ndef f(x):\n    """Add."""\n\n    return (x + 1)  # one\n'
-    from benchmark.jobs import stale
-
-    stale._code_of.cache_clear()
-    code_hash.cache_clear()
-    assert hashed("a.py", same) == plain
-    stale._code_of.cache_clear()
-    code_hash.cache_clear()
-    assert hashed("a.py", same.replace("1)", "2)")) != plain
-    assert hashed("a.jinja", "x") != hashed("b.jinja", "x")
 
 
 def test_the_command() -> None:

@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.analysis import ablations as factors
-from benchmark.analysis import against, claims, files, overall, significance, statistics
+from benchmark.analysis import significance
 from benchmark.analysis.collect import collect
-from benchmark.analysis.files import TEXT, DatasetStatistics, FactorStatistics, read_csv, write_csv
 from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
 from benchmark.errors import InputError
@@ -22,6 +20,10 @@ from benchmark.output import ablation_plots, ablations, forms, markdown, plots, 
 from benchmark.output import against as against_table
 from benchmark.output import claims as claims_page
 from benchmark.output.cells import cells
+from benchmark.statistics import ablations as factors
+from benchmark.statistics import against, claims, files, overall
+from benchmark.statistics import datasets as statistics
+from benchmark.statistics.files import TEXT, DatasetStatistics, FactorStatistics, read_csv, write_csv
 from tests.support.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85}

@@ -17,7 +17,6 @@ import pytest
 from rich.console import Console
 
 from benchmark.analysis import collect as collect_module
-from benchmark.analysis import statistics
 from benchmark.analysis.arguments import runs_arguments
 from benchmark.analysis.collect import collect
 from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
@@ -28,6 +27,7 @@ from benchmark.metrics import METRICS, per_case
 from benchmark.output import tables
 from benchmark.output.cells import cells
 from benchmark.output.forms import latex, markdown, show
+from benchmark.statistics import datasets as statistics
 from benchmark.storage.io import read_json, write_json
 from tests.support.results_tree import record, write_by_hand, write_results
 

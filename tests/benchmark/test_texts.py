@@ -18,16 +18,18 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import baselines
-from baselines._writers.llm_texts import Asker, prompt_ids, states_of
+from baselines._writers.llm_texts import Asker, states_of
 from baselines._writers.sentences import SentenceEncoder, item_texts
 from benchmark.config.methods import load_method
-from benchmark.contract import Cases, Split, read_split
+from benchmark.contract import Cases, Split
 from benchmark.data import texts
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig
+from benchmark.data.store import read_split
 from benchmark.errors import InputError
-from lm.backbone import fetch_smollm2
-from r2ec.model.prompts import PromptBuilder, split_template
+from lm.chat import prompt_ids, split_template
+from lm.embedded import fetch_smollm2
+from r2ec.model.prompts import PromptBuilder
 from r2ec.settings import Params as R2ecParams
 from r2ec.settings import PromptSettings
 from tests.baselines.test_baselines import quick
@@ -276,7 +278,7 @@ def test_the_oldest_items_leave_first_and_then_the_end_of_the_newest() -> None:
 
 
 def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
-    from r2ec.scoring import recommender
+    from r2ec.scoring.reader import Reader
     from tests.support.tiny_fits import write_backbone
 
     split, _ = hostile()
@@ -286,7 +288,7 @@ def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
         Asker(split, tiny_lm("llama"), tiny_tokenizer("llama"), 6, 4090, 8)
     params = r2ec_settings(write_backbone(tmp_path / "llm"), prompts={"max_prompt_tokens": 4096})
     with pytest.raises(InputError, match=r"prompts\.max_prompt_tokens is 4096"):
-        recommender.R2ecRecommender.build(split, R2ecParams.model_validate(params))
+        Reader.build(split, R2ecParams.model_validate(params))
 
 
 def test_what_is_written_is_read_as_text(tmp_path: Path) -> None:

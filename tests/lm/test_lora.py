@@ -107,7 +107,7 @@ def test_everything_else_is_left_to_peft(calls: list[int]) -> None:
 
 def test_the_backbone_gets_it(calls: list[int]) -> None:
     from lm.backbone import add_lora
-    from r2ec.settings import LoraSettings
+    from lm.settings import LoraSettings
     from tests.support.tiny_tokenizers import tiny_lm
 
     model = add_lora(tiny_lm("llama"), LoraSettings())

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from benchmark.errors import InputError, checked
+from lm.settings import BackboneSettings
 from lm.writing.vllm import VllmEngine, folder_of
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.scoring.recommender import R2ecRecommender
-from r2ec.settings import BackboneSettings
 from tests.support.tiny_fits import scores, settings, split, write_backbone
 from tests.support.vllm_stub import install
 
@@ -39,11 +39,11 @@ def by_transformers(backbone: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def same(found: R2ecRecommender, expected: R2ecRecommender) -> None:
     """The stub writes the very tokens, so that h_T, rewards, every weight and the table come out bit by bit the same."""
-    for name, value in expected.model.own_state().items():
-        assert torch.equal(found.model.own_state()[name], value), name
-    assert torch.equal(found.table.states, expected.table.states)
+    for name, value in expected.reader.model.own_state().items():
+        assert torch.equal(found.reader.model.own_state()[name], value), name
+    assert torch.equal(found.reader.table.states, expected.reader.table.states)
     np.testing.assert_array_equal(scores(found), scores(expected))
-    for mine, theirs in zip(found.found["recpo_log"], expected.found["recpo_log"], strict=True):
+    for mine, theirs in zip(found.report()["recpo_log"], expected.report()["recpo_log"], strict=True):
         for name in ("loss", "reward", "reward_ndcg", "length", "cut_share", "entropy", "item_logp"):
             assert mine[name] == theirs[name], name
         assert "seconds_sync" in mine and "seconds_sync" not in theirs
@@ -86,7 +86,7 @@ def test_vllm_gets_the_repetition_penalty(
     expected = fit_r2ec(split(), 3, params(backbone, rollouts={"repetition_penalty": 1.5}), tmp_path / "plain")
     made = params(backbone, rollouts={"backend": "vllm", "repetition_penalty": 1.5})
     same(fit_r2ec(split(), 3, made, tmp_path / "vllm"), expected)
-    lengths = [[entry["entropy"] for entry in fit.found["recpo_log"]] for fit in (expected, by_transformers)]
+    lengths = [[entry["entropy"] for entry in fit.report()["recpo_log"]] for fit in (expected, by_transformers)]
     assert lengths[0] != lengths[1], "the penalty changes what is written"
 
 

@@ -15,9 +15,10 @@ from benchmark.storage.io import read_json
 from benchmark.storage.ledger import Cost, timed_fit
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.model.network import plain_policy
 from r2ec.model.rec_head import RecHead
 from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.speed.plain import plain_policy
+from r2ec.training.loop import Batch
 from r2ec.warm_start.adapters import RIDGE, TaughtTrainer, adapter_training, refit_item_map
 from tests.support.tiny_fits import scores, settings, split, write_backbone
 
@@ -65,10 +66,10 @@ def test_the_adapters_learn_what_no_map_on_the_frozen_states_can(backbone: Path,
     assert ranks[1] > 1.1 * max(ranks[0], popularity_ndcg10())
     # The held items stay near, and the table that scores is the adapted LM's own.
     assert report["adapters"]["item_cosine"] > 0.98
-    states = after.table.states.clone()
-    after.table.refresh(after.model)
-    torch.testing.assert_close(after.table.states, states, rtol=1e-4, atol=1e-4)
-    assert float((states - before.table.states).abs().max()) > 0.01
+    states = after.reader.table.states.clone()
+    after.reader.table.refresh(after.reader.model)
+    torch.testing.assert_close(after.reader.table.states, states, rtol=1e-4, atol=1e-4)
+    assert float((states - before.reader.table.states).abs().max()) > 0.01
 
 
 def test_adapters_that_rank_worse_are_taken_back(
@@ -100,10 +101,9 @@ def test_the_divergence_is_the_teacher_s_from_what_is_written(
     found: list[tuple[float, float]] = []
     plain = TaughtTrainer.compute_loss
 
-    def compute_loss(self: TaughtTrainer, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> torch.Tensor:
-        cases, net, recpo = self.cases.take(inputs["rows"].numpy()), self._net, self.recpo
-        assert cases.target is not None
-        rollouts = replace(self._write(cases, self.state.global_step), action_mask=None)
+    def compute_loss(self: TaughtTrainer, model: Any, batch: Batch, *rest: Any, **named: Any) -> torch.Tensor:
+        cases, net, recpo = batch.cases, self.net, made(backbone, 2).recpo
+        rollouts = replace(self.write(cases, self.state.global_step), action_mask=None)
         with torch.no_grad():
             users = plain_policy(net, rollouts).users
             cosines = F.normalize(users, dim=1) @ F.normalize(net.head.item(self.table.states), dim=1).T
@@ -111,7 +111,7 @@ def test_the_divergence_is_the_teacher_s_from_what_is_written(
             logits = cosines / recpo.tau + recpo.prior * torch.from_numpy(np.log1p(counts)).float()
             said = self.teacher.says(torch.from_numpy(cases.padded(-1, 20)))
             terms = said * (said.log() - logits.log_softmax(dim=1))
-        loss = plain(self, model, inputs, *rest, **named)
+        loss = plain(self, model, batch, *rest, **named)
         found.append((self._gathered["divergence"][-1], float(terms.sum(dim=1).mean())))
         return loss
 
@@ -155,7 +155,7 @@ def test_what_stops_the_steps_says_what_to_lower(
 
 def test_without_steps_the_language_model_is_left_alone(backbone: Path, tmp_path: Path) -> None:
     found = fit_r2ec(split(), 3, made(backbone, 0), tmp_path)
-    state = found.model.own_state()
+    state = found.reader.model.own_state()
     assert all(not value.any() for name, value in state.items() if "lora_B" in name)
     assert "adapter_log" not in found.report()
 

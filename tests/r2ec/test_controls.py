@@ -10,10 +10,10 @@ import torch
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
-from lm.writing.engine import RolloutResult
+from lm.writing.rollouts import RolloutResult
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.scoring.reader import combined
+from r2ec.scoring.reader import Reader, combined
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings
 from tests.support.tiny_fits import scores, settings, split, write_backbone
@@ -51,7 +51,7 @@ def own(fitted: Path) -> tuple[np.ndarray, list[str]]:
 
 def test_controls_read_what_they_say(fitted: Path) -> None:
     expected, texts = own(fitted)
-    tokenizer = read_with(fitted).prompts.tokenizer
+    tokenizer = read_with(fitted).reader.prompts.tokenizer
     for reasoning in ("other", "shuffled", "empty", "filler"):
         control = read_with(fitted, reasoning=reasoning)
         found, read = scores(control), reasonings(control)
@@ -68,11 +68,11 @@ def test_controls_read_what_they_say(fitted: Path) -> None:
                 wanted = len(tokenizer(mine, add_special_tokens=False)["input_ids"]) if mine else 0
                 assert abs(wanted - dotted.count(" ...") * dots) <= dots / 2
         else:
-            assert control.controls is not None
-            lent = control.controls._lent
+            assert control.reader.controls is not None
+            lent = control.reader.controls._lent
             assert set(read) <= set(lent) and len(set(read)) > 1
             # Each lender is another user.
-            by = {text: set(control.controls.donors.user[[t == text for t in lent]].tolist()) for text in lent}
+            by = {text: set(control.reader.controls.donors.user[[t == text for t in lent]].tolist()) for text in lent}
             for text, user in zip(read, some_cases().user.tolist(), strict=True):
                 assert by[text] - {user}
 
@@ -96,10 +96,10 @@ def test_a_case_alone_is_read_as_among_others(fitted: Path) -> None:
 
 def test_a_reasoning_with_no_other_user_to_lend_one_is_refused(fitted: Path) -> None:
     control = read_with(fitted, reasoning="other")
-    assert control.controls is not None
+    assert control.reader.controls is not None
     cases = some_cases(1)
-    donors = control.controls.donors
-    control.controls.donors = replace(donors, user=np.full_like(donors.user, cases.user[0]))
+    donors = control.reader.controls.donors
+    control.reader.controls.donors = replace(donors, user=np.full_like(donors.user, cases.user[0]))
     with pytest.raises(InputError, match="every case that could lend its reasoning is of user"):
         list(control.score(cases))
 
@@ -165,5 +165,5 @@ def test_settings_that_contradict_each_other(changes: dict[str, Any], message: s
 
 
 def test_one_sample_is_the_greedy_reasoning(backbone: Path) -> None:
-    made = R2ecRecommender.build(split(), Params.model_validate(settings(backbone)))
+    made = Reader.build(split(), Params.model_validate(settings(backbone)))
     assert made.engine.settings.greedy and made.controls is None

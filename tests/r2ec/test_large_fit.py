@@ -26,8 +26,8 @@ def on_disk(folder: Path, fitted: R2ecRecommender, prompts: Sequence[Sequence[in
         folder,
         len(prompts),
         of_rows,
-        encoding(fitted.model),
-        width=fitted.model.dim,
+        encoding(fitted.reader.model),
+        width=fitted.reader.model.dim,
         encoder=encoder,
         dtype="float32",
         shard_rows=32,
@@ -37,16 +37,16 @@ def on_disk(folder: Path, fitted: R2ecRecommender, prompts: Sequence[Sequence[in
 def test_a_fitted_model_answers_from_a_table_on_disk(tmp_path: Path) -> None:
     made = settings(write_backbone(tmp_path / "tiny"), recpo={"prior": 0.5}, training={"max_steps": 2, "save_steps": 2})
     fitted = fit_r2ec(split(), 3, Params.model_validate(made), tmp_path / "fit")
-    encoder, prompts = encoder_of(tmp_path / "fit" / "model"), fitted.prompts.item_prompts()
+    encoder, prompts = encoder_of(tmp_path / "fit" / "model"), fitted.reader.prompts.item_prompts()
     assert on_disk(tmp_path / "table", fitted, prompts, encoder).encoded == split().n_items
     table = LargeTable(tmp_path / "table")
 
     cases = replace(split().valid.take(np.arange(20)), target=None)
     target = np.asarray(split().valid.target)[:20]
     expected = rank(fitted.score(cases), cases, target, split().n_items, "r2ec").column("top_items").to_pylist()
-    recpo, model = fitted.params.recpo, fitted.model
+    recpo, model = fitted.reader.params.recpo, fitted.reader.model
     with torch.no_grad():
-        users = torch.cat([model.head.user(fitted.read(batch)[0]) for batch in cases.batches(16)])
+        users = torch.cat([model.head.user(fitted.reader.read(batch)[0]) for batch in cases.batches(16)])
     history = torch.from_numpy(cases.padded(-1, split().history_length))
     about = {"tau": recpo.tau, "normalize": recpo.normalize, "prior": model.item_prior, "item_map": model.head.item}
     assert top_k(users, table, history, 20, **about)[0].tolist() == expected
@@ -55,7 +55,7 @@ def test_a_fitted_model_answers_from_a_table_on_disk(tmp_path: Path) -> None:
 
     targets = torch.from_numpy(target.astype(np.int64))
     in_memory = recpo_rewards(
-        users, model.catalogue(fitted.table.states), targets, history, tau=recpo.tau, prior=model.item_prior
+        users, model.catalogue(fitted.reader.table.states), targets, history, tau=recpo.tau, prior=model.item_prior
     )
     found = recpo_rewards(
         users, table, targets, history, tau=recpo.tau, prior=model.item_prior, item_map=model.head.item

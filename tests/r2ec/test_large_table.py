@@ -17,9 +17,11 @@ from torch import Tensor
 from benchmark.errors import InputError
 from benchmark.storage.io import read_json, write_json
 from r2ec.catalogue import large_table as module
-from r2ec.catalogue.large_table import DTYPES, LargeTable, Refreshed, blocks_of, encoding, refresh, rows_of
+from r2ec.catalogue.large_table import DTYPES, LargeTable, Refreshed, encoding, refresh
+from r2ec.model import ranking
 from r2ec.model.item_table import ItemTable
 from r2ec.model.network import R2ec
+from r2ec.model.ranking import blocks_of
 from tests.r2ec.test_item_table import item_prompts
 from tests.support.tiny_models import WIDTH, relative, tiny_model
 
@@ -50,7 +52,7 @@ def bring(folder: Path, prompts: Sequence[Sequence[int]], encode: Any, **changes
 
 
 def whole(folder: Path) -> Tensor:
-    return torch.cat([block.clone() for _, block in LargeTable(folder).blocks()])
+    return torch.cat([block.clone() for _, block in blocks_of(LargeTable(folder))])
 
 
 def expected(prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -67,7 +69,7 @@ def some(count: int) -> list[list[int]]:
 @pytest.mark.parametrize("dtype", list(DTYPES))
 @pytest.mark.parametrize("shard_rows", [1, 4, 11, 100])
 def test_what_is_read_is_what_was_encoded(dtype: Any, shard_rows: int, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(ranking, "BLOCK_ROWS", 3)
     prompts = some(11)
     done = bring(tmp_path, prompts, encode := Encoder(), dtype=dtype, shard_rows=shard_rows)
     assert done.encoded == 11 and done.changed.tolist() == list(range(11))
@@ -75,20 +77,24 @@ def test_what_is_read_is_what_was_encoded(dtype: Any, shard_rows: int, tmp_path:
     table = LargeTable(tmp_path)
     assert (len(table), table.width, table.dtype) == (11, WIDE, DTYPES[dtype])
     states = expected(prompts).to(DTYPES[dtype])
-    blocks = list(table.blocks())
+    blocks = list(blocks_of(table))
     assert [start for start, _ in blocks] == np.cumsum([0, *(len(block) for _, block in blocks)]).tolist()[:-1]
     assert max(len(block) for _, block in blocks) <= 3
     assert torch.equal(torch.cat([block for _, block in blocks]), states)
     wanted = torch.tensor([10, 0, 3, 3, 7])
     assert torch.equal(table.rows(wanted), states[wanted])
-    assert torch.equal(rows_of(table, wanted), rows_of(states, wanted))
-    for (start, block), (at, plain) in zip(blocks_of(states), blocks_of(states.clone()), strict=True):
+    assert torch.equal(table[wanted], states[wanted])
+    for (start, block), (at, plain) in zip(blocks, blocks_of(states), strict=True):
         assert start == at and torch.equal(block, plain)
+    for rows in (slice(0, 0), slice(2, 9), slice(-3, None), slice(5, 6), slice(4, 100), slice(7, 2)):
+        assert torch.equal(table[rows], states[rows])
+    with pytest.raises(InputError, match="leave some out"):
+        table[::2]
 
 
 def test_nothing_done_to_a_block_reaches_the_file(tmp_path: Path) -> None:
     bring(tmp_path, some(6), Encoder())
-    for _, block in LargeTable(tmp_path).blocks():
+    for _, block in blocks_of(LargeTable(tmp_path)):
         block.zero_()
     assert torch.equal(whole(tmp_path), expected(some(6)))
 

@@ -12,8 +12,8 @@ from baselines import bigrec, d3, frozen_llm, langptune, rec_r1
 from benchmark.contract import Cases, Learned, Recommender, Split, watched
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
-from r2ec.recpo.trainer import RecPOTrainer
-from r2ec.scoring.reader import sample
+from r2ec.recpo.trainer import RecPOBatch, RecPOTrainer
+from r2ec.scoring.reader import Reader, sample
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.warm_start import start
 from tests.support.tiny_encoders import write_encoder
@@ -63,8 +63,8 @@ def test_r2ec_without_a_teacher_has_learned_from_its_recpo_cases(
     taken: set[int] = set()
     compute_loss = RecPOTrainer.compute_loss
 
-    def noted(self: RecPOTrainer, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        taken.update(self.cases.case[inputs["rows"].numpy()].tolist())
+    def noted(self: RecPOTrainer, model: Any, inputs: RecPOBatch, *rest: Any, **named: Any) -> Any:
+        taken.update(inputs.cases.case.tolist())
         return compute_loss(self, model, inputs, *rest, **named)
 
     monkeypatch.setattr(RecPOTrainer, "compute_loss", noted)
@@ -92,9 +92,9 @@ def test_r2ec_s_lm_reads_for_its_sample_and_its_teacher_learns_from_all(
     given = []
     frozen_states, fit_rec_head = start.frozen_states, start.fit_rec_head
 
-    def states(made: R2ecRecommender, parts: dict[str, Cases]) -> Any:
+    def states(reader: Reader, parts: dict[str, Cases]) -> Any:
         read.append(parts["train"])
-        return frozen_states(made, parts)
+        return frozen_states(reader, parts)
 
     def fit(found: Any) -> Any:
         given.append(found)
@@ -122,7 +122,7 @@ def within_the_sample(learned: Learned | None, targets: int) -> bool:
 
 def test_tuning_and_grpo_have_the_cases_of_their_steps(backbone: Path, tmp_path: Path) -> None:
     """Three steps of four users, though popularity counts all; without a step, what is counted."""
-    tuned = {"at_once": 2, "max_steps": 3}
+    tuned = {"at_once": 2, "max_steps": 3, "tunings": str(tmp_path / "tunings")}
     grpo = {"group_size": 2, "max_steps": 3, "popularity": [1.0]}
     for module, own, share in ((bigrec, tuned, "gamma"), (rec_r1, grpo, "popularity")):
         params = common(backbone, **own) | {share: [1.0]}
@@ -137,7 +137,7 @@ def test_tuning_and_grpo_have_the_cases_of_their_steps(backbone: Path, tmp_path:
 
 def test_more_steps_than_cases_are_no_more_cases(backbone: Path, tmp_path: Path) -> None:
     few = replace(split(), llm_rows=np.arange(5))
-    params = common(backbone, at_once=2, max_steps=3)
+    params = common(backbone, at_once=2, max_steps=3, tunings=str(tmp_path / "tunings"))
     found = bigrec.fit(few, seed=1, params=params, workdir=tmp_path).learned()
     assert found == Learned.of(split().train.take(np.arange(5)))
 
@@ -158,7 +158,7 @@ class Assistant(Recommender):
 def test_d3_has_all_cases_where_its_assistant_has(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = common(backbone, at_once=2, max_steps=3, alpha=1.0)
+    params = common(backbone, at_once=2, max_steps=3, alpha=1.0, tunings=str(tmp_path / "tunings"))
     del params["max_new_tokens"]
     alone = d3.fit(data(), seed=1, params=params, workdir=tmp_path / "alone")
     assert within_the_sample(alone.learned(), 12)

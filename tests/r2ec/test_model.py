@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM, GraniteConfig
 from benchmark.errors import InputError
 from lm.kernels import attention
 from lm.kernels.attention import use_grouped_attention
+from lm.writing.rollouts import Rollouts
 from r2ec.model.item_table import ItemTable
-from r2ec.model.network import PolicyOutput, R2ec, Rollouts, plain_policy
+from r2ec.model.network import PolicyOutput, R2ec
 from r2ec.model.rec_head import RecHead
 from r2ec.recpo.objective import HEAD_UPDATES, HeadUpdate, group_advantages, item_logps, recpo_loss
+from r2ec.speed.plain import plain_policy
 from tests.support.tiny_models import FAMILIES, VOCABULARY, WIDTH, relative, tiny_model, tiny_rollouts
 
 TOLERANCE = 1e-4

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from benchmark.errors import InputError
 from benchmark.evaluate import rank_batch
-from r2ec.catalogue import large_table, nearest
+from r2ec.catalogue import nearest
 from r2ec.catalogue.large_table import LargeTable
 from r2ec.catalogue.nearest import KINDS, Kind, NearestIndex, bytes_per_item, lists, planned_bytes, top_k
-from r2ec.recpo.objective import scores
+from r2ec.model import ranking
+from r2ec.model.ranking import scores
 from tests.benchmark.test_evaluate import cases_of
 from tests.r2ec.test_reward_blocks import on_disk, problem
 
@@ -41,7 +42,7 @@ def test_blocks_of_any_size_give_the_evaluators_items(
     prior = torch.from_numpy(np.random.default_rng(seed).integers(-1, 2, n_items)).float()
     every = scores(users, items, tau=0.5, normalize=False, prior=prior)
     expected = plain(every, history, k)
-    rows, large_table.BLOCK_ROWS = large_table.BLOCK_ROWS, block_rows
+    rows, ranking.BLOCK_ROWS = ranking.BLOCK_ROWS, block_rows
     try:
         with tempfile.TemporaryDirectory() as name:
             for table in (on_disk(items, Path(name), shard_rows), items):
@@ -50,12 +51,12 @@ def test_blocks_of_any_size_give_the_evaluators_items(
                 )
                 assert (numbers.tolist(), values.tolist()) == expected
     finally:
-        large_table.BLOCK_ROWS = rows
+        ranking.BLOCK_ROWS = rows
 
 
 def test_the_evaluators_own_top_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cosines of real numbers after a map, in blocks long enough for the evaluator's way by blocks."""
-    monkeypatch.setattr(large_table, "BLOCK_ROWS", 12_000)
+    monkeypatch.setattr(ranking, "BLOCK_ROWS", 12_000)
     random = torch.Generator().manual_seed(0)
     users, states = torch.randn(6, 8, generator=random), torch.randn(30_000, 12, generator=random)
     layer = nn.Linear(12, 8)

@@ -20,7 +20,6 @@ from r2ec.recpo.objective import (
     head_mask,
     item_logps,
     recpo_loss,
-    scores,
 )
 
 
@@ -383,16 +382,3 @@ def test_bad_input_is_named() -> None:
         group_advantages(torch.ones(2, 2), "ppo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="topk is 0"):
         head_mask(torch.ones(2, 2), "topk", topk=0)
-
-
-def test_scores_by_hand() -> None:
-    found = scores(torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0], [4.0, -3.0]]), tau=0.5, normalize=True)
-    assert torch.allclose(found, torch.tensor([[2.0, 0.0]]), atol=1e-6)
-    found = scores(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 1.0]]), tau=0.5, normalize=False)
-    assert torch.allclose(found, torch.tensor([[14.0]]))
-
-
-def test_a_prior_is_added_to_every_user_s_scores() -> None:
-    users, items = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[6.0, 8.0], [4.0, -3.0]])
-    found = scores(users, items, tau=0.5, normalize=True, prior=torch.tensor([0.25, -1.0]))
-    torch.testing.assert_close(found, torch.tensor([[2.25, -1.0], [1.45, 0.6]]))

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmark.contract import Cases
-from lm.writing.engine import TransformersEngine, pack_rollouts
+from lm.settings import RolloutSettings
+from lm.writing.engine import TransformersEngine
+from lm.writing.rollouts import pack_rollouts
 from r2ec.model.item_table import ItemTable
 from r2ec.model.network import R2ec
-from r2ec.model.prompts import PromptBuilder
+from r2ec.model.prompts import PromptBuilder, end_of_reasoning
 from r2ec.recpo.trainer import RecPOTrainer
-from r2ec.settings import PromptSettings, RecPOSettings, RolloutSettings, TrainingSettings
+from r2ec.settings import PromptSettings, RecPOSettings, TrainingSettings
 from tests.support.tiny_models import tiny_config
 from tests.support.tiny_tokenizers import tiny_tokenizer
 
@@ -95,7 +97,7 @@ def rewards(folder: Path, users: int = 16, steps: int = 120, **recpo: object) ->
         model=model,
         table=ItemTable(prompts.item_prompts(), model.dim),
         prompts=prompts,
-        engine=TransformersEngine(lm, tokenizer, settings),
+        engine=TransformersEngine(lm, tokenizer, settings, end_of_reasoning(tokenizer)),
         cases=cases,
         validate=lambda: 0.0,
         recpo=RecPOSettings(beta=0, ndcg_k=1, cls_head=True, pooling="mean", tau=0.1, **recpo),  # type: ignore[arg-type]

@@ -14,11 +14,13 @@ from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 from baselines._writers.sentences import item_texts
-from benchmark.contract import Cases, read_split
+from benchmark.contract import Cases
 from benchmark.data.protocol import prepare
+from benchmark.data.store import read_split
 from benchmark.data.texts import LEAKY
 from benchmark.errors import InputError
-from r2ec.model.prompts import PromptBuilder, PromptSettings, answer_ids, delta_released, delta_words, turn_end_ids
+from lm.chat import ids_of
+from r2ec.model.prompts import PromptBuilder, PromptSettings, delta_released, delta_words
 from tests.support.planted import planted, write_prepared
 from tests.support.planted import settings as planted_settings
 from tests.support.tiny_models import FAMILIES
@@ -132,12 +134,6 @@ def test_system_prompt() -> None:
         built("gemma2", system_prompt="Be brief.")
 
 
-def test_turn_ends() -> None:
-    tokens = lambda family: tiny_tokenizer(family).convert_ids_to_tokens(turn_end_ids(tiny_tokenizer(family)))  # noqa: E731
-    assert tokens("llama") == ["<|im_end|>"]
-    assert set(tokens("gemma2")) == {"<eos>", "<end_of_turn>"}
-
-
 def test_truncation_drops_the_oldest_items_and_never_the_instruction() -> None:
     whole = built("llama").user_prompts(CASE)[0]
     for room in range(len(whole) - 1, 0, -1):
@@ -231,7 +227,7 @@ def test_ids_from_pieces_equal_those_of_the_whole_string(family: str, titles: li
     )
     (ids,) = builder.user_prompts(case, open_answer=True)
     assert ids == tokenizer(builder.user_text(case, 0) + "<answer>", add_special_tokens=False)["input_ids"]
-    assert answer_ids(tokenizer) == ids[-len(builder.answer_ids) :]
+    assert ids_of(tokenizer, "<answer>") == ids[-len(builder.answer_ids) :]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

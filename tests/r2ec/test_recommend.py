@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from benchmark.config.methods import ROOT
-from benchmark.contract import Cases, read_cases, read_split
+from benchmark.contract import Cases
+from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError
 from benchmark.evaluate import rank
 from benchmark.jobs.run import texts_with_ranks

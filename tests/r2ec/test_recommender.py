@@ -13,9 +13,10 @@ from benchmark.provenance import derive_seed
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.model.item_table import ItemTable
-from r2ec.recpo.trainer import Order
+from r2ec.scoring.reader import Reader
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import TrainingSettings
+from r2ec.training.schedule import Order
 from tests.support.tiny_fits import scores, settings, split, write_backbone
 
 
@@ -42,7 +43,7 @@ def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path:
     assert ["seconds_refresh" in entry for entry in report["recpo_log"]] == [False, False, True, False]
     assert "refresh_tokens_per_second" in report["recpo_log"][2]
     # Training moved both factors of the adapters and the maps of the head.
-    state = fitted.model.own_state()
+    state = fitted.reader.model.own_state()
     assert all(float(value.abs().max()) > 0 for name, value in state.items() if "lora_B" in name)
     again = fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), tmp_path)  # finished: loads
     np.testing.assert_array_equal(scores(again), found)
@@ -74,7 +75,7 @@ def trained(backbone: Path, folder: Path, steps: int, **changes: Any) -> dict[st
     """What was learned in so many steps."""
     made = settings(backbone, **changes)
     made["training"] = made["training"] | {"max_steps": steps, "save_steps": 2}
-    return fit_r2ec(split(), 3, Params.model_validate(made), folder).model.own_state()
+    return fit_r2ec(split(), 3, Params.model_validate(made), folder).reader.model.own_state()
 
 
 def test_maps_with_a_rate_of_zero_stay_as_the_warm_start_left_them(backbone: Path, tmp_path: Path) -> None:
@@ -190,10 +191,10 @@ def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path)
     made["backbone"]["dtype"] = "bfloat16"
     params = Params.model_validate(made)
     torch.manual_seed(derive_seed(3, "adapters"))
-    before = R2ecRecommender.build(split(), params).model.own_state()
+    before = Reader.build(split(), params).model.own_state()
     fitted = fit_r2ec(split(), 3, params, tmp_path)
-    assert fitted.model.causal_lm.dtype == torch.bfloat16
-    adapters = {name: value for name, value in fitted.model.own_state().items() if "lora_" in name}
+    assert fitted.reader.model.causal_lm.dtype == torch.bfloat16
+    adapters = {name: value for name, value in fitted.reader.model.own_state().items() if "lora_" in name}
     assert len(adapters) > 0
     for name, value in adapters.items():
         assert value.dtype == before[name].dtype == torch.float32, name
@@ -255,11 +256,11 @@ def test_the_warm_start_s_states_are_encoded_once_for_all_runs_that_share_them(
     first = fit_r2ec(split(), 3, made(), tmp_path / "first")
     assert kept() == 3  # items, training and validation cases
     with monkeypatch.context() as patch:
-        patch.setattr(R2ecRecommender, "read", lambda *_: pytest.fail("encoded again"))
+        patch.setattr(Reader, "read", lambda *_: pytest.fail("encoded again"))
         patch.setattr(ItemTable, "refresh", lambda *_: pytest.fail("encoded again"))
         # Another seed and another objective start from the same states.
         second = fit_r2ec(split(), 4, made(lora={"r": 2}, recpo={"beta": 0.5}), tmp_path / "second")
-    torch.testing.assert_close(second.table.states, first.table.states, rtol=0, atol=0)
+    torch.testing.assert_close(second.reader.table.states, first.reader.table.states, rtol=0, atol=0)
     # From disk as freshly encoded: the same fit, to the bit.
     again = fit_r2ec(split(), 3, made(warm_start={"states": str(tmp_path / "other")}), tmp_path / "again")
     np.testing.assert_array_equal(scores(again), scores(first))

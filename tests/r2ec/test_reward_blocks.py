@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmark.errors import InputError
-from r2ec.catalogue import large_table
 from r2ec.catalogue.large_table import LargeTable, refresh
 from r2ec.catalogue.sampled_softmax import Draws, draw, sampled_softmax
-from r2ec.recpo.objective import scores
+from r2ec.model import ranking
+from r2ec.model.ranking import Ranks, scores
 from r2ec.recpo.reward import Rewards, recpo_rewards, rewards_of
 
 NONE = torch.tensor([[-1]])
@@ -75,7 +75,7 @@ def whole(
     for row, (target, seen) in enumerate(zip(targets.tolist(), history.tolist(), strict=True)):
         ahead[row, [target, *(v for v in seen if v >= 0)]] = False
     softmax = logits.softmax(dim=1).gather(1, targets[:, None])[:, 0]
-    return rewards_of(1 + ahead.sum(dim=1), softmax, 0.05, k)
+    return rewards_of(Ranks(1 + ahead.sum(dim=1), softmax), 0.05, k)
 
 
 @given(
@@ -94,7 +94,7 @@ def test_blocks_of_any_size_give_the_plain_reward(
     # Halves over tau 0.5 and 0.5 as a prior are exact too.
     prior = torch.from_numpy(np.random.default_rng(seed).integers(-2, 3, n_items) / 2).float() if with_prior else None
     expected = whole(users, items, targets, history, 0.5, False, prior, 10)
-    rows, large_table.BLOCK_ROWS = large_table.BLOCK_ROWS, block_rows
+    rows, ranking.BLOCK_ROWS = ranking.BLOCK_ROWS, block_rows
     try:
         with tempfile.TemporaryDirectory() as name:
             for table in (on_disk(items, Path(name), shard_rows), items):
@@ -113,18 +113,18 @@ def test_blocks_of_any_size_give_the_plain_reward(
                 torch.testing.assert_close(found.softmax, expected.softmax, rtol=1e-5, atol=0)
                 torch.testing.assert_close(found.reward, expected.reward, rtol=1e-5, atol=1e-7)
     finally:
-        large_table.BLOCK_ROWS = rows
+        ranking.BLOCK_ROWS = rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_cosines_of_states_after_a_map(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real numbers: ranks may differ only where two scores are equal up to rounding, and here none are."""
-    monkeypatch.setattr(large_table, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(ranking, "BLOCK_ROWS", 64)
     random = torch.Generator().manual_seed(0)
     users, states = torch.randn(24, 8, generator=random), torch.randn(500, 16, generator=random)
     layer = nn.Linear(16, 8)
     table = on_disk(states, tmp_path, 150, dtype)
-    stored = torch.cat([block.float() for _, block in table.blocks()])
+    stored = torch.cat([block.float() for _, block in ranking.blocks_of(table)])
     with torch.no_grad():
         items = layer(stored)
     targets = torch.randint(500, (24,), generator=random)
@@ -141,7 +141,7 @@ def test_cosines_of_states_after_a_map(dtype: str, tmp_path: Path, monkeypatch: 
 def test_an_item_with_the_targets_state_ties_with_it_in_any_block(
     block_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large_table, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(ranking, "BLOCK_ROWS", block_rows)
     random = torch.Generator().manual_seed(1)
     users, items = torch.randn(7, 100, generator=random), torch.randn(33, 100, generator=random)
     items[[3, 20, 32]] = items[11].clone()

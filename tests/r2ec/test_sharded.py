@@ -73,8 +73,8 @@ def work(rank: int, port: int, backbone: str, folder: str) -> None:
         shutil.rmtree(f"{folder}/both/recpo/checkpoint-4")
     torch.distributed.barrier()
     resumed = fit_r2ec(split(), 3, made, Path(folder) / "both")
-    found = {"state": fitted.model.own_state(), "resumed": resumed.model.own_state()}
-    torch.save(found | {"pieces": pieces, "log": fitted.found["recpo_log"]}, f"{folder}/{rank}.pt")
+    found = {"state": fitted.reader.model.own_state(), "resumed": resumed.reader.model.own_state()}
+    torch.save(found | {"pieces": pieces, "log": fitted.report()["recpo_log"]}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -89,7 +89,7 @@ def test_a_fit_in_pieces_is_the_fit_of_whole_weights(backbone: Path, tmp_path: P
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(work, args=(port, str(backbone), str(tmp_path)), nprocs=2)
-    expected, total = one.model.own_state(), sum(w.numel() for w in one.model.parameters())
+    expected, total = one.reader.model.own_state(), sum(w.numel() for w in one.reader.model.parameters())
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert len(found["pieces"]) == 4 + 2
@@ -100,7 +100,7 @@ def test_a_fit_in_pieces_is_the_fit_of_whole_weights(backbone: Path, tmp_path: P
             assert torch.equal(found["resumed"][name], found["state"][name]), name
         assert np.abs(np.load(tmp_path / f"{rank}.npy") - scores(one)).max() < 1e-2
         assert sum(METRIC in entry for entry in found["log"]) == 2
-        for mine, theirs in zip(found["log"], one.found["recpo_log"], strict=True):
+        for mine, theirs in zip(found["log"], one.report()["recpo_log"], strict=True):
             assert mine.keys() == theirs.keys()
             for value in ("reward", "grad_norm", METRIC):
                 if value in mine:

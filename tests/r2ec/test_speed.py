@@ -56,10 +56,10 @@ def test_turns_alternate_and_the_first_is_not_counted() -> None:
 def test_the_plain_update_in_parts_is_ours(backbone: str) -> None:
     work = make(backbone, Size(users=3, group=2, items_in_prompt=4, new_tokens=5))  # parts of 2 and 1 users
     ours = parts.our_update(work)
-    gradients = [p.grad.clone() for p in work.made.model.parameters() if p.grad is not None]
+    gradients = [p.grad.clone() for p in work.reader.model.parameters() if p.grad is not None]
     loss, _ = plain.update(work)
     assert loss == pytest.approx(ours, rel=1e-4)
-    expected = [p.grad for p in work.made.model.parameters() if p.grad is not None]
+    expected = [p.grad for p in work.reader.model.parameters() if p.grad is not None]
     assert len(gradients) == len(expected) > 0
     for found, grad in zip(gradients, expected, strict=True):
         assert float((found - grad).norm()) <= 1e-3 * float(grad.norm()) + 1e-6
@@ -83,11 +83,11 @@ def test_parts_are_measured_and_checked(part: object, backbone: str) -> None:
 
 def test_a_step_of_the_peer_has_the_same_states_and_trains(backbone: str, tmp_path: Path) -> None:
     work, peers = make(backbone), make(backbone)
-    before = [p.detach().clone() for p in peers.made.model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in peers.reader.model.parameters() if p.requires_grad]
     found = peer.step(work, peers, tmp_path)
     assert found.ratio > 0
     assert float(found.check.split(" apart")[0].split()[-1]) < 1e-4
-    after = [p for p in peers.made.model.parameters() if p.requires_grad]
+    after = [p for p in peers.reader.model.parameters() if p.requires_grad]
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -96,19 +96,19 @@ def test_the_peers_reward_is_recpos(backbone: str, tmp_path: Path) -> None:
     from r2ec.recpo.reward import recpo_rewards
 
     work = make(backbone)
-    work.made.table.refresh(work.made.model)
+    work.reader.table.refresh(work.reader.model)
     theirs = peer.GRPORecommender(work, tmp_path)
     rollouts, group, recpo = work.rollouts, work.size.group, work.params.recpo
     history = torch.from_numpy(work.cases.padded(-1, work.split.history_length)).repeat_interleave(group, dim=0)
     targets = work.targets.repeat_interleave(group)
     expected = recpo_rewards(
-        work.made.model.eval()(rollouts).users,
-        work.made.model.catalogue(work.made.table.states),
+        work.reader.model.eval()(rollouts).users,
+        work.reader.model.catalogue(work.reader.table.states),
         targets,
         history,
         tau=recpo.tau,
     )
-    prompts = [work.made.prompts.text(work.prompts[row // group]) for row in range(len(targets))]
+    prompts = [work.reader.prompts.text(work.prompts[row // group]) for row in range(len(targets))]
     completions = [
         ids[mask].tolist() for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
     ]

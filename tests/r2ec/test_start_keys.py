@@ -12,7 +12,7 @@ from benchmark.contract import Split
 from benchmark.storage import stages
 from benchmark.storage.io import sha256_of_json
 from r2ec.method import Params
-from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.scoring.reader import Reader
 from r2ec.warm_start import kept_states, start
 from tests.support.tiny_fits import settings, split, write_backbone
 
@@ -25,21 +25,23 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(backbone: Path) -> R2ecRecommender:
-    return R2ecRecommender.build(split(), Params.model_validate(settings(backbone)))
+def made(backbone: Path) -> Reader:
+    return Reader.build(split(), Params.model_validate(settings(backbone)))
 
 
-def key(made: R2ecRecommender, data: Split, seed: int = 3) -> str:
+def key(made: Reader, data: Split, seed: int = 3) -> str:
     return sha256_of_json(start._depends_on(made, data, seed))
 
 
-def with_settings(made: R2ecRecommender, backbone: Path, changes: Section) -> R2ecRecommender:
+def with_settings(made: Reader, backbone: Path, changes: Section) -> Reader:
     """The same parts under other settings, of which alone the key reads."""
     given = settings(backbone, **{name: values for name, values in changes.items() if name != "backbone"})
     given["backbone"] |= changes.get("backbone", {})
-    other = object.__new__(R2ecRecommender)
-    other.__dict__ |= made.__dict__ | {"params": Params.model_validate(given)}
-    return other
+    return under(made, Params.model_validate(given))
+
+
+def under(made: Reader, params: Params) -> Reader:
+    return Reader(made.model, made.table, made.prompts, params, made.donors)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def with_settings(made: R2ecRecommender, backbone: Path, changes: Section) -> R2
         {"warm_start": {"adapters": {"steps": 3}}},
     ],
 )
-def test_settings_that_a_warm_start_reads(made: R2ecRecommender, backbone: Path, changes: Section) -> None:
+def test_settings_that_a_warm_start_reads(made: Reader, backbone: Path, changes: Section) -> None:
     assert key(with_settings(made, backbone, changes), split()) != key(made, split())
 
 
@@ -77,7 +79,7 @@ def test_settings_that_a_warm_start_reads(made: R2ecRecommender, backbone: Path,
         {"warm_start": {"states": "elsewhere"}},
     ],
 )
-def test_settings_of_recpo_alone_share_a_warm_start(made: R2ecRecommender, backbone: Path, changes: Section) -> None:
+def test_settings_of_recpo_alone_share_a_warm_start(made: Reader, backbone: Path, changes: Section) -> None:
     assert key(with_settings(made, backbone, changes), split()) == key(made, split())
 
 
@@ -105,19 +107,17 @@ def with_history(data: Split) -> Split:
         lambda data: replace(data, category_plural="films"),
     ],
 )
-def test_data_that_a_warm_start_reads(made: R2ecRecommender, change: Callable[[Split], Split]) -> None:
+def test_data_that_a_warm_start_reads(made: Reader, change: Callable[[Split], Split]) -> None:
     assert key(made, change(split())) != key(made, split())
     assert key(made, split(), seed=4) != key(made, split())
 
 
-def test_other_titles_rows_and_weights(made: R2ecRecommender, backbone: Path) -> None:
+def test_other_titles_rows_and_weights(made: Reader, backbone: Path) -> None:
     data, known = split(), key(made, split())
     params = made.params
     renamed = data.items.assign(title=data.items["title"].where(data.items.index != 3, "Another thing"))
-    assert key(R2ecRecommender.build(replace(data, items=renamed), params), data) != known
-    rows = object.__new__(R2ecRecommender)
-    rows.__dict__ |= made.__dict__ | {"params": params.model_copy(update={"evaluation_rows": 17})}
-    assert key(rows, data) != known
+    assert key(Reader.build(replace(data, items=renamed), params), data) != known
+    assert key(under(made, params.model_copy(update={"evaluation_rows": 17})), data) != known
     items, states = (
         sha256_of_json(kept_states._encoder(params, stage)) for stage in (kept_states.ENCODING, kept_states.STATES)
     )
@@ -134,7 +134,7 @@ def test_other_titles_rows_and_weights(made: R2ecRecommender, backbone: Path) ->
     assert key(made, data) == known
 
 
-def test_other_versions_of_stages_and_packages(made: R2ecRecommender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_versions_of_stages_and_packages(made: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage's version counts for itself and for all that follow; a package's for the stages that compute with it."""
     data, known = split(), key(made, split())
 
@@ -169,7 +169,7 @@ def test_other_versions_of_stages_and_packages(made: R2ecRecommender, monkeypatc
 def test_what_is_scored_is_written_with_unfolded_adapters(backbone: Path) -> None:
     """Folded, they would be rounded to bf16: another model than the one that has encoded the items."""
     for evaluation in ({}, {"reasoning": "again"}, {"samples": 2}):
-        made = R2ecRecommender.build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
+        made = Reader.build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
         assert made.params.rollouts.merge_adapters and not made.engine.settings.merge_adapters
         if made.controls is not None:
             assert not made.controls.engine.settings.merge_adapters

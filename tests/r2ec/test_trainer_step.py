@@ -14,9 +14,9 @@ from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
 from r2ec.fit import trainer_of
 from r2ec.method import Params
-from r2ec.model.network import plain_policy
-from r2ec.recpo.trainer import Experience, RecPOTrainer
-from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.recpo.trainer import Experience, RecPOBatch, RecPOTrainer
+from r2ec.scoring.reader import Reader
+from r2ec.speed.plain import plain_policy
 from tests.support.tiny_fits import settings, split, write_backbone
 
 USERS, GROUP = 4, 3
@@ -65,7 +65,7 @@ def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, norma
     )
     data = split()
     torch.manual_seed(derive_seed(5, "adapters"))
-    parts = R2ecRecommender.build(data, Params.model_validate(made), "free", 8)
+    parts = Reader.build(data, Params.model_validate(made), "free", 8)
     trainer = trainer_of(parts, data, data.valid.take(range(16)), 5, folder)
     random = torch.Generator().manual_seed(2)
     trainer.table.states.copy_(0.3 * torch.randn(trainer.table.states.shape, generator=random))
@@ -75,10 +75,9 @@ def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, norma
     steps: list[Step] = []
     plain = RecPOTrainer.compute_loss
 
-    def compute_loss(self: RecPOTrainer, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
-        before, cases = self.table.states.clone(), self.cases.take(inputs["rows"].numpy())
-        loss = plain(self, model, inputs, *rest, **named)
-        (kept,) = self._kept
+    def compute_loss(self: RecPOTrainer, model: Any, batch: RecPOBatch, *rest: Any, **named: Any) -> Tensor:
+        before, cases, kept = self.table.states.clone(), batch.cases, batch.experience
+        loss = plain(self, model, batch, *rest, **named)
         old = steps[0].expected if steps else None
         expected = recomputed(self, cases, kept, before, old, reasoning)
         own = torch.autograd.grad(loss, weights_of(self), retain_graph=True, materialize_grads=True)
@@ -91,12 +90,12 @@ def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, norma
 
 
 def weights_of(trainer: RecPOTrainer) -> list[Tensor]:
-    return [weight for weight in trainer._net.parameters() if weight.requires_grad]
+    return [weight for weight in trainer.net.parameters() if weight.requires_grad]
 
 
 def last_state(trainer: RecPOTrainer, ids: list[int]) -> Tensor:
     """float32 [d], with its graph."""
-    out = trainer._net.causal_lm(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False)
+    out = trainer.net.causal_lm(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False)
     state: Tensor = out.hidden_states[-1][0, -1].float()
     return state
 
@@ -105,7 +104,7 @@ def recomputed(
     trainer: RecPOTrainer, cases: Cases, kept: Experience, table: Tensor, old: Expected | None, reasoning: bool
 ) -> Expected:
     """The loss of this batch by the weights as they are; `old`: what the first iteration on it found."""
-    net, prompts = trainer._net, trainer.prompts
+    net, prompts = trainer.net, trainer.prompts
     assert cases.target is not None
     targets = cases.target.tolist()
     items = prompts.item_prompts()

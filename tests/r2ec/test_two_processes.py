@@ -12,10 +12,12 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from lm.writing.rollouts import Rollouts
 from r2ec.model.item_table import ItemTable
-from r2ec.model.network import PolicyOutput, R2ec, Rollouts
+from r2ec.model.network import PolicyOutput, R2ec
 from r2ec.model.rec_head import RecHead
-from r2ec.recpo.objective import HeadUpdate, gather_rows, group_advantages, item_logps, recpo_loss, users_per_process
+from r2ec.recpo.objective import HeadUpdate, group_advantages, item_logps, recpo_loss
+from r2ec.training.gather import gather_rows, users_per_process
 from tests.support.tiny_models import VOCABULARY, WIDTH, relative, tiny_model, tiny_rollouts
 
 GROUP = 3

@@ -14,8 +14,9 @@ from benchmark.provenance import derive_seed
 from r2ec.fit import trainer_of
 from r2ec.method import Params
 from r2ec.model.network import R2ec
-from r2ec.recpo.trainer import METRIC, RecPOTrainer
-from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.scoring.reader import Reader
+from r2ec.training.schedule import METRIC
 from tests.support.tiny_fits import settings, split, write_backbone
 
 USERS = 6
@@ -38,7 +39,7 @@ def make(backbone: Path, variant: str, processes: int, folder: Path) -> RecPOTra
     params, data = Params.model_validate(made), split()
     torch.manual_seed(derive_seed(3, "adapters"))
     maps = "none" if params.recpo.cls_head else "free"  # the head takes whole states
-    parts = R2ecRecommender.build(data, params, maps, None if maps == "none" else 8)
+    parts = Reader.build(data, params, maps, None if maps == "none" else 8)
     return trainer_of(parts, data, data.valid.take(range(16)), 3, folder)
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from benchmark.contract import Cases
 from benchmark.metrics import ndcg
+from r2ec.report import Form
 from r2ec.settings import WarmStartSettings
 from r2ec.warm_start import maps
-from r2ec.warm_start.maps import Encoded, Form, WarmStart, divergence, fit_rec_head, mean_of_history
+from r2ec.warm_start.maps import Encoded, WarmStart, divergence, fit_rec_head, mean_of_history
 from tests.support.tiny_fits import split
 
 

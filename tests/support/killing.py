@@ -19,12 +19,13 @@ import torch.utils.tensorboard  # loaded here, once for all children
 from accelerate import Accelerator
 from transformers import TrainerState
 
-from benchmark.config.methods import laid_over
+from benchmark.config.overlay import overlaid
 from lm.writing.engine import TransformersEngine
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.model.item_table import ItemTable
 from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.training.loop import RolloutTrainer
 from r2ec.warm_start.adapters import TaughtTrainer
 from tests.support.tiny_fits import scores, split
 
@@ -53,19 +54,19 @@ def kill(owner: type, name: str, when: Callable[[], bool], after: bool = False) 
 
 def watch(values: dict[int, float]) -> None:
     """Keep `now` up to date. `values`: validation's result after a step, in place of the one that it finds."""
-    train, evaluate, save = (getattr(RecPOTrainer, name) for name in ("train", "evaluate", "_save_checkpoint"))
+    train, evaluate, save = (getattr(RolloutTrainer, name) for name in ("train", "evaluate", "_save_checkpoint"))
 
-    def of(self: RecPOTrainer, phase: str) -> str:
+    def of(self: RolloutTrainer, phase: str) -> str:
         return TAUGHT * isinstance(self, TaughtTrainer) + phase
 
-    def watched_train(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def watched_train(self: RolloutTrainer, *args: Any, **kwargs: Any) -> Any:
         now.phase = of(self, "training")
         result = train(self, *args, **kwargs)
         now.phase = of(self, "final")
         return result
 
     def watched_loss(loss: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
+        def watched(self: RolloutTrainer, *args: Any, **kwargs: Any) -> Any:
             step = self.state.global_step
             now.batch = now.batch + 1 if now.step == step else 0
             now.step = step
@@ -73,7 +74,7 @@ def watch(values: dict[int, float]) -> None:
 
         return watched
 
-    def watched_evaluate(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def watched_evaluate(self: RolloutTrainer, *args: Any, **kwargs: Any) -> Any:
         now.phase, now.step = "validation", self.state.global_step
         validate = self.validate
         self.validate = lambda: (found := validate(), values.get(now.step, found))[1]
@@ -81,17 +82,17 @@ def watch(values: dict[int, float]) -> None:
         now.phase, self.validate = "training", validate
         return result
 
-    def watched_save(self: RecPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def watched_save(self: RolloutTrainer, *args: Any, **kwargs: Any) -> Any:
         now.phase, now.step = of(self, "checkpoint"), self.state.global_step
         result = save(self, *args, **kwargs)
         now.phase = of(self, "training")
         return result
 
-    RecPOTrainer.train = watched_train  # type: ignore[method-assign]
+    RolloutTrainer.train = watched_train  # type: ignore[method-assign]
     for trainer in (RecPOTrainer, TaughtTrainer):
         trainer.compute_loss = watched_loss(trainer.compute_loss)  # type: ignore[method-assign]
-    RecPOTrainer.evaluate = watched_evaluate  # type: ignore[method-assign]
-    RecPOTrainer._save_checkpoint = watched_save  # type: ignore[method-assign]
+    RolloutTrainer.evaluate = watched_evaluate  # type: ignore[method-assign]
+    RolloutTrainer._save_checkpoint = watched_save  # type: ignore[method-assign]
 
 
 def half_a_file(state: TrainerState, path: str) -> None:
@@ -118,7 +119,7 @@ def arm(point: str, step: int, batches: int) -> None:
     elif point == "validation":  # the table is encoded, the first cases are written
         kill(TransformersEngine, "generate", lambda: at("validation"), after=True)
     elif point == "checkpoint, weights written":
-        kill(RecPOTrainer, "_save", lambda: at("checkpoint"), after=True)
+        kill(RolloutTrainer, "_save", lambda: at("checkpoint"), after=True)
     elif point == "checkpoint, half a state":
         original = TrainerState.save_to_json
         TrainerState.save_to_json = lambda *args: (half_a_file if at("checkpoint") else original)(*args)  # type: ignore
@@ -138,7 +139,7 @@ def child(job: dict[str, Any], workdir: Path, point: str | None, step: int = -1)
         watch({int(step): value for step, value in job["values"].items()})
         # States of its own, or there would be nothing to encode, and so to kill, in the second fit.
         own = {"warm_start": {"states": str(workdir / "states")}}
-        params = Params.model_validate(laid_over(job["settings"], own))
+        params = Params.model_validate(overlaid(job["settings"], own))
         if point is not None:
             arm(point, step, params.training.gradient_accumulation_steps)
         fitted = fit_r2ec(split(), 3, params, workdir)

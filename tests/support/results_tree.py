@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.contract import Cases, write_cases
+from benchmark.contract import Cases
+from benchmark.data.store import write_cases
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, write_run
 from benchmark.storage.io import write_json
 

@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
-from r2ec.model.network import Rollouts
+from lm.writing.rollouts import Rollouts
 
 FAMILIES = ("llama", "qwen2", "gemma2")
 VOCABULARY = 61

@@ -21,9 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.generation import vllm_client, vllm_generation
 
 from lm.kernels.attention import use_grouped_attention
+from lm.settings import RolloutSettings
 from lm.writing import vllm
 from lm.writing.engine import TransformersEngine
-from r2ec.settings import RolloutSettings
+from lm.writing.stopping import EndOfReasoning
 
 
 class Writer:
@@ -58,7 +59,9 @@ class Writer:
             repetition_penalty=request["repetition_penalty"],
             max_new_tokens=request["max_tokens"],
         )
-        result = TransformersEngine(self.model, self.tokenizer, settings).generate(prompts, **self.now)
+        (answer,) = request["stop"]
+        end = EndOfReasoning(self.tokenizer, answer)
+        result = TransformersEngine(self.model, self.tokenizer, settings, end).generate(prompts, **self.now)
         assert result.rollouts.action_mask is not None
         rows, lengths = result.rollouts.completion_ids.tolist(), result.rollouts.action_mask.sum(dim=1).tolist()
         return [row[:length] for row, length in zip(rows, lengths, strict=True)]

@@ -30,7 +30,7 @@ rule factor_statistics:
     message:
         "ablation {wildcards.factor}: statistics"
     shell:
-        "{{ python -m benchmark.analysis.ablations --results results --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.statistics.ablations --results results --factors {params.factors:q} --ablations {params.folder}"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -105,7 +105,7 @@ rule claims_statistics:
     message:
         "claims: statistics"
     shell:
-        "{{ python -m benchmark.analysis.claims --results results --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.statistics.claims --results results --factors {params.factors:q} --ablations {params.folder}"
         " && {params.record}; }} > {log} 2>&1"
 
 

@@ -75,4 +75,4 @@ rule fetch_backbone:
     # Snakemake has just removed the manifest and made the folder, where it was missing; the command takes only a whole
     # folder or none.
     shell:
-        "rm -rf {params.folder:q} && python -m lm.backbone fetch --out {params.folder:q} > {log} 2>&1"
+        "rm -rf {params.folder:q} && python -m lm.embedded --out {params.folder:q} > {log} 2>&1"

@@ -19,7 +19,7 @@ rule statistics:
     message:
         "statistics of {wildcards.dataset}"
     shell:
-        "{{ python -m benchmark.analysis.statistics {params.selection} --out results/statistics"
+        "{{ python -m benchmark.statistics.datasets {params.selection} --out results/statistics"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -43,7 +43,7 @@ rule overall_statistics:
     message:
         "statistics of all datasets"
     shell:
-        "{{ python -m benchmark.analysis.overall {params.selection} --out results/statistics"
+        "{{ python -m benchmark.statistics.overall {params.selection} --out results/statistics"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -68,7 +68,7 @@ rule against_statistics:
     message:
         "statistics of {params.reference} against the others"
     shell:
-        "{{ python -m benchmark.analysis.against {params.selection} --reference {params.reference} --out results/statistics"
+        "{{ python -m benchmark.statistics.against {params.selection} --reference {params.reference} --out results/statistics"
         " && {params.record}; }} > {log} 2>&1"
 
 

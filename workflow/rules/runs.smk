@@ -8,7 +8,7 @@ rule run:
         "results/logs/runs/{dataset}.{method}.seed{seed}.log",
     benchmark:
         "results/usage/runs/{dataset}.{method}.seed{seed}.tsv"
-    priority: urgency
+    priority: lambda wildcards: plan.priority(wildcards.method, int(wildcards.seed))
     conda:
         "../../environment.yml"
     threads: lambda wildcards: plan.entry(wildcards.method).threads
@@ -28,8 +28,8 @@ rule run:
         grid=lambda wildcards: json.dumps(
             plan.entry(wildcards.method).grid, sort_keys=True
         ),
-        tuned=tuned,
-        variant=variant,
+        tuned=lambda wildcards: plan.tuned_option(*run_of(wildcards)),
+        variant=lambda wildcards: plan.variant_options(wildcards.method),
         work=lambda wildcards: plan.fit_of(wildcards.method),
         record=recorded(run_job),
         processes=lambda wildcards: plan.entry(wildcards.method).process_count(),

@@ -9,7 +9,7 @@ comes from. Cases are read from the runs, and statistics as `benchmark.analysis`
 that a comparison begins with.
 """
 
-from benchmark.analysis.collect import collect
+from benchmark.analysis.collect import collect_all
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import page_arguments
 from benchmark.output.page.data import document
@@ -20,10 +20,7 @@ from benchmark.storage.io import write_text
 @command
 def main() -> None:
     given = page_arguments(command_line("benchmark.output.page", __doc__))
-    collected = [
-        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
-        for dataset in given.datasets
-    ]
+    collected = collect_all(given)
     about, parts = document(collected, given.results, given.factors, given.ablations, given.reference, given.note)
     write_text(given.out / "index.html", render(about, parts))
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.analysis.files import FactorStatistics
 from benchmark.config.factors import Factor
 from benchmark.metrics import METRICS
 from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
 from benchmark.output.ablations import note_of_differences, notes
 from benchmark.output.claims import RULE, sentences
 from benchmark.output.page.pairs import digits, rounded
+from benchmark.statistics.files import FactorStatistics
 
 
 def part_of(factor: Factor, found: FactorStatistics) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Everything that the page shows, as one document of plain values and parts that are unpacked when they are looked at.
 
 The document goes into the page as it is; the parts (histories, ranks, texts) are compressed. Means, intervals and
-tests are read from the csv files of `benchmark.analysis.files`, which the tables print, too; nothing is tested here.
+tests are read from the csv files of `benchmark.statistics.files`, which the tables print, too; nothing is tested here.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ import numpy as np
 from benchmark.analysis.arguments import STATISTICS
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import ALL_PAIRS
-from benchmark.analysis.files import CLAIMS, DatasetStatistics, FactorStatistics, read_csv
 from benchmark.analysis.significance import ALPHA
 from benchmark.config.factors import Factor
 from benchmark.errors import InputError
@@ -25,6 +24,7 @@ from benchmark.output.page import ablations, cases, paper
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
 from benchmark.output.page.provenance import provenance
+from benchmark.statistics.files import CLAIMS, DatasetStatistics, FactorStatistics, read_csv
 
 Parts = dict[str, Any]
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.analysis.against import EVERY
-from benchmark.analysis.files import OVERALL_METHODS, OVERALL_TESTS, DatasetStatistics, read_csv
 from benchmark.analysis.groups import ALL, HISTORY, TARGET
 from benchmark.analysis.significance import (
     FEW_USERS as FEW,
 )  # below which a slice gets no interval: so few say too little
 from benchmark.metrics import METRICS
+from benchmark.statistics.against import EVERY
+from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, DatasetStatistics, read_csv
 
 MAIN = METRICS.index("NDCG@10")
 GROUPS = {HISTORY: "length of the history", TARGET: "popularity of the target"}

@@ -1,9 +1,9 @@
 """Test one method against each of the others, on each dataset and over all of them: `python -m
-benchmark.analysis.against`.
+benchmark.statistics.against`.
 
-    python -m benchmark.analysis.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+    python -m benchmark.statistics.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
-The folder gets against.csv (`benchmark.analysis.files`): differences in NDCG@10, their paired tests, and what both
+The folder gets against.csv (`benchmark.statistics.files`): differences in NDCG@10, their paired tests, and what both
 cost. The workflow makes it where a config names a `reference`. Nothing is written unless the runs pass the checks of
 `benchmark.analysis.collect`.
 """
@@ -15,13 +15,13 @@ import pandas as pd
 
 from benchmark.analysis import significance
 from benchmark.analysis.arguments import runs_arguments
-from benchmark.analysis.collect import Collected, collect
+from benchmark.analysis.collect import Collected, collect_all
 from benchmark.analysis.comparisons import comparisons
 from benchmark.analysis.costs import costs
-from benchmark.analysis.files import AGAINST, write_csv
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
+from benchmark.statistics.files import AGAINST, write_csv
 
 MAIN = "NDCG@10"
 EVERY = "all datasets"
@@ -106,13 +106,10 @@ def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.Data
 
 @command
 def main() -> None:
-    parser = command_line("benchmark.analysis.against", __doc__)
+    parser = command_line("benchmark.statistics.against", __doc__)
     parser.add_argument("--reference", required=True, help="the row that is held against each of the others")
     given = runs_arguments(parser)
-    collected = [
-        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
-        for dataset in given.datasets
-    ]
+    collected = collect_all(given)
     write_csv(given.out / AGAINST, against(collected, given.reference))
 
 

@@ -1,9 +1,9 @@
-"""Compute all statistics of finished runs, once: `python -m benchmark.analysis.statistics`.
+"""Compute all statistics of finished runs, once: `python -m benchmark.statistics.datasets`.
 
-    python -m benchmark.analysis.statistics --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+    python -m benchmark.statistics.datasets --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
 Per dataset the folder gets {dataset}.methods, .tests, .intervals, .seeds, .pairs, .costs and .runs as .csv
-(`benchmark.analysis.files` says what is in them). Nothing is written unless every dataset passes the checks of
+(`benchmark.statistics.files` says what is in them). Nothing is written unless every dataset passes the checks of
 `benchmark.analysis.collect`: all runs are there, on the same data and cases, with numbers that can be.
 """
 
@@ -16,11 +16,11 @@ from benchmark.analysis.check_table import Row, impossible
 from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import compare
 from benchmark.analysis.costs import costs
-from benchmark.analysis.files import DatasetStatistics
 from benchmark.analysis.groups import measured
 from benchmark.analysis.summary import intervals, summarise
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
+from benchmark.statistics.files import DatasetStatistics
 
 
 def statistics(results: Collected) -> DatasetStatistics:
@@ -79,7 +79,7 @@ def runs(results: Collected) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = runs_arguments(command_line("benchmark.analysis.statistics", __doc__))
+    given = runs_arguments(command_line("benchmark.statistics.datasets", __doc__))
     found = {}  # all of it before any is written
     for dataset in given.datasets:
         results = collect(given.results, dataset, given.seeds, given.settings, given.less_information)

@@ -1,9 +1,9 @@
-"""Test the values of ablations against their bases: `python -m benchmark.analysis.ablations`.
+"""Test the values of ablations against their bases: `python -m benchmark.statistics.ablations`.
 
 The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
 ablations`.
 
-Per factor the folder gets {factor}.values, .tests, .seeds and .curves as .csv (`benchmark.analysis.files`): every
+Per factor the folder gets {factor}.values, .tests, .seeds and .curves as .csv (`benchmark.statistics.files`): every
 value's metrics, every value against the base by every metric, Holm-corrected over the factor's family (values x 6
 metrics on one dataset), with the smallest difference that the test could have found, and what trainings logged. Nothing
 is written unless the runs pass the checks of `benchmark.analysis.collect`.
@@ -17,10 +17,10 @@ import pandas as pd
 from benchmark.analysis.arguments import factors_arguments
 from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import comparisons, tests_frame
-from benchmark.analysis.files import FactorStatistics
 from benchmark.analysis.summary import summarise
 from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
+from benchmark.statistics.files import FactorStatistics
 
 AGAINST_BASE = "against the base"
 LOGGED = ("reward", "reward_ndcg", "length", "entropy")  # keys of a training's log that are kept
@@ -113,7 +113,7 @@ def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarr
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.analysis.ablations", __doc__))
+    given = factors_arguments(command_line("benchmark.statistics.ablations", __doc__))
     for factor in given.factors:
         statistics(factor, read_runs(factor, given.results)).write(given.out, factor.name)
 

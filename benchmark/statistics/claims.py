@@ -1,9 +1,9 @@
-"""Judge each claim of a config by finished ablations: `python -m benchmark.analysis.claims`.
+"""Judge each claim of a config by finished ablations: `python -m benchmark.statistics.claims`.
 
 The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
 ablations`.
 
-The folder gets claims.csv (`benchmark.analysis.files`). A claim names two values of a factor, a metric and what it
+The folder gets claims.csv (`benchmark.statistics.files`). A claim names two values of a factor, a metric and what it
 expects. Its test is that of the tables (paired, over users; `benchmark.analysis.significance`), Holm-corrected over all
 claims of the config. The verdict:
 
@@ -29,15 +29,15 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.ablations import read_runs
 from benchmark.analysis.arguments import factors_arguments
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import Comparison, comparisons
-from benchmark.analysis.files import CLAIMS, write_csv
 from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
+from benchmark.statistics.ablations import read_runs
+from benchmark.statistics.files import CLAIMS, write_csv
 
 SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
 COLUMNS = (  # of claims.csv
@@ -86,15 +86,15 @@ class Measured:
 
 def measure(factors: list[Factor], results: Path) -> list[Measured]:
     """Every claim on every dataset of its factor, in the config's order."""
-    family = sum(len(factor.claims) * len(factor.datasets) for factor in factors)
+    family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
     out = []
     for factor in factors:
-        if not factor.claims:
+        if not factor.exploratory:
             continue
-        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.claims))
+        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
         for collected in read_runs(factor, results):
             every = {(c.metric, c.a, c.b): c for c in comparisons(collected, pairs, family)}
-            for claim in factor.claims:
+            for claim in factor.exploratory:
                 a, b = factor.runs[claim.value], factor.runs[claim.against]
                 row = METRICS.index(claim.metric)
                 means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
@@ -159,7 +159,7 @@ def judge(measured: list[Measured]) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.analysis.claims", __doc__))
+    given = factors_arguments(command_line("benchmark.statistics.claims", __doc__))
     write_csv(given.out / CLAIMS, judge(measure(given.factors, given.results)))
 
 

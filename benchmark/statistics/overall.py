@@ -1,8 +1,8 @@
-"""Statistics of the methods over all datasets together: `python -m benchmark.analysis.overall`.
+"""Statistics of the methods over all datasets together: `python -m benchmark.statistics.overall`.
 
-    python -m benchmark.analysis.overall --datasets ml-100k beauty --methods popularity sasrec r2ec --seeds 3
+    python -m benchmark.statistics.overall --datasets ml-100k beauty --methods popularity sasrec r2ec --seeds 3
 
-The folder gets overall_methods.csv and overall_tests.csv (`benchmark.analysis.files`). Each dataset weighs the same: a
+The folder gets overall_methods.csv and overall_tests.csv (`benchmark.statistics.files`). Each dataset weighs the same: a
 mean is that of the datasets' means, users are resampled within their datasets, and each user of each dataset has one
 sign. Nothing is written unless the runs pass the checks of `benchmark.analysis.collect`.
 """
@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.against import EVERY
 from benchmark.analysis.arguments import runs_arguments
-from benchmark.analysis.collect import Collected, collect
-from benchmark.analysis.files import OVERALL_METHODS, OVERALL_TESTS, write_csv
+from benchmark.analysis.collect import Collected, collect_all
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
+from benchmark.statistics.against import EVERY
+from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, write_csv
 
 
 def overall(collected: Sequence[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -85,13 +85,10 @@ def _tests(methods: list[str], sums: np.ndarray, replicates: np.ndarray) -> pd.D
 
 @command
 def main() -> None:
-    given = runs_arguments(command_line("benchmark.analysis.overall", __doc__))
+    given = runs_arguments(command_line("benchmark.statistics.overall", __doc__))
     if len(given.datasets) == 1 or len(given.methods) == 1:
         raise InputError("--datasets, --methods: one of them names a single one; give at least two of both")
-    collected = [
-        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
-        for dataset in given.datasets
-    ]
+    collected = collect_all(given)
     methods, tests = overall(collected)
     write_csv(given.out / OVERALL_METHODS, methods)
     write_csv(given.out / OVERALL_TESTS, tests)

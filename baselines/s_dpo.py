@@ -1,0 +1,153 @@
+"""S-DPO: an LLM tuned to write the next title learns to prefer it to several titles that weren't taken, all at once.
+
+Chen et al., "On Softmax Direct Preference Optimization for Recommendation", NeurIPS 2024 (arXiv 2406.09215;
+github.com/chenyuxin1999/S-DPO). Kept: the two stages, supervised tuning and then the softmax loss over one chosen and N
+rejected titles; policy and reference both begin as the tuned model; 3 rejected titles drawn at random, beta 1. Different, as
+in the row "SDPO*" of R2ec's paper (arXiv 2505.16994, Section 4.1): there are no candidates in the prompt. Rejected titles
+come from the whole catalogue, and the LLM ranks it by beams over the trie of all titles, where the original picks one of 20.
+Different, too: one prompt in the place of 10 drawn at random, rejected titles that are the same in every epoch, 16 cases a
+step where the original has 128, so that a smaller and noisier gain is to be expected, and a fixed number of steps without
+early stopping. The loss is a cross-entropy (`_writers/pairwise.py`), which can't overflow as the released form can.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from baselines._writers.title_tuning import (
+    REQUEST,
+    STREAM,
+    TitleBeams,
+    beams_work,
+    learned_from,
+    tuned,
+    tuning_work,
+)
+from benchmark.contract import Cases, Split
+from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
+from benchmark.workload import Sizes, Work, prompt_tokens
+
+if TYPE_CHECKING:
+    from baselines._writers.title_ranking import ByTitle
+
+__all__ = ["STREAM", "Params", "fit", "work"]
+
+
+class Params(TitleBeams):
+    """negatives: rejected titles of a case; negatives_from: drawn from all items alike (`uniform`) or by how many training
+    cases have an item as their target (`popularity`); beta: how far the LLM may leave the tuned one, the less the larger;
+    preference_steps, preference_rate: of the second stage, whose steps take as many cases as the tuning's."""
+
+    negatives: int = Field(default=3, ge=1)
+    negatives_from: Literal["uniform", "popularity"] = "uniform"
+    beta: float = Field(default=1.0, gt=0)
+    preference_steps: int = Field(default=40, ge=0)
+    preference_rate: float = Field(default=3e-4, gt=0)
+
+
+def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByTitle":
+    """Tune the LLM's adapters, and go on with them by preferences. A killed fit goes on from its last checkpoint.
+
+    The fit reports losses: of each step of the tuning; preferences: of each step of the second stage, see `pairwise.prefer`.
+    """
+    settings = Params.model_validate(params)
+    from baselines._writers.title_ranking import ByTitle
+
+    model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
+    rows = preferred(split, settings, seed)
+    made = ByTitle(
+        split,
+        settings,
+        model,
+        tokenizer,
+        request=REQUEST,
+        found={"losses": losses, "preferences": []},
+        learned_from=learned_from(split, settings, seed, rows),
+    )
+    if settings.preference_steps:
+        made.found["preferences"] = _prefer(split, settings, made, rows, seed, workdir / "preferences")
+    return made
+
+
+def preferred(split: Split, settings: Params, seed: int) -> np.ndarray:
+    """The rows of `split.llm_train` that the second stage learns from, each once, in their order."""
+    order = np.random.default_rng(derive_seed(seed, "preferred")).permutation(len(split.llm_train))
+    return order[: settings.preference_steps * settings.users_per_step]
+
+
+def _prefer(
+    split: Split, settings: Params, made: "ByTitle", rows: np.ndarray, seed: int, folder: Path
+) -> list[dict[str, float]]:
+    """The second stage."""
+    from baselines._writers import llm_texts
+    from baselines._writers.pairwise import Preferences, Training, prefer
+    from baselines._writers.title_search import title_tokens
+    from lm.writing.engine import pad_id
+
+    cases = split.llm_train.take(rows)
+    assert cases.target is not None
+    messages, titles = made.asker.about_users(REQUEST, cases), title_tokens(made.tokenizer, made.asker.titles)
+    weights = np.ones(split.n_items)
+    if settings.negatives_from == "popularity":
+        assert split.train.target is not None
+        weights = np.bincount(split.train.target, minlength=split.n_items).astype(np.float64)
+    drawn = rejected(cases, made.asker.titles, weights, settings.negatives, seed)
+    preferences = Preferences(
+        [llm_texts.prompt_ids(made.tokenizer, message) for message in messages],
+        [[titles[item] for item in (target, *some)] for target, some in zip(cases.target.tolist(), drawn, strict=True)],
+    )
+    training = Training(
+        beta=settings.beta,
+        steps=settings.preference_steps,
+        learning_rate=settings.preference_rate,
+        users_per_step=settings.users_per_step,
+        at_once=settings.at_once,
+        save_steps=settings.save_steps,
+    )
+    return prefer(made.model, preferences, training, pad=pad_id(made.tokenizer), seed=seed, folder=folder)
+
+
+def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, seed: int) -> Iterator[list[int]]:
+    """For each case so many items with titles of their own, outside its history and without its target's title.
+
+    Drawn one after the other without replacement, in proportion to weights [n_items], of which 0 is never drawn; seeded by case.
+    Raises InputError where there are fewer.
+    """
+    assert cases.target is not None
+    with np.errstate(divide="ignore"):
+        logs = np.log(weights)
+    for i, target in enumerate(cases.target.tolist()):
+        random = np.random.default_rng(derive_seed(seed, "rejected", int(cases.case[i])))
+        # The order of the sums is that of draws without replacement (the Gumbel-top-k trick).
+        keys = logs + random.gumbel(size=len(logs))
+        keys[cases.history(i)] = -np.inf
+        seen, found = {titles[target]}, list[int]()
+        for item in np.argsort(-keys, kind="stable").tolist():
+            if keys[item] == -np.inf or len(found) == count:
+                break
+            if titles[item] not in seen:
+                seen.add(titles[item])
+                found.append(item)
+        if len(found) < count:
+            raise InputError(
+                f"case {cases.case[i]}: {len(found)} titles outside its history can be rejected, and negatives is {count}; "
+                "lower negatives"
+            )
+        yield found
+
+
+def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
+    """The tuning; the second stage, in which a case's titles share its prompt, as in what the reference reads; beams."""
+    prompt, titles = prompt_tokens(s, p["max_items"]), (1 + p["negatives"]) * s.line
+    cases = p["preference_steps"] * p["users_per_step"]
+    second = Work(
+        read=min(cases, s.train_llm) * (prompt + titles),
+        learned=cases * (prompt + titles),
+        held=p["at_once"] * (prompt + titles) if cases else 0,
+        frozen=p["lora"]["layers_from"],
+    )
+    return [tuning_work(s, p), second, beams_work(s, p)]

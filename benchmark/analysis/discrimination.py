@@ -1,0 +1,161 @@
+"""How much each statistic sees: `python -m benchmark.analysis.discrimination --runs results/published/baselines/runs`.
+
+Of all pairs of methods of a dataset, the share that a statistic calls different at p < 0.05 is its discriminative
+power: Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006. The test is that of the tables, signs
+flipped per user, without a correction. Power alone would favour a statistic that sees something else than what
+recommendations are read for: beside it stands how often a statistic contradicts NDCG@10, both being below 0.05, and how
+often it points the other way, whatever NDCG@10's p. What a statistic saves is the number of cases that NDCG@10 would
+need for the same: the ratio of the squared z of a pair, its median over pairs that either calls different.
+
+The claims' statistic was chosen by this table, of baselines that no claim is about (docs/claims.md). --out gets
+discrimination.csv, a row per pair and statistic, and discrimination.md.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.analysis import significance
+from benchmark.analysis.trainings import components
+from benchmark.errors import InputError, command, command_line
+from benchmark.metrics import direction, statistic
+from benchmark.provenance import derive_seed
+from benchmark.storage.io import write_text
+
+CANDIDATES = ("Hit@10", "NDCG@5", "NDCG@10", "NDCG@20", "NDCG@100", "NDCG@1000", "log rank")
+HELD_AGAINST = "NDCG@10"
+COLUMNS = ("case", "user", "rank")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of one dataset's test cases by several methods, a training of each."""
+
+    dataset: str
+    users: np.ndarray  # int [n]
+    ranks: dict[str, np.ndarray]  # by method, int [n]
+
+
+def read_ranks(runs: Path) -> list[Ranks]:
+    """All of `runs/{dataset}/{method}/seed1/rankings.parquet`, by dataset and method in the order of their names.
+
+    Raises InputError where a file isn't readable, none is there, or methods of a dataset ranked other cases.
+    """
+    out = []
+    for folder in sorted(path for path in runs.glob("*") if path.is_dir()):
+        tables = {file.parents[1].name: read_rankings(file) for file in sorted(folder.glob("*/seed1/rankings.parquet"))}
+        if len(tables) < 2:
+            raise InputError(f"{folder}: rankings of {len(tables)} methods; give at least two to compare")
+        first, one = next(iter(tables.items()))
+        for method, table in tables.items():
+            if not np.array_equal(table["case"], one["case"]):
+                raise InputError(f"{folder}: {method} ranked other cases than {first}; give runs on the same data")
+        out.append(Ranks(folder.name, one["user"], {method: table["rank"] for method, table in tables.items()}))
+    if not out:
+        raise InputError(f"{runs}: no folder of a dataset; give a folder such as results/runs")
+    return out
+
+
+def read_rankings(path: Path) -> dict[str, np.ndarray]:
+    """Columns `case`, `user` and `rank` of a rankings.parquet, int [n] each. InputError without them."""
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: can't be read ({error}); evaluate this run again") from None
+    return {name: table.column(name).to_numpy() for name in COLUMNS}
+
+
+def pairs_of(one: Ranks) -> pd.DataFrame:
+    """Every pair of methods by every statistic; differences and z are positive where `a` ranks better.
+
+    Columns: dataset, a, b, statistic, difference, z, p.
+    """
+    rows = []
+    methods = list(one.ranks)
+    pairs = list(combinations(range(len(methods)), 2))
+    for name in CANDIDATES:
+        values = direction(name) * np.stack([statistic(name, ranks) for ranks in one.ranks.values()])
+        sums, _ = significance.user_sums(values, one.users)
+        p = significance.randomisation_test(sums, pairs, derive_seed("discrimination", one.dataset))
+        for (i, j), value in zip(pairs, p.tolist(), strict=True):
+            found = components(values[[i]], values[[j]], one.users, seedless=(True, True))
+            error = np.sqrt(found.users.variance)
+            z = found.difference / error if error else 0.0
+            rows.append((one.dataset, methods[i], methods[j], name, found.difference, z, value))
+    return pd.DataFrame(rows, columns=["dataset", "a", "b", "statistic", "difference", "z", "p"])
+
+
+def summary(pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row per statistic.
+
+    Columns: statistic, pairs, a column per dataset and `all` with the share of pairs below 0.05, `agree` and
+    `contradict` (pairs that NDCG@10 calls different, too, the same or the other way round), `opposed` (the share of the
+    pairs that are called different where NDCG@10 points the other way), `cases` (see the top of this file).
+    """
+    keys = ["dataset", "a", "b"]
+    base = pairs[pairs.statistic == HELD_AGAINST].set_index(keys)
+    rows = []
+    for name, part in pairs.groupby("statistic", sort=False):
+        mine = part.set_index(keys).loc[base.index]
+        seen, seen_by_base = mine.p < significance.ALPHA, base.p < significance.ALPHA
+        same = np.sign(mine.difference) == np.sign(base.difference)
+        either = (seen | seen_by_base) & (base.z != 0)
+        row: dict[str, object] = {"statistic": name, "pairs": len(mine)}
+        row |= {str(dataset): share for dataset, share in seen.groupby(level="dataset", sort=False).mean().items()}
+        row |= {"all": seen.mean(), "agree": int((seen & seen_by_base & same).sum())}
+        row |= {"contradict": int((seen & seen_by_base & ~same).sum()), "opposed": float((~same)[seen].mean())}
+        rows.append(row | {"cases": float(((mine.z / base.z) ** 2)[either].median())})
+    return pd.DataFrame(rows)
+
+
+def as_markdown(frame: pd.DataFrame) -> str:
+    """The summary as a table with its caption."""
+    datasets = [column for column in frame.columns if column not in FIXED]
+    head = ["statistic", *datasets, "all", "as NDCG@10", "the other way", "opposed", "worth of a case"]
+    lines = [head, [":--", *["--:"] * (len(head) - 1)]]
+    for row in frame.to_dict("records"):
+        shares = [f"{100 * row[name]:.0f} %" for name in (*datasets, "all")]
+        lines.append([row["statistic"], *shares, str(row["agree"]), str(row["contradict"])])
+        lines[-1] += [f"{100 * row['opposed']:.0f} %", f"{row['cases']:.2f}"]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# How much each statistic sees\n\n{table}\n\n{note(int(frame.pairs.iloc[0]))}\n"
+
+
+FIXED = ("statistic", "pairs", "all", "agree", "contradict", "opposed", "cases")
+
+
+def note(n_pairs: int) -> str:
+    """What the columns are."""
+    return (
+        f"Share of {n_pairs} pairs of methods that are different at p < {significance.ALPHA}, two-sided paired "
+        "randomisation tests with signs flipped per user, uncorrected; one training of each method, so that users alone "
+        "are covered. As NDCG@10, the other way: pairs that NDCG@10 calls different, too, in the same direction and in "
+        "the other one. Opposed: of the pairs that this statistic calls different, those where NDCG@10 points the other "
+        "way, whatever its p. Worth of a case: cases of NDCG@10 that see as much as one case by this statistic, the "
+        "median ratio of squared z over pairs that either calls different."
+    )
+
+
+@command
+def main() -> None:
+    parser = command_line("benchmark.analysis.discrimination", __doc__)
+    parser.add_argument(
+        "--runs", type=Path, required=True, help="folder with {dataset}/{method}/seed1/rankings.parquet"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    given = parser.parse_args()
+    pairs = pd.concat([pairs_of(one) for one in read_ranks(given.runs)], ignore_index=True)
+    text = as_markdown(summary(pairs))
+    digits = pairs.assign(z=pairs.z.round(4), difference=pairs.difference.round(6), p=pairs.p.map("{:.4g}".format))
+    write_text(given.out / "discrimination.csv", digits.to_csv(index=False, lineterminator="\n"))
+    write_text(given.out / "discrimination.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Judge the registered claims: `python -m benchmark.analysis.registered --config config/claims.yaml`.
+
+A registered claim has a `smallest_effect` in its config, beside statistic, datasets and number of trainings. It is
+judged once, over all datasets of its factor, each of the same weight, and all its trainings, by the test over users and
+trainings (`benchmark.analysis.trainings`). Training s of both values has the same random numbers, so that trainings are
+paired. Holm's correction is over the whole registered family; a claim whose runs are missing counts in it with p = 1.
+Verdicts, in this order:
+
+- "not run": a run is missing, or was made at a commit whose config had another claim, or none;
+- "no effect worth having": the whole 95 % interval lies within the smallest effect, a share of the mean of `against`.
+Of a
+  claim that expects `equal` this is "supports";
+- "supports", "contradicts": p, corrected, is below 0.05, and the difference has the expected sign or the other one. A
+  claim that expects `equal` is contradicted where the interval lies outside the smallest effect, too;
+- "can't tell" in every other case: the smallest detectable difference says what could have been seen.
+
+The folder --out gets registered.csv, a row per claim; registered.datasets.csv, a row per claim and dataset, whose p are
+not corrected and judge nothing; and registered.md.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from benchmark.analysis import significance
+from benchmark.analysis.collect import collect
+from benchmark.analysis.trainings import USERS, Components, Judged, components, judge
+from benchmark.config.factors import Factor, ablations_of
+from benchmark.config.read import read_config_file
+from benchmark.config.schema import ClaimConfig
+from benchmark.errors import InputError, command, command_line
+from benchmark.metrics import statistic
+from benchmark.provenance import ROOT
+from benchmark.storage.io import write_text
+
+NOT_RUN, NOT_WORTH = "not run", "no effect worth having"
+SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
+
+
+@dataclass(frozen=True)
+class OnDataset:
+    """A claim on one dataset."""
+
+    dataset: str
+    mean: float
+    mean_against: float
+    by_training: np.ndarray  # float64 [trainings]
+    parts: Components
+    n_cases: int
+    n_users: int
+    commits: list[str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A claim with what its runs say, or why they say nothing."""
+
+    factor: Factor
+    claim: ClaimConfig
+    datasets: list[OnDataset]
+    missing: str  # "" where all is there
+
+
+def registered(factors: Sequence[Factor]) -> list[tuple[Factor, ClaimConfig]]:
+    """The claims that are registered, in the config's order."""
+    return [(factor, claim) for factor in factors for claim in factor.claims if claim.smallest_effect is not None]
+
+
+def measure(factor: Factor, claim: ClaimConfig, results: Path, config: str) -> Found:
+    """Read a claim's runs. Raises InputError for runs that are there and can't be compared, as `collect` does."""
+    runs = (factor.runs[claim.value], factor.runs[claim.against])
+    asked = [
+        results / "runs" / dataset / run / f"seed{seed}" / "run.json"
+        for dataset in factor.datasets
+        for run in runs
+        for seed in range(1, factor.seeds + 1)
+    ]
+    there = sum(path.exists() for path in asked)
+    if there < len(asked):
+        return Found(factor, claim, [], f"{there} of {len(asked)} runs are there")
+    datasets = [_on_dataset(factor, claim, results, dataset, runs) for dataset in factor.datasets]
+    commits = sorted({commit for one in datasets for commit in one.commits})
+    if unregistered := [commit for commit in commits if not was_registered(claim, commit, config)]:
+        return Found(factor, claim, [], f"commit {unregistered[0][:10]} of its runs had no such claim")
+    return Found(factor, claim, datasets, "")
+
+
+def _on_dataset(factor: Factor, claim: ClaimConfig, results: Path, dataset: str, runs: tuple[str, str]) -> OnDataset:
+    settings = {run: factor.settings[run] for run in runs if run in factor.settings}
+    reasons = {run: why for run, why in factor.less_information.items() if run in runs}
+    read = collect(results, dataset, dict.fromkeys(runs, factor.seeds), settings, reasons)
+    first, second = (statistic(claim.metric, ranks) for ranks in read.ranks)
+    return OnDataset(
+        dataset=dataset,
+        mean=float(first.mean()),
+        mean_against=float(second.mean()),
+        by_training=first.mean(axis=1) - second.mean(axis=1),
+        parts=components(first, second, read.cases.user, shared=True),
+        n_cases=len(read.cases),
+        n_users=read.n_users,
+        commits=read.commits,
+    )
+
+
+@cache
+def _config_at(commit: str, config: str) -> str:
+    command = ["git", "show", f"{commit}:{config}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def was_registered(claim: ClaimConfig, commit: str, config: str) -> bool:
+    """Whether the config as it was at a commit had this claim, word for word. Uncommitted changes don't count; False
+    for a
+    commit that this repository doesn't have."""
+    text = _config_at(commit.removesuffix("-dirty"), config)
+    value = yaml.safe_load(text) if text else None
+    factors = value.get("ablations") if isinstance(value, dict) else None
+    entries = [entry for factor in (factors or {}).values() for entry in factor.get("claims", ())]
+    return any(ClaimConfig.model_validate(entry) == claim for entry in entries)
+
+
+def verdict(claim: ClaimConfig, found: Judged, margin: float, p_holm: float) -> str:
+    """By the rules at the top of this file. margin: the smallest effect in units of the statistic."""
+    if -margin < found.low and found.high < margin:
+        return SUPPORTS if claim.expect == "equal" else NOT_WORTH
+    if p_holm >= significance.ALPHA:
+        return CANT_TELL
+    if claim.expect == "equal":
+        return CONTRADICTS if found.low > margin or found.high < -margin else CANT_TELL
+    return SUPPORTS if (found.difference > 0) == (claim.expect == "higher") else CONTRADICTS
+
+
+def verdicts(claims: Sequence[Found]) -> pd.DataFrame:
+    """One row per claim, the frame of registered.csv; numbers are empty where it wasn't run."""
+    judged = [judge([one.parts for one in found.datasets]) if found.datasets else None for found in claims]
+    corrected = significance.holm([one.p if one else 1.0 for one in judged]).tolist()
+    rows = []
+    for found, one, p_holm in zip(claims, judged, corrected, strict=True):
+        claim, parts = found.claim, found.datasets
+        assert claim.smallest_effect is not None
+        row: dict[str, object] = {"factor": found.factor.name, "says": claim.says, "value": claim.value}
+        row |= {"against": claim.against, "statistic": claim.metric, "expect": claim.expect}
+        row |= {"smallest_effect": claim.smallest_effect, "trainings": found.factor.seeds}
+        row |= {"datasets": " ".join(found.factor.datasets), "verdict": NOT_RUN, "missing": found.missing}
+        if one is not None:
+            mean = float(np.mean([part.mean_against for part in parts]))
+            margin = claim.smallest_effect * mean
+            row |= {"verdict": verdict(claim, one, margin, p_holm), "mean_against": mean, "margin": margin}
+            row |= {
+                "mean": float(np.mean([part.mean for part in parts])),
+                **_numbers(one, len(claims)),
+                "p_holm": p_holm,
+            }
+            row |= {"n_cases": sum(part.n_cases for part in parts), "n_users": sum(part.n_users for part in parts)}
+            row |= {"commit": " ".join(sorted({commit for part in parts for commit in part.commits}))}
+        rows.append(row | {"family_size": len(claims)})
+    columns = [*COLUMNS, *(["commit"] if any(judged) else [])]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+COLUMNS = (
+    *(
+        "factor",
+        "says",
+        "value",
+        "against",
+        "statistic",
+        "expect",
+        "smallest_effect",
+        "trainings",
+        "datasets",
+        "verdict",
+    ),
+    *("missing", "mean", "mean_against", "margin", "difference", "low", "high", "p", "p_holm", "error"),
+    *("error_trainings", "detectable", "covers", "n_cases", "n_users", "family_size"),
+)
+
+DATASET_COLUMNS = (
+    *("says", "dataset", "statistic", "mean", "mean_against", "difference", "low", "high", "p", "error"),
+    *("error_trainings", "detectable", "covers", "n_cases", "n_users", "by_training"),
+)
+
+
+def _numbers(one: Judged, family: int) -> dict[str, object]:
+    return {
+        "difference": one.difference,
+        "low": one.low,
+        "high": one.high,
+        "p": one.p,
+        "error": one.error,
+        "error_trainings": one.error_trainings,
+        "detectable": one.detectable(family),
+        "covers": one.covers,
+    }
+
+
+def by_dataset(claims: Sequence[Found]) -> pd.DataFrame:
+    """One row per claim and dataset, the frame of registered.datasets.csv: described, not judged."""
+    rows = []
+    for found in claims:
+        for part in found.datasets:
+            one = judge([part.parts])
+            row: dict[str, object] = {"says": found.claim.says, "dataset": part.dataset}
+            row |= {"statistic": found.claim.metric, "mean": part.mean, "mean_against": part.mean_against}
+            row |= _numbers(one, 1) | {"n_cases": part.n_cases, "n_users": part.n_users}
+            rows.append(row | {"by_training": " ".join(f"{difference:+.6f}" for difference in part.by_training)})
+    return pd.DataFrame(rows, columns=list(DATASET_COLUMNS))
+
+
+def as_markdown(frame: pd.DataFrame) -> str:
+    """The verdicts as a table, with how they are found."""
+    head = [
+        "claim",
+        "verdict",
+        "statistic",
+        "difference",
+        "95 % interval",
+        "worth having from",
+        "p, Holm",
+        "smallest detectable",
+    ]
+    lines = [head, [":--", ":--", ":--", *["--:"] * 5]]
+    for number, row in enumerate(frame.to_dict("records"), 1):
+        line = [f"{number}. {row['says']}", f"**{row['verdict']}**", row["statistic"]]
+        if row["verdict"] == NOT_RUN:
+            line += [row["missing"], "", f"{100 * row['smallest_effect']:.0f} %", "", ""]
+        else:
+            line += [f"{row['difference']:+.4f}", f"[{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['margin']:.4f}"]
+            line += [f"{row['p_holm']:.2g}", f"{row['detectable']:.4f}"]
+        lines.append(line)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# Registered claims\n\n{table}\n\n{rule(frame)}\n"
+
+
+def rule(frame: pd.DataFrame) -> str:
+    """What the columns and verdicts are."""
+    first = frame.iloc[0]
+    narrow = " A row of single trainings covers users alone." if USERS in set(frame.covers) else ""
+    return (
+        f"{len(frame)} claims, written down before their runs, each judged once: over "
+        f"{first.datasets.replace(' ', ', ')}, each of the same weight, and {first.trainings} trainings of both sides, "
+        f"which share their random numbers in pairs. Test and interval cover users and trainings.{narrow} Holm's "
+        f"correction is over all {len(frame)}; what was not run counts with p = 1. A claim is supported or contradicted "
+        f'below {significance.ALPHA}; "{NOT_WORTH}" where the whole interval lies within the smallest effect that is '
+        "worth having, a share of the second mean. Everything else that this project says of these questions is "
+        "exploratory."
+    )
+
+
+@command
+def main() -> None:
+    parser = command_line("benchmark.analysis.registered", __doc__)
+    parser.add_argument("--config", default="config/claims.yaml", help="the config (default: config/claims.yaml)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    given = parser.parse_args()
+    factors = list(ablations_of(read_config_file(given.config), given.config).factors.values())
+    claims = registered(factors)
+    if not claims:
+        raise InputError(f"{given.config}: no claim has a smallest_effect; give those that are registered one")
+    found = [measure(factor, claim, given.results, given.config) for factor, claim in claims]
+    frame = verdicts(found)
+    for name, one in (("registered.csv", frame), ("registered.datasets.csv", by_dataset(found))):
+        write_text(given.out / name, one.to_csv(index=False, lineterminator="\n"))
+    write_text(given.out / "registered.md", as_markdown(frame))
+    print(as_markdown(frame))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What a job's numbers come from: the files that it is made of, or the versions that these declare.
+
+A method that declares a stage, `FIT = Stage(name, version, packages=...)`, has golden values (tests/test_golden.py):
+whoever changes one of its numbers raises the version, or that of the stage which makes it. So its runs stand while code
+is moved and rewritten. Any other method's runs, and all that is cheap, such as tables, are made anew after an edit of
+their code. No comment and no docstring counts.
+"""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.config.methods import module_name
+from benchmark.provenance import OWN, ROOT
+from benchmark.storage.io import sha256_of_json
+from benchmark.storage.stages import LM_PACKAGES, version_of
+
+RUN = ("benchmark.jobs.run", "benchmark.jobs.launch")  # what fits any method and ranks its test cases
+
+
+def source_files(*modules: str) -> list[str]:
+    """The files of these modules and of every module of this project that they import, relative to the root, sorted.
+
+    What a job depends on: editing one of these files, and no other, has to run the job again.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = _file_of(name)
+        if path is None or name in found:
+            continue
+        found[name] = path
+        waiting += _imported_by(path)
+    return sorted(str(path.relative_to(ROOT)) for path in found.values())
+
+
+# Files are read once: no process outlives an edit.
+@cache
+def _imported_by(path: Path) -> list[str]:
+    """The modules that a file may import, wherever in its text, and the names in them, which may be modules as well."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def method_files(module: str) -> list[str]:
+    """The files that one method is made of."""
+    return source_files(module_name(module))
+
+
+@cache
+def _code_of(path: Path) -> str:
+    """Code without comments and docstrings as a text; another file, such as a template, as it is."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def code_hash(files: tuple[str, ...]) -> str:
+    """sha256 over these files of the project: an edited comment or docstring changes nothing, any other edit does."""
+    return sha256_of_json([[file, _code_of(ROOT / file)] for file in files])
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module of this project; None for a package's attribute or another project's module."""
+    if module.split(".")[0] not in OWN:
+        return None
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A stage as its file declares it, read without importing the file, which may import torch."""
+
+    name: str
+    version: int
+    packages: tuple[str, ...]
+
+
+@cache
+def stages_in(path: Path) -> tuple[Declared, ...]:
+    """The stages that a file declares: its assignments `NAME = Stage(name, version, ...)`.
+
+    Raises ValueError unless name, version and packages stand there as they are.
+    """
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        call = node.value if isinstance(node, ast.Assign) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Stage":
+            named = {one.arg: one.value for one in call.keywords}
+            name, version = (ast.literal_eval(argument) for argument in call.args)
+            packages = ast.literal_eval(named["packages"]) if "packages" in named else LM_PACKAGES
+            found.append(Declared(name, version, tuple(packages)))
+    return tuple(found)
+
+
+def versions_in(files: Iterable[str]) -> dict[str, Any]:
+    """The versions of the stages that these files declare, and of the packages that these name, as installed."""
+    stages = {stage.name: stage.version for file in files for stage in stages_in(ROOT / file)}
+    packages = {package for file in files for stage in stages_in(ROOT / file) for package in stage.packages}
+    return {
+        "stages": dict(sorted(stages.items())),
+        "packages": {package: version_of(package) for package in sorted(packages)},
+    }
+
+
+def code_files(module: str) -> tuple[str, ...]:
+    """The files that a method's runs are made of, the method's own and those that fit and rank any."""
+    return tuple(sorted({*source_files(*RUN), *method_files(module)}))
+
+
+@cache
+def made_by(module: str) -> str:
+    """sha256 of what a run's numbers come from: the declared versions, or the code of a method that declares none."""
+    files, own = code_files(module), _file_of(module_name(module))
+    declared = own is not None and stages_in(own)
+    return sha256_of_json(versions_in(files)) if declared else code_hash(files)

@@ -1,0 +1,68 @@
+"""Counts of a dataset: those of its dataset.json once it is prepared, until then those that its source usually gives."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from benchmark.data.settings import DatasetConfig
+from benchmark.storage.io import read_json
+from benchmark.workload import Sizes
+
+# Items and cases of the sources with their usual settings; of the Amazon categories arXiv 2505.16994 gives them.
+AMAZON = {"line": 40, "item": 150}
+USUAL = {
+    "ml_100k": Sizes(1_349, 77_725, 9_715, 9_717),
+    "movielens_2016": Sizes(3_496, 71_021, 8_877, 8_878),
+    "complete_journey": Sizes(1_568, 104_000, 13_000, 13_000),
+    "Video_Games": Sizes(10_144, 50_801, 6_350, 6_351, **AMAZON),
+    "CDs_and_Vinyl": Sizes(12_024, 10_748, 1_343, 1_344, **AMAZON),
+    "Musical_Instruments": Sizes(10_320, 27_498, 3_437, 3_438, **AMAZON),
+}
+UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
+
+
+def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
+    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones, or by the user's own files."""
+    category = str(dataset.options.get("category", ""))
+    usual = USUAL.get(category) or USUAL.get(dataset.source) or _own_sizes(dataset)
+    path = results / "data" / name / "dataset.json"
+    if path.exists():
+        counts = read_json(path)["counts"]
+        found = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
+        return replace(found, llm=counts.get("train_llm"))  # absent where it has to be prepared again
+    limits = {"valid": dataset.valid_cases, "test": dataset.test_cases}
+    found = replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
+    return replace(found, llm=None if dataset.train_cases is None else min(dataset.train_cases, found.train))
+
+
+def _own_sizes(dataset: DatasetConfig) -> Sizes:
+    """Those of the user's own two files, if they are there: four of five rows of interactions become cases."""
+    folder = dataset.options.get("folder")
+    if dataset.source != "files" or folder is None:
+        return UNKNOWN
+    counts = {}
+    for name in ("interactions", "items"):
+        for path in (Path(folder) / f"{name}.csv", Path(folder) / f"{name}.parquet"):
+            if path.is_file() and (rows := _rows(path, path.stat().st_size)):
+                counts[name] = rows
+    if len(counts) < 2:
+        return UNKNOWN
+    cases = max(10, int(0.8 * counts["interactions"]))
+    return replace(UNKNOWN, items=counts["items"], train=cases * 8 // 10, valid=cases // 10, test=cases // 10)
+
+
+@cache
+def _rows(path: Path, size: int) -> int:
+    """About how many rows a table has: those of a csv by the length of its first ones; 0 of what can't be read."""
+    try:
+        if path.suffix == ".parquet":
+            return int(pyarrow.parquet.read_metadata(path).num_rows)
+        with path.open("rb") as file:
+            start = file.read(2**20)
+    except (OSError, pyarrow.ArrowException):
+        return 0  # the job that prepares it says what is wrong
+    lines = start.count(b"\n")
+    return max(1, round(lines * size / max(1, len(start))) - 1) if lines else 0

@@ -1,0 +1,129 @@
+"""Which settings a run fits, where its checkpoints lie, and which of the settings validation chooses."""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark import provenance
+from benchmark.config.methods import all_params, check_params, for_fitting, model_files
+from benchmark.config.overlay import overlaid
+from benchmark.contract import Learned, Recommender, Split, watched
+from benchmark.errors import InputError
+from benchmark.evaluate import validation_ndcg
+from benchmark.jobs.records import Trial, Tuning, read_run
+from benchmark.storage.io import alone, sha256_of
+from benchmark.storage.ledger import Cost, account, timed_fit
+
+CRITERION = "valid NDCG@10"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The fit that is ranked: of the only setting, or of the one that validation has chosen."""
+
+    recommender: Recommender
+    chosen: int  # index of its setting
+    tuning: Tuning | None  # None where there was a single setting
+    cost: Cost
+    learned: Learned  # what it learned from
+
+
+def from_json(option: str, text: str, kind: type) -> Any:
+    """The value of an option that holds JSON. Raises InputError."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{option}: not JSON ({error}); quote it for the shell") from None
+    if not isinstance(value, kind):
+        what = "a list of settings" if kind is list else "settings"
+        raise InputError(f"{option}: expected {what}, found {text}; give JSON")
+    return value
+
+
+def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
+    """The settings that this repetition fits, defaults filled in, and the tuning of repetition 1 for later ones."""
+    if given.seed < 1:
+        raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
+    params, grid = from_json("--params", given.params, dict), from_json("--grid", given.grid, list)
+    overlay, base = from_json("--overlay", given.overlay, dict), given.stream or given.method
+    to_try = [overlaid(overlaid(params, trial), overlay) for trial in grid or [{}]]
+    for tried in to_try:
+        check_params(method, tried, f"methods.{given.method}")
+    if (given.seed > 1 or base != given.method) and len(grid) > 1:
+        if given.tuned is None:
+            raise InputError(
+                f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1 of {base}"
+            )
+        first = read_run(given.tuned)
+        if (first.method, first.seed) != (base, 1):
+            raise InputError(f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {base}")
+        return [all_params(method, overlaid(first.params, overlay))], first.tuning
+    return [all_params(method, tried) for tried in to_try], None
+
+
+def checkpoint_folder(
+    work: Path,
+    method: ModuleType,
+    params: dict[str, Any],
+    data_hash: str,
+    code: str,
+    processes: int = 1,
+    category: str = "",
+) -> Path:
+    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code, versions of
+    packages, the files of the user's own models that the params name, and the number of processes: nothing stale is ever resumed.
+
+    Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
+    """
+    params = for_fitting(method, params)
+    about = json.dumps([params, provenance.versions()], sort_keys=True)
+    parts = [about, data_hash, category, code]
+    parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
+    if processes > 1:
+        parts.append(f"{processes} processes")
+    return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def fit_best(
+    method: ModuleType, name: str, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]
+) -> Fitted:
+    """Fit each setting and keep the one with the best NDCG@10 on validation cases; of equal ones the first.
+
+    With a single setting nothing has to be chosen and validation is left out.
+    """
+    best: Fitted | None = None
+    trials = list[Trial]()
+    for number, (params, folder) in enumerate(zip(settings, folders, strict=True)):
+        if len(settings) > 1:
+            print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = watched(split)  # by this setting alone
+        with alone(folder):  # runs that differ in scoring alone share a fit
+            recommender, cost = timed_fit(partial(method.fit, seen, seed=seed, params=params, workdir=folder), folder)
+        learned = recommender.learned() or seen.learned()
+        if len(settings) == 1:
+            return Fitted(recommender, 0, None, cost, learned)
+        with account(own=frozenset({cost.by})) as validation:
+            value = validation_ndcg(recommender, split.valid, split.n_items, name)
+        took = round(cost.seconds + validation.seconds, 3)
+        trials.append(Trial(params=params, value=round(value, 6), seconds=took))
+        print(f"{name}: {CRITERION} {value:.4f} after {cost.seconds:.1f} s", flush=True)
+        if best is None or trials[-1].value > trials[best.chosen].value:  # the recorded values decide
+            best = Fitted(recommender, number, None, cost, learned)
+    assert best is not None
+    return replace(best, tuning=Tuning(criterion=CRITERION, trials=trials, chosen=best.chosen))
+
+
+def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
+    """What the other processes do: fit each setting together with the first one, which says and keeps what comes of it."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        for params, folder in zip(settings, folders, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            method.fit(split, seed=seed, params=params, workdir=folder)

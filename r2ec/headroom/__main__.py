@@ -1,0 +1,92 @@
+"""Measure RecPO's headroom: `python -m r2ec.headroom --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k`.
+
+Samples many reasonings for each of some validation cases, ranks the target by each, and says: how much of the variance
+of the rank lies within a case; what an oracle that knows the target gains by choosing among 1, 2, 4 ... of them; and
+what can choose without knowing it: rules, and pickers that learned on half of the users.
+
+--out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv and headroom.md.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.data.store import read_split
+from benchmark.errors import InputError, command, command_line
+from benchmark.metrics import log_rank, ndcg
+from benchmark.storage.io import read_json, write_text
+from r2ec.recommend import model_of
+
+
+def parse() -> argparse.Namespace:
+    parser = command_line("r2ec.headroom", __doc__)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="a finished run, such as results/runs/ml-100k/r2ec/seed1")
+    model.add_argument("--model", type=Path, help="a model folder, as a fit writes it")
+    parser.add_argument("--data", type=Path, required=True, help="its dataset, such as results/data/ml-100k")
+    parser.add_argument("--samples", type=int, default=64, help="reasonings per case (default: 64)")
+    parser.add_argument("--cases", type=int, default=500, help="validation cases, at most (default: 500)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to, such as results/headroom/ml-100k")
+    return parser.parse_args()
+
+
+def as_markdown(best: pd.DataFrame, picked: pd.DataFrame, shares: dict[str, float], about: str) -> str:
+    """Three tables in words and numbers."""
+    names = [column for column in best.columns if column not in ("picker", "samples")]
+    lines = [["best of", *names], ["--:"] * (1 + len(names))]
+    lines += [[str(row["samples"]), *(f"{row[name]:.4f}" for name in names)] for row in best.to_dict("records")]
+    rows = [["picker", "statistic", "random", "picked", "gain", "95 % interval", "p"], [":--", ":--", *["--:"] * 5]]
+    for row in picked.to_dict("records"):
+        numbers = [f"{row['random']:.4f}", f"{row['picked']:.4f}", f"{row['gain']:+.4f}"]
+        interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+        rows.append([row["picker"], row["statistic"], *numbers, interval, f"{row['p']:.2g}"])
+    tables = ["\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, rows)]
+    inside = "; ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    return "\n\n".join(
+        [
+            "# RecPO's headroom",
+            f"{about} Share of the variance that lies within a case: {inside}.",
+            "## An oracle that knows the target",
+            tables[0],
+            "An oracle picks luck, too: it bounds what can be gained.",
+            "## What can choose without knowing it",
+            tables[1],
+            "Gain over a random sample; intervals over users, of one trained model. Learned pickers chose for users "
+            "that they had not learned from. A lower log rank is better.",
+        ]
+    )
+
+
+@command
+def main() -> None:
+    given = parse()
+    if given.samples < 2 or given.cases < 1:
+        raise InputError(f"--samples {given.samples}, --cases {given.cases}; give at least 2 samples and 1 case")
+    split = read_split(given.data)
+    split_hash = read_json(given.data / "dataset.json")["split_hash"]
+    folder = given.model or model_of(given.run, split_hash)
+    if not (folder / "settings.json").is_file():
+        raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
+    # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
+    from r2ec.headroom.pickers import oracle, pickers, within
+    from r2ec.headroom.sampled import chosen_cases, folder_of, sampled
+    from r2ec.scoring.recommender import R2ecRecommender
+
+    cases = chosen_cases(split.valid, given.cases, split.name)
+    parts = folder_of(given.out, folder, split_hash, cases, given.samples)
+    found = sampled(R2ecRecommender.load(folder, split), cases, given.samples, parts)
+    best, picked = oracle(found), pickers(found, split.name)
+    shares = {"NDCG@1000": within(ndcg(found.rank, 1000)), "log rank": within(log_rank(found.rank))}
+    users = len(np.unique(found.user))
+    about = f"{split.name}: {len(cases):,} validation cases of {users:,} users, {given.samples} reasonings each."
+    for name, frame in (("oracle.csv", best), ("pickers.csv", picked)):
+        write_text(given.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    text = as_markdown(best, picked, shares, about) + "\n"
+    write_text(given.out / "headroom.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

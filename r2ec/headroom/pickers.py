@@ -1,0 +1,131 @@
+"""What an oracle, fixed rules and learned pickers make of the sampled reasonings of each case."""
+
+import zlib
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln
+
+from benchmark.analysis.trainings import components, judge
+from benchmark.errors import InputError
+from benchmark.metrics import log_rank, statistic
+from benchmark.provenance import derive_seed
+from r2ec.headroom.sampled import Sampled
+
+STATISTICS = ("NDCG@10", "NDCG@100", "NDCG@1000", "log rank")
+WORDS = 512  # places that words are hashed to
+RIDGES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
+HELD_OUT = 0.2  # of the training users, by which the ridge is chosen
+
+
+def within(values: np.ndarray) -> float:
+    """The share of the variance of values [n, G] that lies within a case, by the moments of a one-way layout.
+
+    >>> within(np.array([[1.0, 1.0], [5.0, 5.0]])), within(np.array([[1.0, 5.0], [5.0, 1.0]]))
+    (0.0, 1.0)
+    """
+    inside = float(values.var(axis=1, ddof=1).mean())
+    between = max(0.0, float(values.mean(axis=1).var(ddof=1)) - inside / values.shape[1])
+    return inside / (inside + between) if inside + between else 0.0
+
+
+def oracle(found: Sampled) -> pd.DataFrame:
+    """The best of G for G = 1, 2, 4 ... : the mean over all subsets of that size, without drawing any.
+
+    Columns: picker, samples, and each of STATISTICS. An oracle picks luck, too: this bounds what can be gained.
+    """
+    count = found.rank.shape[1]
+    best_first = np.sort(found.rank, axis=1)
+    rows = []
+    size = 1
+    while size <= count:
+        # P(the i-th best of `count` is the best of a subset) = C(count - i, size - 1) / C(count, size), i from 1.
+        left = count - 1 - np.arange(count)
+        chance = np.where(left >= size - 1, np.exp(_log_choose(left, size - 1) - _log_choose(count, size)), 0.0)
+        values = {name: float((statistic(name, best_first) @ chance).mean()) for name in STATISTICS}
+        rows.append({"picker": "oracle", "samples": size, **values})
+        size *= 2
+    return pd.DataFrame(rows)
+
+
+def _log_choose(n: np.ndarray | int, k: int) -> np.ndarray:
+    out: np.ndarray = gammaln(np.asarray(n) + 1.0) - gammaln(k + 1.0) - gammaln(np.maximum(np.asarray(n) - k, 0) + 1.0)
+    return out
+
+
+def pickers(found: Sampled, dataset: str) -> pd.DataFrame:
+    """What each picker's choice has more than a random one: a row per picker and statistic.
+
+    Rules look at what the model says itself: the likeliest text, the state with the highest score or the surest
+    ranking, the longest text. Learned pickers predict the log rank of a text, less its case's mean, by ridge regression
+    from h_T, or from the text's words; they learn from one half of the users and choose for the other, and the other
+    way round. Columns: picker, statistic, random, picked, gain, low, high, p; the interval is over users, of the
+    pickers as they were learned.
+    Raises InputError for fewer than 8 users.
+    """
+    scores: dict[str, np.ndarray] = {
+        "likeliest": found.log_prob,
+        "highest score": found.top_score,
+        "surest": -found.entropy,
+        "longest": found.length.astype(float),
+    }
+    for name, features in (("learned from h_T", _states), ("learned from the words", _words)):
+        scores[name] = -learned(features(found), log_rank(found.rank), found.user, dataset)
+    rows = []
+    for name, score in scores.items():
+        best = score.argmax(axis=1)
+        for measure in STATISTICS:
+            values = statistic(measure, found.rank)
+            random, picked = values.mean(axis=1), values[np.arange(len(best)), best]
+            one = judge([components(picked[None], random[None], found.user, seedless=(True, True))])
+            row = {"picker": name, "statistic": measure, "random": random.mean(), "picked": picked.mean()}
+            rows.append(row | {"gain": one.difference, "low": one.low, "high": one.high, "p": one.p})
+    return pd.DataFrame(rows)
+
+
+def learned(features: np.ndarray, target: np.ndarray, users: np.ndarray, dataset: str) -> np.ndarray:
+    """Predictions [n, G] of target [n, G] less its case's mean, from features [n, G, k].
+
+    Each is of a user that was not learned from. users: int [n]. Raises InputError for fewer than 8 of them.
+    """
+    names = np.unique(users)
+    if len(names) < 8:
+        raise InputError(f"{len(names)} users can't be halved for learning and picking; sample more cases")
+    order = np.random.default_rng(derive_seed(dataset, "headroom halves")).permutation(names)
+    inside = features - features.mean(axis=1, keepdims=True)
+    wanted = target - target.mean(axis=1, keepdims=True)
+    out = np.empty_like(wanted)
+    for teach in (order[: len(order) // 2], order[len(order) // 2 :]):
+        rows = np.isin(users, teach)
+        held = np.isin(users, teach[: max(1, round(HELD_OUT * len(teach)))])
+        weights = {ridge: _ridge(inside[rows & ~held], wanted[rows & ~held], ridge) for ridge in RIDGES}
+        errors = {ridge: float(((wanted[held] - inside[held] @ w) ** 2).mean()) for ridge, w in weights.items()}
+        ridge = min(errors, key=lambda one: errors[one])
+        out[~rows] = inside[~rows] @ _ridge(inside[rows], wanted[rows], ridge)
+    return out
+
+
+def _ridge(features: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights [k] of features [n, G, k] in units of their spread."""
+    x, y = features.reshape(-1, features.shape[-1]), target.ravel()
+    spread = x.std(axis=0)
+    scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1.0), 0.0)
+    x = x * scale
+    weights: np.ndarray = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y)
+    return weights * scale
+
+
+def _states(found: Sampled) -> np.ndarray:
+    return found.state.astype(np.float64)
+
+
+def _words(found: Sampled) -> np.ndarray:
+    """Counts of hashed words, and length, log-probability and `cut`: float64 [n, G, WORDS + 3]."""
+    n, count = found.text.shape
+    out = np.zeros((n, count, WORDS + 3))
+    for i in range(n):
+        for j in range(count):
+            for word in str(found.text[i, j]).lower().split():
+                out[i, j, zlib.crc32(word.encode()) % WORDS] += 1
+    out[..., WORDS], out[..., WORDS + 1], out[..., WORDS + 2] = found.length, found.log_prob, found.cut
+    return out

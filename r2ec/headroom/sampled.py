@@ -1,0 +1,139 @@
+"""Many sampled reasonings per case, each ranked by itself: written part by part, so that a stopped run goes on."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmark.contract import Cases
+from benchmark.errors import InputError
+from benchmark.evaluate import rank_batch
+from benchmark.provenance import derive_seed
+from benchmark.storage.io import atomic, sha256_of
+from lm.writing.engine import TransformersEngine
+from r2ec.model.network import WEIGHTS
+from r2ec.model.prompts import end_of_reasoning
+from r2ec.recpo.objective import scores
+from r2ec.scoring.recommender import R2ecRecommender
+
+CASES = 8  # of a part, which is written whole or not at all
+COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "entropy", "state", "text")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Of n cases G sampled reasonings each."""
+
+    case: np.ndarray  # int64 [n]
+    user: np.ndarray  # int [n]
+    rank: np.ndarray  # int32 [n, G], of the target, 1-based
+    log_prob: np.ndarray  # float32 [n, G], of all sampled tokens
+    length: np.ndarray  # int32 [n, G], tokens
+    cut: np.ndarray  # bool [n, G], `<answer>` had to be appended
+    top_score: np.ndarray  # float32 [n, G], of the best item that the history doesn't hold
+    entropy: np.ndarray  # float32 [n, G], nats, of the softmax over those items
+    state: np.ndarray  # float16 [n, G, d], h_T
+    text: np.ndarray  # str [n, G]
+
+
+def sampled(recommender: R2ecRecommender, cases: Cases, samples: int, folder: Path) -> Sampled:
+    """Sample and rank `samples` reasonings of each case, at the temperature and top-k of training.
+
+    cases: with targets. folder: gets a file per CASES cases; those that are there are taken (see `folder_of`). Raises
+    InputError for a model that was trained without a reasoning, which writes none.
+    """
+    if not recommender.params.recpo.reasoning:
+        raise InputError("the model was trained without a reasoning, so that there is none to choose; give another run")
+    assert cases.target is not None
+    recommender.model.eval()
+    paths = []
+    starts = range(0, len(cases), CASES)
+    for start in tqdm(starts, desc="sampling", unit="part", mininterval=5, delay=5):
+        path = folder / f"{start:06d}.npz"
+        paths.append(path)
+        if not path.exists():
+            part = _sample(recommender, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
+            with atomic(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, allow_pickle=False, **part)
+    return _read(paths)
+
+
+def folder_of(out: Path, model: Path, split_hash: str, cases: Cases, samples: int) -> Path:
+    """Where the parts of these arguments lie: another model, other data or cases, another number: another folder."""
+    files = [sha256_of(model / name) for name in ("settings.json", WEIGHTS)]
+    about = [*files, split_hash, hashlib.sha256(cases.case.tobytes()).hexdigest(), samples]
+    return out / f"parts-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
+
+
+def chosen_cases(cases: Cases, size: int, dataset: str) -> Cases:
+    """A seeded sample of cases, in their order; all of them where there are no more."""
+    order = np.random.default_rng(derive_seed(dataset, "headroom")).permutation(len(cases))
+    return cases.take(np.sort(order[:size]))
+
+
+@torch.no_grad()
+def _sample(recommender: R2ecRecommender, cases: Cases, samples: int) -> dict[str, np.ndarray]:
+    params, tokenizer = recommender.params, recommender.prompts.tokenizer
+    # As in training, but with adapters that are not folded: what is read afterwards must be what wrote.
+    settings = params.rollouts.model_copy(
+        update={"group_size": samples, "merge_adapters": False, "backend": "transformers", "greedy": False}
+    )
+    engine = TransformersEngine(recommender.model.backbone, tokenizer, settings, end_of_reasoning(tokenizer))
+    hidden = replace(cases, target=None)
+    last = params.recpo.pooling == "last"
+    prompts = recommender.prompts.user_prompts(hidden)
+    result = engine.generate(prompts, cases=cases.case, seed=0, final_states=last)
+    states = result.states if last else recommender.model(replace(result.rollouts, action_mask=None)).states
+    assert states is not None and result.log_probs is not None
+    shape = len(cases), samples
+    ranks, top, entropy = _ranked(recommender, cases, states.reshape(*shape, -1))
+    texts = np.array(result.texts(tokenizer), dtype=np.str_)
+    return {
+        "case": cases.case,
+        "user": cases.user,
+        "rank": ranks,
+        "log_prob": result.log_probs.sum(dim=1).numpy(force=True).reshape(shape),
+        "length": result.lengths.numpy(force=True).astype(np.int32).reshape(shape),
+        "cut": result.cut.numpy(force=True).reshape(shape),
+        "top_score": top,
+        "entropy": entropy,
+        "state": states.numpy(force=True).astype(np.float16).reshape(*shape, -1),
+        "text": texts.reshape(shape),
+    }
+
+
+def _ranked(
+    recommender: R2ecRecommender, cases: Cases, states: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks int32, best scores and entropies float32, [n, G] each, of states float32 [n, G, d]."""
+    model, recpo = recommender.model, recommender.params.recpo
+    catalogue = model.catalogue(recommender.table.states)
+    assert cases.target is not None
+    ranks, top, entropy = (np.empty(states.shape[:2], dtype) for dtype in (np.int32, np.float32, np.float32))
+    for i in range(len(cases)):
+        users = model.head.user(states[i])
+        found = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
+        own = found.numpy(force=True).copy()
+        repeated = cases.take(np.full(len(own), i))
+        ranks[i], _, _ = rank_batch(own, repeated, np.full(len(own), cases.target[i]))  # masks the history in `own`
+        masked = torch.from_numpy(own)
+        log_p = masked.log_softmax(dim=1)
+        top[i] = masked.max(dim=1).values.numpy()
+        entropy[i] = -(log_p.exp() * log_p.nan_to_num(neginf=0.0)).sum(dim=1).numpy()
+    return ranks, top, entropy
+
+
+def _read(paths: list[Path]) -> Sampled:
+    parts = list(_parts(paths))
+    return Sampled(**{name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
+
+
+def _parts(paths: list[Path]) -> Iterator[dict[str, np.ndarray]]:
+    for path in paths:
+        with np.load(path, allow_pickle=False) as file:
+            yield {name: file[name] for name in COLUMNS}

@@ -1,0 +1,151 @@
+"""Mapped users against a catalogue: scores, and where a target ranks in all of it and how probable it is there.
+
+A catalogue may be a tensor or a table on disk (`Items`). It is passed over block by block, so that memory grows with a
+block and time with the number of items.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.errors import InputError
+
+BLOCK_ROWS = 2**12  # worked on at once: 9 MB of 576 float32. Beyond 32 MB every block's memory would be mapped anew
+SCORES_AT_ONCE = 2**24  # 64 MiB of float32
+ROUNDING = 3e-7  # of a float32 dot product, in units of the two vectors' lengths: what is closer to the target is a tie
+
+ItemMap = Callable[[Tensor], Tensor]  # the rec head's, [n, d] -> float32 [n, m], such as `R2ec.head.item`
+
+
+class Items(Protocol):
+    """States of V items, any float type, in memory (a tensor [V, d]) or on disk (`catalogue.large_table.LargeTable`)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """The states of these rows, [n, d]: a slice of them, or int64 [n] in this order."""
+        ...
+
+
+def blocks_of(items: Items) -> Iterator[tuple[int, Tensor]]:
+    """All rows in order: (first row, states [at most BLOCK_ROWS, d])."""
+    for start in range(0, len(items), BLOCK_ROWS):
+        yield start, items[start : start + BLOCK_ROWS]
+
+
+def mapped(block: Tensor, item_map: ItemMap | None, device: torch.device) -> Tensor:
+    """A block's vectors as they are compared, before any normalising, float32 on the users' device."""
+    block = block.to(device).float()
+    return block if item_map is None else item_map(block)
+
+
+def scores(users: Tensor, items: Tensor, *, tau: float, normalize: bool, prior: Tensor | None = None) -> Tensor:
+    """s(v) / tau for every pair: cosine (`normalize`) or inner product, over tau. float32 [n, d], [m, d] -> [n, m].
+
+    prior: float32 [m], log-probabilities (up to a constant) of the items before anything is known of a user, added.
+    """
+    users, items = users.float(), items.float()
+    if normalize:
+        users, items = F.normalize(users, dim=-1), F.normalize(items, dim=-1)
+    found = users @ items.T / tau
+    return found if prior is None else found + prior
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where each user's target stands in the whole catalogue, on the device of the user vectors."""
+
+    rank: Tensor  # int64 [N], 1 is best, history left out, ties against the target
+    softmax: Tensor  # float32 [N], exp(s(v+) / tau) / sum_v exp(s(v) / tau), history included
+
+
+@torch.no_grad()
+def target_ranks(
+    users: Tensor,
+    items: Items,
+    targets: Tensor,
+    history: Tensor,
+    *,
+    tau: float,
+    normalize: bool = True,
+    prior: Tensor | None = None,
+    item_map: ItemMap | None = None,
+    scores_at_once: int = SCORES_AT_ONCE,
+) -> Ranks:
+    """Rank and probability of every user's target.
+
+    rank = 1 + the number of other items outside the history that score at least as high as the target, as the suite's
+    evaluator counts it. A block's products hold the targets' columns too, so that a target and an item with the same state
+    are compared as products of one kind, and tie.
+
+    Args:
+        users: [N, d], mapped. items: [V, d], after the rec head's map, or before it if item_map is given. targets: int64
+            [N]. history: int64 [N, L], item numbers, -1 for none.
+        tau, normalize, prior [V]: as in `scores`. scores_at_once: at most max(this, a block's rows + N) are held at a time.
+    Raises InputError for a target in its own history or out of range, and for scores that are not finite.
+    """
+    check_targets(users, len(items), targets, history)
+    users = F.normalize(users.float(), dim=-1) if normalize else users.float()
+    distinct, which = torch.unique(targets, return_inverse=True)
+    of_targets = mapped(items[distinct], item_map, users.device)
+    rank = torch.ones_like(targets)
+    log_z = torch.full((len(users),), -torch.inf, device=users.device)
+    mine = torch.empty(len(users), device=users.device)
+    for start, block in blocks_of(items):
+        columns = torch.cat([mapped(block, item_map, users.device), of_targets])
+        columns = F.normalize(columns, dim=-1) if normalize else columns
+        bias = None
+        if prior is not None:
+            bias = tau * torch.cat([prior[start : start + len(block)], prior[distinct]])
+        step = max(1, scores_at_once // len(columns))
+        for first in range(0, len(users), step):
+            part = slice(first, first + step)
+            found = users[part] @ columns.T
+            if bias is not None:
+                found += bias
+            own = found[:, len(block) :].gather(1, which[part, None])
+            found = found[:, : len(block)]
+            mine[part] = own[:, 0]
+            log_z[part] = torch.logaddexp(log_z[part], (found / tau).logsumexp(dim=1))
+            # One column more than the block has takes all that lies outside of it.
+            # Equal states get equal scores but for rounding: a product may round each column of a matrix in its own way.
+            size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[which[part], None]
+            ahead = F.pad(found >= own - ROUNDING * size, (0, 1))
+            for masked in (targets[part, None], history[part]):
+                inside = (masked >= start) & (masked < start + len(block))
+                ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)
+            rank[part] += ahead.sum(dim=1)
+    softmax = torch.exp(mine / tau - log_z)
+    if not bool(torch.isfinite(softmax).all()):
+        raise InputError("the scores of a user are not finite; lower the learning rate")
+    return Ranks(rank, softmax)
+
+
+def ndcg(rank: Tensor, k: int) -> Tensor:
+    """NDCG@k of one relevant item at each rank, int64 [N] -> float32 [N]: 1 / log2(1 + rank) where rank <= k, else 0."""
+    return torch.where(rank <= k, 1 / torch.log2(1 + rank.float()), 0.0)
+
+
+def check_targets(users: Tensor, n_items: int, targets: Tensor, history: Tensor) -> None:
+    """Raise InputError for shapes that disagree, items outside the table, and a target in its own history."""
+    if targets.shape != (len(users),) or history.dim() != 2 or len(history) != len(users):
+        raise InputError(
+            f"{len(users)} user vectors need targets [N] and history [N, L], got {list(targets.shape)} and "
+            f"{list(history.shape)}; repeat a user's target and history for every rollout"
+        )
+    check_item_numbers(targets, n_items, lowest=0)
+    check_item_numbers(history, n_items, lowest=-1)
+    if bool((inside := (history == targets[:, None]).any(dim=1)).any()):
+        raise InputError(f"target {int(targets[inside][0])} is in its own history; prepare the dataset again")
+
+
+def check_item_numbers(numbers: Tensor, n_items: int, lowest: int) -> None:
+    """Raise InputError unless all numbers lie between `lowest` (-1 where it stands for none) and n_items - 1."""
+    if bool((outside := (numbers < lowest) | (numbers >= n_items)).any()):
+        raise InputError(
+            f"item {int(numbers[outside][0])} lies outside the table of {n_items} items; check the item numbers"
+        )

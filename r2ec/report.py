@@ -1,0 +1,59 @@
+"""What a fit of R2ec reports of itself."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Form = Literal["none", "tied", "free", "taught"]  # of the warm start's maps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One start that was tried: a form of the maps, or the adapters that a teacher has taught."""
+
+    form: Form | Literal["adapters"]
+    weight_decay: float
+    epochs: int  # whose weights were kept; of the adapters, steps
+    value: float  # validation NDCG@10
+    teacher: float | None = None  # validation NDCG@10 of the teacher
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """How near the taught adapters came to their teacher, on validation cases."""
+
+    divergence: float  # from what the teacher says, nats per case
+    divergence_before: float  # of the maps that the adapters began with
+    item_cosine: float  # mean, of what the refitted item map says of the new table and what the old one said
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did, None where it left something out. `as_json` is a run's `report`."""
+
+    adapter_log: list[dict[str, float]] | None = None
+    adapters: AdapterReport | None = None
+    warm_start: list[Choice] | None = None  # what was tried, the chosen one first
+    recpo_steps: int | None = None
+    recpo_seconds: float | None = None
+    recpo_log: list[dict[str, float]] | None = None
+    peak_gpu_mib: int | None = None
+
+    @property
+    def form(self) -> Form | Literal["adapters"] | None:
+        """What RecPO began with; None without a warm start."""
+        return self.warm_start[0].form if self.warm_start else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Its parts by name, those that are None left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "FitReport":
+        """What `as_json` has given. Raises TypeError for names that it doesn't give."""
+        parts = dict(found)
+        if "warm_start" in parts:
+            parts["warm_start"] = [Choice(**choice) for choice in parts["warm_start"]]
+        if "adapters" in parts:
+            parts["adapters"] = AdapterReport(**parts["adapters"])
+        return cls(**parts)

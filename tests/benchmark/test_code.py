@@ -1,0 +1,160 @@
+"""What a job's numbers come from: what is read by people alone doesn't count, what is declared counts where it is followed."""
+
+import importlib.metadata
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import known_methods
+from benchmark.config.read import read_config_file
+from benchmark.jobs import code, plan
+from benchmark.jobs.code import code_hash, made_by
+from benchmark.jobs.plan import Plan
+from benchmark.provenance import OWN, ROOT
+from tests.test_golden import METHODS
+
+WRITERS = {"bigrec", "d3", "kar", "langptune", "profile_retrieval", "rec_r1"}
+
+
+def forget() -> None:
+    """Let the files be read again."""
+    for cached in (code._code_of, code._imported_by, code.stages_in, code.made_by, plan.files_of):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the project's packages, of which the jobs are made now."""
+    for package in OWN:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    forget()
+    yield tmp_path
+    forget()
+
+
+def edit(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert text.count(before) == 1, (file, before)
+    file.write_text(text.replace(before, after))
+    forget()
+
+
+def made() -> dict[str, str]:
+    """What each method's runs come from."""
+    return {name: made_by(name) for name in known_methods()}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    """The methods whose runs no longer follow from what they were made of."""
+    return {name for name, of in made().items() if of != before[name]}
+
+
+def jobs(name: str) -> dict[str, str]:
+    """The code of every job of a config."""
+    config = read_config_file(ROOT / "config" / name)
+    ablations = ablations_of(config)
+    whole = Plan(config, ablations, {dataset: [] for dataset in config.datasets})
+    found = [whole.run(*run) for run in [*whole.runs, *whole.runs_of(*ablations.factors)]]
+    found += [
+        part(dataset) for part in (whole.fetch, whole.prepare, whole.table, whole.plots) for dataset in config.datasets
+    ]
+    found += [part(factor) for part in (whole.ablation, whole.ablation_plot) for factor in ablations.factors]
+    found += [whole.tables(), whole.against(), whole.page(), whole.claims()]
+    return {job.name: job.code for job in found}
+
+
+def data_jobs() -> dict[str, str]:
+    """The code of the jobs that fetch and prepare the data of a config."""
+    return {name: of for name, of in jobs("config.yaml").items() if name.split("/")[0] in ("fetch", "prepare")}
+
+
+def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+
+    def hashed(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        code._code_of.cache_clear()
+        return code_hash((name,))
+
+    plain = hashed("a.py", "def f(x):\n    return x + 1\n")
+    same = '"""A module."""\n# why\ndef f(x):\n    """Add."""\n\n    return (x + 1)  # one\n'
+    assert hashed("a.py", same) == plain
+    assert hashed("a.py", same.replace("1)", "2)")) != plain
+    assert hashed("a.jinja", "x") != hashed("b.jinja", "x")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "ablations.yaml"])
+def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy: Path) -> None:
+    before = jobs(name)
+    edited = 0
+    for file in copy.rglob("*.py"):
+        text = file.read_text()
+        edited += text.count('"""') // 2
+        text = re.sub(r'^(\s*)"""(?=\S)', r'\1"""Edited. ', text, flags=re.M)
+        file.write_text(f"# edited\n{text}\n# edited\n")
+    forget()
+    assert edited > 1000 and len(before) > 80
+    assert jobs(name) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "follow"),
+    [
+        ("writing", {*WRITERS, "llm_rerank", "frozen_llm", "r2ec"}),
+        ("encoding", {"frozen_llm", "llm_rerank", "r2ec"}),
+        ("states", {"frozen_llm", "r2ec"}),
+        ("warm start", {"r2ec"}),
+        ("texts", WRITERS),
+        ("kar", {"kar"}),
+        ("r2ec", {"r2ec"}),
+        ("ranking", set(METHODS)),
+    ],
+)
+def test_a_raised_version_makes_what_follows_run_and_nothing_else(stage: str, follow: set[str], copy: Path) -> None:
+    before, of_data = made(), data_jobs()
+    declared = re.compile(rf'(Stage\(\s*"{stage}", )1\b')
+    (file,) = [path for path in copy.rglob("*.py") if declared.search(path.read_text())]
+    file.write_text(declared.sub(r"\g<1>2", file.read_text()))
+    forget()
+    assert changed(before) & METHODS.keys() == follow
+    assert data_jobs() == of_data
+
+
+def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
+    before = made()
+    file = copy / "lm" / "writing" / "engine.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    forget()
+    assert not changed(before) & METHODS.keys()  # golden values say whether a number has moved
+    edit(copy / "baselines" / "item_knn.py", 'FIT = Stage("item_knn", 1', 'NONE = print("item_knn", 1')
+    before = made()
+    file = copy / "baselines" / "item_knn.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    forget()
+    assert changed(before) == {"item_knn"}
+
+
+@pytest.mark.parametrize(
+    ("package", "named_by"),
+    [
+        ("peft", {*WRITERS, "llm_rerank", "frozen_llm", "r2ec"}),
+        ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank"}),
+        ("trl", {"bigrec", "d3", "langptune", "rec_r1"}),
+        ("numpy", {"popularity", "item_knn", "ease", "markov"}),
+        ("matplotlib", set()),
+    ],
+)
+def test_an_upgrade_makes_the_stages_that_name_the_package_run(
+    package: str, named_by: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget()
+    before, installed = made(), importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0" if name == package else installed(name))
+    forget()
+    assert changed(before) & METHODS.keys() == named_by
+    forget()

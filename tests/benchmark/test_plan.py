@@ -1,0 +1,101 @@
+"""What the workflow asks of the plan: options of a run's command line, which run goes first, what comes before every command."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.config.read import read_config
+from benchmark.errors import InputError
+from benchmark.jobs.plan import Plan, shell_prefix
+from benchmark.jobs.stale import Job, record_command
+from benchmark.provenance import REQUIRE_CLEAN, ROOT
+
+GRID = [{"epochs": 1}, {"epochs": 2}]
+OVERLAY = {"epochs": 7}
+
+
+def plan(**changes: Any) -> Plan:
+    """Two methods, one of them with a grid and an ablation, which has more seeds than the tables."""
+    ablation = {"base": "sasrec", "values": {"short": {}, "long": OVERLAY}, "seeds": 3}
+    value = {
+        "datasets": {"toy": {"source": "ml_100k", "category": "movie"}},
+        "methods": {"popularity": None, "sasrec": {"grid": GRID, "threads": 2}},
+        "seeds": 2,
+        "ablations": {"epochs": ablation},
+    }
+    return Plan.of(read_config(value | changes))
+
+
+VARIANT = "sasrec--epochs=7"
+
+
+def test_later_repetitions_and_variants_are_told_where_the_choice_is() -> None:
+    made = plan()
+    told = "--tuned results/runs/toy/sasrec/seed1/run.json"
+    assert list(made.ablations.variants) == [VARIANT]
+    assert made.tuned_option("toy", "sasrec", 1) == "" and made.tuned_option("toy", "sasrec", 2) == told
+    assert made.tuned_option("toy", VARIANT, 1) == told
+    assert made.tuned_option("toy", "popularity", 2) == ""  # no grid
+
+
+def test_a_variant_is_told_its_overlay_and_whose_streams_it_takes() -> None:
+    made = plan()
+    assert made.variant_options("sasrec") == ""
+    words = shlex.split(made.variant_options(VARIANT))
+    assert words[:3] == ["--stream", "sasrec", "--overlay"] and json.loads(words[3]) == OVERLAY and len(words) == 4
+
+
+def test_wide_and_awaited_runs_go_first_and_what_ablations_add_last() -> None:
+    made = plan()
+    # 2 * threads², a hundred times that for the tables' own; one more where others wait for the choice.
+    assert made.priority("popularity", 1) == 200 and made.priority("popularity", 2) == 200
+    assert made.priority("sasrec", 1) == 900 and made.priority("sasrec", 2) == 800
+    assert made.priority("sasrec", 3) == made.priority(VARIANT, 1) == 8
+
+
+def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    def with_backbone(name: str, **more: str) -> Plan:
+        params = {"backbone": {"name": name} | more}
+        return plan(methods={"frozen_llm": {"params": params}}, ablations={})
+
+    nowhere = str(tmp_path / "lm")
+    said = rf"^methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, pin its revision$"
+    with pytest.raises(InputError, match=said):
+        with_backbone(nowhere)
+    assert with_backbone(nowhere, revision="abc").embedded("frozen_llm") == []
+    (tmp_path / "lm").mkdir()
+    assert with_backbone(nowhere).embedded("frozen_llm") == []
+    embedded = with_backbone("resources/smollm2-135m-instruct").embedded("frozen_llm")
+    assert embedded == ["resources/smollm2-135m-instruct/manifest.json"]
+
+
+def said_by_a_job(prefix: str, **environment: str) -> list[str]:
+    """The first folder of PATH and the variables that a job sees behind a prefix, as Snakemake makes of it."""
+    code = f"echo ${{PATH%%:*}}; echo $PYTHONPATH; echo $OMP_WAIT_POLICY; echo ${{{REQUIRE_CLEAN}:-}}"
+    done = subprocess.run(
+        ["bash", "-c", prefix.format() + code],
+        env={"PATH": "/usr/bin:/bin"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("\n")[:4]
+
+
+def test_what_comes_before_every_command() -> None:
+    own = str(Path(sys.executable).parent)
+    assert said_by_a_job(shell_prefix(False, False)) == [own, str(ROOT), "PASSIVE", ""]
+    assert said_by_a_job(shell_prefix(True, True), OMP_WAIT_POLICY="ACTIVE") == ["/usr/bin", str(ROOT), "ACTIVE", "1"]
+
+
+def test_the_command_that_records_a_job() -> None:
+    job = Job("run/x", ("out a",), ("in",), "s", "c")
+    said = shlex.split(record_command(job, ["in"], ["out a"]))
+    head = ["python", "-m", "benchmark.jobs.stale", "record", "--job", "run/x", "--settings", "s", "--code", "c"]
+    assert said == [*head, "--inputs", "in", "--outputs", "out a"]
+    assert shlex.split(record_command(job, [], ["out a"])) == [*head, "--outputs", "out a"]

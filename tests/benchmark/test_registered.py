@@ -1,0 +1,134 @@
+"""The registered claims: their verdicts by rule, their family, and runs that may not stand for them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.analysis import registered as module
+from benchmark.analysis.registered import (
+    CANT_TELL,
+    CONTRADICTS,
+    NOT_RUN,
+    NOT_WORTH,
+    SUPPORTS,
+    as_markdown,
+    by_dataset,
+    measure,
+    registered,
+    verdict,
+    verdicts,
+    was_registered,
+)
+from benchmark.analysis.trainings import Components, Part, judge
+from benchmark.config.factors import Factor, ablations_of
+from benchmark.config.read import read_config_file
+from benchmark.config.schema import ClaimConfig
+from benchmark.provenance import ROOT
+from tests.support.results_tree import write_results
+
+CONFIG = "config/claims.yaml"
+
+
+def claim(expect: str = "higher", **more: object) -> ClaimConfig:
+    margin = {"margin": 0.05} if expect == "equal" else {}
+    entry = {"says": "It helps.", "value": "with", "against": "without", "metric": "NDCG@100", "smallest_effect": 0.05}
+    return ClaimConfig.model_validate(entry | {"expect": expect} | margin | more)
+
+
+def factor(*claims: ClaimConfig, datasets: tuple[str, ...] = ("one", "two"), seeds: int = 5) -> Factor:
+    runs = {"with": "r2ec_claims", "without": "r2ec_claims--recpo.reasoning=false"}
+    return Factor(
+        name="f", title="F", datasets=list(datasets), seeds=seeds, base="with", runs=runs, claims=list(claims)
+    )
+
+
+@pytest.mark.parametrize(
+    ("expect", "difference", "error", "p_holm", "expected"),
+    [
+        ("higher", 0.10, 0.01, 0.001, SUPPORTS),
+        ("higher", -0.10, 0.01, 0.001, CONTRADICTS),
+        ("lower", -0.10, 0.01, 0.001, SUPPORTS),
+        ("higher", 0.10, 0.01, 0.06, CANT_TELL),  # not after the correction
+        ("higher", 0.02, 0.005, 0.001, NOT_WORTH),  # there, and too small to be worth having
+        ("higher", 0.00, 0.01, 1.0, NOT_WORTH),
+        ("equal", 0.00, 0.01, 1.0, SUPPORTS),
+        ("equal", 0.02, 0.005, 0.001, SUPPORTS),  # not 0, and still equal
+        ("equal", 0.10, 0.01, 0.001, CONTRADICTS),
+        ("equal", 0.06, 0.01, 0.001, CANT_TELL),  # beyond the margin or not
+        ("equal", 0.00, 0.10, 1.0, CANT_TELL),
+    ],
+)
+def test_verdicts_by_rule(expect: str, difference: float, error: float, p_holm: float, expected: str) -> None:
+    found = judge([Components(difference, Part(error**2, 1e6), (), (5, 5), True)])
+    assert verdict(claim(expect), found, 0.05, p_holm) == expected
+
+
+@pytest.fixture
+def any_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "was_registered", lambda *_: True)
+
+
+def test_a_claim_is_judged_once_over_datasets_and_trainings(tmp_path: Path, any_commit: None) -> None:
+    names = {"r2ec_claims": 0.9, "r2ec_claims--recpo.reasoning=false": 0.1}
+    write_results(tmp_path, ["one", "two"], names, seeds=5)
+    one = factor(claim(), claim("lower"))
+    found = [measure(one, entry, tmp_path, CONFIG) for entry in one.claims]
+    frame = verdicts(found)
+    assert frame.verdict.tolist() == [SUPPORTS, CONTRADICTS]
+    assert frame.family_size.tolist() == [2, 2]
+    assert frame.covers.unique().tolist() == ["users and trainings"]
+    assert frame.p_holm.tolist() == pytest.approx((2 * frame.p).tolist())
+    rows = by_dataset(found)
+    assert rows.dataset.tolist() == ["one", "two", "one", "two"]
+    assert frame.difference[0] == pytest.approx(rows.difference[:2].mean())  # each dataset weighs the same
+    assert len(rows.by_training[0].split()) == 5
+    assert "**supports**" in as_markdown(frame)
+
+
+def test_what_was_not_run_counts_in_the_family(tmp_path: Path, any_commit: None) -> None:
+    names = {"r2ec_claims": 0.9, "r2ec_claims--recpo.reasoning=false": 0.1}
+    write_results(tmp_path, ["one", "two"], names, seeds={"r2ec_claims": 5, "r2ec_claims--recpo.reasoning=false": 4})
+    complete, lacking = factor(claim(), seeds=4), factor(claim())
+    found = [
+        measure(complete, complete.claims[0], tmp_path, CONFIG),
+        measure(lacking, lacking.claims[0], tmp_path, CONFIG),
+    ]
+    frame = verdicts(found)
+    assert frame.verdict.tolist() == [SUPPORTS, NOT_RUN]
+    assert frame.missing[1] == "18 of 20 runs are there"
+    assert frame.p_holm[0] == pytest.approx(2 * frame.p[0])
+    assert np.isnan(frame.difference[1])
+    assert "18 of 20 runs are there" in as_markdown(frame)
+
+
+def test_runs_of_another_claim_do_not_stand_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"r2ec_claims": 0.9, "r2ec_claims--recpo.reasoning=false": 0.1}
+    write_results(tmp_path, ["one"], names, seeds=2)
+    written = "ablations:\n  f:\n    claims:\n      - {says: It helps., value: with, against: without, "
+    written += "metric: NDCG@100, smallest_effect: 0.05}\n"
+    monkeypatch.setattr(module, "_config_at", lambda *_: written)
+    assert was_registered(claim(), "abc", CONFIG)
+    assert not was_registered(claim("lower"), "abc", CONFIG)  # turned round after the fact
+    assert not was_registered(claim(smallest_effect=0.01), "abc", CONFIG)
+    turned = factor(claim("lower"), datasets=("one",), seeds=2)
+    found = measure(turned, turned.claims[0], tmp_path, CONFIG)
+    assert found.missing.endswith("of its runs had no such claim")
+    assert verdicts([found]).verdict.tolist() == [NOT_RUN]
+
+
+def test_a_commit_that_is_not_there_registered_nothing() -> None:
+    assert not was_registered(claim(), "0" * 40, CONFIG)
+
+
+def test_the_registered_family_is_whole() -> None:
+    """Each claim names its statistic, effect, datasets and trainings; none of the runs has random numbers of an earlier row."""
+    family = registered(list(ablations_of(read_config_file(ROOT / CONFIG)).factors.values()))
+    assert len(family) == 8
+    for one, entry in family:
+        assert entry.smallest_effect == 0.05
+        assert entry.metric == "NDCG@100"
+        assert len(one.datasets) >= 2
+        assert one.seeds >= 5
+        assert one.runs[one.base] == "r2ec_claims"
+        assert not [other for other in one.claims if other.smallest_effect is None]

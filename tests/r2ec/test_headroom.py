@@ -1,0 +1,156 @@
+"""The headroom: oracle and pickers by hand, and a tiny model's reasonings sampled, ranked and resumed."""
+
+import doctest
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.data.store import read_split
+from benchmark.errors import InputError
+from benchmark.evaluate import rank
+from r2ec.fit import fit_r2ec
+from r2ec.headroom import __main__ as program
+from r2ec.headroom import pickers as module
+from r2ec.headroom import sampled as sampling
+from r2ec.headroom.pickers import learned, oracle, pickers
+from r2ec.headroom.sampled import Sampled, chosen_cases, folder_of, sampled
+from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.settings import Params
+from tests.support.planted import planted, write_prepared
+from tests.support.tiny_fits import settings as tiny_settings
+from tests.support.tiny_fits import write_backbone
+
+
+def made(rank: np.ndarray, state: np.ndarray, users: np.ndarray) -> Sampled:
+    shape = rank.shape
+    nothing = np.zeros(shape, dtype=np.float32)
+    texts = np.full(shape, "a text")
+    cases = np.arange(len(rank))
+    return Sampled(cases, users, rank, nothing, nothing.astype(int), nothing > 0, nothing, nothing, state, texts)
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0
+
+
+def test_the_oracle_is_the_mean_over_all_subsets() -> None:
+    rng = np.random.default_rng(1)
+    ranks = rng.integers(1, 50, (6, 4)).astype(np.int32)
+    frame = oracle(made(ranks, np.zeros((6, 4, 1)), np.arange(6))).set_index("samples")
+    assert frame.index.tolist() == [1, 2, 4]
+    for size in (1, 2, 4):
+        subsets = [list(one) for one in itertools.combinations(range(4), size)]
+        best = np.stack([ranks[:, one].min(axis=1) for one in subsets])
+        assert frame.loc[size, "log rank"] == pytest.approx(np.log(best).mean())
+        assert frame.loc[size, "NDCG@10"] == pytest.approx(np.where(best <= 10, 1 / np.log2(1 + best), 0).mean())
+
+
+def test_a_picker_learns_what_decides_and_nothing_else() -> None:
+    """The rank follows one of ten features of the state; in a second world it follows none."""
+    rng = np.random.default_rng(2)
+    state = rng.normal(size=(180, 8, 10))
+    users = np.arange(180) // 6
+    told = np.exp(3 + state[..., 4] + 0.5 * rng.normal(size=(180, 8))).astype(np.int32) + 1
+    untold = rng.permuted(told, axis=1)
+    for ranks, learns in ((told, True), (untold, False)):
+        frame = pickers(made(ranks, state, users), "toy").set_index(["picker", "statistic"])
+        gain = frame.loc[("learned from h_T", "log rank")]
+        assert (gain.high < 0) == learns
+        if learns:
+            assert gain.gain < -0.8  # of at most 1.4: the mean of the best of eight normal deviates
+
+
+def test_a_picker_never_learns_from_whom_it_chooses_for() -> None:
+    """A feature that names the user's own best text: of no use for other users, and of all for the same."""
+    rng = np.random.default_rng(3)
+    users = np.arange(40)
+    target = rng.normal(size=(40, 4))
+    features = np.zeros((40, 4, 40))
+    features[users, :, users] = target  # column u tells the truth of user u alone
+    assert learned(features, target, users, "toy") == pytest.approx(np.zeros((40, 4)))
+    with pytest.raises(InputError, match="7 users can't be halved"):
+        learned(features[:7], target[:7], users[:7], "toy")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    raw = planted(n_users=60)
+    return write_prepared(tmp_path_factory.mktemp("data") / "toy", raw, test_cases=60, valid_cases=40, history_length=6)
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    params = tiny_settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
+    fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
+    return folder / "model"
+
+
+def test_samples_are_kept_and_taken_again(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = read_split(data)
+    cases = chosen_cases(split.valid, 20, split.name)
+    recommender = R2ecRecommender.load(model, split)
+    whole = sampled(recommender, cases, 3, tmp_path / "whole")
+    assert whole.rank.shape == (20, 3)
+    assert len(np.unique(whole.text)) > 20  # sampled, not greedy
+    assert whole.state.shape[:2] == (20, 3)
+    # Stopped after the first part, then on: the same, and the first part is not sampled again.
+    done = sampling._sample
+    calls: list[int] = []
+
+    def stops(one: R2ecRecommender, part: object, samples: int) -> dict[str, np.ndarray]:
+        calls.append(len(part))  # type: ignore[arg-type]
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return done(one, part, samples)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sampling, "_sample", stops)
+    with pytest.raises(KeyboardInterrupt):
+        sampled(recommender, cases, 3, tmp_path / "stopped")
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["000000.npz"]
+    resumed = sampled(recommender, cases, 3, tmp_path / "stopped")
+    assert calls == [8, 8, 8, 4]  # 8, the one that was stopped, and from there on
+    assert np.array_equal(resumed.text, whole.text)
+    assert np.array_equal(resumed.rank, whole.rank)
+
+
+def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> None:
+    """With one greedy text per case the sampled ranks would be those of `benchmark.evaluate`: the same states give the same."""
+    split = read_split(data)
+    cases = chosen_cases(split.valid, 6, split.name)
+    recommender = R2ecRecommender.load(model, split)
+    assert cases.target is not None
+    hidden = replace(cases, target=None)
+    table = rank(recommender.score(hidden), hidden, cases.target, split.n_items, "r2ec")
+    states, _, _ = recommender.read(hidden)
+    with torch.no_grad():
+        ranks, top, entropy = sampling._ranked(recommender, cases, states[:, None])
+    assert ranks[:, 0].tolist() == table.column("rank").to_pylist()
+    assert (entropy > 0).all() and (entropy < np.log(split.n_items)).all() and np.isfinite(top).all()
+
+
+def test_other_arguments_have_another_folder(data: Path, model: Path, tmp_path: Path) -> None:
+    cases = read_split(data).valid
+    one = folder_of(tmp_path, model, "hash", cases, 3)
+    assert one == folder_of(tmp_path, model, "hash", cases, 3)
+    others = [folder_of(tmp_path, model, "other", cases, 3), folder_of(tmp_path, model, "hash", cases, 4)]
+    others.append(folder_of(tmp_path, model, "hash", cases.take(np.arange(5)), 3))
+    assert len({one, *others}) == 4
+
+
+def test_the_command(data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["headroom", "--model", str(model), "--data", str(data), "--samples", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    program.main()
+    text = (tmp_path / "headroom.md").read_text()
+    assert "2 reasonings each" in text
+    assert "learned from h_T" in text
+    assert (tmp_path / "oracle.csv").exists() and (tmp_path / "pickers.csv").exists()
