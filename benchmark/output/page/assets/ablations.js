@@ -1,0 +1,79 @@
+// Claims with their verdicts, and each factor: its values against the base, and the curves of its trainings.
+
+const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "can't tell": "? can't tell" };
+
+function claimsTable(rows, label) {
+  const domain = around(rows.flatMap((row) => [row.low, row.high]));
+  const columns = [
+    { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${row.dataset}, ${many(row.seeds, "training")}`)] },
+    { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict) },
+    { id: "metric", head: "metric", kind: "text", value: (row) => row.metric },
+    ...differenceColumns(domain, true).map((column) => (column.id === "difference" ? { ...column, cell: (row) => signed(row.difference) } : column)),
+    { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
+    { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown" },
+  ];
+  const table = dataTable({ label, columns, rows });
+  return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
+}
+
+function claimsPart() {
+  if (!doc.claims) return [];
+  const [registered, others] = [true, false].map((kind) => doc.claims.rows.filter((row) => row.registered === kind));
+  return [
+    h("h3", {}, "Claims"), h("details", {}, h("summary", {}, "How a verdict is reached"), h("p", { class: "notes" }, doc.claims.rule)),
+    registered.length ? [h("h4", {}, "Registered before their runs"), claimsTable(registered, "Registered claims")] : null,
+    others.length ? [h("h4", {}, "Exploratory: their data had been looked at"), claimsTable(others, "Exploratory claims")] : null,
+  ];
+}
+
+function factorTable(factor, dataset, metric) {
+  const rows = dataset.values.map((value) => ({ ...value, name: value.label === factor.base ? `${value.label} (base)` : value.label }));
+  const scale = scaleOf(rows, metric);
+  const of = (row, name) => row.difference?.[name][metric] ?? null;
+  const domain = around(rows.flatMap((row) => [of(row, "low"), of(row, "high"), of(row, "detectable")]));
+  const columns = [
+    { id: "value", head: "value", kind: "text", fixed: true, value: (row) => row.name },
+    { id: "mean", head: doc.metrics[metric], value: (row) => row.mean[metric], text: (row) => fixed(row.mean[metric]),
+      cell: (row) => h("span", { class: "value" }, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : ""), bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "plain" : "r2ec" })) },
+    { id: "difference", head: "less the base's", value: (row) => of(row, "difference") ?? undefined, text: (row) => signed(of(row, "difference")), cell: (row) => (row.difference ? signed(of(row, "difference")) : "") },
+    { id: "interval", head: "95 % interval", fixed: true, value: (row) => (row.difference ? `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]` : ""),
+      cell: (row) => (row.difference ? h("span", { class: "value" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("small", {}, `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]`)) : "") },
+    { id: "p_holm", head: "p, Holm", value: (row) => of(row, "p_holm") ?? undefined, text: (row) => probability(of(row, "p_holm")), cell: (row) => probability(of(row, "p_holm")) },
+    { id: "detectable", head: "smallest detectable", value: (row) => of(row, "detectable") ?? undefined, text: (row) => fixed(of(row, "detectable")), cell: (row) => (row.difference ? fixed(of(row, "detectable")) || "unknown" : "") },
+  ];
+  const table = dataTable({ label: `${factor.title}, ${dataset.name}`, caption: `${dataset.name}. Filled: differs from the base after Holm's correction. Grey band: what would often have been missed.`, columns, rows });
+  return [table.element, copying(columns, table)];
+}
+
+function factorPart(factor, metric) {
+  const labels = factor.datasets[0].values.map((value) => value.label);
+  const styles = styleOf(labels, factor.base);
+  return factor.datasets.map((dataset) => {
+    const drawn = new Set(dataset.curves.flatMap((panel) => panel.lines.map((line) => line.label)));
+    return [
+      factorTable(factor, dataset, metric),
+      factor.numeric ? h("figure", {}, byValue(dataset.values, metric, factor.base, figureWidth(620)), h("figcaption", {}, `${doc.metrics[metric]} by value, with its 95 % interval over users; diamond and dashed line: the base.`)) : null,
+      dataset.curves.length ? h("figure", {}, h("h4", {}, `Training on ${dataset.name}`), legend(labels.filter((label) => drawn.has(label)), styles, factor.base),
+        h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, figureWidth(420))))),
+        h("figcaption", {}, `Mean over a step's rollouts, of training users.${factor.seeds > 1 ? " Bands: lowest to highest training." : ""}`)) : null,
+    ];
+  });
+}
+
+function ablationsView() {
+  const factor = doc.ablations[Number(state.factor)];
+  const metric = metricAt(state.pairkind, state.paircut);
+  const redraw = (key) => (value) => { choose({ [key]: value }); show(); };
+  return [
+    h("h2", { tabindex: -1 }, "Ablations"),
+    claimsPart(),
+    h("h3", {}, "Factors"),
+    h("div", { class: "controls" },
+      select("Factor", state.factor, doc.ablations.map((one, i) => [i, one.title]), redraw("factor")),
+      select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
+      select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
+    h("h4", {}, factor.title),
+    factorPart(factor, metric),
+    h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note))),
+  ];
+}
