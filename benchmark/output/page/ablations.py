@@ -44,9 +44,13 @@ def _values(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame, dataset: s
     apart = tests[tests.dataset == dataset]
     out = []
     for label in order_of(factor):
-        row, mine = rows.loc[label], apart[apart.value == label].set_index("metric")
+        row: dict[str, Any] = rows.loc[label].to_dict()  # type: ignore[assignment]
+        mine = apart[apart.value == label].set_index("metric")
         value: dict[str, Any] = {"label": label, "difference": None}
-        value |= {"mean": [digits(row[m]) for m in METRICS], "sd": [digits(row[f"{m}_sd"]) for m in METRICS]}
+        value |= {
+            "mean": [digits(row[m]) for m in METRICS],
+            "sd": [digits(row[f"{m}_sd"]) for m in METRICS],
+        }
         value |= {side: [digits(row[f"{m}_{side}"]) for m in METRICS] for side in ("low", "high")}
         if len(mine):
             mine = mine.loc[METRICS]

@@ -156,4 +156,6 @@ def parts_of(results: Collected, place: int, budget: int) -> tuple[dict[str, Any
 
 def _texts(frame: pd.DataFrame, cases: np.ndarray) -> Texts:
     mine = frame.loc[cases]
-    return Texts(mine["reasoning"].astype(str).tolist(), mine["prompt"].astype(str).tolist(), mine["cut"].to_numpy(bool))
+    return Texts(
+        mine["reasoning"].astype(str).tolist(), mine["prompt"].astype(str).tolist(), mine["cut"].to_numpy(bool)
+    )

@@ -1,7 +1,8 @@
 """Everything that the page shows, as one document of plain values and parts that are unpacked when they are looked at.
 
 The document goes into the page as it is; the parts (histories, ranks, texts) are compressed. The numbers are those of
-`benchmark.analysis` and `benchmark.output.summary`, which the tables print, too; this is the one module of the page that asks for them.
+`benchmark.analysis` and `benchmark.output.summary`, which the tables print, too; this module asks
+for them, and no other of the page.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from benchmark.analysis.costs import NOTE as COSTS_NOTE
 from benchmark.analysis.significance import ALPHA
 from benchmark.config.factors import Factor
 from benchmark.metrics import CUTOFFS, METRICS
+from benchmark.output import against
 from benchmark.output.captions import notes
 from benchmark.output.page import ablations, cases, paper
 from benchmark.output.page.answer import answer
@@ -78,7 +80,7 @@ def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]]) 
         rows.append(
             {name: rounded(getattr(found, name)[:, number]) for name, _ in _ENDS}
             | {"sd": [None] * len(METRICS), "p": [None] * len(METRICS), "seeds": mine[0]["seeds"]}
-            | {"equal": all(row["equal"] for row in mine), "less": "; ".join(dict.fromkeys(filter(None, (row["less"] for row in mine))))}
+            | {"equal": all(row["equal"] for row in mine), "less": mine[0]["less"]}
             | {"costs": rounded(np.mean([row["costs"] for row in mine], axis=0)), "paper": None}
         )
     users = sum(results.n_users for results in collected)
@@ -87,13 +89,30 @@ def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]]) 
     return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "pairs": found.pairs}
 
 
-def told_about(collected: Sequence[Collected], held: Sequence[dict[str, Any]], reference: str | None) -> list[tuple[int, int, str]]:
+def held(collected: Sequence[Collected], reference: str | None) -> dict[str, Any] | None:
+    """The reference against each of the others, as `benchmark.output.against` has it; None without a reference."""
+    if reference is None or len(collected[0].methods) < 2:
+        return None
+    frame = against.against(collected, reference)
+    columns = ["dataset", "method", "reference", "mean", "mean_reference"]
+    numbers = ["difference", "low", "high", "p", "p_holm", "detectable"]
+    rows = [
+        {name: row[name] for name in columns} | {name: digits(row[name]) for name in numbers}
+        for row in frame.to_dict("records")
+    ]
+    return {"title": f"{reference} against each of the others", "note": against.note(frame), "rows": rows}
+
+
+def told_about(
+    collected: Sequence[Collected], entries: Sequence[dict[str, Any]], reference: str | None
+) -> list[tuple[int, int, str]]:
     """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not trained.
 
-    held: `cases.parts_of` by dataset. The row that writes is the reference, if it does, or else the first that does and learned.
+    entries: of `cases.parts_of`, by dataset. The row that writes is the reference, if it does, or
+    else the first that does and learned.
     """
     methods, first = collected[0].methods, collected[0]
-    wrote = {entry["method"]: entry["wrote"] for entry in held[0]["texts"]}
+    wrote = {entry["method"]: entry["wrote"] for entry in entries[0]["texts"]}
     learned = {i: first.records[methods[i], 1].learned.targets > 0 for i in wrote}
     writers = [i for i, does in wrote.items() if does and learned[i] and is_r2ec(methods[i])]
     if reference in methods and methods.index(reference) in writers:
@@ -125,14 +144,15 @@ def document(
     sections = [section(one) for one in collected]
     whole = overall(collected, sections) if len(methods) > 1 else None
     parts: Parts = {}
-    held = []
+    entries = []
     for place, one in enumerate(collected):
         entry, mine = cases.parts_of(one, place, limit // len(collected))
-        held.append(entry)
+        entries.append(entry)
         parts |= mine
-    pairs = told_about(collected, held, reference)
+    spoken = told_about(collected, entries, reference)
+    others = held(collected, reference)
     return {
-        "answer": answer(collected, sections, whole, pairs),
+        "answer": answer(collected, sections, whole, others["rows"] if others else [], spoken),
         "note": note,
         "metrics": METRICS,
         "cutoffs": list(CUTOFFS),
@@ -140,11 +160,12 @@ def document(
         "alpha": ALPHA,
         "reference": methods.index(reference) if reference else None,
         "methods": [{"name": name, "r2ec": is_r2ec(name)} for name in methods],
-        "spoken": [[a, b] for a, b, _ in pairs],
+        "spoken": [[a, b] for a, b, _ in spoken],
+        "against": others,
         "datasets": sections,
         "overall": whole,
         "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": COSTS_NOTE},
-        "held": held,
+        "held": entries,
         "ablations": [ablations.part_of(factor, results / folder, results) for factor in factors],
         "claims": ablations.claims(factors, results / folder),
         "provenance": provenance(collected),

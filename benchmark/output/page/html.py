@@ -20,7 +20,19 @@ from benchmark.errors import InputError
 
 PACKAGE = "benchmark.output.page"
 LIBRARIES = ("d3.min.js", "plot.umd.min.js", "table-core.min.js")
-SCRIPTS = ("dom", "store", "charts", "tables", "leaderboard", "pair", "ablations", "cases", "reasonings", "provenance", "app")
+SCRIPTS = (
+    "dom",
+    "store",
+    "charts",
+    "tables",
+    "leaderboard",
+    "pair",
+    "ablations",
+    "cases",
+    "reasonings",
+    "provenance",
+    "app",
+)
 
 
 @cache
@@ -84,6 +96,7 @@ def render(document: dict[str, Any], parts: dict[str, Any]) -> str:
     return environment.get_template("page.html.jinja").render(
         title=document["answer"]["title"],
         said=document["answer"]["said"],
+        more=document["answer"]["more"],
         note=document["note"],
         policy=policy(text),
         style=Markup(asset("assets/style.css")),

@@ -76,8 +76,8 @@ def slices_of(results: Collected) -> list[Slice]:
 def by_slice(results: Collected) -> dict[str, Any]:
     """NDCG@10 by slice: the slices, every method's mean, and every pair's difference with its interval.
 
-    The order of `differences` is that of `pairs_of`; low and high are None in a slice of fewer than FEW users. Nothing here is
-    corrected for the number of slices.
+    The order of `differences` is that of `pairs_of`; low and high are None in a slice of fewer than FEW users, and where no case
+    differs, as nothing is known then of how differences spread. Nothing here is corrected for the number of slices.
     """
     slices = slices_of(results)
     means, differences = [], []
@@ -91,7 +91,9 @@ def by_slice(results: Collected) -> dict[str, Any]:
             drawn = significance.bootstrap_means(sums, counts, derive_seed("bootstrap", results.dataset))
         mine = []
         for a, b in places(results):
-            low, high = (np.array([np.nan]),) * 2 if few else significance.interval(drawn[:, [a]] - drawn[:, [b]])
+            differ = bool((values[a] != values[b]).any())
+            none = np.array([np.nan]), np.array([np.nan])
+            low, high = none if few or not differ else significance.interval(drawn[:, [a]] - drawn[:, [b]])
             mine.append([digits(mean[a] - mean[b]), digits(low[0]), digits(high[0])])
         differences.append(mine)
     named = [
@@ -136,7 +138,12 @@ def over_all(collected: Sequence[Collected]) -> Overall:
         apart = replicates.reshape(-1, *shape)[:, :, a] - replicates.reshape(-1, *shape)[:, :, b]
         bounds = significance.interval(apart)
         detectable = [significance.smallest_detectable(one, len(columns)) for one in apart.std(axis=0, ddof=1)]
-        one = {"a": a, "b": b, "difference": rounded(mean[:, a] - mean[:, b]), "test": [None] * len(METRICS)}
+        one: dict[str, Any] = {
+            "a": a,
+            "b": b,
+            "difference": rounded(mean[:, a] - mean[:, b]),
+            "test": [None] * len(METRICS),
+        }
         one |= {"low": rounded(bounds[0]), "high": rounded(bounds[1]), "detectable": [digits(x) for x in detectable]}
         one |= {"p": [None] * len(METRICS), "p_holm": [None] * len(METRICS)}
         for place, row in enumerate(ndcg):

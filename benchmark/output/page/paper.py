@@ -15,7 +15,8 @@ def printed() -> dict[tuple[str, str], list[float | None]]:
     text = files("benchmark.output.page").joinpath("paper.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
-        (row["category"], row["row"]): [float(row[metric]) if row[metric] else None for metric in METRICS] for row in rows
+        (row["category"], row["row"]): [float(row[metric]) if row[metric] else None for metric in METRICS]
+        for row in rows
     }
 
 

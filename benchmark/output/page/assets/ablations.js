@@ -8,7 +8,7 @@ function claimsTable(rows, label) {
     { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${row.dataset}, ${many(row.seeds, "training")}`)] },
     { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict) },
     { id: "metric", head: "metric", kind: "text", value: (row) => row.metric },
-    ...differenceColumns(domain, true).map((column) => (column.id === "difference" ? { ...column, cell: (row) => signed(row.difference) } : column)),
+    differenceColumn(domain),
     { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
     { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown" },
   ];
@@ -30,14 +30,14 @@ function factorTable(factor, dataset, metric) {
   const rows = dataset.values.map((value) => ({ ...value, name: value.label === factor.base ? `${value.label} (base)` : value.label }));
   const scale = scaleOf(rows, metric);
   const of = (row, name) => row.difference?.[name][metric] ?? null;
+  const bounds = (row) => `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]`;
   const domain = around(rows.flatMap((row) => [of(row, "low"), of(row, "high"), of(row, "detectable")]));
   const columns = [
     { id: "value", head: "value", kind: "text", fixed: true, value: (row) => row.name },
     { id: "mean", head: doc.metrics[metric], value: (row) => row.mean[metric], text: (row) => fixed(row.mean[metric]),
-      cell: (row) => h("span", { class: "value" }, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : ""), bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "plain" : "r2ec" })) },
-    { id: "difference", head: "less the base's", value: (row) => of(row, "difference") ?? undefined, text: (row) => signed(of(row, "difference")), cell: (row) => (row.difference ? signed(of(row, "difference")) : "") },
-    { id: "interval", head: "95 % interval", fixed: true, value: (row) => (row.difference ? `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]` : ""),
-      cell: (row) => (row.difference ? h("span", { class: "value" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("small", {}, `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]`)) : "") },
+      cell: (row) => h("span", { class: "value" }, bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "plain" : "r2ec" }), h("span", {}, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "")), h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`)) },
+    { id: "difference", head: "less the base's, 95 % interval", value: (row) => of(row, "difference") ?? undefined, text: (row) => (row.difference ? `${signed(of(row, "difference"))} ${bounds(row)}` : ""),
+      cell: (row) => (row.difference ? h("span", { class: "value" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("span", {}, signed(of(row, "difference"))), h("small", {}, bounds(row))) : "") },
     { id: "p_holm", head: "p, Holm", value: (row) => of(row, "p_holm") ?? undefined, text: (row) => probability(of(row, "p_holm")), cell: (row) => probability(of(row, "p_holm")) },
     { id: "detectable", head: "smallest detectable", value: (row) => of(row, "detectable") ?? undefined, text: (row) => fixed(of(row, "detectable")), cell: (row) => (row.difference ? fixed(of(row, "detectable")) || "unknown" : "") },
   ];

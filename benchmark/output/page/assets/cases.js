@@ -21,12 +21,15 @@ function ago(seconds) {
   return seconds > 0 ? `${many(seconds, "second")} before` : "the same second";
 }
 
+const RECENT = 5; // titles of a history that are shown at once
+
 function historyOf(cases, i) {
   const [items, ratings, times] = cases.history[i];
   const rated = ratings.some((rating) => rating !== null);
   const rows = items.map((item, k) => h("tr", {}, h("td", {}, cases.titles[item]), rated ? h("td", {}, ratings[k] === null ? "" : String(ratings[k])) : null, h("td", { class: "when" }, ago(times[k])))).reverse();
-  const head = h("tr", {}, ["title", ...(rated ? ["rating"] : []), "when"].map((word) => h("th", { scope: "col" }, word)));
-  return h("table", { class: "history" }, h("thead", {}, head), h("tbody", {}, rows));
+  const table = (some) => h("table", { class: "history" }, h("thead", {}, h("tr", {}, ["title", ...(rated ? ["rating"] : []), "when"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, some));
+  const rest = rows.slice(RECENT);
+  return [table(rows.slice(0, RECENT)), rest.length ? h("details", {}, h("summary", {}, `${rest.length} earlier`), table(rest)) : null];
 }
 
 // The text with each of the words looked for marked.

@@ -8,7 +8,7 @@ let task = 0; // of the last drawing: an older one stops
 const writers = [...new Set(doc.held.flatMap((held) => held.texts.map((entry) => entry.method)))].sort((a, b) => a - b);
 const firstWriter = () => {
   const wrote = writers.filter((method) => doc.held.some((held) => held.texts.some((entry) => entry.method === method && entry.wrote)));
-  return partner ? partner[0] : wrote.includes(doc.reference) ? doc.reference : wrote[0] ?? writers[0];
+  return doc.spoken.length ? doc.spoken[0][0] : wrote.includes(doc.reference) ? doc.reference : wrote[0] ?? writers[0];
 };
 
 function chosenRows() {
@@ -149,5 +149,5 @@ function reasoningControls(draw) {
 function heldNote() {
   const less = doc.held.map((held, i) => [held, doc.datasets[i].name]).filter(([held]) => held.shown < held.of);
   const sample = less.map(([held, name]) => ` Of ${name} this page holds ${count(held.shown)} of ${count(held.of)} cases, a seeded sample.`);
-  return h("p", { class: "notes" }, "Of training 1, every case. Repeats itself: at least half of a text's runs of three words came before in it.".replace(", every case", less.length ? "" : ", every case"), sample);
+  return h("p", { class: "notes" }, `Of training 1${less.length ? "" : ", every case"}. Repeats itself: at least half of a text's runs of three words came before in it.`, sample);
 }
