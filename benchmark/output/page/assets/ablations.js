@@ -16,14 +16,15 @@ function claimsTable(rows, label) {
   return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
 }
 
-function claimsPart() {
-  if (!doc.claims) return [];
-  const [registered, others] = [true, false].map((kind) => doc.claims.rows.filter((row) => row.registered === kind));
-  return [
-    h("h3", {}, "Claims"), h("details", {}, h("summary", {}, "How a verdict is reached"), h("p", { class: "notes" }, doc.claims.rule)),
-    registered.length ? [h("h4", {}, "Registered before their runs"), claimsTable(registered, "Registered claims")] : null,
-    others.length ? [h("h4", {}, "Exploratory: their data had been looked at"), claimsTable(others, "Exploratory claims")] : null,
-  ];
+// Verdicts counted, then the claims: those registered before their runs apart from those whose data had been looked at.
+function claimsPart(rows) {
+  const parts = [[true, "Registered before their runs", "Registered claims"], [false, "Exploratory: their data had been looked at", "Exploratory claims"]];
+  return parts.map(([kind, title, label]) => {
+    const mine = rows.filter((row) => row.registered === kind);
+    if (!mine.length) return null;
+    const counted = Object.keys(VERDICTS).map((verdict) => [verdict, mine.filter((row) => row.verdict === verdict).length]).filter(([, number]) => number);
+    return [h("h3", {}, title), h("p", {}, `${many(mine.length, "claim")}: ${counted.map(([verdict, number]) => `${number} ${verdict}`).join(", ")}.`), claimsTable(mine, label)];
+  });
 }
 
 function factorTable(factor, dataset, metric) {
@@ -53,7 +54,7 @@ function factorPart(factor, metric) {
     return [
       factorTable(factor, dataset, metric),
       factor.numeric ? h("figure", {}, byValue(dataset.values, metric, factor.base, figureWidth(620)), h("figcaption", {}, `${doc.metrics[metric]} by value, with its 95 % interval over users; diamond and dashed line: the base.`)) : null,
-      dataset.curves.length ? h("figure", {}, h("h4", {}, `Training on ${dataset.name}`), legend(labels.filter((label) => drawn.has(label)), styles, factor.base),
+      dataset.curves.length ? h("figure", {}, h("h3", {}, `Training on ${dataset.name}`), legend(labels.filter((label) => drawn.has(label)), styles, factor.base),
         h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, figureWidth(420))))),
         h("figcaption", {}, `Mean over a step's rollouts, of training users.${factor.seeds > 1 ? " Bands: lowest to highest training." : ""}`)) : null,
     ];
@@ -61,19 +62,22 @@ function factorPart(factor, metric) {
 }
 
 function ablationsView() {
-  const factor = doc.ablations[Number(state.factor)];
-  const metric = metricAt(state.pairkind, state.paircut);
   const redraw = (key) => (value) => { choose({ [key]: value }); show(); };
+  const options = [...(doc.claims ? [["claims", `all claims (${doc.claims.rows.length})`]] : []), ...doc.ablations.map((one, i) => [i, one.title])];
+  const shown = select("Shown", state.factor, options, redraw("factor"));
+  if (state.factor === "claims" && doc.claims) return [
+    h("h2", { tabindex: -1 }, "Ablations"), h("div", { class: "controls" }, shown), claimsPart(doc.claims.rows),
+    h("details", {}, h("summary", {}, "How a verdict is reached"), h("p", { class: "notes" }, doc.claims.rule)),
+  ];
+  const factor = doc.ablations[Number(state.factor)] ?? doc.ablations[0];
+  const metric = metricAt(state.pairkind, state.paircut);
   return [
-    h("h2", { tabindex: -1 }, "Ablations"),
-    claimsPart(),
-    h("h3", {}, "Factors"),
-    h("div", { class: "controls" },
-      select("Factor", state.factor, doc.ablations.map((one, i) => [i, one.title]), redraw("factor")),
+    h("h2", { tabindex: -1 }, `Ablation: ${factor.title}`),
+    h("div", { class: "controls" }, shown,
       select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
       select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
-    h("h4", {}, factor.title),
     factorPart(factor, metric),
-    h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note))),
+    doc.claims ? claimsPart(doc.claims.rows.filter((row) => row.factor === factor.name)) : null,
+    h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note)), doc.claims ? h("p", { class: "notes" }, doc.claims.rule) : null),
   ];
 }

@@ -30,7 +30,7 @@ function around(values) {
   return [-most, most];
 }
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]; // Okabe and Ito
+const COLOURS = [0, 1, 2, 3, 4, 5].map((i) => `var(--line${i})`); // after Okabe and Ito, dark or light enough for the ground
 const FONT = { fontSize: "12px", fontFamily: "inherit", background: "none" };
 const DASHES = ["", "6 3", "2 3"];
 
@@ -60,7 +60,7 @@ function curves(panel, styles, width) {
     if (points.some((point) => point.low !== point.high)) marks.push(Plot.areaY(points, { x: "step", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.15 }));
     marks.push(Plot.lineY(points, { x: "step", y: "mean", stroke, strokeDasharray: dash, strokeWidth: 1.8 }));
   }
-  return named(Plot.plot({ width, height: 210, marginLeft: 52, style: FONT, x: { label: "step", ticks: 5 }, y: { label: null, ticks: 5, grid: true }, marks }), `${panel.title} by step`);
+  return named(Plot.plot({ width, height: 220, marginLeft: 52, marginBottom: 44, style: FONT, x: { label: "step", labelOffset: 38, ticks: 5 }, y: { label: null, ticks: 5, grid: true, inset: 4 }, marks }), `${panel.title} by step`);
 }
 
 // A factor whose values are numbers: mean and interval by value, in their order.
@@ -70,7 +70,7 @@ function byValue(values, metric, base, width) {
   const plot = Plot.plot({
     width, height: 240, marginLeft: 56, marginBottom: 42, style: FONT,
     x: { type: "point", domain: points.map((point) => point.label), label: null },
-    y: { label: null, grid: true, zero: false, ticks: 5 },
+    y: { label: null, grid: true, zero: false, ticks: 5, inset: 6 },
     marks: [
       level ? Plot.ruleY([level.mean], { stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.6 }) : null,
       Plot.ruleX(points, { x: "label", y1: "low", y2: "high", stroke: "var(--r2ec)", strokeWidth: 2 }),
