@@ -118,7 +118,7 @@ def test_every_text_stays_text(page: Path) -> None:
     assert EVIL not in text and TITLE not in text and "<b>1</b>" not in text
     assert "{{ 7 * 7 }}" not in text.replace(written.script(), "")  # packed with the texts, which nothing runs
     parts = parts_of(page)
-    assert parts["texts/0/2/0"][0].startswith(EVIL) and TITLE in parts["cases/0"]["titles"]
+    assert parts["texts/0/2/0"][0].startswith(EVIL) and TITLE in parts["index/0"]["titles"]
 
 
 def test_a_title_that_holds_markup_is_escaped(
@@ -253,7 +253,7 @@ def test_titles_by_hand(p: list[float], means: list[float], title: str) -> None:
 
 def test_the_cases_are_those_of_the_runs(page: Path, small: Collected) -> None:
     held, parts = document_of(page)["held"][0], parts_of(page)
-    mine = parts["cases/0"]
+    mine = parts["index/0"] | parts["cases/0/0"]
     assert (held["shown"], held["of"]) == (60, 60) and mine["case"] == small.cases.case.tolist()
     assert mine["ranks"][2] == small.ranks[2].tolist()
     titles = pd.read_parquet(small.folder / "items.parquet").title
@@ -274,9 +274,9 @@ def test_a_page_of_too_many_texts_holds_a_sample_and_says_so(results: Path) -> N
     collected = [collect(results, name, TWO_SEEDS) for name in ("small", "other")]
     about, parts = document(collected, results, limit=80)
     assert [(held["shown"], held["of"]) for held in about["held"]] == [(20, 60), (20, 60)]
-    assert len(parts["texts/1/2/0"]) == 20 and len(set(parts["cases/1"]["case"])) == 20
+    assert len(parts["texts/1/2/0"]) == 20 and len(set(parts["index/1"]["case"])) == 20
     texts = pd.read_parquet(collected[1].run_folder("r2ec", 1) / "texts.parquet").set_index("case")
-    assert parts["texts/1/2/0"] == texts.reasoning[parts["cases/1"]["case"]].tolist()
+    assert parts["texts/1/2/0"] == texts.reasoning[parts["index/1"]["case"]].tolist()
     assert about["datasets"][0]["cases"] == 60  # means and tests are of all cases
     again, same = document(collected, results, limit=80)
     assert same == parts and again == about

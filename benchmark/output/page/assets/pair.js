@@ -71,7 +71,7 @@ function apart(cases, a, b) {
 }
 
 async function extremes(data, a, b) {
-  const cases = await part(`cases/${data}`);
+  const cases = await part(`index/${data}`);
   const sorted = apart(cases, a, b);
   const better = sorted.filter((one) => one.gain > 0).slice(0, SHOWN);
   const worse = sorted.filter((one) => one.gain < 0).slice(-SHOWN).reverse();

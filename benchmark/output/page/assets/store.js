@@ -7,7 +7,7 @@ const metricAt = (kind, cutoff) => doc.metrics.indexOf(`${kind}@${cutoff}`);
 
 const unpacked = new Map();
 
-// A part by its name, such as "cases/0"; unpacked once.
+// A part by its name, such as "index/0"; unpacked once.
 function part(name) {
   if (!unpacked.has(name)) unpacked.set(name, unpack(name));
   return unpacked.get(name);
