@@ -82,7 +82,7 @@ class Opened:
     def cells(self, region: str, column: int) -> list[str]:
         """The text of one column (from 0) of the table in the region of this name."""
         rows = self.tab.locator(f'[role="region"][aria-label="{region}"] tbody tr')
-        return [text.split("\n")[0] for text in rows.locator(f":nth-child({column + 1})").all_inner_texts()]
+        return [text.split("\n")[0] for text in rows.locator(f"> :nth-child({column + 1})").all_inner_texts()]
 
     def close(self) -> None:
         """Nothing may have been said or asked for."""

@@ -88,7 +88,7 @@ function pairView() {
     h("h2", { tabindex: -1 }, `${names[a]} minus ${names[b]}`),
     h("div", { class: "controls" },
       select("Method", a, options.filter(([i]) => i !== b), redraw("a")), select("minus", b, options.filter(([i]) => i !== a), redraw("b")),
-      h("label", {}, "Order", h("button", { type: "button", onclick: () => { choose({ a: state.b, b: state.a }); show(); } }, "Swap")),
+      h("button", { type: "button", onclick: () => { choose({ a: state.b, b: state.a }); show(); } }, "Swap"),
       select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
       select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
     h("h3", {}, "Over all cases"), overAllCases(a, b, metric),
