@@ -1,4 +1,4 @@
-"""What a run says, in a title and a few sentences made from its numbers: what differs, what can't be told, what could have been seen."""
+"""What a run says, in a title and a few sentences made from its numbers: what differs, what can't be told, what could be seen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,16 +21,20 @@ def joined(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
-def title_of(sections: Sequence[dict[str, Any]], methods: Sequence[str]) -> str:
-    """Who ranks best where, by the printed means of NDCG@10; where nobody differs from the best, that."""
+def title_of(sections: Sequence[dict[str, Any]], overall: dict[str, Any] | None, methods: Sequence[str]) -> str:
+    """Who ranks best where, by the means of NDCG@10, and who can't be told apart from it."""
     if len(methods) == 1:
         return f"{methods[0]} on {joined([part['name'] for part in sections])}"
     best = [leader(part) for part in sections]
     names = [part["name"] for part in sections]
     if len(sections) == 1:
         return _on_one(sections[0], best[0], methods)
-    if len(set(best)) == 1:
-        return f"{methods[best[0]]} ranks best on all {len(sections)} datasets"
+    if len(set(best)) == 1 and overall is not None:
+        said = f"{methods[best[0]]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
+        _, equal = told_apart(overall, best[0])
+        if not equal:
+            return f"{said}, over them apart from every other method"
+        return f"{said}; over them {listed(equal, methods)} can't be told apart from it"
     places: dict[int, list[str]] = {}
     for method, name in zip(best, names, strict=True):
         places.setdefault(method, []).append(name)
@@ -109,28 +113,35 @@ def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
     return said
 
 
-def held_against(part: dict[str, Any], a: int, b: int, methods: Sequence[str]) -> str:
-    """One pair in words, for a sentence that says what the pair is about."""
-    one = pair(part, a, b)
-    numbers = f"{one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
+def verdict(where: str, one: dict[str, Any], a: str, b: str) -> str:
+    """One comparison a - b on one dataset in words; `one` has difference, low, high, p_holm and detectable (None: unknown)."""
+    said = f"{where} {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
     if one["p_holm"] < ALPHA:
-        verdict = f"{methods[a]} ranks {'better' if one['difference'] > 0 else 'worse'}"
-    else:
-        verdict = "can't be told"
-        if one["detectable"] is not None:
-            verdict += f"; {one['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs"
-    return f"{part['name']} {numbers}: {verdict}"
+        return f"{said}, {a if one['difference'] > 0 else b} ranks better"
+    seen = (
+        f" ({one['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs)"
+        if one["detectable"]
+        else ""
+    )
+    return f"{said}, can't be told{seen}"
 
 
-def reasoning(
-    sections: Sequence[dict[str, Any]], methods: Sequence[str], pairs: Sequence[tuple[int, int, str]]
-) -> list[str]:
-    """What writing and training do, as far as rows with and without are in the run."""
-    return [
-        f"{what}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: "
-        f"{'. '.join(held_against(part, a, b, methods) for part in sections)}."
-        for a, b, what in pairs
+def held_against(
+    sections: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    methods: Sequence[str],
+    spoken: tuple[int, int, str],
+) -> str:
+    """What writing or training does, from two rows that differ in it: dataset by dataset, and over all.
+
+    rows: of `against`, whose tests are corrected over the reference's own comparisons; they go before those of all pairs.
+    """
+    a, b, what = spoken
+    mine = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}
+    parts = [
+        verdict(part["name"], mine.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in sections
     ]
+    return f"{what}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
 
 
 def scope(collected: Sequence[Collected]) -> str:
@@ -140,9 +151,9 @@ def scope(collected: Sequence[Collected]) -> str:
         [f"{results.dataset} ({len(results.cases):,} test cases of {results.n_users:,} users)" for results in collected]
     )
     runs = sum(len(results.records) for results in collected)
-    number = len(first.methods)
+    number, seeds = len(first.methods), seeds_in_words(first.methods, list(first.seeds.values()))
     return (
-        f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds_in_words(first.methods, list(first.seeds.values()))}, {runs} runs. Every case ranks the full "
+        f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds}, {runs} runs. Every case ranks the full "
         "catalogue; every difference has a paired test over users."
     )
 
@@ -151,18 +162,22 @@ def answer(
     collected: Sequence[Collected],
     sections: Sequence[dict[str, Any]],
     overall: dict[str, Any] | None,
-    pairs: Sequence[tuple[int, int, str]],
+    rows: Sequence[dict[str, Any]],
+    spoken: Sequence[tuple[int, int, str]],
 ) -> dict[str, Any]:
-    """The title and the sentences below it. sections, overall: as `data.document` has them."""
+    """The title, the sentences below it, and more behind them. sections, overall, rows (of `against`): of `data.document`."""
     methods = collected[0].methods
-    said = [scope(collected)]
+    said, more = [scope(collected)], []
     if len(methods) > 1:
         whole = [overall] if overall else []
-        said += reasoning([*sections, *whole], methods, pairs)
-        said += [on_dataset(part, methods) for part in [*sections, *whole]]
-        said.append(
-            f"Told apart: p < {ALPHA} after Holm's correction over all pairs and metrics of a dataset"
-            f"{f' (over {EVERY}: of its own pairs)' if overall else ''}. Users are resampled and not trainings: another training may "
-            "move a value by more than its interval says."
+        said += [held_against([*sections, *whole], rows, methods, one) for one in spoken]
+        said += [on_dataset(part, methods) for part in whole or sections]
+        more += [on_dataset(part, methods) for part in sections] if whole else []
+        families = ["over all pairs and metrics of a dataset"]
+        families += [f"{EVERY}: over all pairs by NDCG"] if overall else []
+        families += [f"what {rows[0]['reference']} is held against: over its own comparisons"] if rows else []
+        more.append(
+            f"Told apart: p < {ALPHA} after Holm's correction ({'; '.join(families)}). Users are resampled and not trainings: "
+            "another training may move a value by more than its interval says."
         )
-    return {"title": title_of(sections, methods), "said": said}
+    return {"title": title_of(sections, overall, methods), "said": said, "more": more}

@@ -109,49 +109,52 @@ def candidates_of(results: Collected, shown: Cases) -> list[int]:
 def parts_of(results: Collected, place: int, budget: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page holds of one dataset's cases: an entry for the document, and the parts by name.
 
-    The entry: how many cases of how many, and of each method that has texts whether it wrote, with the number of texts that were
-    cut or repeat themselves. Parts: `cases/{place}` (case, user, target, history, titles, and by method ranks and top items) and
-    `texts/{place}/{method}/{k}`, `prompts/{place}/{method}/{k}` of PART cases each.
+    The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were cut or
+    repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks; `cases/{place}/{k}`
+    the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the texts, of PART cases each.
     """
     found = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
     rows = shown_cases(results, len(found), budget)
     shown = results.cases.take(rows)
     titled: dict[int, int] = {}
-    past = history(shown, titled)
     targets = [titled.setdefault(int(item), len(titled)) for item in results.target[rows]]
-    tops = []
-    for name in results.methods:
-        top = top_items(results.run_folder(name, 1) / "rankings.parquet", rows)
-        tops.append([[titled.setdefault(item, len(titled)) for item in items] for items in top])
+    past = history(shown, titled)
+    tops = [
+        [
+            [titled.setdefault(item, len(titled)) for item in items]
+            for items in top_items(_rankings(results, name), rows)
+        ]
+        for name in results.methods
+    ]
     titles = pd.read_parquet(results.folder / "items.parquet", columns=["title"])["title"].astype(str).to_numpy()
+    starts = range(0, len(rows), PART)
     parts: dict[str, Any] = {}
     entries = []
     for name, frame in found.items():
         column = results.methods.index(name)
         mine = _texts(frame, shown.case)
-        for k, start in enumerate(range(0, len(rows), PART)):
+        for k, start in enumerate(starts):
             parts[f"texts/{place}/{column}/{k}"] = mine.reasoning[start : start + PART]
             parts[f"prompts/{place}/{column}/{k}"] = mine.prompt[start : start + PART]
-        entries.append(
-            {
-                "method": column,
-                "wrote": not mine.empty,
-                "cut": np.flatnonzero(mine.cut).tolist(),
-                "repeats": [i for i, text in enumerate(mine.reasoning) if repeats(text)],
-            }
-        )
-    parts[f"cases/{place}"] = {
+        cut, repeated = np.flatnonzero(mine.cut).tolist(), [i for i, text in enumerate(mine.reasoning) if repeats(text)]
+        entries.append({"method": column, "wrote": not mine.empty, "cut": cut, "repeats": repeated})
+    parts[f"index/{place}"] = {
         "case": shown.case.tolist(),
         "user": shown.user.tolist(),
         "target": targets,
         "candidates": candidates_of(results, shown),
-        "history": past,
         "titles": titles[list(titled)].tolist(),
         # Of each method its seeds' ranks, [seeds][cases].
         "ranks": [ranks[:, rows].tolist() for ranks in results.ranks],
-        "top": tops,
     }
+    for k, start in enumerate(starts):
+        part = slice(start, start + PART)
+        parts[f"cases/{place}/{k}"] = {"history": past[part], "top": [top[part] for top in tops]}
     return {"shown": len(rows), "of": len(results.cases), "part": PART, "texts": entries}, parts
+
+
+def _rankings(results: Collected, method: str) -> Path:
+    return results.run_folder(method, 1) / "rankings.parquet"
 
 
 def _texts(frame: pd.DataFrame, cases: np.ndarray) -> Texts:

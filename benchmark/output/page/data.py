@@ -1,7 +1,7 @@
 """Everything that the page shows, as one document of plain values and parts that are unpacked when they are looked at.
 
 The document goes into the page as it is; the parts (histories, ranks, texts) are compressed. Means, intervals and
-tests are read from the csv files of `benchmark.statistics.files`, which the tables print, too; nothing is tested here.
+tests are read from the files of `benchmark.statistics`, which the tables print, too; nothing is tested here.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from benchmark.analysis.significance import ALPHA
 from benchmark.config.factors import Factor
 from benchmark.errors import InputError
 from benchmark.metrics import CUTOFFS, METRICS
+from benchmark.output import against
 from benchmark.output.captions import notes
 from benchmark.output.costs import HEADINGS
 from benchmark.output.costs import NOTE as COSTS_NOTE
@@ -24,7 +25,7 @@ from benchmark.output.page import ablations, cases, paper
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
 from benchmark.output.page.provenance import provenance
-from benchmark.statistics.files import CLAIMS, DatasetStatistics, FactorStatistics, read_csv
+from benchmark.statistics.files import AGAINST, CLAIMS, DatasetStatistics, FactorStatistics, read_csv
 
 Parts = dict[str, Any]
 
@@ -83,10 +84,7 @@ def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]], 
         rows.append(
             {name: rounded(values[name][:, number]) for name, _ in _ENDS}
             | {"sd": [None] * len(METRICS), "p": [None] * len(METRICS), "seeds": mine[0]["seeds"]}
-            | {
-                "equal": all(row["equal"] for row in mine),
-                "less": "; ".join(dict.fromkeys(filter(None, (row["less"] for row in mine)))),
-            }
+            | {"equal": all(row["equal"] for row in mine), "less": mine[0]["less"]}
             | {"costs": rounded(np.mean([row["costs"] for row in mine], axis=0)), "paper": None}
         )
     users = sum(results.n_users for results in collected)
@@ -95,17 +93,30 @@ def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]], 
     return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "pairs": pairs}
 
 
-def told_about(
-    collected: Sequence[Collected], held: Sequence[dict[str, Any]], reference: str | None
-) -> list[tuple[int, int, str]]:
-    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not
-    trained.
+def held(reference: str | None, folder: Path) -> dict[str, Any] | None:
+    """The reference against each of the others, from the statistics in `folder`; None without a reference."""
+    if reference is None:
+        return None
+    frame = read_csv(folder / AGAINST)
+    columns = ["dataset", "method", "reference", "mean", "mean_reference"]
+    numbers = ["difference", "low", "high", "p", "p_holm", "detectable"]
+    rows = [
+        {name: row[name] for name in columns} | {name: digits(row[name]) for name in numbers}
+        for row in frame.to_dict("records")
+    ]
+    return {"title": f"{reference} against each of the others", "note": against.note(frame), "rows": rows}
 
-    held: `cases.parts_of` by dataset. The row that writes is the reference, if it does, or else the first that does and
-    learned.
+
+def told_about(
+    collected: Sequence[Collected], entries: Sequence[dict[str, Any]], reference: str | None
+) -> list[tuple[int, int, str]]:
+    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not trained.
+
+    entries: of `cases.parts_of`, by dataset. The row that writes is the reference, if it does, or
+    else the first that does and learned.
     """
     methods, first = collected[0].methods, collected[0]
-    wrote = {entry["method"]: entry["wrote"] for entry in held[0]["texts"]}
+    wrote = {entry["method"]: entry["wrote"] for entry in entries[0]["texts"]}
     references = [i for i, method in enumerate(methods) if first.kind(method) == "reference"]
     learned = {i: first.records[methods[i], 1].learned.targets > 0 for i in wrote}
     writers = [i for i, does in wrote.items() if does and learned[i] and i in references]
@@ -139,14 +150,15 @@ def document(
     sections = [section(one, DatasetStatistics.read(statistics, one.dataset)) for one in collected]
     whole = overall(collected, sections, statistics) if len(methods) > 1 else None
     parts: Parts = {}
-    held = []
+    entries = []
     for place, one in enumerate(collected):
         entry, mine = cases.parts_of(one, place, limit // len(collected))
-        held.append(entry)
+        entries.append(entry)
         parts |= mine
-    pairs = told_about(collected, held, reference)
+    spoken = told_about(collected, entries, reference)
+    others = held(reference, statistics)
     return {
-        "answer": answer(collected, sections, whole, pairs),
+        "answer": answer(collected, sections, whole, others["rows"] if others else [], spoken),
         "note": note,
         "metrics": METRICS,
         "cutoffs": list(CUTOFFS),
@@ -154,11 +166,12 @@ def document(
         "alpha": ALPHA,
         "reference": methods.index(reference) if reference else None,
         "methods": [{"name": name, "r2ec": collected[0].kind(name) == "reference"} for name in methods],
-        "spoken": [[a, b] for a, b, _ in pairs],
+        "spoken": [[a, b] for a, b, _ in spoken],
+        "against": others,
         "datasets": sections,
         "overall": whole,
         "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": COSTS_NOTE},
-        "held": held,
+        "held": entries,
         "ablations": [
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors
         ],

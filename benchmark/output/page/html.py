@@ -96,6 +96,7 @@ def render(document: dict[str, Any], parts: dict[str, Any]) -> str:
     return environment.get_template("page.html.jinja").render(
         title=document["answer"]["title"],
         said=document["answer"]["said"],
+        more=document["answer"]["more"],
         note=document["note"],
         policy=policy(text),
         style=Markup(asset("assets/style.css")),

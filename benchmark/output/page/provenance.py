@@ -6,35 +6,35 @@ from typing import Any
 from benchmark.analysis.collect import Collected
 from benchmark.jobs.records import RunRecord
 
-# Counts of dataset.json in the order of the rules, in words. {n} is the count.
+# Counts of dataset.json in the order of the rules, in words.
 RULES = {
-    "interactions_read": "{n} interactions were read",
-    "items_read": "{n} items were read",
-    "items_without_title": "{n} items have no title",
-    "dropped_unknown_item": "{n} interactions were dropped: their item isn't among the items",
-    "dropped_no_title": "{n} interactions were dropped: their item has no title",
-    "dropped_outside_window": "{n} interactions were dropped: they lie outside the window of time",
-    "dropped_repeats": "{n} interactions were dropped: the user had taken the item before",
-    "interactions_before_minimum_counts": "{n} interactions were left before the minimum counts",
-    "dropped_minimum_counts": "{n} interactions were dropped by the minimum counts of users and items",
-    "interactions": "{n} interactions are kept",
-    "users": "{n} users are kept",
-    "items": "{n} items are in the catalogue that every case ranks",
-    "users_without_case": "{n} users have no case: all that they took is of one second",
-    "interactions_in_a_shared_second": "{n} interactions share their second with another one of the same user",
-    "interactions_hidden": "{n} interactions are hidden from the history of a case of their own second",
-    "cases": "{n} cases: each a history and the item that was taken next",
-    "cases_train": "{n} cases lie in the time of training",
-    "cases_valid": "{n} cases lie in the time of validation",
-    "cases_test": "{n} cases lie in the time of the test",
-    "train": "{n} training cases, for every method",
-    "train_llm": "{n} training cases, a seeded sample, may be read by a language model",
-    "valid": "{n} validation cases are used",
-    "test": "{n} test cases are ranked",
-    "test_users": "{n} users have a test case",
-    "cold_targets_valid": "{n} validation targets were never seen in training",
-    "cold_targets_test": "{n} test targets were never seen in training",
-    "items_cold": "{n} items of the catalogue were never seen in training",
+    "interactions_read": "interactions read",
+    "items_read": "items read",
+    "items_without_title": "items without a title",
+    "dropped_unknown_item": "interactions dropped: their item isn't among the items",
+    "dropped_no_title": "interactions dropped: their item has no title",
+    "dropped_outside_window": "interactions dropped: outside the window of time",
+    "dropped_repeats": "interactions dropped: the user had taken the item before",
+    "interactions_before_minimum_counts": "interactions left before the minimum counts",
+    "dropped_minimum_counts": "interactions dropped: too few of their user or of their item",
+    "interactions": "interactions kept",
+    "users": "users kept",
+    "items": "items kept: the catalogue that every case ranks",
+    "users_without_case": "users without a case: all that they took is of one second",
+    "interactions_in_a_shared_second": "interactions in one second with another one of the same user",
+    "interactions_hidden": "interactions hidden from the history of a case of their own second",
+    "cases": "cases: each a history and the item that was taken next",
+    "cases_train": "cases in the time of training",
+    "cases_valid": "cases in the time of validation",
+    "cases_test": "cases in the time of the test",
+    "train": "training cases, for every method",
+    "train_llm": "training cases that a language model may read, a seeded sample where fewer",
+    "valid": "validation cases used",
+    "test": "test cases ranked",
+    "test_users": "users with a test case",
+    "cold_targets_valid": "validation targets never seen in training",
+    "cold_targets_test": "test targets never seen in training",
+    "items_cold": "items of the catalogue never seen in training",
 }
 
 
@@ -52,21 +52,15 @@ def as_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def counted(counts: dict[str, Any]) -> list[str]:
-    """The counts of dataset.json as sentences; a count without words keeps its name, and rules that met nothing come last.
+def counted(counts: dict[str, Any]) -> list[list[Any]]:
+    """The counts of dataset.json as [words, count], in the order of the rules; a count without words keeps its name.
 
-    >>> counted({"users": 1200, "dropped_repeats": 0, "new_rule": 3, "dropped_no_title": 0})
-    ['1,200 users are kept.', 'new_rule: 3.', 'None: dropped_no_title, dropped_repeats.']
+    >>> counted({"users": 1200, "new_rule": 3, "dropped_no_title": 0})
+    [['interactions dropped: their item has no title', 0], ['users kept', 1200], ['new_rule', 3]]
     """
     known = [name for name in RULES if name in counts] + [name for name in counts if name not in RULES]
-    said, none = [], []
-    for name in known:
-        number = f"{counts[name]:,}" if isinstance(counts[name], int) else as_text(counts[name])
-        if counts[name] == 0:
-            none.append(name)
-        else:
-            said.append(RULES[name].format(n=number) + "." if name in RULES else f"{name}: {number}.")
-    return said + ([f"None: {', '.join(none)}."] if none else [])
+    values = [counts[name] if isinstance(counts[name], int) else as_text(counts[name]) for name in known]
+    return [[RULES.get(name, name), value] for name, value in zip(known, values, strict=True)]
 
 
 def shared(runs: Iterable[RunRecord], field: str) -> list[list[Any]]:

@@ -30,13 +30,14 @@ const kept = {
   set: (value) => { try { localStorage.setItem("r2ec-bench theme", value); } catch { /* a page inside another one keeps nothing */ } },
 };
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-const theme = h("button", { type: "button", onclick: () => { kept.set(document.documentElement.classList.contains("dark") ? "light" : "dark"); paint(); } });
+const theme = h("button", { type: "button", onclick: () => { kept.set(document.documentElement.classList.contains("dark") ? "light" : "dark"); paint(); } },
+  s("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" }, s("circle", { cx: 10, cy: 10, r: 8, fill: "none", stroke: "currentColor", "stroke-width": 2 }), s("path", { d: "M10 2a8 8 0 0 1 0 16z", fill: "currentColor" })));
 
 function paint() {
   const dark = kept.get() ? kept.get() === "dark" : prefersDark.matches;
   document.documentElement.classList.toggle("dark", dark);
-  theme.textContent = dark ? "Light" : "Dark";
   theme.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
+  theme.title = dark ? "Light colours" : "Dark colours";
 }
 
 function go(event) {

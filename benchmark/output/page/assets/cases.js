@@ -10,6 +10,13 @@ function flagged(data, method, name) {
   return flags.get(key);
 }
 
+// What one part of PART cases holds of a case: its history, and by method its top items.
+async function detailOf(data, i) {
+  const size = doc.held[data].part;
+  const found = await part(`cases/${data}/${Math.floor(i / size)}`);
+  return { history: found.history[i % size], top: (method) => found.top[method][i % size] };
+}
+
 async function textOf(kind, data, method, i) {
   const size = doc.held[data].part;
   return (await part(`${kind}/${data}/${method}/${Math.floor(i / size)}`))[i % size];
@@ -21,12 +28,14 @@ function ago(seconds) {
   return seconds > 0 ? `${many(seconds, "second")} before` : "the same second";
 }
 
-function historyOf(cases, i) {
-  const [items, ratings, times] = cases.history[i];
+const RECENT = 5; // titles of a history that are shown at once
+
+function historyOf(cases, [items, ratings, times]) {
   const rated = ratings.some((rating) => rating !== null);
   const rows = items.map((item, k) => h("tr", {}, h("td", {}, cases.titles[item]), rated ? h("td", {}, ratings[k] === null ? "" : String(ratings[k])) : null, h("td", { class: "when" }, ago(times[k])))).reverse();
-  const head = h("tr", {}, ["title", ...(rated ? ["rating"] : []), "when"].map((word) => h("th", { scope: "col" }, word)));
-  return h("table", { class: "history" }, h("thead", {}, head), h("tbody", {}, rows));
+  const table = (some) => h("table", { class: "history" }, h("thead", {}, h("tr", {}, ["title", ...(rated ? ["rating"] : []), "when"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, some));
+  const rest = rows.slice(RECENT);
+  return [table(rows.slice(0, RECENT)), rest.length ? h("details", {}, h("summary", {}, `${rest.length} earlier`), table(rest)) : null];
 }
 
 // The text with each of the words looked for marked.
@@ -42,7 +51,7 @@ function markedText(text, words) {
   return [...out, text.slice(end)];
 }
 
-async function writtenBy(data, cases, method, i, words) {
+async function writtenBy(data, cases, detail, method, i, words) {
   const rank = cases.ranks[method][0][i];
   const parts = [h("h4", {}, methodName(method)), h("div", {},
     h("span", { class: rank <= 10 ? "tag hit" : "tag" }, rank <= 10 ? `hit: rank ${rank}` : `miss: rank ${count(rank)} of ${count(cases.candidates[i])}`),
@@ -53,7 +62,7 @@ async function writtenBy(data, cases, method, i, words) {
     const text = await textOf("texts", data, method, i);
     parts.push(text ? h("div", { class: "written" }, markedText(text, words)) : h("p", { class: "soft" }, "Writes no reasoning."));
   }
-  parts.push(h("h4", {}, "Recommended"), h("ol", {}, cases.top[method][i].map((item) => (item === cases.target[i] ? h("li", { class: "taken" }, `${cases.titles[item]} (taken)`) : h("li", {}, cases.titles[item])))));
+  parts.push(h("h4", {}, "Recommended"), h("ol", {}, detail.top(method).map((item) => (item === cases.target[i] ? h("li", { class: "taken" }, `${cases.titles[item]} (taken)`) : h("li", {}, cases.titles[item])))));
   if (entry) {
     const prompt = h("pre");
     const load = async (event) => { if (event.target.open && !prompt.textContent) prompt.textContent = await textOf("prompts", data, method, i); };
@@ -63,10 +72,10 @@ async function writtenBy(data, cases, method, i, words) {
 }
 
 async function caseCard(data, i, methods, words = [], said = "") {
-  const cases = await part(`cases/${data}`);
-  const columns = await Promise.all(methods.map((method) => writtenBy(data, cases, method, i, words)));
+  const [cases, detail] = await Promise.all([part(`index/${data}`), detailOf(data, i)]);
+  const columns = await Promise.all(methods.map((method) => writtenBy(data, cases, detail, method, i, words)));
   return h("article", { class: "case", style: `--written: ${methods.length}` },
     h("h3", {}, `Taken next: `, markedText(cases.titles[cases.target[i]], words)),
     h("p", { class: "soft" }, `${doc.datasets[data].name}, case ${cases.case[i]}, user ${cases.user[i]}${said}`),
-    h("div", { class: "columns" }, h("div", {}, h("h4", {}, "Taken before, newest first"), historyOf(cases, i)), columns));
+    h("div", { class: "columns" }, h("div", {}, h("h4", {}, "Taken before, newest first"), historyOf(cases, detail.history)), columns));
 }

@@ -4,10 +4,11 @@ const PAD = 4;
 
 // A point with its interval on a scale that all cells of a column share. domain: [low, high]. band: half-width around 0 within which
 // a difference would have been missed. unknown: no interval is known, which looks as uncertain as it is.
-function bar({ mean, low, high, domain, kind = "", band = null, zero = false, open = false, unknown = false, long = false }) {
-  const width = long ? 220 : 110;
+function bar({ mean, low, high, domain, kind = "", band = null, zero = false, open = false, unknown = false, long = false, short = false }) {
+  const narrow = innerWidth < 600;
+  const width = long ? (narrow ? 120 : 220) : short || narrow ? 72 : 110;
   const at = (value) => PAD + ((value - domain[0]) / (domain[1] - domain[0] || 1)) * (width - 2 * PAD);
-  const drawn = s("svg", { class: long ? "bar long" : "bar", viewBox: `0 0 ${width} 18`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const drawn = s("svg", { class: "bar", width, height: 18, "aria-hidden": "true" });
   if (band !== null) {
     const [from, to] = [Math.max(domain[0], -band), Math.min(domain[1], band)].map(at);
     drawn.append(s("rect", { class: "band", x: from, y: 1, width: Math.max(0, to - from), height: 16 }));
@@ -18,8 +19,8 @@ function bar({ mean, low, high, domain, kind = "", band = null, zero = false, op
   if (mean === null) return drawn;
   const place = `point ${kind} ${open || unknown ? "open" : ""}`;
   // Shapes as well as colours: a diamond is an R2ec.
-  if (kind === "r2ec") drawn.append(s("path", { class: place, d: `M${at(mean)} 4l5 5l-5 5l-5 -5z` }));
-  else drawn.append(s("circle", { class: place, cx: at(mean), cy: 9, r: 4 }));
+  if (kind === "r2ec") drawn.append(s("path", { class: place, d: width < 100 ? `M${at(mean)} 5l4 4l-4 4l-4 -4z` : `M${at(mean)} 4l5 5l-5 5l-5 -5z` }));
+  else drawn.append(s("circle", { class: place, cx: at(mean), cy: 9, r: width < 100 ? 3 : 4 }));
   return drawn;
 }
 
@@ -29,7 +30,8 @@ function around(values) {
   return [-most, most];
 }
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]; // Okabe and Ito
+const COLOURS = [0, 1, 2, 3, 4, 5].map((i) => `var(--line${i})`); // after Okabe and Ito, dark or light enough for the ground
+const FONT = { fontSize: "12px", fontFamily: "inherit", background: "none" };
 const DASHES = ["", "6 3", "2 3"];
 
 // Colour and dashes of each line: the base in the ink, the others in order.
@@ -58,7 +60,7 @@ function curves(panel, styles, width) {
     if (points.some((point) => point.low !== point.high)) marks.push(Plot.areaY(points, { x: "step", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.15 }));
     marks.push(Plot.lineY(points, { x: "step", y: "mean", stroke, strokeDasharray: dash, strokeWidth: 1.8 }));
   }
-  return named(Plot.plot({ width, height: 210, marginLeft: 52, x: { label: "step", ticks: 5 }, y: { label: null, ticks: 5, grid: true }, marks }), `${panel.title} by step`);
+  return named(Plot.plot({ width, height: 220, marginLeft: 52, marginBottom: 44, style: FONT, x: { label: "step", labelOffset: 38, ticks: 5 }, y: { label: null, ticks: 5, grid: true, inset: 4 }, marks }), `${panel.title} by step`);
 }
 
 // A factor whose values are numbers: mean and interval by value, in their order.
@@ -66,9 +68,9 @@ function byValue(values, metric, base, width) {
   const points = values.map((value) => ({ label: value.label, mean: value.mean[metric], low: value.low[metric], high: value.high[metric], base: value.label === base }));
   const level = points.find((point) => point.base);
   const plot = Plot.plot({
-    width, height: 240, marginLeft: 56, marginBottom: 42,
+    width, height: 240, marginLeft: 56, marginBottom: 42, style: FONT,
     x: { type: "point", domain: points.map((point) => point.label), label: null },
-    y: { label: null, grid: true, zero: false, ticks: 5 },
+    y: { label: null, grid: true, zero: false, ticks: 5, inset: 6 },
     marks: [
       level ? Plot.ruleY([level.mean], { stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.6 }) : null,
       Plot.ruleX(points, { x: "label", y1: "low", y2: "high", stroke: "var(--r2ec)", strokeWidth: 2 }),
@@ -83,8 +85,8 @@ function costAgainst(rows, metric, width) {
   const points = rows.map((row, i) => ({ number: i + 1, name: names[row.method], seconds: Math.max(row.seconds, 0.001), mean: row.mean[metric], low: row.low[metric], high: row.high[metric], r2ec: doc.methods[row.method].r2ec }));
   const colour = (point) => (point.r2ec ? "var(--r2ec)" : "var(--baseline)");
   const plot = Plot.plot({
-    width, height: 320, marginLeft: 56, marginBottom: 40,
-    x: { type: "log", label: "fit and ranking, seconds per run", ticks: 5, tickFormat: (value) => String(value) },
+    width, height: 320, marginLeft: 56, marginBottom: 44, style: FONT,
+    x: { type: "log", inset: 14, label: "fit and ranking, seconds per run", labelOffset: 40, ticks: 5, tickFormat: (value) => String(value) },
     y: { label: doc.metrics[metric], grid: true, zero: true, ticks: 6 },
     marks: [
       Plot.ruleX(points, { x: "seconds", y1: "low", y2: "high", stroke: colour, strokeOpacity: 0.5 }),

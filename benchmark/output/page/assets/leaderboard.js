@@ -24,13 +24,13 @@ function testInWords(section, row, metric) {
   return `${names[row.method]} minus ${section.best_baseline}, the best baseline: ${signed(one.difference[metric])} [${signed(one.low[metric])}, ${signed(one.high[metric])}] ${doc.metrics[metric]}, p ${probability(one.p[metric])}, ${probability(row.p[metric])} after Holm's correction. ${one.test[metric]}.`;
 }
 
-function metricCell(section, row, metric, domain, place) {
+function metricCell(section, row, metric, domain, place, short) {
   const kind = doc.methods[row.method].r2ec ? "r2ec" : "";
   const shape = { 1: "best", 2: "second" }[place(row)] ?? "";
   const spread = row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "";
   return h("span", { class: "value" },
+    bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain, kind, short }),
     h("span", {}, h("span", { class: shape }, fixed(row.mean[metric])), spread, isMarked(row, metric) ? noted(testInWords(section, row, metric), "†") : null),
-    bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain, kind }),
     h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`));
 }
 
@@ -39,13 +39,13 @@ function metricText(row, metric) {
   return `${fixed(row.mean[metric])}${isMarked(row, metric) ? "†" : ""}${spread} [${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`;
 }
 
-function metricColumn(section, rows, metric, domain, head, pick = (row) => row) {
+function metricColumn(section, rows, metric, domain, head, short, pick = (row) => row) {
   const place = placesOf(rows.map(pick), metric);
   return {
     id: `${head} ${metric}`, head,
     value: (row) => pick(row).mean[metric],
     text: (row) => metricText(pick(row), metric),
-    cell: (row) => metricCell(section, pick(row), metric, domain, place),
+    cell: (row) => metricCell(section, pick(row), metric, domain, place, short),
   };
 }
 
@@ -64,10 +64,10 @@ function leaderColumns(section, rows) {
   for (const metric of metricsChosen()) {
     const every = over ? [section, ...doc.datasets] : [section];
     const domain = scaleOf(every.flatMap((one) => one.rows), metric);
-    columns.push(metricColumn(section, rows, metric, domain, over ? `${doc.metrics[metric]}, mean of datasets` : doc.metrics[metric]));
+    columns.push(metricColumn(section, rows, metric, domain, over ? `${doc.metrics[metric]}, mean of datasets` : doc.metrics[metric], over || metricsChosen().length > 2));
     if (over) for (const one of doc.datasets) {
       const mine = rowsOf(one);
-      columns.push(metricColumn(one, rows, metric, domain, `${doc.metrics[metric]}, ${one.name}`, (row) => mine[row.method]));
+      columns.push(metricColumn(one, rows, metric, domain, `${doc.metrics[metric]}, ${one.name}`, true, (row) => mine[row.method]));
     }
     if (rows.some((row) => row.paper)) columns.push({
       id: `paper ${metric}`, head: `paper's ${doc.metrics[metric]}`, value: (row) => row.paper?.[metric] ?? undefined,
@@ -112,6 +112,7 @@ function leaderboardView() {
     table.element,
     copying(columns, table),
     reading(section, all),
+    againstPart(),
     costFigure(all, first),
   ];
 }
@@ -125,6 +126,23 @@ function reading(section, rows) {
       marked ? " † differs from the best baseline; hover, focus or tap it for the test." : "", spread ? " ±: sd over trainings." : "",
       rows.some((row) => row.equal) ? " All equal: every training of the row ranked every case alike." : ""),
     h("details", {}, h("summary", {}, "How the numbers were made"), section.notes.map((note) => h("p", { class: "notes" }, note)), h("p", { class: "notes" }, doc.costs.note)));
+}
+
+// The reference against each of the others: the comparison that the config names.
+function againstPart() {
+  if (!doc.against) return null;
+  const domain = around(doc.against.rows.flatMap((row) => [row.low, row.high]));
+  const verdict = (row) => (row.p_holm >= doc.alpha ? "can't be told" : `${row.difference > 0 ? row.reference : row.method} ranks better`);
+  const columns = [
+    { id: "method", head: "method", kind: "text", value: (row) => row.method, cell: (row) => methodName(names.indexOf(row.method)) },
+    ...(doc.datasets.length > 1 ? [{ id: "dataset", head: "dataset", kind: "text", value: (row) => row.dataset }] : []),
+    differenceColumn(domain),
+    { id: "verdict", head: "verdict", kind: "text", value: verdict, cell: (row) => h("span", { class: "verdict" }, verdict(row)) },
+    { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
+    { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown" },
+  ];
+  const table = dataTable({ label: doc.against.title, caption: `${doc.metrics[doc.main]} of ${doc.against.rows[0].reference} minus that of each. Grey band: true differences that would often have been missed.`, columns, rows: doc.against.rows });
+  return [h("h3", {}, doc.against.title), table.element, copying(columns, table), h("p", { class: "notes" }, doc.against.note)];
 }
 
 function costFigure(rows, metric) {

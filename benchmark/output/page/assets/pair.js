@@ -1,6 +1,7 @@
 // Two methods: paired differences over all cases, by slice, and the cases in which they differ most.
 
-const SHOWN = 5;
+const SHOWN = 3;
+const FEW = 25; // users; `pairs.FEW`
 
 function verdictOf(one, metric, a, b) {
   if (one.p_holm[metric] === null) return "not tested";
@@ -8,12 +9,14 @@ function verdictOf(one, metric, a, b) {
   return `${names[one.difference[metric] > 0 ? a : b]} ranks better`;
 }
 
-function differenceColumns(domain, long) {
-  return [
-    { id: "difference", head: "difference", value: (row) => row.difference, text: (row) => signed(row.difference) },
-    { id: "interval", head: "95 % interval", fixed: true, value: (row) => (row.low === null ? "" : `[${signed(row.low)}, ${signed(row.high)}]`),
-      cell: (row) => h("span", { class: "value" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long }), h("small", {}, row.low === null ? "too few users for one" : `[${signed(row.low)}, ${signed(row.high)}]`)) },
-  ];
+// The difference with its bar and interval, in one cell.
+function differenceColumn(domain) {
+  const interval = (row) => (row.low === null ? (row.users < FEW ? "too few users for an interval" : "unknown: no case differs") : `[${signed(row.low)}, ${signed(row.high)}]`);
+  return {
+    id: "difference", head: "difference, 95 % interval", value: (row) => row.difference,
+    text: (row) => `${signed(row.difference)} ${interval(row)}`,
+    cell: (row) => h("span", { class: "value" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long: true }), h("span", {}, signed(row.difference)), h("small", {}, interval(row))),
+  };
 }
 
 function overAllCases(a, b, metric) {
@@ -26,9 +29,9 @@ function overAllCases(a, b, metric) {
   const columns = [
     { id: "name", head: "dataset", kind: "text", value: (row) => row.name },
     { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => h("span", { class: "verdict" }, row.verdict) },
+    differenceColumn(domain),
     { id: "a", head: names[a], value: (row) => row.a, text: (row) => fixed(row.a), cell: (row) => fixed(row.a) },
     { id: "b", head: names[b], value: (row) => row.b, text: (row) => fixed(row.b), cell: (row) => fixed(row.b) },
-    ...differenceColumns(domain, true).map((column) => (column.id === "difference" ? { ...column, cell: (row) => signed(row.difference) } : column)),
     { id: "p", head: "p", value: (row) => row.p ?? undefined, text: (row) => probability(row.p), cell: (row) => probability(row.p) },
     { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
     { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown: no user differs" },
@@ -47,13 +50,13 @@ function bySlices(a, b) {
   }));
   return [...new Set(rows.map((row) => row.group))].map((group) => {
     const columns = [
-      { id: "slice", head: group, kind: "text", fixed: true, value: (row) => row.name },
+      { id: "slice", head: "slice", kind: "text", fixed: true, value: (row) => row.name },
       ...(doc.datasets.length > 1 ? [{ id: "dataset", head: "dataset", kind: "text", fixed: true, value: (row) => row.dataset }] : []),
+      differenceColumn(domain),
       { id: "cases", head: "cases", value: (row) => row.cases, cell: (row) => count(row.cases) },
       { id: "users", head: "users", value: (row) => row.users, cell: (row) => count(row.users) },
       { id: "a", head: names[a], value: (row) => row.a, cell: (row) => fixed(row.a) },
       { id: "b", head: names[b], value: (row) => row.b, cell: (row) => fixed(row.b) },
-      ...differenceColumns(domain, true).map((column) => (column.id === "difference" ? { ...column, cell: (row) => signed(row.difference) } : column)),
     ];
     return [h("h4", {}, `By ${group}`), dataTable({ label: `By ${group}`, columns, rows: rows.filter((row) => row.group === group) }).element];
   });
@@ -68,7 +71,7 @@ function apart(cases, a, b) {
 }
 
 async function extremes(data, a, b) {
-  const cases = await part(`cases/${data}`);
+  const cases = await part(`index/${data}`);
   const sorted = apart(cases, a, b);
   const better = sorted.filter((one) => one.gain > 0).slice(0, SHOWN);
   const worse = sorted.filter((one) => one.gain < 0).slice(-SHOWN).reverse();
@@ -85,12 +88,12 @@ function pairView() {
     h("h2", { tabindex: -1 }, `${names[a]} minus ${names[b]}`),
     h("div", { class: "controls" },
       select("Method", a, options.filter(([i]) => i !== b), redraw("a")), select("minus", b, options.filter(([i]) => i !== a), redraw("b")),
-      h("label", {}, "Order", h("button", { type: "button", onclick: () => { choose({ a: state.b, b: state.a }); show(); } }, "Swap")),
+      h("button", { type: "button", onclick: () => { choose({ a: state.b, b: state.a }); show(); } }, "Swap"),
       select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
       select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
     h("h3", {}, "Over all cases"), overAllCases(a, b, metric),
     h("h3", {}, `NDCG@10 by slice of the cases`),
-    h("p", { class: "notes" }, "All bars share one scale. No interval is corrected for the number of slices; a slice of fewer than 25 users has none, since so few say too little."),
+    h("p", { class: "notes" }, `All bars share one scale. No interval is corrected for the number of slices; a slice of fewer than ${FEW} users has none, since so few say too little.`),
     bySlices(a, b),
     h("h3", {}, "The cases with the largest differences"),
   ];

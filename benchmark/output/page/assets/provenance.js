@@ -1,5 +1,13 @@
 // Where the numbers come from.
 
+function ruleTable(data) {
+  const columns = [
+    { id: "rule", head: "what", kind: "prose", fixed: true, value: ([words]) => words },
+    { id: "count", head: "how many", fixed: true, value: ([, number]) => number, cell: ([, number]) => (typeof number === "number" ? count(number) : number) },
+  ];
+  return h("div", { class: "half" }, dataTable({ label: `Rules and counts of ${data.name}`, columns, rows: data.rules }).element);
+}
+
 function provenanceView() {
   const { shared, datasets, runs } = doc.provenance;
   const numeric = (name) => runs.every((run) => typeof run[name] === "number");
@@ -13,7 +21,7 @@ function provenanceView() {
     h("h2", { tabindex: -1 }, "Provenance"),
     shared.map(([field, values]) => [h("h3", {}, field), h("ul", { class: "plain" }, values.map(([text, number]) => h("li", {}, text, h("span", { class: "soft" }, ` (${many(number, "run")})`))))]),
     datasets.map((data) => [
-      h("h3", {}, `Data: ${data.name}`), h("ul", { class: "plain" }, data.rules.map((rule) => h("li", {}, rule))),
+      h("h3", {}, `Data: ${data.name}`), ruleTable(data),
       data.warnings.length ? [h("h4", {}, "Warnings"), h("ul", { class: "plain" }, data.warnings.map((text) => h("li", {}, text)))] : null,
       h("dl", {}, data.facts.map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
     ]),

@@ -8,7 +8,7 @@ let task = 0; // of the last drawing: an older one stops
 const writers = [...new Set(doc.held.flatMap((held) => held.texts.map((entry) => entry.method)))].sort((a, b) => a - b);
 const firstWriter = () => {
   const wrote = writers.filter((method) => doc.held.some((held) => held.texts.some((entry) => entry.method === method && entry.wrote)));
-  return partner ? partner[0] : wrote.includes(doc.reference) ? doc.reference : wrote[0] ?? writers[0];
+  return doc.spoken.length ? doc.spoken[0][0] : wrote.includes(doc.reference) ? doc.reference : wrote[0] ?? writers[0];
 };
 
 function chosenRows() {
@@ -27,7 +27,7 @@ function besides(method) {
 async function filtered() {
   const found = [];
   for (const [data, method] of chosenRows()) {
-    const ranks = (await part(`cases/${data}`)).ranks[method][0];
+    const ranks = (await part(`index/${data}`)).ranks[method][0];
     const [cut, repeats] = ["cut", "repeats"].map((name) => flagged(data, method, name));
     for (let i = 0; i < ranks.length; i += 1) {
       if (state.outcome !== "all" && ranks[i] <= 10 !== (state.outcome === "hit")) continue;
@@ -48,7 +48,7 @@ async function prepare(data, method, k) {
   const lines = searched.get(key);
   const size = doc.held[data].part;
   if (lines[k * size] !== undefined) return;
-  const cases = await part(`cases/${data}`);
+  const cases = await part(`index/${data}`);
   const texts = await part(`texts/${data}/${method}/${k}`);
   texts.forEach((text, j) => { lines[k * size + j] = `${text}\n${cases.titles[cases.target[k * size + j]]}`.toLowerCase(); });
 }
@@ -84,7 +84,7 @@ async function unpackAll(mine, after) {
 }
 
 function reasoningsView() {
-  const list = h("div", { "aria-busy": "true" });
+  const list = h("div", { id: "reasonings", "aria-busy": "true" });
   const said = h("p", { class: "notes", role: "status" }, "Unpacking …");
   const pager = h("div", { class: "buttons" });
   task += 1;
@@ -93,26 +93,25 @@ function reasoningsView() {
   let last = "";
 
   const draw = async () => {
+    list.setAttribute("aria-busy", "true");
     const words = wordsOf(state.q);
-    const start = performance.now();
     const { found, missing } = matching(rows, words);
-    document.documentElement.dataset.searchMs = String(performance.now() - start);
     const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));
     const page = Math.min(Number(state.page), pages);
     said.textContent = `${many(found.length, "reasoning")}${missing ? `; ${count(missing)} not searched yet` : ""}`;
     const shown = found.slice((page - 1) * PER_PAGE, page * PER_PAGE);
     const key = JSON.stringify([shown, words, pages]);
-    if (key === last) return;
-    last = key;
-    const cards = await Promise.all(shown.map(({ data, method, i }) => caseCard(data, i, [method, ...besides(method)], words)));
-    if (mine !== task) return;
-    list.replaceChildren(...cards);
+    if (key !== last) {
+      const cards = await Promise.all(shown.map(({ data, method, i }) => caseCard(data, i, [method, ...besides(method)], words)));
+      if (mine !== task || words.join() !== wordsOf(state.q).join()) return; // something else is drawn meanwhile
+      last = key;
+      list.replaceChildren(...cards);
+      const turn = (to) => () => { choose({ page: String(to) }); draw(); list.scrollIntoView(); };
+      pager.replaceChildren(...(pages > 1 ? [
+        h("button", { type: "button", disabled: page === 1, onclick: turn(page - 1) }, "Previous"), ` page ${count(page)} of ${count(pages)} `,
+        h("button", { type: "button", disabled: page === pages, onclick: turn(page + 1) }, "Next")] : []));
+    }
     list.removeAttribute("aria-busy");
-    const turn = (to) => () => { choose({ page: String(to) }); draw(); list.scrollIntoView(); };
-    pager.replaceChildren(...(pages > 1 ? [
-      h("button", { type: "button", disabled: page === 1, onclick: turn(page - 1) }, "Previous"), ` page ${count(page)} of ${count(pages)} `,
-      h("button", { type: "button", disabled: page === pages, onclick: turn(page + 1) }, "Next")] : []));
-    document.documentElement.dataset.drawn = String(found.length);
   };
 
   filtered().then(async (found) => {
@@ -120,9 +119,7 @@ function reasoningsView() {
     rows = found;
     await draw();
     await unpackAll(mine, () => (state.q ? draw() : null));
-    document.documentElement.dataset.unpacked = "all";
   });
-  delete document.documentElement.dataset.unpacked;
   return [h("h2", { tabindex: -1 }, "Reasonings"), reasoningControls(draw), heldNote(), said, list, pager];
 }
 
@@ -149,5 +146,5 @@ function reasoningControls(draw) {
 function heldNote() {
   const less = doc.held.map((held, i) => [held, doc.datasets[i].name]).filter(([held]) => held.shown < held.of);
   const sample = less.map(([held, name]) => ` Of ${name} this page holds ${count(held.shown)} of ${count(held.of)} cases, a seeded sample.`);
-  return h("p", { class: "notes" }, "Of training 1, every case. Repeats itself: at least half of a text's runs of three words came before in it.".replace(", every case", less.length ? "" : ", every case"), sample);
+  return h("p", { class: "notes" }, `Of training 1${less.length ? "" : ", every case"}. Repeats itself: at least half of a text's runs of three words came before in it.`, sample);
 }

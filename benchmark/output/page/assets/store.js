@@ -7,7 +7,7 @@ const metricAt = (kind, cutoff) => doc.metrics.indexOf(`${kind}@${cutoff}`);
 
 const unpacked = new Map();
 
-// A part by its name, such as "cases/0"; unpacked once.
+// A part by its name, such as "index/0"; unpacked once.
 function part(name) {
   if (!unpacked.has(name)) unpacked.set(name, unpack(name));
   return unpacked.get(name);
@@ -41,15 +41,17 @@ function slicesOf(section, a, b) {
   });
 }
 
-const partner = doc.spoken.length ? doc.spoken[0] : null;
+// The pair that a comparison begins with: what the page speaks of first, or the reference and the best other row, or the best two.
+const byMean = names.map((_, i) => i).sort((a, b) => sections[0].rows[b].mean[doc.main] - sections[0].rows[a].mean[doc.main] || a - b);
+const firstOf = doc.reference ?? byMean[0];
+const partner = doc.spoken[0] ?? [firstOf, byMean.find((i) => i !== firstOf) ?? firstOf];
 const STARTS = {
   view: "leaderboard",
   dataset: doc.overall ? "all" : "0", // of the leaderboard
   kind: "NDCG", cutoff: "10", filter: "", group: "all", costs: "few",
-  a: String(partner ? partner[0] : doc.reference ?? 0),
-  b: String(partner ? partner[1] : (doc.reference ?? 0) === 0 ? Math.min(1, names.length - 1) : 0),
+  a: String(partner[0]), b: String(partner[1]),
   pairkind: "NDCG", paircut: "10", on: "0",
-  factor: "0",
+  factor: doc.claims ? "claims" : "0",
   rdata: "0", row: "first", beside: "auto", q: "", outcome: "all", cut: "", repeats: "", order: "best", page: "1",
 };
 const state = { ...STARTS };
