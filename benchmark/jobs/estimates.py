@@ -95,18 +95,18 @@ RULES = {
 # Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test case. Fitted
 # to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000 cases.
 OUTPUTS = {
-    "statistics": (1.5, 0.4, 0.03),
-    "overall_statistics": (1.5, 0.3, 0.02),
-    "against_statistics": (1.5, 0.2, 0.015),
-    "table": (1.2, 0.1, 0.0),
-    "tables": (1.2, 0.1, 0.0),
-    "plots": (1.2, 2.6, 0.0),
-    "against": (1.6, 0.3, 0.0),
-    "page": (1.0, 0.4, 0.02),
-    "factor_statistics": (1.5, 0.2, 0.02),
-    "ablation": (1.5, 0.2, 0.0),
-    "ablation_plot": (1.0, 1.0, 0.0),
-    "claims_statistics": (1.5, 0.2, 0.02),
+    "statistics": (1.4, 0.35, 0.015),
+    "overall_statistics": (1.3, 0.2, 0.007),
+    "against_statistics": (1.4, 0.15, 0.007),
+    "table": (1.3, 0.2, 0.0),
+    "tables": (1.2, 0.25, 0.0),
+    "plots": (0.8, 3.6, 0.0),
+    "against": (2.2, 0.3, 0.0),
+    "page": (1.7, 0.3, 0.015),
+    "factor_statistics": (1.4, 0.35, 0.015),
+    "ablation": (1.3, 0.2, 0.0),
+    "ablation_plot": (1.0, 1.5, 0.0),
+    "claims_statistics": (1.4, 0.15, 0.007),
     "claims": (1.2, 0.0, 0.0),
 }
 # Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold gigabytes.

@@ -28,7 +28,7 @@ from benchmark.output.page.data import document
 from benchmark.output.page.html import render
 from benchmark.statistics.datasets import statistics as statistics_of
 
-METHODS = ("r2ec", "r2ec_no_training")
+METHODS = ("trained", "untrained")
 CASES, ITEMS, USERS, WORDS, TEXT = 25_000, 5_000, 4_000, 8_000, 100
 OPENINGS, SEARCHES = 5, ("wabe", "film", "wa wo", "nothinghasthis")
 

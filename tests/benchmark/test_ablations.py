@@ -298,7 +298,9 @@ def test_the_page_of_claims(results: Path, tmp_path: Path) -> None:
 
 def test_no_claims_no_verdicts(results: Path, tmp_path: Path) -> None:
     run(claims, results, factor(claims=[]), out=tmp_path)
-    assert "No factor of the config has claims." in (tmp_path / "ablations" / "claims.md").read_text()
+    assert (
+        "No factor of the config has claims that are judged here." in (tmp_path / "ablations" / "claims.md").read_text()
+    )
 
 
 # --- plots -------------------------------------------------------------------------------------------------------------
