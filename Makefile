@@ -19,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test speed lint clean-results
+.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -33,6 +33,7 @@ help:
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
+	@echo "make faults      damage files, feed hostile input, kill jobs, let methods misbehave, and count what became of it: 20 minutes (SCALE=0.1: a tenth of it)"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
@@ -126,6 +127,11 @@ dry-run: $(READY)
 # Two at a time, file by file, each on one thread: two threads in two processes on two cores wait for each other.
 test: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+
+# What docs/reliability.md shows.
+SCALE ?= 1
+faults: $(READY)
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.faults --scale $(SCALE)
 
 # The tests and four fits on each of these Pythons that is found, each in an environment of its own; then the ranks side by side.
 PYTHONS ?= 3.11 3.12 3.13

@@ -181,15 +181,15 @@ def _prefer(
     settings: Params, made: "ByTitle", cases: Cases, answers: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """DPO on the true title of each case and the LLM's own answer."""
-    from baselines._writers import llm_texts
     from baselines._writers.pairwise import Preferences, Training, prefer
     from baselines._writers.title_search import title_tokens
-    from lm.writing.engine import pad_id
+    from lm.chat import prompt_ids
+    from lm.writing.rollouts import pad_id
 
     assert cases.target is not None
     messages, titles = made.asker.about_users(REQUEST, cases), title_tokens(made.tokenizer, made.asker.titles)
     pairs = Preferences(
-        [llm_texts.prompt_ids(made.tokenizer, message) for message in messages],
+        [prompt_ids(made.tokenizer, message) for message in messages],
         [[titles[item], titles[own]] for item, own in zip(cases.target.tolist(), answers.tolist(), strict=True)],
     )
     training = Training(

@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.config.wording import printable
 from benchmark.contract import Cases, Split
-from benchmark.data.store import read_cases, read_split
+from benchmark.data.store import read_about, read_split, read_test
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
 from benchmark.jobs.records import read_run
-from benchmark.storage.io import read_json
 
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
@@ -193,7 +193,7 @@ def as_case(history: list[Taken], split: Split) -> Cases:
 
 def stored_case(data: Path, split: Split, number: int) -> Cases:
     """A case of the prepared dataset, without its target. Raises InputError where no file holds it."""
-    for cases in (split.train, split.valid, read_cases(data / "test.parquet", targets=False)):
+    for cases in (split.train, split.valid, read_test(data, read_about(data))):
         if len(row := np.flatnonzero(cases.case == number)):
             return replace(cases.take(row), target=None)
     raise InputError(f"{data}: no case {number}; the numbers are in the column case of its parquet files")
@@ -252,13 +252,13 @@ def show(answer: Answer, items: pd.DataFrame, show_prompt: bool) -> None:
     """Print the answer for a reader."""
     console = Console()
     if show_prompt:
-        console.print(Text(answer.prompt + "\n"), soft_wrap=True)
+        console.print(Text(printable(answer.prompt + "\n")), soft_wrap=True)
     # A reasoning ends where the answer begins, which the table gives.
     reasoning = answer.reasoning.removesuffix("<answer>").strip()
-    console.print(Text(reasoning or "(no reasoning was written)"), soft_wrap=True)
+    console.print(Text(printable(reasoning or "(no reasoning was written)")), soft_wrap=True)
     table = Table("Rank", "Score", "Title", box=SIMPLE_HEAD)
     for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
-        table.add_row(str(rank), f"{score:.3f}", Text(str(items["title"][item]), overflow="fold"))
+        table.add_row(str(rank), f"{score:.3f}", Text(printable(str(items["title"][item])), overflow="fold"))
     console.print(table)
 
 
@@ -312,7 +312,7 @@ def main() -> None:
     if given.top < 1:
         raise InputError(f"--top is {given.top}; give at least 1")
     split = read_split(given.data)
-    folder = given.model or model_of(given.run, read_json(given.data / "dataset.json")["split_hash"])
+    folder = given.model or model_of(given.run, read_about(given.data, "split_hash")["split_hash"])
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
     if given.case is not None:
@@ -327,7 +327,9 @@ def main() -> None:
 
     answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, given.top)
     if given.json:
-        print(json.dumps(as_json(answer, case, split.items, given.show_prompt), indent=1, ensure_ascii=False))
+        print(
+            printable(json.dumps(as_json(answer, case, split.items, given.show_prompt), indent=1, ensure_ascii=False))
+        )
     else:
         show(answer, split.items, given.show_prompt)
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from benchmark.storage import ledger
+from benchmark.storage.checksums import intact, note
 from benchmark.storage.io import alone, atomic, sha256_of_json
 
 
@@ -26,7 +27,7 @@ def kept(folder: Path, about: dict[str, Any], model: PreTrainedModel | PeftModel
     with ExitStack() as held:
         with ledger.waiting():
             held.enter_context(alone(path))
-        if path.exists():
+        if intact(path):
             ledger.found(path)
             return _load(path, model)
         with ledger.making(path):
@@ -34,6 +35,7 @@ def kept(folder: Path, about: dict[str, Any], model: PreTrainedModel | PeftModel
             said = {"about": json.dumps(about, sort_keys=True), "report": json.dumps(found)}
             with atomic(path) as temporary:
                 save_file(_trainable(model), temporary, metadata=said)
+                note(path, temporary)
     return found
 
 

@@ -31,7 +31,7 @@ from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, last_checkpoint
 from lm.kernels.attention import use_grouped_attention
-from lm.writing.engine import pack_rollouts
+from lm.writing.rollouts import pack_rollouts
 from r2ec.model.network import WEIGHTS, R2ec
 
 REFERENCE = "reference.npy"  # in the training's folder, beside its checkpoints

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.storage.checksums import check_kept, write_sums
 from benchmark.storage.io import atomic, read_json, write_json
 from lm import backbone as backbones
 from lm.kernels.attention import use_grouped_attention
@@ -134,13 +135,15 @@ class Reader:
                     "learned": None if learned is None else asdict(learned),
                 },
             )
+            write_sums(temporary)
 
     @classmethod
     def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> Self:
-        """What `save` wrote, for the same dataset. Raises InputError where the table is of other prompts.
+        """What `save` wrote, for the same dataset. Raises InputError where it is damaged or the table is of other prompts.
 
         evaluation: how it shall be read, in the place of what it was saved with.
         """
+        check_kept(folder)
         about = read_json(folder / SETTINGS)
         params = Params.model_validate(about["params"] | ({"evaluation": evaluation} if evaluation else {}))
         reader = cls.build(split, params, **about["head"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.contract import Cases
+from benchmark.storage.checksums import check_kept
 from benchmark.storage.io import read_json, sha256_of, sha256_of_json
 from benchmark.storage.kept import kept, key, place
 from benchmark.storage.stages import Stage
@@ -75,6 +76,7 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
 
 def encoder_of(folder: Path) -> str:
     """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
+    check_kept(folder)
     params = Params.model_validate(read_json(folder / SETTINGS)["params"])
     return sha256_of_json(_encoder(params, ENCODING) | {"weights": sha256_of(folder / WEIGHTS)})
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmark.contract import Cases, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
+from benchmark.storage.checksums import intact
 from benchmark.storage.io import alone, last_checkpoint, read_json, sha256_of_json
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
@@ -47,7 +48,7 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
     about = _depends_on(reader, split, seed)
     done = Path(reader.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
     # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
-    known = broadcast_object_list([done.exists()])[0]
+    known = broadcast_object_list([processes(reader.params).is_main_process and intact(done)])[0]
     if not known:
         with ledger.making(done):
             report = _warm(reader, split, seed, workdir / "adapters")

@@ -32,6 +32,7 @@ from benchmark.jobs.estimates import (
 )
 from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
 from benchmark.jobs.sizes import UNKNOWN, USUAL, sizes_of
+from benchmark.storage.checksums import seal
 from benchmark.workload import Sizes, Work
 from tests.support.planted import planted, write_files
 
@@ -226,7 +227,7 @@ def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> Non
     folder = tmp_path / "data" / "ml-100k"
     folder.mkdir(parents=True)
     counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11, "train_llm": 6}
-    (folder / "dataset.json").write_text(json.dumps({"counts": counts}))
+    (folder / "dataset.json").write_text(json.dumps(seal({"counts": counts})))
     prepared = Sizes(items=7, train=8, valid=9, test=10, llm=6)
     assert sizes_of("ml-100k", entry, tmp_path) == prepared and prepared.train_llm == 6
     assert (
@@ -262,7 +263,7 @@ def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
     assert lm_of({"name": str(tmp_path)}) is None
     (tmp_path / "config.json").write_text(json.dumps(about | {"num_key_value_heads": 1, "head_dim": 2}))
     assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 2, 100)
-    (tmp_path / "config.json").write_text(json.dumps(about))
+    (tmp_path / "config.json").write_text(json.dumps(seal(about)))
     assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 10, 100)
     (tmp_path / "config.json").write_text(json.dumps({"state_size": 3}))
     assert lm_of({"name": str(tmp_path)}) is None
@@ -312,7 +313,7 @@ def test_small_jobs_are_within_a_factor_of_3_of_measured_ones(tmp_path: Path) ->
     for name, counts in SMOKE_COUNTS.items():
         (tmp_path / "data" / name).mkdir(parents=True)
         about = {"counts": dict(zip(("items", "train", "valid", "test"), counts, strict=True))}
-        (tmp_path / "data" / name / "dataset.json").write_text(json.dumps(about))
+        (tmp_path / "data" / name / "dataset.json").write_text(json.dumps(seal(about)))
     measured, found = [], []
     for (method, dataset), seconds in SMOKE.items():
         for seed, taken in enumerate(seconds, start=1):

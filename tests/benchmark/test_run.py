@@ -29,6 +29,7 @@ from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
 from benchmark.storage.io import read_json, write_json
 from tests.support.planted import planted, write_prepared
+from tests.support.results_tree import sealed_again
 
 
 class Params(BaseModel):
@@ -414,6 +415,8 @@ def test_foreign_test_targets_are_refused(
         (copy / path.name).write_bytes(path.read_bytes())
     targets = pd.read_parquet(copy / "test_targets.parquet")
     targets.assign(case=targets["case"] + 1).to_parquet(copy / "test_targets.parquet")
+    assert "test_targets.parquet: damaged or replaced" in refused(job, capsys, data=copy)
+    sealed_again(copy)
     said = refused(job, capsys, data=copy)
     assert "test_targets.parquet and test.parquet hold different cases; prepare the dataset again" in said
     assert not (tmp_path / "runs").exists()

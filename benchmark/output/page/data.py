@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.analysis.arguments import STATISTICS
-from benchmark.analysis.collect import Collected
+from benchmark.analysis.collect import Collected, shared_methods
 from benchmark.analysis.comparisons import ALL_PAIRS
 from benchmark.analysis.significance import ALPHA
 from benchmark.config.factors import Factor
@@ -36,8 +36,9 @@ def rows_of(results: Collected, found: DatasetStatistics) -> list[dict[str, Any]
     `equal`: all of several trainings ranked every case alike, so that a deviation over them would say nothing.
     """
     spent = found.costs.set_index("method")[list(HEADINGS)]
+    frame = found.methods.set_index("method").loc[results.methods]
     rows = []
-    for number, (method, row) in enumerate(zip(results.methods, found.methods.to_dict("records"), strict=True)):
+    for number, (method, row) in enumerate(zip(results.methods, frame.to_dict("records"), strict=True)):
         ranks = results.ranks[number]
         equal = len(ranks) > 1 and bool((ranks == ranks[0]).all())
         sd = [None if equal else digits(row[f"{metric}_sd"]) for metric in METRICS]
@@ -54,22 +55,29 @@ _ENDS = (("mean", ""), ("low", "_low"), ("high", "_high"))
 
 
 def section(results: Collected, found: DatasetStatistics) -> dict[str, Any]:
-    """Everything about one dataset but its cases. Raises InputError for statistics of other methods than the runs'."""
-    if found.methods.method.tolist() != results.methods:
+    """Everything about one dataset but its cases: of the methods of `results`, and below the table those that failed.
+
+    Raises InputError for statistics that lack one of these methods.
+    """
+    there = found.methods.method.tolist()
+    if absent := [method for method in results.methods if method not in there]:
         raise InputError(
-            f"{results.dataset}: the statistics are of {', '.join(found.methods.method)}, but the runs of "
-            f"{', '.join(results.methods)}; make the statistics of these runs again"
+            f"{results.dataset}: the statistics are of {', '.join(there)}, but {absent[0]} has runs, too; "
+            "make the statistics of these runs again"
         )
+    failed = [f"{row.method} failed: {row.why}" for row in found.failed.itertuples()]
+    left_out = [method for method in there if method not in results.methods]
+    failed += [f"{method} is not shown: it failed on another dataset" for method in left_out]
     tests = found.tests[found.tests.family == ALL_PAIRS]
     return {
         "name": results.dataset,
         "cases": len(results.cases),
         "users": results.n_users,
-        "best_baseline": results.best_baseline,
+        "best_baseline": found.methods.best_baseline.iloc[0] or None,
         "rows": rows_of(results, found),
-        "notes": notes(found.methods),
+        "notes": [*failed, *notes(found.methods)],
         "pairs": pairs_of(tests, results.methods),
-        "slices": by_slice(found),
+        "slices": by_slice(found, results.methods),
     }
 
 
@@ -93,11 +101,14 @@ def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]], 
     return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "pairs": pairs}
 
 
-def held(reference: str | None, folder: Path) -> dict[str, Any] | None:
+def held(reference: str | None, methods: Sequence[str], folder: Path) -> dict[str, Any] | None:
     """The reference against each of the others, from the statistics in `folder`; None without a reference."""
-    if reference is None:
+    if reference not in methods:
         return None
     frame = read_csv(folder / AGAINST)
+    if "failed" in frame:  # there is nothing to compare
+        return None
+    frame = frame[frame.method.isin(methods)]
     columns = ["dataset", "method", "reference", "mean", "mean_reference"]
     numbers = ["difference", "low", "high", "p", "p_holm", "detectable"]
     rows = [
@@ -145,7 +156,10 @@ def document(
 
     Raises InputError for texts that don't belong to their runs, or where statistics are missing.
     """
-    methods = collected[0].methods
+    methods = shared_methods(collected)
+    if not methods:
+        raise InputError("no method has results on all datasets; mend the methods that failed, or show fewer datasets")
+    collected = [one.of(methods) for one in collected]
     statistics = results / STATISTICS
     sections = [section(one, DatasetStatistics.read(statistics, one.dataset)) for one in collected]
     whole = overall(collected, sections, statistics) if len(methods) > 1 else None
@@ -156,7 +170,7 @@ def document(
         entries.append(entry)
         parts |= mine
     spoken = told_about(collected, entries, reference)
-    others = held(reference, statistics)
+    others = held(reference, methods, statistics)
     return {
         "answer": answer(collected, sections, whole, others["rows"] if others else [], spoken),
         "note": note,
@@ -164,7 +178,7 @@ def document(
         "cutoffs": list(CUTOFFS),
         "main": MAIN,
         "alpha": ALPHA,
-        "reference": methods.index(reference) if reference else None,
+        "reference": methods.index(reference) if reference in methods else None,
         "methods": [{"name": name, "r2ec": collected[0].kind(name) == "reference"} for name in methods],
         "spoken": [[a, b] for a, b, _ in spoken],
         "against": others,
