@@ -206,6 +206,7 @@ def test_few_items_are_few_of_what_the_lists_could_hold() -> None:
 def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
     path = results / "runs/small/sasrec/seed2/rankings.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["top_items"]), path)
+    noted_again(path.parent)
     with pytest.raises(InputError, match=r"sasrec/seed2/rankings\.parquet: column 'top_items' is missing; evaluate"):
         background(collect(results, "small", SEEDS, less_information=REASON))
 
