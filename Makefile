@@ -66,9 +66,9 @@ ablations: $(READY)
 # In folders of their own, so that the main tables stay; what has been fetched, written and encoded once serves all.
 # Paths of links go up from results/NAME, and from results/NAME/results.
 define own_folder
-	@mkdir -p results/$(1)/results resources results/states results/texts
+	@mkdir -p results/$(1)/results resources results/states results/texts results/tunings
 	@cd results/$(1) && ln -sfn ../../resources resources
-	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts
+	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts && ln -sfn ../../tunings tunings
 endef
 
 quick: $(READY)
@@ -163,7 +163,7 @@ lint: $(READY)
 	.venv/bin/snakemake --lint
 
 # What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
-WRITTEN := ablations ablations-full claims data decoupled fetched logs made_from null paper plots quick recbole report runs slices speed states tables statistics \
-	texts usage work
+WRITTEN := ablations ablations-full claims data decoupled fetched logs made_from null paper plots quick recbole report runs slices speed \
+	states statistics tables texts tunings usage work
 clean-results:
 	rm -rf $(WRITTEN:%=results/%)

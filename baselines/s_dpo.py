@@ -20,6 +20,7 @@ from pydantic import Field
 from baselines._writers.title_tuning import (
     REQUEST,
     STREAM,
+    TITLES,
     TitleBeams,
     beams_work,
     learned_from,
@@ -29,10 +30,13 @@ from baselines._writers.title_tuning import (
 from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, prompt_tokens
 
 if TYPE_CHECKING:
     from baselines._writers.title_ranking import ByTitle
+
+FIT = Stage("s_dpo", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate"))
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 

@@ -103,8 +103,8 @@ def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitRepo
 
 
 def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarray) -> Learned:
-    """What has taught a model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its sample of
-    these, or, through the teacher, all of `split.train`. The prior counts them, too."""
+    """What has taught a model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its
+    sample of these, or, through the teacher, all of `split.train`. The prior counts them, too."""
     llm, form = split.llm_train, report.form
     if form in ("taught", "adapters"):
         return Learned.of(split.train)

@@ -78,8 +78,8 @@ class Catalogue:
         if len(found) > 1:
             several = ", ".join(f"{self.ids[item]} ({self.titles[item]})" for item in found[:NAMED])
             raise InputError(
-                f"{name!r} could be one of {len(found)} items, such as {several}; give its item_id, in a --history-file "
-                "with that column if need be"
+                f"{name!r} could be one of {len(found)} items, such as {several}; give its item_id, in a "
+                "--history-file with that column if need be"
             )
         return found[0]
 
@@ -168,7 +168,7 @@ def _seconds(text: str, where: str) -> int:
 
 
 def as_case(history: list[Taken], split: Split) -> Cases:
-    """A history as one case without target, one day after its newest item. Raises InputError for one that no case has."""
+    """A history as one case without target, a day after its newest item. Raises InputError for an impossible one."""
     if not history:
         raise InputError("the history is empty; give at least one item")
     items = [taken.item for taken in history]
@@ -213,7 +213,7 @@ class Answer:
 
 
 def recommend(recommender: "R2ecRecommender", case: Cases, history_length: int, top: int) -> Answer:
-    """The `top` best items that are not in the history, of which the model sees the newest `history_length`, as in a fit."""
+    """The `top` best items outside the history, of which the model sees the newest `history_length`, as in a fit."""
     start = max(0, len(case.items) - history_length)
     shown = replace(
         case,
@@ -278,8 +278,8 @@ def model_of(run: Path, split_hash: str) -> Path:
         raise InputError(
             f"{path}: fitted on {record.dataset} as it was then; give the --data of that run, or fit again"
         )
-    # It is named as seen from the folder that the workflow ran in, whose results/runs/dataset/method/seed1 this is. That folder
-    # comes first: the current one may hold another run's model under the same name.
+    # It is named as seen from the folder that the workflow ran in, whose results/runs/dataset/method/seed1 this is.
+    # That folder comes first: the current one may hold another run's model under the same name.
     above = run.resolve().parents
     there = above[4] / folder if len(above) > 4 else Path(folder)
     return there if there.exists() else Path(folder)
@@ -297,7 +297,8 @@ def parse() -> argparse.Namespace:
         "--history-file",
         type=Path,
         metavar="FILE.csv",
-        help="columns title or item_id, optional rating and time (Unix seconds or ISO date); oldest first without times",
+        help="columns title or item_id, optional rating and time (Unix seconds or ISO date); oldest first without "
+        "times",
     )
     history.add_argument("--case", type=int, metavar="N", help="a case of the dataset's train, valid or test file")
     parser.add_argument("--top", type=int, default=20, metavar="K", help="how many items (default: 20)")

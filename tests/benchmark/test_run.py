@@ -246,6 +246,17 @@ def test_a_row_under_another_name_than_its_module(job: Job, fits: Fits) -> None:
     assert record.method == "stub-small" and record.seed_value == derive_seed("toy", "stub-small", 1)
 
 
+def test_a_methods_stream_is_that_of_all_its_rows(job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of other names, an ablation's run and another method of that stream have one seed in each repetition."""
+    monkeypatch.setattr(sys.modules["baselines.stub"], "STREAM", "shared", raising=False)
+    job()
+    job(method="stub-small", module="stub", out=job.root / "x")
+    job(method="stub--section.b=7", module="stub", stream="stub", out=job.root / "y")
+    job(seed=2)
+    expected = [derive_seed("toy", "shared", seed) for seed in (1, 1, 1, 2)]
+    assert [call["seed"] for call in fits] == expected and expected[0] != expected[3]
+
+
 # Tuning
 
 

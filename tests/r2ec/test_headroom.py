@@ -124,7 +124,8 @@ def test_samples_are_kept_and_taken_again(
 
 
 def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> None:
-    """With one greedy text per case the sampled ranks would be those of `benchmark.evaluate`: the same states give the same."""
+    """With one greedy text per case the sampled ranks would be those of `benchmark.evaluate`: the same states give the
+    same."""
     split = read_split(data)
     cases = chosen_cases(split.valid, 6, split.name)
     recommender = R2ecRecommender.load(model, split)
