@@ -1,6 +1,7 @@
 """A table in each of its forms: Markdown, LaTeX, csv, and text for a terminal. All are made of one frame."""
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,9 @@ from rich.table import Table
 from benchmark.config.wording import printable
 from benchmark.metrics import METRICS
 from benchmark.output.captions import DAGGER, notes
-from benchmark.output.summary import Cell, cells
+from benchmark.output.cells import Cell, cells
+from benchmark.output.markdown import UNSEEN, plain, running, table
+from benchmark.statistics.files import no_formula
 
 
 def _rows(
@@ -43,6 +46,21 @@ class FailedRow:
         return f"failed: {self.why}"
 
 
+def failed_rows(failed: pd.DataFrame, rows: str = "method") -> list[FailedRow]:
+    """The rows of a file of failures, as the forms take them; rows: the column of their names."""
+    return [FailedRow(*row) for row in failed[["dataset", rows, "why"]].itertuples(index=False, name=None)]
+
+
+def csv_with_failed(frame: pd.DataFrame, failed: pd.DataFrame) -> str:
+    """A table's csv with the rows that failed behind all others, and why in a column of its own, `failed`."""
+    if not len(failed):
+        return csv(frame)
+    whole = pd.read_csv(io.StringIO(csv(frame)), dtype=str, keep_default_na=False).assign(failed="")
+    both = pd.concat([whole, failed.rename(columns={"why": "failed"}).map(no_formula)], ignore_index=True)
+    made: str = both.to_csv(index=False, lineterminator="\n")
+    return made
+
+
 def _with_failed(
     body: list[list[str]], frame: pd.DataFrame, failed: Sequence[FailedRow], line: Callable[[FailedRow], list[str]]
 ) -> list[list[str]]:
@@ -66,22 +84,15 @@ def markdown(
         sd = f" ± {c.sd}" if c.sd else ""
         return f"{mean}{DAGGER if c.dagger else ''}{sd}<br><sub>[{c.low}, {c.high}]</sub>"
 
-    head, *body = _rows(frame, cell, plain_markdown, rows)
+    head, *body = _rows(frame, cell, plain, rows)
     left = len(head) - len(METRICS)
 
     def without(one: FailedRow) -> list[str]:
-        names = [plain_markdown(one.dataset), plain_markdown(one.method)][2 - left :]
-        return [*names, plain_markdown(" ".join(one.said.split())), *[""] * (len(METRICS) - 1)]
+        names = [plain(one.dataset), plain(one.method)][2 - left :]
+        return [*names, plain(one.said), *[""] * (len(METRICS) - 1)]
 
-    body = _with_failed(body, frame, failed, without)
-    lines = [head, [":--"] * left + ["--:"] * len(METRICS), *body]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join([table, *(caption or notes(frame))]) + "\n"
-
-
-def plain_markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text)
+    found = table(head, _with_failed(body, frame, failed, without), left=left)
+    return "\n\n".join([found, *map(running, caption or notes(frame))]) + "\n"
 
 
 def latex(
@@ -98,17 +109,16 @@ def latex(
     head, *body = _rows(frame, cell, plain_latex, rows)
     left = len(head) - len(METRICS)
     rule = "\\midrule"
-    lines = [" & ".join(map(plain_latex, head)) + r" \\", rule]
+    lines = [latex_row(map(plain_latex, head)), rule]
     for i, line in enumerate(body):
         if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
             lines.append(rule)
-        lines.append(" & ".join(line) + r" \\[2pt]")
+        lines.append(latex_row(line, space="[2pt]"))
         if i + 1 == len(body) or frame.dataset.iloc[i + 1] != frame.dataset.iloc[i]:
             for one in (one for one in failed if one.dataset == frame.dataset.iloc[i]):
                 names = [plain_latex(one.dataset), plain_latex(one.method)][2 - left :]
-                said = plain_latex(" ".join(one.said.split()))
-                words = rf"\multicolumn{{{len(METRICS)}}}{{p{{0.7\textwidth}}}}{{{said}}}"
-                lines.append(" & ".join([*names, words]) + r" \\[2pt]")
+                words = rf"\multicolumn{{{len(METRICS)}}}{{p{{0.7\textwidth}}}}{{{plain_latex(one.said)}}}"
+                lines.append(latex_row([*names, words], space="[2pt]"))
     words = " ".join(map(plain_latex, caption or notes(frame)))
     return "\n".join(
         [
@@ -128,20 +138,34 @@ def latex(
     )
 
 
+def latex_row(cells_of_it: Iterable[str], space: str = "") -> str:
+    r"""One row of a LaTeX table, of cells that are LaTeX already. The `\\` of the row before would take a bracket or a
+    star at its start for an argument of its own: an empty group stands between.
+
+    >>> latex_row(["[x]", "0.1"]), latex_row(["a"], space="[2pt]")
+    ('{}[x] & 0.1 \\\\', 'a \\\\[2pt]')
+    """
+    row = " & ".join(cells_of_it)
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\" + space
+
+
 def plain_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Text that LaTeX prints as it is, in one line."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", DAGGER: r"$\dagger$", "<": "$<$", ">": "$>$"}
-    return "".join(special.get(c, c) for c in text)
+    return "".join(special.get(c, c) for c in UNSEEN.sub(" ", text))
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals."""
+    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals. Text that a
+    spreadsheet would run as a formula gets an apostrophe in front."""
     out = frame.copy()
     for column in out.columns:
         if out[column].dtype.kind == "f":
             form = "{:.4g}" if column in ("p", "p_holm") or column.endswith("_p_holm") else "{:.6f}"
             out[column] = [("" if np.isnan(x) else form.format(x)) for x in out[column]]
+        elif out[column].dtype.kind == "O":
+            out[column] = [no_formula(text) if isinstance(text, str) else text for text in out[column]]
     text: str = out.to_csv(index=False, lineterminator="\n")
     return text
 
@@ -161,12 +185,12 @@ def show(frame: pd.DataFrame, console: Console, note: str = "", failed: Sequence
     for dataset, part in frame.groupby("dataset", sort=False):
         head, *body = _rows(part, cell, escape)
         title = f"{dataset}, {'mean over seeds' if part.seeds.max() > 1 else 'one seed'}"
-        table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
+        shown = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
         for column in head:
-            table.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
+            shown.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
         for line in body:
-            table.add_row(*line)
-        console.print(table)
+            shown.add_row(*line)
+        console.print(shown)
         for one in failed:
             if one.dataset == dataset:
                 console.print(printable(f"  {one.method}: {one.said}"), markup=False, highlight=False)

@@ -1,47 +1,83 @@
-"""The ablations' part of the page, from the files that their commands wrote."""
+"""The ablations' part of the page, from their statistics."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from benchmark.config.factors import Factor
-from benchmark.errors import InputError
-from benchmark.output.ablations import HEAD, as_rows, differences, note_of_differences, notes, read_table
-from benchmark.output.claims import RULE, read_claims, sentences
-from benchmark.output.page.images import plot_uri
-from benchmark.output.summary import cells
+from benchmark.metrics import METRICS
+from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
+from benchmark.output.ablations import note_of_differences, notes
+from benchmark.output.claims import RULE, sentences
+from benchmark.output.page.pairs import digits, rounded
+from benchmark.statistics.files import FactorStatistics
 
 
-def part_of(factor: Factor, folder: Path, plots: Path) -> dict[str, Any]:
+def part_of(factor: Factor, found: FactorStatistics) -> dict[str, Any]:
     """Everything that the page shows of one factor."""
-    frame = read_table(_made(folder / f"{factor.name}.csv", "benchmark.output.ablations"))
-    tests = read_table(_made(folder / f"{factor.name}.tests.csv", "benchmark.output.ablations"))
-    several = len(factor.datasets) > 1
-    names = [
-        f"{row.dataset}: {row.value}" if several else row.value for row in frame[["dataset", "value"]].itertuples()
-    ]
+    factor = factor.without(set(found.failed["value"]))
+    failed = [f"{row.value} failed on {row.dataset}: {row.why}" for row in found.failed.itertuples()]
     return {
+        "name": factor.name,
         "title": factor.title,
-        "anchor": "factor-" + "".join(c if c.isalnum() else "-" for c in factor.name),
-        "rows": list(zip(names, cells(as_rows(frame)), strict=True)),
-        "notes": notes(frame),
-        "head": HEAD,
-        "differences": differences(tests),
-        "note_of_differences": note_of_differences(tests),
-        "plot": plot_uri(plots / f"{factor.name}.png", "benchmark.output.ablation_plots"),
+        "base": factor.base,
+        "numeric": as_numbers(list(factor.runs)) is not None,
+        "seeds": factor.seeds,
+        "notes": [*failed, *notes(found.values), note_of_differences(found.tests)],
+        "datasets": [
+            {"name": dataset, "values": _values(factor, found, dataset), "curves": _curves(factor, found, dataset)}
+            for dataset in factor.datasets
+        ],
     }
 
 
-def claims(factors: Sequence[Factor], folder: Path) -> dict[str, Any] | None:
-    """The claims with their verdicts and sentences; None where no factor has any."""
-    if not any(factor.claims for factor in factors):
+def _values(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
+    """Every value in the order of a plot: its means, and its differences from the base (None for the base itself)."""
+    rows = found.values[found.values.dataset == dataset].set_index("value").to_dict("index")
+    apart = found.tests[found.tests.dataset == dataset]
+    out = []
+    for label in order_of(factor):
+        row, mine = rows[label], apart[apart.value == label].set_index("metric")
+        value: dict[str, Any] = {"label": label, "difference": None}
+        value |= {"mean": [digits(row[m]) for m in METRICS], "sd": [digits(row[f"{m}_sd"]) for m in METRICS]}
+        value |= {side: [digits(row[f"{m}_{side}"]) for m in METRICS] for side in ("low", "high")}
+        if len(mine):
+            mine = mine.loc[METRICS]
+            names = ("difference", "low", "high", "detectable")
+            value["difference"] = {name: rounded(mine[name].to_numpy(float)) for name in names}
+            value["difference"] |= {name: mine[name].tolist() for name in ("p", "p_holm")}
+        out.append(value)
+    return out
+
+
+def _curves(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
+    """What the trainings logged, a panel per entry of CURVES: by label steps, mean, lowest and highest over seeds.
+
+    A panel that no run logged is left out.
+    """
+    labels = [label for label in order_of(factor) if factor.runs[label] not in factor.scored]
+    panels = []
+    for key, title in CURVES.items():
+        lines = []
+        for label in labels:
+            steps, values = curve(found, dataset, label, key)
+            if len(steps) > 1:
+                ends = {"low": rounded(values.min(axis=0)), "high": rounded(values.max(axis=0))}
+                lines.append({"label": label, "step": steps.tolist(), "mean": rounded(values.mean(axis=0)), **ends})
+        if any(line["label"] != factor.base for line in lines):
+            panels.append({"title": title, "lines": lines})
+    return panels
+
+
+def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """The claims with their verdicts and sentences, from claims.csv; None where no factor has any."""
+    if not len(frame):
         return None
-    rows = read_claims(_made(folder / "claims.csv", "benchmark.output.claims")).to_dict("records")
-    return {"rule": RULE, "rows": [row | {"sentences": sentences(row)} for row in rows]}
-
-
-def _made(path: Path, command: str) -> Path:
-    """The path of a file that this command writes. Raises InputError where it hasn't."""
-    if not path.exists():
-        raise InputError(f"{path}: missing; run `python -m {command}` with the same factors first")
-    return path
+    shown = ("title", "factor", "dataset", "says", "verdict", "metric", "seeds")
+    numbers = ("difference", "low", "high", "p_holm", "detectable", "margin")
+    out = []
+    for row in frame.to_dict("records"):
+        one = {name: row[name] for name in shown} | {name: digits(float(row[name])) for name in numbers}
+        # A page never mixes what was registered before its runs with what was looked at first.
+        out.append(one | {"registered": bool(row.get("registered", False)), "sentences": sentences(row)})
+    return {"rule": RULE, "rows": out}

@@ -1,0 +1,183 @@
+"""What a run says, in a title and a few sentences made from its numbers: what differs, what can't be told, what could be seen."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.analysis.collect import Collected
+from benchmark.analysis.significance import ALPHA, POWER
+from benchmark.metrics import METRICS
+from benchmark.output.captions import seeds_in_words
+from benchmark.output.page.pairs import EVERY, MAIN
+
+NAMED = 4  # methods that a sentence names before it counts them
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def title_of(sections: Sequence[dict[str, Any]], overall: dict[str, Any] | None, methods: Sequence[str]) -> str:
+    """Who ranks best where, by the means of NDCG@10, and who can't be told apart from it."""
+    if len(methods) == 1:
+        return f"{methods[0]} on {joined([part['name'] for part in sections])}"
+    best = [leader(part) for part in sections]
+    names = [part["name"] for part in sections]
+    if len(sections) == 1:
+        return _on_one(sections[0], best[0], methods)
+    if len(set(best)) == 1 and overall is not None:
+        said = f"{methods[best[0]]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
+        _, equal = told_apart(overall, best[0])
+        if not equal:
+            return f"{said}, over them apart from every other method"
+        return f"{said}; over them {listed(equal, methods)} can't be told apart from it"
+    places: dict[int, list[str]] = {}
+    for method, name in zip(best, names, strict=True):
+        places.setdefault(method, []).append(name)
+    parts = [f"{methods[method]} on {joined(on)}" for method, on in places.items()]
+    return f"No method ranks best everywhere: {'; '.join(parts)}"
+
+
+def _on_one(part: dict[str, Any], best: int, methods: Sequence[str]) -> str:
+    """The title of a single dataset."""
+    apart, equal = told_apart(part, best)
+    if not equal:
+        return f"{methods[best]} ranks best on {part['name']}, apart from every other method"
+    if not apart:
+        return f"No method on {part['name']} can be told apart from the best, {methods[best]}"
+    return f"{methods[best]} ranks best on {part['name']}; {listed(equal, methods)} can't be told apart from it"
+
+
+def leader(part: dict[str, Any]) -> int:
+    """The number of the method with the highest NDCG@10, the first of equals."""
+    means = [row["mean"][MAIN] for row in part["rows"]]
+    return means.index(max(means))
+
+
+def pair(part: dict[str, Any], a: int, b: int) -> dict[str, Any]:
+    """The comparison a - b by NDCG@10: difference, low, high, p_holm, detectable."""
+    one = next(entry for entry in part["pairs"] if {entry["a"], entry["b"]} == {a, b})
+    sign = 1 if one["a"] == a else -1
+    low, high = one["low"][MAIN], one["high"][MAIN]
+    return {
+        "difference": sign * one["difference"][MAIN],
+        "low": low if sign > 0 else -high,
+        "high": high if sign > 0 else -low,
+        "p_holm": one["p_holm"][MAIN],
+        "detectable": one["detectable"][MAIN],
+    }
+
+
+def told_apart(part: dict[str, Any], method: int) -> tuple[list[int], list[int]]:
+    """The methods that differ from this one at ALPHA after Holm's correction over all pairs, and those that can't be told."""
+    others = [i for i in range(len(part["rows"])) if i != method]
+    apart = [i for i in others if pair(part, method, i)["p_holm"] < ALPHA]
+    return apart, [i for i in others if i not in apart]
+
+
+def listed(numbers: Sequence[int], methods: Sequence[str]) -> str:
+    """Methods by name, or counted where they are many.
+
+    >>> listed([0, 2], ["a", "b", "c"]), listed(range(5), list("abcde"))
+    ('a and c', '5 other methods')
+    """
+    return joined([methods[i] for i in numbers]) if len(numbers) <= NAMED else f"{len(numbers)} other methods"
+
+
+def missed(part: dict[str, Any], method: int, others: Sequence[int]) -> str:
+    """How small a difference of these could have been seen; "" where no user differs."""
+    found = [value for i in others if (value := pair(part, method, i)["detectable"]) is not None]
+    if not found:
+        return ""
+    low, high = min(found), max(found)
+    size = f"{low:.4f}" if f"{low:.4f}" == f"{high:.4f}" else f"{low:.4f} to {high:.4f}"
+    return f"true differences below {size} would often have been missed"
+
+
+def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
+    """What one dataset says."""
+    best = leader(part)
+    row = part["rows"][best]
+    said = f"{part['name']}: {methods[best]} has the highest {METRICS[MAIN]}, {row['mean'][MAIN]:.4f}"
+    said += f" [{row['low'][MAIN]:.4f}, {row['high'][MAIN]:.4f}]."
+    apart, equal = told_apart(part, best)
+    if apart:
+        said += f" It differs from {listed(apart, methods)}."
+    if equal:
+        small = missed(part, best, equal)
+        said += f" It can't be told apart from {listed(equal, methods)}{': ' + small if small else ''}."
+    return said
+
+
+def verdict(where: str, one: dict[str, Any], a: str, b: str) -> str:
+    """One comparison a - b on one dataset in words; `one` has difference, low, high, p_holm and detectable (None: unknown)."""
+    said = f"{where} {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
+    if one["p_holm"] < ALPHA:
+        return f"{said}, {a if one['difference'] > 0 else b} ranks better"
+    seen = (
+        f" ({one['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs)"
+        if one["detectable"]
+        else ""
+    )
+    return f"{said}, can't be told{seen}"
+
+
+def held_against(
+    sections: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    methods: Sequence[str],
+    spoken: tuple[int, int, str],
+) -> str:
+    """What writing or training does, from two rows that differ in it: dataset by dataset, and over all.
+
+    rows: of `against`, whose tests are corrected over the reference's own comparisons; they go before those of all pairs.
+    """
+    a, b, what = spoken
+    mine = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}
+    parts = [
+        verdict(part["name"], mine.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in sections
+    ]
+    return f"{what}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
+
+
+def scope(collected: Sequence[Collected]) -> str:
+    """What was run."""
+    first = collected[0]
+    cases = joined(
+        [f"{results.dataset} ({len(results.cases):,} test cases of {results.n_users:,} users)" for results in collected]
+    )
+    runs = sum(len(results.records) for results in collected)
+    number, seeds = len(first.methods), seeds_in_words(first.methods, list(first.seeds.values()))
+    return (
+        f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds}, {runs} runs. Every case ranks the full "
+        "catalogue; every difference has a paired test over users."
+    )
+
+
+def answer(
+    collected: Sequence[Collected],
+    sections: Sequence[dict[str, Any]],
+    overall: dict[str, Any] | None,
+    rows: Sequence[dict[str, Any]],
+    spoken: Sequence[tuple[int, int, str]],
+) -> dict[str, Any]:
+    """The title, the sentences below it, and more behind them. sections, overall, rows (of `against`): of `data.document`."""
+    methods = collected[0].methods
+    said, more = [scope(collected)], []
+    if len(methods) > 1:
+        whole = [overall] if overall else []
+        said += [held_against([*sections, *whole], rows, methods, one) for one in spoken]
+        said += [on_dataset(part, methods) for part in whole or sections]
+        more += [on_dataset(part, methods) for part in sections] if whole else []
+        families = ["over all pairs and metrics of a dataset"]
+        families += [f"{EVERY}: over all pairs by NDCG"] if overall else []
+        families += [f"what {rows[0]['reference']} is held against: over its own comparisons"] if rows else []
+        more.append(
+            f"Told apart: p < {ALPHA} after Holm's correction ({'; '.join(families)}). Users are resampled and not trainings: "
+            "another training may move a value by more than its interval says."
+        )
+    return {"title": title_of(sections, overall, methods), "said": said, "more": more}

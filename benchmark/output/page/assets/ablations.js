@@ -1,0 +1,83 @@
+// Claims with their verdicts, and each factor: its values against the base, and the curves of its trainings.
+
+const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "can't tell": "? can't tell" };
+
+function claimsTable(rows, label) {
+  const domain = around(rows.flatMap((row) => [row.low, row.high]));
+  const columns = [
+    { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${row.dataset}, ${many(row.seeds, "training")}`)] },
+    { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict) },
+    { id: "metric", head: "metric", kind: "text", value: (row) => row.metric },
+    differenceColumn(domain),
+    { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
+    { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown" },
+  ];
+  const table = dataTable({ label, columns, rows });
+  return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
+}
+
+// Verdicts counted, then the claims: those registered before their runs apart from those whose data had been looked at.
+function claimsPart(rows) {
+  const parts = [[true, "Registered before their runs", "Registered claims"], [false, "Exploratory: their data had been looked at", "Exploratory claims"]];
+  return parts.map(([kind, title, label]) => {
+    const mine = rows.filter((row) => row.registered === kind);
+    if (!mine.length) return null;
+    const counted = Object.keys(VERDICTS).map((verdict) => [verdict, mine.filter((row) => row.verdict === verdict).length]).filter(([, number]) => number);
+    return [h("h3", {}, title), h("p", {}, `${many(mine.length, "claim")}: ${counted.map(([verdict, number]) => `${number} ${verdict}`).join(", ")}.`), claimsTable(mine, label)];
+  });
+}
+
+function factorTable(factor, dataset, metric) {
+  const rows = dataset.values.map((value) => ({ ...value, name: value.label === factor.base ? `${value.label} (base)` : value.label }));
+  const scale = scaleOf(rows, metric);
+  const of = (row, name) => row.difference?.[name][metric] ?? null;
+  const bounds = (row) => `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]`;
+  const domain = around(rows.flatMap((row) => [of(row, "low"), of(row, "high"), of(row, "detectable")]));
+  const columns = [
+    { id: "value", head: "value", kind: "text", fixed: true, value: (row) => row.name },
+    { id: "mean", head: doc.metrics[metric], value: (row) => row.mean[metric], text: (row) => fixed(row.mean[metric]),
+      cell: (row) => h("span", { class: "value" }, bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "plain" : "r2ec" }), h("span", {}, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "")), h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`)) },
+    { id: "difference", head: "less the base's, 95 % interval", value: (row) => of(row, "difference") ?? undefined, text: (row) => (row.difference ? `${signed(of(row, "difference"))} ${bounds(row)}` : ""),
+      cell: (row) => (row.difference ? h("span", { class: "value" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("span", {}, signed(of(row, "difference"))), h("small", {}, bounds(row))) : "") },
+    { id: "p_holm", head: "p, Holm", value: (row) => of(row, "p_holm") ?? undefined, text: (row) => probability(of(row, "p_holm")), cell: (row) => probability(of(row, "p_holm")) },
+    { id: "detectable", head: "smallest detectable", value: (row) => of(row, "detectable") ?? undefined, text: (row) => fixed(of(row, "detectable")), cell: (row) => (row.difference ? fixed(of(row, "detectable")) || "unknown" : "") },
+  ];
+  const table = dataTable({ label: `${factor.title}, ${dataset.name}`, caption: `${dataset.name}. Filled: differs from the base after Holm's correction. Grey band: what would often have been missed.`, columns, rows });
+  return [table.element, copying(columns, table)];
+}
+
+function factorPart(factor, metric) {
+  const labels = factor.datasets[0].values.map((value) => value.label);
+  const styles = styleOf(labels, factor.base);
+  return factor.datasets.map((dataset) => {
+    const drawn = new Set(dataset.curves.flatMap((panel) => panel.lines.map((line) => line.label)));
+    return [
+      factorTable(factor, dataset, metric),
+      factor.numeric ? h("figure", {}, byValue(dataset.values, metric, factor.base, figureWidth(620)), h("figcaption", {}, `${doc.metrics[metric]} by value, with its 95 % interval over users; diamond and dashed line: the base.`)) : null,
+      dataset.curves.length ? h("figure", {}, h("h3", {}, `Training on ${dataset.name}`), legend(labels.filter((label) => drawn.has(label)), styles, factor.base),
+        h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, figureWidth(420))))),
+        h("figcaption", {}, `Mean over a step's rollouts, of training users.${factor.seeds > 1 ? " Bands: lowest to highest training." : ""}`)) : null,
+    ];
+  });
+}
+
+function ablationsView() {
+  const redraw = (key) => (value) => { choose({ [key]: value }); show(); };
+  const options = [...(doc.claims ? [["claims", `all claims (${doc.claims.rows.length})`]] : []), ...doc.ablations.map((one, i) => [i, one.title])];
+  const shown = select("Shown", state.factor, options, redraw("factor"));
+  if (state.factor === "claims" && doc.claims) return [
+    h("h2", { tabindex: -1 }, "Ablations"), h("div", { class: "controls" }, shown), claimsPart(doc.claims.rows),
+    h("details", {}, h("summary", {}, "How a verdict is reached"), h("p", { class: "notes" }, doc.claims.rule)),
+  ];
+  const factor = doc.ablations[Number(state.factor)] ?? doc.ablations[0];
+  const metric = metricAt(state.pairkind, state.paircut);
+  return [
+    h("h2", { tabindex: -1 }, `Ablation: ${factor.title}`),
+    h("div", { class: "controls" }, shown,
+      select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
+      select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
+    factorPart(factor, metric),
+    doc.claims ? claimsPart(doc.claims.rows.filter((row) => row.factor === factor.name)) : null,
+    h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note)), doc.claims ? h("p", { class: "notes" }, doc.claims.rule) : null),
+  ];
+}

@@ -1,0 +1,106 @@
+// Two methods: paired differences over all cases, by slice, and the cases in which they differ most.
+
+const SHOWN = 3;
+const FEW = 25; // users; `pairs.FEW`
+
+function verdictOf(one, metric, a, b) {
+  if (one.p_holm[metric] === null) return "not tested";
+  if (one.p_holm[metric] >= doc.alpha) return "can't be told";
+  return `${names[one.difference[metric] > 0 ? a : b]} ranks better`;
+}
+
+// The difference with its bar and interval, in one cell.
+function differenceColumn(domain) {
+  const interval = (row) => (row.low === null ? (row.users < FEW ? "too few users for an interval" : "unknown: no case differs") : `[${signed(row.low)}, ${signed(row.high)}]`);
+  return {
+    id: "difference", head: "difference, 95 % interval", value: (row) => row.difference,
+    text: (row) => `${signed(row.difference)} ${interval(row)}`,
+    cell: (row) => h("span", { class: "value" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long: true }), h("span", {}, signed(row.difference)), h("small", {}, interval(row))),
+  };
+}
+
+function overAllCases(a, b, metric) {
+  const rows = sections.map((section) => {
+    const one = pairOf(section, a, b);
+    const at = (name) => one[name][metric];
+    return { section, name: section.name, a: section.rows[a].mean[metric], b: section.rows[b].mean[metric], difference: at("difference"), low: at("low"), high: at("high"), p: at("p"), p_holm: at("p_holm"), detectable: at("detectable"), verdict: verdictOf(one, metric, a, b) };
+  });
+  const domain = around(rows.flatMap((row) => [row.low, row.high, row.difference]));
+  const columns = [
+    { id: "name", head: "dataset", kind: "text", value: (row) => row.name },
+    { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => h("span", { class: "verdict" }, row.verdict) },
+    differenceColumn(domain),
+    { id: "a", head: names[a], value: (row) => row.a, text: (row) => fixed(row.a), cell: (row) => fixed(row.a) },
+    { id: "b", head: names[b], value: (row) => row.b, text: (row) => fixed(row.b), cell: (row) => fixed(row.b) },
+    { id: "p", head: "p", value: (row) => row.p ?? undefined, text: (row) => probability(row.p), cell: (row) => probability(row.p) },
+    { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
+    { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown: no user differs" },
+  ];
+  const table = dataTable({ label: "Over all cases", caption: `${doc.metrics[metric]} of ${names[a]} minus ${names[b]}. Grey band: true differences that would often have been missed.`, columns, rows });
+  return [table.element, copying(columns, table)];
+}
+
+function bySlices(a, b) {
+  const values = doc.datasets.map((section) => slicesOf(section, a, b));
+  const domain = around(values.flat(2));
+  const rows = doc.datasets.flatMap((section, d) => section.slices.slices.map((slice, i) => {
+    const [difference, low, high] = values[d][i];
+    const [x, y] = [section.slices.means[i][a], section.slices.means[i][b]];
+    return { ...slice, dataset: section.name, order: `${d}${slice.group}${i}`, a: x, b: y, difference, low, high };
+  }));
+  return [...new Set(rows.map((row) => row.group))].map((group) => {
+    const columns = [
+      { id: "slice", head: "slice", kind: "text", fixed: true, value: (row) => row.name },
+      ...(doc.datasets.length > 1 ? [{ id: "dataset", head: "dataset", kind: "text", fixed: true, value: (row) => row.dataset }] : []),
+      differenceColumn(domain),
+      { id: "cases", head: "cases", value: (row) => row.cases, cell: (row) => count(row.cases) },
+      { id: "users", head: "users", value: (row) => row.users, cell: (row) => count(row.users) },
+      { id: "a", head: names[a], value: (row) => row.a, cell: (row) => fixed(row.a) },
+      { id: "b", head: names[b], value: (row) => row.b, cell: (row) => fixed(row.b) },
+    ];
+    return [h("h4", {}, `By ${group}`), dataTable({ label: `By ${group}`, columns, rows: rows.filter((row) => row.group === group) }).element];
+  });
+}
+
+// Per case the mean over trainings of NDCG@10 of both, and the mean ranks for what no list of ten shows.
+function apart(cases, a, b) {
+  const gain = (rank) => (rank <= 10 ? 1 / Math.log2(1 + rank) : 0);
+  const mean = (method, of, i) => cases.ranks[method].reduce((sum, seed) => sum + of(seed[i]), 0) / cases.ranks[method].length;
+  return cases.case.map((_, i) => ({ i, gain: mean(a, gain, i) - mean(b, gain, i), logs: mean(b, Math.log, i) - mean(a, Math.log, i), ranks: [a, b].map((method) => mean(method, Number, i)) }))
+    .sort((x, y) => y.gain - x.gain || y.logs - x.logs || x.i - y.i);
+}
+
+async function extremes(data, a, b) {
+  const cases = await part(`index/${data}`);
+  const sorted = apart(cases, a, b);
+  const better = sorted.filter((one) => one.gain > 0).slice(0, SHOWN);
+  const worse = sorted.filter((one) => one.gain < 0).slice(-SHOWN).reverse();
+  const cards = async (found, title) => (found.length ? [h("h4", {}, title), await Promise.all(found.map((one) => caseCard(data, one.i, [a, b], [], `; mean ranks ${one.ranks.map((rank) => cost(rank)).join(" and ")}`)))] : []);
+  return [...(await cards(better, `${names[a]} ahead most`)), ...(await cards(worse, `${names[b]} ahead most`))];
+}
+
+function pairView() {
+  const [a, b, on] = [Number(state.a), Number(state.b), Number(state.on)];
+  const metric = metricAt(state.pairkind, state.paircut);
+  const options = names.map((name, i) => [i, name]);
+  const redraw = (key) => (value) => { choose({ [key]: value }); show(); };
+  const out = [
+    h("h2", { tabindex: -1 }, `${names[a]} minus ${names[b]}`),
+    h("div", { class: "controls" },
+      select("Method", a, options.filter(([i]) => i !== b), redraw("a")), select("minus", b, options.filter(([i]) => i !== a), redraw("b")),
+      h("button", { type: "button", onclick: () => { choose({ a: state.b, b: state.a }); show(); } }, "Swap"),
+      select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
+      select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
+    h("h3", {}, "Over all cases"), overAllCases(a, b, metric),
+    h("h3", {}, `NDCG@10 by slice of the cases`),
+    h("p", { class: "notes" }, `All bars share one scale. No interval is corrected for the number of slices; a slice of fewer than ${FEW} users has none, since so few say too little.`),
+    bySlices(a, b),
+    h("h3", {}, "The cases with the largest differences"),
+  ];
+  const held = doc.held[on];
+  const place = h("div", { "aria-busy": "true" }, "Unpacking …");
+  if (doc.datasets.length > 1) out.push(h("div", { class: "controls" }, select("Dataset", on, doc.datasets.map((one, i) => [i, one.name]), redraw("on"))));
+  out.push(h("p", { class: "notes" }, `By NDCG@10, a mean over each method's trainings; shown is what training 1 recommended.${held.shown < held.of ? ` Of the ${count(held.shown)} of ${count(held.of)} cases that this page holds.` : ""}`), place);
+  extremes(on, a, b).then((found) => { place.replaceChildren(...(found.length ? found.flat(2) : ["No case differs."])); place.removeAttribute("aria-busy"); });
+  return out;
+}

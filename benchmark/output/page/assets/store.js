@@ -1,0 +1,79 @@
+// The document, the parts that are unpacked when somebody looks at them, and what is chosen, which the address keeps.
+
+const doc = JSON.parse(document.getElementById("document").textContent);
+const sections = doc.overall ? [doc.overall, ...doc.datasets] : doc.datasets;
+const names = doc.methods.map((method) => method.name);
+const metricAt = (kind, cutoff) => doc.metrics.indexOf(`${kind}@${cutoff}`);
+
+const unpacked = new Map();
+
+// A part by its name, such as "index/0"; unpacked once.
+function part(name) {
+  if (!unpacked.has(name)) unpacked.set(name, unpack(name));
+  return unpacked.get(name);
+}
+
+async function unpack(name) {
+  const element = document.querySelector(`script[data-part="${name}"]`);
+  const text = element.textContent;
+  element.remove(); // it is kept once
+  const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// One comparison a - b of a section: the numbers of `pairs_of`, turned round where it holds b - a.
+function pairOf(section, a, b) {
+  const found = section.pairs.find((one) => (one.a === a && one.b === b) || (one.a === b && one.b === a));
+  if (!found || found.a === a) return found;
+  const turn = (values) => values.map((value) => (value === null ? null : -value));
+  return { ...found, a, b, difference: turn(found.difference), low: turn(found.high), high: turn(found.low) };
+}
+
+// By slice: [difference, low, high] of a - b, in the order of section.slices.slices.
+function slicesOf(section, a, b) {
+  const [first, second] = a < b ? [a, b] : [b, a];
+  const place = section.pairs.findIndex((one) => one.a === first && one.b === second);
+  return section.slices.differences.map((all) => {
+    const [difference, low, high] = all[place];
+    if (a < b) return [difference, low, high];
+    return [-difference, high === null ? null : -high, low === null ? null : -low];
+  });
+}
+
+// The pair that a comparison begins with: what the page speaks of first, or the reference and the best other row, or the best two.
+const byMean = names.map((_, i) => i).sort((a, b) => sections[0].rows[b].mean[doc.main] - sections[0].rows[a].mean[doc.main] || a - b);
+const firstOf = doc.reference ?? byMean[0];
+const partner = doc.spoken[0] ?? [firstOf, byMean.find((i) => i !== firstOf) ?? firstOf];
+const STARTS = {
+  view: "leaderboard",
+  dataset: doc.overall ? "all" : "0", // of the leaderboard
+  kind: "NDCG", cutoff: "10", filter: "", group: "all", costs: "few",
+  a: String(partner[0]), b: String(partner[1]),
+  pairkind: "NDCG", paircut: "10", on: "0",
+  factor: doc.claims ? "claims" : "0",
+  rdata: "0", row: "first", beside: "auto", q: "", outcome: "all", cut: "", repeats: "", order: "best", page: "1",
+};
+const state = { ...STARTS };
+
+function readAddress() {
+  const given = new URLSearchParams(location.hash.replace(/^#/, ""));
+  for (const key of Object.keys(STARTS)) state[key] = given.get(key) ?? STARTS[key];
+}
+
+function address(changes) {
+  const wanted = new URLSearchParams();
+  for (const [key, value] of Object.entries({ ...state, ...changes })) if (value !== STARTS[key]) wanted.set(key, value);
+  return `#${wanted}`;
+}
+
+// Sets what is chosen and remembers it in the address, without a new entry in the history.
+function choose(changes) {
+  const kept = address(changes);
+  Object.assign(state, changes);
+  try {
+    history.replaceState(null, "", kept || "#");
+  } catch {
+    // A page inside another one may have no address of its own.
+  }
+}

@@ -1,0 +1,164 @@
+"""The cases that a page holds: histories, ranks, recommended items and what was written, packed into parts.
+
+A page holds at most LIMIT texts. Where runs wrote more, a seeded sample of each dataset's cases is shown, the same for every
+method, so that methods can be read side by side; the page says so. Means and tests are always over all cases.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from benchmark.analysis.collect import Collected
+from benchmark.contract import Cases
+from benchmark.errors import InputError
+from benchmark.provenance import derive_seed
+
+LIMIT = 50_000  # texts on one page
+PART = 1_000  # cases in one part of texts: so many are unpacked at once
+TOP = 10  # recommended items shown of a case
+REPEATED = 0.5  # share of a text's runs of three words that came before in it, from which on it "repeats itself"
+SHORTEST = 6  # words, below which no text is said to repeat itself
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What one run wrote for the shown cases, in their order."""
+
+    reasoning: list[str]
+    prompt: list[str]
+    cut: np.ndarray  # bool [shown]: stopped by the limit of tokens
+
+    @property
+    def empty(self) -> bool:
+        """Whether the run read prompts but wrote nothing."""
+        return not any(self.reasoning)
+
+
+def repeats(text: str) -> bool:
+    """Whether at least REPEATED of its runs of three words came before in the same text.
+
+    >>> repeats("a good film a good film a good film"), repeats("one two three four five six seven"), repeats("no no no")
+    (True, False, False)
+    """
+    words = re.findall(r"\w+", text.lower())
+    if len(words) < SHORTEST:
+        return False
+    runs = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(runs)) / len(runs) >= REPEATED
+
+
+def read_texts(results: Collected, method: str) -> pd.DataFrame | None:
+    """texts.parquet of seed 1, one row per case of rankings.parquet; None for a method without text.
+
+    Raises InputError where a column is missing or its cases aren't those of the run.
+    """
+    path = results.run_folder(method, 1) / "texts.parquet"
+    if not path.exists():
+        return None
+    names = pq.read_schema(path).names
+    if missing := [name for name in ("case", "prompt", "reasoning") if name not in names]:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; run this seed again")
+    wanted = [name for name in ("case", "prompt", "reasoning", "cut") if name in names]
+    texts = pd.read_parquet(path, columns=wanted).drop_duplicates("case").set_index("case")
+    if len(unknown := texts.index[~texts.index.isin(results.cases.case)]):
+        raise InputError(f"{path}: case {unknown[0]} is not in rankings.parquet; run this seed again")
+    if len(absent := results.cases.case[~np.isin(results.cases.case, texts.index)]):
+        raise InputError(f"{path}: case {absent[0]} of rankings.parquet is missing; run this seed again")
+    return texts if "cut" in texts else texts.assign(cut=False)
+
+
+def shown_cases(results: Collected, texts_per_case: int, budget: int) -> np.ndarray:
+    """Row numbers of the cases that the page holds, int64 ascending: all, or a seeded sample that fits `budget` texts."""
+    most = max(1, budget // max(1, texts_per_case))
+    if len(results.cases) <= most:
+        return np.arange(len(results.cases))
+    drawn = np.random.default_rng(derive_seed("page", results.dataset)).permutation(len(results.cases))
+    return np.sort(drawn[:most])
+
+
+def top_items(path: Path, rows: np.ndarray) -> list[list[int]]:
+    """The TOP items of these cases in a run's rankings.parquet."""
+    column = pq.read_table(path, columns=["top_items"]).column("top_items").take(rows)
+    return [items[:TOP] for items in column.to_pylist()]
+
+
+def history(cases: Cases, titled: dict[int, int]) -> list[list[Any]]:
+    """Of each case the columns of its history: places of its titles, ratings (None: not rated), seconds before the case.
+
+    titled: place in the page's titles by item number; unknown items get the next place.
+    """
+    out = []
+    for i in range(len(cases)):
+        part = slice(cases.offsets[i], cases.offsets[i + 1])
+        places = [titled.setdefault(int(item), len(titled)) for item in cases.items[part]]
+        ratings = [None if np.isnan(value) else round(float(value), 2) for value in cases.ratings[part]]
+        out.append([places, ratings, (cases.time[i] - cases.times[part]).tolist()])
+    return out
+
+
+def candidates_of(results: Collected, shown: Cases) -> list[int]:
+    """How many items each case ranks: the catalogue less the case's history, as the evaluator masks it."""
+    return [int(results.about["counts"]["items"]) - len(np.unique(shown.history(i))) for i in range(len(shown))]
+
+
+def parts_of(results: Collected, place: int, budget: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the page holds of one dataset's cases: an entry for the document, and the parts by name.
+
+    The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were cut or
+    repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks; `cases/{place}/{k}`
+    the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the texts, of PART cases each.
+    """
+    found = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
+    rows = shown_cases(results, len(found), budget)
+    shown = results.cases.take(rows)
+    titled: dict[int, int] = {}
+    targets = [titled.setdefault(int(item), len(titled)) for item in results.target[rows]]
+    past = history(shown, titled)
+    tops = [
+        [
+            [titled.setdefault(item, len(titled)) for item in items]
+            for items in top_items(_rankings(results, name), rows)
+        ]
+        for name in results.methods
+    ]
+    titles = pd.read_parquet(results.folder / "items.parquet", columns=["title"])["title"].astype(str).to_numpy()
+    starts = range(0, len(rows), PART)
+    parts: dict[str, Any] = {}
+    entries = []
+    for name, frame in found.items():
+        column = results.methods.index(name)
+        mine = _texts(frame, shown.case)
+        for k, start in enumerate(starts):
+            parts[f"texts/{place}/{column}/{k}"] = mine.reasoning[start : start + PART]
+            parts[f"prompts/{place}/{column}/{k}"] = mine.prompt[start : start + PART]
+        cut, repeated = np.flatnonzero(mine.cut).tolist(), [i for i, text in enumerate(mine.reasoning) if repeats(text)]
+        entries.append({"method": column, "wrote": not mine.empty, "cut": cut, "repeats": repeated})
+    parts[f"index/{place}"] = {
+        "case": shown.case.tolist(),
+        "user": shown.user.tolist(),
+        "target": targets,
+        "candidates": candidates_of(results, shown),
+        "titles": titles[list(titled)].tolist(),
+        # Of each method its seeds' ranks, [seeds][cases].
+        "ranks": [ranks[:, rows].tolist() for ranks in results.ranks],
+    }
+    for k, start in enumerate(starts):
+        part = slice(start, start + PART)
+        parts[f"cases/{place}/{k}"] = {"history": past[part], "top": [top[part] for top in tops]}
+    return {"shown": len(rows), "of": len(results.cases), "part": PART, "texts": entries}, parts
+
+
+def _rankings(results: Collected, method: str) -> Path:
+    return results.run_folder(method, 1) / "rankings.parquet"
+
+
+def _texts(frame: pd.DataFrame, cases: np.ndarray) -> Texts:
+    mine = frame.loc[cases]
+    return Texts(
+        mine["reasoning"].astype(str).tolist(), mine["prompt"].astype(str).tolist(), mine["cut"].to_numpy(bool)
+    )

@@ -1,0 +1,350 @@
+"""The page: one file that says what its run shows, asks for nothing, and in which every text stays text."""
+
+import doctest
+import html
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.analysis.collect import Collected, collect
+from benchmark.analysis.comparisons import ALL_PAIRS
+from benchmark.analysis.significance import FEW_USERS, smallest_detectable
+from benchmark.errors import InputError
+from benchmark.metrics import METRICS
+from benchmark.output.page import __main__ as command
+from benchmark.output.page import answer, cases, paper, provenance
+from benchmark.output.page import html as written
+from benchmark.output.page.data import document
+from benchmark.output.page.pairs import MAIN, by_slice, over_all, pairs_of
+from benchmark.provenance import ROOT
+from benchmark.statistics import against
+from benchmark.statistics.datasets import statistics
+from tests.support.page import document_of, parts_of
+from tests.support.results_tree import write_by_hand, write_results
+from tests.support.statistics import write_statistics
+
+SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
+TWO_SEEDS = dict.fromkeys(SKILL, 2)
+EVIL = "He likes <script>alert('x')</script> & {{ 7 * 7 }} \"films\" </pre><img src=x onerror=alert(1)>"
+TITLE = "Title <script>document.title = 'taken over'</script>"
+
+
+def write_texts(results: Path, dataset: str, method: str, text: str) -> None:
+    """texts.parquet of seed 1: every third text is cut off, an empty one never."""
+    run = results / "runs" / dataset / method / "seed1"
+    numbers = pd.read_parquet(run / "rankings.parquet").case
+    texts = [f"{text} {case}" if text else "" for case in numbers]
+    cut = [bool(text) and i % 3 == 0 for i in range(len(numbers))]
+    frame = pd.DataFrame({"case": numbers, "prompt": "prompt <b>1</b>", "reasoning": texts, "cut": cut})
+    frame.to_parquet(run / "texts.parquet")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page") / "results"
+    write_results(folder, ["small", "other"], SKILL, seeds=2, n_cases=60)
+    for dataset in ("small", "other"):
+        items = pd.read_parquet(folder / f"data/{dataset}/items.parquet")
+        items.assign(title=[TITLE, *items.title[1:]]).to_parquet(folder / f"data/{dataset}/items.parquet")
+        write_texts(folder, dataset, "r2ec", EVIL)
+        write_texts(folder, dataset, "r2ec_no_reasoning", "")
+    write_statistics(folder, ["small", "other"], TWO_SEEDS, "r2ec")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(results: Path) -> list[str]:
+    return ["page", "--results", str(results), "--datasets", "small", "other", "--methods", *SKILL, "--seeds", "2"]
+
+
+@pytest.fixture(scope="module")
+def page(results: Path, arguments: list[str]) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*arguments, "--reference", "r2ec"])
+        command.main()
+    return results / "report" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def small(results: Path) -> Collected:
+    return collect(results, "small", TWO_SEEDS)
+
+
+class Tags(HTMLParser):
+    """Collects tags and checks that they close in order."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_doctests() -> None:
+    for module in (answer, cases, provenance, written):
+        found = doctest.testmod(module)
+        assert found.attempted > 0 and found.failed == 0, module
+
+
+def test_page_is_well_formed_and_needs_no_network(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert not [tag for tag, attributes in tags.seen if "src" in attributes or tag in ("img", "link", "iframe")]
+    assert all(str(attributes["href"]).startswith("#") for tag, attributes in tags.seen if tag == "a")
+    policy = next(str(a["content"]) for tag, a in tags.seen if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-") and "unsafe-eval" not in policy
+    # One script runs; the others are data.
+    kinds = [attributes.get("type") for tag, attributes in tags.seen if tag == "script"]
+    assert kinds.count(None) == 1 and set(kinds) == {None, "application/json", "text/plain"}
+    assert "sourceMappingURL" not in text and "@media print" in text and "viewport" in text
+
+
+def test_every_text_stays_text(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert EVIL not in text and TITLE not in text and "<b>1</b>" not in text
+    assert "{{ 7 * 7 }}" not in text.replace(written.script(), "")  # packed with the texts, which nothing runs
+    parts = parts_of(page)
+    assert parts["texts/0/2/0"][0].startswith(EVIL) and TITLE in parts["index/0"]["titles"]
+
+
+def test_a_title_that_holds_markup_is_escaped(
+    results: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", [*arguments, "--note", "A look & <no> </script> result.", "--out", str(results / "noted")]
+    )
+    command.main()
+    text = (results / "noted" / "index.html").read_text(encoding="utf-8")
+    assert '<p class="first">A look &amp; &lt;no&gt; &lt;/script&gt; result.</p>\n' in text
+    assert document_of(results / "noted" / "index.html")["note"] == "A look & <no> </script> result."
+
+
+def test_the_same_runs_give_the_same_bytes(
+    page: Path, results: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*arguments, "--reference", "r2ec", "--out", str(results / "again")])
+    command.main()
+    assert (results / "again" / "index.html").read_bytes() == page.read_bytes()
+
+
+def test_the_libraries_are_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in written.LIBRARIES:
+        assert len(written.library.__wrapped__(name)) > 10_000
+        assert (ROOT / "benchmark/output/page/vendor" / f"{name.partition('.')[0]}.LICENSE").is_file()
+    before = written.asset
+    monkeypatch.setattr(written, "asset", lambda name: before(name) + ("//" if name.endswith("d3.min.js") else ""))
+    with pytest.raises(InputError, match=r"vendor/d3\.min\.js: isn't the file of vendor/versions\.txt"):
+        written.library.__wrapped__("d3.min.js")
+
+
+def test_the_leaderboard_holds_the_tables_numbers(page: Path, small: Collected) -> None:
+    about = document_of(page)
+    rows = about["datasets"][0]["rows"]
+    for number, row in enumerate(rows):
+        assert row["mean"] == [round(float(values.mean()), 6) for values in small.values[number]]
+        assert row["low"][MAIN] < row["mean"][MAIN] < row["high"][MAIN] and row["seeds"] == 2
+    assert rows[1]["sd"][MAIN] == round(float(small.values[1][MAIN].mean(axis=-1).std(ddof=1)), 6)
+    assert about["datasets"][0]["best_baseline"] == "sasrec" and rows[1]["p"] == [None] * 6
+    assert any("family of 18 tests" in note for note in about["datasets"][0]["notes"])
+
+
+def test_trainings_that_rank_alike_have_no_deviation(page: Path, small: Collected) -> None:
+    assert (small.ranks[0][0] == small.ranks[0][1]).all()  # popularity
+    rows = document_of(page)["datasets"][0]["rows"]
+    assert rows[0]["equal"] and rows[0]["sd"] == [None] * 6
+    assert not rows[1]["equal"] and None not in rows[1]["sd"]
+
+
+def test_pairs_are_those_of_the_tests(small: Collected) -> None:
+    tests = statistics(small).tests
+    pairs = pairs_of(tests[tests.family == ALL_PAIRS], small.methods)
+    assert [(one["a"], one["b"]) for one in pairs] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    row = tests[(tests.family == ALL_PAIRS) & (tests.method_a == "sasrec") & (tests.method_b == "r2ec_no_reasoning")]
+    row = row[row.metric == "NDCG@10"].iloc[0]
+    one = pairs[4]
+    assert [one[name][MAIN] for name in ("difference", "low", "high", "p", "p_holm")] == [
+        row.difference, row.low, row.high, row.p, row.p_holm,
+    ]  # fmt: skip
+    # The interval of a nearly normal difference is 3.92 standard errors wide.
+    error = (row.high - row.low) / 3.92
+    assert one["detectable"][MAIN] == pytest.approx(smallest_detectable(error, 36), rel=0.05)
+
+
+def test_over_all_datasets_the_reference_is_as_against_the_others(results: Path) -> None:
+    collected = [collect(results, name, TWO_SEEDS) for name in ("small", "other")]
+    means, pairs = over_all(results / "statistics", collected[0].methods)
+    frame = against.against(collected, "r2ec")
+    frame = frame[frame.dataset == against.EVERY].set_index("method")
+    one = pairs[3]  # sasrec - r2ec
+    assert one["difference"][MAIN] == pytest.approx(-frame.difference["sasrec"], abs=1e-6)
+    assert [one["low"][MAIN], one["high"][MAIN]] == pytest.approx(
+        [-frame.high["sasrec"], -frame.low["sasrec"]], abs=1e-6
+    )
+    assert means["mean"][MAIN, 1] == pytest.approx(frame["mean"]["sasrec"])
+    # Hit has no test here, as McNemar's is of one dataset.
+    assert [p is None for p in one["p_holm"]] == [metric.startswith("Hit") for metric in METRICS]
+
+
+def test_slices_say_no_more_than_they_know(small: Collected, tmp_path: Path) -> None:
+    found = by_slice(statistics(small), small.methods)
+    few = [slice["users"] < FEW_USERS for slice in found["slices"]]
+    assert True in few and all(slice["cases"] for slice in found["slices"])
+    for known, mine in zip(few, found["differences"], strict=True):
+        assert all((low is None and high is None) if known else True for _, low, high in mine)
+    # Two methods that rank alike: whatever the slice, nothing is known of how they differ.
+    same = replace(small, ranks=[small.ranks[0], small.ranks[0], *small.ranks[2:]])
+    assert {tuple(mine[0]) for mine in by_slice(statistics(same), same.methods)["differences"]} == {(0.0, None, None)}
+    write_by_hand(tmp_path, "popularity", "r2ec")
+    hand = by_slice(statistics(collect(tmp_path, "tiny", {"popularity": 2, "r2ec": 2})), ["popularity", "r2ec"])
+    assert sum(slice["cases"] for slice in hand["slices"] if slice["group"] == "length of the history") == 4
+
+
+def test_the_answer_is_made_from_the_run(page: Path) -> None:
+    about = document_of(page)["answer"]
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert f"<h1>{about['title']}</h1>" in text and all(
+        f"<li>{said}</li>" in text for said in about["said"] + about["more"]
+    )
+    assert about["title"].startswith("r2ec ranks best on both datasets; over them sasrec can't be told apart from it")
+    scope, reasoning, whole = about["said"]
+    assert scope.startswith("4 methods on small (60 test cases of ") and "2 seeds, 16 runs" in scope
+    assert reasoning.startswith("With a reasoning against none, NDCG@10 of r2ec minus r2ec_no_reasoning: small +0.")
+    assert "all datasets +0." in reasoning and "r2ec ranks better" in reasoning
+    assert "all datasets: r2ec has the highest NDCG@10" in whole and "would often have been missed" in whole
+
+
+@pytest.mark.parametrize(
+    ("p", "means", "title"),
+    [
+        ([0.5, 0.01, 0.01], [0.3, 0.2, 0.1], "a ranks best on x; b can't be told apart from it"),
+        ([0.01, 0.01, 0.01], [0.3, 0.2, 0.1], "a ranks best on x, apart from every other method"),
+        ([0.5, 0.01, 0.05], [0.1, 0.2, 0.3], "c ranks best on x; b can't be told apart from it"),
+        ([0.5, 0.05, 0.01], [0.3, 0.2, 0.1], "No method on x can be told apart from the best, a"),
+    ],
+)
+def test_titles_by_hand(p: list[float], means: list[float], title: str) -> None:
+    """p of a - b, a - c, b - c."""
+
+    def six(value: float) -> list[float]:
+        return [value] * 6
+
+    numbers = {"difference": six(0.1), "low": six(-0.1), "high": six(0.3), "detectable": six(0.2)}
+    pairs = [
+        {"a": a, "b": b, "p_holm": six(value)} | numbers
+        for (a, b), value in zip([(0, 1), (0, 2), (1, 2)], p, strict=True)
+    ]
+    rows = [{"mean": six(mean), "low": six(mean), "high": six(mean)} for mean in means]
+    assert answer.title_of([{"name": "x", "rows": rows, "pairs": pairs}], None, ["a", "b", "c"]) == title
+
+
+def test_the_cases_are_those_of_the_runs(page: Path, small: Collected) -> None:
+    held, parts = document_of(page)["held"][0], parts_of(page)
+    mine = parts["index/0"] | parts["cases/0/0"]
+    assert (held["shown"], held["of"]) == (60, 60) and mine["case"] == small.cases.case.tolist()
+    assert mine["ranks"][2] == small.ranks[2].tolist()
+    titles = pd.read_parquet(small.folder / "items.parquet").title
+    assert [mine["titles"][place] for place in mine["target"]] == titles[small.target].tolist()
+    places, ratings, seconds = mine["history"][5]
+    assert [mine["titles"][place] for place in places] == titles[small.cases.history(5)].tolist()
+    assert set(ratings) == {4.0} and set(seconds) == {500}
+    top = pd.read_parquet(small.run_folder("r2ec", 1) / "rankings.parquet").top_items[7][:10]
+    assert [mine["titles"][place] for place in mine["top"][2][7]] == titles[top].tolist()
+    assert mine["candidates"][7] == 60 - len(set(small.cases.history(7).tolist()))
+    wrote, silent = held["texts"]
+    assert (wrote["method"], wrote["wrote"], wrote["cut"]) == (2, True, list(range(0, 60, 3)))
+    assert (silent["method"], silent["wrote"], silent["cut"], silent["repeats"]) == (3, False, [], [])
+    assert document_of(page)["spoken"] == [[2, 3]]
+
+
+def test_a_page_of_too_many_texts_holds_a_sample_and_says_so(results: Path) -> None:
+    collected = [collect(results, name, TWO_SEEDS) for name in ("small", "other")]
+    about, parts = document(collected, results, limit=80)
+    assert [(held["shown"], held["of"]) for held in about["held"]] == [(20, 60), (20, 60)]
+    assert len(parts["texts/1/2/0"]) == 20 and len(set(parts["index/1"]["case"])) == 20
+    texts = pd.read_parquet(collected[1].run_folder("r2ec", 1) / "texts.parquet").set_index("case")
+    assert parts["texts/1/2/0"] == texts.reasoning[parts["index/1"]["case"]].tolist()
+    assert about["datasets"][0]["cases"] == 60  # means and tests are of all cases
+    again, same = document(collected, results, limit=80)
+    assert same == parts and again == about
+
+
+def test_provenance_holds_counts_commit_and_every_run(page: Path) -> None:
+    about = document_of(page)["provenance"]
+    shared = dict(about["shared"])
+    assert shared["commit"] == [["0123456789abcdef0123456789abcdef01234567", 16]]
+    assert shared["versions"] == [["python 3.11.0, numpy 2.4.6", 16]] and "processor made-up" in shared["machine"][0][0]
+    assert ["test targets never seen in training", 3] in about["datasets"][0]["rules"]
+    assert ["hash of the split", "hash-other"] in about["datasets"][1]["facts"]
+    assert len(about["runs"]) == 16 and [run["seed value"] for run in about["runs"][:2]] == [17, 34]
+    assert {run["params"] for run in about["runs"]} == {"layers: 2"}
+
+
+def test_the_papers_figures_are_those_of_its_tables() -> None:
+    """paper.csv holds the rows of docs/paper-table.csv that a row of config/paper.yaml is."""
+    table = pd.read_csv(ROOT / "docs/paper-table.csv").set_index(["method", "dataset"])
+    rows = pd.read_csv(ROOT / "benchmark/output/page/paper.csv", comment="#")
+    assert len(rows) == 48 and len(paper.printed()) == 48
+    for row in rows.to_dict("records"):
+        of_table = table.loc[(row["printed_as"], row["category"].replace("_", " "))]
+        np.testing.assert_array_equal([row[metric] for metric in METRICS], of_table[METRICS].to_numpy(float))
+    config = (ROOT / "config/paper.yaml").read_text()
+    there = set(re.findall(r"^  ([a-z][\w.]*):$", config, flags=re.M))
+    assert {"gru4rec", "caser", "sasrec", "tiger", "r2ec_qwen2.5_3b", "r2ec_gemma2_2b"} <= there & set(rows.row)
+
+
+def test_only_the_papers_own_data_have_its_figures(small: Collected) -> None:
+    assert paper.of_row(small, "sasrec") is None
+    settings = {"source": "amazon_2023", "options": {"category": "Video_Games", "preset": "released"}}
+    games = replace(small, about=small.about | {"settings": settings})
+    assert paper.of_row(games, "sasrec") == [0.0129, 0.008, 0.0206, 0.0105, 0.0326, 0.0135]
+    assert paper.of_row(games, "popularity") is None
+    settings["options"] = {"category": "Video_Games"}
+    assert paper.of_row(games, "sasrec") is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (pd.DataFrame({"case": [220], "prompt": ["p"]}), "column 'reasoning' is missing"),
+        (pd.DataFrame({"case": [7], "prompt": ["p"], "reasoning": ["r"]}), "case 7 is not in rankings.parquet"),
+        (pd.DataFrame({"case": [220], "prompt": ["p"], "reasoning": ["r"]}), "case 221 of rankings.parquet is missing"),
+    ],
+)
+def test_broken_texts_are_refused(tmp_path: Path, texts: pd.DataFrame, message: str) -> None:
+    write_results(tmp_path, ["small"], {"r2ec": 0.5}, seeds=1, n_cases=60)
+    texts.to_parquet(tmp_path / "runs" / "small" / "r2ec" / "seed1" / "texts.parquet")
+    with pytest.raises(InputError, match=message):
+        cases.read_texts(collect(tmp_path, "small", {"r2ec": 1}), "r2ec")
+
+
+def test_a_single_method_has_a_page(tmp_path: Path) -> None:
+    write_results(tmp_path, ["small"], {"popularity": 0.5}, seeds=1, n_cases=60)
+    write_statistics(tmp_path, ["small"], {"popularity": 1})
+    about, _ = document([collect(tmp_path, "small", {"popularity": 1})], tmp_path)
+    assert about["answer"]["title"] == "popularity on small" and about["datasets"][0]["pairs"] == []
+    assert about["overall"] is None and about["against"] is None and about["claims"] is None
+
+
+def test_statistics_of_other_rows_are_refused(tmp_path: Path) -> None:
+    write_results(tmp_path, ["small"], {"popularity": 0.5, "sasrec": 0.8}, seeds=1, n_cases=60)
+    write_statistics(tmp_path, ["small"], {"popularity": 1})
+    both = collect(tmp_path, "small", {"popularity": 1, "sasrec": 1})
+    with pytest.raises(InputError, match="small: the statistics are of popularity, but sasrec has runs, too"):
+        document([both], tmp_path)

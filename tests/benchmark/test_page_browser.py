@@ -1,0 +1,266 @@
+"""The page in a real browser, opened from disk: sort, filter, choose, search; nothing on the console, nothing asked for; axe."""
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from benchmark.output.page import __main__ as command
+from benchmark.storage.io import read_json
+from tests.benchmark.test_page import EVIL, TITLE, write_texts
+from tests.support.page import Opened, axe, browser, document_of
+from tests.support.results_tree import write_results
+from tests.support.statistics import write_statistics
+
+SKILL = {"popularity": 0.0, "item_knn": 0.5, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
+VIEWS = ("leaderboard", "pair", "reasonings", "provenance")
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Any]:
+    with browser() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two datasets, five methods; what r2ec writes holds markup, numbers, and a word for every seventh case."""
+    results = tmp_path_factory.mktemp("browser") / "results"
+    write_results(results, ["small", "other"], SKILL, seeds=2, n_cases=60)
+    for dataset in ("small", "other"):
+        items = pd.read_parquet(results / f"data/{dataset}/items.parquet")
+        items.assign(title=[TITLE, *items.title[1:]]).to_parquet(results / f"data/{dataset}/items.parquet")
+        write_texts(results, dataset, "r2ec", EVIL)
+        write_texts(results, dataset, "r2ec_no_reasoning", "")
+        path = results / f"runs/{dataset}/r2ec/seed1/texts.parquet"
+        texts = pd.read_parquet(path)
+        seventh = [f"{text} Zebra" if i % 7 == 0 else text for i, text in enumerate(texts.reasoning)]
+        texts.assign(reasoning=seventh).to_parquet(path)
+    write_statistics(results, ["small", "other"], dict.fromkeys(SKILL, 2), "r2ec")
+    arguments = ["page", "--results", str(results), "--datasets", "small", "other", "--methods", *SKILL, "--seeds", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*arguments, "--reference", "r2ec"])
+        command.main()
+    return results / "report" / "index.html"
+
+
+def shown(opened: Opened) -> int:
+    """How many reasonings the page says it has, once it has drawn them."""
+    opened.tab.wait_for_selector("#reasonings:not([aria-busy])", state="attached")
+    return int(opened.tab.inner_text("main [role=status]").split(" ")[0].replace(",", ""))
+
+
+def test_the_leaderboard_sorts_by_what_is_clicked(started: Any, page: Path) -> None:
+    opened = Opened(started, page, "#dataset=0")
+    means = [row["mean"][3] for row in document_of(page)["datasets"][0]["rows"]]
+    by_mean = [name for _, name in sorted(zip(means, SKILL, strict=True), reverse=True)]
+    assert opened.cells("Leaderboard", 0) == by_mean
+    table = opened.tab.locator('[role="region"][aria-label="Leaderboard"]')
+    table.locator("thead").get_by_role("button", name="method").press("Enter")  # by the keyboard
+    assert opened.cells("Leaderboard", 0) == sorted(SKILL)
+    assert table.locator('th[aria-sort="ascending"]').inner_text() == "method"
+    table.locator("thead").get_by_role("button", name="NDCG@10").click()
+    table.locator("thead").get_by_role("button", name="NDCG@10").click()
+    assert opened.cells("Leaderboard", 0) == by_mean[::-1]
+    opened.close()
+
+
+def test_the_leaderboard_filters_and_chooses(started: Any, page: Path) -> None:
+    opened = Opened(started, page)
+    about = document_of(page)
+    opened.tab.get_by_label("Dataset").select_option(label="other")
+    opened.tab.get_by_label("Metric").select_option("Hit")
+    opened.tab.get_by_label("Cut-off").select_option("20")
+    heads = opened.tab.locator('[aria-label="Leaderboard"] thead th').all_inner_texts()
+    assert heads[1] == "Hit@20" and "trainings" in heads
+    printed = {f"{row['mean'][4]:.4f}" for row in about["datasets"][1]["rows"]}
+    cells = opened.tab.locator('[aria-label="Leaderboard"] tbody td:nth-child(2)').all_inner_texts()
+    assert {re.search(r"\d\.\d{4}", text)[0] for text in cells} == printed  # type: ignore[index]
+    opened.tab.get_by_label("Filter by name").fill("R2EC")
+    assert set(opened.cells("Leaderboard", 0)) == {"r2ec", "r2ec_no_reasoning"}
+    opened.tab.get_by_label("Filter by name").fill("nothing")
+    assert opened.cells("Leaderboard", 0) == ["Nothing here has that."]
+    # What is chosen stays in the address.
+    again = Opened(started, page, "#" + opened.tab.url.partition("#")[2].replace("filter=nothing", "filter=knn"))
+    assert again.cells("Leaderboard", 0) == ["item_knn"]
+    again.close()
+    opened.close()
+
+
+def test_equal_trainings_show_no_deviation_and_others_do(started: Any, page: Path) -> None:
+    opened = Opened(started, page, "#dataset=0")
+    rows = dict(
+        zip(
+            opened.cells("Leaderboard", 0),
+            opened.tab.locator('[aria-label="Leaderboard"] tbody tr').all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert "±" not in rows["popularity"] and "all equal" in rows["popularity"] and "±" in rows["sasrec"]
+    assert "± 0.0000" not in opened.tab.inner_text("body")
+    opened.close()
+
+
+def test_a_mark_tells_its_test_on_tap_and_goes_by_escape(started: Any, page: Path) -> None:
+    opened = Opened(started, page, "#dataset=0")
+    mark = opened.tab.locator(".dagger").first
+    mark.click()
+    tip = opened.tab.locator("#tip")
+    assert (
+        tip.is_visible() and "minus sasrec, the best baseline" in tip.inner_text() and "after Holm" in tip.inner_text()
+    )
+    mark.press("Escape")
+    assert not tip.is_visible()
+    opened.close()
+
+
+def test_the_table_is_copied_as_it_stands(started: Any, page: Path) -> None:
+    opened = Opened(started, page, "#dataset=0&filter=r2ec")
+    opened.tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    def copied(form: str) -> str:
+        opened.tab.locator(".buttons").first.get_by_role("button", name=form).click()
+        opened.tab.wait_for_selector(f"#status:text('Copied as {form}')", state="attached")
+        return str(opened.tab.evaluate("navigator.clipboard.readText()"))
+
+    markdown = copied("Markdown").splitlines()
+    assert markdown[0].startswith("| method | NDCG@10 | trainings |") and len(markdown) == 4
+    assert "r2ec\\_no\\_reasoning" in markdown[3]
+    latex = copied("LaTeX")
+    assert latex.startswith("% needs booktabs\n\\begin{tabular}{lr") and "r2ec\\_no\\_reasoning & " in latex
+    rows = list(csv.reader(io.StringIO(copied("CSV"))))
+    assert [row[0] for row in rows] == ["method", "r2ec", "r2ec_no_reasoning"] and len({len(row) for row in rows}) == 1
+    opened.close()
+
+
+def test_two_methods_are_held_against_each_other(started: Any, page: Path) -> None:
+    opened = Opened(started, page)
+    opened.view("pair")
+    assert opened.tab.inner_text("h2") == "r2ec minus r2ec_no_reasoning"
+    opened.tab.get_by_label("minus").select_option(label="sasrec")
+    opened.tab.wait_for_selector("main [aria-busy]", state="detached")
+    one = next(p for p in document_of(page)["datasets"][0]["pairs"] if (p["a"], p["b"]) == (2, 3))  # sasrec - r2ec
+    row = opened.tab.locator('[aria-label="Over all cases"] tbody tr').nth(1).inner_text()
+    sign = "−" if one["difference"][3] > 0 else "+"
+    assert row.startswith("small") and f"{sign}{abs(one['difference'][3]):.4f}" in row
+    assert opened.tab.locator("article.case").count() > 0
+    assert "too few users for an interval" in opened.tab.inner_text("main")
+    opened.tab.get_by_role("button", name="Swap").click()
+    assert opened.tab.inner_text("h2") == "sasrec minus r2ec"
+    opened.close()
+
+
+def test_reasonings_are_read_beside_their_controls_filtered_and_searched(started: Any, page: Path) -> None:
+    opened = Opened(started, page)
+    opened.view("reasonings")
+    assert shown(opened) == 60 and opened.tab.locator("article.case").count() == 10
+    first = opened.tab.locator("article.case").first
+    heads = first.locator("h4").all_inner_texts()
+    assert heads == ["Taken before, newest first", "r2ec", "Recommended", "r2ec_no_reasoning", "Recommended"]
+    assert EVIL in first.locator(".written").inner_text() and "Writes no reasoning." in first.inner_text()
+    assert (
+        first.locator("ol").first.locator("li").count() == 10
+        and "4" in first.locator(".history td").nth(1).inner_text()
+    )
+    opened.tab.get_by_label("Search").fill("zebra")
+    opened.tab.wait_for_selector("mark")
+    assert shown(opened) == 9  # of 60 every seventh
+    assert set(opened.tab.locator("mark").all_inner_texts()) == {"Zebra"}
+    opened.tab.get_by_label("Search").fill("zebra nowhere")
+    assert shown(opened) == 0
+    opened.tab.get_by_label("Search").fill("")
+    opened.tab.get_by_label("Cut off").select_option("yes")
+    assert shown(opened) == 20
+    opened.tab.get_by_label("Outcome").select_option("miss")
+    tags = opened.tab.locator("article.case").all_inner_texts()
+    assert 0 < shown(opened) < 20 and all("miss: rank" in text and "cut off" in text for text in tags)
+    opened.tab.get_by_label("Outcome").select_option("all")
+    opened.tab.get_by_label("Cut off").select_option("")
+    opened.tab.get_by_label("Dataset").select_option("all")
+    assert shown(opened) == 120
+    opened.tab.get_by_role("button", name="Next").click()
+    opened.tab.wait_for_selector(".buttons:has-text('page 2 of 12')")
+    opened.tab.locator("details:has-text('Prompt') summary").first.click()
+    opened.tab.wait_for_selector("pre:has-text('prompt <b>1</b>')")
+    opened.close()
+
+
+def test_no_text_takes_the_page_over(started: Any, page: Path) -> None:
+    opened = Opened(started, page, "#view=reasonings&rdata=all")
+    shown(opened)
+    assert opened.tab.title() == document_of(page)["answer"]["title"]
+    assert opened.tab.locator("main script, main img, main b").count() == 0
+    assert TITLE in opened.tab.inner_text("main") or opened.tab.locator("text=Title <script>").count() > 0
+    # Even a script that got in wouldn't run.
+    opened.tab.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), { textContent: 'document.title = 1' }))"
+    )
+    assert opened.tab.title() == document_of(page)["answer"]["title"]
+    assert len(opened.messages) == 1 and "Content Security Policy" in opened.messages.pop()
+    opened.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
+def test_axe_finds_nothing(started: Any, page: Path, width: int, scheme: str) -> None:
+    script = axe()
+    opened = Opened(started, page, width=width, scheme=scheme)
+    for view in VIEWS:
+        opened.view(view)
+        opened.tab.evaluate(script)
+        found = opened.tab.evaluate("axe.run()")["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], view
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [400, 800, 1600])
+def test_nothing_is_cut_off(started: Any, page: Path, width: int) -> None:
+    opened = Opened(started, page, width=width)
+    for view in VIEWS:
+        opened.view(view)
+        beyond = opened.tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert beyond == 0, view
+    opened.close()
+
+
+def test_colours_follow_the_system_and_the_button(started: Any, page: Path) -> None:
+    opened = Opened(started, page, scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = opened.tab.evaluate(ground)
+    opened.tab.get_by_role("button", name="Light colours").click()
+    light = opened.tab.evaluate(ground)
+    assert (dark, light) == ("rgb(20, 23, 26)", "rgb(255, 255, 255)")
+    opened.tab.reload()
+    opened.tab.wait_for_selector("html[data-ready]")
+    assert opened.tab.evaluate(ground) == light
+    opened.tab.get_by_role("button", name="Dark colours").click()
+    opened.tab.emulate_media(media="print")
+    assert opened.tab.evaluate(ground) == light and not opened.tab.locator("nav").is_visible()
+    opened.close()
+
+
+def test_views_are_reached_by_the_keyboard_and_by_their_address(started: Any, page: Path) -> None:
+    opened = Opened(started, page)
+    opened.tab.keyboard.press("Tab")
+    assert opened.tab.evaluate("document.activeElement.textContent") == "Skip to the content"
+    opened.tab.locator('nav a[data-view="provenance"]').press("Enter")
+    assert opened.tab.evaluate("document.activeElement.textContent") == "Provenance"
+    assert opened.tab.locator("nav a[aria-current]").all_inner_texts() == ["Provenance"]
+    assert opened.tab.locator("nav a").all_inner_texts() == ["Leaderboard", "Two methods", "Reasonings", "Provenance"]
+    other = Opened(started, page, "#" + opened.tab.url.partition("#")[2])
+    assert other.tab.inner_text("h2") == "Provenance"
+    other.close()
+    opened.close()
+
+
+def test_the_counts_of_the_data_are_read_in_words(started: Any, page: Path) -> None:
+    counts = read_json(page.parents[1] / "data/small/dataset.json")["counts"]
+    opened = Opened(started, page, "#view=provenance")
+    rows = opened.tab.locator('[aria-label="Rules and counts of small"] tbody tr').all_inner_texts()
+    assert f"test cases ranked\t{counts['test']}" in rows
+    opened.close()
