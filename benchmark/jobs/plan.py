@@ -24,9 +24,15 @@ from benchmark.storage.io import sha256_of_json
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")
 RUN = ("rankings.parquet", "run.json")
-TEMPLATES = ("benchmark/output/page/page.html.jinja", "benchmark/output/page/ablations.html.jinja")
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
+
+
+@cache
+def page_files() -> tuple[str, ...]:
+    """What the page is made of beside its modules: template, style, scripts, libraries."""
+    files = [path for path in (ROOT / "benchmark/output/page").rglob("*") if path.is_file() and path.suffix != ".py"]
+    return tuple(sorted(str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"))
 
 
 @cache
@@ -322,7 +328,7 @@ class Plan:
         shown += self.against_files() + self.ablation_files()
         read = list(dict.fromkeys([*shown, *self.read_by_tables(), *self.read_by_factors(*factors)]))
         told = [self.selection(), self.factors_json(*factors), self.config.ablations_folder, self.config.reference]
-        code = [*files_of("benchmark.output.page"), *TEMPLATES]
+        code = [*files_of("benchmark.output.page"), *page_files()]
         return _job("page", ["results/report/index.html"], read, told, code)
 
     def ablation(self, factor: str) -> Job:

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from benchmark import provenance
 from benchmark.analysis.collect import Collected
-from benchmark.contract import Cases, write_cases
+from benchmark.contract import Cases
+from benchmark.data.store import write_cases
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord
 from benchmark.output.page.data import document
 from benchmark.output.page.html import render
 
-METHODS = ("r2ec", "r2ec_no_training")
+METHODS = ("writer", "other_writer")
 CASES, ITEMS, USERS, WORDS, TEXT = 25_000, 5_000, 4_000, 8_000, 100
 OPENINGS, SEARCHES = 5, ("wabe", "film", "wa wo", "nothinghasthis")
 

@@ -110,7 +110,9 @@ def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pyte
 def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in step 3, behind the checkpoint of step 2, then fitted again."""
     cases = replace(split().valid.take(np.arange(12)), target=None)
-    whole = fit(split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole")
+    whole = fit(
+        split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole"
+    )
     expected = np.concatenate(list(whole.score(cases)))
     step, calls = SFTTrainer.training_step, [0]
 

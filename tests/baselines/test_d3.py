@@ -282,7 +282,9 @@ def test_what_neither_knows_both_find(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in step 3, behind the checkpoint of step 2, then fitted again."""
     cases = split().valid.take(CASES)
-    whole = fit(split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole")
+    whole = fit(
+        split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole"
+    )
     expected = scored(whole, cases)
     step, calls = SFTTrainer.training_step, [0]
 

@@ -131,9 +131,7 @@ def test_the_reference_is_the_model_as_it_was_and_not_the_backbone(tmp_path: Pat
     assert logged[-1]["loss"] < first["loss"] and len(logged) == 4
 
 
-def test_the_reference_is_read_in_the_batches_of_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reference_is_read_in_the_batches_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[list[Sequence[int]]] = []
 
     def title_logps_(net: R2ec, given: Preferences, pad: int) -> torch.Tensor:
@@ -181,8 +179,12 @@ def test_the_margin_rises_on_cases_that_it_has_not_seen(tmp_path: Path) -> None:
 
     def some(count: int) -> Preferences:
         prompts = random.integers(3, 13, (count, 6)).tolist()
-        others = [random.permutation([token for token in range(3, 13) if token != prompt[-1]])[:2] for prompt in prompts]
-        titles = [[[prompt[-1], 2], *([int(one), 2] for one in two)] for prompt, two in zip(prompts, others, strict=True)]
+        others = [
+            random.permutation([token for token in range(3, 13) if token != prompt[-1]])[:2] for prompt in prompts
+        ]
+        titles = [
+            [[prompt[-1], 2], *([int(one), 2] for one in two)] for prompt, two in zip(prompts, others, strict=True)
+        ]
         return Preferences(prompts, titles)
 
     model, unseen = adapted(), some(60)

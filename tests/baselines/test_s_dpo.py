@@ -64,7 +64,9 @@ def test_rejected_titles_are_drawn_in_proportion() -> None:
 
 
 def test_too_few_titles_are_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^case 100: 2 titles outside its history can be rejected, and negatives is 3;"):
+    with pytest.raises(
+        InputError, match=r"^case 100: 2 titles outside its history can be rejected, and negatives is 3;"
+    ):
         list(rejected(two_cases(), TITLES, np.ones(6), 3, seed=1))
 
 
@@ -136,7 +138,9 @@ def planted(method: Any, tmp_path: Path, **changes: Any) -> ByTitle:
 
 
 def test_preferences_teach_what_a_short_tuning_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "load", lambda settings: backbones.Backbone(planted_writer(), tiny_tokenizer("llama")))
+    monkeypatch.setattr(
+        backbones, "load", lambda settings: backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
+    )
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     for module in (s_dpo, title_sft):
         monkeypatch.setattr(module, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last

@@ -59,9 +59,7 @@ def test_rows_of_one_seed_begin_with_one_tuning(tmp_path: Path, trainings: list[
     again = title_sft.fit(split(), seed=1, params=own, workdir=tmp_path / "b")
     mixed = d3.fit(split(), seed=1, params=own | {"alpha": 1.0}, workdir=tmp_path / "c")
     preferring = s_dpo.fit(split(), seed=1, params=own | {"preference_steps": 0}, workdir=tmp_path / "d")
-    playing = sp_rec.fit(
-        split(), seed=1, params=own | {"iterations": 0, "ranking": "beams"}, workdir=tmp_path / "e"
-    )
+    playing = sp_rec.fit(split(), seed=1, params=own | {"iterations": 0, "ranking": "beams"}, workdir=tmp_path / "e")
     assert trainings == [3] and not (tmp_path / "b" / "tuning").exists()
     # To the last bit, whether it was made or found: D3 with alpha 1, S-DPO and SPRec without their second stage are this row.
     for other in (again, mixed, preferring, playing):

@@ -3,7 +3,6 @@
 import doctest
 import io
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from benchmark.output.ablations import against_base, read_runs, read_table, tabl
 from benchmark.output.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
 from benchmark.output.page import __main__ as report
 from benchmark.storage.io import read_json, write_json
+from tests.support.page import document_of
 from tests.support.results_tree import write_by_hand, write_dataset, write_method, write_results
 
 MAIN = METRICS.index("NDCG@10")
@@ -382,21 +382,26 @@ def test_the_page_holds_factors_and_claims(results: Path, capsys: pytest.Capture
     made = factor()
     run(ablations, results, made)
     run(claims, results, made)
-    (results / "plots" / "ablations").mkdir(parents=True)
-    for name in plots.PLOTS:  # the real ones take seconds
-        (results / "plots" / f"small.{name}.png").write_bytes(b"\x89PNG ")
     base = ["x", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "3"]
     given = ["--factors", f"[{made.model_dump_json()}]", "--out", str(results / "page")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*base, *given])
+        patch.setattr(sys, "argv", [*base, *given, "--ablations", "none"])
         with pytest.raises(SystemExit):
             report.main()
-        assert "beta.png: missing; run `python -m benchmark.output.ablation_plots`" in capsys.readouterr().err
-        (results / "plots" / "ablations" / "beta.png").write_bytes(b"\x89PNG ")
+        assert "none/beta.csv: missing; run `python -m benchmark.output.ablations`" in capsys.readouterr().err
+        patch.setattr(sys, "argv", [*base, *given])
         report.main()
-    page = (results / "page" / "index.html").read_text()
-    assert '<a href="#ablations">' in page and 'id="ablations"' in page and page.count("<img") == 4
-    assert "R_c &lt;helps&gt;" in page and "<helps>" not in page and "<strong>supports</strong>" in page
-    frame = read_table(results / "ablations" / "beta.csv")
-    assert re.search(rf"{frame['NDCG@10'].iloc[0]:.4f}", page.partition('id="ablations"')[2])
-    assert "smallest detectable" in page
+    assert "<helps>" not in (results / "page" / "index.html").read_text()
+    about = document_of(results / "page" / "index.html")
+    assert about["registered"] is None  # no file of them is there
+    claim = next(row for row in about["claims"]["rows"] if "R_c <helps>" in row["says"])
+    assert claim["verdict"] == "supports" and claim["detectable"] > 0
+    frame, tests = (read_table(results / "ablations" / f"beta.{ending}") for ending in ("csv", "tests.csv"))
+    (values,) = [dataset["values"] for dataset in about["ablations"][0]["datasets"]]
+    for value in values:
+        row = frame[frame.value == value["label"]].iloc[0]
+        assert value["mean"][3] == pytest.approx(row["NDCG@10"], abs=1e-6)
+        mine = tests[(tests.value == value["label"]) & (tests.metric == "NDCG@10")]
+        assert (value["difference"] is None) == (value["label"] == made.base) == mine.empty
+        if not mine.empty:
+            assert value["difference"]["p_holm"][3] == mine.p_holm.iloc[0]

@@ -35,7 +35,9 @@ def test_a_statistic_sees_what_happens_where_it_looks(tmp_path: Path) -> None:
     assert p["base", "better", "log rank"] < 0.001
     assert p["base", "same", "log rank"] == 1
     worse = pairs.set_index(["a", "b", "statistic"]).difference
-    assert worse["base", "better", "log rank"] < 0  # positive where the first ranks better, though a low rank is a good one
+    assert (
+        worse["base", "better", "log rank"] < 0
+    )  # positive where the first ranks better, though a low rank is a good one
     assert worse["base", "better", "log rank"] == pytest.approx(np.log((base - 130) / base).mean())
 
 

@@ -26,6 +26,7 @@ from benchmark.output.captions import of_the_lists, said_beside, what_they_learn
 from benchmark.output.page import __main__ as report
 from benchmark.output.readme import summary
 from benchmark.output.summary import background
+from tests.support.page import document_of
 from tests.support.results_tree import write_results
 
 ALL, NOTHING = Learned(users=30, targets=200, positions=230), Learned(0, 0, 0)
@@ -124,17 +125,16 @@ def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "| small | sasrec | 2 | 30 | 200 | 230 | 3 |" in found["costs.md"]
     assert "| small | r2ec\\_untrained | 1 | 0 | 0 | 0 | 1 |" in found["costs.md"]
 
-    (results / "plots").mkdir()
-    for dataset in ("small", "other"):
-        for name in plots.PLOTS:
-            (results / f"plots/{dataset}.{name}.png").write_bytes(b"\x89PNG")
     monkeypatch.setattr(sys, "argv", given(results, *PERMITTED))
     report.main()
-    page = (results / "report/index.html").read_text(encoding="utf-8")
-    assert f'<p class="notes">{SAID}</p>' in page
-    assert (
-        "<td>0</td><td>0</td><td>0</td><td>1</td>" in page and "<td>30</td><td>200</td><td>230</td><td>3</td>" in page
-    )
+    about = document_of(results / "report/index.html")
+    assert SAID in about["datasets"][0]["notes"]
+    less = dict(zip((one["name"] for one in about["methods"]), about["datasets"][1]["rows"], strict=True))[
+        "r2ec_untrained"
+    ]
+    assert less["less"] == "trains nothing" and less["costs"][:4] == [0, 0, 0, 1]
+    learned = {(run["users"], run["targets"], run["settings tried"]) for run in about["provenance"]["runs"]}
+    assert {(0, 0, 1), (30, 200, 3)} <= learned
     monkeypatch.setattr(sys, "argv", given(results, *PERMITTED, "--reference", "r2ec"))
     against.main()
     text = (results / "tables/against.md").read_text(encoding="utf-8")

@@ -156,7 +156,7 @@ def test_editing_the_configs_code_trains_nothing(finished: Path) -> None:
 
 
 def test_editing_the_pages_template_makes_the_page_alone(finished: Path) -> None:
-    with edited(finished / "benchmark" / "output" / "page" / "page.html.jinja", "\n"):
+    with edited(finished / "benchmark" / "output" / "page" / "assets" / "page.html.jinja", "\n"):
         jobs = planned(snakemake(finished, "--dry-run").stdout)
     assert jobs == {"page": 1, "all": 1}
 
@@ -661,7 +661,7 @@ def test_ablations_end_in_tables_plots_and_claims_and_one_value_more_is_one_run_
         assert (results / "plots" / "ablations" / f"{factor}.png").stat().st_size > 1000
     assert "Newer items matter more." in (results / "ablations" / "claims.md").read_text()
     page = (results / "report" / "index.html").read_text()
-    assert "Newer items matter more." in page and 'id="ablations"' in page
+    assert "Newer items matter more." in page
     # The same random streams and the tuned setting as the base, but for what is varied.
     for seed in (1, 2):
         base, variant = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.analysis import registered
 from benchmark.analysis.collect import Collected
 from benchmark.config.factors import Factor
 from benchmark.errors import InputError
@@ -81,18 +82,35 @@ def _curves(factor: Factor, collected: Collected) -> list[dict[str, Any]]:
 
 
 def claims(factors: Sequence[Factor], folder: Path) -> dict[str, Any] | None:
-    """The claims with their verdicts and sentences; None where no factor has any."""
-    if not any(factor.claims for factor in factors):
+    """The exploratory claims with their verdicts and sentences; None where no factor has any."""
+    if not any(factor.exploratory for factor in factors):
         return None
     rows = read_claims(_made(folder / "claims.csv", "benchmark.output.claims")).to_dict("records")
     shown = ("title", "factor", "dataset", "says", "verdict", "metric", "seeds")
     numbers = ("difference", "low", "high", "p_holm", "detectable", "margin")
-    out = []
-    for row in rows:
-        one = {name: row[name] for name in shown} | {name: digits(float(row[name])) for name in numbers}
-        # A page never mixes what was registered before its runs with what was looked at first.
-        out.append(one | {"registered": bool(row.get("registered", False)), "sentences": sentences(row)})
+    out = [
+        {name: row[name] for name in shown}
+        | {name: digits(float(row[name])) for name in numbers}
+        | {"sentences": sentences(row)}
+        for row in rows
+    ]
     return {"rule": RULE, "rows": out}
+
+
+def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """The registered claims of the first of these files that is there, as `benchmark.analysis.registered` judged them."""
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        return None
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    shown = ("factor", "says", "value", "against", "statistic", "verdict", "missing", "trainings", "datasets")
+    numbers = ("difference", "low", "high", "p_holm", "detectable", "margin", "smallest_effect")
+    rows = [
+        {name: "" if pd.isna(row[name]) else row[name] for name in shown}
+        | {name: digits(float(row[name])) for name in numbers}
+        for row in frame.to_dict("records")
+    ]
+    return {"rule": registered.rule(frame), "rows": rows}
 
 
 def _made(path: Path, command: str) -> Path:

@@ -28,6 +28,7 @@ from benchmark.output.page.provenance import provenance
 from benchmark.output.summary import summarise
 
 Parts = dict[str, Any]
+REGISTERED = "registered.csv"
 
 
 def rows_of(results: Collected, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -168,5 +169,9 @@ def document(
         "held": entries,
         "ablations": [ablations.part_of(factor, results / folder, results) for factor in factors],
         "claims": ablations.claims(factors, results / folder),
+        # Where `make claims` leaves them, beside this run or as part of it.
+        "registered": ablations.registered_claims(
+            [results / folder / REGISTERED, results / "claims/results/claims" / REGISTERED]
+        ),
         "provenance": provenance(collected),
     }, parts

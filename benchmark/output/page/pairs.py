@@ -11,7 +11,7 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import ALL_PAIRS
-from benchmark.contract import read_cases
+from benchmark.data.store import read_cases
 from benchmark.metrics import METRICS
 from benchmark.output.plots import history_buckets, popularity_buckets
 from benchmark.provenance import derive_seed

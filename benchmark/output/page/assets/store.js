@@ -51,7 +51,7 @@ const STARTS = {
   kind: "NDCG", cutoff: "10", filter: "", group: "all", costs: "few",
   a: String(partner[0]), b: String(partner[1]),
   pairkind: "NDCG", paircut: "10", on: "0",
-  factor: doc.claims ? "claims" : "0",
+  factor: doc.claims || doc.registered ? "claims" : "0",
   rdata: "0", row: "first", beside: "auto", q: "", outcome: "all", cut: "", repeats: "", order: "best", page: "1",
 };
 const state = { ...STARTS };
