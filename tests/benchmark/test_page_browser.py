@@ -148,7 +148,7 @@ def test_two_methods_are_held_against_each_other(started: Any, page: Path) -> No
     sign = "−" if one["difference"][3] > 0 else "+"
     assert row.startswith("small") and f"{sign}{abs(one['difference'][3]):.4f}" in row
     assert opened.tab.locator("article.case").count() > 0
-    assert "too few users for an interval" in opened.tab.inner_text("main")
+    assert "too few users" in opened.tab.inner_text("main")
     opened.tab.get_by_role("button", name="Swap").click()
     assert opened.tab.inner_text("h2") == "sasrec minus r2ec"
     opened.close()

@@ -124,6 +124,7 @@ function reading(section, rows) {
   return h("div", {},
     h("p", { class: "notes" }, "Best bold, second underlined. Bars: mean and 95 % interval over users, on one scale from 0; circles are baselines, diamonds R2ec.",
       marked ? " † differs from the best baseline; hover, focus or tap it for the test." : "", spread ? " ±: sd over trainings." : "",
+      rows.some((row) => row.less) ? ` Learned from less than the others: ${rows.filter((row) => row.less).map((row) => `${names[row.method]} (${row.less})`).join(", ")}.` : "",
       rows.some((row) => row.equal) ? " All equal: every training of the row ranked every case alike." : ""),
     h("details", {}, h("summary", {}, "How the numbers were made"), section.notes.map((note) => h("p", { class: "notes" }, note)), h("p", { class: "notes" }, doc.costs.note)));
 }

@@ -11,11 +11,11 @@ function verdictOf(one, metric, a, b) {
 
 // The difference with its bar and interval, in one cell.
 function differenceColumn(domain) {
-  const interval = (row) => (row.low === null ? (row.users < FEW ? "too few users for an interval" : "unknown: no case differs") : `[${signed(row.low)}, ${signed(row.high)}]`);
+  const interval = (row) => (row.low === null ? (row.users < FEW ? "too few users" : "no case differs") : `[${signed(row.low)}, ${signed(row.high)}]`);
   return {
     id: "difference", head: "difference, 95 % interval", value: (row) => row.difference,
     text: (row) => `${signed(row.difference)} ${interval(row)}`,
-    cell: (row) => h("span", { class: "value" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long: true }), h("span", {}, signed(row.difference)), h("small", {}, interval(row))),
+    cell: (row) => h("span", { class: "value long" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long: true }), h("span", {}, signed(row.difference)), h("small", {}, interval(row))),
   };
 }
 
