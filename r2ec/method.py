@@ -16,9 +16,10 @@ from r2ec.workload import work
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
 
-__all__ = ["FIT", "SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
+__all__ = ["FIT", "KIND", "SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
 
 FIT = Stage("r2ec", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate"))
+KIND = "reference"  # what the baselines are held against
 SEVERAL_PROCESSES = True  # they share the users of a step; the first one alone writes
 # Sections of Params that only scoring reads: settings that differ in nothing else share one fit.
 SCORING = ("evaluation",)

@@ -60,7 +60,8 @@ def test_the_way_of_a_case_is_the_way_of_the_jobs() -> None:
     for job, reached in {
         "benchmark.data.prepare": "benchmark.data.protocol",
         "benchmark.jobs.run": "benchmark.evaluate",
-        "benchmark.output.tables": "benchmark.analysis.collect",
+        "benchmark.statistics.datasets": "benchmark.analysis.collect",
+        "benchmark.output.tables": "benchmark.statistics.files",
         "r2ec.fit": "r2ec.recpo.trainer",
         "r2ec.recpo.trainer": "r2ec.recpo.reward",
     }.items():

@@ -1,35 +1,30 @@
-"""Finished runs of one dataset, read back and held against each other before any number of them is shown.
+"""Finished runs of one dataset, read back and held against each other before any statistic of them is computed.
 
-Tables, plots and the page all start here, so none of them can show runs that don't belong together.
+All statistics start here, so none of them can be of runs that don't belong together.
 """
 
 import argparse
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel
 
+from benchmark.analysis.arguments import Settings
 from benchmark.analysis.information import check_information
-from benchmark.config.factors import read_factors
+from benchmark.config.methods import KINDS, Kind
 from benchmark.config.overlay import flatten
-from benchmark.config.sections import TABLES_OF_ALL
-from benchmark.config.wording import among, counted_in_words
 from benchmark.contract import Cases, Learned
 from benchmark.data.store import read_cases
-from benchmark.errors import InputError, checked
+from benchmark.errors import InputError
 from benchmark.jobs.records import RunRecord, read_run
 from benchmark.metrics import METRICS, check_means, per_case
 from benchmark.storage.io import read_json
-
-Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
 
 # Counts of dataset.json that the tables speak of.
 COUNTS = ("items", "interactions", "interactions_hidden", "cold_targets_test")
@@ -58,10 +53,6 @@ class Collected:
         return list(self.seeds)
 
     @property
-    def seeds_in_words(self) -> str:
-        return seeds_in_words(self.methods, list(self.seeds.values()))
-
-    @property
     def n_users(self) -> int:
         return len(np.unique(self.cases.user))
 
@@ -69,6 +60,15 @@ class Collected:
     def values(self) -> list[np.ndarray]:
         """Per-case metrics, per method float64 [6 metrics, its seeds, n]."""
         return [per_case(ranks) for ranks in self.ranks]
+
+    def seed_means(self) -> pd.DataFrame:
+        """The mean over all cases by metric, method and seed: columns metric, method, seed, mean."""
+        return pd.DataFrame(
+            {"metric": metric, "method": method, "seed": seed, "mean": float(mean)}
+            for row, metric in enumerate(METRICS)
+            for method, values in zip(self.methods, self.values, strict=True)
+            for seed, mean in enumerate(values[row].mean(axis=-1), 1)
+        )
 
     @cached_property
     def case_means(self) -> np.ndarray:
@@ -87,11 +87,20 @@ class Collected:
 
     @cached_property
     def best_baseline(self) -> str | None:
-        """The baseline with the highest NDCG@10 (ties: the one listed first); None where every method is an R2ec."""
+        """The baseline with the highest NDCG@10 (ties: the one listed first); None where no method is a baseline."""
         # Rounded, or equal methods with unequal numbers of seeds would differ in their last bit.
         means = self.case_means[METRICS.index("NDCG@10")].mean(axis=-1).round(12)
-        baselines = [i for i, method in enumerate(self.methods) if not is_r2ec(method)]
+        baselines = [i for i, method in enumerate(self.methods) if self.kind(method) == "baseline"]
         return self.methods[max(baselines, key=lambda i: (means[i], -i))] if baselines else None
+
+    def kind(self, method: str) -> Kind:
+        """Whether a method is a baseline or what the baselines are held against. Raises InputError where its run doesn't say."""
+        kind = self.records[method, 1].kind
+        if kind is None:
+            raise InputError(
+                f"{self.run_folder(method, 1) / 'run.json'}: kind is missing; run this seed again, or add it: {' or '.join(KINDS)}"
+            )
+        return kind
 
     @property
     def commits(self) -> list[str]:
@@ -108,21 +117,6 @@ class Collected:
     def distinct_items(self, method: str) -> float:
         """How many different items stand among the best 20 of any case, as a mean over the method's seeds."""
         return float(np.mean([_distinct(self.run_folder(method, seed)) for seed in range(1, self.seeds[method] + 1)]))
-
-
-def is_r2ec(method: str) -> bool:
-    """Whether a method is R2ec or a variant of it; all others are baselines."""
-    return method.startswith("r2ec")
-
-
-def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
-    """`counted_in_words` of the numbers of seeds.
-
-    >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
-    '3 seeds (r2ec, r2ec_untrained: 1)'
-    """
-    most, _, others = counted_in_words(methods, seeds).partition(" ")
-    return " ".join(filter(None, [most, "seed" if most == "1" else "seeds", others]))
 
 
 def collect(
@@ -161,135 +155,18 @@ def collect(
             mine[seed - 1] = columns["rank"]
             records[method, seed] = record
             check_means(per_case(mine[seed - 1]).mean(axis=1), len(cases), str(run))
-    assert target is not None  # arguments() asks for at least one method and one seed
+    assert target is not None  # the command line asks for at least one method and one seed
     learned = {run: Learned(**record.learned.model_dump()) for run, record in records.items()}
     less = check_information(dataset, learned, less_information or {})
     return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less)
 
 
 def collect_all(given: argparse.Namespace) -> list[Collected]:
-    """The runs that a command line of `arguments` names, dataset by dataset. Raises InputError as `collect` does."""
+    """The runs that a command line of `runs_arguments` names, dataset by dataset. Raises InputError as `collect` does."""
     return [
         collect(given.results, dataset, given.seeds, given.settings, given.less_information)
         for dataset in given.datasets
     ]
-
-
-def arguments(
-    parser: argparse.ArgumentParser,
-    out: str,
-    argv: list[str] | None = None,
-    factors: bool = False,
-    reference: bool = False,
-    parts: bool = False,
-) -> argparse.Namespace:
-    """What the command lines of tables, plots and the page share, read; `out` is the folder under --results written by default.
-
-    `seeds` of what it returns is the number of seeds by method, as `collect` takes it; with `factors` it takes ablations too,
-    with `reference` a method that is held against the others, with `parts` which tables are made.
-    """
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
-    )
-    parser.add_argument(
-        "--datasets", nargs="+", required=True, help="names of the datasets, in the order of the tables"
-    )
-    parser.add_argument("--methods", nargs="+", required=True, help="names of their rows, in the order of the tables")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        required=True,
-        help="how many runs there are of each method: one number for all, or one for each in their order; seed1 to seedN are read",
-    )
-    parser.add_argument(
-        "--settings",
-        type=_settings,
-        default="{}",
-        help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON (default: any)",
-    )
-    parser.add_argument(
-        "--less-information",
-        type=_reasons,
-        default="{}",
-        help="methods that may learn from less than the others, as JSON: by method, the reason (default: none may)",
-    )
-    parser.add_argument(
-        "--note", default="", help="a line to print with them: what a reader has to know of these results"
-    )
-    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
-    if factors:
-        parser.add_argument(
-            "--factors", type=read_factors, default="[]", help="factors of the ablations, as the workflow writes them"
-        )
-        parser.add_argument(
-            "--ablations",
-            default="ablations",
-            help="folder of their tables, and of their plots in plots/ (default: ablations)",
-        )
-    if parts:
-        parser.add_argument(
-            "--only",
-            choices=["datasets", "main"],
-            help="make the datasets' own tables alone, or `main` and `costs` alone, from the datasets' csv files (default: all)",
-        )
-    if reference:
-        parser.add_argument("--reference", help="the row that is held against each of the others")
-    given = parser.parse_args(argv)
-    given.out = given.out or given.results / out
-    _check_names(given)
-    given.seeds = _by_method(given.methods, given.seeds)
-    return given
-
-
-def _check_names(given: argparse.Namespace) -> None:
-    """Raise InputError for a name that is given twice, taken or unknown."""
-    for option in ("datasets", "methods"):
-        names = getattr(given, option)
-        if repeated := [name for name in names if names.count(name) > 1]:
-            raise InputError(f"--{option}: {repeated[0]!r} is given twice; name each once")
-    for taken in TABLES_OF_ALL:
-        if taken in given.datasets:
-            raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
-    for name in given.less_information:
-        if name not in given.methods:
-            raise InputError(f"--less-information: no method {name!r}{among(name, given.methods)}")
-    if "reference" in given and given.reference not in (None, *given.methods):
-        raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
-
-
-def _settings(text: str) -> Settings:
-    try:
-        return checked(_Given, {"settings": json.loads(text)}, "--settings").settings
-    except json.JSONDecodeError as error:
-        raise InputError(f"--settings: not JSON ({error}); give what the workflow gives") from None
-
-
-class _Given(BaseModel):
-    settings: Settings
-
-
-def _reasons(text: str) -> dict[str, str]:
-    try:
-        return checked(_Reasons, {"less_information": json.loads(text)}, "--less-information").less_information
-    except json.JSONDecodeError as error:
-        raise InputError(f"--less-information: not JSON ({error}); give what the workflow gives") from None
-
-
-class _Reasons(BaseModel):
-    less_information: dict[str, str]
-
-
-def _by_method(methods: list[str], seeds: list[int]) -> dict[str, int]:
-    """The numbers of --seeds by method; a single one is that of all."""
-    if min(seeds) < 1:
-        raise InputError(f"--seeds is {min(seeds)}; give the number of seeds that were run, at least 1")
-    if len(seeds) not in (1, len(methods)):
-        raise InputError(
-            f"--seeds has {len(seeds)} numbers, but there are {len(methods)} methods; give one number for all of them, "
-            "or one for each in their order"
-        )
-    return dict(zip(methods, seeds if len(seeds) > 1 else seeds * len(methods), strict=True))
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -51,7 +51,11 @@ def compare(results: Collected) -> pd.DataFrame:
 
 
 def tests_frame(results: Collected, families: dict[str, list[Comparison]]) -> pd.DataFrame:
-    """Comparisons by family, each Holm-corrected over its own, as rows. Columns as in {dataset}.tests.csv."""
+    """Comparisons by family, each Holm-corrected over its own, as rows. Columns as in {dataset}.tests.csv.
+
+    detectable: the smallest difference that would be found with a power of 80 % at the level of Holm's first step
+    (`significance.smallest_detectable`); NaN where no user differs.
+    """
     rows = []
     for family, members in families.items():
         corrected = significance.holm([c.p for c in members])
@@ -59,7 +63,8 @@ def tests_frame(results: Collected, families: dict[str, list[Comparison]]) -> pd
             # + 0.0 turns -0.0 into 0.0, or csv files would differ in a sign that means nothing
             numbers = [round(x, 6) + 0.0 for x in (c.mean_a, c.mean_b, c.mean_a - c.mean_b, c.low, c.high)]
             p_values = [float(f"{x:.4g}") for x in (c.p, p_holm)]
-            rows.append((family, len(members), c.metric, c.a, c.b, *numbers, *p_values, c.test))
+            detectable = significance.smallest_detectable(c.error, len(members))
+            rows.append((family, len(members), c.metric, c.a, c.b, *numbers, *p_values, c.test, c.error, detectable))
     columns = [
         "family",
         "family_size",
@@ -72,9 +77,11 @@ def tests_frame(results: Collected, families: dict[str, list[Comparison]]) -> pd
         "low",
         "high",
     ]
-    frame = pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "test"])
+    frame = pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "test", "error", "detectable"])
     frame = frame.assign(n_cases=len(results.cases), n_users=results.n_users)
-    return frame.assign(seeds_a=frame.method_a.map(results.seeds), seeds_b=frame.method_b.map(results.seeds))
+    frame = frame.assign(seeds_a=frame.method_a.map(results.seeds), seeds_b=frame.method_b.map(results.seeds))
+    last = ["error", "detectable"]
+    return frame[[*frame.columns.drop(last), *last]]
 
 
 def comparisons(results: Collected, pairs: Sequence[tuple[str, str]], family: int = 0) -> list[Comparison]:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from benchmark.analysis.collect import Collected, arguments, collect_all
+from benchmark.analysis.arguments import runs_arguments
+from benchmark.analysis.collect import Collected, collect_all
 from benchmark.analysis.trainings import BOTH, components, judge
 from benchmark.errors import command, command_line
 from benchmark.metrics import LOG_RANK, WHOLE_RANKING, statistic
@@ -88,7 +89,7 @@ def tables(collected: Sequence[Collected]) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = arguments(command_line("benchmark.analysis.whole_ranking", __doc__), out="tables")
+    given = runs_arguments(command_line("benchmark.analysis.whole_ranking", __doc__), out="tables")
     frame = tables(collect_all(given))
     write_text(given.out / "whole_ranking.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     write_text(given.out / "whole_ranking.md", as_markdown(frame))

@@ -3,7 +3,7 @@
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.config.wording import among
 from benchmark.errors import InputError, checked
@@ -12,6 +12,9 @@ from benchmark.provenance import OWN, ROOT
 # The models that lm/backbone.py and baselines/_writers/sentences.py fetch.
 BACKBONE, ENCODER = "resources/smollm2-135m-instruct", "resources/all-minilm-l6-v2"
 EMBEDDED = {Path(BACKBONE), Path(ENCODER)}
+
+Kind = Literal["baseline", "reference"]
+KINDS = ("baseline", "reference")
 
 
 def known_methods() -> list[str]:
@@ -49,6 +52,17 @@ def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None
 def trains_in_processes(method: ModuleType) -> bool:
     """Whether fit() may be called by several processes together, which says `SEVERAL_PROCESSES = True` in the file."""
     return bool(vars(method).get("SEVERAL_PROCESSES", False))
+
+
+def kind_of(method: ModuleType) -> Kind:
+    """Whether a method is a baseline, or one that baselines are held against, which says `KIND = "reference"` in its file.
+
+    Raises InputError for another word.
+    """
+    kind = vars(method).get("KIND", "baseline")
+    if kind not in KINDS:
+        raise InputError(f"{method.__file__}: KIND is {kind!r}; say {' or '.join(map(repr, KINDS))}")
+    return kind
 
 
 def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark.config.factors import ablations_of
-from benchmark.config.methods import check_params, load_method, trains_in_processes
+from benchmark.config.methods import check_params, kind_of, load_method, trains_in_processes
 from benchmark.config.overlay import overlaid
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.data.settings import source_of
@@ -25,11 +25,7 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
     for name in config.methods:
         entry = config.method(name)
         method = load_method(config.module_of(name), where)
-        if (config.module_of(name) == "r2ec") != name.startswith(
-            "r2ec"
-        ):  # by which tables and plots know the baselines
-            what = "is R2ec, whose rows begin with r2ec" if config.module_of(name) == "r2ec" else "is a baseline"
-            raise InputError(f"{where}: methods.{name}: {config.module_of(name)} {what}; rename the row")
+        kind_of(method)
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
             _check_device(entry, params, f"{where}: methods.{name}")

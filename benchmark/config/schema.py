@@ -178,7 +178,9 @@ class Config(Strict):
     @field_validator("ablations_folder", mode="after")
     @classmethod
     def the_folder_is_no_other_one(cls, value: str) -> str:
-        taken = "data fetched logs made_from plots published quick report runs states tables texts usage work"
+        taken = (
+            "data fetched logs made_from plots published quick report runs states statistics tables texts usage work"
+        )
         if value in taken.split():
             raise ValueError(f"results/{value} holds something else; name another folder, such as ablations")
         return value

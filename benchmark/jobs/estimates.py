@@ -78,26 +78,36 @@ RULES = {
     "fetch": Estimate(600, 1 * GIB),
     "prepare": Estimate(600, 2 * GIB),
     "fetch_backbone": Estimate(60, 2 * GIB),
-    "table": Estimate(600, 2 * GIB),
-    "tables": Estimate(120, 2 * GIB),
-    "plots": Estimate(300, 2 * GIB),
-    "against": Estimate(120, 2 * GIB),
-    "page": Estimate(30, 1 * GIB),
-    "ablation": Estimate(300, 2 * GIB),
-    "ablation_plot": Estimate(60, 2 * GIB),
+    "statistics": Estimate(600, 2 * GIB),
+    "overall_statistics": Estimate(600, 2 * GIB),
+    "against_statistics": Estimate(120, 2 * GIB),
+    "table": Estimate(60, 1 * GIB),
+    "tables": Estimate(60, 1 * GIB),
+    "plots": Estimate(300, 1 * GIB),
+    "against": Estimate(60, 1 * GIB),
+    "page": Estimate(120, 2 * GIB),
+    "factor_statistics": Estimate(300, 2 * GIB),
+    "ablation": Estimate(60, 1 * GIB),
+    "ablation_plot": Estimate(60, 1 * GIB),
+    "claims_statistics": Estimate(60, 1 * GIB),
     "claims": Estimate(60, 1 * GIB),
 }
 # Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test case. Fitted
 # to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000 cases.
 OUTPUTS = {
-    "table": (1.5, 0.2, 0.02),
-    "tables": (1.5, 0.1, 0.005),
-    "plots": (1.2, 2.6, 0.03),
-    "against": (1.6, 0.3, 0.015),
-    "page": (1.0, 0.4, 0.02),
-    "ablation": (1.5, 0.2, 0.02),
-    "ablation_plot": (1.0, 1.0, 0.02),
-    "claims": (1.5, 0.2, 0.02),
+    "statistics": (1.4, 0.35, 0.015),
+    "overall_statistics": (1.3, 0.2, 0.007),
+    "against_statistics": (1.4, 0.15, 0.007),
+    "table": (1.3, 0.2, 0.0),
+    "tables": (1.2, 0.25, 0.0),
+    "plots": (0.8, 3.6, 0.0),
+    "against": (2.2, 0.3, 0.0),
+    "page": (1.7, 0.3, 0.015),
+    "factor_statistics": (1.4, 0.35, 0.015),
+    "ablation": (1.3, 0.2, 0.0),
+    "ablation_plot": (1.0, 1.5, 0.0),
+    "claims_statistics": (1.4, 0.15, 0.007),
+    "claims": (1.2, 0.0, 0.0),
 }
 # Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold gigabytes.
 SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
@@ -205,7 +215,7 @@ def of_rule(
     if "factor" in wildcards:
         factor = ablations.factors[wildcards["factor"]]
         datasets, compared = factor.datasets, len(factor.runs)
-    elif rule == "claims":
+    elif rule in ("claims_statistics", "claims"):
         datasets, compared = list(config.datasets), 2 * sum(len(factor.claims) for factor in ablations.factors.values())
     else:
         datasets = [wildcards["dataset"]] if "dataset" in wildcards else list(config.datasets)
@@ -244,14 +254,16 @@ def every_job(config: Config) -> Iterator[Named]:
         own = [(dataset, method, seed) for dataset in config.datasets for seed in seeds]
         for dataset, run, seed in [*own, *sorted(_added(ablations, method) - set(own))]:
             yield "run", {"dataset": dataset, "method": run, "seed": str(seed)}
-    for rule in ("table", "plots"):
+    for rule in ("statistics", "table", "plots"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
-    for rule in ("tables", *(["against"] if config.reference else []), "page"):
+    if min(len(config.datasets), len(config.methods)) > 1:
+        yield "overall_statistics", {}
+    for rule in ("tables", *(["against_statistics", "against"] if config.reference else []), "page"):
         yield rule, {}
-    for rule in ("ablation", "ablation_plot") if ablations.factors else ():
+    for rule in ("factor_statistics", "ablation", "ablation_plot") if ablations.factors else ():
         yield from ((rule, {"factor": factor}) for factor in ablations.factors)
-    if ablations.factors:
-        yield "claims", {}
+    for rule in ("claims_statistics", "claims") if ablations.factors else ():
+        yield rule, {}
 
 
 def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:

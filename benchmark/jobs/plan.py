@@ -29,13 +29,6 @@ MANIFEST = f"{EMBEDDED}/manifest.json"
 
 
 @cache
-def page_files() -> tuple[str, ...]:
-    """What the page is made of beside its modules: template, style, scripts, libraries."""
-    files = [path for path in (ROOT / "benchmark/output/page").rglob("*") if path.is_file() and path.suffix != ".py"]
-    return tuple(sorted(str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"))
-
-
-@cache
 def files_of(*modules: str) -> tuple[str, ...]:
     """The files that these modules are made of."""
     return tuple(source_files(*modules))
@@ -197,100 +190,20 @@ class Plan:
             }
         )
 
-    def data_of(self, *factors: str) -> list[str]:
-        """The prepared datasets that these factors are measured on."""
-        return data_files(*sorted({dataset for name in factors for dataset in self.ablations.factors[name].datasets}))
-
-    def factors_json(self, *names: str) -> str:
-        """Factors as the output commands get them."""
-        return json.dumps([self.ablations.factors[name].model_dump(mode="json") for name in names])
-
-    def selection(self, *datasets: str) -> str:
-        """What the output commands are told about the config, as part of a command line. datasets: these alone."""
-        methods = " ".join(self.config.methods)
-        numbers = [str(self.config.seeds_of(method)) for method in self.config.methods]
-        # One number is that of all methods.
-        seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
-        wanted = json.dumps({method: self.settings(method) for method in self.config.methods})
-        less = {name: self.config.method(name).less_information for name in self.config.methods}
-        reasons = {name: reason for name, reason in less.items() if reason is not None}
-        more = f" --less-information {shlex.quote(json.dumps(reasons))}" if reasons else ""
-        more += f" --note {shlex.quote(self.config.note)}" if self.config.note else ""
-        return (
-            f"--results results --datasets {' '.join(datasets or self.config.datasets)} --methods {methods} --seeds {seeds}"
-            f" --settings {shlex.quote(wanted)}{more}"
-        )
-
-    def against_files(self) -> list[str]:
-        """What the config's reference ends in, nothing without one."""
-        if self.config.reference is None:
-            return []
-        tables = [f"results/tables/against.{ending}" for ending in ("csv", "md")]
-        return tables + [f"results/plots/against.{ending}" for ending in ("png", "pdf")]
-
-    def factor_tables(self, factor: str) -> list[str]:
-        """The tables of one factor."""
-        folder = f"results/{self.config.ablations_folder}"
-        return [f"{folder}/{factor}.{ending}" for ending in ("csv", "md", "tex", "tests.csv")]
-
-    def factor_plots(self, factor: str) -> list[str]:
-        """The plot of one factor."""
-        return [f"results/plots/{self.config.ablations_folder}/{factor}.{ending}" for ending in ("png", "pdf")]
-
-    def claims_files(self) -> list[str]:
-        """What the runs say about each claim."""
-        return [f"results/{self.config.ablations_folder}/claims.{ending}" for ending in ("csv", "md")]
-
-    def ablation_files(self) -> list[str]:
-        """What the config's ablations end in, nothing without any."""
-        if not self.ablations.factors:
-            return []
-        of_factors = [
-            file for name in self.ablations.factors for file in self.factor_tables(name) + self.factor_plots(name)
-        ]
-        return of_factors + self.claims_files()
-
-    def dataset_tables(self, dataset: str) -> list[str]:
-        """The tables of one dataset."""
-        return [f"results/tables/{dataset}.{ending}" for ending in ("csv", "md", "tex", "tests.csv")]
-
-    def table_files(self) -> list[str]:
-        """The tables of all datasets together."""
-        main = [f"results/tables/main.{ending}" for ending in ("csv", "md", "tex", "txt")]
-        return main + [f"results/tables/costs.{ending}" for ending in ("csv", "md")]
-
-    def plot_files(self, dataset: str) -> list[str]:
-        """The plots of one dataset."""
-        stems = [f"results/plots/{dataset}.{name}" for name in ("metrics", "slices", "cost")]
-        return [f"{stem}.{ending}" for stem in stems for ending in ("png", "pdf")]
-
-    def all_run_files(self, runs: Iterable[tuple[str, str, int]]) -> list[str]:
-        """The files of these runs."""
-        return [file for run in runs for file in run_files(*run)]
-
-    def read_by_tables(self, *datasets: str) -> list[str]:
-        """What tables, plots and page of all methods are made from. datasets: these alone."""
-        wanted = datasets or tuple(self.config.datasets)
-        return self.all_run_files(run for run in self.runs if run[0] in wanted) + data_files(*wanted)
-
-    def read_by_factors(self, *names: str) -> list[str]:
-        """What tables, plots and claims of these factors are made from."""
-        return self.all_run_files(self.runs_of(*names)) + self.data_of(*names)
-
     # -- the jobs -----------------------------------------------------------------------------------------------------
 
     def fetch(self, dataset: str) -> Job:
         entry = self.config.datasets[dataset]
         code = files_of("benchmark.data.fetch", f"benchmark.datasets.{entry.source}")
         manifest = [f"results/fetched/{dataset}.json"]
-        return _job(f"fetch/{dataset}", manifest, self.own[dataset], entry.model_dump_json(), code)
+        return job_of(f"fetch/{dataset}", manifest, self.own[dataset], entry.model_dump_json(), code)
 
     def prepare(self, dataset: str) -> Job:
         entry = self.config.datasets[dataset]
         code = files_of("benchmark.data.prepare", f"benchmark.datasets.{entry.source}")
         manifest = f"results/fetched/{dataset}.json"
         read, settings = [manifest, *self.own[dataset]], [dataset, entry.model_dump_json()]
-        return _job(f"prepare/{dataset}", data_files(dataset), read, settings, code, spent=[manifest])
+        return job_of(f"prepare/{dataset}", data_files(dataset), read, settings, code, spent=[manifest])
 
     def run(self, dataset: str, run: str, seed: int) -> Job:
         entry, variant = self.entry(run), self.ablations.variants.get(run)
@@ -304,54 +217,8 @@ class Plan:
         told_hash = sha256_of_json(settings)
         return Job(name, tuple(files), tuple(read), told_hash, made_by(module), frozenset(embedded))
 
-    def table(self, dataset: str) -> Job:
-        read, told = self.read_by_tables(dataset), self.selection(dataset)
-        return self._output(f"table/{dataset}", self.dataset_tables(dataset), read, told, "benchmark.output.tables")
 
-    def tables(self) -> Job:
-        read = [f"results/tables/{dataset}.csv" for dataset in self.config.datasets] + self.read_by_tables()
-        return self._output("tables", self.table_files(), read, self.selection(), "benchmark.output.tables")
-
-    def plots(self, dataset: str) -> Job:
-        read, told = self.read_by_tables(dataset), self.selection(dataset)
-        return self._output(f"plots/{dataset}", self.plot_files(dataset), read, told, "benchmark.output.plots")
-
-    def against(self) -> Job:
-        told = [self.selection(), self.config.reference]
-        return self._output("against", self.against_files(), self.read_by_tables(), told, "benchmark.output.against")
-
-    def page(self) -> Job:
-        factors = list(self.ablations.factors)
-        plots = (file for dataset in self.config.datasets for file in self.plot_files(dataset))
-        tables = (f"results/tables/{dataset}.csv" for dataset in self.config.datasets)
-        shown = ["results/tables/main.csv", *tables, *(file for file in plots if file.endswith(".png"))]
-        shown += self.against_files() + self.ablation_files()
-        read = list(dict.fromkeys([*shown, *self.read_by_tables(), *self.read_by_factors(*factors)]))
-        told = [self.selection(), self.factors_json(*factors), self.config.ablations_folder, self.config.reference]
-        code = [*files_of("benchmark.output.page"), *page_files()]
-        return _job("page", ["results/report/index.html"], read, told, code)
-
-    def ablation(self, factor: str) -> Job:
-        return self._factor("ablation", factor, self.factor_tables(factor), "benchmark.output.ablations")
-
-    def ablation_plot(self, factor: str) -> Job:
-        return self._factor("ablation_plot", factor, self.factor_plots(factor), "benchmark.output.ablation_plots")
-
-    def claims(self) -> Job:
-        factors = list(self.ablations.factors)
-        name = f"claims/{self.config.ablations_folder}"
-        told = self.factors_json(*factors)
-        return self._output(name, self.claims_files(), self.read_by_factors(*factors), told, "benchmark.output.claims")
-
-    def _factor(self, rule: str, factor: str, files: list[str], module: str) -> Job:
-        name = f"{rule}/{self.config.ablations_folder}/{factor}"
-        return self._output(name, files, self.read_by_factors(factor), self.factors_json(factor), module)
-
-    def _output(self, name: str, outputs: list[str], inputs: list[str], settings: Any, module: str) -> Job:
-        return _job(name, outputs, inputs, settings, files_of(module))
-
-
-def _job(
+def job_of(
     name: str,
     outputs: list[str],
     inputs: list[str],
@@ -359,5 +226,6 @@ def _job(
     code: Iterable[str],
     spent: Iterable[str] = (),
 ) -> Job:
+    """A job that is told these settings."""
     told, files = sha256_of_json(settings), code_hash(tuple(code))
     return Job(name, tuple(outputs), tuple(inputs), told, files, frozenset(spent))

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from benchmark.config.methods import Kind
 from benchmark.config.wording import first_problem
 from benchmark.errors import InputError
 from benchmark.storage.io import read_json, write_json
@@ -66,6 +67,7 @@ class RunRecord(_Strict):
 
     dataset: str  # name of the prepared dataset
     method: str  # name of the row, or of an ablation's run
+    kind: Kind | None = None  # what its file says it is; None in a record of a run from before this was noted
     seed: Annotated[int, Field(ge=1)]  # 1..number of seeds: which repetition
     seed_value: Count  # the seed that the method got, derived from dataset, method (an ablation's: its base) and seed
     params: dict[str, JsonValue]  # the parameters it ran with, defaults included

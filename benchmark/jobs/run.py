@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import provenance
-from benchmark.config.methods import load_method, stream_of, trains_in_processes
+from benchmark.config.methods import kind_of, load_method, stream_of, trains_in_processes
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError, command, command_line
@@ -192,6 +192,7 @@ def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> Run
     return RunRecord(
         dataset=task.split.name,
         method=task.name,
+        kind=kind_of(task.method),
         seed=task.repetition,
         seed_value=task.seed,
         params=task.settings[fitted.chosen],

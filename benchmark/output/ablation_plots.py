@@ -1,10 +1,12 @@
-"""Plot ablations, whose runs are finished: `python -m benchmark.output.ablation_plots`.
+"""Plot ablations from their statistics: `python -m benchmark.output.ablation_plots`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every seed, and its
-difference from the base with the paired interval. Below, where the runs logged their training: reward, R_d, length of
-the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal axis, others are rows.
+One figure per factor, {factor}.png and .pdf. Above, per dataset and metric: every value with its interval and every
+seed, and its difference from the base with the paired interval. Below, where the runs logged their training: reward,
+R_d, length of the reasonings and entropy by step. Values that are all numbers stand in their order on a horizontal
+axis, others are rows. `python -m benchmark.statistics.ablations` comes first.
 """
 
 from dataclasses import dataclass
@@ -16,14 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.analysis.collect import Collected
 from benchmark.analysis.significance import ALPHA, POWER
-from benchmark.config.factors import Factor, arguments
+from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
-from benchmark.metrics import METRICS
-from benchmark.output.ablations import against_base, read_runs
-from benchmark.output.plots import GREY, R2EC, STYLE, head_and_foot, new_figure, save
-from benchmark.output.summary import intervals
+from benchmark.output.arguments import ablations_arguments
+from benchmark.output.plots import GREY, REFERENCE, STYLE, head_and_foot, new_figure, save
+from benchmark.statistics.files import FactorStatistics
 
 SHOWN = ["NDCG@10", "Hit@10"]
 CURVES = {  # key in the log of a run -> title of its panel
@@ -72,18 +72,19 @@ def order_of(factor: Factor) -> list[str]:
     return labels if numbers is None else [labels[i] for i in np.argsort(numbers, kind="stable")]
 
 
-def panels(factor: Factor, results: Collected, metric: str) -> tuple[Points, Points]:
+def panels(factor: Factor, found: FactorStatistics, dataset: str, metric: str) -> tuple[Points, Points]:
     """The values' metric, and their differences from the base, on one dataset."""
-    labels, row = order_of(factor), METRICS.index(metric)
-    places = [results.methods.index(factor.runs[label]) for label in labels]
+    labels = order_of(factor)
     base = labels.index(factor.base)
-    by_seed = np.stack([results.values[place][row].mean(axis=-1) for place in places])
-    low, high = (bound[0][places] for bound in intervals(results, metrics=[row]))
+    seeds = found.seeds[(found.seeds.dataset == dataset) & (found.seeds.metric == metric)]
+    by_seed = seeds.pivot(index="value", columns="seed", values="mean").loc[labels].to_numpy()
+    values = found.values[found.values.dataset == dataset].set_index("value").loc[labels]
+    low, high = (values[f"{metric}_{bound}"].to_numpy() for bound in ("low", "high"))
     every = np.ones(len(labels), dtype=bool)
     means = Points(metric, labels, by_seed.mean(axis=1), low, high, by_seed, base, every, None)
 
-    tests = against_base(results, factor)
-    tests = tests[tests.metric == metric].set_index("method_a").reindex([factor.runs[label] for label in labels])
+    tests = found.tests[(found.tests.dataset == dataset) & (found.tests.metric == metric)]
+    tests = tests.set_index("value").reindex(labels)
     apart = by_seed - by_seed[base]
     differences = Points(
         f"{metric} less the base's",
@@ -119,7 +120,7 @@ def draw_points(axes: Axes, points: Points, upright: bool) -> None:
     (axes.axhline if upright else axes.axvline)(level, color=GREY, linewidth=0.8, linestyle="--", zorder=1.5)
     for i, place in enumerate(at):
         base = i == points.base
-        colour = "black" if base else R2EC
+        colour = "black" if base else REFERENCE
         if np.isfinite(points.low[i]):
             put([points.low[i], points.high[i]], [place, place], color=colour, linewidth=1.6, zorder=3)
         inside = colour if points.filled[i] else "white"
@@ -143,20 +144,6 @@ def draw_points(axes: Axes, points: Points, upright: bool) -> None:
     axes.set_title(points.title)
 
 
-def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a run's training logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where it logged nothing.
-
-    Only steps that every seed logged are taken.
-    """
-    by_seed = []
-    for seed in range(1, results.seeds[run] + 1):
-        log = results.records[run, seed].report.get("recpo_log")
-        entries = [entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else []
-        by_seed.append({int(entry["step"]): float(entry[key]) for entry in entries if key in entry})  # type: ignore[arg-type]
-    steps = sorted(set.intersection(*map(set, by_seed)))
-    return np.array(steps, dtype=np.int64), np.array([[mine[step] for step in steps] for mine in by_seed])
-
-
 def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
     """Colour and dashes by label: black for the base; shades in order for numbers, unlike colours for words."""
     others = [label for label in labels if label != base]
@@ -170,14 +157,23 @@ def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def draw_curves(row: np.ndarray, factor: Factor, results: Collected) -> list[str]:
+def curve(found: FactorStatistics, dataset: str, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the training of a value's run logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where
+    it logged nothing."""
+    rows = found.curves
+    rows = rows[(rows.dataset == dataset) & (rows.value == label) & (rows.key == key)]
+    logged = rows.pivot(index="seed", columns="step", values="logged")
+    return logged.columns.to_numpy(), logged.to_numpy()
+
+
+def draw_curves(row: np.ndarray, factor: Factor, found: FactorStatistics, dataset: str) -> list[str]:
     """One panel per entry of CURVES, and the legend in the last of these axes; returns the labels whose runs logged nothing."""
     labels = [label for label in order_of(factor) if factor.runs[label] not in factor.scored]
     style = styles(labels, factor.base)
     drawn: dict[str, Any] = {}
     for axes, (key, title) in zip(row, CURVES.items(), strict=False):
         for label in labels:
-            steps, values = curves(results, factor.runs[label], key)
+            steps, values = curve(found, dataset, label, key)
             if not len(steps):
                 continue
             (drawn[label],) = axes.plot(steps, values.mean(axis=0), **style[label])
@@ -195,45 +191,46 @@ def draw_curves(row: np.ndarray, factor: Factor, results: Collected) -> list[str
     return [label for label in labels if label not in drawn]
 
 
-def has_curves(factor: Factor, results: Collected) -> bool:
+def has_curves(factor: Factor, found: FactorStatistics, dataset: str) -> bool:
     """Whether any run but the base's logged a training of its own."""
-    own = [run for label, run in factor.runs.items() if label != factor.base and run not in factor.scored]
-    return any(len(curves(results, run, key)[0]) for run in own for key in CURVES)
+    own = [label for label, run in factor.runs.items() if label != factor.base and run not in factor.scored]
+    return bool(((found.curves.dataset == dataset) & found.curves.value.isin(own)).any())
 
 
-def plot_factor(factor: Factor, collected: list[Collected]) -> Figure:
+def plot_factor(factor: Factor, found: FactorStatistics) -> Figure:
     """The whole figure of a factor."""
     upright = as_numbers(list(factor.runs)) is not None
     height = 2.5 if upright else 0.55 + 0.27 * max(3, len(factor.runs))
     parts = []
-    for results in collected:
-        parts.append(("points", results, height * len(SHOWN)))
-        if has_curves(factor, results):
-            parts.append(("curves", results, 2.4))
+    for dataset in factor.datasets:
+        parts.append(("points", dataset, height * len(SHOWN)))
+        if has_curves(factor, found, dataset):
+            parts.append(("curves", dataset, 2.4))
     figure = new_figure(10, 1.1 + sum(part[2] for part in parts))
     grid = figure.add_gridspec(len(parts), 1, height_ratios=[part[2] for part in parts])
     silent: list[str] = []
-    for i, (kind, results, _) in enumerate(parts):
-        name = f"{results.dataset}: " if len(collected) > 1 else ""
+    for i, (kind, dataset, _) in enumerate(parts):
+        name = f"{dataset}: " if len(factor.datasets) > 1 else ""
         if kind == "points":
             cells = grid[i].subgridspec(len(SHOWN), 2)
             rows = cells.subplots(squeeze=False, sharey=False if upright else "row")
             for pair, metric in zip(rows, SHOWN, strict=True):
-                for axes, points in zip(pair, panels(factor, results, metric), strict=True):
+                for axes, points in zip(pair, panels(factor, found, dataset, metric), strict=True):
                     draw_points(axes, points, upright)
         else:
             widths = [1.0] * len(CURVES) + [0.7]
             rows = grid[i].subgridspec(1, len(widths), width_ratios=widths).subplots(squeeze=False)
-            silent += [label for label in draw_curves(rows[0], factor, results) if label not in silent]
+            silent += [label for label in draw_curves(rows[0], factor, found, dataset) if label not in silent]
         rows[0, 0].set_title(name + rows[0, 0].get_title(loc="left"))
-    head_and_foot(figure, factor.title, legend_in_words(factor, collected, silent))
+    head_and_foot(figure, factor.title, legend_in_words(factor, found, silent))
     return figure
 
 
-def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str]) -> list[str]:
+def legend_in_words(factor: Factor, found: FactorStatistics, silent: list[str]) -> list[str]:
     """What the marks mean."""
     measured = "; ".join(
-        f"{results.dataset}: {len(results.cases):,} cases of {results.n_users:,} users" for results in collected
+        f"{row.dataset}: {row.n_cases:,} cases of {row.n_users:,} users"
+        for row in found.values.drop_duplicates("dataset").itertuples()
     )
     seeds = f"{factor.seeds} {'seed' if factor.seeds == 1 else 'seeds'}"
     words = [
@@ -242,7 +239,7 @@ def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str
         f"Right: a filled point differs from the base at p < {ALPHA} after Holm's correction; a difference within the grey bar "
         f"would have been found with a power of less than {100 * POWER:.0f} %.",
     ]
-    if any(has_curves(factor, results) for results in collected):
+    if any(has_curves(factor, found, dataset) for dataset in factor.datasets):
         bands = " Bands: lowest to highest seed." if factor.seeds > 1 else ""
         none = f" No training log: {', '.join(silent)}." if silent else ""
         words.append(f"Training: mean over a step's rollouts, of training users.{bands}{none}")
@@ -251,11 +248,11 @@ def legend_in_words(factor: Factor, collected: list[Collected], silent: list[str
 
 @command
 def main() -> None:
-    given = arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots/ablations")
-    everything = [(factor, read_runs(factor, given.results)) for factor in given.factors]
+    given = ablations_arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots")
+    everything = [(factor, FactorStatistics.read(given.statistics, factor.name)) for factor in given.factors]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        for factor, collected in everything:
-            save(plot_factor(factor, collected), given.out, factor.name)
+        for factor, found in everything:
+            save(plot_factor(factor, found), given.out, factor.name)
 
 
 if __name__ == "__main__":

@@ -1,82 +1,29 @@
-"""Make the tables of ablations, whose runs are finished: `python -m benchmark.output.ablations`.
+"""Make the tables of ablations from their statistics: `python -m benchmark.output.ablations`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-Per factor the folder gets {factor}.csv, .md and .tex with every value's metrics, and {factor}.tests.csv: every value against the
-base by every metric, Holm-corrected over the factor's family (values x 6 metrics on one dataset), with the smallest
-difference that the test could have found. Nothing is written unless the runs pass the checks of `benchmark.analysis.collect`.
+Per factor the folder gets {factor}.csv, .md and .tex with every value's metrics, and {factor}.tests.csv: every value
+against the base by every metric. `python -m benchmark.statistics.ablations` comes first.
 """
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import Collected, collect
-from benchmark.analysis.comparisons import comparisons, tests_frame
-from benchmark.config.factors import Factor, arguments
+from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
+from benchmark.output.arguments import ablations_arguments
 from benchmark.output.captions import runs_behind, said_beside, what_it_shows
-from benchmark.output.forms import csv, latex, markdown, plain_latex, plain_markdown
-from benchmark.output.summary import summarise
+from benchmark.output.forms import csv, latex, latex_row, markdown, plain_latex
+from benchmark.output.markdown import plain, running, table
+from benchmark.statistics.ablations import AGAINST_BASE
+from benchmark.statistics.files import FactorStatistics
 from benchmark.storage.io import write_text
 
-AGAINST_BASE = "against the base"
 MAIN = "NDCG@10"
 HEAD = ["value", "difference", "95 % interval", "p", "p, Holm", "smallest detectable"]
-
-
-def read_runs(factor: Factor, results: Path) -> list[Collected]:
-    """The runs of a factor, dataset by dataset. Raises InputError as `collect` does."""
-    return [
-        collect(results, dataset, factor.seeds_of_runs, factor.settings, factor.less_information)
-        for dataset in factor.datasets
-    ]
-
-
-def against_base(results: Collected, factor: Factor) -> pd.DataFrame:
-    """Every value's run against the base's on one dataset, by every metric: one family.
-
-    Columns of `tables.tests_frame` (method_a: the value's run, method_b: the base's), and `error`, the standard error of the
-    difference over users, and `detectable`, the smallest difference that would be found with a power of 80 % at the
-    level of Holm's first step (`significance.smallest_detectable`).
-    """
-    base = factor.runs[factor.base]
-    found = comparisons(results, [(run, base) for run in factor.runs.values() if run != base])
-    return tests_frame(results, {AGAINST_BASE: found}).assign(
-        error=[c.error for c in found],
-        detectable=[significance.smallest_detectable(c.error, len(found)) for c in found],
-    )
-
-
-def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of {factor}.csv and {factor}.tests.csv, over all datasets, with labels in place of runs.
-
-    The first has one row per dataset and value in the factor's order, with the columns of `tables.summarise`, but `value` for
-    `method` and `base` (the base's label) for `best_baseline`; the second is `against_base` with `value` and `base`.
-    """
-    frames, tests = [], []
-    for results in collected:
-        tested = against_base(results, factor)
-        frames.append(summarise(results, tested, AGAINST_BASE).assign(best_baseline=factor.base))
-        tests.append(tested.assign(dataset=results.dataset))
-    frame = pd.concat(frames, ignore_index=True).rename(columns={"method": "value", "best_baseline": "base"})
-    both = pd.concat(tests, ignore_index=True).rename(
-        columns={"method_a": "value", "method_b": "base", "mean_a": "mean", "mean_b": "mean_base", "seeds_a": "seeds"}
-    )
-    both = both.assign(factor=factor.name, value=both.value.map(factor.labels), base=factor.base)
-    first = ["factor", "dataset"]
-    both = both[[*first, *both.columns.drop([*first, "seeds_b"])]]
-    return frame.assign(value=frame.value.map(factor.labels)), both
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """{factor}.csv or {factor}.tests.csv as `tables_of` made it, but for rounding; labels stay text."""
-    text = dict.fromkeys(("value", "base", "factor", "dataset", "commit", "less_information"), str)
-    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # a label may be "None"
-    return frame.fillna({"less_information": ""})  # of the first of the two alone
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
@@ -91,7 +38,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
 
 
 def as_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """A factor's frame as the forms of `benchmark.output.tables` take it: the values are its rows."""
+    """A factor's frame as `benchmark.output.forms` takes it: the values are its rows."""
     return frame.rename(columns={"value": "method"})
 
 
@@ -123,16 +70,14 @@ def in_words(detectable: float) -> str:
 
 def as_markdown(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Both tables of a factor in GitHub's Markdown, with their captions."""
-    lines = [HEAD, [":--"] + ["--:"] * (len(HEAD) - 1)]
-    lines += [[plain_markdown(row[0]), *row[1:]] for row in differences(tests)]
-    second = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    second = table(HEAD, [[plain(row[0]), *row[1:]] for row in differences(tests)])
     first = markdown(as_rows(frame), notes(frame), "value")
-    return f"# {plain_markdown(factor.title)}\n\n{first}\n{second}\n\n{note_of_differences(tests)}\n"
+    return f"# {plain(factor.title)}\n\n{first}\n{second}\n\n{running(note_of_differences(tests))}\n"
 
 
 def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Both tables of a factor as LaTeX; needs booktabs and graphicx."""
-    body = [" & ".join(plain_latex(cell) for cell in row) + r" \\" for row in differences(tests)]
+    body = [latex_row(map(plain_latex, row)) for row in differences(tests)]
     title = plain_latex(f"{factor.title}. ")
     return latex(as_rows(frame), [f"{factor.title}.", *notes(frame)], "value") + "\n".join(
         [
@@ -140,7 +85,7 @@ def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
             r"\centering",
             rf"\begin{{tabular}}{{l{'r' * (len(HEAD) - 1)}}}",
             r"\toprule",
-            " & ".join(plain_latex(cell) for cell in HEAD) + r" \\",
+            latex_row(map(plain_latex, HEAD)),
             r"\midrule",
             *body,
             r"\bottomrule",
@@ -154,14 +99,13 @@ def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
 
 @command
 def main() -> None:
-    given = arguments(command_line("benchmark.output.ablations", __doc__), out="ablations")
+    given = ablations_arguments(command_line("benchmark.output.ablations", __doc__))
     files: dict[str, str] = {}
     for factor in given.factors:
-        collected = read_runs(factor, given.results)
-        frame, tests = tables_of(factor, collected)
-        files |= {f"{factor.name}.csv": csv(frame), f"{factor.name}.tests.csv": csv(tests)}
-        files[f"{factor.name}.md"] = as_markdown(factor, frame, tests)
-        files[f"{factor.name}.tex"] = as_latex(factor, frame, tests)
+        found = FactorStatistics.read(given.statistics, factor.name)
+        files |= {f"{factor.name}.csv": csv(found.values), f"{factor.name}.tests.csv": csv(found.tests)}
+        files[f"{factor.name}.md"] = as_markdown(factor, found.values, found.tests)
+        files[f"{factor.name}.tex"] = as_latex(factor, found.values, found.tests)
     for name, text in files.items():
         write_text(given.out / name, text)
 

@@ -1,9 +1,10 @@
 """What stands below a table: what its numbers are, its marks and tests, and the runs behind them."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import seeds_in_words
 from benchmark.analysis.comparisons import AGAINST_BEST
 from benchmark.analysis.information import in_words
 from benchmark.config.wording import counted_in_words
@@ -11,15 +12,25 @@ from benchmark.contract import Learned
 from benchmark.data.account import share
 from benchmark.evaluate import TOP
 from benchmark.metrics import METRICS
-from benchmark.output.summary import cells
+from benchmark.output.cells import cells
 
 DAGGER = "†"
 FEW = 0.05  # of the items that the lists could hold: a method that shows fewer shows nearly the same to everybody
 
 
+def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """`counted_in_words` of the numbers of seeds.
+
+    >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '3 seeds (r2ec, r2ec_untrained: 1)'
+    """
+    most, _, others = counted_in_words(methods, seeds).partition(" ")
+    return " ".join(filter(None, [most, "seed" if most == "1" else "seeds", others]))
+
+
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
-    """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit, what its rows
-    learned from, and `of_the_lists`.
+    """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit, what
+    its rows learned from, and `of_the_lists`.
 
     plain: of a table without deviations over seeds and without bold and underlined means.
     """
@@ -82,8 +93,8 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
 
 
 def said_beside(part: pd.DataFrame) -> str:
-    """What a reader has to know of one dataset's rows and cases: what each row learned from and tried, targets that none could
-    have learned, how many items the lists hold, and what equal times hide."""
+    """What a reader has to know of one dataset's rows and cases: what each row learned from and tried, targets that
+    none could have learned, how many items the lists hold, and what equal times hide."""
     row = part.iloc[0]
     tried = part.settings_tried.tolist()
     found = [
@@ -103,8 +114,8 @@ def said_beside(part: pd.DataFrame) -> str:
 
 
 def what_they_learned(part: pd.DataFrame) -> str:
-    """What the rows of one dataset learned from: what most of those without a reason did, and each row that learned from something
-    else, also where the rows with a reason are more."""
+    """What the rows of one dataset learned from: what most of those without a reason did, and each row that learned
+    from something else, also where the rows with a reason are more."""
     columns = ["learned_targets", "learned_users", "learned_positions"]
     numbers = [Learned(users, targets, read) for targets, users, read in part[columns].to_numpy().tolist()]
     whole = [one for one, reason in zip(numbers, part.less_information, strict=True) if not reason] or numbers

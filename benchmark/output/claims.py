@@ -1,40 +1,24 @@
 """Say what finished ablations tell about each claim of a config: `python -m benchmark.output.claims`.
 
-The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake ablations`.
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
 
-The folder gets claims.csv and the page claims.md. A claim names two values of a factor, a metric and what it expects. Its test is
-that of the tables (paired, over users; `benchmark.analysis.significance`), Holm-corrected over all claims of the page. The verdict:
-
-- `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected sign,
-  "contradicts" where it is below 0.05 and has the other sign;
-- `equal` is expected: "supports" where the whole 95 % interval of the difference lies within the margin that the claim sets
-  beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and p, corrected, is below
-  0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it is beyond the margin; a
-  large one supports nothing. The interval isn't corrected for the number of claims;
-- "can't tell" in every other case, and in place of any verdict that rests on p where several seeds were run and their
-  differences don't all have one sign.
-
-Users are the units of every test: it says whether these trained models differ on other users, not whether other trainings would.
+The folder gets claims.csv and the page claims.md. `python -m benchmark.statistics.claims`, which says how a verdict is
+found, comes first.
 """
-
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import Collected
-from benchmark.analysis.comparisons import Comparison, comparisons
-from benchmark.config.factors import Factor, arguments
-from benchmark.config.schema import ClaimConfig
 from benchmark.errors import command, command_line
-from benchmark.metrics import METRICS
-from benchmark.output.ablations import in_words, read_runs
-from benchmark.output.forms import csv, plain_markdown
+from benchmark.output.ablations import in_words
+from benchmark.output.arguments import ablations_arguments
+from benchmark.output.forms import csv
+from benchmark.output.markdown import plain, table
+from benchmark.statistics.files import CLAIMS, read_csv
 from benchmark.storage.io import write_text
 
-SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
 EXPECTATION = {"higher": "higher than", "lower": "lower than", "equal": "no other than"}
 RULE = (
     "A claim that expects a difference is supported where p, Holm-corrected over all claims here, is below "
@@ -50,98 +34,8 @@ RULE = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One claim on one dataset before correction."""
-
-    factor: Factor
-    claim: ClaimConfig
-    results: Collected
-    found: Comparison
-    by_seed: np.ndarray  # float64 [seeds], difference of each seed
-
-
-def measure(factors: list[Factor], results: Path) -> list[Measured]:
-    """Every claim on every dataset of its factor, in the config's order."""
-    family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
-    out = []
-    for factor in factors:
-        if not factor.exploratory:
-            continue
-        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
-        for collected in read_runs(factor, results):
-            every = {(c.metric, c.a, c.b): c for c in comparisons(collected, pairs, family)}
-            for claim in factor.exploratory:
-                a, b = factor.runs[claim.value], factor.runs[claim.against]
-                row = METRICS.index(claim.metric)
-                means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
-                found = every[claim.metric, a, b]
-                out.append(Measured(factor, claim, collected, found, means[0] - means[1]))
-    return out
-
-
-def verdict(claim: ClaimConfig, found: Comparison, by_seed: np.ndarray, p_holm: float) -> str:
-    """SUPPORTS, CONTRADICTS or CANT_TELL, by the rule at the top of this file."""
-    if claim.margin is not None:
-        margin = claim.margin * found.mean_b
-        if -margin < found.low and found.high < margin:
-            return SUPPORTS
-        if found.low < margin and found.high > -margin:
-            return CANT_TELL
-    one_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
-    if p_holm >= significance.ALPHA or not one_sign:
-        return CANT_TELL
-    expected = {"higher": by_seed[0] > 0, "lower": by_seed[0] < 0, "equal": False}
-    return SUPPORTS if expected[claim.expect] else CONTRADICTS
-
-
-def judge(measured: list[Measured]) -> pd.DataFrame:
-    """One row per claim and dataset, the frame of claims.csv; Holm's correction is over all rows."""
-    rows = []
-    corrected = significance.holm([m.found.p for m in measured])
-    for m, p_holm in zip(measured, corrected.tolist(), strict=True):
-        claim, found = m.claim, m.found
-        rows.append(
-            {
-                "factor": m.factor.name,
-                "title": m.factor.title,
-                "dataset": m.results.dataset,
-                "says": claim.says,
-                "value": claim.value,
-                "against": claim.against,
-                "metric": claim.metric,
-                "expect": claim.expect,
-                "margin": np.nan if claim.margin is None else claim.margin * found.mean_b,
-                "verdict": verdict(claim, found, m.by_seed, p_holm),
-                "mean": found.mean_a,
-                "mean_against": found.mean_b,
-                "difference": found.mean_a - found.mean_b + 0.0,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p,
-                "p_holm": p_holm,
-                "error": found.error,
-                "detectable": significance.smallest_detectable(found.error, len(measured)),
-                "by_seed": " ".join(f"{difference:+.6f}" for difference in m.by_seed),
-                "test": found.test,
-                "family_size": len(measured),
-                "n_cases": len(m.results.cases),
-                "n_users": m.results.n_users,
-                "seeds": m.factor.seeds,
-                "commit": " ".join(m.results.commits),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def read_claims(path: Path) -> pd.DataFrame:
-    """claims.csv as `judge` made it, but for rounding; labels stay text."""
-    text = dict.fromkeys(("value", "against", "by_seed", "says", "title"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-
-
 def sentences(row: dict) -> str:
-    """What the data say about one claim, from a row of `judge`."""
+    """What the data say about one claim, from a row of claims.csv."""
     claimed = f'"{row["value"]}" {EXPECTATION[row["expect"]]} "{row["against"]}"'
     margin = "" if np.isnan(row["margin"]) else f", to within {row['margin']:.4f}"
     seeds = [float(text) for text in row["by_seed"].split()]
@@ -173,38 +67,33 @@ def share(value: float, row: dict, sign: str = "+") -> str:
 def as_markdown(frame: pd.DataFrame) -> str:
     """The page: a table of verdicts, then each claim in sentences."""
     head = ["claim", "verdict", "difference", "95 % interval", "p, Holm", "smallest detectable"]
-    table, text = [head, [":--", ":--", *["--:"] * 4]], []
+    body, text = [], []
     several = frame.dataset.nunique() > 1
     for number, row in enumerate(frame.to_dict("records"), 1):
         where = f" ({row['dataset']})" if several else ""
         interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-        claim = plain_markdown(row["says"])
-        table.append(
+        claim = plain(row["says"])
+        body.append(
             [
-                f"{number}. {claim}{plain_markdown(where)}",
+                f"{number}. {claim}{plain(where)}",
                 f"**{row['verdict']}**",
                 f"{row['difference']:+.4f}",
                 interval,
             ]
         )
-        table[-1] += [f"{row['p_holm']:.2g}", in_words(row["detectable"])]
-        heading = f"## {number}. {plain_markdown(row['title'] + where)}: {row['verdict']}"
-        text.append(f"{heading}\n\n{claim}\n\n{plain_markdown(sentences(row))}")
-    lines = "\n".join(f"| {' | '.join(line)} |" for line in table)
-    return "\n\n".join(["# What the data here say about each claim", lines, RULE, *text]) + "\n"
+        body[-1] += [f"{row['p_holm']:.2g}", in_words(row["detectable"])]
+        heading = f"## {number}. {plain(row['title'] + where)}: {row['verdict']}"
+        text.append(f"{heading}\n\n{claim}\n\n{plain(sentences(row))}")
+    return "\n\n".join(["# What the data here say about each claim", table(head, body, left=2), RULE, *text]) + "\n"
 
 
 @command
 def main() -> None:
-    given = arguments(command_line("benchmark.output.claims", __doc__), out="ablations")
-    measured = measure(given.factors, given.results)
-    if not measured:
-        files = {"claims.csv": "", "claims.md": "No factor of the config has claims that are judged here.\n"}
-    else:
-        frame = judge(measured)
-        files = {"claims.csv": csv(frame), "claims.md": as_markdown(frame)}
-    for name, text in files.items():
-        write_text(given.out / name, text)
+    given = ablations_arguments(command_line("benchmark.output.claims", __doc__), factors=False)
+    frame = read_csv(given.statistics / CLAIMS)
+    text = as_markdown(frame) if len(frame) else "No factor of the config has claims that are judged here.\n"
+    write_text(given.out / CLAIMS, csv(frame))
+    write_text(given.out / "claims.md", text)
 
 
 if __name__ == "__main__":

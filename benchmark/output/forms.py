@@ -1,6 +1,6 @@
 """A table in each of its forms: Markdown, LaTeX, csv, and text for a terminal. All are made of one frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,9 @@ from rich.table import Table
 
 from benchmark.metrics import METRICS
 from benchmark.output.captions import DAGGER, notes
-from benchmark.output.summary import Cell, cells
+from benchmark.output.cells import Cell, cells
+from benchmark.output.markdown import UNSEEN, plain, running, table
+from benchmark.statistics.files import no_formula
 
 
 def _rows(
@@ -35,16 +37,9 @@ def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = 
         sd = f" ± {c.sd}" if c.sd else ""
         return f"{mean}{DAGGER if c.dagger else ''}{sd}<br><sub>[{c.low}, {c.high}]</sub>"
 
-    head, *body = _rows(frame, cell, plain_markdown, rows)
-    left = len(head) - len(METRICS)
-    lines = [head, [":--"] * left + ["--:"] * len(METRICS), *body]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join([table, *(caption or notes(frame))]) + "\n"
-
-
-def plain_markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return "".join("\\" + c if c in "\\|_*`<>[]" else c for c in text)
+    head, *body = _rows(frame, cell, plain, rows)
+    found = table(head, body, left=len(head) - len(METRICS))
+    return "\n\n".join([found, *map(running, caption or notes(frame))]) + "\n"
 
 
 def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
@@ -59,11 +54,11 @@ def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "me
     head, *body = _rows(frame, cell, plain_latex, rows)
     left = len(head) - len(METRICS)
     rule = "\\midrule"
-    lines = [" & ".join(map(plain_latex, head)) + r" \\", rule]
+    lines = [latex_row(map(plain_latex, head)), rule]
     for i, line in enumerate(body):
         if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
             lines.append(rule)
-        lines.append(" & ".join(line) + r" \\[2pt]")
+        lines.append(latex_row(line, space="[2pt]"))
     words = " ".join(map(plain_latex, caption or notes(frame)))
     return "\n".join(
         [
@@ -83,27 +78,41 @@ def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "me
     )
 
 
+def latex_row(cells_of_it: Iterable[str], space: str = "") -> str:
+    r"""One row of a LaTeX table, of cells that are LaTeX already. The `\\` of the row before would take a bracket or a
+    star at its start for an argument of its own: an empty group stands between.
+
+    >>> latex_row(["[x]", "0.1"]), latex_row(["a"], space="[2pt]")
+    ('{}[x] & 0.1 \\\\', 'a \\\\[2pt]')
+    """
+    row = " & ".join(cells_of_it)
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\" + space
+
+
 def plain_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Text that LaTeX prints as it is, in one line."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", DAGGER: r"$\dagger$", "<": "$<$", ">": "$>$"}
-    return "".join(special.get(c, c) for c in text)
+    return "".join(special.get(c, c) for c in UNSEEN.sub(" ", text))
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals."""
+    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals. Text that a
+    spreadsheet would run as a formula gets an apostrophe in front."""
     out = frame.copy()
     for column in out.columns:
         if out[column].dtype.kind == "f":
             form = "{:.4g}" if column in ("p", "p_holm") or column.endswith("_p_holm") else "{:.6f}"
             out[column] = [("" if np.isnan(x) else form.format(x)) for x in out[column]]
+        elif out[column].dtype.kind == "O":
+            out[column] = [no_formula(text) if isinstance(text, str) else text for text in out[column]]
     text: str = out.to_csv(index=False, lineterminator="\n")
     return text
 
 
 def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
-    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
-    terminals."""
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best
+    are for terminals."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]
@@ -116,11 +125,11 @@ def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
     for dataset, part in frame.groupby("dataset", sort=False):
         head, *body = _rows(part, cell, escape)
         title = f"{dataset}, {'mean over seeds' if part.seeds.max() > 1 else 'one seed'}"
-        table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
+        shown = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
         for column in head:
-            table.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
+            shown.add_column(column, justify="right" if column in METRICS else "left", no_wrap=column in METRICS)
         for line in body:
-            table.add_row(*line)
-        console.print(table)
+            shown.add_row(*line)
+        console.print(shown)
     for note in notes(frame, plain=not console.is_terminal):
         console.print(note, markup=False, highlight=False)

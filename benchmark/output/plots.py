@@ -1,6 +1,6 @@
-"""Plot finished runs: `python -m benchmark.output.plots`.
+"""Plot finished runs from their statistics: `python -m benchmark.output.plots`.
 
-    python -m benchmark.output.plots --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+    python -m benchmark.output.plots --datasets ml-100k
 
 Per dataset, as png and pdf (without dates, so that the same runs give the same bytes):
 
@@ -8,29 +8,31 @@ Per dataset, as png and pdf (without dates, so that the same runs give the same 
     {dataset}.slices    NDCG@10 by length of the history and by popularity of the target
     {dataset}.cost      seconds of one run against NDCG@10
 
-Methods are rows, not colours, so that twenty of them stay readable.
+Methods are rows, not colours, so that twenty of them stay readable. `python -m benchmark.statistics.datasets` comes
+first.
 """
 
 import textwrap
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmark.analysis.collect import Collected, arguments, collect_all, is_r2ec
-from benchmark.contract import Cases
-from benchmark.data.store import read_cases
+from benchmark.analysis.groups import ALL, HISTORY, TARGET
+from benchmark.config.wording import names_in_words
 from benchmark.errors import command, command_line
-from benchmark.metrics import METRICS
-from benchmark.output.summary import intervals
+from benchmark.output.arguments import methods_arguments
+from benchmark.output.captions import seeds_in_words
+from benchmark.statistics.files import DatasetStatistics
 from benchmark.storage.io import atomic
 
-BASELINE, R2EC, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # Okabe and Ito's colour-blind-safe palette
+BASELINE, REFERENCE, GREY = "#0072B2", "#D55E00", "#6b6b6b"  # Okabe and Ito's colour-blind-safe palette
+COLOURS = {"baseline": BASELINE, "reference": REFERENCE}  # by a method's kind
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
     "font.size": 9,
@@ -45,7 +47,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "r2ec-bench",
 }
-MAIN = METRICS.index("NDCG@10")
+MAIN = "NDCG@10"
 LETTERS = 15.5  # that fit in an inch of the note below a figure
 RINGS, ANGLES = range(8, 220, 6), np.deg2rad(np.arange(0, 360, 30))  # places tried for a label: points, radians
 
@@ -60,66 +62,27 @@ class Panel:
     high: np.ndarray
 
 
-def metric_panels(results: Collected) -> list[Panel]:
-    """One panel per metric, over all cases."""
-    low, high = intervals(results)
-    by_seed = [values.mean(axis=-1) for values in results.values]
-    return [Panel(metric, [mine[j] for mine in by_seed], low[j], high[j]) for j, metric in enumerate(METRICS)]
+def panels_of(found: DatasetStatistics, by: str) -> list[Panel]:
+    """A panel per metric over all cases, or NDCG@10 per group of cases, as the statistics order them."""
+    methods = found.methods.method.tolist()
+    panels = []
+    for (group, metric), part in found.intervals[found.intervals.by == by].groupby(["group", "metric"], sort=False):
+        title = str(metric) if by == ALL else f"{group}\n{part.n_cases.iloc[0]:,} cases, {part.n_users.iloc[0]:,} users"
+        seeds = found.seeds[(found.seeds.by == by) & (found.seeds.group == group) & (found.seeds.metric == metric)]
+        by_method = {method: mine.to_numpy() for method, mine in seeds.groupby("method")["mean"]}
+        bounds = part.set_index("method").loc[methods]
+        single = [by_method.get(method, np.empty(0)) for method in methods]
+        panels.append(Panel(title, single, bounds.low.to_numpy(), bounds.high.to_numpy()))
+    return panels
 
 
-def slice_panel(results: Collected, title: str, rows: np.ndarray) -> Panel:
-    """NDCG@10 over the cases `rows` (int). Below two users there is no interval, with no case no point."""
-    n_users = len(np.unique(results.cases.user[rows]))
-    nothing = np.full(len(results.methods), np.nan)
-    title = f"{title}\n{len(rows):,} cases, {n_users:,} users"
-    if len(rows) == 0:
-        return Panel(title, [np.empty(0)] * len(results.methods), nothing, nothing)
-    low, high = nothing, nothing
-    if n_users > 1:
-        low, high = (bound[0] for bound in intervals(results, rows, metrics=[MAIN]))
-    return Panel(title, [values[MAIN][:, rows].mean(axis=-1) for values in results.values], low, high)
-
-
-def history_buckets(lengths: np.ndarray, longest: int) -> list[tuple[str, np.ndarray]]:
-    """Cases by history length: up to a quarter, half, all but the whole, and the whole window of `longest` items.
-
-    >>> [name for name, rows in history_buckets(np.array([1, 7, 20]), 20)]
-    ['1-4', '5-9', '10-19', '20']
-    """
-    edges = [*sorted({1, max(1, longest // 4), max(1, longest // 2), longest}), longest + 1]
-    out = []
-    for start, stop in pairwise(edges):
-        name = str(start) if stop == start + 1 else f"{start}-{stop - 1}"
-        out.append((name, np.flatnonzero((lengths >= start) & (lengths < stop))))
-    return out
-
-
-def popularity_buckets(target: np.ndarray, train: Cases, n_items: int) -> list[tuple[str, np.ndarray]]:
-    """Cases by their target's number of training interactions (distinct user and item pairs): cold, tail, head.
-
-    Cold: never seen in a training case. Head: the most popular items that together hold half of the training
-    interactions (ties: the lower item number first). Tail: the rest.
-    """
-    _, item = train.interactions()
-    seen = np.bincount(item, minlength=n_items)
-    order = np.argsort(-seen, kind="stable")
-    n_head = int(np.searchsorted(np.cumsum(seen[order]), seen.sum() / 2)) + 1
-    head = np.zeros(n_items, dtype=bool)
-    head[order[:n_head]] = True
-    cold = seen[target] == 0
-    return [
-        ("cold target", np.flatnonzero(cold)),
-        ("tail target", np.flatnonzero(~cold & ~head[target])),
-        ("head target", np.flatnonzero(head[target])),
-    ]
-
-
-def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xlabel: str) -> None:
+def draw_panels(figure: Figure, methods: pd.DataFrame, rows: list[list[Panel]], xlabel: str) -> None:
     """Rows of panels with the methods on a shared vertical axis, the first one on top; each panel has a scale of its own."""
+    names = methods.method.tolist()
     width = max(len(row) for row in rows)
     grid = figure.subplots(len(rows), width, squeeze=False, sharey=True)
     at = np.arange(len(methods))[::-1]
-    colours = [R2EC if is_r2ec(method) else BASELINE for method in methods]
+    colours = [COLOURS[kind] for kind in methods.kind]
     for axes_row, panels in zip(grid, rows, strict=True):
         for axes in axes_row[len(panels) :]:
             axes.set_visible(False)
@@ -133,7 +96,7 @@ def draw_panels(figure: Figure, methods: list[str], rows: list[list[Panel]], xla
             axes.set_xlim(0, highest * 1.05 if highest > 0 else 1)
             axes.locator_params(axis="x", nbins=4)
             axes.set_xlabel(xlabel)
-        axes_row[0].set_yticks(at, methods)
+        axes_row[0].set_yticks(at, names)
         axes_row[0].set_ylim(-0.7, len(methods) - 0.3)
 
 
@@ -155,61 +118,56 @@ def _draw_panel(axes: Axes, panel: Panel, at: np.ndarray, colours: list[str]) ->
         )
 
 
-def _what_ticks_are(results: Collected) -> str:
-    if max(results.seeds.values()) == 1:
+def _seeds_in_words(methods: pd.DataFrame) -> str:
+    return seeds_in_words(methods.method.tolist(), methods.seeds.tolist())
+
+
+def _what_ticks_are(methods: pd.DataFrame) -> str:
+    if methods.seeds.max() == 1:
         return "One seed: the lines do not say how much another training would move a point."
-    return f"Ticks below a point: its {results.seeds_in_words}."
+    return f"Ticks below a point: its {_seeds_in_words(methods)}."
 
 
-def plot_metrics(results: Collected) -> Figure:
+def plot_metrics(found: DatasetStatistics) -> Figure:
     """Points with intervals, one panel per metric: Hit above, NDCG below."""
-    panels = metric_panels(results)
-    figure = new_figure(10, 1.6 + 2 * _height(results))
-    draw_panels(figure, results.methods, [panels[0::2], panels[1::2]], xlabel="")
-    _title(figure, results, f"{results.dataset}: metrics by method", _what_ticks_are(results))
+    panels = panels_of(found, ALL)
+    figure = new_figure(10, 1.6 + 2 * _height(found.methods))
+    draw_panels(figure, found.methods, [panels[0::2], panels[1::2]], xlabel="")
+    _title(figure, found.methods, "metrics by method", _what_ticks_are(found.methods))
     return figure
 
 
-def plot_slices(results: Collected) -> Figure:
+def plot_slices(found: DatasetStatistics) -> Figure:
     """NDCG@10 by history length and by target popularity. Values differ much between groups."""
-    train = read_cases(results.folder / "train.parquet", targets=True)
-    lengths = np.diff(results.cases.offsets)
-    highest_item = max(int(train.items.max()), int(np.max(train.target)), int(results.target.max()))  # type: ignore[arg-type]
-    by_history = history_buckets(lengths, int(results.about["settings"]["history_length"]))
-    by_target = popularity_buckets(results.target, train, highest_item + 1)
-    rows = [
-        [slice_panel(results, f"history of {name}", cases) for name, cases in by_history],
-        [slice_panel(results, name, cases) for name, cases in by_target],
-    ]
-    figure = new_figure(10, 1.9 + 2 * _height(results))
-    draw_panels(figure, results.methods, rows, xlabel="NDCG@10")
+    rows = [panels_of(found, HISTORY), panels_of(found, TARGET)]
+    figure = new_figure(10, 1.9 + 2 * _height(found.methods))
+    draw_panels(figure, found.methods, rows, xlabel=MAIN)
     rule = (
-        f"{_what_ticks_are(results)} Head: the most popular items that hold half of the training "
+        f"{_what_ticks_are(found.methods)} Head: the most popular items that hold half of the training "
         "interactions; cold: never seen in training; tail: the rest. Each panel has a scale of its own."
     )
-    _title(figure, results, f"{results.dataset}: NDCG@10 by history length and by popularity of the target", rule)
+    _title(figure, found.methods, f"{MAIN} by history length and by popularity of the target", rule)
     return figure
 
 
-def plot_cost(results: Collected) -> Figure:
+def plot_cost(found: DatasetStatistics) -> Figure:
     """Seconds of one run (fit + score, mean over seeds, log scale) against NDCG@10 with its interval."""
-    low, high = intervals(results, metrics=[MAIN])
-    low, high, quality = low[0], high[0], results.case_means[MAIN].mean(axis=-1)
-    seconds = np.array([_seconds(results, method) for method in results.methods])
+    part = found.intervals[(found.intervals.by == ALL) & (found.intervals.metric == MAIN)]
+    quality, low, high = (part[column].to_numpy() for column in ("mean", "low", "high"))
+    seconds = np.maximum((found.costs.fit_s + found.costs.score_s).to_numpy(), 1e-3)  # a log axis has no 0
     figure = new_figure(8, 5.2)
     axes = figure.subplots()
     axes.set_xscale("log")
-    for i, method in enumerate(results.methods):
-        colour = R2EC if is_r2ec(method) else BASELINE
-        axes.vlines(seconds[i], low[i], high[i], color=colour, linewidth=1, alpha=0.45)
-        axes.plot(seconds[i], quality[i], "o", color=colour, markersize=6)
+    for i, kind in enumerate(found.methods.kind):
+        axes.vlines(seconds[i], low[i], high[i], color=COLOURS[kind], linewidth=1, alpha=0.45)
+        axes.plot(seconds[i], quality[i], "o", color=COLOURS[kind], markersize=6)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(seconds.min() / 2.5, seconds.max() * 2.5)
     axes.set_ylim(0, max(high.max() * 1.1, 1e-3))
     axes.set_xlabel("fit + score, seconds per run, tuning excluded (log scale)")
-    axes.set_ylabel("NDCG@10")
-    _title(figure, results, f"{results.dataset}: cost against quality", f"Means over {results.seeds_in_words}.")
-    place_labels(figure, axes, seconds, quality, results.methods, np.column_stack([low, high]))
+    axes.set_ylabel(MAIN)
+    _title(figure, found.methods, "cost against quality", f"Means over {_seeds_in_words(found.methods)}.")
+    place_labels(figure, axes, seconds, quality, found.methods.method.tolist(), np.column_stack([low, high]))
     return figure
 
 
@@ -219,8 +177,8 @@ def place_labels(
     """Write a name beside each point so that no name covers a name, a point or a point's interval.
 
     `x`, `y` float [n] and `lines` float [n, 2] (low and high of the interval at x) are in data units. Places on growing
-    rings are tried; the nearest free one inside the axes is taken, or else the least covered, and a thin line joins a name
-    to its point where it had to move away. Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
+    rings are tried; the nearest free one inside the axes is taken, or else the least covered, and a thin line joins a
+    name to its point where it had to move away. Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
     """
     figure.draw_without_rendering()  # fixes the layout, so that pixels mean something
     frame = axes.get_window_extent()
@@ -264,13 +222,8 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return area
 
 
-def _seconds(results: Collected, method: str) -> float:
-    runs = [record.seconds for (name, _), record in results.records.items() if name == method]
-    return max(float(np.mean([run.fit + run.score for run in runs])), 1e-3)  # a log axis has no 0
-
-
-def _height(results: Collected) -> float:
-    return 0.5 + 0.24 * max(4, len(results.methods))
+def _height(methods: pd.DataFrame) -> float:
+    return 0.5 + 0.24 * max(4, len(methods))
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -280,15 +233,16 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _title(figure: Figure, results: Collected, title: str, rule: str) -> None:
+def _title(figure: Figure, methods: pd.DataFrame, title: str, rule: str) -> None:
     """A heading, and below the figure what its marks mean."""
-    kinds = {is_r2ec(method) for method in results.methods}
-    colours = "Blue: baselines, orange: R2ec. " if kinds == {True, False} else ""
+    first = methods.iloc[0]
+    references = methods.method[methods.kind == "reference"].tolist()
+    several = 0 < len(references) < len(methods)
+    colours = f"Blue: baselines, orange: {names_in_words(references)}. " if several else ""
     text = (
-        f"{colours}Points: mean; lines: 95 % bootstrap interval over {results.n_users:,} users "
-        f"({len(results.cases):,} cases)."
+        f"{colours}Points: mean; lines: 95 % bootstrap interval over {first.n_users:,} users ({first.n_cases:,} cases)."
     )
-    head_and_foot(figure, title, [text, rule])
+    head_and_foot(figure, f"{first.dataset}: {title}", [text, rule])
 
 
 def head_and_foot(figure: Figure, title: str, rules: list[str]) -> None:
@@ -317,12 +271,12 @@ PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # b
 
 @command
 def main() -> None:
-    given = arguments(command_line("benchmark.output.plots", __doc__), out="plots")
-    collected = collect_all(given)
+    given = methods_arguments(command_line("benchmark.output.plots", __doc__), out="plots")
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        for results in collected:
+        for dataset in given.datasets:
+            found = DatasetStatistics.read(given.statistics, dataset)
             for name, plot in PLOTS.items():
-                save(plot(results), given.out, f"{results.dataset}.{name}")
+                save(plot(found), given.out, f"{dataset}.{name}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`python -m benchmark.output.publish NAME`: copy a finished run's tables, plots and page to results/published/NAME.
 
-What is copied is what belongs to the run's page: its tables, plots and ablations, each as the workflow recorded it. about.json
-beside it says which commits made the runs. `--factors FOLDER` copies the ablations of that folder instead, with their rankings;
-`--folder FOLDER` a plain folder of --results, such as speed.
+What is copied is what belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow recorded it.
+about.json beside it says which commits made the runs. `--factors FOLDER` copies the ablations of that folder instead,
+with their rankings; `--folder FOLDER` a plain folder of --results, such as speed.
 """
 
 import shutil
@@ -15,7 +15,8 @@ from benchmark.jobs.stale import RECORDS
 from benchmark.storage.io import atomic, read_json, sha256_of, write_json
 
 PUBLISHED = Path("results/published")
-FACTORS = ("ablation", "ablation_plot", "claims")  # jobs whose records lie by the folder of their tables
+# Jobs whose records lie by the folder of the ablations.
+FACTORS = ("factor_statistics", "ablation", "ablation_plot", "claims_statistics", "claims")
 
 
 def read_records(place: Path) -> dict[str, dict[str, Any]]:
@@ -72,17 +73,18 @@ def commits_of(runs: list[Path], dirty: bool) -> dict[str, int]:
 
 
 def target_of(path: str, factors: str | None) -> str:
-    """Where a file of results/ lies in the published folder: at the same place, but the ablations' own in tables and plots.
+    """Where a file of results/ lies in the published folder: at the same place, but the ablations' own in tables,
+    plots and statistics.
 
     >>> target_of("results/plots/ml-100k.cost.png", None), target_of("results/plots/many/beta.png", "many")
     ('plots/ml-100k.cost.png', 'plots/beta.png')
-    >>> target_of("results/many/beta.md", "many")
-    'tables/beta.md'
+    >>> target_of("results/many/beta.md", "many"), target_of("results/statistics/many/beta.tests.csv", "many")
+    ('tables/beta.md', 'statistics/beta.tests.csv')
     """
     inner = Path(path).relative_to("results")
     if factors is None:
         return inner.as_posix()
-    return f"{'plots' if inner.parts[0] == 'plots' else 'tables'}/{inner.name}"
+    return f"{inner.parts[0] if inner.parts[0] in ('plots', 'statistics') else 'tables'}/{inner.name}"
 
 
 def publish(place: Path, out: Path, factors: str | None = None, dirty: bool = False) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`python -m benchmark.output.readme`: put the published tables into README.md and docs/results.md.
 
-README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md, which has
-all metrics and says how they were computed and tested.
+README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md,
+which has all metrics and says how they were computed and tested.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from benchmark.analysis.significance import ALPHA
 from benchmark.errors import InputError, command
 from benchmark.metrics import METRICS
 from benchmark.output.captions import DAGGER
-from benchmark.output.forms import plain_markdown
-from benchmark.output.summary import cells
+from benchmark.output.cells import cells
+from benchmark.output.markdown import plain, table
 from benchmark.storage.io import write_text
 
 BEGIN, END = "<!-- BEGIN table: make readme -->", "<!-- END table -->"
@@ -24,8 +24,8 @@ METRIC = "NDCG@10"
 def summary(frame: pd.DataFrame) -> str:
     """METRIC with its interval, a row per method and a column per dataset.
 
-    frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the best
-    baseline after the correction.
+    frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the
+    best baseline after the correction.
     """
     found = {}
     for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True):
@@ -33,15 +33,14 @@ def summary(frame: pd.DataFrame) -> str:
         mean = f"**{cell.mean}**" if cell.place == 1 else cell.mean
         found[method, dataset] = f"{mean}{DAGGER if cell.dagger else ''} <sub>[{cell.low}, {cell.high}]</sub>"
     datasets = frame.dataset.unique().tolist()
-    lines = [["method", *map(plain_markdown, datasets)], [":--", *["--:"] * len(datasets)]]
-    for method in frame.method.unique():
-        lines.append([plain_markdown(method), *(found.get((method, dataset), "") for dataset in datasets)])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    body = [
+        [plain(method), *(found.get((method, dataset), "") for dataset in datasets)] for method in frame.method.unique()
+    ]
     caption = (
         f"{METRIC} of the full catalogue's ranking, mean over seeds, with the 95 % interval of a bootstrap over users. Best bold; "
         f"{DAGGER} differs from the dataset's best baseline, in either direction, p < {ALPHA} after Holm's correction."
     )
-    return f"{table}\n\n{caption}{_with_less(frame)}"
+    return f"{table(['method', *map(plain, datasets)], body)}\n\n{caption}{_with_less(frame)}"
 
 
 def _with_less(frame: pd.DataFrame) -> str:
@@ -50,17 +49,17 @@ def _with_less(frame: pd.DataFrame) -> str:
     if reasons.empty:
         return ""
     rows = dict(zip(frame.method[reasons.index], reasons, strict=True))
-    said = "; ".join(f"{plain_markdown(method)} ({plain_markdown(reason)})" for method, reason in rows.items())
+    said = "; ".join(f"{plain(method)} ({plain(reason)})" for method, reason in rows.items())
     return f" Learned from less than the others: {said}."
 
 
-def with_table(page: str, table: str, where: str) -> str:
-    """The page's text with `table` between its two marks. Raises InputError where they are missing."""
+def with_table(page: str, shown: str, where: str) -> str:
+    """The page's text with the table `shown` between its two marks. Raises InputError where they are missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, behind = rest.partition(END)
     if not begin or not end:
         raise InputError(f"{where}: the lines {BEGIN!r} and {END!r} are missing; put them where the table shall stand")
-    return f"{before}{BEGIN}\n{table.strip()}\n{END}{behind}"
+    return f"{before}{BEGIN}\n{shown.strip()}\n{END}{behind}"
 
 
 @command

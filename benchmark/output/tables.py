@@ -1,39 +1,24 @@
-"""Make tables and significance tests of finished runs: `python -m benchmark.output.tables`.
+"""Make tables of finished runs from their statistics: `python -m benchmark.output.tables`.
 
-    python -m benchmark.output.tables --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+    python -m benchmark.output.tables --datasets ml-100k
 
 The folder gets, per dataset and as `main` for all of them, a table as .csv, .md and .tex (`main` as .txt too), and
-{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. Nothing is written unless every dataset passes the
-checks of `benchmark.analysis.collect`: all runs are there, on the same data and cases, with numbers that can be.
+{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. `python -m benchmark.statistics.datasets` comes first.
 """
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
-from benchmark.analysis import costs
-from benchmark.analysis.check_table import Row, impossible
-from benchmark.analysis.collect import Collected, arguments, collect_all
-from benchmark.analysis.comparisons import compare
-from benchmark.errors import InputError, command, command_line
-from benchmark.metrics import METRICS
+from benchmark.errors import command, command_line
+from benchmark.output.arguments import methods_arguments
 from benchmark.output.captions import notes
+from benchmark.output.costs import markdown as costs_markdown
 from benchmark.output.forms import csv, latex, markdown, show
-from benchmark.output.summary import summarise
+from benchmark.statistics.files import DatasetStatistics
 from benchmark.storage.io import write_text
-
-
-def check_printed(frame: pd.DataFrame) -> None:
-    """Refuse a table with numbers that no ranking has, by the check of others' tables (benchmark.analysis.check_table)."""
-    half = dict.fromkeys(METRICS, 0.5e-6)
-    for line in frame.to_dict("records"):
-        values = {metric: line[metric] for metric in METRICS}
-        row = Row(f"{line['dataset']}, {line['method']}", values, half, line["n_cases"] * line["seeds"])
-        if why := impossible(row):
-            raise InputError(f"{row.name}: {why}; evaluate this method's runs again")
 
 
 def _in_every_form(name: str, frame: pd.DataFrame, note: str) -> dict[str, str]:
@@ -42,46 +27,33 @@ def _in_every_form(name: str, frame: pd.DataFrame, note: str) -> dict[str, str]:
     return {f"{name}.csv": csv(frame), f"{name}.md": markdown(frame, caption), f"{name}.tex": latex(frame, caption)}
 
 
-def tables_of(results: Collected, note: str) -> dict[str, str]:
-    """The files of one dataset, by name."""
-    tests = compare(results)
-    frame = summarise(results, tests)
-    check_printed(frame)
-    return _in_every_form(results.dataset, frame, note) | {f"{results.dataset}.tests.csv": csv(tests)}
+def tables_of(methods: pd.DataFrame, tests: pd.DataFrame, note: str) -> dict[str, str]:
+    """The files of one dataset, by name; methods and tests as in its statistics."""
+    dataset = methods.dataset.iloc[0]
+    return _in_every_form(dataset, methods, note) | {f"{dataset}.tests.csv": csv(tests)}
 
 
 def tables_of_all(parts: Sequence[pd.DataFrame], spent: Sequence[pd.DataFrame], note: str) -> dict[str, str]:
-    """The files of all datasets together, by name. parts: each dataset's csv. spent: each dataset's costs."""
+    """The files of all datasets together, by name. parts: each dataset's methods. spent: each dataset's costs."""
     everything, cost = pd.concat(parts, ignore_index=True), pd.concat(spent, ignore_index=True)
     plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
     show(everything, Console(file=plain, width=110), note)
-    more = {"costs.csv": csv(cost), "costs.md": costs.markdown(cost), "main.txt": plain.getvalue()}
+    more = {"costs.csv": csv(cost), "costs.md": costs_markdown(cost), "main.txt": plain.getvalue()}
     return _in_every_form("main", everything, note) | more
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """A dataset's table as `summarise` made it. Raises InputError without it."""
-    if not path.exists():
-        raise InputError(
-            f"{path}: missing; run `python -m benchmark.output.tables` with the same arguments and --only datasets"
-        )
-    text = ("dataset", "method", "best_baseline", "commit", "less_information")
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
-    return frame.fillna({"best_baseline": "", "commit": "", "less_information": ""})
 
 
 @command
 def main() -> None:
-    given = arguments(command_line("benchmark.output.tables", __doc__), out="tables", parts=True)
-    collected = collect_all(given)
-    for results in collected if given.only != "main" else ():
-        for name, text in tables_of(results, given.note).items():
-            write_text(given.out / name, text)
+    given = methods_arguments(command_line("benchmark.output.tables", __doc__), out="tables", parts=True)
+    found = [DatasetStatistics.read(given.statistics, dataset) for dataset in given.datasets]
+    files: dict[str, str] = {}
+    for one in found if given.only != "main" else ():
+        files |= tables_of(one.methods, one.tests, given.note)
     if given.only != "datasets":
-        parts = [read_csv(given.out / f"{dataset}.csv") for dataset in given.datasets]
-        for name, text in tables_of_all(parts, [costs.costs(results) for results in collected], given.note).items():
-            write_text(given.out / name, text)
-        print((given.out / "main.txt").read_text(encoding="utf-8"))
+        files |= tables_of_all([one.methods for one in found], [one.costs for one in found], given.note)
+        print(files["main.txt"])
+    for name, text in files.items():
+        write_text(given.out / name, text)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark import provenance
+from benchmark.analysis.arguments import STATISTICS
 from benchmark.analysis.collect import Collected
 from benchmark.contract import Cases
 from benchmark.data.store import write_cases
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord
 from benchmark.output.page.data import document
 from benchmark.output.page.html import render
+from benchmark.statistics.datasets import statistics as statistics_of
 
-METHODS = ("writer", "other_writer")
+METHODS = ("trained", "untrained")
 CASES, ITEMS, USERS, WORDS, TEXT = 25_000, 5_000, 4_000, 8_000, 100
 OPENINGS, SEARCHES = 5, ("wabe", "film", "wa wo", "nothinghasthis")
 
@@ -61,6 +63,7 @@ def record(method: str, cases: int) -> RunRecord:
     return RunRecord(
         dataset="made-up",
         method=method,
+        kind="reference",
         seed=1,
         seed_value=1,
         params={},
@@ -156,8 +159,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="r2ec-bench-page-") as temporary:
         folder = Path(temporary)
+        run = made_run(folder, CASES)
+        statistics_of(run).write(folder / STATISTICS, run.dataset)
         began = time.perf_counter()
-        text = render(*document([made_run(folder, CASES)], folder))
+        text = render(*document([run], folder))
         making = time.perf_counter() - began
         page = folder / "index.html"
         page.write_text(text, encoding="utf-8")

@@ -20,12 +20,16 @@ from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
 from benchmark.metrics import METRICS
 from benchmark.output import ablation_plots, ablations, claims, plots
-from benchmark.output.ablation_plots import curves, order_of, panels, plot_factor
-from benchmark.output.ablations import against_base, read_runs, read_table, tables_of
-from benchmark.output.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, read_claims, sentences, verdict
-from benchmark.output.page import __main__ as report
+from benchmark.output.ablation_plots import curve, order_of, panels, plot_factor
+from benchmark.output.claims import sentences
+from benchmark.output.page.ablations import claims as claims_of_page
+from benchmark.output.page.ablations import part_of
+from benchmark.statistics import ablations as measured
+from benchmark.statistics import claims as judged
+from benchmark.statistics.ablations import against_base, curves, read_runs, statistics, tables_of
+from benchmark.statistics.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, verdict
+from benchmark.statistics.files import FactorStatistics, read_csv
 from benchmark.storage.io import read_json, write_json
-from tests.support.page import document_of
 from tests.support.results_tree import write_by_hand, write_dataset, write_method, write_results
 
 MAIN = METRICS.index("NDCG@10")
@@ -82,11 +86,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: Any, results: Path, *factors: Factor, out: Path | None = None) -> None:
+    """Make the statistics of these factors, then run the command, which writes to out/ablations."""
     given = json.dumps([entry.model_dump(mode="json") for entry in factors])
-    argv = ["x", "--results", str(results), "--factors", given, *(["--out", str(out)] if out else [])]
+    argv = ["x", "--results", str(results)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", argv)
+        patch.setattr(sys, "argv", [*argv, "--factors", given])
+        (judged if command is claims else measured).main()
+        told = [] if command is claims else ["--factors", given]
+        patch.setattr(sys, "argv", [*argv, *told, *(["--out", str(out)] if out else [])])
         command.main()
+
+
+def of(made: Factor, results: Path) -> FactorStatistics:
+    return statistics(made, read_runs(made, results))
 
 
 def test_doctests() -> None:
@@ -184,13 +196,13 @@ def test_the_command_writes_byte_equal_files(results: Path, tmp_path: Path) -> N
     found = []
     for out in (tmp_path / "one", tmp_path / "two"):
         run(ablations, results, factor(), out=out)
-        found.append({path.name: path.read_bytes() for path in out.iterdir()})
+        found.append({path.name: path.read_bytes() for path in (out / "ablations").iterdir()})
     assert found[0] == found[1] and sorted(found[0]) == ["beta.csv", "beta.md", "beta.tests.csv", "beta.tex"]
     text, tex = found[0]["beta.md"].decode(), found[0]["beta.tex"].decode()
     assert text.startswith("# weight of R\\_c\n") and "| value |" in text and "| 0.05 |" in text
     for words in ('the base, "0.05"', "family of 12 tests (2 values x 6 metrics)", "3 seeds", "power of 80 %"):
         assert words in text and words.replace("%", r"\%") in tex, words
-    frame = read_table(tmp_path / "one" / "beta.csv")
+    frame = FactorStatistics.read(results / "statistics" / "ablations", "beta").values
     assert frame["value"].tolist() == ["0", "0.05", "1"]  # still words
     assert len(pd.read_csv(io.BytesIO(found[0]["beta.tests.csv"]))) == 12
     # Each mean of the first table is in all three forms.
@@ -273,7 +285,8 @@ def test_holm_is_over_all_claims_of_the_page(results: Path) -> None:
 
 def test_the_page_of_claims(results: Path, tmp_path: Path) -> None:
     run(claims, results, factor(), out=tmp_path)
-    text, rows = (tmp_path / "claims.md").read_text(), read_claims(tmp_path / "claims.csv")
+    text = (tmp_path / "ablations" / "claims.md").read_text()
+    rows = read_csv(results / "statistics" / "ablations" / "claims.csv")
     assert rows["value"].tolist() == ["0.05", "1"] and rows["verdict"].iloc[0] == SUPPORTS
     assert "1. R\\_c \\<helps\\> | **supports** |" in text and "## 1. weight of R\\_c: supports" in text
     assert claims.RULE in text and "The smallest difference that would have been found:" in text
@@ -285,7 +298,9 @@ def test_the_page_of_claims(results: Path, tmp_path: Path) -> None:
 
 def test_no_claims_no_verdicts(results: Path, tmp_path: Path) -> None:
     run(claims, results, factor(claims=[]), out=tmp_path)
-    assert "No factor of the config has claims." in (tmp_path / "claims.md").read_text()
+    assert (
+        "No factor of the config has claims that are judged here." in (tmp_path / "ablations" / "claims.md").read_text()
+    )
 
 
 # --- plots -------------------------------------------------------------------------------------------------------------
@@ -298,7 +313,7 @@ def test_numbers_are_ordered_and_words_are_not() -> None:
 
 def test_panels_show_means_seeds_and_differences(results: Path) -> None:
     (found,) = read_runs(factor(), results)
-    means, differences = panels(factor(), found, "NDCG@10")
+    means, differences = panels(factor(), of(factor(), results), "small", "NDCG@10")
     by_seed = np.stack([found.values[i][MAIN].mean(axis=-1) for i in range(3)])
     assert means.labels == ["0", "0.05", "1"] and means.base == 1
     assert np.array_equal(means.seeds, by_seed) and means.mean == pytest.approx(by_seed.mean(axis=1))
@@ -314,8 +329,11 @@ def test_curves_by_step(results: Path) -> None:
     (found,) = read_runs(factor(), results)
     steps, values = curves(found, "r2ec--beta=1", "length")
     assert steps.tolist() == [1, 2, 3, 4, 5, 6] and values.shape == (3, 6) and values[0, 0] == 15.9
+    shown = curve(of(factor(), results), "small", "1", "length")
+    assert np.array_equal(shown[0], steps) and np.array_equal(shown[1], values)
     (other,) = read_runs(factor(datasets=["other"]), results)
     assert curves(other, "r2ec", "reward")[0].size == 0
+    assert curve(of(factor(datasets=["other"]), results), "other", "0.05", "reward")[0].size == 0
 
 
 @pytest.mark.parametrize("words", [False, True])
@@ -324,7 +342,7 @@ def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) 
     runs = dict(zip(names, factor().runs.values(), strict=True))
     made = factor(runs=runs, base=names[1], claims=[])
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
-        figure = plot_factor(made, read_runs(made, results))
+        figure = plot_factor(made, of(made, results))
         figure.draw_without_rendering()
         titles = [axes.get_title(loc="left") for axes in figure.axes]
         assert titles == [
@@ -352,17 +370,17 @@ def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) 
 
 def test_no_log_no_curves(results: Path) -> None:
     made = factor(datasets=["other"])
-    assert len(plot_factor(made, read_runs(made, results)).axes) == 4
+    assert len(plot_factor(made, of(made, results)).axes) == 4
     # Nor where the runs only score the base's fit, whose log they carry.
     scored = factor(scored=["r2ec--beta=0", "r2ec--beta=1"])
-    assert len(plot_factor(scored, read_runs(scored, results)).axes) == 4
+    assert len(plot_factor(scored, of(scored, results)).axes) == 4
 
 
 def test_a_value_without_a_log_is_named(tmp_path: Path) -> None:
     write_results(tmp_path, ["small"], SKILL, seeds=1, n_cases=60)
     write_logs(tmp_path, "small", {"r2ec": 4, "r2ec--beta=1": 4}, seeds=1)
     made = factor(seeds=1)
-    figure = plot_factor(made, read_runs(made, tmp_path))
+    figure = plot_factor(made, of(made, tmp_path))
     text = figure.get_supxlabel().replace("\n", " ")
     assert "No training log: 0." in text and "Bands" not in text and "its 1 seed." in text
     assert all(not axes.collections for axes in figure.axes[4:])
@@ -371,37 +389,24 @@ def test_a_value_without_a_log_is_named(tmp_path: Path) -> None:
 def test_the_plots_are_the_same_bytes_twice(results: Path, tmp_path: Path) -> None:
     for out in ("one", "two"):
         run(ablation_plots, results, factor(), out=tmp_path / out)
-    files = [{path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two")]
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / out / "ablations").iterdir()} for out in ("one", "two")
+    ]
     assert files[0] == files[1] and sorted(files[0]) == ["beta.pdf", "beta.png"]
 
 
 # --- the page ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_holds_factors_and_claims(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = factor()
-    run(ablations, results, made)
-    run(claims, results, made)
-    base = ["x", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "3"]
-    given = ["--factors", f"[{made.model_dump_json()}]", "--out", str(results / "page")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*base, *given, "--ablations", "none"])
-        with pytest.raises(SystemExit):
-            report.main()
-        assert "none/beta.csv: missing; run `python -m benchmark.output.ablations`" in capsys.readouterr().err
-        patch.setattr(sys, "argv", [*base, *given])
-        report.main()
-    assert "<helps>" not in (results / "page" / "index.html").read_text()
-    about = document_of(results / "page" / "index.html")
-    assert about["registered"] is None  # no file of them is there
-    claim = next(row for row in about["claims"]["rows"] if "R_c <helps>" in row["says"])
-    assert claim["verdict"] == "supports" and claim["detectable"] > 0
-    frame, tests = (read_table(results / "ablations" / f"beta.{ending}") for ending in ("csv", "tests.csv"))
-    (values,) = [dataset["values"] for dataset in about["ablations"][0]["datasets"]]
-    for value in values:
-        row = frame[frame.value == value["label"]].iloc[0]
-        assert value["mean"][3] == pytest.approx(row["NDCG@10"], abs=1e-6)
-        mine = tests[(tests.value == value["label"]) & (tests.metric == "NDCG@10")]
-        assert (value["difference"] is None) == (value["label"] == made.base) == mine.empty
-        if not mine.empty:
-            assert value["difference"]["p_holm"][3] == mine.p_holm.iloc[0]
+def test_the_page_holds_factors_and_claims(results: Path) -> None:
+    found = of(factor(), results)
+    shown = part_of(factor(), found)
+    (dataset,) = shown["datasets"]
+    assert [value["label"] for value in dataset["values"]] == ["0", "0.05", "1"]
+    row = found.values.set_index("value").loc["1"]
+    assert dataset["values"][2]["mean"] == [row[metric] for metric in METRICS]
+    assert dataset["values"][1]["difference"] is None and len(dataset["curves"]) == 4
+    told = claims_of_page(judge(measure([factor()], results)))
+    assert told is not None and [row["says"] for row in told["rows"]] == ["R_c <helps>"] * 2
+    assert told["rows"][0]["verdict"] == SUPPORTS
+    assert claims_of_page(judge([])) is None

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmark.analysis import significance
@@ -13,10 +12,11 @@ from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import compare
 from benchmark.errors import InputError
 from benchmark.metrics import METRICS
-from benchmark.output import against, plots
-from benchmark.output.against import COSTS, EVERY, MAIN
-from benchmark.output.page import __main__ as report
-from tests.support.page import document_of
+from benchmark.output import against as shown
+from benchmark.output import plots
+from benchmark.statistics import against, overall
+from benchmark.statistics import datasets as statistics
+from benchmark.statistics.against import COSTS, EVERY, MAIN
 from tests.support.results_tree import write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.75, "r2ec": 0.8, "kar": 0.8}
@@ -96,9 +96,14 @@ def test_the_mean_over_datasets_is_that_of_plain_loops(collected: list[Collected
 
 def test_the_files_say_what_was_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = [str(number) for number in SEEDS.values()]
-    given = ["--results", str(results), "--datasets", "small", "other", "--methods", *SKILL, "--seeds", *seeds]
-    monkeypatch.setattr(sys, "argv", ["against", *given, "--reference", "r2ec"])
+    given = ["x", "--results", str(results), "--datasets", "small", "other"]
+    runs = ["--methods", *SKILL, "--seeds", *seeds]
+    monkeypatch.setattr(sys, "argv", [*given, *runs])
+    statistics.main()
+    monkeypatch.setattr(sys, "argv", [*given, *runs, "--reference", "r2ec"])
     against.main()
+    monkeypatch.setattr(sys, "argv", given)
+    shown.main()
     text = (results / "tables" / "against.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 3 * 4 and sum("**r2ec**" in row for row in rows) == 3
@@ -106,25 +111,14 @@ def test_the_files_say_what_was_measured(results: Path, monkeypatch: pytest.Monk
     assert (results / "tables" / "against.csv").read_text().count("\n") == 10
     assert (results / "plots" / "against.png").read_bytes()[:4] == b"\x89PNG"
     before = (results / "plots" / "against.pdf").read_bytes()
-    against.main()
+    shown.main()
     assert (results / "plots" / "against.pdf").read_bytes() == before
-    # On the page too.
-    monkeypatch.setattr(sys, "argv", ["report", *given, "--reference", "r2ec"])
-    report.main()
-    held = document_of(results / "report" / "index.html")["against"]
-    assert held["title"] == "r2ec against each of the others" and len(held["rows"]) == 9
-    frame = pd.read_csv(results / "tables" / "against.csv")
-    for row, printed in zip(held["rows"], frame.to_dict("records"), strict=True):
-        assert (row["dataset"], row["method"]) == (printed["dataset"], printed["method"])
-        assert [row[name] for name in ("difference", "low", "p_holm")] == pytest.approx(
-            [printed[name] for name in ("difference", "low", "p_holm")], abs=2e-6
-        )
 
 
 def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
     frame = against.against(collected, "r2ec")
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
-        figure = against.plot(frame)
+        figure = shown.plot(frame)
     assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes] == ["small", "other", EVERY]
     for axes, (_, part) in zip(figure.axes, frame.groupby("dataset", sort=False), strict=True):
         points = [line for line in axes.lines if line.get_marker() == "o"]
@@ -135,10 +129,10 @@ def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [("r2c", r"--reference: no method 'r2c'\. Known: popularity, sasrec"), (None, "--reference is missing; name")],
+    [("r2c", r"--reference: no method 'r2c'\. Known: popularity, sasrec")],
 )
 def test_a_wrong_reference_is_one_sentence(
-    reference: str | None, message: str, results: Path, monkeypatch: pytest.MonkeyPatch
+    reference: str, message: str, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [
         "against",
@@ -152,13 +146,43 @@ def test_a_wrong_reference_is_one_sentence(
         "--seeds",
         "1",
     ]
-    monkeypatch.setattr(sys, "argv", given + (["--reference", reference] if reference else []))
+    monkeypatch.setattr(sys, "argv", [*given, "--reference", reference])
     with pytest.raises(InputError, match=message):
         against.main.__wrapped__()  # type: ignore[attr-defined]
 
 
 def test_a_note_stands_above_the_table(collected: list[Collected]) -> None:
     frame = against.against(collected, "r2ec")
-    plain, noted = against.markdown(frame), against.markdown(frame, "A look, not a result.")
+    plain, noted = shown.markdown(frame), shown.markdown(frame, "A look, not a result.")
     head, table = plain.split("\n\n", 1)
     assert noted == f"{head}\n\nA look, not a result.\n\n{table}"
+
+
+def test_over_all_datasets_every_pair_is_as_against_the_reference(collected: list[Collected]) -> None:
+    means, tests = overall.overall(collected)
+    frame = against.against(collected, "r2ec")
+    frame = frame[frame.dataset == EVERY].set_index("method")
+    mine = means[means.metric == MAIN].set_index("method")
+    assert mine["mean"].drop("r2ec").to_dict() == pytest.approx(frame["mean"].to_dict())
+    assert ((mine.low < mine["mean"]) & (mine["mean"] < mine.high)).all()
+    pairs = tests[tests.metric == MAIN].set_index(["method_a", "method_b"])
+    for method, row in frame.iterrows():
+        pair, sign = (
+            (pairs.loc[("r2ec", method)], 1) if ("r2ec", method) in pairs.index else (pairs.loc[(method, "r2ec")], -1)
+        )
+        assert sign * pair.difference == pytest.approx(row.difference)
+        assert sorted([sign * pair.low, sign * pair.high]) == pytest.approx([row.low, row.high])
+        assert pair.p == pytest.approx(row.p, abs=0.02)
+    assert len(tests) == 6 * 6 and tests.p.notna().sum() == 3 * 6  # NDCG alone is tested
+    tested = tests[tests.p.notna()]
+    assert set(tested.family_size) == {18} and tested.p_holm.to_numpy() == pytest.approx(significance.holm(tested.p))
+    assert tests.detectable.to_numpy() == pytest.approx(
+        [significance.smallest_detectable(error, 18) for error in tests.error]
+    )
+
+
+def test_a_single_dataset_is_no_mean_over_datasets(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["x", "--results", str(results), "--datasets", "small", "--methods", "popularity", "sasrec", "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(InputError, match="give at least two of both"):
+        overall.main.__wrapped__()  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from benchmark.config.methods import known_methods
 from benchmark.config.read import read_config_file
 from benchmark.jobs import code, plan
 from benchmark.jobs.code import code_hash, made_by
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.provenance import OWN, ROOT
 from tests.test_golden import METHODS
@@ -60,11 +61,13 @@ def jobs(name: str) -> dict[str, str]:
     ablations = ablations_of(config)
     whole = Plan(config, ablations, {dataset: [] for dataset in config.datasets})
     found = [whole.run(*run) for run in [*whole.runs, *whole.runs_of(*ablations.factors)]]
-    found += [
-        part(dataset) for part in (whole.fetch, whole.prepare, whole.table, whole.plots) for dataset in config.datasets
-    ]
-    found += [part(factor) for part in (whole.ablation, whole.ablation_plot) for factor in ablations.factors]
-    found += [whole.tables(), whole.against(), whole.page(), whole.claims()]
+    after = Outputs(whole)
+    of_dataset = (whole.fetch, whole.prepare, after.statistics, after.table, after.plots)
+    found += [part(dataset) for part in of_dataset for dataset in config.datasets]
+    of_factor = (after.factor_statistics, after.ablation, after.ablation_plot)
+    found += [part(factor) for part in of_factor for factor in ablations.factors]
+    found += [after.overall_statistics(), after.against_statistics(), after.claims_statistics()]
+    found += [after.tables(), after.against(), after.page(), after.claims()]
     return {job.name: job.code for job in found}
 
 

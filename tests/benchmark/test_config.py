@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
 from benchmark.config.factors import ablations_of
-from benchmark.config.methods import ROOT
+from benchmark.config.methods import ROOT, kind_of, load_method
 from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config, read_config_file, read_yaml
 from benchmark.config.schema import AblationConfig, ClaimConfig, Config, MethodConfig
 from benchmark.data.settings import DatasetConfig
 from benchmark.errors import InputError
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from r2ec.settings import AdapterSettings
 
@@ -116,8 +118,12 @@ def test_defaults() -> None:
 
 def test_a_note_is_told_where_there_is_one() -> None:
     plain, noted = read_config(config()), read_config(config(note="it's small"))
-    commands = [Plan(found, ablations_of(found), {}).selection() for found in (plain, noted)]
+    outputs = [Outputs(Plan(found, ablations_of(found), {"toy": []})) for found in (plain, noted)]
+    commands = [found.shown() for found in outputs]
     assert plain.note == "" and commands[1] == f"""{commands[0]} --note 'it'"'"'s small'"""
+    # It changes no statistic.
+    assert outputs[0].statistics("toy") == outputs[1].statistics("toy")
+    assert outputs[0].tables() != outputs[1].tables() and outputs[0].page() != outputs[1].page()
 
 
 def test_a_method_may_have_seeds_of_its_own() -> None:
@@ -203,15 +209,19 @@ def test_a_dataset_may_be_named_tests() -> None:
     assert set(read_config(config(datasets={"a.tests": entry, "b": entry})).datasets) == {"a.tests", "b"}
 
 
+def test_a_row_may_have_any_name() -> None:
+    """What it is, its file says."""
+    rows = {"qwen": {"module": "r2ec", "params": {"backbone": {"name": "x"}}}, "r2ec_pop": {"module": "popularity"}}
+    found = read_config(config(methods=rows))
+    kinds = {name: kind_of(load_method(found.module_of(name))) for name in found.methods}
+    assert kinds == {"qwen": "reference", "r2ec_pop": "baseline"}
+    wrong = ModuleType("wrong")
+    vars(wrong).update(KIND="winner", __file__="wrong.py")
+    with pytest.raises(InputError, match=r"^wrong\.py: KIND is 'winner'; say 'baseline' or 'reference'$"):
+        kind_of(wrong)
+
+
 SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
-    "R2ec by another name": (
-        config(methods={"qwen": {"module": "r2ec", "params": {"backbone": {"name": "x"}}}}),
-        "c: methods.qwen: r2ec is R2ec, whose rows begin with r2ec; rename the row",
-    ),
-    "a baseline by R2ec's name": (
-        config(methods={"r2ec_pop": {"module": "popularity"}}),
-        "c: methods.r2ec_pop: popularity is a baseline; rename the row",
-    ),
     "unknown method": (
         config(methods={"sasrek": {}}),
         "c: no method 'sasrek'; did you mean 'sasrec'? Known: bert4rec, ",

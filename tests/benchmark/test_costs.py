@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from benchmark.analysis.collect import collect
-from benchmark.analysis.costs import HEADINGS, NOTE, costs, markdown
+from benchmark.analysis.costs import costs
 from benchmark.jobs.records import Phases, Trial, Tuning, read_run, write_run
+from benchmark.output.costs import HEADINGS, NOTE, markdown
 from tests.support.results_tree import write_results
 
 

@@ -337,21 +337,34 @@ def test_small_jobs_are_within_a_factor_of_3_of_measured_ones(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rule", "compared", "cases", "seconds"),
     [
-        ("table", 3, [150], 1.6),
-        ("table", 9, [1000] * 3, 2.4),
-        ("table", 9, [6000], 2.9),
-        ("plots", 3, [150], 3.4),
-        ("plots", 9, [1000] * 3, 10.7),
-        ("plots", 9, [6000], 5.7),
-        ("against", 3, [150], 1.9),
-        ("against", 9, [1000] * 3, 3.0),
-        ("against", 9, [6000], 2.7),
+        ("statistics", 3, [150], 1.8),
+        ("statistics", 9, [1000] * 3, 3.3),
+        ("statistics", 9, [6000], 2.6),
+        ("overall_statistics", 9, [1000] * 3, 2.1),
+        ("against_statistics", 3, [150], 1.6),
+        ("against_statistics", 9, [1000] * 3, 2.2),
+        ("against_statistics", 9, [6000], 2.0),
+        ("table", 3, [150], 1.4),
+        ("table", 9, [1000] * 3, 1.9),
+        ("table", 9, [6000], 1.5),
+        ("tables", 3, [150], 1.4),
+        ("tables", 9, [1000] * 3, 2.0),
+        ("tables", 9, [6000], 1.6),
+        ("plots", 3, [150], 4.1),
+        ("plots", 9, [1000] * 3, 11.8),
+        ("plots", 9, [6000], 5.0),
+        ("against", 3, [150], 2.5),
+        ("against", 9, [1000] * 3, 3.2),
+        ("against", 9, [6000], 2.8),
+        ("page", 3, [150], 2.1),
+        ("page", 9, [1000] * 3, 2.8),
+        ("page", 9, [6000], 3.0),
     ],
 )
 def test_outputs_are_within_a_quarter_of_measured_ones(
     rule: str, compared: int, cases: list[int], seconds: float
 ) -> None:
-    """Of made-up rankings, each command by itself."""
+    """Seconds of the processor, of made-up rankings, each command by itself."""
     assert output_seconds(rule, compared, cases) == pytest.approx(seconds, rel=0.25)
 
 

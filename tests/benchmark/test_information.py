@@ -13,20 +13,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.analysis.collect import arguments, collect
+from benchmark.analysis.arguments import runs_arguments
+from benchmark.analysis.collect import collect
 from benchmark.analysis.information import check_information
+from benchmark.analysis.summary import background
 from benchmark.config.factors import Factor, ablations_of
 from benchmark.config.read import read_config
 from benchmark.contract import Learned
 from benchmark.errors import InputError
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run, write_run
-from benchmark.output import ablations, against, plots, tables
+from benchmark.output import ablations, against, tables
 from benchmark.output.captions import of_the_lists, said_beside, what_they_learned
 from benchmark.output.page import __main__ as report
+from benchmark.output.page.data import document
 from benchmark.output.readme import summary
-from benchmark.output.summary import background
-from tests.support.page import document_of
+from benchmark.statistics import ablations as ablation_statistics
+from benchmark.statistics import against as against_statistics
+from benchmark.statistics import datasets as statistics
+from benchmark.statistics import overall
+from benchmark.statistics.files import FactorStatistics
 from tests.support.results_tree import write_results
 
 ALL, NOTHING = Learned(users=30, targets=200, positions=230), Learned(0, 0, 0)
@@ -110,7 +117,11 @@ def test_one_dataset_by_hand(results: Path) -> None:
 
 
 def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = ["x", "--results", str(results), "--datasets", "small", "other"]
     monkeypatch.setattr(sys, "argv", given(results, *PERMITTED))
+    statistics.main()
+    overall.main()
+    monkeypatch.setattr(sys, "argv", shown)
     tables.main()
     found = {path.name: path.read_text(encoding="utf-8") for path in (results / "tables").iterdir()}
     escaped = SAID.replace("_", r"\_").replace("%", r"\%")
@@ -125,17 +136,13 @@ def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "| small | sasrec | 2 | 30 | 200 | 230 | 3 |" in found["costs.md"]
     assert "| small | r2ec\\_untrained | 1 | 0 | 0 | 0 | 1 |" in found["costs.md"]
 
-    monkeypatch.setattr(sys, "argv", given(results, *PERMITTED))
-    report.main()
-    about = document_of(results / "report/index.html")
-    assert SAID in about["datasets"][0]["notes"]
-    less = dict(zip((one["name"] for one in about["methods"]), about["datasets"][1]["rows"], strict=True))[
-        "r2ec_untrained"
-    ]
-    assert less["less"] == "trains nothing" and less["costs"][:4] == [0, 0, 0, 1]
-    learned = {(run["users"], run["targets"], run["settings tried"]) for run in about["provenance"]["runs"]}
-    assert {(0, 0, 1), (30, 200, 3)} <= learned
+    collected = [collect(results, dataset, SEEDS, less_information=REASON) for dataset in ("small", "other")]
+    page, _ = document(collected, results)
+    assert SAID in page["datasets"][0]["notes"]
+    assert [row["less"] for row in page["datasets"][0]["rows"]] == ["", "", "", "trains nothing"]
     monkeypatch.setattr(sys, "argv", given(results, *PERMITTED, "--reference", "r2ec"))
+    against_statistics.main()
+    monkeypatch.setattr(sys, "argv", shown)
     against.main()
     text = (results / "tables/against.md").read_text(encoding="utf-8")
     assert SAID in text and "| users learned from | targets | settings tried |" in text
@@ -208,9 +215,9 @@ def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
 def test_unequal_rows_are_refused(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in (tables, plots, report, against):
+    for command in (statistics, overall, report, against_statistics):
         monkeypatch.setattr(
-            sys, "argv", given(results, *(["--reference", "r2ec"] if command in (report, against) else []))
+            sys, "argv", given(results, *(["--reference", "r2ec"] if command in (report, against_statistics) else []))
         )
         with pytest.raises(SystemExit):
             command.main()  # type: ignore[attr-defined]
@@ -287,21 +294,22 @@ def test_the_configs_reasons_are_told_and_make_no_run_again() -> None:
     for value in (plain, told):
         found = read_config(value)
         plans.append(Plan(found, ablations_of(found), {"toy": []}))
+    outputs = [Outputs(plan) for plan in plans]
     assert (
-        plans[1].selection()
-        == f"""{plans[0].selection()} --less-information '{{"r2ec_untrained": "it'"'"'s untrained"}}'"""
+        outputs[1].selection()
+        == f"""{outputs[0].selection()} --less-information '{{"r2ec_untrained": "it'"'"'s untrained"}}'"""
     )
     assert plans[0].run("toy", "r2ec_untrained", 1) == plans[1].run("toy", "r2ec_untrained", 1)
-    assert plans[0].tables() != plans[1].tables()
+    assert outputs[0].statistics("toy") != outputs[1].statistics("toy")
     selected = ["--datasets", "toy", "--methods", "a", "--seeds", "1", "--less-information"]
-    assert arguments(ArgumentParser(), "tables", [*selected, '{"a": "why"}']).less_information == {"a": "why"}
+    assert runs_arguments(ArgumentParser(), [*selected, '{"a": "why"}']).less_information == {"a": "why"}
     for text, message in (
         ("{", "--less-information: not JSON"),
         ('{"a": 3}', "--less-information: less_information.a: expected"),
         ('{"b": "why"}', "--less-information: no method 'b'"),
     ):
         with pytest.raises(InputError, match=message):
-            arguments(ArgumentParser(), "tables", [*selected, text])
+            runs_arguments(ArgumentParser(), [*selected, text])
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", 3])
@@ -336,14 +344,15 @@ def test_an_ablations_table_says_it_and_refuses_what_is_not_permitted(
         monkeypatch.setattr(sys, "argv", ["x", "--results", str(results), "--factors", text])
         if one is factor:
             with pytest.raises(SystemExit):
-                ablations.main()
+                ablation_statistics.main()
             assert "small: r2ec_untrained learned from nothing, but r2ec from 200" in capsys.readouterr().err
-            assert not (results / "ablations").exists()
+            assert not (results / "statistics").exists()
         else:
+            ablation_statistics.main()
             ablations.main()
     said = (
         "small: most rows learned from 200 targets of 30 users (230 positions); but none from nothing: trains nothing."
     )
     for ending in ("md", "tex"):
         assert said in (results / f"ablations/x.{ending}").read_text(encoding="utf-8")
-    assert said in " ".join(ablations.notes(ablations.read_table(results / "ablations/x.csv")))
+    assert said in " ".join(ablations.notes(FactorStatistics.read(results / "statistics/ablations", "x").values))

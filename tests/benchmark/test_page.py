@@ -13,19 +13,21 @@ import pandas as pd
 import pytest
 
 from benchmark.analysis.collect import Collected, collect
-from benchmark.analysis.comparisons import ALL_PAIRS, compare
+from benchmark.analysis.comparisons import ALL_PAIRS
 from benchmark.analysis.significance import FEW_USERS, smallest_detectable
 from benchmark.errors import InputError
 from benchmark.metrics import METRICS
-from benchmark.output import against
 from benchmark.output.page import __main__ as command
 from benchmark.output.page import answer, cases, paper, provenance
 from benchmark.output.page import html as written
 from benchmark.output.page.data import document
 from benchmark.output.page.pairs import MAIN, by_slice, over_all, pairs_of
 from benchmark.provenance import ROOT
+from benchmark.statistics import against
+from benchmark.statistics.datasets import statistics
 from tests.support.page import document_of, parts_of
 from tests.support.results_tree import write_by_hand, write_results
+from tests.support.statistics import write_statistics
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
 TWO_SEEDS = dict.fromkeys(SKILL, 2)
@@ -52,6 +54,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         items.assign(title=[TITLE, *items.title[1:]]).to_parquet(folder / f"data/{dataset}/items.parquet")
         write_texts(folder, dataset, "r2ec", EVIL)
         write_texts(folder, dataset, "r2ec_no_reasoning", "")
+    write_statistics(folder, ["small", "other"], TWO_SEEDS, "r2ec")
     return folder
 
 
@@ -170,8 +173,8 @@ def test_trainings_that_rank_alike_have_no_deviation(page: Path, small: Collecte
 
 
 def test_pairs_are_those_of_the_tests(small: Collected) -> None:
-    tests = compare(small)
-    pairs = pairs_of(small, tests)
+    tests = statistics(small).tests
+    pairs = pairs_of(tests[tests.family == ALL_PAIRS], small.methods)
     assert [(one["a"], one["b"]) for one in pairs] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     row = tests[(tests.family == ALL_PAIRS) & (tests.method_a == "sasrec") & (tests.method_b == "r2ec_no_reasoning")]
     row = row[row.metric == "NDCG@10"].iloc[0]
@@ -186,30 +189,30 @@ def test_pairs_are_those_of_the_tests(small: Collected) -> None:
 
 def test_over_all_datasets_the_reference_is_as_against_the_others(results: Path) -> None:
     collected = [collect(results, name, TWO_SEEDS) for name in ("small", "other")]
-    found = over_all(collected)
+    means, pairs = over_all(results / "statistics", collected[0].methods)
     frame = against.against(collected, "r2ec")
     frame = frame[frame.dataset == against.EVERY].set_index("method")
-    one = found.pairs[3]  # sasrec - r2ec
+    one = pairs[3]  # sasrec - r2ec
     assert one["difference"][MAIN] == pytest.approx(-frame.difference["sasrec"], abs=1e-6)
     assert [one["low"][MAIN], one["high"][MAIN]] == pytest.approx(
         [-frame.high["sasrec"], -frame.low["sasrec"]], abs=1e-6
     )
-    assert found.mean[MAIN, 1] == pytest.approx(frame["mean"]["sasrec"])
+    assert means["mean"][MAIN, 1] == pytest.approx(frame["mean"]["sasrec"])
     # Hit has no test here, as McNemar's is of one dataset.
     assert [p is None for p in one["p_holm"]] == [metric.startswith("Hit") for metric in METRICS]
 
 
 def test_slices_say_no_more_than_they_know(small: Collected, tmp_path: Path) -> None:
-    found = by_slice(small)
+    found = by_slice(statistics(small))
     few = [slice["users"] < FEW_USERS for slice in found["slices"]]
     assert True in few and all(slice["cases"] for slice in found["slices"])
     for known, mine in zip(few, found["differences"], strict=True):
         assert all((low is None and high is None) if known else True for _, low, high in mine)
     # Two methods that rank alike: whatever the slice, nothing is known of how they differ.
     same = replace(small, ranks=[small.ranks[0], small.ranks[0], *small.ranks[2:]])
-    assert {tuple(mine[0]) for mine in by_slice(same)["differences"]} == {(0.0, None, None)}
+    assert {tuple(mine[0]) for mine in by_slice(statistics(same))["differences"]} == {(0.0, None, None)}
     write_by_hand(tmp_path, "popularity", "r2ec")
-    hand = by_slice(collect(tmp_path, "tiny", {"popularity": 2, "r2ec": 2}))
+    hand = by_slice(statistics(collect(tmp_path, "tiny", {"popularity": 2, "r2ec": 2})))
     assert sum(slice["cases"] for slice in hand["slices"] if slice["group"] == "length of the history") == 4
 
 
@@ -333,6 +336,15 @@ def test_broken_texts_are_refused(tmp_path: Path, texts: pd.DataFrame, message: 
 
 def test_a_single_method_has_a_page(tmp_path: Path) -> None:
     write_results(tmp_path, ["small"], {"popularity": 0.5}, seeds=1, n_cases=60)
+    write_statistics(tmp_path, ["small"], {"popularity": 1})
     about, _ = document([collect(tmp_path, "small", {"popularity": 1})], tmp_path)
     assert about["answer"]["title"] == "popularity on small" and about["datasets"][0]["pairs"] == []
     assert about["overall"] is None and about["against"] is None and about["claims"] is None
+
+
+def test_statistics_of_other_rows_are_refused(tmp_path: Path) -> None:
+    write_results(tmp_path, ["small"], {"popularity": 0.5, "sasrec": 0.8}, seeds=1, n_cases=60)
+    write_statistics(tmp_path, ["small"], {"popularity": 1})
+    both = collect(tmp_path, "small", {"popularity": 1, "sasrec": 1})
+    with pytest.raises(InputError, match="small: the statistics are of popularity, but the runs of popularity, sasrec"):
+        document([both], tmp_path)

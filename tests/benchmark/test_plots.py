@@ -2,27 +2,26 @@
 
 import doctest
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from benchmark.analysis import groups
 from benchmark.analysis.collect import collect
+from benchmark.analysis.groups import history_buckets, popularity_buckets
 from benchmark.contract import Cases
 from benchmark.metrics import METRICS
 from benchmark.output import plots
-from benchmark.output.plots import (
-    history_buckets,
-    overlaps,
-    place_labels,
-    plot_cost,
-    plot_metrics,
-    plot_slices,
-    popularity_buckets,
-)
+from benchmark.output.plots import overlaps, place_labels, plot_cost, plot_metrics, plot_slices
+from benchmark.statistics import datasets as command
+from benchmark.statistics.datasets import statistics
+from benchmark.statistics.files import DatasetStatistics
 from tests.support.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
@@ -36,8 +35,8 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(plots).attempted > 0
-    assert doctest.testmod(plots).failed == 0
+    assert doctest.testmod(groups).attempted > 0
+    assert doctest.testmod(groups).failed == 0
 
 
 def test_history_buckets_hold_every_case_once() -> None:
@@ -82,9 +81,13 @@ def test_half_of_the_interactions_exactly_is_enough_for_the_head() -> None:
     assert found["tail target"].tolist() == [1, 2]
 
 
+def of(results: Path, seeds: dict[str, int]) -> DatasetStatistics:
+    return statistics(collect(results, "small", seeds))
+
+
 def test_panels_show_means_and_every_seed(results: Path) -> None:
+    figure = plot_metrics(of(results, TWO_SEEDS))
     found = collect(results, "small", TWO_SEEDS)
-    figure = plot_metrics(found)
     assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == METRICS[0::2] + METRICS[1::2]
     panel = figure.axes[4]  # NDCG@10
     drawn = [line.get_xdata() for line in panel.lines]
@@ -94,23 +97,58 @@ def test_panels_show_means_and_every_seed(results: Path) -> None:
     assert np.array(means).ravel() == pytest.approx(values.mean(axis=1))
 
 
+def with_groups(found: DatasetStatistics, **groups_: tuple[int, bool]) -> DatasetStatistics:
+    """The statistics with other groups of the targets: by name the number of cases, and whether there is an interval."""
+    whole = found.intervals[found.intervals.by == "all"]
+    main = whole[whole.metric == "NDCG@10"]
+    one = found.seeds[(found.seeds.by == "all") & (found.seeds.metric == "NDCG@10")]
+    intervals, seeds = [whole], [one.iloc[:0]]
+    for name, (n_cases, bounds) in groups_.items():
+        mine = main.assign(by="target", group=name, n_cases=n_cases, n_users=n_cases)
+        intervals.append(mine if bounds else mine.assign(low=np.nan, high=np.nan))
+        seeds += [one.assign(by="target", group=name)] if n_cases else []
+    return replace(found, intervals=pd.concat(intervals), seeds=pd.concat(seeds))
+
+
 def test_a_slice_without_cases_says_so(results: Path) -> None:
-    found = collect(results, "small", TWO_SEEDS)
-    panel = plots.slice_panel(found, "nobody", np.array([], dtype=int))
+    found = with_groups(of(results, TWO_SEEDS), nobody=(0, False), one=(1, False))
+    panel, one = plots.panels_of(found, "target")
     assert panel.title == "nobody\n0 cases, 0 users"
     figure = Figure()
     plots.draw_panels(figure, found.methods, [[panel]], "NDCG@10")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no cases"]
-    one = plots.slice_panel(found, "one", np.array([0]))
     assert np.isnan(one.low).all()  # one user gives a point, but no interval over users
     assert [len(seeds) for seeds in one.seeds] == [2, 2, 2, 2]
 
 
+def test_groups_of_no_case_and_of_one_user(results: Path) -> None:
+    """What the statistics say of them, for groups that lie in the data."""
+    found = collect(results, "small", TWO_SEEDS)
+    first = found.cases.user == found.cases.user[0]
+    for name, rows, n_users in (("nobody", np.array([], dtype=int), 0), ("one", np.flatnonzero(first), 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(groups, "groups_of", lambda _, name=name, rows=rows: [("target", name, rows)])
+            whole = np.zeros((6, 4))
+            told = groups.measured(found, (whole, whole))
+        mine = told.intervals[told.intervals.by == "target"]
+        assert set(mine.n_cases) == {len(rows)} and set(mine.n_users) == {n_users} and mine.low.isna().all()
+        assert mine["mean"].isna().all() == (n_users == 0)
+        assert (told.seeds.group == name).sum() == 8 * n_users and len(told.pairs) == 6 * n_users
+        if n_users:
+            assert told.pairs.low.isna().all() and told.pairs.difference.notna().all()
+
+
+def test_differences_of_pairs_in_a_group_by_hand(results: Path) -> None:
+    found, told = collect(results, "small", TWO_SEEDS), of(results, TWO_SEEDS).pairs
+    lengths = np.diff(found.cases.offsets)
+    values = found.case_means[METRICS.index("NDCG@10")][:, (lengths >= 10) & (lengths < 20)]
+    row = told[(told.group == "history of 10-19") & (told.method_a == "item_knn") & (told.method_b == "r2ec")].iloc[0]
+    assert row.difference == pytest.approx(values[1].mean() - values[3].mean())
+    assert row.low < row.difference < row.high < 0
+
+
 def test_slices_split_all_cases_twice(results: Path) -> None:
-    titles = [
-        axes.get_title(loc="left") or axes.get_title()
-        for axes in plot_slices(collect(results, "small", TWO_SEEDS)).axes
-    ]
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in plot_slices(of(results, TWO_SEEDS)).axes]
     counts = {title.split("\n")[0]: int(title.split("\n")[1].split()[0]) for title in titles if title}
     assert sum(n for name, n in counts.items() if name.startswith("history")) == 120
     assert sum(n for name, n in counts.items() if name.endswith("target")) == 120
@@ -152,7 +190,7 @@ def test_nothing_is_cut_off(tmp_path: Path, n_methods: int, every: int) -> None:
     skill = {f"method_with_a_long_name_{i}": i / 20 for i in range(n_methods)}
     seeds = {method: 1 + i % every for i, method in enumerate(skill)}  # of 20 methods, 13 are named for another number
     write_results(tmp_path, ["small"], skill, seeds=seeds, n_cases=60)
-    found = collect(tmp_path, "small", seeds)
+    found = of(tmp_path, seeds)
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
         for plot in (plot_metrics, plot_slices, plot_cost):
             figure = plot(found)
@@ -166,7 +204,9 @@ def test_nothing_is_cut_off(tmp_path: Path, n_methods: int, every: int) -> None:
 
 
 def test_command_writes_the_same_bytes_twice(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = ["plots", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "2"]
+    base = ["plots", "--results", str(results), "--datasets", "small"]
+    monkeypatch.setattr(sys, "argv", [*base, "--methods", *SKILL, "--seeds", "2"])
+    command.main()
     found = []
     for out in ("one", "two"):
         monkeypatch.setattr(sys, "argv", [*base, "--out", str(results / out)])
@@ -179,24 +219,41 @@ def test_command_writes_the_same_bytes_twice(results: Path, monkeypatch: pytest.
     assert all(b"CreationDate" not in data for data in found[0].values())
 
 
-def test_command_refuses_a_missing_run(
+def test_statistics_refuse_a_missing_run_and_plots_missing_statistics(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = ["plots", "--results", str(results), "--datasets", "small", "--methods", *SKILL, "--seeds", "3"]
-    monkeypatch.setattr(sys, "argv", base)
-    with pytest.raises(SystemExit) as stop:
-        plots.main()
-    assert stop.value.code == 2
-    assert "popularity/seed3/run.json: missing" in capsys.readouterr().err
-    assert not (results / "plots").exists()
+    base = ["plots", "--results", str(results), "--datasets", "small"]
+    for main, more, said in (
+        (command.main, ["--methods", *SKILL, "--seeds", "3"], "popularity/seed3/run.json: missing"),
+        (plots.main, [], "statistics/small.methods.csv: missing; make the statistics of these runs first"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*base, *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+        assert not (results / "plots").exists() and not (results / "statistics").exists()
+
+
+def test_colours_are_of_kinds_and_the_legend_names_the_references(results: Path) -> None:
+    found = of(results, TWO_SEEDS)
+    said = plot_metrics(found).get_supxlabel()
+    assert said.startswith("Blue: baselines, orange: r2ec. Points")
+    other = replace(found, methods=found.methods.assign(kind=["reference", "baseline", "baseline", "reference"]))
+    figure = plot_cost(other)
+    assert figure.get_supxlabel().startswith("Blue: baselines, orange: popularity and r2ec. Points")
+    points = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert points == [plots.REFERENCE, plots.BASELINE, plots.BASELINE, plots.REFERENCE]
+    alike = replace(found, methods=found.methods.assign(kind="baseline"))
+    assert plot_metrics(alike).get_supxlabel().startswith("Points")
 
 
 def test_a_single_seed_has_no_ticks_and_an_empty_slice_no_scale(results: Path) -> None:
-    found = collect(results, "small", dict.fromkeys(TWO_SEEDS, 1))
+    found = of(results, dict.fromkeys(TWO_SEEDS, 1))
     figure = plot_metrics(found)
     assert [len(axes.lines) for axes in figure.axes] == [len(TWO_SEEDS)] * 6  # a point for each method and no more
     assert "One seed: " in figure.get_supxlabel() and "Ticks" not in figure.get_supxlabel()
     empty = Figure()
-    some, nobody = (plots.slice_panel(found, name, rows) for name, rows in (("a", np.arange(9)), ("b", np.arange(0))))
+    some, nobody = plots.panels_of(with_groups(found, a=(9, True), b=(0, False)), "target")
     plots.draw_panels(empty, found.methods, [[some, nobody]], "NDCG@10")
     assert len(empty.axes[0].get_xticks()) > 1 and len(empty.axes[1].get_xticks()) == 0

@@ -25,12 +25,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_results(tmp_path / "results", ["one"], methods, seeds=1)
     read = [RUN.format(method, name) for method in methods for name in ("rankings.parquet", "run.json")]
     made = {
-        "tables": (["results/tables/main.csv", "results/tables/main.md"], read),
-        "plots": (["results/plots/one.cost.png"], read),
-        "page": (["results/report/index.html"], ["results/tables/main.csv", "results/plots/one.cost.png", *read]),
-        "ablation/many/beta": (["results/many/beta.md"], read[:2]),
-        "ablation_plot/many/beta": (["results/plots/many/beta.png"], read[:2]),
-        "claims/many": (["results/many/claims.md"], read[:2]),
+        "statistics/one": (["results/statistics/one.costs.csv"], read),
+        "tables": (["results/tables/main.csv", "results/tables/main.md"], ["results/statistics/one.costs.csv"]),
+        "plots": (["results/plots/one.cost.png"], ["results/statistics/one.costs.csv"]),
+        "page": (
+            ["results/report/index.html"],
+            ["results/tables/main.csv", "results/plots/one.cost.png", "results/statistics/one.costs.csv"],
+        ),
+        "factor_statistics/many/beta": (["results/statistics/many/beta.tests.csv"], read[:2]),
+        "ablation/many/beta": (["results/many/beta.md"], ["results/statistics/many/beta.tests.csv"]),
+        "ablation_plot/many/beta": (["results/plots/many/beta.png"], ["results/statistics/many/beta.tests.csv"]),
+        "claims_statistics/many": (["results/statistics/many/claims.csv"], read[:2]),
+        "claims/many": (["results/many/claims.md"], ["results/statistics/many/claims.csv"]),
     }
     for name, (outputs, inputs) in made.items():
         for file in [*outputs, "results/tables/stray.md"]:
@@ -53,11 +59,12 @@ def test_what_belongs_to_the_page_is_copied(place: Path) -> None:
         "about.json",
         "plots/one.cost.png",
         "report/index.html",
+        "statistics/one.costs.csv",
         "tables/main.csv",
         "tables/main.md",
     ]
     assert about["runs"] == 2 and sum(about["commits"].values()) == 2
-    assert read_json(out / "about.json") == about | {"files": 4}
+    assert read_json(out / "about.json") == about | {"files": 5}
 
 
 def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
@@ -68,6 +75,8 @@ def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
         "plots/beta.png",
         "runs/one/popularity/seed1/rankings.parquet",
         "runs/one/popularity/seed1/run.json",
+        "statistics/beta.tests.csv",
+        "statistics/claims.csv",
         "tables/beta.md",
         "tables/claims.md",
     ]
@@ -77,7 +86,11 @@ def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
     ("file", "text", "sentence"),
     [
         ("results/tables/main.csv", "other", "main.csv: has changed since page was made; run the workflow again"),
-        (RUN.format("item_knn", "rankings.parquet"), None, "missing, but page was made with it; run the workflow"),
+        (
+            RUN.format("item_knn", "rankings.parquet"),
+            None,
+            "missing, but statistics/one was made with it; run the workflow",
+        ),
         ("results/made_from/page.json", None, "page.json: missing; let the run come to its end before you publish it"),
     ],
 )

@@ -1,7 +1,6 @@
 """Unequal numbers of seeds: a case's value is the mean over a method's own seeds, in every number, test, plot and caption."""
 
 import io
-import re
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -10,15 +9,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.analysis.collect import Collected, arguments, collect
+from benchmark.analysis.arguments import runs_arguments
+from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
+from benchmark.analysis.summary import summarise
 from benchmark.contract import Cases
 from benchmark.data.store import write_cases
 from benchmark.metrics import METRICS
 from benchmark.output import plots
+from benchmark.output.cells import cells
 from benchmark.output.forms import csv, latex, markdown, show
-from benchmark.output.page import __main__ as report
-from benchmark.output.summary import cells, summarise
+from benchmark.output.page.data import document
+from benchmark.statistics.datasets import statistics
+from benchmark.statistics.files import DatasetStatistics
 from tests.support.results_tree import write_dataset, write_method, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85, "r2ec_untrained": 0.1}
@@ -31,6 +34,11 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Collected:
     folder = tmp_path_factory.mktemp("seeds")
     write_results(folder, ["small"], SKILL, seeds=UNEQUAL)
     return collect(folder, "small", UNEQUAL)
+
+
+@pytest.fixture(scope="module")
+def found(unequal: Collected) -> DatasetStatistics:
+    return statistics(unequal)
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +145,18 @@ def test_every_form_says_how_many_seeds(unequal: Collected, frame: pd.DataFrame)
     assert [line.count("±") for line in lines] == [6, 6, 6, 0, 0]
 
 
-def test_the_page_says_how_many_seeds_and_lists_every_run(unequal: Collected, tmp_path: Path) -> None:
-    for name in plots.PLOTS:
-        (tmp_path / f"small.{name}.png").write_bytes(b"\x89PNG ")
-    page = report.page([unequal], tmp_path)
-    assert page.count("3 seeds (r2ec, r2ec_untrained: 1)") == 1
-    assert "0123456789abcdef0123456789abcdef01234567 (11 runs)" in page
-    listed = re.findall(r'<td class="name">small</td><td class="name">(\w+)</td><td>(\d)</td>', page)
-    assert listed == [(name, str(seed)) for name, number in UNEQUAL.items() for seed in range(1, number + 1)]
+def test_the_page_says_how_many_seeds_and_lists_every_run(unequal: Collected, found: DatasetStatistics) -> None:
+    results = unequal.folder.parents[1]
+    found.write(results / "statistics", "small")
+    page, _ = document([unequal], results)
+    assert sum("3 seeds (r2ec, r2ec_untrained: 1)" in note for note in page["datasets"][0]["notes"]) == 1
+    assert ["0123456789abcdef0123456789abcdef01234567", 11] in page["provenance"]["shared"][0][1]
+    listed = [(run["method"], run["seed"]) for run in page["provenance"]["runs"]]
+    assert listed == [(name, seed) for name, number in UNEQUAL.items() for seed in range(1, number + 1)]
 
 
-def test_plots_show_each_methods_own_seeds(unequal: Collected) -> None:
-    figure = plots.plot_metrics(unequal)
+def test_plots_show_each_methods_own_seeds(unequal: Collected, found: DatasetStatistics) -> None:
+    figure = plots.plot_metrics(found)
     drawn = [line.get_xdata() for line in figure.axes[4].lines]
     means, seeds = drawn[0::2], drawn[1::2]
     assert [len(x) for x in seeds] == list(UNEQUAL.values())
@@ -157,8 +165,8 @@ def test_plots_show_each_methods_own_seeds(unequal: Collected) -> None:
         assert mean == pytest.approx(np.mean(mine))
     said = "Ticks below a point: its 3 seeds (r2ec, r2ec_untrained: 1)."
     for plot in (plots.plot_metrics, plots.plot_slices):
-        assert said in plot(unequal).get_supxlabel().replace("\n", " ")
-    cost = plots.plot_cost(unequal)
+        assert said in plot(found).get_supxlabel().replace("\n", " ")
+    cost = plots.plot_cost(found)
     assert "Means over 3 seeds (r2ec, r2ec_untrained: 1)." in cost.get_supxlabel()
     points = [line for line in cost.axes[0].lines if line.get_marker() == "o"]
     assert [line.get_ydata()[0] for line in points] == pytest.approx(unequal.case_means[MAIN].mean(axis=-1))
@@ -166,14 +174,16 @@ def test_plots_show_each_methods_own_seeds(unequal: Collected) -> None:
     assert [line.get_xdata()[0] for line in points] == pytest.approx([11 * (0.1 + 20 * s) for s in SKILL.values()])
 
 
-def test_a_slice_of_unequal_seeds(unequal: Collected) -> None:
-    panel = plots.slice_panel(unequal, "some", np.arange(50))
+def test_a_slice_of_unequal_seeds(unequal: Collected, found: DatasetStatistics) -> None:
+    panel = plots.panels_of(found, "history")[1]
+    rows = np.flatnonzero((np.diff(unequal.cases.offsets) >= 5) & (np.diff(unequal.cases.offsets) < 10))
+    assert panel.title.startswith(f"history of 5-9\n{len(rows)} cases")
     assert [len(seeds) for seeds in panel.seeds] == list(UNEQUAL.values())
-    assert panel.seeds[3][0] == pytest.approx(unequal.values[3][MAIN, 0, :50].mean())
+    assert panel.seeds[3][0] == pytest.approx(unequal.values[3][MAIN, 0, rows].mean())
     assert all(low <= seeds.mean() <= high for low, seeds, high in zip(panel.low, panel.seeds, panel.high, strict=True))
 
 
 def test_the_command_line() -> None:
     base = ["--datasets", "d", "--methods", "a", "b", "r2ec", "--seeds"]
-    assert arguments(ArgumentParser(), "tables", [*base, "3", "3", "1"]).seeds == {"a": 3, "b": 3, "r2ec": 1}
-    assert arguments(ArgumentParser(), "tables", [*base, "2"]).seeds == {"a": 2, "b": 2, "r2ec": 2}
+    assert runs_arguments(ArgumentParser(), [*base, "3", "3", "1"]).seeds == {"a": 3, "b": 3, "r2ec": 1}
+    assert runs_arguments(ArgumentParser(), [*base, "2"]).seeds == {"a": 2, "b": 2, "r2ec": 2}

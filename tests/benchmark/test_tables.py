@@ -17,14 +17,17 @@ import pytest
 from rich.console import Console
 
 from benchmark.analysis import collect as collect_module
-from benchmark.analysis.collect import arguments, collect
+from benchmark.analysis.arguments import runs_arguments
+from benchmark.analysis.collect import collect
 from benchmark.analysis.comparisons import AGAINST_BEST, ALL_PAIRS, compare
+from benchmark.analysis.summary import summarise
 from benchmark.errors import InputError
 from benchmark.jobs.records import RunRecord, Trial, Tuning, read_run, write_run
 from benchmark.metrics import METRICS, per_case
 from benchmark.output import tables
+from benchmark.output.cells import cells
 from benchmark.output.forms import latex, markdown, show
-from benchmark.output.summary import cells, summarise
+from benchmark.statistics import datasets as statistics
 from benchmark.storage.io import read_json, write_json
 from tests.support.results_tree import record, write_by_hand, write_results
 
@@ -40,8 +43,10 @@ def results(tmp_path: Path) -> Path:
 
 
 def run_tables(monkeypatch: pytest.MonkeyPatch, results: Path, *more: str) -> None:
-    base = ["tables", "--results", str(results), "--datasets", "small", "other", "--methods", *METHODS, "--seeds", "2"]
-    monkeypatch.setattr(sys, "argv", [*base, *more])
+    shown = ["x", "--results", str(results), "--datasets", "small", "other"]
+    monkeypatch.setattr(sys, "argv", [*shown, "--methods", *METHODS, "--seeds", "2"])
+    statistics.main()
+    monkeypatch.setattr(sys, "argv", [*shown, *more])
     tables.main()
 
 
@@ -222,7 +227,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit) as stop:
         run_tables(monkeypatch, results, *more)
     assert stop.value.code == 2
-    assert not (results / "tables").exists()
+    assert not (results / "statistics").exists() and not (results / "tables").exists()
     line = capsys.readouterr().err
     assert line.startswith("error: ")
     assert line.count("\n") == 1
@@ -335,7 +340,7 @@ SELECTED = ["--datasets", "a", "--methods", "m", "--seeds", "1"]
 )
 def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        arguments(ArgumentParser(), "tables", argv)
+        runs_arguments(ArgumentParser(), argv)
 
 
 @pytest.mark.parametrize(
@@ -352,9 +357,8 @@ def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
 def test_runs_of_other_settings_are_refused(results: Path, wanted: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         collect(results, "small", TWO_SEEDS, {"r2ec": wanted})
-    assert arguments(ArgumentParser(), "tables", [*SELECTED, "--settings", json.dumps({"m": wanted})]).settings == {
-        "m": wanted
-    }
+    given = runs_arguments(ArgumentParser(), [*SELECTED, "--settings", json.dumps({"m": wanted})])
+    assert given.settings == {"m": wanted}
 
 
 def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:
@@ -380,6 +384,17 @@ def test_defaults_may_be_left_out_within_a_list(results: Path, found: Any, given
     else:
         with pytest.raises(InputError, match="was run with within"):
             collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": given}]})
+
+
+def test_what_a_run_says_of_its_kind_counts_and_not_its_name(results: Path) -> None:
+    assert collect(results, "small", TWO_SEEDS).best_baseline == "sasrec"
+    for seed in ("seed1", "seed2"):
+        change_record(kind="reference")(results / "runs" / "small" / "sasrec" / seed)
+    assert collect(results, "small", TWO_SEEDS).best_baseline == "item_knn"
+    change_record(kind=None)(results / "runs" / "small" / "sasrec" / "seed1")
+    message = r"sasrec/seed1/run\.json: kind is missing; run this seed again, or add it: baseline or reference"
+    with pytest.raises(InputError, match=message):
+        compare(collect(results, "small", TWO_SEEDS))
 
 
 # --- the record --------------------------------------------------------------------------------------------------------

@@ -50,10 +50,12 @@ def test_a_fresh_clone_plans_every_job(clone: Path, name: str) -> None:
     plan = Plan(config, ablations_of(config), {dataset: [] for dataset in config.datasets})
     factors = list(plan.ablations.factors)
     runs = {*plan.runs, *plan.runs_of(*factors)}
-    outputs = (
-        2 * len(config.datasets) + 2 + (config.reference is not None)
-    )  # of each table, plots; tables, page; against
-    outputs += 2 * len(factors) + bool(factors)
+    several = len(config.datasets) > 1 and len(config.methods) > 1
+    # Of each dataset statistics, table, plots; of all statistics; tables, page; against with its statistics.
+    outputs = 3 * len(config.datasets) + several + 2 + 2 * (config.reference is not None)
+    outputs += 3 * len(factors) + 2 * bool(
+        factors
+    )  # statistics, table and plot of a factor; statistics and text of claims
     jobs = 2 * len(config.datasets) + 1 + len(runs) + outputs + 1  # fetch, prepare; the backbone; all
     said = run(*SNAKEMAKE, "--dry-run", "--quiet", "rules", "--configfile", f"config/{name}.yaml", cwd=clone)
     totals = [line.split() for line in said.splitlines() if line.startswith("total ")]

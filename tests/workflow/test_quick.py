@@ -13,6 +13,7 @@ from benchmark.config.factors import ablations_of
 from benchmark.config.methods import ROOT
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from tests.support.page import document_of
 from tests.workflow.test_workflow import copy_of_project, planned, snakemake
@@ -87,15 +88,28 @@ def test_a_clone_plans_every_job_and_stays_clean(clone: Path, config: Config) ->
     done = snakemake(clone, "--directory", "results/quick", "--dry-run", config=CONFIG)
     assert done.returncode == 0, done.stdout[-4000:]
     jobs = {"fetch": 1, "fetch_backbone": 1, "prepare": 1, "run": 5}
-    assert planned(done.stdout) == jobs | {"table": 1, "tables": 1, "plots": 1, "against": 1, "page": 1, "all": 1}
+    jobs |= {
+        "statistics": 1,
+        "against_statistics": 1,
+        "table": 1,
+        "tables": 1,
+        "plots": 1,
+        "against": 1,
+        "page": 1,
+        "all": 1,
+    }
+    assert planned(done.stdout) == jobs
     assert git(clone, "status", "--porcelain") == ""
 
 
 def test_git_ignores_all_that_it_would_write(clone: Path, config: Config) -> None:
     plan = Plan(config, ablations_of(config), {name: [] for name in config.datasets})
-    jobs = [plan.tables(), plan.against(), plan.page(), *(plan.run(*run) for run in plan.runs)]
+    outputs = Outputs(plan)
+    jobs = [outputs.tables(), outputs.against(), outputs.page(), *(plan.run(*run) for run in plan.runs)]
+    jobs += [outputs.against_statistics(), outputs.overall_statistics()]
     for name in config.datasets:
-        jobs += [plan.fetch(name), plan.prepare(name), plan.table(name), plan.plots(name)]
+        jobs += [plan.fetch(name), plan.prepare(name)]
+        jobs += [outputs.statistics(name), outputs.table(name), outputs.plots(name)]
     written = [f"results/quick/{file}" for job in jobs for file in job.outputs]
     others = ["logs/plots.log", "usage/runs/x.tsv", "work/x/model", "states", "texts", "made_from/tables.json"]
     written += [f"results/quick/results/{file}" for file in others]

@@ -11,6 +11,7 @@ from snakemake.settings.types import RerunTrigger
 from benchmark.config.read import read_config, read_yaml
 from benchmark.errors import InputError
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import MANIFEST, Plan, data_files, run_files, shell_prefix
 from benchmark.jobs.stale import record_command, why_stale
 from benchmark.provenance import memory_bytes, require_clean
@@ -22,6 +23,7 @@ try:
             read_yaml(path)
     settings = read_config(dict(config))
     plan = Plan.of(settings)
+    outputs = Outputs(plan)
     ablations = plan.ablations
     if settings.require_clean and not workflow.output_settings.dryrun:
         require_clean()

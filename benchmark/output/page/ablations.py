@@ -1,4 +1,4 @@
-"""The ablations' part of the page, from the files that their commands wrote and the logs of their runs."""
+"""The ablations' part of the page, from their statistics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,51 +7,40 @@ from typing import Any
 import pandas as pd
 
 from benchmark.analysis import registered
-from benchmark.analysis.collect import Collected
 from benchmark.config.factors import Factor
-from benchmark.errors import InputError
 from benchmark.metrics import METRICS
-from benchmark.output.ablation_plots import CURVES, as_numbers, curves, order_of
-from benchmark.output.ablations import note_of_differences, notes, read_runs, read_table
-from benchmark.output.claims import RULE, read_claims, sentences
+from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
+from benchmark.output.ablations import note_of_differences, notes
+from benchmark.output.claims import RULE, sentences
 from benchmark.output.page.pairs import digits, rounded
+from benchmark.statistics.files import FactorStatistics
 
 
-def part_of(factor: Factor, folder: Path, results: Path) -> dict[str, Any]:
-    """Everything that the page shows of one factor. folder: where `benchmark.output.ablations` left its tables."""
-    frame = read_table(_made(folder / f"{factor.name}.csv", "benchmark.output.ablations"))
-    tests = read_table(_made(folder / f"{factor.name}.tests.csv", "benchmark.output.ablations"))
+def part_of(factor: Factor, found: FactorStatistics) -> dict[str, Any]:
+    """Everything that the page shows of one factor."""
     return {
         "name": factor.name,
         "title": factor.title,
         "base": factor.base,
         "numeric": as_numbers(list(factor.runs)) is not None,
         "seeds": factor.seeds,
-        "notes": [*notes(frame), note_of_differences(tests)],
+        "notes": [*notes(found.values), note_of_differences(found.tests)],
         "datasets": [
-            {
-                "name": collected.dataset,
-                "values": _values(factor, frame, tests, collected.dataset),
-                "curves": _curves(factor, collected),
-            }
-            for collected in read_runs(factor, results)
+            {"name": dataset, "values": _values(factor, found, dataset), "curves": _curves(factor, found, dataset)}
+            for dataset in factor.datasets
         ],
     }
 
 
-def _values(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame, dataset: str) -> list[dict[str, Any]]:
+def _values(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
     """Every value in the order of a plot: its means, and its differences from the base (None for the base itself)."""
-    rows = frame[frame.dataset == dataset].set_index("value")
-    apart = tests[tests.dataset == dataset]
+    rows = found.values[found.values.dataset == dataset].set_index("value").to_dict("index")
+    apart = found.tests[found.tests.dataset == dataset]
     out = []
     for label in order_of(factor):
-        row: dict[str, Any] = rows.loc[label].to_dict()  # type: ignore[assignment]
-        mine = apart[apart.value == label].set_index("metric")
+        row, mine = rows[label], apart[apart.value == label].set_index("metric")
         value: dict[str, Any] = {"label": label, "difference": None}
-        value |= {
-            "mean": [digits(row[m]) for m in METRICS],
-            "sd": [digits(row[f"{m}_sd"]) for m in METRICS],
-        }
+        value |= {"mean": [digits(row[m]) for m in METRICS], "sd": [digits(row[f"{m}_sd"]) for m in METRICS]}
         value |= {side: [digits(row[f"{m}_{side}"]) for m in METRICS] for side in ("low", "high")}
         if len(mine):
             mine = mine.loc[METRICS]
@@ -62,7 +51,7 @@ def _values(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame, dataset: s
     return out
 
 
-def _curves(factor: Factor, collected: Collected) -> list[dict[str, Any]]:
+def _curves(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
     """What the trainings logged, a panel per entry of CURVES: by label steps, mean, lowest and highest over seeds.
 
     A panel that no run logged is left out.
@@ -72,7 +61,7 @@ def _curves(factor: Factor, collected: Collected) -> list[dict[str, Any]]:
     for key, title in CURVES.items():
         lines = []
         for label in labels:
-            steps, values = curves(collected, factor.runs[label], key)
+            steps, values = curve(found, dataset, label, key)
             if len(steps) > 1:
                 ends = {"low": rounded(values.min(axis=0)), "high": rounded(values.max(axis=0))}
                 lines.append({"label": label, "step": steps.tolist(), "mean": rounded(values.mean(axis=0)), **ends})
@@ -81,18 +70,17 @@ def _curves(factor: Factor, collected: Collected) -> list[dict[str, Any]]:
     return panels
 
 
-def claims(factors: Sequence[Factor], folder: Path) -> dict[str, Any] | None:
-    """The exploratory claims with their verdicts and sentences; None where no factor has any."""
-    if not any(factor.exploratory for factor in factors):
+def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """The exploratory claims with their verdicts and sentences, from claims.csv; None where no factor has any."""
+    if not len(frame):
         return None
-    rows = read_claims(_made(folder / "claims.csv", "benchmark.output.claims")).to_dict("records")
     shown = ("title", "factor", "dataset", "says", "verdict", "metric", "seeds")
     numbers = ("difference", "low", "high", "p_holm", "detectable", "margin")
     out = [
         {name: row[name] for name in shown}
         | {name: digits(float(row[name])) for name in numbers}
         | {"sentences": sentences(row)}
-        for row in rows
+        for row in frame.to_dict("records")
     ]
     return {"rule": RULE, "rows": out}
 
@@ -111,10 +99,3 @@ def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
         for row in frame.to_dict("records")
     ]
     return {"rule": registered.rule(frame), "rows": rows}
-
-
-def _made(path: Path, command: str) -> Path:
-    """The path of a file that this command writes. Raises InputError where it hasn't."""
-    if not path.exists():
-        raise InputError(f"{path}: missing; run `python -m {command}` with the same factors first")
-    return path

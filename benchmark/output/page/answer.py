@@ -6,6 +6,7 @@ from typing import Any
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.metrics import METRICS
+from benchmark.output.captions import seeds_in_words
 from benchmark.output.page.pairs import EVERY, MAIN
 
 NAMED = 4  # methods that a sentence names before it counts them
@@ -150,9 +151,9 @@ def scope(collected: Sequence[Collected]) -> str:
         [f"{results.dataset} ({len(results.cases):,} test cases of {results.n_users:,} users)" for results in collected]
     )
     runs = sum(len(results.records) for results in collected)
-    number = len(first.methods)
+    number, seeds = len(first.methods), seeds_in_words(first.methods, list(first.seeds.values()))
     return (
-        f"{number} method{'' if number == 1 else 's'} on {cases}; {first.seeds_in_words}, {runs} runs. Every case ranks the full "
+        f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds}, {runs} runs. Every case ranks the full "
         "catalogue; every difference has a paired test over users."
     )
 

@@ -1,0 +1,153 @@
+"""What the command lines of the statistics share: which runs there are, and which of them belong together."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from benchmark.config.factors import read_factors
+from benchmark.config.sections import TABLES_OF_ALL
+from benchmark.config.wording import among
+from benchmark.errors import InputError, checked
+
+Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
+
+STATISTICS = "statistics"  # folder in that of the results
+
+
+def results_argument(parser: argparse.ArgumentParser) -> None:
+    """--results."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
+    )
+
+
+def datasets_argument(parser: argparse.ArgumentParser) -> None:
+    """--datasets."""
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, help="names of the datasets, in the order of the tables"
+    )
+
+
+def check_datasets(datasets: list[str]) -> None:
+    """Raise InputError for a dataset that is given twice, or whose name is that of a table of all."""
+    _each_once("--datasets", datasets)
+    for taken in TABLES_OF_ALL:
+        if taken in datasets:
+            raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
+
+
+def runs_arguments(
+    parser: argparse.ArgumentParser, argv: list[str] | None = None, out: str = STATISTICS
+) -> argparse.Namespace:
+    """The runs of methods that a command line names. `seeds` is the number of seeds by method, as `collect` takes it.
+
+    `out` is the folder under --results written by default. A --reference that the parser knows has to be one of the
+    methods. Raises InputError for names that are given twice, taken or unknown.
+    """
+    results_argument(parser)
+    datasets_argument(parser)
+    parser.add_argument("--methods", nargs="+", required=True, help="names of their rows, in the order of the tables")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        required=True,
+        help="how many runs there are of each method: one number for all, or one for each in their order; seed1 to seedN are read",
+    )
+    parser.add_argument(
+        "--settings",
+        type=_settings,
+        default="{}",
+        help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON (default: any)",
+    )
+    parser.add_argument(
+        "--less-information",
+        type=_reasons,
+        default="{}",
+        help="methods that may learn from less than the others, as JSON: by method, the reason (default: none may)",
+    )
+    given = _with_out(parser, argv, out)
+    check_datasets(given.datasets)
+    _each_once("--methods", given.methods)
+    for name in given.less_information:
+        if name not in given.methods:
+            raise InputError(f"--less-information: no method {name!r}{among(name, given.methods)}")
+    if "reference" in given and given.reference not in (None, *given.methods):
+        raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
+    given.seeds = _by_method(given.methods, given.seeds)
+    return given
+
+
+def factors_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """The factors of ablations that a command line names, with their runs."""
+    results_argument(parser)
+    add_factors(parser)
+    given = _with_out(parser, argv, STATISTICS)
+    given.out = given.out / given.ablations
+    return given
+
+
+def add_factors(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--factors and --ablations."""
+    parser.add_argument(
+        "--factors",
+        type=read_factors,
+        required=required,
+        default="[]",
+        help="factors of the ablations and their runs as JSON, as the workflow writes them",
+    )
+    ablations_argument(parser)
+
+
+def ablations_argument(parser: argparse.ArgumentParser) -> None:
+    """--ablations."""
+    parser.add_argument("--ablations", default="ablations", help="name of their folders (default: ablations)")
+
+
+def _with_out(parser: argparse.ArgumentParser, argv: list[str] | None, out: str) -> argparse.Namespace:
+    parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
+    given = parser.parse_args(argv)
+    given.out = given.out or given.results / out
+    return given
+
+
+def _each_once(option: str, names: list[str]) -> None:
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{option}: {repeated[0]!r} is given twice; name each once")
+
+
+class _Settings(BaseModel):
+    settings: Settings
+
+
+def _settings(text: str) -> Settings:
+    try:
+        return checked(_Settings, {"settings": json.loads(text)}, "--settings").settings
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: not JSON ({error}); give what the workflow gives") from None
+
+
+class _Reasons(BaseModel):
+    less_information: dict[str, str]
+
+
+def _reasons(text: str) -> dict[str, str]:
+    try:
+        return checked(_Reasons, {"less_information": json.loads(text)}, "--less-information").less_information
+    except json.JSONDecodeError as error:
+        raise InputError(f"--less-information: not JSON ({error}); give what the workflow gives") from None
+
+
+def _by_method(methods: list[str], seeds: list[int]) -> dict[str, int]:
+    """The numbers of --seeds by method; a single one is that of all."""
+    if min(seeds) < 1:
+        raise InputError(f"--seeds is {min(seeds)}; give the number of seeds that were run, at least 1")
+    if len(seeds) not in (1, len(methods)):
+        raise InputError(
+            f"--seeds has {len(seeds)} numbers, but there are {len(methods)} methods; give one number for all of them, "
+            "or one for each in their order"
+        )
+    return dict(zip(methods, seeds if len(seeds) > 1 else seeds * len(methods), strict=True))

@@ -1,0 +1,167 @@
+"""Judge each claim of a config by finished ablations: `python -m benchmark.statistics.claims`.
+
+The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
+ablations`.
+
+The folder gets claims.csv (`benchmark.statistics.files`). A claim names two values of a factor, a metric and what it
+expects. Its test is that of the tables (paired, over users; `benchmark.analysis.significance`), Holm-corrected over all
+claims of the config. The verdict:
+
+- `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected
+sign,
+  "contradicts" where it is below 0.05 and has the other sign;
+- `equal` is expected: "supports" where the whole 95 % interval of the difference lies within the margin that the claim
+sets
+  beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and p, corrected, is
+  below 0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it is beyond the
+  margin; a large one supports nothing. The interval isn't corrected for the number of claims;
+- "can't tell" in every other case, and in place of any verdict that rests on p where several seeds were run and their
+  differences don't all have one sign.
+
+Users are the units of every test: it says whether these trained models differ on other users, not whether other
+trainings would.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.analysis import significance
+from benchmark.analysis.arguments import factors_arguments
+from benchmark.analysis.collect import Collected
+from benchmark.analysis.comparisons import Comparison, comparisons
+from benchmark.config.factors import Factor
+from benchmark.config.schema import ClaimConfig
+from benchmark.errors import command, command_line
+from benchmark.metrics import METRICS
+from benchmark.statistics.ablations import read_runs
+from benchmark.statistics.files import CLAIMS, write_csv
+
+SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
+COLUMNS = (  # of claims.csv
+    *(
+        "factor",
+        "title",
+        "dataset",
+        "says",
+        "value",
+        "against",
+        "metric",
+        "expect",
+        "margin",
+        "verdict",
+        "mean",
+        "mean_against",
+    ),
+    *(
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "error",
+        "detectable",
+        "by_seed",
+        "test",
+        "family_size",
+        "n_cases",
+        "n_users",
+    ),
+    *("seeds", "commit"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One claim on one dataset before correction."""
+
+    factor: Factor
+    claim: ClaimConfig
+    results: Collected
+    found: Comparison
+    by_seed: np.ndarray  # float64 [seeds], difference of each seed
+
+
+def measure(factors: list[Factor], results: Path) -> list[Measured]:
+    """Every claim on every dataset of its factor, in the config's order."""
+    family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
+    out = []
+    for factor in factors:
+        if not factor.exploratory:
+            continue
+        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
+        for collected in read_runs(factor, results):
+            every = {(c.metric, c.a, c.b): c for c in comparisons(collected, pairs, family)}
+            for claim in factor.exploratory:
+                a, b = factor.runs[claim.value], factor.runs[claim.against]
+                row = METRICS.index(claim.metric)
+                means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
+                found = every[claim.metric, a, b]
+                out.append(Measured(factor, claim, collected, found, means[0] - means[1]))
+    return out
+
+
+def verdict(claim: ClaimConfig, found: Comparison, by_seed: np.ndarray, p_holm: float) -> str:
+    """SUPPORTS, CONTRADICTS or CANT_TELL, by the rule at the top of this file."""
+    if claim.margin is not None:
+        margin = claim.margin * found.mean_b
+        if -margin < found.low and found.high < margin:
+            return SUPPORTS
+        if found.low < margin and found.high > -margin:
+            return CANT_TELL
+    one_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
+    if p_holm >= significance.ALPHA or not one_sign:
+        return CANT_TELL
+    expected = {"higher": by_seed[0] > 0, "lower": by_seed[0] < 0, "equal": False}
+    return SUPPORTS if expected[claim.expect] else CONTRADICTS
+
+
+def judge(measured: list[Measured]) -> pd.DataFrame:
+    """One row per claim and dataset, the frame of claims.csv; Holm's correction is over all rows."""
+    rows = []
+    corrected = significance.holm([m.found.p for m in measured])
+    for m, p_holm in zip(measured, corrected.tolist(), strict=True):
+        claim, found = m.claim, m.found
+        rows.append(
+            {
+                "factor": m.factor.name,
+                "title": m.factor.title,
+                "dataset": m.results.dataset,
+                "says": claim.says,
+                "value": claim.value,
+                "against": claim.against,
+                "metric": claim.metric,
+                "expect": claim.expect,
+                "margin": np.nan if claim.margin is None else claim.margin * found.mean_b,
+                "verdict": verdict(claim, found, m.by_seed, p_holm),
+                "mean": found.mean_a,
+                "mean_against": found.mean_b,
+                "difference": found.mean_a - found.mean_b + 0.0,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p,
+                "p_holm": p_holm,
+                "error": found.error,
+                "detectable": significance.smallest_detectable(found.error, len(measured)),
+                "by_seed": " ".join(f"{difference:+.6f}" for difference in m.by_seed),
+                "test": found.test,
+                "family_size": len(measured),
+                "n_cases": len(m.results.cases),
+                "n_users": m.results.n_users,
+                "seeds": m.factor.seeds,
+                "commit": " ".join(m.results.commits),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@command
+def main() -> None:
+    given = factors_arguments(command_line("benchmark.statistics.claims", __doc__))
+    write_csv(given.out / CLAIMS, judge(measure(given.factors, given.results)))
+
+
+if __name__ == "__main__":
+    main()
