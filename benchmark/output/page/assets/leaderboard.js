@@ -7,7 +7,7 @@ function methodName(number) {
 }
 
 // The rows of a section with the number of their method.
-const rowsOf = (section) => section.rows.map((row, method) => ({ ...row, method, seconds: row.costs[doc.costs.names.indexOf("fit_s")] + row.costs[doc.costs.names.indexOf("score_s")] }));
+const rowsOf = (section) => section.rows.map((row) => ({ ...row, seconds: row.costs[doc.costs.names.indexOf("fit_s")] + row.costs[doc.costs.names.indexOf("score_s")] }));
 
 // Places 1 and 2 of a column by the printed values, so that equal prints share a place.
 function placesOf(rows, metric) {
@@ -67,7 +67,7 @@ function leaderColumns(section, rows) {
     columns.push(metricColumn(section, rows, metric, domain, over ? `${doc.metrics[metric]}, mean of datasets` : doc.metrics[metric], over || metricsChosen().length > 2));
     if (over) for (const one of doc.datasets) {
       const mine = rowsOf(one);
-      columns.push(metricColumn(one, rows, metric, domain, `${doc.metrics[metric]}, ${one.name}`, true, (row) => mine[row.method]));
+      columns.push(metricColumn(one, rows, metric, domain, `${doc.metrics[metric]}, ${one.name}`, true, (row) => mine.find((one) => one.method === row.method)));
     }
     if (rows.some((row) => row.paper)) columns.push({
       id: `paper ${metric}`, head: `paper's ${doc.metrics[metric]}`, value: (row) => row.paper?.[metric] ?? undefined,

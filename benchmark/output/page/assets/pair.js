@@ -20,10 +20,10 @@ function differenceColumn(domain) {
 }
 
 function overAllCases(a, b, metric) {
-  const rows = sections.map((section) => {
+  const rows = sections.filter((section) => hasBoth(section, a, b)).map((section) => {
     const one = pairOf(section, a, b);
     const at = (name) => one[name][metric];
-    return { section, name: section.name, a: section.rows[a].mean[metric], b: section.rows[b].mean[metric], difference: at("difference"), low: at("low"), high: at("high"), p: at("p"), p_holm: at("p_holm"), detectable: at("detectable"), verdict: verdictOf(one, metric, a, b) };
+    return { section, name: section.name, a: rowOf(section, a).mean[metric], b: rowOf(section, b).mean[metric], difference: at("difference"), low: at("low"), high: at("high"), p: at("p"), p_holm: at("p_holm"), detectable: at("detectable"), verdict: verdictOf(one, metric, a, b) };
   });
   const domain = around(rows.flatMap((row) => [row.low, row.high, row.difference]));
   const columns = [
@@ -41,11 +41,12 @@ function overAllCases(a, b, metric) {
 }
 
 function bySlices(a, b) {
-  const values = doc.datasets.map((section) => slicesOf(section, a, b));
+  const both = doc.datasets.filter((section) => hasBoth(section, a, b));
+  const values = both.map((section) => slicesOf(section, a, b));
   const domain = around(values.flat(2));
-  const rows = doc.datasets.flatMap((section, d) => section.slices.slices.map((slice, i) => {
+  const rows = both.flatMap((section, d) => section.slices.slices.map((slice, i) => {
     const [difference, low, high] = values[d][i];
-    const [x, y] = [section.slices.means[i][a], section.slices.means[i][b]];
+    const [x, y] = [a, b].map((method) => section.slices.means[i][section.rows.indexOf(rowOf(section, method))]);
     return { ...slice, dataset: section.name, order: `${d}${slice.group}${i}`, a: x, b: y, difference, low, high };
   }));
   return [...new Set(rows.map((row) => row.group))].map((group) => {
@@ -71,6 +72,7 @@ function apart(cases, a, b) {
 }
 
 async function extremes(data, a, b) {
+  if (!hasBoth(doc.datasets[data], a, b)) return [`Only one of them has a result on ${doc.datasets[data].name}.`];
   const cases = await part(`index/${data}`);
   const sorted = apart(cases, a, b);
   const better = sorted.filter((one) => one.gain > 0).slice(0, SHOWN);
