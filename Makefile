@@ -19,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test browser speed lint clean-results
+.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -34,6 +34,7 @@ help:
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
 	@echo "make browser     install what the tests of the page in a browser need: a driver, and Debian's Chromium"
+	@echo "make faults      damage files, feed hostile input, kill jobs, let methods misbehave, and count what became of it: 20 minutes (SCALE=0.1: a tenth of it)"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), a page of 50,000 reasonings, each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
@@ -66,9 +67,9 @@ ablations: $(READY)
 # In folders of their own, so that the main tables stay; what has been fetched, written and encoded once serves all.
 # Paths of links go up from results/NAME, and from results/NAME/results.
 define own_folder
-	@mkdir -p results/$(1)/results resources results/states results/texts
+	@mkdir -p results/$(1)/results resources results/states results/texts results/tunings
 	@cd results/$(1) && ln -sfn ../../resources resources
-	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts
+	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts && ln -sfn ../../tunings tunings
 endef
 
 quick: $(READY)
@@ -136,6 +137,11 @@ browser: $(READY)
 			{ echo "error: no Chromium on the PATH; install your system's package chromium"; exit 2; }; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
+# What docs/reliability.md shows.
+SCALE ?= 1
+faults: $(READY)
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.faults --scale $(SCALE)
+
 # The tests and four fits on each of these Pythons that is found, each in an environment of its own; then the ranks side by side.
 PYTHONS ?= 3.11 3.12 3.13
 test-pythons:
@@ -167,7 +173,7 @@ lint: $(READY)
 	.venv/bin/snakemake --lint
 
 # What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
-WRITTEN := ablations ablations-full claims data decoupled fetched logs made_from null paper plots quick recbole report runs slices speed states tables statistics \
-	texts usage work
+WRITTEN := ablations ablations-full claims data decoupled fetched logs made_from null paper plots quick recbole report runs slices speed \
+	states statistics tables texts tunings usage work
 clean-results:
 	rm -rf $(WRITTEN:%=results/%)

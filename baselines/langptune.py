@@ -19,6 +19,7 @@ from baselines._writers.popularity import WithPopularity, popular, with_best_sha
 from baselines._writers.settings import WriterTraining, work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import intact, write_sums
 from benchmark.storage.io import atomic, read_json, write_json
 from benchmark.storage.stages import Stage
 
@@ -140,7 +141,7 @@ def _learn_profiles(
     """
     from safetensors.torch import load_file, save_file
 
-    if not folder.exists():
+    if not intact(folder):
         from baselines._writers import llm_texts
         from lm.chat import prompt_ids
 
@@ -156,6 +157,7 @@ def _learn_profiles(
             temporary.mkdir(parents=True)
             save_file(dict(encoder.model.state_dict()), temporary / "encoder.safetensors")
             write_json(temporary / "losses.json", losses)
+            write_sums(temporary)
     encoder.model.load_state_dict(load_file(folder / "encoder.safetensors"))
     losses = read_json(folder / "losses.json")
     return losses

@@ -20,6 +20,7 @@ from pydantic import Field
 from baselines._writers.title_tuning import (
     REQUEST,
     STREAM,
+    TITLES,
     TitleBeams,
     beams_work,
     learned_from,
@@ -29,10 +30,13 @@ from baselines._writers.title_tuning import (
 from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work, prompt_tokens
 
 if TYPE_CHECKING:
     from baselines._writers.title_ranking import ByTitle
+
+FIT = Stage("s_dpo", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate"))
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 
@@ -83,10 +87,10 @@ def _prefer(
     split: Split, settings: Params, made: "ByTitle", rows: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """The second stage."""
-    from baselines._writers import llm_texts
     from baselines._writers.pairwise import Preferences, Training, prefer
     from baselines._writers.title_search import title_tokens
-    from lm.writing.engine import pad_id
+    from lm.chat import prompt_ids
+    from lm.writing.rollouts import pad_id
 
     cases = split.llm_train.take(rows)
     assert cases.target is not None
@@ -97,7 +101,7 @@ def _prefer(
         weights = np.bincount(split.train.target, minlength=split.n_items).astype(np.float64)
     drawn = rejected(cases, made.asker.titles, weights, settings.negatives, seed)
     preferences = Preferences(
-        [llm_texts.prompt_ids(made.tokenizer, message) for message in messages],
+        [prompt_ids(made.tokenizer, message) for message in messages],
         [[titles[item] for item in (target, *some)] for target, some in zip(cases.target.tolist(), drawn, strict=True)],
     )
     training = Training(

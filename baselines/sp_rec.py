@@ -21,6 +21,7 @@ from pydantic import Field
 
 from baselines._writers.settings import rows_of
 from baselines._writers.title_tuning import (
+    READ_OF_TITLES,
     REQUEST,
     STREAM,
     TITLES,
@@ -44,8 +45,11 @@ if TYPE_CHECKING:
 __all__ = ["STREAM", "Params", "fit", "work"]
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
-# Adapters after all iterations.
-SELF_PLAY = Stage("self-play", 1, after=(TITLES,))
+# The adapters after all iterations, and the ranking by them.
+SELF_PLAY = Stage(
+    "self-play", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
+)
+FIT = Stage("sp_rec", 1, after=(SELF_PLAY,))
 ASKED_AGAIN = 64  # cases of an iteration, to see how many answers it has changed
 OF_RANKING = {"ranking", "beams", "encoder", "max_new_tokens", "backbone", "save_steps", "tunings"}
 
@@ -73,7 +77,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     The fit reports losses: of each step of the tuning; iterations: of each, see `_iteration`.
     """
     settings = Params.model_validate(params)
-    from baselines._writers.kept_adapters import kept
+    from baselines._writers.kept_adapters import kept_adapters
     from baselines._writers.title_ranking import ByTitle
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
@@ -90,7 +94,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     if drawn:
         about = _depends_on(split, settings, made, seed, np.concatenate(drawn))
         playing = partial(play, split, settings, made, seed, drawn, workdir)
-        made.found["iterations"] = kept(Path(settings.tunings), about, model, playing)
+        made.found["iterations"] = kept_adapters(Path(settings.tunings), about, model, playing)
     model.eval()
     return made if settings.ranking == "beams" else _grounded(split, settings, made)
 
@@ -181,15 +185,15 @@ def _prefer(
     settings: Params, made: "ByTitle", cases: Cases, answers: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """DPO on the true title of each case and the LLM's own answer."""
-    from baselines._writers import llm_texts
     from baselines._writers.pairwise import Preferences, Training, prefer
     from baselines._writers.title_search import title_tokens
-    from lm.writing.engine import pad_id
+    from lm.chat import prompt_ids
+    from lm.writing.rollouts import pad_id
 
     assert cases.target is not None
     messages, titles = made.asker.about_users(REQUEST, cases), title_tokens(made.tokenizer, made.asker.titles)
     pairs = Preferences(
-        [llm_texts.prompt_ids(made.tokenizer, message) for message in messages],
+        [prompt_ids(made.tokenizer, message) for message in messages],
         [[titles[item], titles[own]] for item, own in zip(cases.target.tolist(), answers.tolist(), strict=True)],
     )
     training = Training(
@@ -230,7 +234,7 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     playing = [
         Work(
             read=p["iterations"] * ((cases + min(ASKED_AGAIN, cases)) * prompt + cases * pair),
-            written=p["iterations"] * (cases + min(ASKED_AGAIN, cases)) * s.line,
+            written=p["iterations"] * (cases + min(ASKED_AGAIN, cases)) * s.line * READ_OF_TITLES,
             rows=p["evaluation_rows"],
             kept=(*name, "answers"),
         ),

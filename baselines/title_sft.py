@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from baselines._writers.title_tuning import (
     REQUEST,
     STREAM,
+    TITLES,
     TitleBeams,
     beams_work,
     learned_from,
@@ -18,10 +19,13 @@ from baselines._writers.title_tuning import (
     tuning_work,
 )
 from benchmark.contract import Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import Sizes, Work
 
 if TYPE_CHECKING:
     from baselines._writers.title_ranking import ByTitle
+
+FIT = Stage("title_sft", 1, after=(TITLES,))
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 

@@ -277,7 +277,7 @@ def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
     float64 stays, as Unix seconds that differ by one are equal in float32; whole numbers become float64, float16 float32.
     Raises InputError for a wrong shape or type, NaN or +inf, and whole numbers that float64 can't tell apart.
     """
-    if not isinstance(scores, np.ndarray):
+    if type(scores) is not np.ndarray:  # a masked array hides values
         raise InputError(f"{method}: score() gave {type(scores).__name__}, expected NumPy arrays; fix its score()")
     if scores.ndim != 2 or scores.shape[1] != n_items:
         raise InputError(f"{method}: scores have shape {scores.shape}, expected [cases, {n_items}]; fix its score()")

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from benchmark.config.wording import first_problem
+from benchmark.config.wording import first_problem, printable
+from benchmark.processes import end_with_workflow
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -19,14 +20,18 @@ class InputError(Exception):
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a `main()`: an InputError becomes one line on stderr and exit code 2, anything else a traceback."""
+    """Wrap a `main()`: an InputError becomes one line on stderr and exit code 2, anything else a traceback.
+
+    As a job of the workflow it ends when that is gone.
+    """
 
     @functools.wraps(main)
     def wrapped() -> None:
+        end_with_workflow()
         try:
             main()
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             sys.exit(2)
 
     return wrapped

@@ -102,8 +102,8 @@ def check_reads(model: PreTrainedModel, prompt: int, written: int, setting: str)
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is not None and prompt + written > most:
         raise InputError(
-            f"backbone {model.config.name_or_path!r}: reads {most} tokens, but {setting} is {prompt} and up to {written} more are "
-            f"written; set {setting} to {max(0, most - written)} or less"
+            f"backbone {model.config.name_or_path!r}: reads {most} tokens, but {setting} is {prompt} and up to "
+            f"{written} more are written; set {setting} to {max(0, most - written)} or less"
         )
 
 

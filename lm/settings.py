@@ -39,7 +39,8 @@ class RolloutSettings(Strict):
         default=1.0,
         ge=1,
         allow_inf_nan=False,
-        description="logits of tokens that the prompt or the reasoning holds are divided by it, negative ones multiplied",
+        description="logits of tokens that the prompt or the reasoning holds are divided by it, negative ones "
+        "multiplied",
     )
     max_new_tokens: int = Field(default=512, ge=1, description="sampled tokens; an appended <answer> comes on top")
     greedy: bool = Field(default=False, description="for evaluation: the most probable token, one rollout per user")
@@ -61,7 +62,7 @@ class RolloutSettings(Strict):
 
 
 class VllmSettings(Strict):
-    """Where vLLM writes the rollouts of the training, for `rollouts.backend: vllm`; names are trl's, without its `vllm_`."""
+    """Where vLLM writes the rollouts of a training (`rollouts.backend: vllm`); names are trl's without `vllm_`."""
 
     mode: Literal["colocate", "server"] = Field(
         "colocate", description="on the training's own GPUs, or a server of its own"

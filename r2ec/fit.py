@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 
 from benchmark.contract import Cases, Learned, Split
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import intact
 from benchmark.storage.io import last_checkpoint
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE
@@ -31,9 +33,10 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     Several processes may call it together, as torchrun starts them: they share the users of each step, and what is
     written is written by the first of them.
     """
-    processes(params)  # before the backbone is loaded: each process has a GPU of its own from here on
+    first = processes(params).is_main_process  # before the backbone is loaded: each has a GPU of its own from here on
     done = workdir / "model"
-    fitted = None if done.exists() else _fit(split, seed, params, workdir)
+    known = broadcast_object_list([first and intact(done)])[0]
+    fitted = None if known else _fit(split, seed, params, workdir)
     if fitted is None or params.evaluation != fitted.reader.params.evaluation:
         fitted = R2ecRecommender.load(done, split, params.evaluation)
     # For `python -m r2ec.recommend --run`; not saved with it, as a folder may move.
@@ -100,8 +103,8 @@ def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitRepo
 
 
 def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarray) -> Learned:
-    """What has taught a model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its sample of
-    these, or, through the teacher, all of `split.train`. The prior counts them, too."""
+    """What has taught a model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its
+    sample of these, or, through the teacher, all of `split.train`. The prior counts them, too."""
     llm, form = split.llm_train, report.form
     if form in ("taught", "adapters"):
         return Learned.of(split.train)

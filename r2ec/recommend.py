@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.config.wording import printable
 from benchmark.contract import Cases, Split
-from benchmark.data.store import read_cases, read_split
+from benchmark.data.store import read_about, read_split, read_test
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
 from benchmark.jobs.records import read_run
-from benchmark.storage.io import read_json
 
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
@@ -78,8 +78,8 @@ class Catalogue:
         if len(found) > 1:
             several = ", ".join(f"{self.ids[item]} ({self.titles[item]})" for item in found[:NAMED])
             raise InputError(
-                f"{name!r} could be one of {len(found)} items, such as {several}; give its item_id, in a --history-file "
-                "with that column if need be"
+                f"{name!r} could be one of {len(found)} items, such as {several}; give its item_id, in a "
+                "--history-file with that column if need be"
             )
         return found[0]
 
@@ -168,7 +168,7 @@ def _seconds(text: str, where: str) -> int:
 
 
 def as_case(history: list[Taken], split: Split) -> Cases:
-    """A history as one case without target, one day after its newest item. Raises InputError for one that no case has."""
+    """A history as one case without target, a day after its newest item. Raises InputError for an impossible one."""
     if not history:
         raise InputError("the history is empty; give at least one item")
     items = [taken.item for taken in history]
@@ -193,7 +193,7 @@ def as_case(history: list[Taken], split: Split) -> Cases:
 
 def stored_case(data: Path, split: Split, number: int) -> Cases:
     """A case of the prepared dataset, without its target. Raises InputError where no file holds it."""
-    for cases in (split.train, split.valid, read_cases(data / "test.parquet", targets=False)):
+    for cases in (split.train, split.valid, read_test(data, read_about(data))):
         if len(row := np.flatnonzero(cases.case == number)):
             return replace(cases.take(row), target=None)
     raise InputError(f"{data}: no case {number}; the numbers are in the column case of its parquet files")
@@ -213,7 +213,7 @@ class Answer:
 
 
 def recommend(recommender: "R2ecRecommender", case: Cases, history_length: int, top: int) -> Answer:
-    """The `top` best items that are not in the history, of which the model sees the newest `history_length`, as in a fit."""
+    """The `top` best items outside the history, of which the model sees the newest `history_length`, as in a fit."""
     start = max(0, len(case.items) - history_length)
     shown = replace(
         case,
@@ -252,13 +252,13 @@ def show(answer: Answer, items: pd.DataFrame, show_prompt: bool) -> None:
     """Print the answer for a reader."""
     console = Console()
     if show_prompt:
-        console.print(Text(answer.prompt + "\n"), soft_wrap=True)
+        console.print(Text(printable(answer.prompt + "\n")), soft_wrap=True)
     # A reasoning ends where the answer begins, which the table gives.
     reasoning = answer.reasoning.removesuffix("<answer>").strip()
-    console.print(Text(reasoning or "(no reasoning was written)"), soft_wrap=True)
+    console.print(Text(printable(reasoning or "(no reasoning was written)")), soft_wrap=True)
     table = Table("Rank", "Score", "Title", box=SIMPLE_HEAD)
     for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
-        table.add_row(str(rank), f"{score:.3f}", Text(str(items["title"][item]), overflow="fold"))
+        table.add_row(str(rank), f"{score:.3f}", Text(printable(str(items["title"][item])), overflow="fold"))
     console.print(table)
 
 
@@ -278,8 +278,8 @@ def model_of(run: Path, split_hash: str) -> Path:
         raise InputError(
             f"{path}: fitted on {record.dataset} as it was then; give the --data of that run, or fit again"
         )
-    # It is named as seen from the folder that the workflow ran in, whose results/runs/dataset/method/seed1 this is. That folder
-    # comes first: the current one may hold another run's model under the same name.
+    # It is named as seen from the folder that the workflow ran in, whose results/runs/dataset/method/seed1 this is.
+    # That folder comes first: the current one may hold another run's model under the same name.
     above = run.resolve().parents
     there = above[4] / folder if len(above) > 4 else Path(folder)
     return there if there.exists() else Path(folder)
@@ -297,7 +297,8 @@ def parse() -> argparse.Namespace:
         "--history-file",
         type=Path,
         metavar="FILE.csv",
-        help="columns title or item_id, optional rating and time (Unix seconds or ISO date); oldest first without times",
+        help="columns title or item_id, optional rating and time (Unix seconds or ISO date); oldest first without "
+        "times",
     )
     history.add_argument("--case", type=int, metavar="N", help="a case of the dataset's train, valid or test file")
     parser.add_argument("--top", type=int, default=20, metavar="K", help="how many items (default: 20)")
@@ -312,7 +313,7 @@ def main() -> None:
     if given.top < 1:
         raise InputError(f"--top is {given.top}; give at least 1")
     split = read_split(given.data)
-    folder = given.model or model_of(given.run, read_json(given.data / "dataset.json")["split_hash"])
+    folder = given.model or model_of(given.run, read_about(given.data, "split_hash")["split_hash"])
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
     if given.case is not None:
@@ -327,7 +328,9 @@ def main() -> None:
 
     answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, given.top)
     if given.json:
-        print(json.dumps(as_json(answer, case, split.items, given.show_prompt), indent=1, ensure_ascii=False))
+        print(
+            printable(json.dumps(as_json(answer, case, split.items, given.show_prompt), indent=1, ensure_ascii=False))
+        )
     else:
         show(answer, split.items, given.show_prompt)
 

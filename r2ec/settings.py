@@ -81,14 +81,14 @@ class WarmStartSettings(Strict):
     def _someone_teaches(self) -> "WarmStartSettings":
         if self.adapters.steps and not (self.cases and "taught" in self.forms):
             raise ValueError(
-                f"adapters.steps {self.adapters.steps} needs a teacher: set cases above 0 (now {self.cases}) and put taught "
-                f"into forms (now {self.forms})"
+                f"adapters.steps {self.adapters.steps} needs a teacher: set cases above 0 (now {self.cases}) and put "
+                f"taught into forms (now {self.forms})"
             )
         return self
 
 
 class RecPOSettings(Strict):
-    """The objective. Defaults are the paper's (arXiv 2505.16994, section 3 and its settings), of tau and normalize the code's."""
+    """The objective. Defaults are the paper's (arXiv 2505.16994), of tau and normalize the released code's."""
 
     reasoning: bool = Field(True, description="false: nothing is written, the item term alone (w/o Reasoning)")
     beta: float = Field(0.05, ge=0, le=1, description="R = beta R_c + (1 - beta) R_d; 0: w/o R_c, 1: w/o R_d")
@@ -108,7 +108,8 @@ class RecPOSettings(Strict):
     prior: float = Field(
         0.0,
         ge=0,
-        description="weight of the items' log-frequency in the training histories, added to the scores of the catalogue",
+        description="weight of the items' log-frequency in the training histories, added to the scores of the "
+        "catalogue",
     )
     extra_negatives: int = Field(
         0, ge=0, description="rows of the item table drawn as further candidates of the item term"
@@ -143,8 +144,8 @@ class TrainingSettings(Strict):
     eval_steps: int = Field(
         0,
         ge=0,
-        description="validation, early stopping and checkpoint every n steps, for which the item table is encoded anew, "
-        "whatever refresh_steps says; 0: at the end only",
+        description="validation, early stopping and checkpoint every n steps, for which the item table is encoded "
+        "anew, whatever refresh_steps says; 0: at the end only",
     )
     eval_cases: int = Field(500, ge=1, description="validation cases used for it (the first of a seeded order)")
     patience: int = Field(3, ge=1, description="evaluations without a better NDCG@10 before stopping")
@@ -174,17 +175,18 @@ class TrainingSettings(Strict):
             )
         if self.fsdp and self.split_grad_norms:
             raise ValueError(
-                f"split_grad_norms {self.split_grad_norms} needs whole weights, which fsdp has cut into pieces; set it to 0"
+                f"split_grad_norms {self.split_grad_norms} needs whole weights, which fsdp has cut into pieces; set "
+                "it to 0"
             )
         return self
 
 
 class EvaluationSettings(Strict):
-    """Which reasoning is read when scoring: controls that tell whether what is written matters. Training never reads these.
+    """Which reasoning is read when scoring: controls that tell whether it matters. Training never reads these.
 
-    own: what the model writes for the case, read while it is written. again: the same text, read in one pass as the following are,
-    which rounds differently: what they are compared with. other: what it writes for another user. shuffled: its own words in a
-    random order. empty: nothing but `<answer>`. filler: dots, as many tokens as its own.
+    own: what the model writes for the case, read while it is written. again: the same text, read in one pass as the
+    following are, which rounds differently: what they are compared with. other: what it writes for another user.
+    shuffled: its own words in a random order. empty: nothing but `<answer>`. filler: dots, as many tokens as its own.
     """
 
     reasoning: Literal["own", "again", "other", "shuffled", "empty", "filler"] = "own"
@@ -222,8 +224,8 @@ class Params(Strict):
         steps, recpo = getattr(training, name), info.data.get("recpo")  # absent where it is wrong itself
         if recpo is not None and steps % recpo.num_iterations != 0:
             raise ValueError(
-                f"{name} {steps} is not a multiple of recpo.num_iterations {recpo.num_iterations}; set it to one, since a "
-                "resumed run could not go on with rollouts whose iterations are half done"
+                f"{name} {steps} is not a multiple of recpo.num_iterations {recpo.num_iterations}; set it to one, "
+                "since a resumed run could not go on with rollouts whose iterations are half done"
             )
         return training
 
@@ -238,8 +240,8 @@ class Params(Strict):
             raise ValueError("recpo.advantage batch needs other users; raise per_device_train_batch_size above 1")
         if recpo.advantage != "batch" and rollouts.group_size < 2:
             raise ValueError(
-                f"recpo.advantage {recpo.advantage} compares the rollouts of a user, but rollouts.group_size is 1; raise it, "
-                "or set recpo.advantage to batch"
+                f"recpo.advantage {recpo.advantage} compares the rollouts of a user, but rollouts.group_size is 1; "
+                "raise it, or set recpo.advantage to batch"
             )
         return training
 
@@ -275,7 +277,8 @@ class Params(Strict):
     def _what_vllm_can_be_given(self) -> "Params":
         if self.rollouts.backend == "vllm" and self.training.fsdp:
             raise ValueError(
-                f"rollouts.backend 'vllm' is not wired to training.fsdp {self.training.fsdp!r}; use deepspeed or neither"
+                f"rollouts.backend 'vllm' is not wired to training.fsdp {self.training.fsdp!r}; use deepspeed or "
+                "neither"
             )
         return self
 

@@ -9,8 +9,8 @@ from benchmark.workload import STATES, WARM_START, Sizes, Work, named, prompt_to
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """What is kept for other fits; encoding and evaluation, which every process does; then training, in which each has users of
-    its own."""
+    """What is kept for other fits; encoding and evaluation, which every process does; then training, in which each has
+    users of its own."""
     recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
     length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
@@ -57,7 +57,8 @@ def encoded_cases(p: dict[str, Any], cases: int, prompt: int, length: int, pooli
 
 
 def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[Work]:
-    """Cases on frozen states; the maps' fit; the adapters' steps, if there are any, behind which the table is encoded again."""
+    """Cases on frozen states; the maps' fit; the adapters' steps, if there are any, behind which the table is encoded
+    again."""
     recpo, training, warm, taught = p["recpo"], p["training"], p["warm_start"], p["warm_start"]["adapters"]
     valid = min(warm["valid_cases"], s.valid)
     own = {name: value for name, value in warm.items() if name != "states"}
@@ -67,7 +68,7 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
     fits = len(warm["weight_decays"]) * ("taught" in warm["forms"])
     made = [
         encoded_cases(p, min(warm["cases"], s.train_llm) + valid, prompt, length, recpo["pooling"]),
-        # A multiplication and an addition for each pair of a training case and an item, forward, and twice that backward.
+        # A multiplication and an addition for each pair of training case and item, forward, and twice that backward.
         Work(maps=6 * fits * warm["teacher_epochs"] * s.train * s.items * warm["rank"], kept=(*kept, "maps")),
     ]
     if taught["steps"]:

@@ -129,6 +129,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "bigrec": TUNED | {"gamma": [0.5]},
     "d3": {name: value for name, value in TUNED.items() if name != "max_new_tokens"}
     | {"sasrec": [{"epochs": 1}], "beams": 5},
+    "title_sft": {name: value for name, value in TUNED.items() if name != "max_new_tokens"} | {"beams": 5},
+    "s_dpo": {name: value for name, value in TUNED.items() if name != "max_new_tokens"}
+    | {"beams": 5, "preference_steps": 2, "preference_rate": 1e-2},
+    "sp_rec": TUNED
+    | {"cases": 8, "tuning_steps": 1, "preference_steps": 2, "preference_rate": 1e-2, "ranking": "beams", "beams": 5},
     "kar": LM | {"max_items": 3, "cases": 40, "epochs": 1, "item_knowledge": "attributes"},
     "langptune": WRITES | {"contrastive_cases": 12, "contrastive_batch": 6},
     "llm_rerank": {"sasrec": [{"epochs": 1}], "candidates": 8, "rollouts": {"max_new_tokens": 3}},
@@ -148,7 +153,7 @@ def fitted(name: str) -> Any:
         given = given | {"backbone": {"name": str(backbone()), "dtype": "float32"}}
     if "encoder" in fields:
         given = given | {"encoder": str(write_encoder(folder / "encoder"))}
-    for kept in {"texts", "states"} & fields.keys():
+    for kept in {"texts", "states", "tunings"} & fields.keys():
         given = given | {kept: str(folder / kept)}
     if name == "r2ec":
         given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}

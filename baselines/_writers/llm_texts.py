@@ -28,6 +28,7 @@ from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.data import texts
 from benchmark.errors import InputError
 from benchmark.storage import ledger
+from benchmark.storage.io import sha256_of_json
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.chat import prompt_ids
@@ -89,7 +90,7 @@ class Writer:
         keys = [_key(prompt) for prompt in prompts]
         self.folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=60)) as store:
-            store.execute(f"CREATE TABLE IF NOT EXISTS texts ({COLUMNS})")
+            _ready(store, self.path)
             by_key = dict(zip(keys, prompts, strict=True))
             found = _read(store, list(by_key))
             # Similar lengths together: less padding. The batches are those of the whole call, whatever is there already:
@@ -103,6 +104,9 @@ class Writer:
                 rows = [(key, t.text, t.tokens, t.cut, t.seconds, ledger.name()) for key, t in written.items()]
                 with store:  # on disk when the next batch begins
                     store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?, ?)", rows)
+                    store.executemany(
+                        "INSERT OR REPLACE INTO sums VALUES (?, ?)", [(row[0], _sum(row)) for row in rows]
+                    )
                 found |= written
         return [found[key] for key in keys]
 
@@ -315,15 +319,41 @@ def _key(prompt: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(prompt, dtype="<i4").tobytes()).hexdigest()
 
 
+def _ready(store: sqlite3.Connection, path: Path) -> None:
+    """Make the tables of a new file. Raises InputError for one that is damaged."""
+    try:
+        store.execute(f"CREATE TABLE IF NOT EXISTS texts ({COLUMNS})")
+        # Beside the texts, not in them: files of before there were checksums keep their name and their texts.
+        store.execute("CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sum TEXT)")
+        said = store.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise  # locked, or the disk is full
+        said = str(error)
+    if said != "ok":
+        raise InputError(f"{path}: damaged ({said}); delete it, its texts are written again")
+
+
+def _sum(row: Sequence[Any]) -> str:
+    """The checksum of one text with all that is kept of it."""
+    return sha256_of_json([row[0], row[1], row[2], int(row[3]), row[4], row[5]])
+
+
 def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
-    """Those of the texts that are on disk, which are charged to who asks."""
+    """Those of the texts that are on disk, which are charged to who asks.
+
+    A damaged one is said and left out: it is written anew.
+    """
     found = {}
     for start in range(0, len(keys), 500):
         part = keys[start : start + 500]
         marks = ", ".join("?" * len(part))
-        for key, text, tokens, cut, seconds, made_by in store.execute(
-            f"SELECT * FROM texts WHERE key IN ({marks})", part
-        ):
+        sums = dict(store.execute(f"SELECT key, sum FROM sums WHERE key IN ({marks})", part))
+        for row in store.execute(f"SELECT * FROM texts WHERE key IN ({marks})", part):
+            key, text, tokens, cut, seconds, made_by = row
+            if sums.get(key, _sum(row)) != _sum(row):
+                print(f"damaged: the kept text {key[:12]}... is not what was written; it is written anew", flush=True)
+                continue
             found[key] = Text(text, tokens, bool(cut), seconds)
             ledger.charge(made_by, seconds)
     return found

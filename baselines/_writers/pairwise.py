@@ -31,7 +31,7 @@ from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, last_checkpoint
 from lm.kernels.attention import use_grouped_attention
-from lm.writing.engine import pack_rollouts
+from lm.writing.rollouts import pack_rollouts
 from r2ec.model.network import WEIGHTS, R2ec
 
 REFERENCE = "reference.npy"  # in the training's folder, beside its checkpoints
@@ -134,18 +134,18 @@ def title_logps(net: R2ec, preferences: Preferences, pad: int) -> Tensor:
     return logps.sum(dim=1).reshape(len(preferences), -1)
 
 
-@torch.no_grad()
 def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int, path: Path) -> np.ndarray:
     """`title_logps` by the model as it is now, float32 [n, 1 + N], or what a killed training had read of it before it began.
 
-    Read in the batches in which the training will read them first: in bf16 other company may round otherwise.
+    Read in the batches in which the training will read them first, and by the kernels that it uses: in bf16 others round
+    otherwise, and the first step would begin with differences that nobody has learned.
     """
     if path.exists():
         return np.asarray(np.load(path))
     net.eval()
     starts = range(0, len(preferences), at_once)
     parts = [
-        title_logps(net, preferences.take(range(start, min(start + at_once, len(preferences)))), pad).cpu()
+        title_logps(net, preferences.take(range(start, min(start + at_once, len(preferences)))), pad).detach().cpu()
         for start in tqdm(starts, desc="reference", unit="batch", delay=5, leave=False)
     ]
     found = torch.cat(parts).numpy()

@@ -5,7 +5,8 @@ All statistics start here, so none of them can be of runs that don't belong toge
 
 import argparse
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from benchmark.analysis.information import check_information
 from benchmark.config.methods import KINDS, Kind
 from benchmark.config.overlay import flatten
 from benchmark.contract import Cases, Learned
-from benchmark.data.store import read_cases
+from benchmark.data.store import read_about, read_test
 from benchmark.errors import InputError
-from benchmark.jobs.records import RunRecord, read_run
+from benchmark.jobs.records import FailedRun, RunRecord, read_failed, read_run
 from benchmark.metrics import METRICS, check_means, per_case
-from benchmark.storage.io import read_json
+from benchmark.storage.checksums import check_file
 
+RUN_AGAIN = "delete {run} and run this seed again"
 # Counts of dataset.json that the tables speak of.
 COUNTS = ("items", "interactions", "interactions_hidden", "cold_targets_test")
 RANKING_COLUMNS = {"case": "int64", "user": "int32", "target": "int32", "rank": "int32", "candidates": "int32"}
@@ -47,6 +49,17 @@ class Collected:
     less_information: dict[str, str] = field(
         default_factory=dict
     )  # the config's reason, by method that learned from less
+    failed: dict[str, FailedRun] = field(default_factory=dict)  # methods that were asked for and have no result
+
+    def of(self, methods: Sequence[str]) -> "Collected":
+        """These methods alone."""
+        kept = [place for place, method in enumerate(self.methods) if method in methods]
+        return replace(
+            self,
+            seeds={method: number for method, number in self.seeds.items() if method in methods},
+            ranks=[self.ranks[place] for place in kept],
+            records={run: record for run, record in self.records.items() if run[0] in methods},
+        )
 
     @property
     def methods(self) -> list[str]:
@@ -128,6 +141,7 @@ def collect(
 ) -> Collected:
     """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N = seeds[method].
 
+    A method of which a run has failed is left out of all that is compared, and stands in `failed` with the first of its failures.
     settings: of each method, those of which its runs must have one. Without a method's own, any will do.
     less_information: of methods that may learn from less than the others, the reason.
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
@@ -136,9 +150,12 @@ def collect(
     """
     folder, runs = results / "data" / dataset, results / "runs" / dataset
     about = _read_about(folder / "dataset.json")
-    if not (folder / "test.parquet").exists():
-        raise InputError(f"{folder / 'test.parquet'}: missing; prepare the dataset first")
-    cases = read_cases(folder / "test.parquet", targets=False)
+    failed = failures(runs, seeds)
+    if len(failed) == len(seeds):
+        name, one = next(iter(failed.items()))
+        raise InputError(f"{dataset}: no method has a result; {name} has failed: {one.failed} (log: {one.log})")
+    seeds = {method: number for method, number in seeds.items() if method not in failed}
+    cases = read_test(folder, about)
     records: dict[tuple[str, int], RunRecord] = {}
     ranks = [np.empty((number, len(cases)), dtype=np.int32) for number in seeds.values()]
     target: np.ndarray | None = None
@@ -149,6 +166,8 @@ def collect(
             _check_record(run / "run.json", record, (dataset, method, seed), about["split_hash"], len(cases))
             if settings and (wanted := settings.get(method)):
                 _check_settings(run / "run.json", record.params, wanted)
+            if record.files is not None:
+                check_file(run / "rankings.parquet", record.files.get("rankings.parquet"), RUN_AGAIN.format(run=run))
             columns = _read_rankings(run / "rankings.parquet", cases)
             target = columns["target"] if target is None else target
             _same(run / "rankings.parquet", "target", columns["target"], target, "those of the other runs")
@@ -158,7 +177,22 @@ def collect(
     assert target is not None  # the command line asks for at least one method and one seed
     learned = {run: Learned(**record.learned.model_dump()) for run, record in records.items()}
     less = check_information(dataset, learned, less_information or {})
-    return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less)
+    return Collected(dataset, folder, runs, about, cases, target, seeds, ranks, records, less, failed)
+
+
+def failures(runs: Path, seeds: dict[str, int]) -> dict[str, FailedRun]:
+    """Of the methods in the folder `runs`, those of which a run has failed, each with its first one."""
+    found: dict[str, FailedRun] = {}
+    for method, number in seeds.items():
+        for seed in range(number, 0, -1):
+            if (failed := read_failed(runs / method / f"seed{seed}" / "run.json")) is not None:
+                found[method] = failed
+    return found
+
+
+def shared_methods(collected: Sequence[Collected]) -> list[str]:
+    """The methods that have results on each of these datasets, in their order."""
+    return [method for method in collected[0].methods if all(method in one.methods for one in collected)]
 
 
 def collect_all(given: argparse.Namespace) -> list[Collected]:
@@ -170,11 +204,7 @@ def collect_all(given: argparse.Namespace) -> list[Collected]:
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise InputError(f"{path}: missing; prepare the dataset first")
-    about: dict[str, Any] = read_json(path)
-    if missing := [key for key in ("split_hash", "counts", "settings") if key not in about]:
-        raise InputError(f"{path}: key {missing[0]!r} is missing; prepare the dataset again")
+    about = read_about(path.parent, "split_hash", "counts", "settings")
     if missing := [name for name in COUNTS if name not in about["counts"]]:
         raise InputError(f"{path}: counts: {missing[0]!r} is missing; prepare the dataset again")
     return about

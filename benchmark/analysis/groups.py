@@ -11,7 +11,7 @@ from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.summary import resampled
 from benchmark.contract import Cases
-from benchmark.data.store import read_cases
+from benchmark.data.store import checked_part, read_cases
 from benchmark.metrics import METRICS
 
 ALL, HISTORY, TARGET = "all", "history", "target"  # what cases are grouped by
@@ -93,7 +93,7 @@ def _points(
 
 def groups_of(results: Collected) -> Iterator[Group]:
     """The groups by HISTORY, then by TARGET, in the order of the plots."""
-    train = read_cases(results.folder / "train.parquet", targets=True)
+    train = read_cases(checked_part(results.folder, "train.parquet", results.about), targets=True)
     highest_item = max(int(train.items.max()), int(np.max(train.target)), int(results.target.max()))  # type: ignore[arg-type]
     longest = int(results.about["settings"]["history_length"])
     for name, rows in history_buckets(np.diff(results.cases.offsets), longest):

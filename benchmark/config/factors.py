@@ -48,6 +48,12 @@ class Factor(Strict):
         the others)."""
         return [claim for claim in self.claims if claim.smallest_effect is None]
 
+    def without(self, labels: set[str]) -> "Factor":
+        """The factor without these values, and the claims that speak of them."""
+        runs = {label: run for label, run in self.runs.items() if label not in labels}
+        claims = [claim for claim in self.claims if not labels & {claim.value, claim.against}]
+        return self.model_copy(update={"runs": runs, "claims": claims})
+
     @property
     def labels(self) -> dict[str, str]:
         """Label by run."""

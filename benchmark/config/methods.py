@@ -1,6 +1,7 @@
 """Finding a method's module and the files it is made of. The file name is the method's name; there is no registry."""
 
 import importlib
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -44,9 +45,18 @@ def load_method(module: str, where: str = "config") -> ModuleType:
 
 
 def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:
-    """Check a method's parameters by its own model `Params`, if it defines one. Raises InputError."""
+    """Check a method's parameters by its own model `Params`, if it defines one. Raises InputError, for .inf and .nan, too."""
+    _check_finite(params, where)
     if "Params" in vars(method):
         checked(method.Params, params, where)
+
+
+def _check_finite(value: Any, place: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{place}: expected a finite number, found {value}")
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_finite(inner, f"{place}.{key}")
 
 
 def trains_in_processes(method: ModuleType) -> bool:

@@ -109,6 +109,16 @@ class MethodConfig(Strict):
     seeds: int | None = Field(
         default=None, ge=1, description="runs of this method per dataset; null: the config's seeds"
     )
+    max_hours: float = Field(
+        default=72,
+        gt=0,
+        description="a job that takes longer is ended, and its row says that it failed",
+    )
+    max_memory_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="a job that takes more main memory is ended; null: 90 % of the machine's",
+    )
     less_information: str | None = Field(
         default=None,
         pattern=r"^\S[^\n]*$",

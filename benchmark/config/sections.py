@@ -12,6 +12,6 @@ Name = Annotated[str, Field(pattern=NAME)]  # a row, a file and a folder have it
 
 
 class Strict(BaseModel):
-    """A section of the config: unknown keys are errors."""
+    """A section of the config: unknown keys are errors, and so are numbers that aren't finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

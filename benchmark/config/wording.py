@@ -3,6 +3,7 @@
 import difflib
 import types
 import typing
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -55,6 +56,24 @@ PATTERNS = {
     r"^[^{}]+$": "text without braces",
 }
 OTHERWISE = "something else; see config/README.md"
+
+
+def printable(text: str) -> str:
+    """Text of data or of a model as a terminal may have it: control characters are shown as JSON writes them, and do nothing.
+
+    Line breaks and tabs stay, and what joins letters of some scripts. Marks that turn the direction of writing do not.
+
+    >>> printable("Alien\x1b[2J\r\u202e (1979)\n")
+    'Alien\\u001b[2J\\u000d\\u202e (1979)\n'
+    """
+    return "".join(
+        c if c in "\n\t\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _escaped(c) for c in text
+    )
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:

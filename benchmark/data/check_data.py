@@ -22,7 +22,7 @@ from typing import Any, Literal
 import yaml
 
 from benchmark.config.read import read_yaml
-from benchmark.config.wording import among
+from benchmark.config.wording import among, printable
 from benchmark.data.account import Account, Dropped, share
 from benchmark.data.prepare import beside, check_parts
 from benchmark.data.protocol import prepare
@@ -271,14 +271,14 @@ def main() -> None:
     wanted, problems = entries(given), []
     for name, settings in wanted.items():
         found = check(name, settings, given.resources)
-        print("\n".join(report(found)))
+        print(printable("\n".join(report(found))))
         if found.problem is None:
             print(f"\n{name} can be used. Its entry in a config:\n")
             print(yaml.safe_dump({name: entry(settings)}, sort_keys=False, default_flow_style=False))
         else:
             problems.append(found.problem)
             if len(wanted) > 1:
-                print(f"{'Problem':{WIDE}}{found.problem}\n")
+                print(printable(f"{'Problem':{WIDE}}{found.problem}\n"))
     if problems:
         raise InputError(
             problems[0] if len(wanted) == 1 else f"{len(problems)} of {len(wanted)} datasets can't be used"

@@ -54,32 +54,19 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
     counts["items_without_title"] = int((~has_title).sum())
     keep(log["item"] >= 0, "dropped_unknown_item", UNKNOWN_ITEM)
     keep(pd.Series(has_title[log["item"]], log.index), "dropped_no_title", UNTITLED)
-    inside = pd.Series(True, index=log.index)
-    if settings.start is not None:
-        inside &= log["timestamp"] >= seconds_of(settings.start)
-    if settings.end is not None:
-        inside &= log["timestamp"] < seconds_of(settings.end)
-    keep(inside, "dropped_outside_window", "outside the window from `start` to `end`")
+    keep(_in_window(log, settings), "dropped_outside_window", "outside the window from `start` to `end`")
     # A hash of the pair orders what happened at one time: it carries nothing that a model could learn from.
     # The rating is the last key so that nothing at all depends on the order of the source's rows.
     log = log.assign(tie=tie_of(raw.interactions, log.index.to_numpy()))
     log = log.iloc[np.lexsort((log["rating"], log["tie"], log["fraction"], log["timestamp"]))]
     keep(~log.duplicated(["user", "item"]), "dropped_repeats", "repeats: the user took the item before")
-    counts["interactions_before_minimum_counts"] = len(log)
-    before, log = log, minimum_counts(log, settings.min_user_count, settings.min_item_count)
-    counts["dropped_minimum_counts"] = len(before) - len(log)
-    if len(log) < len(before):
-        least = f"{settings.min_user_count} per user, {settings.min_item_count} per item"
-        rows = np.setdiff1d(before.index, log.index, assume_unique=True)
-        account.drop(f"below the minimum counts ({least})", rows, _how_many(before, int(rows.min())))
-    del before
+    log = _without_rare(log, settings, account)
     check_unknown(
         raw, account, settings.max_unknown_items, where
     )  # last, so that the account says what else is dropped
     if log.empty:
         raise InputError(
-            f"{where}: no interaction is left after title, window and minimum counts "
-            f"({settings.min_user_count} per user, {settings.min_item_count} per item); {_for_more(raw, counts)}"
+            f"{where}: no interaction is left after title, window and minimum counts {_for_more(raw, settings, counts)}"
         )
     # Items keep the order of the source's catalogue; users are numbered by their first interaction.
     taken = np.zeros(len(items), bool)
@@ -105,13 +92,36 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
     )
 
 
-def _for_more(raw: Raw, counts: dict[str, int]) -> str:
-    """What helps where no interaction is left, for a sentence."""
+def _without_rare(log: pd.DataFrame, settings: DatasetConfig, account: Account) -> pd.DataFrame:
+    """The interactions of which the minimum counts hold; the account says what is dropped."""
+    account.counts["interactions_before_minimum_counts"] = len(log)
+    left = minimum_counts(log, settings.min_user_count, settings.min_item_count)
+    account.counts["dropped_minimum_counts"] = len(log) - len(left)
+    if len(left) < len(log):
+        least = f"{settings.min_user_count} per user, {settings.min_item_count} per item"
+        rows = np.setdiff1d(log.index, left.index, assume_unique=True)
+        account.drop(f"below the minimum counts ({least})", rows, _how_many(log, int(rows.min())))
+    return left
+
+
+def _in_window(log: pd.DataFrame, settings: DatasetConfig) -> pd.Series:
+    """Whether each interaction lies between `start` and `end`, bool."""
+    inside = pd.Series(True, index=log.index)
+    if settings.start is not None:
+        inside &= log["timestamp"] >= seconds_of(settings.start)
+    if settings.end is not None:
+        inside &= log["timestamp"] < seconds_of(settings.end)
+    return inside
+
+
+def _for_more(raw: Raw, settings: DatasetConfig, counts: dict[str, int]) -> str:
+    """The minimum counts, and what helps where no interaction is left, for the end of a sentence."""
+    least = f"({settings.min_user_count} per user, {settings.min_item_count} per item); "
     if raw.interactions.empty:
-        return "the source has none"
+        return least + "the source has none"
     if counts["items_without_title"] == len(raw.items):
-        return "no item has a title: give titles"
-    return "lower them or widen the window"
+        return least + "no item has a title: give titles"
+    return least + "lower them or widen the window"
 
 
 def _how_many(log: pd.DataFrame, row: int) -> str:

@@ -12,6 +12,7 @@ at all.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ import pyarrow.parquet as pq
 from benchmark.data.account import share
 from benchmark.data.protocol import Account, Prepared, prepare, without_targets
 from benchmark.data.settings import DatasetConfig, read_dataset_settings, source_of
-from benchmark.data.store import check_cases, write_cases
+from benchmark.data.store import LLM, check_cases, read_cases, write_cases
 from benchmark.datasets import Expected
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError, command, command_line
+from benchmark.storage.checksums import seal, sums_of
 from benchmark.storage.io import atomic, read_json, write_json
 from benchmark.storage.wheel import check_sha256
 
@@ -105,7 +107,34 @@ def write_dataset(prepared: Prepared, about: dict, folder: Path) -> None:
         write_cases(temporary / "test.parquet", without_targets(prepared.test), with_target=False)
         targets = {"case": prepared.test.case, "target": prepared.test.target}
         pq.write_table(pa.table(targets), temporary / "test_targets.parquet")
-        write_json(temporary / "dataset.json", about | {"rating_scale": prepared.rating_scale})
+        check_written(prepared, temporary, about["split_hash"])
+        write_json(temporary / "dataset.json", sealed_about(about | {"rating_scale": prepared.rating_scale}, temporary))
+
+
+def sealed_about(about: dict, folder: Path) -> dict:
+    """dataset.json of what lies in the folder: with the checksum of each file, and that of dataset.json itself."""
+    return seal(about | {"files": sums_of(folder)})
+
+
+def check_written(prepared: Prepared, folder: Path, expected: str) -> None:
+    """Compute the split's hash again from the files. Raises InputError unless it is `expected`."""
+    answers = pq.read_table(folder / "test_targets.parquet")
+    test = replace(
+        read_cases(folder / "test.parquet", targets=False), target=answers.column("target").to_numpy().astype("int32")
+    )
+    of_llm = pq.read_table(folder / "train.parquet", columns=[LLM]).column(LLM).to_numpy()
+    again = replace(
+        prepared,
+        train=read_cases(folder / "train.parquet", targets=True),
+        valid=read_cases(folder / "valid.parquet", targets=True),
+        test=test,
+        llm_rows=np.flatnonzero(of_llm),
+    )
+    if (found := split_hash(again)) != expected:
+        raise InputError(
+            f"{folder}: the files that were written have split_hash {found[:12]}..., the split has {expected[:12]}...; check disk "
+            "and memory of this machine and prepare again"
+        )
 
 
 def beside(expected: Expected, counts: dict[str, int], settings: DatasetConfig) -> tuple[bool, str]:

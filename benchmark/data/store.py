@@ -1,6 +1,7 @@
 """A prepared dataset on disk, `results/data/{dataset}`: files of cases, and a split without its test cases."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,42 @@ import pyarrow.parquet as pq
 
 from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
+from benchmark.storage.checksums import check_file, check_seal
 from benchmark.storage.io import read_json
 
 LLM = "llm"  # of train.parquet: whether the case is one of those that an LLM may read
 CASE_COLUMNS = ("case", "user", "time", "history", "ratings", "times", "target")
+
+
+PREPARE_AGAIN = "delete it and prepare the dataset again"
+
+
+def read_about(folder: str | Path, *needed: str) -> dict[str, Any]:
+    """dataset.json of a prepared dataset. Raises InputError where it is missing, damaged, or lacks one of the keys `needed`."""
+    path = Path(folder) / "dataset.json"
+    if not path.exists():
+        raise InputError(f"{path}: missing; prepare the dataset first")
+    about = read_json(path)
+    if not isinstance(about, dict):
+        raise InputError(f"{path}: holds no settings by name; {PREPARE_AGAIN}")
+    if missing := [key for key in needed if key not in about]:
+        raise InputError(f"{path}: has no {missing[0]!r}; prepare the dataset again")
+    check_seal(about, path, PREPARE_AGAIN)
+    return about
+
+
+def checked_part(folder: Path, name: str, about: dict[str, Any]) -> Path:
+    """The path of one file of a prepared dataset, hashed: nothing parses it before.
+
+    about: the dataset's `read_about`. Raises InputError unless the file is what was written.
+    """
+    check_file(folder / name, about.get("files", {}).get(name), PREPARE_AGAIN)
+    return folder / name
+
+
+def read_test(folder: Path, about: dict[str, Any]) -> Cases:
+    """The test cases of a prepared dataset, without targets."""
+    return read_cases(checked_part(folder, "test.parquet", about), targets=False)
 
 
 def read_cases(path: Path, targets: bool) -> Cases:
@@ -96,14 +129,10 @@ def write_cases(path: Path, cases: Cases, with_target: bool, llm_rows: np.ndarra
 
 
 def read_split(folder: str | Path) -> Split:
-    """Read `results/data/{dataset}` without its test cases."""
+    """Read `results/data/{dataset}` without its test cases. Raises InputError for a file that isn't what was written."""
     folder = Path(folder)
-    if not (folder / "dataset.json").exists():
-        raise InputError(f"{folder / 'dataset.json'}: missing; prepare the dataset first")
-    about = read_json(folder / "dataset.json")
-    if "rating_scale" not in about:
-        raise InputError(f"{folder / 'dataset.json'}: has no 'rating_scale'; prepare the dataset again")
-    train = folder / "train.parquet"
+    about = read_about(folder, "rating_scale")
+    train, valid, items = (checked_part(folder, f"{name}.parquet", about) for name in ("train", "valid", "items"))
     if LLM not in pq.read_schema(train).names:
         raise InputError(f"{train}: column {LLM!r} is missing; prepare the dataset again")
     of_llm = pq.read_table(train, columns=[LLM]).column(LLM).to_numpy()
@@ -111,10 +140,10 @@ def read_split(folder: str | Path) -> Split:
         name=about["dataset"],
         category=about["settings"]["category"],
         history_length=about["settings"]["history_length"],
-        items=pd.read_parquet(folder / "items.parquet"),
+        items=pd.read_parquet(items),
         train=read_cases(train, targets=True),
         llm_rows=None if of_llm.all() else np.flatnonzero(of_llm),
-        valid=read_cases(folder / "valid.parquet", targets=True),
+        valid=read_cases(valid, targets=True),
         rating_scale=about["rating_scale"],
         category_plural=about["settings"].get(
             "category_plural"

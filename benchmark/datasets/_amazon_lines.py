@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
     try:
         with gzip.open(path, "rb") as lines:
             yield lines
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: no whole gzip file ({error}); delete it and fetch it again") from None
 
 

@@ -42,8 +42,24 @@ def read(path: Path, wanted: list[str], optional: list[str] | None) -> tuple[pd.
                 column = column.cast(pa.string())
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 raise InputError(f"{path}: column {name!r} has type {column.type}; give text or numbers") from None
-        columns[name] = column.to_pandas()
+        columns[name] = _plain_numbers(column, name, path).to_pandas() if name in NUMBERS else column.to_pandas()
     return pd.DataFrame(columns), [f"{path.name}: column {name!r} holds row numbers and is ignored" for name in ignored]
+
+
+def _plain_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    """A column of numbers as pandas can take it, whatever it holds: moments as text, which is refused later with its row.
+
+    pandas itself may end on moments that it can't hold.
+    """
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
+        return column
+    if pa.types.is_dictionary(kind):
+        return _plain_numbers(column.cast(kind.value_type), name, path)
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise InputError(f"{path}: column {name!r} has type {kind}; give numbers") from None
 
 
 def _table(path: Path) -> pa.Table:
@@ -51,7 +67,7 @@ def _table(path: Path) -> pa.Table:
         if path.suffix != ".csv":
             return pa.parquet.read_table(path)
         check_quotes(path)
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             names = next(csv.reader(file), [])
         text = {name: pa.string() for name in names if name not in NUMBERS}
         return pa.csv.read_csv(
@@ -60,9 +76,10 @@ def _table(path: Path) -> pa.Table:
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=text),
         )
-    except (pa.ArrowInvalid, OSError) as error:
-        said = str(error).splitlines()[0]
-        advice = "; save it in UTF-8" if "UTF8" in said else ""
+    # UnicodeDecodeError: of a header, or of a column's name in a parquet file. csv.Error: a field of many megabytes.
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError, ValueError, csv.Error) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        advice = "; save it in UTF-8" if "UTF8" in said or "utf-8" in said else ""
         raise InputError(f"{path}: can't be read ({said}){advice}") from None
 
 

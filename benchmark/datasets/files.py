@@ -8,11 +8,11 @@ the precision that they are given in: it orders what happened within one second.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from benchmark.datasets import Limits, Raw
 from benchmark.datasets._tables import read
@@ -32,11 +32,18 @@ COUNTED = "(the first data row is 1)"
 NO_TITLES = ("nan", "none", "null", "<na>")  # what is left of a missing title that was turned into text
 
 
+def _without_braces(folder: Path) -> Path:
+    if set("{}") & set(str(folder)):
+        raise ValueError(f"folder {str(folder)!r} has braces in its name; rename it")
+    return folder
+
+
 class Options(BaseModel):
     """folder: where the two files lie; attributes: item columns to keep besides the title (null: all)."""
 
     model_config = ConfigDict(extra="forbid")
-    folder: Path
+    # Snakemake reads braces in the name of a file as a pattern.
+    folder: Annotated[Path, AfterValidator(_without_braces)]
     timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
     attributes: list[str] | None = None
     zero_ratings: bool = False

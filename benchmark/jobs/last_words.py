@@ -5,8 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.config.wording import printable
+from benchmark.errors import InputError
+from benchmark.jobs.records import FailedRun, read_failed
+
 # Torch names no disk where it fails to write a checkpoint.
 TORCH_CANT_WRITE = " (torch could not write all of a file: is the disk full?)"
+LONGEST = 500  # characters of a sentence
 # Beyond these, failed jobs tend to repeat one cause.
 SHOWN = 10
 PLACES = {"tables": ("tables", "tables"), "plots": ("plots", "plots"), "page": ("page", "report/index.html")}
@@ -43,6 +48,16 @@ def sentence(log: str) -> str | None:
     return lines[-1].strip()
 
 
+def shown(found: str) -> str:
+    """A sentence of a log as a terminal and a table may have it: no control characters, and an end.
+
+    >>> shown("x" * 1000) == "x" * 500 + " ..."
+    True
+    """
+    text = printable(found.strip())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
 def sentence_of(logs: Sequence[str]) -> str:
     """The sentence of the first of these files that has one; unreadable ones have none."""
     for path in logs:
@@ -51,7 +66,7 @@ def sentence_of(logs: Sequence[str]) -> str:
         except OSError:
             continue
         if (found := sentence(text)) is not None:
-            return found
+            return shown(found)
     return "it left no word in its log; it may have been killed, for lack of memory or time, or by hand"
 
 
@@ -72,6 +87,37 @@ def of_failure(failed: Sequence[Failed], stopped: bool = False, root: Path = Pat
     if len(failed) > SHOWN:
         lines.append(f"... and {len(failed) - SHOWN} more; their logs are in {root / 'results/logs'}")
     return "\n".join(lines)
+
+
+def written_down(records: Iterable[str]) -> list[FailedRun]:
+    """Of these run.json, those of runs that failed; damaged ones, which the next run makes anew, are left out."""
+    found = []
+    for path in records:
+        try:
+            failed = read_failed(path)
+        except InputError:
+            continue
+        if failed is not None:
+            found.append(failed)
+    return found
+
+
+def of_rows(failed: Sequence[FailedRun], root: Path = Path(), logs: bool = False) -> str:
+    """What is said of runs that failed where everything else was made: a line about all of them, then each one's sentence.
+
+    logs: whether their logs stand before that.
+    """
+    texts = [
+        Path(one.log).read_text(encoding="utf-8", errors="replace") for one in failed if logs and Path(one.log).exists()
+    ]
+    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+    lines = [f"{runs} failed, as the tables say; after mending, the same command tries again what failed, and no more."]
+    for one in failed[:SHOWN]:
+        what = f"{one.method} on {one.dataset}, seed {one.seed}"
+        lines.append(f"error: {shown(one.failed)} ({what}; log: {root / one.log})")
+    if len(failed) > SHOWN:
+        lines.append(f"... and {len(failed) - SHOWN} more; their logs are in {root / 'results/logs'}")
+    return "\n".join([*texts, *lines])
 
 
 def of_success(results: Path, rules: Iterable[str], ablations: str, head: str, root: Path = Path()) -> str:

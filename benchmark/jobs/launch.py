@@ -5,16 +5,16 @@ environment, as accelerate and transformers' Trainer expect them. The locks on t
 """
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 
 from benchmark.errors import InputError, command
 from benchmark.jobs.gpus import LOCKS, hold
+from benchmark.processes import end_with_parent
+from benchmark.sandbox.seal import seal
 
-PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+SUPERVISOR = "R2EC_BENCH_SUPERVISOR"  # in the environment: the number of the process that watches this job
 
 
 def is_main_process() -> bool:
@@ -28,16 +28,9 @@ def process_count() -> int:
 
 
 def end_with_launcher() -> None:
-    """Let the kernel kill this process when torchrun dies, however it dies: no process keeps a GPU behind a freed lock.
-
-    Does nothing where torchrun has not started it, or on another system than Linux.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Let the kernel kill this process when torchrun dies: no process keeps a GPU behind a freed lock."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
 
 
 def environment(gpus: list[str], processes: int) -> dict[str, str]:
@@ -66,15 +59,25 @@ def main() -> None:
     parser.add_argument(
         "--locks", type=Path, default=LOCKS, help="folder of the locks, one for all jobs of the machine"
     )
+    parser.add_argument(
+        "--seal",
+        action="store_true",
+        help="a run of a method: out of its reach are test targets and what isn't its own",
+    )
     parser.add_argument("module", nargs=argparse.REMAINDER, help="the module, and its own arguments")
     given = parser.parse_args()
+    if supervisor := os.environ.pop(SUPERVISOR, ""):
+        end_with_parent(int(supervisor))
     if given.gpus < 0 or given.processes < 1:
         raise InputError(f"--gpus {given.gpus} --processes {given.processes}: at least 0 GPUs and 1 process")
     if not given.module:
         raise InputError("no module is named; give one, such as benchmark.jobs.run, and its arguments behind it")
     held = [gpu.entry for gpu in hold(given.gpus, given.locks)]
     line = command_line(given.module, given.processes)
-    os.execve(line[0], line, environment(held, given.processes))
+    about = environment(held, given.processes)
+    if given.seal:
+        about |= seal(given.module[1:])
+    os.execve(line[0], line, about)
 
 
 if __name__ == "__main__":

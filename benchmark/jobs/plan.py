@@ -4,6 +4,7 @@ The rules take their inputs and outputs from here, and `benchmark.jobs.stale` co
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from benchmark.data.settings import source_of
 from benchmark.errors import InputError
 from benchmark.jobs.code import code_hash, made_by, source_files
 from benchmark.jobs.stale import Job
+from benchmark.processes import WORKFLOW
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
 from benchmark.storage.io import sha256_of_json
 
@@ -26,6 +28,7 @@ DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test
 RUN = ("rankings.parquet", "run.json")
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
+LONGEST_MINUTES = 400  # of a run, in its priority: what is longer is no more urgent, and no run goes before the data
 
 
 @cache
@@ -66,7 +69,19 @@ def shell_prefix(require_clean: bool, with_conda: bool) -> str:
     # anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md). Braces are
     # doubled, as Snakemake fills in what stands in single ones.
     waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
-    return f"set -euo pipefail; {own}{clean}{waiting}export PYTHONPATH={shlex.quote(str(ROOT))}; "
+    # Jobs end with the workflow, also when that is killed alone.
+    watched = f"export {WORKFLOW}={os.getpid()}; "
+    path = f"export PYTHONPATH={as_it_is(shlex.quote(str(ROOT)))}; "
+    return f"set -euo pipefail; {as_it_is(own)}{clean}{waiting}{watched}{path}"
+
+
+def as_it_is(text: str) -> str:
+    """Text that stands in a shell command as it is: Snakemake fills in what stands in single braces.
+
+    >>> as_it_is("/home/{me}/bin")
+    '/home/{{me}}/bin'
+    """
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 @dataclass(frozen=True)
@@ -142,18 +157,18 @@ class Plan:
         overlay = json.dumps(self.overlay(run), sort_keys=True)
         return f"--stream {self.base(run)} --overlay {shlex.quote(overlay)}"
 
-    def priority(self, run: str, seed: int) -> int:
-        """Of a run. Of those for which there are cores, the ones with most cores go first, as they tend to take longest; then
-        repetitions 1 of methods with a grid, for which the other repetitions and all variants wait. What only the ablations
-        need comes after all that the tables need.
+    def priority(self, run: str, seed: int, seconds: float) -> int:
+        """Of a run that takes about `seconds`. Of those for which there are cores, the longest and the widest go first, or they
+        would be left alone at the end; then repetitions 1 of methods with a grid, for which the other repetitions and all
+        variants wait. What only the ablations need comes after all that the tables need.
         """
         entry = self.entry(run)
         # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
-        wide = 2 * entry.threads**2
+        weight = 2 * entry.threads**2 + min(int(seconds / 60), LONGEST_MINUTES)
         if self.only_for_ablations(run, seed):
-            return wide
+            return weight
         awaited = seed == 1 and len(entry.grid) > 1
-        return 100 * (wide + awaited)
+        return 100 * (weight + awaited)
 
     def embedded(self, run: str) -> list[str]:
         """What the rule fetch_backbone makes, for the methods with a setting that takes it."""

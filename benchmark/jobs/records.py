@@ -1,16 +1,18 @@
 """run.json: what is recorded of one method x dataset x seed, typed, so that a table knows where each number came from."""
 
-import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from benchmark.config.methods import Kind
 from benchmark.config.wording import first_problem
-from benchmark.errors import InputError
-from benchmark.storage.io import read_json, write_json
+from benchmark.errors import InputError, checked
+from benchmark.storage.checksums import check_seal, seal, sums_of
+from benchmark.storage.io import atomic, read_json, write_json
 
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -88,6 +90,9 @@ class RunRecord(_Strict):
     tokens_written: Count  # tokens an LLM wrote while scoring; 0 for methods without one
     report: dict[str, JsonValue]  # Recommender.report(): epochs, validation curve, ...
     finished_at: AwareDatetime  # UTC
+    sandbox: str = "none"  # what kept the method from the test targets, such as "landlock 7"
+    files: dict[str, str] | None = None  # sha256 by name of the files beside it; None: of before there were checksums
+    sha256: str | None = None  # of all the other fields, as `benchmark.storage.checksums.seal` gives it
 
     @model_validator(mode="after")
     def _utc(self) -> Self:
@@ -96,19 +101,61 @@ class RunRecord(_Strict):
         return self
 
 
-def read_run(path: str | Path) -> RunRecord:
-    """Read and check one run.json. Raises InputError naming file, field and value."""
+class FailedRun(_Strict):
+    """A run that failed: the run.json in the place of a `RunRecord`, beside rankings.parquet without a row."""
+
+    failed: str  # why, in a sentence
+    log: str  # path of its log
+    dataset: str
+    method: str
+    seed: Annotated[int, Field(ge=1)]
+    sha256: str | None = None
+
+
+def read_failed(path: str | Path) -> FailedRun | None:
+    """Of a run that failed, what is written of it; None for one that has a result, or none yet.
+
+    Raises InputError where it is damaged.
+    """
     try:
-        return RunRecord.model_validate(read_json(path))
+        value = read_json(path)
+    except FileNotFoundError:
+        return None
+    if not isinstance(value, dict) or "failed" not in value:
+        return None
+    advice = "delete its folder and run this seed again"
+    check_seal(value, path, advice)
+    return checked(FailedRun, value, str(path))
+
+
+def write_failed(out: Path, failed: FailedRun) -> None:
+    """Write the folder of a run that failed, whole or not at all."""
+    with atomic(out) as temporary:
+        temporary.mkdir()
+        pq.write_table(pa.table({"case": pa.array([], pa.int64())}), temporary / "rankings.parquet")
+        write_json(temporary / "run.json", seal(failed.model_dump(mode="json")))
+
+
+def read_run(path: str | Path) -> RunRecord:
+    """Read and check one run.json. Raises InputError naming file, field and value, and for a run that failed why it did."""
+    try:
+        value = read_json(path)
+        if (failed := read_failed(path)) is not None:
+            raise InputError(f"{failed.method} on {failed.dataset}, seed {failed.seed}, has failed: {failed.failed}")
+        record = RunRecord.model_validate(value)
+        if record.sha256 is not None:
+            check_seal(value, path, "delete its folder and run this seed again")
+        return record
     except FileNotFoundError:
         raise InputError(f"{path}: missing; run this method and seed before making tables") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno} is not JSON; delete the file and run this seed again") from None
     except ValidationError as error:
         place, why = first_problem(error, RunRecord)
         raise InputError(f"{path}: {place or 'record'}: {why}; run this seed again with the current code") from None
 
 
 def write_run(path: str | Path, record: RunRecord) -> None:
-    """Write one run.json, atomically."""
-    write_json(path, record.model_dump(mode="json"))
+    """Write one run.json, sealed and atomically, with the checksums of the files that lie beside it now."""
+    beside = sums_of(Path(path).parent)
+    beside.pop(Path(path).name, None)
+    about = record.model_copy(update={"files": beside}).model_dump(mode="json")
+    write_json(path, seal(about))

@@ -32,15 +32,17 @@ import pyarrow.parquet as pq
 from benchmark import provenance
 from benchmark.config.methods import kind_of, load_method, stream_of, trains_in_processes
 from benchmark.contract import Cases, Recommender, Split
-from benchmark.data.store import read_cases, read_split
+from benchmark.data.store import read_about, read_split, read_test
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
 from benchmark.jobs import launch
 from benchmark.jobs.code import code_files, code_hash, made_by
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
-from benchmark.jobs.tuning import Fitted, checkpoint_folder, fit_along, fit_best, settings_to_try
+from benchmark.jobs.tuning import Fitted, check_report, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
-from benchmark.storage.io import atomic, read_json
+from benchmark.sandbox.evaluator import rank_by, read_targets
+from benchmark.sandbox.seal import EVALUATOR, NONE, SANDBOX
+from benchmark.storage.io import atomic
 from benchmark.storage.ledger import Cost, account
 
 LATENCY_CASES = 5  # users scored alone, whose median time is recorded
@@ -76,20 +78,19 @@ class Ranked:
 
 
 def rank_test(fitted: Fitted, test: Cases, n_items: int, data: Path, name: str) -> Ranked:
-    """Rank the test cases. Targets are read here and nowhere else.
+    """Rank the test cases. Targets are read by the evaluator's process; without one, where there is no sandbox, here alone.
 
     Raises InputError where test_targets.parquet holds other cases, or the method texts of other cases.
     """
-    answers = pq.read_table(data / "test_targets.parquet")
-    if not np.array_equal(answers.column("case").to_numpy(), test.case):
-        raise InputError(
-            f"{data}: test_targets.parquet and test.parquet hold different cases; prepare the dataset again"
-        )
-    recommender = fitted.recommender
+    recommender, socket = fitted.recommender, os.environ.get(EVALUATOR)
     with account(own=frozenset({fitted.cost.by})) as now:  # what the fit has left on disk is in its own cost
-        rankings = rank(recommender.score(test), test, answers.column("target").to_numpy(), n_items, name)
+        if socket:
+            rankings = rank_by(socket, recommender.score(test), n_items, name)
+        else:
+            rankings = rank(recommender.score(test), test, read_targets(data, test), n_items, name)
         cost = now.cost()
     written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
+    check_report(report, name)
     texts = None if written is None else texts_with_ranks(written, rankings, name)
     return Ranked(rankings, cost, texts, tokens, report)
 
@@ -165,7 +166,7 @@ def task_of(given: argparse.Namespace) -> Task:
         raise InputError(f"{given.method}: {module} trains in one process alone, not in {processes}; start one")
     settings, tuning = settings_to_try(given, method)
     split = read_split(given.data)
-    data_hash = read_json(given.data / "dataset.json")["split_hash"]
+    data_hash = read_about(given.data, "split_hash")["split_hash"]
     words = "\n".join(filter(None, [split.category, split.category_plural]))
     folder_of = partial(
         checkpoint_folder, data_hash=data_hash, code=made_by(module), processes=processes, category=words
@@ -212,6 +213,7 @@ def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> Run
         peak_memory_mib=provenance.peak_memory_mib(),
         tokens_written=ranked.tokens,
         report=ranked.report,
+        sandbox=os.environ.get(SANDBOX, NONE) if EVALUATOR in os.environ else NONE,
         finished_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
     )
 
@@ -235,7 +237,7 @@ def main() -> None:
         fit_along(task.method, task.split, task.seed, task.settings, task.folders)
         return
     fitted = fit_best(task.method, task.name, task.split, task.seed, task.settings, task.folders)
-    test = read_cases(task.data / "test.parquet", targets=False)
+    test = read_test(task.data, read_about(task.data))
     ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
     latency = seconds_of_one_case(fitted.recommender, test)
     write(given.out, ranked, record_of(task, fitted, ranked, latency))

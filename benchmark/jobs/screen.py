@@ -18,6 +18,7 @@ from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from benchmark.config.wording import printable
 from benchmark.jobs.estimates import RULES, Estimate, in_words
 from benchmark.jobs.last_words import Failed, reasons, sentence_of
 
@@ -276,4 +277,4 @@ def shown_root(start: Path) -> Path:
 
 def say(text: str) -> None:
     """Print on stderr, as all that Snakemake says."""
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    print(printable(f"\n{text}"), file=sys.stderr, flush=True)

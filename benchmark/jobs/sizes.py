@@ -8,7 +8,8 @@ import pyarrow
 import pyarrow.parquet
 
 from benchmark.data.settings import DatasetConfig
-from benchmark.storage.io import read_json
+from benchmark.data.store import read_about
+from benchmark.errors import InputError
 from benchmark.workload import Sizes
 
 # Items and cases of the sources with their usual settings; of the Amazon categories arXiv 2505.16994 gives them.
@@ -29,8 +30,11 @@ def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
     category = str(dataset.options.get("category", ""))
     usual = USUAL.get(category) or USUAL.get(dataset.source) or _own_sizes(dataset)
     path = results / "data" / name / "dataset.json"
-    if path.exists():
-        counts = read_json(path)["counts"]
+    try:
+        counts = read_about(path.parent, "counts")["counts"] if path.exists() else None
+    except InputError:  # a damaged one is about to be made anew, which the plan says
+        counts = None
+    if counts is not None:
         found = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
         return replace(found, llm=counts.get("train_llm"))  # absent where it has to be prepared again
     limits = {"valid": dataset.valid_cases, "test": dataset.test_cases}

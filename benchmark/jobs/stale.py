@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, command
+from benchmark.jobs.records import read_failed
 from benchmark.storage.io import read_json, sha256_of, write_json
 
-RECORDS = "results/made_from"
+MADE_HERE = "results/"
+RECORDS = f"{MADE_HERE}made_from"
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,20 @@ def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> s
 def why_stale(job: Job, known: dict[str, str]) -> str | None:
     """Why a job has to run, in words; None if its outputs are there and follow from what is there now.
 
-    known: sha256 by path of files that were looked at before; what is looked at here is added. Nothing is hashed whose size,
-    times and inode are those of the record.
+    known: sha256 by path of files that were looked at before; what is looked at here is added. What the workflow has made is
+    always hashed: a bit that flips on the disk changes no date. Of all else, such as downloads of gigabytes, nothing is hashed
+    whose size, times and inode are those of the record.
     """
+    for path in job.outputs:
+        if Path(path).name == "run.json" and (why := _failed(path)) is not None:
+            return why
     try:
         record = read_json(job.record)
         recorded = {kind: dict(record[kind]) for kind in ("inputs", "outputs")}
         settings, code = record["settings"], record["code"]
     except FileNotFoundError:
         return "nothing says what it was made from"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, InputError, ValueError, KeyError, TypeError):
         return f"{job.record} can't be read"
     if settings != job.settings:
         return "its settings have changed"
@@ -90,16 +96,28 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
         for path in paths:
             if kind == "inputs" and path in job.spent and not Path(path).exists():
                 continue
-            if (sha256 := _content(path, recorded[kind][path], known)) != recorded[kind][path]["sha256"]:
+            noted = recorded[kind][path]
+            if not isinstance(noted, dict) or not {"sha256", "mark"} <= noted.keys():
+                return f"{job.record} can't be read"
+            if (sha256 := _content(path, noted, known)) != noted["sha256"]:
                 return f"{path} {'is missing' if sha256 is None else 'has changed'}"
     return None
+
+
+def _failed(path: str) -> str | None:
+    """Of a run's record, whether it failed, or can't be read: either is tried again."""
+    try:
+        failed = read_failed(path)
+    except (InputError, OSError):
+        return f"{path} can't be read"
+    return None if failed is None else f"it failed: {failed.failed}"
 
 
 def _content(path: str, recorded: dict[str, Any], known: dict[str, str]) -> str | None:
     """The sha256 of a file's present content, None without one."""
     try:
         if path not in known:
-            same = _mark(Path(path)) == recorded["mark"]
+            same = not path.startswith(MADE_HERE) and _mark(Path(path)) == recorded["mark"]
             known[path] = recorded["sha256"] if same else sha256_of(path)
         return known[path]
     except OSError:

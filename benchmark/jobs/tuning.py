@@ -107,6 +107,7 @@ def fit_best(
         seen = watched(split)  # by this setting alone
         with alone(folder):  # runs that differ in scoring alone share a fit
             recommender, cost = timed_fit(partial(method.fit, seen, seed=seed, params=params, workdir=folder), folder)
+        check_fitted(recommender, name)
         learned = recommender.learned() or seen.learned()
         if len(settings) == 1:
             return Fitted(recommender, 0, None, cost, learned)
@@ -119,6 +120,24 @@ def fit_best(
             best = Fitted(recommender, number, None, cost, learned)
     assert best is not None
     return replace(best, tuning=Tuning(criterion=CRITERION, trials=trials, chosen=best.chosen))
+
+
+def check_fitted(recommender: Any, name: str) -> None:
+    """Raise InputError, before anything is scored, for what is no recommender, and for a report that run.json can't hold."""
+    if not isinstance(recommender, Recommender):
+        raise InputError(f"{name}: fit() gave {type(recommender).__name__}; return a Recommender")
+    check_report(recommender.report(), name)
+
+
+def check_report(report: Any, name: str) -> None:
+    """Raise InputError unless a report is settings by name, of JSON's values and finite numbers."""
+    if not isinstance(report, dict):
+        raise InputError(f"{name}: report() gave {type(report).__name__}; return a dict")
+    for key, value in report.items():
+        try:
+            json.dumps({key: value}, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{name}: report() holds {key!r}, which run.json can't: {error}; leave it out") from None
 
 
 def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:

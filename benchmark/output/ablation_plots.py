@@ -249,7 +249,10 @@ def legend_in_words(factor: Factor, found: FactorStatistics, silent: list[str]) 
 @command
 def main() -> None:
     given = ablations_arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots")
-    everything = [(factor, FactorStatistics.read(given.statistics, factor.name)) for factor in given.factors]
+    everything = []
+    for factor in given.factors:
+        found = FactorStatistics.read(given.statistics, factor.name)
+        everything.append((factor.without(set(found.failed["value"])), found))
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for factor, found in everything:
             save(plot_factor(factor, found), given.out, factor.name)

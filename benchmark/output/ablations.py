@@ -16,7 +16,7 @@ from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.arguments import ablations_arguments
 from benchmark.output.captions import runs_behind, said_beside, what_it_shows
-from benchmark.output.forms import csv, latex, latex_row, markdown, plain_latex
+from benchmark.output.forms import csv, failed_rows, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
 from benchmark.statistics.ablations import AGAINST_BASE
 from benchmark.statistics.files import FactorStatistics
@@ -68,18 +68,19 @@ def in_words(detectable: float) -> str:
     return "unknown: no user differs" if np.isnan(detectable) else f"{detectable:.4f}"
 
 
-def as_markdown(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
+def as_markdown(factor: Factor, found: FactorStatistics) -> str:
     """Both tables of a factor in GitHub's Markdown, with their captions."""
-    second = table(HEAD, [[plain(row[0]), *row[1:]] for row in differences(tests)])
-    first = markdown(as_rows(frame), notes(frame), "value")
-    return f"# {plain(factor.title)}\n\n{first}\n{second}\n\n{running(note_of_differences(tests))}\n"
+    second = table(HEAD, [[plain(row[0]), *row[1:]] for row in differences(found.tests)])
+    first = markdown(as_rows(found.values), notes(found.values), "value", failed_rows(found.failed, "value"))
+    return f"# {plain(factor.title)}\n\n{first}\n{second}\n\n{running(note_of_differences(found.tests))}\n"
 
 
-def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
+def as_latex(factor: Factor, found: FactorStatistics) -> str:
     """Both tables of a factor as LaTeX; needs booktabs and graphicx."""
-    body = [latex_row(map(plain_latex, row)) for row in differences(tests)]
+    body = [latex_row(map(plain_latex, row)) for row in differences(found.tests)]
     title = plain_latex(f"{factor.title}. ")
-    return latex(as_rows(frame), [f"{factor.title}.", *notes(frame)], "value") + "\n".join(
+    frame, failed = found.values, failed_rows(found.failed, "value")
+    return latex(as_rows(frame), [f"{factor.title}.", *notes(frame)], "value", failed) + "\n".join(
         [
             r"\begin{table}[t]",
             r"\centering",
@@ -90,7 +91,7 @@ def as_latex(factor: Factor, frame: pd.DataFrame, tests: pd.DataFrame) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{title}{plain_latex(note_of_differences(tests))}}}",
+            rf"\caption{{{title}{plain_latex(note_of_differences(found.tests))}}}",
             r"\end{table}",
             "",
         ]
@@ -104,8 +105,8 @@ def main() -> None:
     for factor in given.factors:
         found = FactorStatistics.read(given.statistics, factor.name)
         files |= {f"{factor.name}.csv": csv(found.values), f"{factor.name}.tests.csv": csv(found.tests)}
-        files[f"{factor.name}.md"] = as_markdown(factor, found.values, found.tests)
-        files[f"{factor.name}.tex"] = as_latex(factor, found.values, found.tests)
+        files[f"{factor.name}.md"] = as_markdown(factor, found)
+        files[f"{factor.name}.tex"] = as_latex(factor, found)
     for name, text in files.items():
         write_text(given.out / name, text)
 

@@ -8,6 +8,7 @@ The folder gets `against` as .csv and .md, and that of the plots a plot of the d
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -67,6 +68,19 @@ def note(frame: pd.DataFrame) -> str:
     )
 
 
+def write_nothing(frame: pd.DataFrame, out: Path, plots: Path) -> str:
+    """The files of a reference that can't be held against any other method: they say why. Returns the text."""
+    why = "; ".join(f"{row.method} on {row.dataset} failed: {row.failed}" for row in frame.itertuples())
+    reference = frame.reference.iloc[0]
+    figure = new_figure(10, 1.5)
+    head_and_foot(figure, f"{reference} against each of the others: nothing to compare", [why])
+    save(figure, plots, "against")
+    text = f"# {plain(reference)} against each of the others\n\nNothing to compare: {plain(why)}\n"
+    write_text(out / AGAINST, csv(frame))
+    write_text(out / "against.md", text)
+    return text
+
+
 def plot(frame: pd.DataFrame) -> Figure:
     """The differences as points with intervals, one panel per dataset; right of zero the reference ranks better."""
     parts = list(frame.groupby("dataset", sort=False))
@@ -95,7 +109,15 @@ def plot(frame: pd.DataFrame) -> Figure:
 def main() -> None:
     given = methods_arguments(command_line("benchmark.output.against", __doc__), out="tables")
     frame = read_csv(given.statistics / AGAINST)
-    beside = [said_beside(DatasetStatistics.read(given.statistics, dataset).methods) for dataset in given.datasets]
+    if "failed" in frame:
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            print(write_nothing(frame, given.out, given.results / "plots"))
+        return
+    beside = [
+        said_beside(DatasetStatistics.read(given.statistics, dataset).methods)
+        for dataset in frame.dataset.unique()
+        if dataset != EVERY
+    ]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), given.results / "plots", "against")
     text = markdown(frame, given.note, beside)

@@ -1,6 +1,8 @@
 """A table in each of its forms: Markdown, LaTeX, csv, and text for a terminal. All are made of one frame."""
 
-from collections.abc import Callable, Iterable
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.config.wording import printable
 from benchmark.metrics import METRICS
 from benchmark.output.captions import DAGGER, notes
 from benchmark.output.cells import Cell, cells
@@ -29,7 +32,51 @@ def _rows(
     return [head, *body]
 
 
-def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+@dataclass(frozen=True)
+class FailedRow:
+    """A row without numbers: its run failed, and why."""
+
+    dataset: str
+    method: str
+    why: str  # with the path of the log
+
+    @property
+    def said(self) -> str:
+        """What stands in the place of its numbers."""
+        return f"failed: {self.why}"
+
+
+def failed_rows(failed: pd.DataFrame, rows: str = "method") -> list[FailedRow]:
+    """The rows of a file of failures, as the forms take them; rows: the column of their names."""
+    return [FailedRow(*row) for row in failed[["dataset", rows, "why"]].itertuples(index=False, name=None)]
+
+
+def csv_with_failed(frame: pd.DataFrame, failed: pd.DataFrame) -> str:
+    """A table's csv with the rows that failed behind all others, and why in a column of its own, `failed`."""
+    if not len(failed):
+        return csv(frame)
+    whole = pd.read_csv(io.StringIO(csv(frame)), dtype=str, keep_default_na=False).assign(failed="")
+    both = pd.concat([whole, failed.rename(columns={"why": "failed"}).map(no_formula)], ignore_index=True)
+    made: str = both.to_csv(index=False, lineterminator="\n")
+    return made
+
+
+def _with_failed(
+    body: list[list[str]], frame: pd.DataFrame, failed: Sequence[FailedRow], line: Callable[[FailedRow], list[str]]
+) -> list[list[str]]:
+    """The rows of the table, behind those of each dataset the ones that failed. line: such a row in a markup."""
+    out = []
+    for i, row in enumerate(body):
+        out.append(row)
+        dataset = frame.dataset.iloc[i]
+        if i + 1 == len(body) or frame.dataset.iloc[i + 1] != dataset:
+            out += [line(one) for one in failed if one.dataset == dataset]
+    return out
+
+
+def markdown(
+    frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method", failed: Sequence[FailedRow] = ()
+) -> str:
     """The table in GitHub's Markdown, below it `caption`, or `notes` of it; `rows`: what a row is called."""
 
     def cell(c: Cell) -> str:
@@ -38,11 +85,19 @@ def markdown(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = 
         return f"{mean}{DAGGER if c.dagger else ''}{sd}<br><sub>[{c.low}, {c.high}]</sub>"
 
     head, *body = _rows(frame, cell, plain, rows)
-    found = table(head, body, left=len(head) - len(METRICS))
+    left = len(head) - len(METRICS)
+
+    def without(one: FailedRow) -> list[str]:
+        names = [plain(one.dataset), plain(one.method)][2 - left :]
+        return [*names, plain(one.said), *[""] * (len(METRICS) - 1)]
+
+    found = table(head, _with_failed(body, frame, failed, without), left=left)
     return "\n\n".join([found, *map(running, caption or notes(frame))]) + "\n"
 
 
-def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method") -> str:
+def latex(
+    frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "method", failed: Sequence[FailedRow] = ()
+) -> str:
     """The same as a LaTeX table environment; needs booktabs and graphicx."""
 
     def cell(c: Cell) -> str:
@@ -59,6 +114,11 @@ def latex(frame: pd.DataFrame, caption: list[str] | None = None, rows: str = "me
         if i and frame.dataset.iloc[i] != frame.dataset.iloc[i - 1]:
             lines.append(rule)
         lines.append(latex_row(line, space="[2pt]"))
+        if i + 1 == len(body) or frame.dataset.iloc[i + 1] != frame.dataset.iloc[i]:
+            for one in (one for one in failed if one.dataset == frame.dataset.iloc[i]):
+                names = [plain_latex(one.dataset), plain_latex(one.method)][2 - left :]
+                words = rf"\multicolumn{{{len(METRICS)}}}{{p{{0.7\textwidth}}}}{{{plain_latex(one.said)}}}"
+                lines.append(latex_row([*names, words], space="[2pt]"))
     words = " ".join(map(plain_latex, caption or notes(frame)))
     return "\n".join(
         [
@@ -110,9 +170,9 @@ def csv(frame: pd.DataFrame) -> str:
     return text
 
 
-def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
-    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best
-    are for terminals."""
+def show(frame: pd.DataFrame, console: Console, note: str = "", failed: Sequence[FailedRow] = ()) -> None:
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
+    terminals."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]
@@ -131,5 +191,8 @@ def show(frame: pd.DataFrame, console: Console, note: str = "") -> None:
         for line in body:
             shown.add_row(*line)
         console.print(shown)
+        for one in failed:
+            if one.dataset == dataset:
+                console.print(printable(f"  {one.method}: {one.said}"), markup=False, highlight=False)
     for note in notes(frame, plain=not console.is_terminal):
         console.print(note, markup=False, highlight=False)

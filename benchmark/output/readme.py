@@ -74,8 +74,11 @@ def main() -> None:
     for name in ("main.csv", "main.md"):
         if not (given.tables / name).is_file():
             raise InputError(f"{given.tables / name}: missing; run `make publish NAME=default` first")
+    frame = pd.read_csv(given.tables / "main.csv")
+    if "failed" in frame:
+        raise InputError(f"{given.tables / 'main.csv'}: holds rows that failed; mend them and publish again")
     tables = {
-        given.readme: summary(pd.read_csv(given.tables / "main.csv")),
+        given.readme: summary(frame),
         given.page: (given.tables / "main.md").read_text(encoding="utf-8"),
     }
     # Both texts before either file is written: a page without marks leaves the other one as it was.

@@ -16,30 +16,36 @@ from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
 from benchmark.output.captions import notes
 from benchmark.output.costs import markdown as costs_markdown
-from benchmark.output.forms import csv, latex, markdown, show
+from benchmark.output.forms import csv, csv_with_failed, failed_rows, latex, markdown, show
 from benchmark.statistics.files import DatasetStatistics
 from benchmark.storage.io import write_text
 
 
-def _in_every_form(name: str, frame: pd.DataFrame, note: str) -> dict[str, str]:
-    """Files by name; `note` stands first in the captions."""
-    caption = [note, *notes(frame)] if note else notes(frame)
-    return {f"{name}.csv": csv(frame), f"{name}.md": markdown(frame, caption), f"{name}.tex": latex(frame, caption)}
+def _in_every_form(name: str, frame: pd.DataFrame, failed: pd.DataFrame, note: str) -> dict[str, str]:
+    """Files by name; `note` stands first in the captions. failed: as in the statistics."""
+    caption, rows = [note, *notes(frame)] if note else notes(frame), failed_rows(failed)
+    return {
+        f"{name}.csv": csv_with_failed(frame, failed),
+        f"{name}.md": markdown(frame, caption, failed=rows),
+        f"{name}.tex": latex(frame, caption, failed=rows),
+    }
 
 
-def tables_of(methods: pd.DataFrame, tests: pd.DataFrame, note: str) -> dict[str, str]:
-    """The files of one dataset, by name; methods and tests as in its statistics."""
-    dataset = methods.dataset.iloc[0]
-    return _in_every_form(dataset, methods, note) | {f"{dataset}.tests.csv": csv(tests)}
+def tables_of(found: DatasetStatistics, note: str) -> dict[str, str]:
+    """The files of one dataset, by name."""
+    dataset = found.methods.dataset.iloc[0]
+    return _in_every_form(dataset, found.methods, found.failed, note) | {f"{dataset}.tests.csv": csv(found.tests)}
 
 
-def tables_of_all(parts: Sequence[pd.DataFrame], spent: Sequence[pd.DataFrame], note: str) -> dict[str, str]:
-    """The files of all datasets together, by name. parts: each dataset's methods. spent: each dataset's costs."""
-    everything, cost = pd.concat(parts, ignore_index=True), pd.concat(spent, ignore_index=True)
+def tables_of_all(found: Sequence[DatasetStatistics], note: str) -> dict[str, str]:
+    """The files of all datasets together, by name."""
+    everything, cost, failed = (
+        pd.concat([getattr(one, part) for one in found], ignore_index=True) for part in ("methods", "costs", "failed")
+    )
     plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
-    show(everything, Console(file=plain, width=110), note)
+    show(everything, Console(file=plain, width=110), note, failed_rows(failed))
     more = {"costs.csv": csv(cost), "costs.md": costs_markdown(cost), "main.txt": plain.getvalue()}
-    return _in_every_form("main", everything, note) | more
+    return _in_every_form("main", everything, failed, note) | more
 
 
 @command
@@ -48,9 +54,9 @@ def main() -> None:
     found = [DatasetStatistics.read(given.statistics, dataset) for dataset in given.datasets]
     files: dict[str, str] = {}
     for one in found if given.only != "main" else ():
-        files |= tables_of(one.methods, one.tests, given.note)
+        files |= tables_of(one, given.note)
     if given.only != "datasets":
-        files |= tables_of_all([one.methods for one in found], [one.costs for one in found], given.note)
+        files |= tables_of_all(found, given.note)
         print(files["main.txt"])
     for name, text in files.items():
         write_text(given.out / name, text)

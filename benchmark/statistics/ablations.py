@@ -15,15 +15,32 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis.arguments import factors_arguments
-from benchmark.analysis.collect import Collected, collect
+from benchmark.analysis.collect import Collected, collect, failures
 from benchmark.analysis.comparisons import comparisons, tests_frame
 from benchmark.analysis.summary import summarise
 from benchmark.config.factors import Factor
-from benchmark.errors import command, command_line
+from benchmark.errors import InputError, command, command_line
 from benchmark.statistics.files import FactorStatistics
 
 AGAINST_BASE = "against the base"
 LOGGED = ("reward", "reward_ndcg", "length", "entropy")  # keys of a training's log that are kept
+
+
+def without_failed(factor: Factor, results: Path) -> tuple[Factor, pd.DataFrame]:
+    """The factor without the values of which a run has failed, and the frame of {factor}.failed.csv.
+
+    A value that failed on one dataset is left out of all. Raises InputError where the base has failed, or every other value.
+    """
+    rows = [
+        (dataset, factor.labels[run], f"{one.failed} (log: {one.log})")
+        for dataset in factor.datasets
+        for run, one in failures(results / "runs" / dataset, factor.seeds_of_runs).items()
+    ]
+    kept = factor.without({label for _, label, _ in rows})
+    if rows and (factor.base not in kept.runs or len(kept.runs) == 1):
+        said = "; ".join(f"{label} failed: {why}" for _, label, why in rows)
+        raise InputError(f"{factor.name}: nothing is left to compare: {said}")
+    return kept, pd.DataFrame(rows, columns=["dataset", "value", "why"])
 
 
 def read_runs(factor: Factor, results: Path) -> list[Collected]:
@@ -66,18 +83,20 @@ def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame,
     return frame.assign(value=frame.value.map(factor.labels)), both
 
 
-def statistics(factor: Factor, collected: list[Collected]) -> FactorStatistics:
-    """All of one factor."""
+def statistics(asked: Factor, results: Path) -> FactorStatistics:
+    """All of one factor. Raises InputError as `without_failed` and `collect` do."""
+    factor, failed = without_failed(asked, results)
+    collected = read_runs(factor, results)
     values, tests = tables_of(factor, collected)
     seeds, logged = [], []
-    for results in collected:
-        of_methods = results.seed_means()
-        seeds.append(of_methods[of_methods.method.isin(factor.labels)].assign(dataset=results.dataset))
+    for one in collected:
+        of_methods = one.seed_means()
+        seeds.append(of_methods[of_methods.method.isin(factor.labels)].assign(dataset=one.dataset))
         for label, run in factor.runs.items():
-            logged += [_curve(results, label, run, key) for key in LOGGED]
+            logged += [_curve(one, label, run, key) for key in LOGGED]
     by_seed = pd.concat(seeds, ignore_index=True)
     by_seed = by_seed.assign(value=by_seed.method.map(factor.labels))[["dataset", "metric", "value", "seed", "mean"]]
-    return FactorStatistics(values, tests, by_seed, pd.concat(logged, ignore_index=True))
+    return FactorStatistics(values, tests, by_seed, pd.concat(logged, ignore_index=True), failed)
 
 
 def _curve(results: Collected, label: str, run: str, key: str) -> pd.DataFrame:
@@ -115,7 +134,7 @@ def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarr
 def main() -> None:
     given = factors_arguments(command_line("benchmark.statistics.ablations", __doc__))
     for factor in given.factors:
-        statistics(factor, read_runs(factor, given.results)).write(given.out, factor.name)
+        statistics(factor, given.results).write(given.out, factor.name)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmark.analysis import significance
 from benchmark.analysis.arguments import runs_arguments
-from benchmark.analysis.collect import Collected, collect_all
+from benchmark.analysis.collect import Collected, collect_all, shared_methods
 from benchmark.analysis.comparisons import comparisons
 from benchmark.analysis.costs import costs
 from benchmark.errors import command, command_line
@@ -37,7 +37,7 @@ def against(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
     part is there if there are several datasets; each of them weighs the same in it.
     """
     frames = [_on_one(results, reference) for results in collected]
-    if len(collected) > 1:
+    if len(collected) > 1 and len(shared_methods(collected)) > 1:
         frames.append(_on_all(collected, reference, frames))
     frame = pd.concat(frames, ignore_index=True)
     sizes = frame.groupby("dataset", sort=False).p.transform("size")
@@ -75,7 +75,8 @@ def _on_one(results: Collected, reference: str) -> pd.DataFrame:
 
 def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
     """The mean of the datasets' differences. Users are resampled within their datasets; each user of each has one sign."""
-    others = [method for method in collected[0].methods if method != reference]
+    # A method that failed on one of these datasets has no mean over all.
+    others = [method for method in shared_methods(collected) if method != reference]
     stacked, replicates = [], []
     for results in collected:
         at = [results.methods.index(method) for method in (reference, *others)]
@@ -104,13 +105,30 @@ def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.Data
     )[frames[0].columns]
 
 
+def comparable(collected: Sequence[Collected], reference: str) -> list[Collected]:
+    """The datasets on which the reference and another method have results."""
+    return [results for results in collected if reference in results.methods and len(results.methods) > 1]
+
+
+def nothing(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
+    """The frame of against.csv where the reference can't be held against any other method: which have failed, and why."""
+    rows = [
+        (results.dataset, method, reference, one.failed)
+        for results in collected
+        for method, one in results.failed.items()
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "method", "reference", "failed"])
+
+
 @command
 def main() -> None:
     parser = command_line("benchmark.statistics.against", __doc__)
     parser.add_argument("--reference", required=True, help="the row that is held against each of the others")
     given = runs_arguments(parser)
-    collected = collect_all(given)
-    write_csv(given.out / AGAINST, against(collected, given.reference))
+    everything = collect_all(given)
+    compared = comparable(everything, given.reference)
+    frame = against(compared, given.reference) if compared else nothing(everything, given.reference)
+    write_csv(given.out / AGAINST, frame)
 
 
 if __name__ == "__main__":

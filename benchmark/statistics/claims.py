@@ -36,7 +36,7 @@ from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
-from benchmark.statistics.ablations import read_runs
+from benchmark.statistics.ablations import read_runs, without_failed
 from benchmark.statistics.files import CLAIMS, write_csv
 
 SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
@@ -88,7 +88,8 @@ def measure(factors: list[Factor], results: Path) -> list[Measured]:
     """Every claim on every dataset of its factor, in the config's order."""
     family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
     out = []
-    for factor in factors:
+    for asked in factors:
+        factor, _ = without_failed(asked, results)
         if not factor.exploratory:
             continue
         pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))

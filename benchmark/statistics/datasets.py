@@ -2,7 +2,7 @@
 
     python -m benchmark.statistics.datasets --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
-Per dataset the folder gets {dataset}.methods, .tests, .intervals, .seeds, .pairs, .costs and .runs as .csv
+Per dataset the folder gets {dataset}.methods, .tests, .intervals, .seeds, .pairs, .costs, .runs and .failed as .csv
 (`benchmark.statistics.files` says what is in them). Nothing is written unless every dataset passes the checks of
 `benchmark.analysis.collect`: all runs are there, on the same data and cases, with numbers that can be.
 """
@@ -30,9 +30,14 @@ def statistics(results: Collected) -> DatasetStatistics:
     check_printed(methods)
     methods.insert(2, "kind", [results.kind(method) for method in methods.method])
     groups = measured(results, bounds)
-    return DatasetStatistics(
-        methods, tests, groups.intervals, groups.seeds, groups.pairs, costs(results), runs(results)
-    )
+    spent, failed = costs(results), failures(results)
+    return DatasetStatistics(methods, tests, groups.intervals, groups.seeds, groups.pairs, spent, runs(results), failed)
+
+
+def failures(results: Collected) -> pd.DataFrame:
+    """The methods without a result, and why: the frame of {dataset}.failed.csv."""
+    rows = [(results.dataset, method, f"{one.failed} (log: {one.log})") for method, one in results.failed.items()]
+    return pd.DataFrame(rows, columns=["dataset", "method", "why"])
 
 
 def check_printed(frame: pd.DataFrame) -> None:

@@ -35,8 +35,10 @@ per dataset:
     dataset, method, kind, seed, seed_value, commit, data_hash, users, targets, positions, settings, fit_s, score_s,
     reused_s, tokens, ms_batched, ms_alone, peak_mib, finished_at (ISO 8601, UTC), and as JSON params, versions,
     hardware
+{dataset}.failed.csv     one row per method of which a run has failed; it is in no other file
+    dataset, method, why (with the path of the log)
 
-of a config with several datasets, each of which weighs the same:
+of a config with several datasets, each of which weighs the same, the methods that have results on all of them:
 
 overall_methods.csv      one row per metric and method
     metric, method, mean, low, high (users are resampled within their datasets)
@@ -52,6 +54,7 @@ there are several
     p_holm, detectable (smallest difference that the test would find; empty where no user differs), family_size; of
     costs.csv the columns users, targets, settings, fit_s, score_s, tokens, ms_alone, each once more with _reference
     behind it for the reference's
+    Where so many methods have failed that there is nothing to compare: dataset, method, reference, failed (why)
 
 and in a folder of the ablations' name, per factor:
 
@@ -63,6 +66,7 @@ and in a folder of the ablations' name, per factor:
 {factor}.seeds.csv       dataset, metric, value, seed, mean
 {factor}.curves.csv      dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged: what the training of a run
     logged; steps that every seed logged
+{factor}.failed.csv      dataset, value, why: values of which a run has failed on a dataset; they are in no other file
 claims.csv               one row per claim and dataset; no row where no factor has claims
     factor, title, dataset, says, value, against, metric, expect, margin (in units of the metric; empty for none),
     verdict, mean, mean_against, difference, low, high, p, p_holm, error, detectable, by_seed (the seeds' differences,
@@ -84,7 +88,7 @@ from benchmark.storage.io import write_text
 TEXT = (
     "dataset", "method", "kind", "best_baseline", "commit", "less_information", "family", "metric", "method_a",
     "method_b", "test", "by", "group", "reference", "value", "base", "factor", "key", "title", "says", "against",
-    "expect", "verdict", "by_seed", "data_hash", "finished_at", "params", "versions", "hardware",
+    "expect", "verdict", "by_seed", "data_hash", "finished_at", "params", "why", "failed", "versions", "hardware",
 )  # fmt: skip
 AGAINST, CLAIMS = "against.csv", "claims.csv"
 OVERALL_METHODS, OVERALL_TESTS = "overall_methods.csv", "overall_tests.csv"
@@ -125,6 +129,7 @@ class DatasetStatistics(Parts):
     pairs: pd.DataFrame
     costs: pd.DataFrame
     runs: pd.DataFrame
+    failed: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class FactorStatistics(Parts):
     tests: pd.DataFrame
     seeds: pd.DataFrame
     curves: pd.DataFrame
+    failed: pd.DataFrame
 
 
 def no_formula(text: str) -> str:
@@ -179,5 +185,5 @@ def read_csv(path: Path) -> pd.DataFrame:
         said = " ".join(str(error).split())
         raise InputError(f"{path}: can't be read as csv ({said}); delete it and make the statistics again") from None
     for column in frame.columns.intersection(list(TEXT)):
-        frame[column] = [text.removeprefix("'") for text in frame[column]]
+        frame[column] = pd.Series([text.removeprefix("'") for text in frame[column]], dtype=object)
     return frame

@@ -15,17 +15,26 @@ import pandas as pd
 
 from benchmark.analysis import significance
 from benchmark.analysis.arguments import runs_arguments
-from benchmark.analysis.collect import Collected, collect_all
+from benchmark.analysis.collect import Collected, collect_all, shared_methods
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
 from benchmark.statistics.against import EVERY
 from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, write_csv
 
+MEANS = ("metric", "method", "mean", "low", "high")  # columns of overall_methods.csv
+TESTS = (  # of overall_tests.csv
+    *("metric", "method_a", "method_b", "difference", "low", "high", "p", "p_holm", "test"),
+    *("family_size", "error", "detectable"),
+)
+
 
 def overall(collected: Sequence[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of overall_methods.csv and overall_tests.csv. NDCG alone is tested, by sign flips; its pairs are one family."""
-    methods = collected[0].methods
+    methods = shared_methods(collected)
+    if not methods:  # on each dataset others have failed
+        return pd.DataFrame(columns=list(MEANS)), pd.DataFrame(columns=list(TESTS))
+    collected = [results.of(methods) for results in collected]
     stacked, drawn = [], []
     for results in collected:
         values = results.case_means.reshape(-1, len(results.cases))
@@ -80,7 +89,7 @@ def _tests(methods: list[str], sums: np.ndarray, replicates: np.ndarray) -> pd.D
                 "detectable": significance.smallest_detectable(error, len(tested)),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(TESTS))
 
 
 @command

@@ -200,10 +200,15 @@ def _notes_of(part: Path) -> Path:
 
 
 def _read_notes(part: Path, url: str) -> dict:
-    """What the server said of the part; nothing if it came from another address."""
+    """What the server said of the part; nothing if it came from another address, or if the notes are damaged."""
     notes = _notes_of(part)
-    said = read_json(notes) if notes.exists() else {}
-    return said if said.get("url") == url else {}
+    try:
+        said = read_json(notes) if notes.exists() else {}
+    except InputError as problem:
+        print(f"{problem}; the download begins again", flush=True)
+        return {}
+    whole = isinstance(said, dict) and {"url", "total", "validator"} <= said.keys()
+    return said if whole and said["url"] == url else {}
 
 
 def _length(answer: requests.Response) -> int | None:

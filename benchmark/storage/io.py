@@ -1,34 +1,88 @@
 """Writing files so that nothing half-written is ever taken for done, and hashing them."""
 
 import contextlib
+import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
+
+from benchmark.errors import InputError
+
+FORGOTTEN = 86_400.0  # seconds after which a temporary file of another machine is no longer anybody's
+DAMAGED = "the file is damaged: delete it and run again what made it"
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success rename it to `path`, on any error remove it.
 
-    Works for a file or a folder. The rename is atomic because both names lie in one folder.
+    Works for a file or a folder. The rename is atomic because both names lie in one folder, and what it promises is on the disk
+    before it and after it, also when the power is cut. What killed processes have left of the same file is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part{os.getpid()}")
+    clear_parts(path)
+    temporary = path.with_name(f"{_part_of(path)}{os.getpid()}")
     _remove(temporary)  # a killed process of the same number, as in a container, may have left it
     try:
         yield temporary
+        flush_to_disk(temporary)
         if path.is_dir():
             shutil.rmtree(path)
         temporary.rename(path)
+        _flush(path.parent)
     finally:
         _remove(temporary)
+
+
+def _part_of(path: Path) -> str:
+    """How temporary names of `path` begin on this machine; the number of the process follows."""
+    return f".{path.name}.part-{platform.node()}-"
+
+
+def clear_parts(path: Path) -> None:
+    """Remove the temporary names of `path` whose processes have ended: those of this machine, and of others after a day."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.part*"):
+        number = part.name.removeprefix(_part_of(path))
+        here = number.isdecimal()
+        with contextlib.suppress(OSError):  # another job clears it, too
+            if (here and not psutil.pid_exists(int(number))) or (
+                not here and part.stat().st_mtime < time.time() - FORGOTTEN
+            ):
+                _remove(part)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or all files and folders in a folder, are on the disk."""
+    if path.is_dir():
+        for inner in path.rglob("*"):
+            _flush(inner)
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """fsync; a file system that can't, such as some of networks, is left to itself."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -67,8 +121,17 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read one JSON file. Raises InputError with the path where it is damaged, FileNotFoundError where there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {error.lineno} is not JSON ({error.msg}); {DAMAGED}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; {DAMAGED}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be JSON of ours; {DAMAGED}") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise InputError(f"{path}: is not JSON of ours ({error}); {DAMAGED}") from None
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -83,7 +146,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def _is_whole(checkpoint: Path) -> bool:
     try:
         read_json(checkpoint / "trainer_state.json")
-    except (OSError, ValueError):
+    except (OSError, InputError):
         return False
     return True
 

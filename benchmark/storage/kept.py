@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.storage import ledger
+from benchmark.storage.checksums import intact, note
 from benchmark.storage.io import alone, atomic, sha256_of_json
 from benchmark.storage.stages import Stage
 
@@ -25,15 +26,17 @@ def kept(path: Path, make: Callable[[Path], None]) -> bool:
 
     make: writes to the temporary path that it is given, which becomes `path` when it returns. Whoever asks meanwhile
     waits, which is nobody's work. What it took is noted beside it, and charged to the account of each who finds it
-    (benchmark/storage/ledger.py). What was killed on the way is made anew.
+    (benchmark/storage/ledger.py). What was killed on the way, or is not as it was written, is made anew.
     """
     with ExitStack() as held:
-        if not path.exists():
+        if not (there := intact(path)):
             with ledger.waiting():
                 held.enter_context(alone(path))
-        if path.exists():
+            there = intact(path)
+        if there:
             ledger.found(path)
             return True
         with ledger.making(path), atomic(path) as temporary:
             make(temporary)
+            note(path, temporary)
     return False

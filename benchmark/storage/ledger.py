@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.errors import checked
+from benchmark.errors import InputError, ModelT, checked
 from benchmark.storage.io import read_json, write_json
 
 Fitted = TypeVar("Fitted")
@@ -131,13 +131,23 @@ def waiting() -> Iterator[None]:
 
 def found(path: Path) -> None:
     """`path` was there: charge what `making` noted of it. Without a note, nothing is known and nothing charged."""
-    if _open and (note := _beside(path)).exists():
-        made = checked(Made, read_json(note), str(note))
+    if _open and (made := _read(Made, _beside(path))) is not None:
         charge(made.by, made.seconds)
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.spent.json")
+
+
+def _read(model: type[ModelT], note: Path) -> ModelT | None:
+    """A note of costs; None where there is none. A damaged one is said and left out: no run ends for what another one cost."""
+    if not note.exists():
+        return None
+    try:
+        return checked(model, read_json(note), str(note))
+    except (InputError, OSError) as error:
+        print(f"a note of costs is left out, so that these seconds are not counted: {error}", flush=True)
+        return None
 
 
 def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, Cost]:
@@ -149,7 +159,7 @@ def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, Cost]:
     """
     ledger = folder.with_name(f"{folder.name}.seconds.json")
     kept = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
-    known = checked(Spent, read_json(ledger), str(ledger)) if kept and ledger.exists() else None
+    known = _read(Spent, ledger) if kept else None
     if known is not None and known.whole is not None:
         return fit(), Cost(known.whole, known.reused, known.by)
     before = 0.0 if known is None else known.before + max(0.0, max(kept) - known.began)

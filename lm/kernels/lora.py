@@ -1,9 +1,10 @@
 """peft's LoRA layer with a faster forward and backward for the case that R2ec trains: one plain adapter, no dropout.
 
-peft computes the low-rank path in the adapters' float32: it copies the layer's input to float32 and passes three times over
-the layer's whole output (B's product, the scaling, the sum). Here the products run in the input's type on copies of A and B,
-as mixed-precision training has it, and the low-rank product is added into the layer's output within the product itself, in the
-backward too. The adapters stay float32 parameters. In float32 the two differ by rounding alone (tests/lm/test_lora.py).
+peft computes the low-rank path in the adapters' float32: it copies the layer's input to float32 and passes three times
+over the layer's whole output (B's product, the scaling, the sum). Here the products run in the input's type on copies
+of A and B, as mixed-precision training has it, and the low-rank product is added into the layer's output within the
+product itself, in the backward too. The adapters stay float32 parameters. In float32 the two differ by rounding alone
+(tests/lm/test_lora.py).
 """
 
 from typing import Any
@@ -39,7 +40,7 @@ class _LowRank(torch.autograd.Function):
 
 
 class FusedLora(Linear):
-    """peft's own layer wherever it is anything but one active plain adapter without dropout on a frozen linear layer."""
+    """peft's own layer, unless it is one active plain adapter without dropout on a frozen linear layer."""
 
     fused = True  # of all layers; False: peft's own everywhere, for comparisons of speed
 

@@ -231,7 +231,7 @@ class _Step:
             self._repack(users, of_user)
 
     def fork(self, rows: Tensor) -> None:
-        """Go on with copies of these active rollouts, int64 [m], m >= 1, their users ascending; one may come several times."""
+        """Go on with copies of these active rollouts, int64 [m], m >= 1, users ascending, repeats allowed."""
         self.slots = self.slots[rows]
         users, of_user = torch.unique(self.slots // self.group, return_inverse=True)
         if len(users) > REPACK_BELOW * self.users:  # copying the prompts' caches would cost more than it frees
@@ -239,7 +239,7 @@ class _Step:
         self._repack(users, of_user)
 
     def _repack(self, users: Tensor, of_user: Tensor) -> None:
-        """A new grid of these users, int64 ascending; rollout i, now in slots[i], belongs to users[of_user[i]], ascending."""
+        """A new grid of these users, int64 ascending; rollout i, in slots[i], is of users[of_user[i]], ascending."""
         counts = torch.bincount(of_user, minlength=len(users))
         group = int(counts.max())
         first = counts.cumsum(dim=0) - counts
@@ -332,7 +332,8 @@ class SharedPromptDecoder:
     def fork(self, rows: Tensor) -> None:
         """Go on with copies of these active rollouts, as beams do: int64 [m], m >= 1, indices into the present ones.
 
-        The rows of a user stand together, users in their order; at first each user's G rows, after it what was given here.
+        The rows of a user stand together, users in their order; at first each user's G rows, after it what was given
+        here.
         """
         self._step.fork(rows)
 

@@ -145,7 +145,7 @@ class _Sheet:
         self.states: dict[int, Tensor] = {}
 
     def add(self, rows: np.ndarray, at: int, tokens: np.ndarray, logps: np.ndarray) -> None:
-        """Token `at` of these rows was sampled: end those that it completes, with what is appended where it is lacking."""
+        """Token `at` of these rows was sampled: end those that it completes, appending what they lack."""
         self.ids[rows, at], self.logps[rows, at] = tokens, logps
         self.sampled[rows] = at + 1
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):

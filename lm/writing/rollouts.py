@@ -32,8 +32,8 @@ class RolloutResult:
 
     rollouts: Rollouts  # prompts [B, P] and completions [N, T], both padded on the right; action_mask: sampled tokens
     lengths: Tensor  # int64 [N], completion tokens, appended ones included
-    # float32 [N, T], of sampled tokens at the temperature over the whole vocabulary, before any repetition penalty, 0 elsewhere.
-    # None from vLLM, which gives those after penalty, top-k and top-p: compute them with the model.
+    # float32 [N, T], of sampled tokens at the temperature over the whole vocabulary, before any repetition penalty, 0
+    # elsewhere. None from vLLM, which gives those after penalty, top-k and top-p: compute them with the model.
     log_probs: Tensor | None
     cut: Tensor  # bool [N], it was not complete by the stopping rule: what the rule appends was appended
     ended: Tensor  # bool [N], because the model ended its turn; cut and not ended: it met max_new_tokens

@@ -1,4 +1,5 @@
-"""Choosing the next token: repetition penalty, temperature, top-k, top-p, one uniform number per token from its own stream."""
+"""Choosing the next token: repetition penalty, temperature, top-k, top-p, one uniform number per token from its own
+stream."""
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ def stream_uniforms(seed: int, step: int, cases: np.ndarray, group: int, length:
 def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Logits with those of tokens already seen made smaller, float32 [rows, V], as transformers and vLLM do it.
 
-    seen: int64 [rows, n], the tokens before, in any order and number of times. penalty: positive logits are divided by it and
-    negative ones multiplied.
+    seen: int64 [rows, n], the tokens before, in any order and number of times. penalty: positive logits are divided by
+    it and negative ones multiplied.
     """
     logits = logits.float()
     found = logits.gather(1, seen)

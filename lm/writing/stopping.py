@@ -37,8 +37,8 @@ class EndOfReasoning(EndOfTurn):
     """A reasoning ends at the first token with which its decoded text contains `answer`, such as "<answer>".
 
     The rule is on the text, since `answer` is several tokens for most tokenizers and the model may write it with others
-    than the canonical ones. A reasoning that meets the limit, or in which the model ends its turn, gets the canonical ids
-    of `answer` appended, so that the last state has read it in every case; these were not sampled.
+    than the canonical ones. A reasoning that meets the limit, or in which the model ends its turn, gets the canonical
+    ids of `answer` appended, so that the last state has read it in every case; these were not sampled.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> None:

@@ -82,8 +82,8 @@ class VllmEngine:
     def sync_weights(self) -> None:
         """Send the model's present weights to vLLM: before the first call and after each update.
 
-        The adapters are folded into copies. trl would add them to the weights themselves and take them off again, which in
-        bfloat16 leaves a rounding error behind at every step.
+        The adapters are folded into copies. trl would add them to the weights themselves and take them off again, which
+        in bfloat16 leaves a rounding error behind at every step.
         """
         try:
             with merged_adapters(self.model) as causal_lm:
@@ -129,7 +129,8 @@ def require_vllm() -> None:
 
 
 def folder_of(backbone: BackboneSettings) -> str:
-    """Where vLLM finds the backbone that is loaded: trl passes it no revision, so it gets the very folder of the pinned one."""
+    """Where vLLM finds the backbone that is loaded: trl passes it no revision, so it gets the very folder of the pinned
+    one."""
     if Path(backbone.name).is_dir():
         return backbone.name
     return str(snapshot_download(backbone.name, revision=backbone.revision, local_files_only=True))

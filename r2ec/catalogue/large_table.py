@@ -4,10 +4,10 @@
     {name}.states.npy    [shard_rows, width]; numpy has no bfloat16, which lies there as uint16
     {name}.prompts.npy   uint8 [shard_rows, 16], the hash of each row's prompt
 
-A shard's name is the hash of its encoder and of its prompts, and its states are written last. So what is there under the
-right name is whole and right: a killed encoding goes on with the shard that it was at, and an unchanged shard is neither
-read nor written again. The manifest changes in one rename when all of its shards are there; until then the table is the
-earlier one. One process may write a table at a time.
+A shard's name is the hash of its encoder and of its prompts, and its states are written last. So what is there under
+the right name is whole and right: a killed encoding goes on with the shard that it was at, and an unchanged shard is
+neither read nor written again. The manifest changes in one rename when all of its shards are there; until then the
+table is the earlier one. One process may write a table at a time.
 """
 
 import errno
@@ -74,8 +74,8 @@ class LargeTable:
         self.manifest = checked(Manifest, read_json(path), str(path))
         if len(self.manifest.shards) != -(-len(self) // self.manifest.shard_rows):
             raise InputError(
-                f"{path}: {len(self.manifest.shards)} shards of {self.manifest.shard_rows} don't make {len(self)} rows; "
-                "encode the table again"
+                f"{path}: {len(self.manifest.shards)} shards of {self.manifest.shard_rows} don't make {len(self)} "
+                "rows; encode the table again"
             )
         for number in range(len(self.manifest.shards)):
             self._map(number)
@@ -97,8 +97,8 @@ class LargeTable:
         return sha256_of_json(self.manifest.model_dump(mode="json"))
 
     def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
-        """States of these rows in the table's dtype, [n, width]: a slice in order, a view of the file where one shard has
-        it all; or int64 [n] in their order, a copy. At most one shard is mapped at a time."""
+        """States of these rows in the table's dtype, [n, width]: a slice in order, a view of the file where one shard
+        has it all; or int64 [n] in their order, a copy. At most one shard is mapped at a time."""
         if isinstance(rows, Tensor):
             return self.rows(rows)
         start, stop, step = rows.indices(len(self))
@@ -320,8 +320,8 @@ def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: Dtype) -> np
         raise InputError(f"{path}: missing or cut ({error}); encode the table again, what is whole is kept") from None
     if states.shape != shape or states.dtype != STORED[dtype]:
         raise InputError(
-            f"{path}: {states.dtype} {list(states.shape)}, expected {dtype} {list(shape)}; delete it and encode the table "
-            "again, what is whole is kept"
+            f"{path}: {states.dtype} {list(states.shape)}, expected {dtype} {list(shape)}; delete it and encode the "
+            "table again, what is whole is kept"
         )
     return states
 

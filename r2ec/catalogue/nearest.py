@@ -4,8 +4,8 @@
     ivf      vectors in 16 bits, in lists by their nearest centroid; the lists next to the user are searched
     ivf_pq   the same lists, a vector in a byte per 8 dimensions (Jegou, Douze and Schmid, TPAMI 2011)
 
-An index finds candidates; their scores are computed from the table again, so that order and scores are exact among what was
-found. What it misses is its recall, which `python -m r2ec.catalogue.speed` measures.
+An index finds candidates; their scores are computed from the table again, so that order and scores are exact among what
+was found. What it misses is its recall, which `python -m r2ec.catalogue.speed` measures.
 """
 
 from pathlib import Path
@@ -86,7 +86,7 @@ def top_k(
 
 
 def _keep_best(best: np.ndarray, names: np.ndarray, found: Tensor, history: Tensor, start: int) -> None:
-    """Put a block's scores [n, b] in with the best so far, in place. Blocks come in order: what is there comes first."""
+    """Put a block's scores [n, b] in with the best so far, in place. Blocks come in order of their items."""
     inside = (history >= start) & (history < start + found.shape[1])
     user, place = inside.nonzero(as_tuple=True)
     found[user, history[user, place] - start] = -torch.inf
@@ -105,7 +105,7 @@ def _keep_best(best: np.ndarray, names: np.ndarray, found: Tensor, history: Tens
 
 
 def _sorted(values: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row and their numbers, the one further left first among equals; -inf and -1 where there are none."""
+    """The k best of each row and their numbers, of equals the one further left first; -inf and -1 for none."""
     chosen = top_items(values, k)
     empty, chosen = chosen < 0, chosen.clip(min=0)
     return (
@@ -127,8 +127,8 @@ class About(BaseModel):
 class NearestIndex:
     """An index of faiss over a table, and the table itself.
 
-    Its vectors are what is compared: after the rec head's map, of length 1 for the cosine, and with tau * prior as one more
-    dimension, in which every user has 1; so the inner product of two vectors is tau times the score.
+    Its vectors are what is compared: after the rec head's map, of length 1 for the cosine, and with tau * prior as one
+    more dimension, in which every user has 1; so the inner product of two vectors is tau times the score.
 
     items, tau, normalize, prior, item_map: as in `top_k`.
     """
@@ -189,7 +189,8 @@ class NearestIndex:
         Args:
             users [n, d], history [n, L]: as in `top_k`. effort: lists that are searched (ivf, ivf_pq) or the length of
                 the queue (hnsw); None: EFFORT. candidates: how many items of the index, besides those of the history,
-                are scored from the table again; None: k times CANDIDATES. 0: none, order and scores are the index's own.
+                are scored from the table again; None: k times CANDIDATES. 0: none, order and scores are the index's
+                own.
         """
         _check(users, self.items, history, k)
         wanted = max(k, CANDIDATES[self.kind] * k if candidates is None else candidates) + history.shape[1]
@@ -206,7 +207,7 @@ class NearestIndex:
         return torch.from_numpy(names).to(users.device), torch.from_numpy(best).to(users.device)
 
     def update(self, items: Items, rows: np.ndarray) -> None:
-        """Follow a table that was refreshed: `rows`, int64 [M], are those that changed (`large_table.Refreshed.changed`).
+        """Follow a refreshed table: `rows`, int64 [M], are those that changed (`large_table.Refreshed.changed`).
 
         The centroids and codebooks stay; after much has changed an index is better built again. Raises InputError for
         hnsw, from which nothing can be taken out, and for a table with fewer rows than before.
@@ -245,7 +246,7 @@ class NearestIndex:
         prior: Tensor | None = None,
         item_map: ItemMap | None = None,
     ) -> "NearestIndex":
-        """What `save` wrote. Raises InputError for an index of another table, or of other scores (map, cosine, prior)."""
+        """What `save` wrote. Raises InputError for one of another table or of other scores (map, cosine, prior)."""
         folder = Path(folder)
         if not (folder / ABOUT).is_file():
             raise InputError(f"{folder}: holds no index; build one")

@@ -1,8 +1,8 @@
 """The softmax of RecPO's reward from a sample of the items, for tables that a step can't pass over.
 
-The exact reward (`reward.recpo_rewards`) reads every byte of the table once and compares every rollout with every item. A
-sample costs neither, but gives R_c alone: the rank that R_d needs can't be had from a few items (Krichene and Rendle, "On
-sampled metrics for item recommendation", KDD 2020).
+The exact reward (`reward.recpo_rewards`) reads every byte of the table once and compares every rollout with every item.
+A sample costs neither, but gives R_c alone: the rank that R_d needs can't be had from a few items (Krichene and Rendle,
+"On sampled metrics for item recommendation", KDD 2020).
 """
 
 import math
@@ -63,14 +63,15 @@ def sampled_softmax(
 
         Z^ = sum_{v in C} exp(s_v) + sum_{j <= m, v_j not in C} exp(s_{v_j} - log(m q(v_j))),   R_c^ = exp(s_v+) / Z^
 
-    where C holds the target and `certain`. Subtracting log(m q), the expected number of times that an item is drawn, makes
-    Z^ unbiased: each item outside C adds exp(s_v) on average, whatever q. R_c^ is at most 1; it is not unbiased (1 / Z^ is
-    convex: too large on average), but consistent as m grows. Where few items hold most of Z, as with a small tau, a uniform
-    sample misses them: give a user's best items, as `nearest` finds them, as `certain`.
+    where C holds the target and `certain`. Subtracting log(m q), the expected number of times that an item is drawn,
+    makes Z^ unbiased: each item outside C adds exp(s_v) on average, whatever q. R_c^ is at most 1; it is not unbiased
+    (1 / Z^ is convex: too large on average), but consistent as m grows. Where few items hold most of Z, as with a small
+    tau, a uniform sample misses them: give a user's best items, as `nearest` finds them, as `certain`.
 
     Args:
-        users: [N, d], h_T after the rec head's map; items, item_map, tau, normalize, prior: as in `ranking.target_ranks`.
-        targets: int64 [N]. draws: shared by all rollouts; `draw` makes them.
+        users: [N, d], h_T after the rec head's map. targets: int64 [N].
+        items, item_map, tau, normalize, prior: as in `ranking.target_ranks`.
+        draws: shared by all rollouts; `draw` makes them.
         certain: int64 [N, c], item numbers, -1 for none, none twice in a row.
     """
     own = targets[:, None]

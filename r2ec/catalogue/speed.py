@@ -1,13 +1,13 @@
-"""`python -m r2ec.catalogue.speed`: a catalogue that doesn't fit into memory, with made vectors of 576 numbers in bfloat16.
+"""`python -m r2ec.catalogue.speed`: a catalogue that memory can't hold, of made vectors: 576 numbers in bfloat16.
 
 table     writing it in shards, and bringing it up to date when nothing, or one prompt in 10,000, has changed
 exact     the 20 best items of a user and of 64 together, one pass over the table; from disk and again
 reward    rank and softmax of 64 rollouts' targets, exact in one pass; the softmax from 10,000 drawn items
-hnsw, ivf, ivf_pq   building each index within the memory limit, its searches, and their recall@20 against the exact answer
+hnsw, ivf, ivf_pq   building each index within the memory limit, searches, their recall@20 against the exact answer
 
-The vectors are made, not encoded: 64 hidden dimensions with 2,000 clusters of unequal size, turned into 576 and blurred by
-noise in all of them, so that an index has something to find. A user is the vector of an item, moved at random within the
-hidden dimensions. What an index finds in an LM's states may be more or less. Every step runs in a fresh process.
+The vectors are made, not encoded: 64 hidden dimensions with 2,000 clusters of unequal size, turned into 576 and blurred
+by noise in all of them, so that an index has something to find. A user is the vector of an item, moved at random within
+the hidden dimensions. What an index finds in an LM's states may be more or less. Every step runs in a fresh process.
 """
 
 import argparse
@@ -62,7 +62,7 @@ DISK = 2.3  # times the table: two of them while it is refreshed, and the indexe
 
 
 def made_rows(numbers: np.ndarray) -> Tensor:
-    """The vectors of these items, float32 [n, WIDTH]; `numbers` are whole blocks of MADE_AT_ONCE or the beginning of one.
+    """Vectors of these items, float32 [n, WIDTH]; `numbers` are whole blocks of MADE_AT_ONCE or the beginning of one.
 
     An item's vector doesn't depend on the size of its catalogue.
     """
@@ -315,8 +315,8 @@ def check(sizes: Sequence[int], folder: Path) -> None:
     needed, free = DISK * max(sizes) * WIDTH * 2, shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"{folder}: {max(sizes):,} items need {needed / 2**30:.0f} GiB of disk, {free / 2**30:.0f} are free; give another "
-            "--folder or smaller --sizes"
+            f"{folder}: {max(sizes):,} items need {needed / 2**30:.0f} GiB of disk, {free / 2**30:.0f} are free; "
+            "give another --folder or smaller --sizes"
         )
 
 

@@ -81,8 +81,8 @@ def markdown(found: Measured) -> str:
     peak = max(point.peak_mib for point in found.points) / 1024
     parts = [
         f"Made vectors (`r2ec/catalogue/speed.py` says how) x {found.width} in bfloat16, {_threads(found)} of "
-        f"{found.hardware['processor']}, commit {found.commit}. Indexes that take more than {found.memory_gib:g} GiB to "
-        f"build are not built; no process held more than {peak:.1f} GiB.",
+        f"{found.hardware['processor']}, commit {found.commit}. Indexes that take more than {found.memory_gib:g} GiB "
+        f"to build are not built; no process held more than {peak:.1f} GiB.",
         _table(
             ["items", "what", "s", "encoded", "MiB on disk", "peak MiB"],
             [
@@ -165,8 +165,8 @@ def _r(value: float | None) -> str:
 
 
 def plot(found: Measured, folder: Path) -> None:
-    """catalogue.png and catalogue.pdf: time, memory and building against the number of items; recall against time at the
-    most items of each kind of index."""
+    """catalogue.png and catalogue.pdf: time, memory and building against the number of items; recall against time at
+    the most items of each kind of index."""
     with plt.rc_context(STYLE):  # type: ignore[arg-type]
         figure, ((time, quality), (memory, build)) = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained", dpi=150)
         searched = ["exact", "reward", *KINDS]
@@ -214,7 +214,8 @@ def _curves(
         ]
         if points:
             heights = [height(p) for p in points]
-            axes.plot([p.items for p in points], heights, "o-", color=COLOURS[method], markersize=4, label=method)  # type: ignore[arg-type]
+            items, colour = [p.items for p in points], COLOURS[method]
+            axes.plot(items, heights, "o-", color=colour, markersize=4, label=method)  # type: ignore[arg-type]
 
 
 def _is_usual(point: Point) -> bool:

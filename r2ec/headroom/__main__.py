@@ -1,4 +1,6 @@
-"""Measure RecPO's headroom: `python -m r2ec.headroom --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k`.
+"""Measure RecPO's headroom.
+
+    python -m r2ec.headroom --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k
 
 Samples many reasonings for each of some validation cases, ranks the target by each, and says: how much of the variance
 of the rank lies within a case; what an oracle that knows the target gains by choosing among 1, 2, 4 ... of them; and
@@ -72,11 +74,11 @@ def main() -> None:
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from r2ec.headroom.pickers import oracle, pickers, within
     from r2ec.headroom.sampled import chosen_cases, folder_of, sampled
-    from r2ec.scoring.recommender import R2ecRecommender
+    from r2ec.scoring.reader import Reader
 
     cases = chosen_cases(split.valid, given.cases, split.name)
     parts = folder_of(given.out, folder, split_hash, cases, given.samples)
-    found = sampled(R2ecRecommender.load(folder, split), cases, given.samples, parts)
+    found = sampled(Reader.load(folder, split), cases, given.samples, parts)
     best, picked = oracle(found), pickers(found, split.name)
     shares = {"NDCG@1000": within(ndcg(found.rank, 1000)), "log rank": within(log_rank(found.rank))}
     users = len(np.unique(found.user))

@@ -18,8 +18,8 @@ from benchmark.storage.io import atomic, sha256_of
 from lm.writing.engine import TransformersEngine
 from r2ec.model.network import WEIGHTS
 from r2ec.model.prompts import end_of_reasoning
-from r2ec.recpo.objective import scores
-from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.model.ranking import scores
+from r2ec.scoring.reader import Reader
 
 CASES = 8  # of a part, which is written whole or not at all
 COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "entropy", "state", "text")
@@ -41,23 +41,23 @@ class Sampled:
     text: np.ndarray  # str [n, G]
 
 
-def sampled(recommender: R2ecRecommender, cases: Cases, samples: int, folder: Path) -> Sampled:
+def sampled(reader: Reader, cases: Cases, samples: int, folder: Path) -> Sampled:
     """Sample and rank `samples` reasonings of each case, at the temperature and top-k of training.
 
     cases: with targets. folder: gets a file per CASES cases; those that are there are taken (see `folder_of`). Raises
     InputError for a model that was trained without a reasoning, which writes none.
     """
-    if not recommender.params.recpo.reasoning:
+    if not reader.params.recpo.reasoning:
         raise InputError("the model was trained without a reasoning, so that there is none to choose; give another run")
     assert cases.target is not None
-    recommender.model.eval()
+    reader.model.eval()
     paths = []
     starts = range(0, len(cases), CASES)
     for start in tqdm(starts, desc="sampling", unit="part", mininterval=5, delay=5):
         path = folder / f"{start:06d}.npz"
         paths.append(path)
         if not path.exists():
-            part = _sample(recommender, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
+            part = _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
             with atomic(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, allow_pickle=False, **part)
     return _read(paths)
@@ -77,21 +77,21 @@ def chosen_cases(cases: Cases, size: int, dataset: str) -> Cases:
 
 
 @torch.no_grad()
-def _sample(recommender: R2ecRecommender, cases: Cases, samples: int) -> dict[str, np.ndarray]:
-    params, tokenizer = recommender.params, recommender.prompts.tokenizer
+def _sample(reader: Reader, cases: Cases, samples: int) -> dict[str, np.ndarray]:
+    params, tokenizer = reader.params, reader.prompts.tokenizer
     # As in training, but with adapters that are not folded: what is read afterwards must be what wrote.
     settings = params.rollouts.model_copy(
         update={"group_size": samples, "merge_adapters": False, "backend": "transformers", "greedy": False}
     )
-    engine = TransformersEngine(recommender.model.backbone, tokenizer, settings, end_of_reasoning(tokenizer))
+    engine = TransformersEngine(reader.model.backbone, tokenizer, settings, end_of_reasoning(tokenizer))
     hidden = replace(cases, target=None)
     last = params.recpo.pooling == "last"
-    prompts = recommender.prompts.user_prompts(hidden)
+    prompts = reader.prompts.user_prompts(hidden)
     result = engine.generate(prompts, cases=cases.case, seed=0, final_states=last)
-    states = result.states if last else recommender.model(replace(result.rollouts, action_mask=None)).states
+    states = result.states if last else reader.model(replace(result.rollouts, action_mask=None)).states
     assert states is not None and result.log_probs is not None
     shape = len(cases), samples
-    ranks, top, entropy = _ranked(recommender, cases, states.reshape(*shape, -1))
+    ranks, top, entropy = _ranked(reader, cases, states.reshape(*shape, -1))
     texts = np.array(result.texts(tokenizer), dtype=np.str_)
     return {
         "case": cases.case,
@@ -107,12 +107,10 @@ def _sample(recommender: R2ecRecommender, cases: Cases, samples: int) -> dict[st
     }
 
 
-def _ranked(
-    recommender: R2ecRecommender, cases: Cases, states: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ranks int32, best scores and entropies float32, [n, G] each, of states float32 [n, G, d]."""
-    model, recpo = recommender.model, recommender.params.recpo
-    catalogue = model.catalogue(recommender.table.states)
+    model, recpo = reader.model, reader.params.recpo
+    catalogue = model.catalogue(reader.table.states)
     assert cases.target is not None
     ranks, top, entropy = (np.empty(states.shape[:2], dtype) for dtype in (np.int32, np.float32, np.float32))
     for i in range(len(cases)):

@@ -1,7 +1,8 @@
 """R2ec: one causal LM with two heads. `lm_head` writes the reasoning, `rec_head` scores every item by its last state.
 
 What is shared is computed once, with gradients: the prompts' common beginning for the whole batch, a user's prompt for
-its G rollouts, the item prompts' instruction for all items. `tests/r2ec/test_model.py` holds each to the plain computation.
+its G rollouts, the item prompts' instruction for all items. tests/r2ec/test_model.py holds each to the
+plain computation.
 """
 
 import copy

@@ -4,9 +4,9 @@ Wording: arXiv 2505.16994v3. The backbone's own chat template goes around each. 
 no system message of ours; templates that add one themselves (SmolLM2, Qwen2.5: "You are ...") are left to do so, as the
 paper's released code does, and Gemma 2's has none. `system_prompt` replaces it, where the template allows that.
 
-Titles and attributes are cleaned and cut by `benchmark.data.texts`, as for every method. A catalogue's titles are tokenised once. A
-prompt is put together from pieces that end where no tokenizer merges: behind a line break and before a single space. That this
-gives the ids of the whole string is checked when a builder is made.
+Titles and attributes are cleaned and cut by `benchmark.data.texts`, as for every method. A catalogue's titles are
+tokenised once. A prompt is put together from pieces that end where no tokenizer merges: behind a line break and before
+a single space. That this gives the ids of the whole string is checked when a builder is made.
 """
 
 import math
@@ -295,7 +295,7 @@ def delta_words(seconds: int) -> str:
 
 
 def delta_released(seconds: int) -> str:
-    """A duration as the released code writes it: two units, the smaller one with a decimal; minutes alone below an hour.
+    """A duration as the released code writes it: two units, the smaller with a decimal; below an hour minutes.
 
     >>> [delta_released(s) for s in (0, 90, 3 * 3600 + 720, 86400 * 12 + 12240)]
     ['0.0min', '1.5min', '3h 12.0min', '12d 3.4h']

@@ -22,7 +22,7 @@ ItemMap = Callable[[Tensor], Tensor]  # the rec head's, [n, d] -> float32 [n, m]
 
 
 class Items(Protocol):
-    """States of V items, any float type, in memory (a tensor [V, d]) or on disk (`catalogue.large_table.LargeTable`)."""
+    """States of V items, any float type: a tensor [V, d], or on disk a `catalogue.large_table.LargeTable`."""
 
     def __len__(self) -> int: ...
 
@@ -79,13 +79,13 @@ def target_ranks(
     """Rank and probability of every user's target.
 
     rank = 1 + the number of other items outside the history that score at least as high as the target, as the suite's
-    evaluator counts it. A block's products hold the targets' columns too, so that a target and an item with the same state
-    are compared as products of one kind, and tie.
+    evaluator counts it. A block's products hold the targets' columns too, so that a target and an item with the same
+    state are compared as products of one kind, and tie.
 
     Args:
-        users: [N, d], mapped. items: [V, d], after the rec head's map, or before it if item_map is given. targets: int64
-            [N]. history: int64 [N, L], item numbers, -1 for none.
-        tau, normalize, prior [V]: as in `scores`. scores_at_once: at most max(this, a block's rows + N) are held at a time.
+        users: [N, d], mapped. items: [V, d], after the rec head's map, or before it if item_map is given.
+        targets: int64 [N]. history: int64 [N, L], item numbers, -1 for none.
+        tau, normalize, prior [V]: as in `scores`. scores_at_once: at most max(this, a block's rows + N) are held.
     Raises InputError for a target in its own history or out of range, and for scores that are not finite.
     """
     check_targets(users, len(items), targets, history)
@@ -112,7 +112,7 @@ def target_ranks(
             mine[part] = own[:, 0]
             log_z[part] = torch.logaddexp(log_z[part], (found / tau).logsumexp(dim=1))
             # One column more than the block has takes all that lies outside of it.
-            # Equal states get equal scores but for rounding: a product may round each column of a matrix in its own way.
+            # Equal states get equal scores but for rounding: a product may round each column in its own way.
             size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[which[part], None]
             ahead = F.pad(found >= own - ROUNDING * size, (0, 1))
             for masked in (targets[part, None], history[part]):
@@ -126,7 +126,7 @@ def target_ranks(
 
 
 def ndcg(rank: Tensor, k: int) -> Tensor:
-    """NDCG@k of one relevant item at each rank, int64 [N] -> float32 [N]: 1 / log2(1 + rank) where rank <= k, else 0."""
+    """NDCG@k of one relevant item at these ranks, int64 -> float32 [N]: 1 / log2(1 + rank) up to k, else 0."""
     return torch.where(rank <= k, 1 / torch.log2(1 + rank.float()), 0.0)
 
 

@@ -40,13 +40,13 @@ def group_advantages(rewards: Tensor, kind: Advantage = "grpo") -> Tensor:
 
     grpo: A_i = (R_i - mean) / (std + 1e-8), std with G - 1 in the denominator. rloo: A_i = R_i - mean of the others.
     rloo_released: R_i (1 + 1/G) - mean, what the released code calls leave-one-out; it does not sum to 0.
-    batch: A_ui = (R_ui - mean of the rewards of the other users) / (std + 1e-8), std over all B x G rewards with one less in the
-    denominator: REINFORCE (Williams, Machine Learning 1992) with the batch as its baseline, for G = 1, where a group tells
-    nothing. What makes a user's target easy stays in it, so that it is noisier than a group's. Over several processes
-    it is taken over each one's own batch.
+    batch: A_ui = (R_ui - mean of the rewards of the other users) / (std + 1e-8), std over all B x G rewards with one
+    less in the denominator: REINFORCE (Williams, Machine Learning 1992) with the batch as its baseline, for G = 1,
+    where a group tells nothing. What makes a user's target easy stays in it, so that it is noisier than a group's. Over
+    several processes it is taken over each one's own batch.
 
-    Args: rewards, float [B, G]; G >= 2, for batch B >= 2. Returns float [B, G]. Raises InputError for fewer, or an unknown
-    kind.
+    Args: rewards, float [B, G]; G >= 2, for batch B >= 2. Returns float [B, G]. Raises InputError for fewer, or an
+    unknown kind.
 
     >>> group_advantages(torch.tensor([[4.0, 1.0, 1.0]]), "rloo").tolist()
     [[3.0, -1.5, -1.5]]
@@ -56,8 +56,8 @@ def group_advantages(rewards: Tensor, kind: Advantage = "grpo") -> Tensor:
     if rewards.dim() != 2 or rewards.shape[1] < 2:
         raise InputError(f"advantages need rewards [users, G] with G >= 2, got {list(rewards.shape)}; raise group_size")
     group = rewards.shape[1]
-    # In float64 the mean of equal float32 rewards is exact. In float32 it is off by a rounding error, which the division by
-    # 1e-8 turns into advantages of 3 and more for groups that teach nothing.
+    # In float64 the mean of equal float32 rewards is exact. In float32 it is off by a rounding error, which the
+    # division by 1e-8 turns into advantages of 3 and more for groups that teach nothing.
     exact = rewards.double()
     mean = exact.mean(dim=1, keepdim=True)
     if kind == "grpo":
@@ -147,10 +147,10 @@ def item_logps(
 def head_mask(advantages: Tensor, how: HeadUpdate, topk: int = 1, generator: torch.Generator | None = None) -> Tensor:
     """delta: which rollouts' item action counts. float [B, G] -> bool [B, G].
 
-    top1 (the paper): i* = argmax_j A_j, whose advantage is never below 0 within a group; against a batch (G = 1) it may be, and
-    then none counts, as the target is a label that nothing should push away. topk: the k best; ties go to the earlier
-    rollout. random: one per group, from `generator`. released: the k best too (the code's relabel_topk), though its
-    broadcasting spreads them to all.
+    top1 (the paper): i* = argmax_j A_j, whose advantage is never below 0 within a group; against a batch (G = 1) it may
+    be, and then none counts, as the target is a label that nothing should push away. topk: the k best; ties go to the
+    earlier rollout. random: one per group, from `generator`. released: the k best too (the code's relabel_topk), though
+    its broadcasting spreads them to all.
     """
     if how in ("all", "none"):
         return torch.full_like(advantages, how == "all", dtype=torch.bool)

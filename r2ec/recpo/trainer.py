@@ -1,8 +1,8 @@
 """RecPO, step by step (paper, Algorithm 1).
 
-A step refreshes the item table if it is due and writes G reasonings per user. One forward with gradients gives the sampled
-tokens' log-probabilities, h_T of each rollout and the states of the batch's targets, which go into the table. Rewards and
-advantages are of the very h_T that the clipped loss differentiates.
+A step refreshes the item table if it is due and writes G reasonings per user. One forward with gradients gives the
+sampled tokens' log-probabilities, h_T of each rollout and the states of the batch's targets, which go into the table.
+Rewards and advantages are of the very h_T that the clipped loss differentiates.
 """
 
 import time

@@ -1,11 +1,11 @@
 """Reasonings other than the model's own greedy one, read in its place when scoring: does it matter what is written?
 
-Its own one among them (`again`), read as the others are: in one pass, not token by token while it is written. In bf16 the two
-ways round differently, by some percent of the spread of h_T, so that a fair comparison is with that.
+Its own one among them (`again`), read as the others are: in one pass, not token by token while it is written. In bf16
+the two ways round differently, by some percent of the spread of h_T, so that a fair comparison is with that.
 
-The controls of the faithfulness literature (Lanham et al., "Measuring Faithfulness in Chain-of-Thought Reasoning", arXiv
-2307.13702: filler tokens, altered reasonings) for a model whose answer is a state: everything is as in evaluation, but for
-the tokens between prompt and `<answer>`. Nothing here depends on how cases are batched.
+The controls of the faithfulness literature (Lanham et al., "Measuring Faithfulness in Chain-of-Thought Reasoning",
+arXiv 2307.13702: filler tokens, altered reasonings) for a model whose answer is a state: everything is as in
+evaluation, but for the tokens between prompt and `<answer>`. Nothing here depends on how cases are batched.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,8 +41,8 @@ class Controls:
         self.engine, self.prompts, self.settings, self.donors = engine, prompts, settings, donors
 
     def write(self, cases: Cases, prompts: list[list[int]]) -> tuple[Rollouts, list[str], np.ndarray, int]:
-        """Rollouts without actions, their texts, whether `<answer>` was appended (bool [b]), and how many tokens were sampled
-        for these cases."""
+        """Rollouts without actions, their texts, whether `<answer>` was appended (bool [b]), and how many tokens were
+        sampled for these cases."""
         sampled = 0
         if self.settings.reasoning == "empty":
             reasonings = [""] * len(cases)

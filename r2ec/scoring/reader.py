@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.storage.checksums import check_kept, write_sums
 from benchmark.storage.io import atomic, read_json, write_json
 from lm import backbone as backbones
 from lm.kernels.attention import use_grouped_attention
@@ -38,7 +39,7 @@ class Reader:
         rollouts, evaluation = params.rollouts.for_evaluation(), params.evaluation
         if evaluation.samples > 1:
             rollouts = params.rollouts.model_copy(update={"group_size": evaluation.samples})
-        # Folded adapters are rounded to the weights' precision, another model than the one that was trained and encoded the items.
+        # Folded adapters are rounded to the weights' precision: another model than was trained and encoded the items.
         rollouts = rollouts.model_copy(update={"merge_adapters": False})
         self.engine = TransformersEngine(
             model.backbone, prompts.tokenizer, rollouts, end_of_reasoning(prompts.tokenizer)
@@ -134,13 +135,15 @@ class Reader:
                     "learned": None if learned is None else asdict(learned),
                 },
             )
+            write_sums(temporary)
 
     @classmethod
     def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> Self:
-        """What `save` wrote, for the same dataset. Raises InputError where the table is of other prompts.
+        """What `save` wrote, for the same dataset. Raises InputError where it is damaged or of other item prompts.
 
         evaluation: how it shall be read, in the place of what it was saved with.
         """
+        check_kept(folder)
         about = read_json(folder / SETTINGS)
         params = Params.model_validate(about["params"] | ({"evaluation": evaluation} if evaluation else {}))
         reader = cls.build(split, params, **about["head"])
@@ -152,7 +155,7 @@ class Reader:
 def combined(
     result: RolloutResult, states: Tensor, reasonings: list[str], evaluation: EvaluationSettings
 ) -> tuple[Tensor, list[str], np.ndarray]:
-    """One h_T [b, d], text and `cut` per case from its several samples [b * samples]: their mean, or the most likely one's.
+    """One h_T [b, d], text and `cut` per case from its samples [b * samples]: their mean, or the most likely one's.
 
     Most likely: the highest sum of log-probabilities of its sampled tokens, at the sampling temperature.
     """

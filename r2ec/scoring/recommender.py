@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from benchmark.contract import Cases, Learned, Recommender, Split
+from benchmark.storage.checksums import check_kept
 from benchmark.storage.io import read_json
 from r2ec.model.ranking import scores
 from r2ec.scoring.reader import SETTINGS, Reader
@@ -32,6 +33,7 @@ class R2ecRecommender(Recommender):
     @classmethod
     def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> Self:
         """What `Reader.save` wrote, for the same dataset; see `Reader.load`."""
+        check_kept(folder)
         about = read_json(folder / SETTINGS)
         learned = about.get("learned")  # absent where the model is older than that
         reader = Reader.load(folder, split, evaluation)

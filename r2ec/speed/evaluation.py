@@ -28,7 +28,7 @@ class Latency(BaseModel):
 
 
 def measure(work: Work, folder: Path) -> list[Latency]:
-    """R2ec with a greedy reasoning of the work's length, and SASRec after one epoch (its weights don't change its speed)."""
+    """R2ec with a greedy reasoning of the work's length; SASRec after an epoch (weights don't change its speed)."""
     if not work.reader.table.encoded:
         work.reader.table.refresh(work.reader.model)
     sasrec = load_method("sasrec").fit(work.split, seed=0, params={"epochs": 1}, workdir=scratch(folder, "sasrec"))

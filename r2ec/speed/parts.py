@@ -20,7 +20,8 @@ CHECKED = Size(users=3, new_tokens=8)
 
 
 class Layers:
-    """While ours runs, the attention that `build` gives to a CPU model and the fused LoRA; else the libraries' own: sdpa, peft."""
+    """While ours runs, the attention that `build` gives to a CPU model and the fused LoRA; else the libraries' own:
+    sdpa, peft."""
 
     def __init__(self, work: Work) -> None:
         self.model = work.reader.model.causal_lm

@@ -78,7 +78,7 @@ def written(completions: Tensor, end: int) -> int:
 
 
 def update(work: Work) -> tuple[float, PolicyOutput]:
-    """Loss and gradients of one RecPO update, prompts repeated per rollout, logits of every position, item prompts whole.
+    """Loss and gradients of one RecPO update: prompts per rollout, logits of every position, item prompts whole.
 
     Returns the loss and the last part's output.
     """

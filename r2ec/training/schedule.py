@@ -20,8 +20,8 @@ METRIC = "eval_ndcg@10"
 class Order(Dataset[int]):
     """Row numbers of the training cases in the order of all steps: a fresh seeded shuffle each epoch.
 
-    With several iterations every stretch of one step's cases stands that many times in a row. As the whole order is laid
-    out beforehand, a resumed run goes on where the killed one was.
+    With several iterations every stretch of one step's cases stands that many times in a row. As the whole order is
+    laid out beforehand, a resumed run goes on where the killed one was.
     """
 
     def __init__(self, cases: int, per_step: int, settings: TrainingSettings, iterations: int, seed: int) -> None:
@@ -49,7 +49,7 @@ class Order(Dataset[int]):
         return int(self.rows[i])
 
 
-# The others wait for what the first process does alone, such as encoding the catalogue or ranking validation cases of a grid.
+# The others wait for what the first process does alone, such as encoding the catalogue or ranking for a grid.
 WAIT = timedelta(days=7)
 
 

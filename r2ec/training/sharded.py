@@ -1,5 +1,8 @@
-"""FSDP (torch's fully_shard, through accelerate): each process holds a piece of every weight, and the model's forward and backward
-gather a layer at a time. Whatever reads weights outside of them, such as writing rollouts, needs them whole for that long."""
+"""FSDP (torch's fully_shard, through accelerate): weights in pieces, made whole for what reads them.
+
+Each process holds a piece of every weight, and the model's forward and backward gather a layer at a time. Whatever
+reads weights outside of them, such as writing rollouts, needs them whole for that long.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,8 +21,8 @@ from r2ec.model.network import R2ec
 def whole(net: nn.Module) -> Iterator[None]:
     """All weights whole on every process meanwhile; without FSDP nothing happens. All processes call it together.
 
-    They are gathered once: no layer that is called inside lets go of its own, so that processes may call different ones. What is
-    written into a weight is lost.
+    They are gathered once: no layer that is called inside lets go of its own, so that processes may call different
+    ones. What is written into a weight is lost.
     """
     units = [module for module in net.modules() if isinstance(module, FSDPModule)]
     if not units:

@@ -1,13 +1,14 @@
 """The warm start's second part: the LM's adapters learn to say from h_T what the teacher says of the same history.
 
-The frozen LM's h_T carries less of a history than its last title does (docs/log.md), whatever map is put on it. So the adapters
-and the maps go on together, by the divergence from the teacher (Hinton et al., Distilling the Knowledge in a Neural
-Network, arXiv 1503.02531) over the whole catalogue. Each step writes the reasonings anew, greedily and by the model as it is
-(its adapters folded, as in RecPO's rollouts), so that what is read is what the model will write. Training cases are fresh ones,
-beside those that the maps were fitted on.
+The frozen LM's h_T carries less of a history than its last title does (docs/log.md), whatever map is put on it. So the
+adapters and the maps go on together, by the divergence from the teacher (Hinton et al., Distilling the Knowledge in a
+Neural Network, arXiv 1503.02531) over the whole catalogue. Each step writes the reasonings anew, greedily and by the
+model as it is (its adapters folded, as in RecPO's rollouts), so that what is read is what the model will write.
+Training cases are fresh ones, beside those that the maps were fitted on.
 
-Items are compared with the frozen table meanwhile, and a few are encoded anew at each step, held near what the table says of
-them. At the end the table is encoded again, and the item map is fitted to say of the new states what it said of the old.
+Items are compared with the frozen table meanwhile, and a few are encoded anew at each step, held near what the table
+says of them. At the end the table is encoded again, and the item map is fitted to say of the new states what it said of
+the old.
 """
 
 from dataclasses import replace

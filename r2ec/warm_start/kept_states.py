@@ -1,4 +1,4 @@
-"""What depends on the LM's weights as they are: states of the untrained LM, encoded once and kept, and a fitted LM's name."""
+"""States of the untrained LM, encoded once and kept, and the name of what a fitted LM encodes."""
 
 import json
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.contract import Cases
+from benchmark.storage.checksums import check_kept
 from benchmark.storage.io import read_json, sha256_of, sha256_of_json
 from benchmark.storage.kept import kept, key, place
 from benchmark.storage.stages import Stage
@@ -33,9 +34,9 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
 
     Each is encoded once and kept in the folder `warm_start.states`, in a file named by the hash of all that it depends
     on: weights, prompts, how a reasoning is written and pooled, and the versions of the stages and packages that do it.
-    New adapters change nothing (their B is zero), so that every seed and every setting of RecPO starts from the same files.
-    A file is written whole or not at all; a killed encoding begins anew. The reader's table is left with the states of its
-    items.
+    New adapters change nothing (their B is zero), so that every seed and every setting of RecPO starts from the same
+    files. A file is written whole or not at all; a killed encoding begins anew. The reader's table is left with the
+    states of its items.
     """
     params, recpo = reader.params, reader.params.recpo
     items_of, cases_of = (_encoder(params, stage) for stage in (ENCODING, STATES))
@@ -74,7 +75,8 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
 
 
 def encoder_of(folder: Path) -> str:
-    """The hash of all that item states depend on besides their prompts: a fitted model's folder, for `large_table.refresh`."""
+    """The hash of all that a fitted model's item states depend on but their prompts, for `large_table.refresh`."""
+    check_kept(folder)
     params = Params.model_validate(read_json(folder / SETTINGS)["params"])
     return sha256_of_json(_encoder(params, ENCODING) | {"weights": sha256_of(folder / WEIGHTS)})
 

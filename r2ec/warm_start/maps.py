@@ -4,8 +4,8 @@ States of a sample of training cases and of all items are encoded once; what fol
 
 - `tied`, `free`: one map for both sides, or one each, by cross-entropy of the cases' targets over the catalogue.
 - `taught`: first a teacher that needs no state of a case, and so learns from all training cases: a user is the decaying
-  mean of the history's item states, the case's target what is predicted. Then the user's map learns to say from h_T what
-  the teacher says of the whole catalogue, and the item map goes on with it.
+  mean of the history's item states, the case's target what is predicted. Then the user's map learns to say from h_T
+  what the teacher says of the whole catalogue, and the item map goes on with it.
 
 Form and weight decay are chosen on validation NDCG@10, the standardised states without any map among the choices, so
 that the start is never worse than that on validation. `r2ec/warm_start/adapters.py` has the
@@ -43,7 +43,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A user as the decaying mean of the history's item states, mapped: it reads training histories whole, and no text."""
+    """A user as the decaying mean of the history's item states, mapped: it reads whole histories and no text."""
 
     data: "WarmStart"
     head: RecHead  # with maps of its own
@@ -221,7 +221,7 @@ def _without_graph(value: Callable[[], float]) -> float:
 
 @torch.no_grad()
 def _start_from_components(head: RecHead, items: Tensor) -> None:
-    """Begin the maps with the leading principal directions of the standardised table, not with arbitrary coordinates."""
+    """Begin the maps with the leading principal directions of the standardised table."""
     layers = [layer for layer in (head.user_map, head.item_map) if layer is not None]
     if not layers:
         return

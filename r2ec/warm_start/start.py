@@ -1,4 +1,4 @@
-"""From the bare backbone to where RecPO begins: the warm start's maps, and then its adapters, on a real dataset's cases."""
+"""From the bare backbone to where RecPO begins: the warm start's maps, then its adapters, on a dataset's cases."""
 
 import copy
 import hashlib
@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmark.contract import Cases, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
+from benchmark.storage.checksums import intact
 from benchmark.storage.io import alone, last_checkpoint, read_json, sha256_of_json
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
@@ -38,7 +39,7 @@ SHOWN = 32  # cases whose prompts stand for how prompts are worded
 
 
 def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitReport:
-    """Give the reader the rec head that `fit_rec_head` finds on frozen states, and adapters that its teacher has taught.
+    """Give the reader the rec head that `fit_rec_head` finds on frozen states, and adapters taught by its teacher.
 
     Kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which differ in RecPO
     alone, such as most ablations, begin from one and the same. Every process goes on from what is on disk: all have the
@@ -47,7 +48,7 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
     about = _depends_on(reader, split, seed)
     done = Path(reader.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
     # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
-    known = broadcast_object_list([done.exists()])[0]
+    known = broadcast_object_list([processes(reader.params).is_main_process and intact(done)])[0]
     if not known:
         with ledger.making(done):
             report = _warm(reader, split, seed, workdir / "adapters")
@@ -67,7 +68,7 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
 
 
 def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
-    """All that a warm start depends on: stages, packages, weights, texts, cases, seed, and the settings that it reads."""
+    """All that a warm start depends on: stages, packages, weights, texts, cases, seed, settings that it reads."""
     params = reader.params
     cases = hashlib.sha256()
     for part in (split.train, split.valid):
@@ -137,7 +138,8 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
         frozen = {name: value.clone() for name, value in reader.model.own_state().items() if "lora" in name}
         adapted, report = _teach_adapters(reader, split, seed, folder, data, parts["valid"], fitted)
         assert report.adapters is not None
-        # Against their own start by what both learn: NDCG of some hundred cases says little of two that have one teacher.
+        # Against their own start by what both learn: NDCG of some hundred cases says little of two that have one
+        # teacher.
         closer, better = report.adapters.divergence < report.adapters.divergence_before, adapted.value > tried[0].value
         kept = closer if tried[0].form == "taught" else better
         tried = [adapted, *tried] if kept else [tried[0], adapted, *tried[1:]]

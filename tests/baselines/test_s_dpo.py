@@ -131,7 +131,7 @@ def quality(method: Recommender) -> float:
 
 
 def planted(method: Any, tmp_path: Path, **changes: Any) -> ByTitle:
-    tuning = {"users_per_step": 32, "at_once": 32, "max_steps": 4, "save_steps": 1000, "learning_rate": 0.01}
+    tuning = {"users_per_step": 32, "at_once": 32, "max_steps": 1, "save_steps": 1000, "learning_rate": 0.01}
     params = {"backbone": {"name": "planted"}, "beams": N, "tunings": str(tmp_path / "tunings")} | tuning | changes
     made: ByTitle = method.fit(worded_split(), seed=1, params=params, workdir=tmp_path / method.__name__)
     return made
@@ -145,7 +145,7 @@ def test_preferences_teach_what_a_short_tuning_has_not(tmp_path: Path, monkeypat
     for module in (s_dpo, title_sft):
         monkeypatch.setattr(module, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
     before = quality(planted(title_sft, tmp_path))
-    made = planted(s_dpo, tmp_path, preference_steps=60, preference_rate=0.02, beta=0.2)
+    made = planted(s_dpo, tmp_path, preference_steps=30, preference_rate=0.02, beta=0.2)
     steps = made.report()["preferences"]
     assert steps[0]["loss"] == pytest.approx(np.log(4), abs=1e-3) and steps[-1]["loss"] < 0.5 * np.log(4)
     assert steps[-1]["margin"] > 1 and steps[-1]["below"] > 0.8

@@ -12,7 +12,8 @@ import torch
 from trl import SFTTrainer
 
 from baselines import bigrec, d3, s_dpo, sp_rec, title_sft
-from baselines._writers import kept_adapters, title_tuning
+from baselines._writers import title_tuning
+from baselines._writers.kept_adapters import kept_adapters
 from baselines._writers.title_search import title_tokens
 from benchmark.contract import Recommender
 from benchmark.storage import ledger
@@ -112,7 +113,7 @@ def test_a_tuning_is_charged_to_who_finds_it(tmp_path: Path) -> None:
 def test_who_waits_is_charged_the_making_and_not_the_waiting(tmp_path: Path) -> None:
     """Another job makes the adapters meanwhile, and says that this took it 100 s."""
     model = torch.nn.Linear(2, 2)
-    made = kept_adapters.kept(tmp_path, {"a": 1}, model, lambda: ["made"])  # type: ignore[arg-type]
+    made = kept_adapters(tmp_path, {"a": 1}, model, lambda: ["made"])  # type: ignore[arg-type]
     (path,) = tmp_path.glob("*.safetensors")
     path.rename(tmp_path / "later")
     started = threading.Event()
@@ -128,7 +129,7 @@ def test_who_waits_is_charged_the_making_and_not_the_waiting(tmp_path: Path) -> 
     thread.start()
     started.wait()
     with ledger.account() as now:
-        found = kept_adapters.kept(tmp_path, {"a": 1}, model, lambda: 1 / 0)  # type: ignore[arg-type]
+        found = kept_adapters(tmp_path, {"a": 1}, model, lambda: 1 / 0)  # type: ignore[arg-type]
     thread.join()
     assert found == made == ["made"]
     assert now.reused == 100 and 100 <= now.cost().seconds < 100.9
@@ -137,12 +138,12 @@ def test_who_waits_is_charged_the_making_and_not_the_waiting(tmp_path: Path) -> 
 def test_a_training_that_fails_leaves_nothing(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     with pytest.raises(ZeroDivisionError):
-        kept_adapters.kept(tmp_path, {"a": 1}, model, lambda: 1 / 0)  # type: ignore[arg-type]
+        kept_adapters(tmp_path, {"a": 1}, model, lambda: 1 / 0)  # type: ignore[arg-type]
     assert not list(tmp_path.glob("*.safetensors"))
     before = model.weight.detach().clone()
-    assert kept_adapters.kept(tmp_path, {"a": 1}, model, lambda: {"losses": [0.5]}) == {"losses": [0.5]}  # type: ignore[arg-type]
+    assert kept_adapters(tmp_path, {"a": 1}, model, lambda: {"losses": [0.5]}) == {"losses": [0.5]}  # type: ignore[arg-type]
     other = torch.nn.Linear(2, 2)
-    kept_adapters.kept(tmp_path, {"a": 1}, other, lambda: 1 / 0)  # type: ignore[arg-type]
+    kept_adapters(tmp_path, {"a": 1}, other, lambda: 1 / 0)  # type: ignore[arg-type]
     assert torch.equal(other.weight, before) and torch.equal(other.bias, model.bias)
 
 

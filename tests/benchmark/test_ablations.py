@@ -29,6 +29,7 @@ from benchmark.statistics import claims as judged
 from benchmark.statistics.ablations import against_base, curves, read_runs, statistics, tables_of
 from benchmark.statistics.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, verdict
 from benchmark.statistics.files import FactorStatistics, read_csv
+from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, write_json
 from tests.support.results_tree import write_by_hand, write_dataset, write_method, write_results
 
@@ -74,7 +75,7 @@ def write_logs(results: Path, dataset: str, runs: dict[str, int], seeds: int = 3
     for run, steps in runs.items():
         for seed in range(1, seeds + 1):
             path = results / "runs" / dataset / run / f"seed{seed}" / "run.json"
-            write_json(path, read_json(path) | {"report": {"recpo_log": log_of(run, seed, steps)}})
+            write_json(path, seal(read_json(path) | {"report": {"recpo_log": log_of(run, seed, steps)}}))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def run(command: Any, results: Path, *factors: Factor, out: Path | None = None) 
 
 
 def of(made: Factor, results: Path) -> FactorStatistics:
-    return statistics(made, read_runs(made, results))
+    return statistics(made, results)
 
 
 def test_doctests() -> None:

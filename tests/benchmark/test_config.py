@@ -185,6 +185,8 @@ def test_the_paper_s_config_has_the_paper_s_settings() -> None:
     modules = [found.module_of(name) for name in found.methods]
     for module in ("frozen_llm", "profile_retrieval", "langptune", "rec_r1", "bigrec", "d3", "kar", "llm_rerank"):
         assert modules.count(module) == 2, module  # on both backbones
+    # As the paper's table has them; SPRec in both of its rankings.
+    assert [modules.count(module) for module in ("title_sft", "s_dpo", "sp_rec")] == [2, 1, 2]
 
 
 def test_one_module_under_two_names() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.contract import Cases, Learned, check_scores, watched
+from benchmark.data.prepare import sealed_about
 from benchmark.data.protocol import prepare
 from benchmark.data.store import check_cases, read_cases, read_split, write_cases
 from benchmark.errors import InputError
@@ -163,7 +164,9 @@ def test_a_split_never_reads_the_test_cases(tmp_path: Path) -> None:
     write_json(tmp_path / "dataset.json", about)  # of an earlier version
     with pytest.raises(InputError, match=r"dataset\.json: has no 'rating_scale'; prepare the dataset again"):
         read_split(tmp_path)
-    write_json(tmp_path / "dataset.json", about | {"rating_scale": 10})  # there is no test.parquet in this folder
+    write_json(
+        tmp_path / "dataset.json", sealed_about(about | {"rating_scale": 10}, tmp_path)
+    )  # there is no test.parquet in this folder
     split = read_split(tmp_path)
     assert split.rating_scale == 10
     assert (split.name, split.category, split.history_length, split.n_items) == ("toy", "toy", 7, 40)
@@ -177,10 +180,10 @@ def test_a_split_never_reads_the_test_cases(tmp_path: Path) -> None:
 def test_training_cases_without_the_llms_sample_are_of_an_earlier_version(tmp_path: Path) -> None:
     cases = cases_of([[1, 2], [3]])
     write_cases(tmp_path / "train.parquet", cases, with_target=True)
-    write_json(
-        tmp_path / "dataset.json",
-        {"dataset": "toy", "settings": {"category": "toy", "history_length": 7}, "rating_scale": 5},
-    )
+    for name in ("valid", "items"):  # which are not reached
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    about = {"dataset": "toy", "settings": {"category": "toy", "history_length": 7}, "rating_scale": 5}
+    write_json(tmp_path / "dataset.json", sealed_about(about, tmp_path))
     with pytest.raises(InputError, match=r"train\.parquet: column 'llm' is missing; prepare the dataset again"):
         read_split(tmp_path)
 

@@ -32,6 +32,7 @@ from benchmark.jobs.estimates import (
 )
 from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
 from benchmark.jobs.sizes import UNKNOWN, USUAL, sizes_of
+from benchmark.storage.checksums import seal
 from benchmark.workload import Sizes, Work
 from tests.support.planted import planted, write_files
 
@@ -187,6 +188,40 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
     assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
 
 
+def test_a_title_tuning_counts_for_the_first_row_that_has_it() -> None:
+    llm = {"backbone": {"name": "resources/smollm2-135m-instruct"}}
+    config = toy_config(
+        bigrec={"params": llm}, title_sft={"params": llm}, s_dpo={"params": llm | {"preference_steps": 0}}
+    )
+    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    whole = {name: of_job(config, ablations_of(config), "toy", name, 1, NOWHERE) for name in config.methods}
+    (tuning,) = whole["title_sft"].kept.values()
+    assert tuning > 0 and [*whole["bigrec"].kept] == [*whole["title_sft"].kept] == [*whole["s_dpo"].kept]
+    # Once in each repetition.
+    assert [job.seconds for job in made["run bigrec"]] == pytest.approx([whole["bigrec"].seconds] * 2)
+    for name in ("title_sft", "s_dpo"):
+        assert [job.seconds for job in made[f"run {name}"]] == pytest.approx([whole[name].seconds - tuning] * 2)
+
+
+def test_tokens_of_preferences_and_self_play_by_hand() -> None:
+    """Prompts of 30 + 3 * 10 tokens, titles of 10."""
+    common = {"backbone": {"name": "x"}, "max_items": 3, "users_per_step": 4, "at_once": 2, "evaluation_rows": 5}
+    method, beams = load_method("s_dpo"), 50 * 20 * 10 / 4
+    made = filled("s_dpo", **common, preference_steps=5, negatives=2, lora={"layers_from": 1})
+    _, second, ranking = method.work(SIZES, made, 1)
+    assert second == Work(read=20 * 90, learned=20 * 90, held=2 * 90, frozen=1)
+    assert ranking == Work(read=50 * 60, written=beams, rows=100)
+    few = {"iterations": 2, "cases": 30, "tuning_steps": 2, "preference_steps": 3, "max_new_tokens": 8}
+    _, answers, steps, texts = load_method("sp_rec").work(SIZES, filled("sp_rec", **common, **few), 1)
+    # 30 cases are answered twice, and their pairs of titles read once for the reference.
+    assert (answers.read, answers.written) == (2 * (60 * 60 + 30 * 80), 2 * 60 * 10 / 4)
+    assert (steps.learned, steps.held) == (2 * (8 * 70 + 12 * 80), 2 * 80)
+    assert texts == Work(read=50 * 60, written=50 * 8, rows=64)
+    by_beams = filled("sp_rec", **common, **few, ranking="beams")
+    made_alike = load_method("sp_rec").work(SIZES, by_beams, 1)
+    assert made_alike[-1] == ranking and [one.kept for one in made_alike[1:3]] == [answers.kept, steps.kept]
+
+
 def untuned() -> Config:
     """config.yaml with R2ec's params alone, as they were measured before there was a grid."""
     config = read_config_file(ROOT / "config" / "config.yaml")
@@ -226,7 +261,7 @@ def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> Non
     folder = tmp_path / "data" / "ml-100k"
     folder.mkdir(parents=True)
     counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11, "train_llm": 6}
-    (folder / "dataset.json").write_text(json.dumps({"counts": counts}))
+    (folder / "dataset.json").write_text(json.dumps(seal({"counts": counts})))
     prepared = Sizes(items=7, train=8, valid=9, test=10, llm=6)
     assert sizes_of("ml-100k", entry, tmp_path) == prepared and prepared.train_llm == 6
     assert (
@@ -262,7 +297,7 @@ def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
     assert lm_of({"name": str(tmp_path)}) is None
     (tmp_path / "config.json").write_text(json.dumps(about | {"num_key_value_heads": 1, "head_dim": 2}))
     assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 2, 100)
-    (tmp_path / "config.json").write_text(json.dumps(about))
+    (tmp_path / "config.json").write_text(json.dumps(seal(about)))
     assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 10, 100)
     (tmp_path / "config.json").write_text(json.dumps({"state_size": 3}))
     assert lm_of({"name": str(tmp_path)}) is None
@@ -312,7 +347,7 @@ def test_small_jobs_are_within_a_factor_of_3_of_measured_ones(tmp_path: Path) ->
     for name, counts in SMOKE_COUNTS.items():
         (tmp_path / "data" / name).mkdir(parents=True)
         about = {"counts": dict(zip(("items", "train", "valid", "test"), counts, strict=True))}
-        (tmp_path / "data" / name / "dataset.json").write_text(json.dumps(about))
+        (tmp_path / "data" / name / "dataset.json").write_text(json.dumps(seal(about)))
     measured, found = [], []
     for (method, dataset), seconds in SMOKE.items():
         for seed, taken in enumerate(seconds, start=1):

@@ -34,7 +34,7 @@ from benchmark.statistics import against as against_statistics
 from benchmark.statistics import datasets as statistics
 from benchmark.statistics import overall
 from benchmark.statistics.files import FactorStatistics
-from tests.support.results_tree import write_results
+from tests.support.results_tree import noted_again, write_results
 
 ALL, NOTHING = Learned(users=30, targets=200, positions=230), Learned(0, 0, 0)
 SEEDS = {"popularity": 2, "sasrec": 2, "r2ec": 2, "r2ec_untrained": 1}
@@ -70,6 +70,7 @@ def show(run: Path, items: list[int]) -> None:
     pq.write_table(
         table.set_column(table.schema.get_field_index("top_items"), "top_items", lists), run / "rankings.parquet"
     )
+    noted_again(run)
 
 
 def given(results: Path, *more: str) -> list[str]:
@@ -205,6 +206,7 @@ def test_few_items_are_few_of_what_the_lists_could_hold() -> None:
 def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
     path = results / "runs/small/sasrec/seed2/rankings.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["top_items"]), path)
+    noted_again(path.parent)
     with pytest.raises(InputError, match=r"sasrec/seed2/rankings\.parquet: column 'top_items' is missing; evaluate"):
         background(collect(results, "small", SEEDS, less_information=REASON))
 

@@ -1,6 +1,5 @@
 """Nothing half-written is taken for done, whatever was left behind."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,9 @@ from benchmark.storage.io import atomic
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path, folder: bool) -> None:
-    left = tmp_path / f".done.part{os.getpid()}"
+    with atomic(tmp_path / "done") as left:
+        left.write_text("x")
+    (tmp_path / "done").unlink()
     if folder:
         left.mkdir()
         (left / "half").write_text("x")

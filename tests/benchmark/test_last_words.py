@@ -302,12 +302,14 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     counted = dict(re.findall(r"^(run popularity|run broken|tables?|page) +(\d+) +\S", "\n".join(lines), flags=re.M))
     assert counted == {"run popularity": "1", "run broken": "1", "table": "1", "tables": "1", "page": "1"}
 
-    # Broken: the job's own sentence is the last line of all.
+    # Broken: all others have their table, and the run's own sentence is the last line of all.
     code, lines = said_by(project)
     log = "there/results/logs/runs/planted.broken.seed1.log"
-    assert code == 1 and "CalledProcessError" not in " ".join(lines) and len(lines) < 16
+    assert code == 1 and "CalledProcessError" not in " ".join(lines) and "Traceback" not in " ".join(lines)
     assert lines[-1] == f"error: ValueError: broken on purpose (broken on planted, seed 1; log: {log})"
-    assert lines[-2].startswith("1 job failed.") and (project / log).is_file()
+    assert lines[-2].startswith("1 run failed, as the tables say;") and (project / log).is_file()
+    assert (project / "there/results/tables/main.txt").read_text().rstrip() in "\n".join(lines)
+    assert len([line for line in lines if line.startswith("failed: broken on planted, seed 1: ValueError")]) == 1
     assert "Traceback" in "\n".join(said_by(project, "--show-failed-logs")[1])
     quiet = said_by(project, "--quiet")[1]
     assert quiet[-1] == lines[-1] and not [line for line in quiet if line.startswith("[")]

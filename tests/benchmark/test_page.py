@@ -206,16 +206,16 @@ def test_over_all_datasets_the_reference_is_as_against_the_others(results: Path)
 
 
 def test_slices_say_no_more_than_they_know(small: Collected, tmp_path: Path) -> None:
-    found = by_slice(statistics(small))
+    found = by_slice(statistics(small), small.methods)
     few = [slice["users"] < FEW_USERS for slice in found["slices"]]
     assert True in few and all(slice["cases"] for slice in found["slices"])
     for known, mine in zip(few, found["differences"], strict=True):
         assert all((low is None and high is None) if known else True for _, low, high in mine)
     # Two methods that rank alike: whatever the slice, nothing is known of how they differ.
     same = replace(small, ranks=[small.ranks[0], small.ranks[0], *small.ranks[2:]])
-    assert {tuple(mine[0]) for mine in by_slice(statistics(same))["differences"]} == {(0.0, None, None)}
+    assert {tuple(mine[0]) for mine in by_slice(statistics(same), same.methods)["differences"]} == {(0.0, None, None)}
     write_by_hand(tmp_path, "popularity", "r2ec")
-    hand = by_slice(statistics(collect(tmp_path, "tiny", {"popularity": 2, "r2ec": 2})))
+    hand = by_slice(statistics(collect(tmp_path, "tiny", {"popularity": 2, "r2ec": 2})), ["popularity", "r2ec"])
     assert sum(slice["cases"] for slice in hand["slices"] if slice["group"] == "length of the history") == 4
 
 
@@ -387,5 +387,5 @@ def test_statistics_of_other_rows_are_refused(tmp_path: Path) -> None:
     write_results(tmp_path, ["small"], {"popularity": 0.5, "sasrec": 0.8}, seeds=1, n_cases=60)
     write_statistics(tmp_path, ["small"], {"popularity": 1})
     both = collect(tmp_path, "small", {"popularity": 1, "sasrec": 1})
-    with pytest.raises(InputError, match="small: the statistics are of popularity, but the runs of popularity, sasrec"):
+    with pytest.raises(InputError, match="small: the statistics are of popularity, but sasrec has runs, too"):
         document([both], tmp_path)

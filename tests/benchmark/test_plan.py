@@ -53,9 +53,12 @@ def test_a_variant_is_told_its_overlay_and_whose_streams_it_takes() -> None:
 def test_wide_and_awaited_runs_go_first_and_what_ablations_add_last() -> None:
     made = plan()
     # 2 * threads², a hundred times that for the tables' own; one more where others wait for the choice.
-    assert made.priority("popularity", 1) == 200 and made.priority("popularity", 2) == 200
-    assert made.priority("sasrec", 1) == 900 and made.priority("sasrec", 2) == 800
-    assert made.priority("sasrec", 3) == made.priority(VARIANT, 1) == 8
+    assert made.priority("popularity", 1, 59) == 200 and made.priority("popularity", 2, 0) == 200
+    assert made.priority("sasrec", 1, 0) == 900 and made.priority("sasrec", 2, 0) == 800
+    assert made.priority("sasrec", 3, 0) == made.priority(VARIANT, 1, 0) == 8
+    # A minute counts as much as half the square of a core; beyond 400 all are alike.
+    assert made.priority("popularity", 1, 185) == 500 and made.priority(VARIANT, 1, 600) == 18
+    assert made.priority("popularity", 1, 1e6) == 40_200 == made.priority("popularity", 1, 24_000)
 
 
 def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:

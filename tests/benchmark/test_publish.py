@@ -1,5 +1,6 @@
 """Publishing a finished run: what is copied, what is refused, that nothing of another run comes along."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from benchmark.errors import InputError
 from benchmark.jobs.stale import Job, write_record
 from benchmark.output.publish import commits_of, copy_folder, publish
 from benchmark.provenance import ROOT
-from benchmark.storage.io import read_json
+from benchmark.storage.checksums import seal
+from benchmark.storage.io import read_json, write_json
 from tests.support.results_tree import write_results
 
 RUN = "results/runs/one/{}/seed1/{}"
@@ -107,7 +109,7 @@ def test_what_does_not_belong_together_is_refused(place: Path, file: str, text: 
 def test_code_that_no_commit_holds_is_refused(place: Path) -> None:
     run = Path(RUN.format("popularity", "run.json"))
     commit = read_json(run)["commit"]
-    run.write_text(run.read_text().replace(commit, "0123abc-dirty"))
+    write_json(run, seal(json.loads(run.read_text().replace(commit, "0123abc-dirty"))))
     with pytest.raises(InputError, match=r"run\.json: commit is '0123abc-dirty', so that nobody can have its code"):
         commits_of([run.parent], dirty=False)
     assert commits_of([run.parent], dirty=True) == {"0123abc-dirty": 1}

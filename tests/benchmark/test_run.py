@@ -29,6 +29,7 @@ from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
 from benchmark.storage.io import read_json, write_json
 from tests.support.planted import planted, write_prepared
+from tests.support.results_tree import sealed_again
 
 
 class Params(BaseModel):
@@ -245,6 +246,17 @@ def test_a_row_under_another_name_than_its_module(job: Job, fits: Fits) -> None:
     assert record.method == "stub-small" and record.seed_value == derive_seed("toy", "stub-small", 1)
 
 
+def test_a_methods_stream_is_that_of_all_its_rows(job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of other names, an ablation's run and another method of that stream have one seed in each repetition."""
+    monkeypatch.setattr(sys.modules["baselines.stub"], "STREAM", "shared", raising=False)
+    job()
+    job(method="stub-small", module="stub", out=job.root / "x")
+    job(method="stub--section.b=7", module="stub", stream="stub", out=job.root / "y")
+    job(seed=2)
+    expected = [derive_seed("toy", "shared", seed) for seed in (1, 1, 1, 2)]
+    assert [call["seed"] for call in fits] == expected and expected[0] != expected[3]
+
+
 # Tuning
 
 
@@ -414,6 +426,8 @@ def test_foreign_test_targets_are_refused(
         (copy / path.name).write_bytes(path.read_bytes())
     targets = pd.read_parquet(copy / "test_targets.parquet")
     targets.assign(case=targets["case"] + 1).to_parquet(copy / "test_targets.parquet")
+    assert "test_targets.parquet: damaged or replaced" in refused(job, capsys, data=copy)
+    sealed_again(copy)
     said = refused(job, capsys, data=copy)
     assert "test_targets.parquet and test.parquet hold different cases; prepare the dataset again" in said
     assert not (tmp_path / "runs").exists()

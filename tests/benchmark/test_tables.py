@@ -28,8 +28,9 @@ from benchmark.output import tables
 from benchmark.output.cells import cells
 from benchmark.output.forms import latex, markdown, show
 from benchmark.statistics import datasets as statistics
+from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, write_json
-from tests.support.results_tree import record, write_by_hand, write_results
+from tests.support.results_tree import noted_again, record, write_by_hand, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85}
 METHODS = list(SKILL)
@@ -238,13 +239,14 @@ def change_rankings(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[
     def apply(run: Path) -> None:
         frame = change(pd.read_parquet(run / "rankings.parquet"))
         frame.to_parquet(run / "rankings.parquet")
+        noted_again(run)
 
     return apply
 
 
 def change_record(**fields: object) -> Callable[[Path], None]:
     def apply(run: Path) -> None:
-        write_json(run / "run.json", read_json(run / "run.json") | fields)
+        write_json(run / "run.json", seal(read_json(run / "run.json") | fields))
 
     return apply
 
@@ -258,10 +260,23 @@ def at(column: str, row: int, value: object) -> Callable[[pd.DataFrame], pd.Data
     return apply
 
 
+def not_parquet(run: Path) -> None:
+    (run / "rankings.parquet").write_text("x")
+    noted_again(run)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing run": (lambda run: (run / "run.json").unlink(), r"run.json: missing; run this method and seed"),
-    "missing ranks": (lambda run: (run / "rankings.parquet").unlink(), r"rankings.parquet: missing; run this method"),
-    "not parquet": (lambda run: (run / "rankings.parquet").write_text("x"), "not readable as parquet"),
+    "missing ranks": (
+        lambda run: (run / "rankings.parquet").unlink(),
+        r"rankings.parquet: can't be read \(No such file",
+    ),
+    "not parquet": (lambda run: (run / "rankings.parquet").write_text("x"), "rankings.parquet: damaged or replaced"),
+    "not parquet, and so noted": (not_parquet, "not readable as parquet"),
+    "one number of the record": (
+        lambda run: write_json(run / "run.json", read_json(run / "run.json") | {"latency_ms_alone": 1.0}),
+        "run.json: its content is not what was written there; delete its folder and run this seed again",
+    ),
     "not json": (lambda run: (run / "run.json").write_text("{\n oops"), "line 2 is not JSON"),
     "no column": (change_rankings(lambda f: f.drop(columns="rank")), "column 'rank' is missing"),
     "NaN rank": (change_rankings(at("rank", 3, np.nan)), "column 'rank' has 1 missing values, expected int32"),
@@ -304,12 +319,14 @@ def test_broken_datasets_are_refused(
     about = results / "data" / "other" / "dataset.json"
     whole = read_json(about)
     write_json(about, {key: value for key, value in whole.items() if key != "split_hash"})
-    assert "key 'split_hash' is missing" in refused(monkeypatch, capsys, results)  # small is fine, yet not written
+    assert "has no 'split_hash'; prepare" in refused(monkeypatch, capsys, results)  # small is fine, yet not written
     about.unlink()
     assert "dataset.json: missing; prepare the dataset first" in refused(monkeypatch, capsys, results)
     write_json(about, whole)
     (results / "data" / "other" / "test.parquet").unlink()
-    assert "test.parquet: missing; prepare the dataset first" in refused(monkeypatch, capsys, results)
+    assert "test.parquet: can't be read (No such file or directory); delete it and prepare" in refused(
+        monkeypatch, capsys, results
+    )
 
 
 def test_impossible_metrics_are_refused(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +421,8 @@ def test_record_round_trip(tmp_path: Path) -> None:
     tuning = Tuning(criterion="valid NDCG@10", trials=[Trial(params={"lr": 0.1}, value=0.2, seconds=3)], chosen=0)
     made = record("d", "m", 1, 10).model_copy(update={"tuning": tuning})
     write_run(tmp_path / "run.json", made)
-    assert read_run(tmp_path / "run.json") == made
+    found = read_run(tmp_path / "run.json")
+    assert found.model_copy(update={"files": None, "sha256": None}) == made and found.files == {}
     assert read_json(tmp_path / "run.json")["finished_at"] == "2025-01-01T00:00:00Z"
 
 

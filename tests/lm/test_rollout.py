@@ -267,7 +267,8 @@ def test_rollouts_follow_the_models_distribution() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repetition_penalty_changes_what_is_sampled_and_no_log_probability(family: str) -> None:
-    """Each token against transformers' own processors, over the prompt and the rollout's own tokens; rollouts end apart."""
+    """Each token against transformers' own processors, over the prompt and the rollout's own tokens; rollouts end
+    apart."""
     model, penalty = tiny_lm(family, scale=0.15), 1.7
     how = {"temperature": 1.5, "top_k": 20, "top_p": 0.95}
     result = write(model, family, repetition_penalty=penalty, **how)

@@ -1,4 +1,5 @@
-"""A whole fit whose rollouts come from vLLM (tests/support/vllm_stub.py), on a server or beside it, by trl's code and ours."""
+"""A whole fit whose rollouts come from vLLM (tests/support/vllm_stub.py), on a server or beside it, by trl's code and
+ours."""
 
 import socket
 from collections import Counter

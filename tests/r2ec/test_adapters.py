@@ -1,4 +1,5 @@
-"""Adapters that the warm start's teacher has taught: on a tiny LM that first knows nothing, and the item map behind them."""
+"""Adapters that the warm start's teacher has taught: on a tiny LM that first knows nothing, and the item map behind
+them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +30,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(backbone: Path, steps: int, **changes: Any) -> Params:
-    """A teacher that reads the last item, and so many steps of the adapters; no RecPO. After 60 epochs it would be so sharp that
-    100 steps come less near to it."""
+    """A teacher that reads the last item, and so many steps of the adapters; no RecPO. After 60 epochs it would be so
+    sharp that 100 steps come less near to it."""
     adapters = {"steps": steps, "batch_size": 32, "learning_rate": 5e-3, "head_learning_rate": 3e-3, "held_items": 8}
     warm = {"cases": 200, "rank": 32, "valid_cases": 100, "epochs": 30, "teacher_epochs": 8, "learning_rate": 1e-2}
     warm |= {"batch_size": 64, "weight_decays": [0.01], "history_decay": 0.3}
@@ -97,7 +98,8 @@ def test_the_loss_is_the_divergence_and_the_weighted_move_of_the_held_items(back
 def test_the_divergence_is_the_teacher_s_from_what_is_written(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the first step, computed again: greedy texts, whole prompts read at once, the frozen table, the prior, the sum by hand."""
+    """Of the first step, computed again: greedy texts, whole prompts read at once, the frozen table, the prior, the sum
+    by hand."""
     found: list[tuple[float, float]] = []
     plain = TaughtTrainer.compute_loss
 

@@ -19,6 +19,7 @@ from r2ec.headroom import pickers as module
 from r2ec.headroom import sampled as sampling
 from r2ec.headroom.pickers import learned, oracle, pickers
 from r2ec.headroom.sampled import Sampled, chosen_cases, folder_of, sampled
+from r2ec.scoring.reader import Reader
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import Params
 from tests.support.planted import planted, write_prepared
@@ -98,7 +99,7 @@ def test_samples_are_kept_and_taken_again(
     split = read_split(data)
     cases = chosen_cases(split.valid, 20, split.name)
     recommender = R2ecRecommender.load(model, split)
-    whole = sampled(recommender, cases, 3, tmp_path / "whole")
+    whole = sampled(recommender.reader, cases, 3, tmp_path / "whole")
     assert whole.rank.shape == (20, 3)
     assert len(np.unique(whole.text)) > 20  # sampled, not greedy
     assert whole.state.shape[:2] == (20, 3)
@@ -106,7 +107,7 @@ def test_samples_are_kept_and_taken_again(
     done = sampling._sample
     calls: list[int] = []
 
-    def stops(one: R2ecRecommender, part: object, samples: int) -> dict[str, np.ndarray]:
+    def stops(one: Reader, part: object, samples: int) -> dict[str, np.ndarray]:
         calls.append(len(part))  # type: ignore[arg-type]
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -114,25 +115,26 @@ def test_samples_are_kept_and_taken_again(
 
     monkeypatch.setattr(sampling, "_sample", stops)
     with pytest.raises(KeyboardInterrupt):
-        sampled(recommender, cases, 3, tmp_path / "stopped")
+        sampled(recommender.reader, cases, 3, tmp_path / "stopped")
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["000000.npz"]
-    resumed = sampled(recommender, cases, 3, tmp_path / "stopped")
+    resumed = sampled(recommender.reader, cases, 3, tmp_path / "stopped")
     assert calls == [8, 8, 8, 4]  # 8, the one that was stopped, and from there on
     assert np.array_equal(resumed.text, whole.text)
     assert np.array_equal(resumed.rank, whole.rank)
 
 
 def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> None:
-    """With one greedy text per case the sampled ranks would be those of `benchmark.evaluate`: the same states give the same."""
+    """With one greedy text per case the sampled ranks would be those of `benchmark.evaluate`: the same states give the
+    same."""
     split = read_split(data)
     cases = chosen_cases(split.valid, 6, split.name)
     recommender = R2ecRecommender.load(model, split)
     assert cases.target is not None
     hidden = replace(cases, target=None)
     table = rank(recommender.score(hidden), hidden, cases.target, split.n_items, "r2ec")
-    states, _, _ = recommender.read(hidden)
+    states, _, _ = recommender.reader.read(hidden)
     with torch.no_grad():
-        ranks, top, entropy = sampling._ranked(recommender, cases, states[:, None])
+        ranks, top, entropy = sampling._ranked(recommender.reader, cases, states[:, None])
     assert ranks[:, 0].tolist() == table.column("rank").to_pylist()
     assert (entropy > 0).all() and (entropy < np.log(split.n_items)).all() and np.isfinite(top).all()
 

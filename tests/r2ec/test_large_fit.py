@@ -70,5 +70,5 @@ def test_a_fitted_model_answers_from_a_table_on_disk(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.mul_(2)
-    fitted.save(tmp_path / "other")
+    fitted.reader.save(tmp_path / "other", fitted.report())
     assert encoder_of(tmp_path / "other") != encoder

@@ -1,4 +1,5 @@
-"""The table on disk: what is read is what was encoded, only what changed is encoded, and a kill at any point costs nothing."""
+"""The table on disk: what is read is what was encoded, only what changed is encoded, and a kill at any point costs
+nothing."""
 
 import errno
 import os

@@ -1,4 +1,5 @@
-"""What a fit says that it learned from: the cases that it took, whatever an LLM may not read, and the same of a kept fit."""
+"""What a fit says that it learned from: the cases that it took, whatever an LLM may not read, and the same of a kept
+fit."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,9 +1,9 @@
 """A planted task in which only what is written decides the rank, on a tiny LM: does RecPO learn to write it?
 
-Ten items, each meant by one word. The catalogue's vectors are the states that have read that word, so that a rollout lands on
-its target only by writing the target's word; which word that is follows from the item in the prompt. Only lm_head is
-trained: the item term, whose gradient doesn't reach it, can't move the states towards the items instead, and the items'
-vectors, which it does reach, have a learning rate at which they stay where they are.
+Ten items, each meant by one word. The catalogue's vectors are the states that have read that word, so that a rollout
+lands on its target only by writing the target's word; which word that is follows from the item in the prompt. Only
+lm_head is trained: the item term, whose gradient doesn't reach it, can't move the states towards the items instead, and
+the items' vectors, which it does reach, have a learning rate at which they stay where they are.
 """
 
 from pathlib import Path

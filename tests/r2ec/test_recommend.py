@@ -1,4 +1,5 @@
-"""`python -m r2ec.recommend`: a history in, the same top items out as the evaluator ranks; bad histories in one sentence."""
+"""`python -m r2ec.recommend`: a history in, the same top items out as the evaluator ranks; bad histories in one
+sentence."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""The reward block by block, from disk and memory, against the plain one; the sampled softmax against all that could be drawn."""
+"""The reward block by block, from disk and memory, against the plain one; the sampled softmax against all that could be
+drawn."""
 
 import itertools
 import math

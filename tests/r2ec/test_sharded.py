@@ -1,7 +1,7 @@
 """FSDP on two gloo processes: a fit with every weight in two pieces gives the results of one process with whole ones.
 
-accelerate gives FSDP to GPUs alone. Here it is told that these processes are such, and everything behind that is what runs there:
-its preparation of model and optimizer, torch's fully_shard, the Trainer's checkpoints.
+accelerate gives FSDP to GPUs alone. Here it is told that these processes are such, and everything behind that is what
+runs there: its preparation of model and optimizer, torch's fully_shard, the Trainer's checkpoints.
 """
 
 import os

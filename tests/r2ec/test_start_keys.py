@@ -1,4 +1,5 @@
-"""What a kept warm start and kept states depend on: a change of any of it makes them anew, a change of anything else doesn't."""
+"""What a kept warm start and kept states depend on: a change of any of it makes them anew, a change of anything else
+doesn't."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""A step of RecPOTrainer against the paper's equation and Algorithm 1, computed again apart from it: whole prompts, one item at a
-time, a ranking by a loop, the clipped sums action by action; values and gradients."""
+"""A step of RecPOTrainer against the paper's equation and Algorithm 1, computed again apart from it: whole prompts, one
+item at a time, a ranking by a loop, the clipped sums action by action; values and gradients."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -44,7 +44,8 @@ def cases_of(history: Tensor, targets: Tensor) -> Cases:
 
 
 def test_the_teacher_learns_from_the_training_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From each (history, target) pair that an ID model has, once an epoch, whatever an LLM may read; and from no other."""
+    """From each (history, target) pair that an ID model has, once an epoch, whatever an LLM may read; and from no
+    other."""
     data = replace(split(), llm_rows=np.arange(10))
     read: list[Tensor] = []
     taken: list[tuple[tuple[int, ...], int]] = []

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmark.contract import Cases
+from benchmark.data.prepare import sealed_about
 from benchmark.data.store import write_cases
-from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, write_run
-from benchmark.storage.io import write_json
+from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, read_run, write_run
+from benchmark.storage.io import read_json, write_json
 
 N_ITEMS = 60
 HISTORY = 20
@@ -65,8 +66,20 @@ def write_dataset(results: Path, dataset: str, n_users: int = 30, n_cases: int =
         "sources": [{"file": "made-up", "sha256": "0" * 64}],
         "split_hash": f"hash-{dataset}",
     }
-    write_json(folder / "dataset.json", about)
+    write_json(folder / "dataset.json", sealed_about(about, folder))
     return parts["test"]
+
+
+def sealed_again(folder: Path) -> None:
+    """Write dataset.json with the checksums of what lies in the folder now, as a test has left it."""
+    about = read_json(folder / "dataset.json")
+    (folder / "dataset.json").unlink()
+    write_json(folder / "dataset.json", sealed_about(about, folder))
+
+
+def noted_again(run: Path) -> None:
+    """Write run.json with the checksums of what lies beside it now."""
+    write_run(run / "run.json", read_run(run / "run.json"))
 
 
 def write_ranks(run: Path, cases: Cases, ranks: np.ndarray, candidates: int = N_ITEMS - 1) -> None:
@@ -125,6 +138,7 @@ def write_by_hand(results: Path, first: str, second: str) -> Cases:
     cases = write_dataset(results, "tiny", n_users=2, n_cases=4)
     cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
     write_cases(results / "data" / "tiny" / "test.parquet", cases, with_target=False)
+    sealed_again(results / "data" / "tiny")
     write_method(results, "tiny", cases, first, [[1, 7, 30, 31], [1, 3, 30, 31]])
     write_method(results, "tiny", cases, second, [[1, 1, 1, 1], [1, 1, 1, 1]])
     return cases

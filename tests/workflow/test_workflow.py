@@ -306,20 +306,35 @@ def test_a_bad_file_is_named_and_nothing_is_half_written(finished: Path, tmp_pat
     assert "\nplanted: warning: items.csv: column '' holds row numbers and is ignored\n" in done.stdout
 
 
-def test_a_failing_method_stops_no_other_and_no_table_is_made(tmp_path: Path) -> None:
+def test_a_failing_method_is_a_row_and_all_others_are_tested(tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
     (project / "baselines" / "broken.py").write_text(
         "def fit(split, *, seed, params, workdir):\n    raise ValueError('broken on purpose')\n"
     )
-    done = snakemake(project, config=changed_config(project, "broken.yaml", only=True, broken=None, popularity=None))
-    assert done.returncode != 0 and "broken on purpose" in done.stdout
-    runs = project / "results/runs/planted"
-    assert sorted(path.parent.name for path in runs.glob("popularity/*/run.json")) == ["seed1", "seed2"]
-    assert not list(runs.glob("broken/*/*")) and not (project / "results/tables/main.md").exists()
+    config = changed_config(project, "broken.yaml", only=True, broken=None, popularity=None, item_knn=None)
+    done = snakemake(project, config=config)
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    log = "results/logs/runs/planted.broken.seed1.log"
+    assert f"failed: broken on planted, seed 1: ValueError: broken on purpose (log: {log})" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-3].startswith("2 runs failed, as the tables say")
+    frame = pd.read_csv(project / "results/tables/main.csv", keep_default_na=False, dtype=str)
+    assert frame.method.tolist() == ["popularity", "item_knn", "broken"]
+    assert frame.failed.tolist() == ["", "", f"ValueError: broken on purpose (log: {log})"]
+    tests = pd.read_csv(project / "results/tables/planted.tests.csv")
+    assert set(tests.method_a) | set(tests.method_b) == {"popularity", "item_knn"}
+    assert "failed: ValueError: broken on purpose" in (project / "results/report/index.html").read_text()
+    # What failed is tried again, and no other run.
+    dry = snakemake(project, "--dry-run", config=config)
+    assert "broken on planted, seed 1: it failed: ValueError: broken on purpose" in dry.stdout
+    assert planned(dry.stdout)["run"] == 2
+    (project / "baselines" / "broken.py").write_text("from baselines.popularity import fit\n")
+    done = snakemake(project, config=config)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "failed" not in pd.read_csv(project / "results/tables/main.csv").columns
 
 
-def test_one_datasets_trouble_takes_no_other_ones_table(tmp_path: Path) -> None:
-    """A method that fails on one of two datasets: the other has its table and plots, and there is none of both together."""
+def test_one_datasets_trouble_takes_no_other_ones_row(tmp_path: Path) -> None:
+    """A method that fails on one of two datasets: it has its row on the other, and the table of both says where it failed."""
     project = copy_of_project(tmp_path)
     (project / "baselines" / "picky.py").write_text(PICKY)
     shutil.copytree(project / "planted", project / "good")
@@ -328,10 +343,14 @@ def test_one_datasets_trouble_takes_no_other_ones_table(tmp_path: Path) -> None:
     value["datasets"]["good"] = value["datasets"]["planted"] | {"options": {"folder": "good"}}
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     done = snakemake(project, config="config/two.yaml")
-    assert done.returncode != 0 and "planted is not to its taste" in done.stdout
-    tables = {path.name for path in (project / "results/tables").iterdir()}
-    assert tables == {f"good.{ending}" for ending in ("csv", "md", "tex", "tests.csv")}
-    assert (project / "results/plots/good.metrics.png").exists() and not (project / "results/report").exists()
+    assert done.returncode == 1 and "planted is not to its taste" in done.stdout
+    frame = pd.read_csv(project / "results/tables/main.csv", keep_default_na=False, dtype=str)
+    rows = dict(zip(zip(frame.dataset, frame.method, strict=True), frame.failed, strict=True))
+    assert rows.pop(("planted", "picky")).startswith("ValueError: planted is not to its taste")
+    assert set(rows) == {("planted", "popularity"), ("good", "picky"), ("good", "popularity")} and not any(
+        rows.values()
+    )
+    assert (project / "results/plots/good.metrics.png").exists() and (project / "results/report/index.html").exists()
 
 
 PICKY = '''

@@ -1,5 +1,6 @@
 import functools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -92,6 +93,12 @@ def recorded(job):
 def dataset_json(wildcards):
     """A dataset's entry in the config, as the jobs get it."""
     return settings.datasets[wildcards.dataset].model_dump_json()
+
+
+def try_again(wildcards, resources):
+    """Where Snakemake is told to retry, a failure is left to the next attempt, but for the last one."""
+    left = workflow.execution_settings.retries + 1 - resources.attempt
+    return "--try-again" if left > 0 else ""
 
 
 def estimated(wildcards):

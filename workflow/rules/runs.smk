@@ -8,7 +8,10 @@ rule run:
         "results/logs/runs/{dataset}.{method}.seed{seed}.log",
     benchmark:
         "results/usage/runs/{dataset}.{method}.seed{seed}.tsv"
-    priority: lambda wildcards: plan.priority(wildcards.method, int(wildcards.seed))
+    priority:
+        lambda wildcards: plan.priority(
+            wildcards.method, int(wildcards.seed), estimated(wildcards).seconds
+        )
     conda:
         "../../environment.yml"
     threads: lambda wildcards: plan.entry(wildcards.method).threads
@@ -16,6 +19,14 @@ rule run:
         gpu=lambda wildcards: plan.entry(wildcards.method).gpus,
         # For Slurm: a job is one task, however many GPUs it has.
         tasks_per_gpu=0,
+        # Beyond these a job is ended.
+        max_seconds=lambda wildcards: math.ceil(
+            3600 * plan.entry(wildcards.method).max_hours
+        ),
+        max_mib=lambda wildcards: math.ceil(
+            1024 * (plan.entry(wildcards.method).max_memory_gib or 0)
+        ),
+        attempt=lambda wildcards, attempt: attempt,
         # A second attempt gets more.
         runtime=lambda wildcards, attempt: estimated(wildcards).runtime * attempt,
         mem_mb=lambda wildcards, attempt: estimated(wildcards).mem_mb * attempt,
@@ -32,15 +43,20 @@ rule run:
         variant=lambda wildcards: plan.variant_options(wildcards.method),
         work=lambda wildcards: plan.fit_of(wildcards.method),
         record=recorded(run_job),
+        again=try_again,
         processes=lambda wildcards: plan.entry(wildcards.method).process_count(),
     message:
         "{wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
-    # What is launched sees the GPUs that it got, and no other.
+    # What is launched sees the GPUs that it got, and no other. A run that failed, which its supervisor has written down, is an
+    # output like any other: the tables say that it failed. But nothing records what it was made of, so that it is tried again.
     shell:
-        "{{ python -m benchmark.jobs.launch --gpus {resources.gpu} --processes {params.processes}"
+        "python -m benchmark.jobs.supervise --run {wildcards.dataset} {wildcards.method} {wildcards.seed} --log {log}"
+        " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
+        " --max-seconds {resources.max_seconds} --max-mib {resources.max_mib} {params.again}"
+        " benchmark.jobs.launch --seal --gpus {resources.gpu} --processes {params.processes}"
         " benchmark.jobs.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
         " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
         " {params.variant}"
         " --work results/work/{wildcards.dataset}/{params.work}/seed{wildcards.seed}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
-        " && {params.record}; }} > {log} 2>&1"
+        " && {params.record} >> {log} 2>&1 || [ $? -eq 3 ]"

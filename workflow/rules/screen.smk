@@ -2,7 +2,13 @@ import atexit
 
 from snakemake.settings.enums import Quietness
 
-from benchmark.jobs.last_words import of_failure, of_success, places
+from benchmark.jobs.last_words import (
+    of_failure,
+    of_rows,
+    of_success,
+    places,
+    written_down,
+)
 from benchmark.jobs.screen import Job, Lines, Progress, Watch, say, shown_root, take
 
 
@@ -59,17 +65,36 @@ def start_screen():
     take(workflow.logger_manager.logger, watch, lines)
 
 
+def failed_runs():
+    """Runs of which nothing but a sentence is there: their rows say that they failed."""
+    files = {str(path) for job in workflow.dag.jobs for path in job.output}
+    return written_down(sorted(path for path in files if path.endswith("/run.json")))
+
+
+def rows_of(failed):
+    """What is said of them in the end."""
+    return of_rows(failed, root(), workflow.output_settings.show_failed_logs)
+
+
 def end_well():
-    """Table and places, behind all that Snakemake itself still says."""
+    """Table and places, behind all that Snakemake itself still says; an exit code of 1 where a run failed."""
+    failed = failed_runs()
+    if failed:  # said last: what is registered first comes last
+        atexit.register(say, rows_of(failed))
     if Quietness.ALL not in (workflow.output_settings.quiet or ()):
         head = watch.summary()
         text = of_success(
             Path("results"), ends_in(), settings.ablations_folder, head, root()
         )
         atexit.register(say, text)
+    if failed:
+        raise SystemExit(1)
 
 
 def end_badly():
     """Why jobs failed, behind all that Snakemake itself still says."""
+    rows = failed_runs()
     failed = list(watch.failed.values())
+    if rows and not watch.stopped:
+        atexit.register(say, rows_of(rows))
     atexit.register(say, of_failure(failed, watch.stopped, root()))

@@ -18,13 +18,15 @@ from benchmark.statistics.files import FactorStatistics
 
 def part_of(factor: Factor, found: FactorStatistics) -> dict[str, Any]:
     """Everything that the page shows of one factor."""
+    factor = factor.without(set(found.failed["value"]))
+    failed = [f"{row.value} failed on {row.dataset}: {row.why}" for row in found.failed.itertuples()]
     return {
         "name": factor.name,
         "title": factor.title,
         "base": factor.base,
         "numeric": as_numbers(list(factor.runs)) is not None,
         "seeds": factor.seeds,
-        "notes": [*notes(found.values), note_of_differences(found.tests)],
+        "notes": [*failed, *notes(found.values), note_of_differences(found.tests)],
         "datasets": [
             {"name": dataset, "values": _values(factor, found, dataset), "curves": _curves(factor, found, dataset)}
             for dataset in factor.datasets

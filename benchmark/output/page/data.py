@@ -37,8 +37,9 @@ def rows_of(results: Collected, found: DatasetStatistics, numbers: Mapping[str, 
     `equal`: all of several trainings ranked every case alike, so that a deviation over them would say nothing.
     """
     spent = found.costs.set_index("method")[list(HEADINGS)]
+    frame = found.methods.set_index("method").loc[results.methods]
     rows = []
-    for number, (method, row) in enumerate(zip(results.methods, found.methods.to_dict("records"), strict=True)):
+    for number, (method, row) in enumerate(zip(results.methods, frame.to_dict("records"), strict=True)):
         ranks = results.ranks[number]
         equal = len(ranks) > 1 and bool((ranks == ranks[0]).all())
         sd = [None if equal else digits(row[f"{metric}_sd"]) for metric in METRICS]
@@ -55,22 +56,27 @@ _ENDS = (("mean", ""), ("low", "_low"), ("high", "_high"))
 
 
 def section(results: Collected, found: DatasetStatistics, numbers: Mapping[str, int]) -> dict[str, Any]:
-    """Everything about one dataset but its cases. Raises InputError for statistics of other methods than the runs'."""
-    if found.methods.method.tolist() != results.methods:
+    """Everything about one dataset but its cases, and in sentences which methods failed on it.
+
+    Raises InputError for statistics that lack a method.
+    """
+    there = found.methods.method.tolist()
+    if absent := [method for method in results.methods if method not in there]:
         raise InputError(
-            f"{results.dataset}: the statistics are of {', '.join(found.methods.method)}, but the runs of "
-            f"{', '.join(results.methods)}; make the statistics of these runs again"
+            f"{results.dataset}: the statistics are of {', '.join(there)}, but {absent[0]} has runs, too; "
+            "make the statistics of these runs again"
         )
     tests = found.tests[found.tests.family == ALL_PAIRS]
     return {
         "name": results.dataset,
         "cases": len(results.cases),
         "users": results.n_users,
-        "best_baseline": results.best_baseline,
+        "best_baseline": found.methods.best_baseline.iloc[0] or None,
         "rows": rows_of(results, found, numbers),
+        "failed": [f"{row.method} failed: {row.why}" for row in found.failed.itertuples()],
         "notes": notes(found.methods),
         "pairs": pairs_of(tests, results.methods, numbers),
-        "slices": by_slice(found),
+        "slices": by_slice(found, results.methods),
     }
 
 
@@ -97,7 +103,7 @@ def overall(
     users = sum(results.n_users for results in collected)
     total = sum(len(results.cases) for results in collected)
     note = "Mean over datasets, each of which weighs the same; users are resampled within their datasets."
-    return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "pairs": pairs}
+    return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "failed": [], "pairs": pairs}
 
 
 def held(collected: Sequence[Collected], reference: str | None, folder: Path) -> dict[str, Any] | None:
@@ -105,6 +111,8 @@ def held(collected: Sequence[Collected], reference: str | None, folder: Path) ->
     if not any(reference in results.methods and len(results.methods) > 1 for results in collected):
         return None
     frame = read_csv(folder / AGAINST)
+    if "failed" in frame:  # there is nothing to compare
+        return None
     columns = ["dataset", "method", "reference", "mean", "mean_reference"]
     numbers = ["difference", "low", "high", "p", "p_holm", "detectable"]
     rows = [

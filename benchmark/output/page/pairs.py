@@ -54,7 +54,7 @@ def pairs_of(tests: pd.DataFrame, methods: Sequence[str], numbers: Mapping[str, 
     return out
 
 
-def by_slice(found: DatasetStatistics) -> dict[str, Any]:
+def by_slice(found: DatasetStatistics, methods: Sequence[str]) -> dict[str, Any]:
     """NDCG@10 by slice: the slices, every method's mean, and every pair's difference with its interval.
 
     The order of `differences` is that of `pairs_of`; low and high are None in a slice of fewer than FEW users. Nothing
@@ -62,7 +62,6 @@ def by_slice(found: DatasetStatistics) -> dict[str, Any]:
     """
     shown = found.intervals[(found.intervals.by != ALL) & (found.intervals.n_cases > 0)]
     of_group = {group: rows for group, rows in found.pairs.groupby(["by", "group"])}
-    methods = found.methods.method.tolist()
     named: list[dict[str, Any]] = []
     means: list[list[float | None]] = []
     differences: list[list[list[float | None]]] = []
@@ -70,7 +69,7 @@ def by_slice(found: DatasetStatistics) -> dict[str, Any]:
         n_users = int(rows.n_users.iloc[0])
         name = str(group).removeprefix("history of ").removesuffix(" target")
         named.append({"group": GROUPS[str(by)], "name": name, "cases": int(rows.n_cases.iloc[0]), "users": n_users})
-        means.append(rounded(rows.set_index("method").loc[methods, "mean"].to_numpy()))
+        means.append(rounded(rows.set_index("method").loc[list(methods), "mean"].to_numpy()))
         if len(methods) == 1:
             differences.append([])
             continue

@@ -110,11 +110,18 @@ function leaderboardView() {
       select("Costs", state.costs, [["few", "main ones"], ["all", "all"], ["none", "none"]], redraw("costs")),
       h("label", { class: "grow" }, "Filter by name", find)),
     table.element,
+    failedOf(section),
     copying(columns, table),
     reading(section, all),
     againstPart(),
     costFigure(all, first),
   ];
+}
+
+// Methods without a result, said where their rows would stand; over all datasets, of each.
+function failedOf(section) {
+  const said = section === doc.overall ? doc.datasets.flatMap((one) => one.failed.map((text) => `${one.name}: ${text}`)) : section.failed;
+  return said.length ? h("ul", { class: "plain" }, said.map((text) => h("li", {}, text))) : null;
 }
 
 // What the marks of the table mean, and the notes of its dataset.

@@ -1,0 +1,66 @@
+"""Processes that end with those that they work for: no job goes on for a workflow that is gone."""
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+WORKFLOW = "R2EC_BENCH_WORKFLOW"  # in the environment of jobs: the number of the process that has started them
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+OWN_PREFIX = "r2ec-bench-"  # of temporary folders; the number of the process follows
+LOOK_AGAIN = 1.0  # seconds
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Let the kernel kill this process when its parent dies, however it dies. Does nothing on another system than Linux.
+
+    parent: its number, where this process knows it from elsewhere: if it is another one by now, the parent is dead already.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    expected = os.getppid() if parent is None else parent
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != expected:  # it died before we asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_workflow() -> None:
+    """End this process soon after the workflow that has started it is gone, killed alone. Does nothing without one.
+
+    Between them stands a shell, which outlives Snakemake, so that the kernel's own way (`end_with_parent`) doesn't reach this far.
+    """
+    number = os.environ.get(WORKFLOW, "")
+    if number.isdecimal():
+        threading.Thread(target=_watch, args=(int(number),), daemon=True, name="end with the workflow").start()
+
+
+def _watch(number: int) -> None:
+    while is_running(number):
+        time.sleep(LOOK_AGAIN)
+    os._exit(128 + signal.SIGTERM)
+
+
+def own_temporary() -> Path:
+    """A new temporary folder of this process, which whoever asks for it removes; those that killed ones have left go now."""
+    folder = Path(tempfile.gettempdir())
+    for left in folder.glob(f"{OWN_PREFIX}*-*"):
+        number = left.name.removeprefix(OWN_PREFIX).partition("-")[0]
+        if number.isdecimal() and not is_running(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{OWN_PREFIX}{os.getpid()}-", dir=folder))
+
+
+def is_running(number: int) -> bool:
+    """Whether there is a process of this number, of whatever user."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

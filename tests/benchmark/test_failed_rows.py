@@ -1,0 +1,108 @@
+"""A method that failed is a row with its reason, in every form; the others are compared as if it had not been asked for."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmark.analysis.collect import collect
+from benchmark.analysis.comparisons import compare
+from benchmark.errors import InputError
+from benchmark.jobs.records import FailedRun, read_failed, read_run, write_failed
+from benchmark.output import against, plots, tables
+from benchmark.output.page.__main__ import main as page_main
+from benchmark.output.page.data import document
+from benchmark.statistics import against as against_statistics
+from benchmark.statistics import datasets as statistics
+from benchmark.statistics import overall
+from tests.support.results_tree import write_results
+
+WHY = "ValueError: broken | on_purpose & 100 %"
+LOG = "results/logs/runs/small.sasrec.seed2.log"
+
+
+@pytest.fixture()
+def results(tmp_path: Path) -> Path:
+    write_results(tmp_path / "results", ["small", "other"], {"popularity": 0.1, "item_knn": 0.4, "sasrec": 0.6})
+    fail(tmp_path / "results", "small", "sasrec", 2)
+    return tmp_path / "results"
+
+
+def fail(results: Path, dataset: str, method: str, seed: int) -> None:
+    failed = FailedRun(failed=WHY, log=LOG, dataset=dataset, method=method, seed=seed)
+    write_failed(results / "runs" / dataset / method / f"seed{seed}", failed)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, main: object, results: Path, *more: str) -> None:
+    """A command that reads runs."""
+    show(monkeypatch, main, results, "--methods", "popularity", "item_knn", "sasrec", "--seeds", "2", *more)
+
+
+def show(monkeypatch: pytest.MonkeyPatch, main: object, results: Path, *more: str) -> None:
+    """A command that reads statistics."""
+    monkeypatch.setattr("sys.argv", ["command", "--results", str(results), "--datasets", "small", "other", *more])
+    main()  # type: ignore[operator]
+
+
+def test_a_failed_run_is_read_as_one(results: Path) -> None:
+    run = results / "runs/small/sasrec/seed2/run.json"
+    failed = read_failed(run)
+    assert failed is not None and (failed.failed, failed.log, failed.seed) == (WHY, LOG, 2)
+    with pytest.raises(InputError, match=r"sasrec on small, seed 2, has failed: ValueError: broken"):
+        read_run(run)
+    run.write_text(run.read_text().replace("broken", "Broken"))
+    with pytest.raises(InputError, match=r"run\.json: its content is not what was written there; delete its folder"):
+        read_failed(run)
+
+
+def test_the_others_are_compared_as_if_it_were_not_there(results: Path) -> None:
+    with_it = collect(results, "small", dict.fromkeys(("popularity", "item_knn", "sasrec"), 2))
+    without = collect(results, "small", dict.fromkeys(("popularity", "item_knn"), 2))
+    assert with_it.methods == ["popularity", "item_knn"] and list(with_it.failed) == ["sasrec"]
+    assert compare(with_it).equals(compare(without))
+    with pytest.raises(InputError, match=r"small: no method has a result; sasrec has failed: .*\(log: results/logs/"):
+        collect(results, "small", {"sasrec": 2})
+
+
+def test_it_is_a_row_of_every_table_and_of_the_page(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, statistics.main, results)
+    call(monkeypatch, overall.main, results)
+    show(monkeypatch, tables.main, results)
+    folder = results / "tables"
+    for name in ("small", "main"):
+        frame = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, dtype=str)
+        (row,) = frame[frame.failed != ""].to_dict("records")
+        assert (row["dataset"], row["method"], row["failed"]) == ("small", "sasrec", f"{WHY} (log: {LOG})")
+        assert row["NDCG@10"] == "" and frame.n_cases.tolist().count("120") == len(frame) - 1
+        assert (
+            r"| sasrec | failed: ValueError: broken \| on\_purpose & 100 % (log: results/logs/"
+            in (folder / f"{name}.md").read_text()
+        )
+        assert r"failed: ValueError: broken | on\_purpose \& 100 \% (log: " in (folder / f"{name}.tex").read_text()
+    assert "failed" not in (folder / "other.csv").read_text() and "sasrec" in (folder / "other.csv").read_text()
+    assert f"  sasrec: failed: {WHY}" in (folder / "main.txt").read_text().replace("\n", " ")
+    show(monkeypatch, plots.main, results)
+    call(monkeypatch, against_statistics.main, results, "--reference", "sasrec")
+    show(monkeypatch, against.main, results)
+    collected = [
+        collect(results, name, dict.fromkeys(("popularity", "item_knn", "sasrec"), 2)) for name in ("small", "other")
+    ]
+    page, _ = document(collected, results, reference="sasrec")
+    assert [row["name"] for row in page["methods"]] == ["popularity", "item_knn"]
+    small, other = (part["notes"] for part in page["datasets"])
+    assert small[0] == f"sasrec failed: {WHY} (log: {LOG})"
+    assert other[0] == "sasrec is not shown: it failed on another dataset" and page["against"] is None
+    call(monkeypatch, page_main, results, "--reference", "sasrec")
+    assert "broken | on_purpose" in (results / "report/index.html").read_text()
+
+
+def test_a_reference_that_failed_everywhere_leaves_words_in_its_place(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(results, "other", "sasrec", 1)
+    call(monkeypatch, against_statistics.main, results, "--reference", "sasrec")
+    show(monkeypatch, against.main, results)
+    assert "Nothing to compare: sasrec on small failed: ValueError" in (results / "tables/against.md").read_text()
+    assert (results / "plots/against.png").exists()
+    frame = pd.read_csv(results / "tables/against.csv")
+    assert frame.failed.tolist() == [WHY, WHY]

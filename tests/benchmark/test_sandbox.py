@@ -1,0 +1,172 @@
+"""A method in the sandbox reads no test targets and writes to its own folders alone; its ranks are the same as without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.jobs.records import read_run
+from benchmark.provenance import ROOT
+from benchmark.sandbox import landlock
+from benchmark.sandbox.seal import SANDBOX
+from tests.support.planted import planted, write_prepared
+
+needs_landlock = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+
+TARGETS = "results/data/planted/test_targets.parquet"
+RUN = "results/runs/planted/item_knn"
+# What would tell the test targets, and what would change something that isn't the method's own; each as a line of code.
+ATTEMPTS = {
+    "read the targets": f"pd.read_parquet({TARGETS!r})",
+    "read them by a link": f"os.symlink(Path({TARGETS!r}).resolve(), workdir / 'l'); (workdir / 'l').read_bytes()",
+    "read them by another process": f"subprocess.run(['cat', {TARGETS!r}], check=True, capture_output=True)",
+    "read them in a thread": f"ThreadPoolExecutor().submit(open, {TARGETS!r}).result()",
+    "read another's rankings": f"pd.read_parquet('{RUN}/seed1/rankings.parquet')",
+    "read the source": "Path('resources/log.csv').read_bytes()",
+    "write to the dataset": "open('results/data/planted/train.parquet', 'ab')",
+    "write to the code": "open('baselines/item_knn.py', 'a')",
+    "make a file beside the results": "open('results/mine', 'w')",
+    "cut another's record": f"os.truncate('{RUN}/seed1/run.json', 0)",
+    "empty another's rankings": f"open('{RUN}/seed1/rankings.parquet', 'w')",
+    "remove another's record": f"os.remove('{RUN}/seed1/run.json')",
+    "move another's folder": f"os.rename('{RUN}', workdir / 'x')",
+}
+TRIES = f"""
+import os, subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import pandas as pd
+from baselines.item_knn import fit as honest
+done = []
+try:
+    pd.read_parquet({TARGETS!r})
+    done.append("read the targets while imported")
+except OSError:
+    pass
+def fit(split, *, seed, params, workdir):
+    for name, code in {ATTEMPTS!r}.items():
+        try:
+            exec(code, globals() | {{"workdir": workdir}})
+            done.append(name)
+        except (OSError, subprocess.CalledProcessError):
+            pass
+    fitted = honest(split, seed=seed, params=params, workdir=workdir)
+    fitted.report = lambda: {{"done": done}}
+    return fitted
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the code, a prepared dataset, and a finished run of item_knn without a sandbox."""
+    folder = tmp_path_factory.mktemp("place")
+    for part in ("benchmark", "lm", "r2ec", "baselines"):
+        (folder / part).mkdir()
+        for file in (ROOT / part).rglob("*.py"):
+            target = folder / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    write_prepared(folder / "results" / "data" / "planted", planted())
+    (folder / "resources").mkdir()
+    (folder / "resources" / "log.csv").write_text("everything")
+    (folder / "results" / "fetched").mkdir()
+    (folder / "results" / "fetched" / "planted.json").write_text('[{"path": "resources/log.csv"}]')
+    (folder / "baselines" / "tries.py").write_text(TRIES)
+    assert run(folder, "item_knn", SANDBOX_OFF).returncode == 0
+    return folder
+
+
+SANDBOX_OFF = {SANDBOX: "off"}
+
+
+def run(
+    folder: Path, method: str, more: dict[str, str] | None = None, module: str = ""
+) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "benchmark.jobs.supervise", "--run", "planted", method, "1", "--max-seconds", "100"]
+    line += [
+        "--log",
+        f"{method}.log",
+        "--out",
+        f"results/runs/planted/{method}/seed1",
+        "benchmark.jobs.launch",
+        "--seal",
+    ]
+    line += ["benchmark.jobs.run", "--data", "results/data/planted", "--method", method, "--module", module or method]
+    line += ["--work", f"results/work/planted/{method}/seed1", "--out", f"results/runs/planted/{method}/seed1"]
+    about = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"} | (more or {})
+    return subprocess.run(line, cwd=folder, env=about, capture_output=True, text=True)
+
+
+@needs_landlock
+def test_ranks_are_the_same_in_the_sandbox(place: Path) -> None:
+    done = run(place, "sealed", module="item_knn")
+    assert done.returncode == 0, done.stderr
+    plain, sealed = (place / f"results/runs/planted/{name}/seed1" for name in ("item_knn", "sealed"))
+    assert pq.read_table(plain / "rankings.parquet").equals(pq.read_table(sealed / "rankings.parquet"))
+    assert read_run(plain / "run.json").sandbox == "none"
+    assert read_run(sealed / "run.json").sandbox == f"landlock {landlock.version()}"
+    assert "no sandbox, as R2EC_BENCH_SANDBOX is off" in (place / "item_knn.log").read_text()
+
+
+@needs_landlock
+def test_what_is_not_a_methods_own_is_out_of_its_reach(place: Path) -> None:
+    before = {path: path.read_bytes() for path in (place / RUN / "seed1").iterdir()}
+    done = run(place, "sealed_tries", module="tries")
+    assert done.returncode == 0, done.stderr
+    assert read_run(place / "results/runs/planted/sealed_tries/seed1/run.json").report == {"done": []}
+    assert {path: path.read_bytes() for path in before} == before
+    # Without a sandbox all of it succeeds: it is there to be stolen and broken.
+    assert run(place, "tries", SANDBOX_OFF).returncode == 0
+    found = read_run(place / "results/runs/planted/tries/seed1/run.json").report["done"]
+    assert found == ["read the targets while imported", *ATTEMPTS]
+
+
+HEAD = "import numpy as np, pandas as pd\nfrom baselines.item_knn import fit as honest\n"
+HONEST = HEAD + "def fit(split, **about):\n    return honest(split, **about)\n"
+CHEAT = (
+    HEAD
+    + """
+from benchmark.contract import Recommender
+class Cheat(Recommender):
+    def __init__(self, n): self.n = n
+    def score(self, cases):
+        answers = pd.read_parquet("{}").set_index("case").target
+        scores = np.zeros((len(cases), self.n))
+        scores[np.arange(len(cases)), answers.loc[cases.case]] = 1
+        yield scores
+def fit(split, *, seed, params, workdir):
+    return Cheat(split.n_items)
+"""
+)
+VARIES = (
+    HEAD
+    + """
+from benchmark.contract import Recommender
+class Varies(Recommender):
+    def __init__(self, n): self.n = n
+    def score(self, cases):
+        yield np.random.default_rng().uniform(size=(len(cases), self.n))
+def fit(split, *, seed, params, workdir):
+    return Varies(split.n_items)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("cheat", CHEAT.replace("{}", TARGETS), "follows the test targets"),
+        ("varies", VARIES, "varies by itself"),
+        ("honest", HONEST, "does not follow the test targets"),
+    ],
+)
+def test_the_canary(name: str, code: str, said: str, place: Path) -> None:
+    (place / "baselines" / f"{name}.py").write_text(code)
+    line = [sys.executable, "-m", "benchmark.sandbox.canary", "--data", "results/data/planted", "--method", name]
+    about = os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(line, cwd=place, env=about, capture_output=True, text=True)
+    assert f"{name}: {said}" in done.stdout, done.stderr
+    assert done.returncode == (0 if name == "honest" else 1)

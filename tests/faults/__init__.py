@@ -1,0 +1,1 @@
+"""The fault campaign, `python -m tests.faults`: files damaged, inputs made hostile, jobs killed, methods that misbehave."""
