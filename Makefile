@@ -19,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test faults speed lint clean-results
+.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -33,8 +33,9 @@ help:
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
+	@echo "make browser     install what the tests of the page in a browser need: a driver, and Debian's Chromium"
 	@echo "make faults      damage files, feed hostile input, kill jobs, let methods misbehave, and count what became of it: 20 minutes (SCALE=0.1: a tenth of it)"
-	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
+	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), a page of 50,000 reasonings, each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
 # Made anew when the lock changes, so that it holds nothing else. The marker is written last, so an interrupted installation is
@@ -128,6 +129,14 @@ dry-run: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
+# For the tests of the page and its part of make speed, which are skipped without it: a driver, and Chromium where apt-get may install.
+browser: $(READY)
+	$(PIP) -r install/browser.txt
+	@which chromium chromium-browser google-chrome 2>/dev/null | grep -q . || { \
+		command -v apt-get >/dev/null && test "$$(id -u)" = 0 || \
+			{ echo "error: no Chromium on the PATH; install your system's package chromium"; exit 2; }; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
 # What docs/reliability.md shows.
 SCALE ?= 1
 faults: $(READY)
@@ -151,6 +160,7 @@ lock:
 
 speed: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmark.speed --gigabytes $(RAW_GB)
+	.venv/bin/python -m benchmark.speed.page
 	.venv/bin/snakemake --cores $(CORES) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
 	OMP_NUM_THREADS=1 .venv/bin/python -m baselines._recbole.speed
 	.venv/bin/python -m r2ec.speed

@@ -41,7 +41,8 @@ def test_a_wheel_holds_the_packages_their_templates_and_the_workflow() -> None:
     assert names == ours
     assert {
         "r2ec/catalogue/speed.py",
-        "benchmark/output/page/page.html.jinja",
+        "benchmark/output/page/assets/page.html.jinja",
+        "benchmark/output/page/vendor/plot.umd.min.js",
         f"{PROJECT}/workflow/Snakefile",
     } <= names
 

@@ -24,13 +24,16 @@ from benchmark.output.page.data import document
 from benchmark.output.page.pairs import MAIN, by_slice, over_all, pairs_of
 from benchmark.provenance import ROOT
 from benchmark.statistics import against
+from benchmark.statistics import overall as statistics_overall
 from benchmark.statistics.datasets import statistics
+from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, write_csv
 from tests.support.page import document_of, parts_of
 from tests.support.results_tree import write_by_hand, write_results
 from tests.support.statistics import write_statistics
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
 TWO_SEEDS = dict.fromkeys(SKILL, 2)
+NUMBERS = {name: number for number, name in enumerate(SKILL)}
 EVIL = "He likes <script>alert('x')</script> & {{ 7 * 7 }} \"films\" </pre><img src=x onerror=alert(1)>"
 TITLE = "Title <script>document.title = 'taken over'</script>"
 
@@ -174,7 +177,7 @@ def test_trainings_that_rank_alike_have_no_deviation(page: Path, small: Collecte
 
 def test_pairs_are_those_of_the_tests(small: Collected) -> None:
     tests = statistics(small).tests
-    pairs = pairs_of(tests[tests.family == ALL_PAIRS], small.methods)
+    pairs = pairs_of(tests[tests.family == ALL_PAIRS], small.methods, NUMBERS)
     assert [(one["a"], one["b"]) for one in pairs] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     row = tests[(tests.family == ALL_PAIRS) & (tests.method_a == "sasrec") & (tests.method_b == "r2ec_no_reasoning")]
     row = row[row.metric == "NDCG@10"].iloc[0]
@@ -189,7 +192,7 @@ def test_pairs_are_those_of_the_tests(small: Collected) -> None:
 
 def test_over_all_datasets_the_reference_is_as_against_the_others(results: Path) -> None:
     collected = [collect(results, name, TWO_SEEDS) for name in ("small", "other")]
-    means, pairs = over_all(results / "statistics", collected[0].methods)
+    means, pairs = over_all(results / "statistics", collected[0].methods, NUMBERS)
     frame = against.against(collected, "r2ec")
     frame = frame[frame.dataset == against.EVERY].set_index("method")
     one = pairs[3]  # sasrec - r2ec
@@ -250,7 +253,7 @@ def test_titles_by_hand(p: list[float], means: list[float], title: str) -> None:
         {"a": a, "b": b, "p_holm": six(value)} | numbers
         for (a, b), value in zip([(0, 1), (0, 2), (1, 2)], p, strict=True)
     ]
-    rows = [{"mean": six(mean), "low": six(mean), "high": six(mean)} for mean in means]
+    rows = [{"method": i, "mean": six(mean), "low": six(mean), "high": six(mean)} for i, mean in enumerate(means)]
     assert answer.title_of([{"name": "x", "rows": rows, "pairs": pairs}], None, ["a", "b", "c"]) == title
 
 
@@ -258,14 +261,14 @@ def test_the_cases_are_those_of_the_runs(page: Path, small: Collected) -> None:
     held, parts = document_of(page)["held"][0], parts_of(page)
     mine = parts["index/0"] | parts["cases/0/0"]
     assert (held["shown"], held["of"]) == (60, 60) and mine["case"] == small.cases.case.tolist()
-    assert mine["ranks"][2] == small.ranks[2].tolist()
+    assert mine["ranks"]["2"] == small.ranks[2].tolist()
     titles = pd.read_parquet(small.folder / "items.parquet").title
     assert [mine["titles"][place] for place in mine["target"]] == titles[small.target].tolist()
     places, ratings, seconds = mine["history"][5]
     assert [mine["titles"][place] for place in places] == titles[small.cases.history(5)].tolist()
     assert set(ratings) == {4.0} and set(seconds) == {500}
     top = pd.read_parquet(small.run_folder("r2ec", 1) / "rankings.parquet").top_items[7][:10]
-    assert [mine["titles"][place] for place in mine["top"][2][7]] == titles[top].tolist()
+    assert [mine["titles"][place] for place in mine["top"]["2"][7]] == titles[top].tolist()
     assert mine["candidates"][7] == 60 - len(set(small.cases.history(7).tolist()))
     wrote, silent = held["texts"]
     assert (wrote["method"], wrote["wrote"], wrote["cut"]) == (2, True, list(range(0, 60, 3)))
@@ -283,6 +286,44 @@ def test_a_page_of_too_many_texts_holds_a_sample_and_says_so(results: Path) -> N
     assert about["datasets"][0]["cases"] == 60  # means and tests are of all cases
     again, same = document(collected, results, limit=80)
     assert same == parts and again == about
+
+
+def write_uneven(results: Path) -> Path:
+    """A page of two datasets, the second of which has three of the four methods, in another order."""
+    write_results(results, ["small", "other"], SKILL, seeds=2, n_cases=60)
+    write_texts(results, "small", "r2ec", EVIL)
+    write_texts(results, "small", "r2ec_no_reasoning", "")
+    seeds = {"small": TWO_SEEDS, "other": dict.fromkeys(["r2ec", "popularity", "sasrec"], 2)}
+    for name, mine in seeds.items():
+        write_statistics(results, [name], mine)
+    shared = dict.fromkeys(["popularity", "sasrec", "r2ec"], 2)
+    means, tests = statistics_overall.overall([collect(results, name, shared) for name in seeds])
+    write_csv(results / "statistics" / OVERALL_METHODS, means)
+    write_csv(results / "statistics" / OVERALL_TESTS, tests)
+    about, parts = document([collect(results, name, mine) for name, mine in seeds.items()], results)
+    (results / "uneven.html").write_text(written.render(about, parts), encoding="utf-8")
+    return results / "uneven.html"
+
+
+def test_datasets_may_have_unequal_methods(tmp_path: Path) -> None:
+    page = write_uneven(tmp_path)
+    about, parts = document_of(page), parts_of(page)
+    assert [one["name"] for one in about["methods"]] == list(SKILL)
+    assert [[row["method"] for row in part["rows"]] for part in about["datasets"]] == [[0, 1, 2, 3], [2, 0, 1]]
+    assert [row["method"] for row in about["overall"]["rows"]] == [0, 1, 2]
+    other = collect(tmp_path, "other", dict.fromkeys(["r2ec", "popularity", "sasrec"], 2))
+    assert parts["index/1"]["ranks"] == {
+        "2": other.ranks[0].tolist(),
+        "0": other.ranks[1].tolist(),
+        "1": other.ranks[2].tolist(),
+    }
+    assert [(one["a"], one["b"]) for one in about["datasets"][1]["pairs"]] == [(2, 0), (2, 1), (0, 1)]
+    sasrec = about["datasets"][1]["rows"][2]["mean"][MAIN] - about["datasets"][1]["rows"][0]["mean"][MAIN]
+    assert about["datasets"][1]["pairs"][1]["difference"][MAIN] == pytest.approx(-sasrec, abs=2e-6)
+    # What only one dataset can tell is told of that one.
+    assert about["spoken"] == [[2, 3]]
+    reasoning = about["answer"]["said"][1]
+    assert "r2ec minus r2ec_no_reasoning: small +" in reasoning and "other" not in reasoning
 
 
 def test_provenance_holds_counts_commit_and_every_run(page: Path) -> None:

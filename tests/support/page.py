@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,3 +90,16 @@ class Opened:
         self.tab.context.close()
         assert self.messages == []
         assert {url.partition("#")[0] for url in self.requests} == {self.file}
+
+
+def picture(page: Path, out: Path, address: str = "") -> None:
+    """A png of the upper part of a page, as the README shows it."""
+    with browser() as started:
+        opened = Opened(started, page, address, width=1400)
+        opened.tab.wait_for_selector("main table")
+        opened.tab.screenshot(path=out)
+        opened.close()
+
+
+if __name__ == "__main__":  # python -m tests.support.page results/report/index.html docs/page.png [#view=reasonings]
+    picture(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

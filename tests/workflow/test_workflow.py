@@ -20,6 +20,7 @@ import yaml
 from benchmark.config.methods import known_methods
 from benchmark.jobs.records import read_run
 from benchmark.provenance import CODE, ROOT, memory_bytes
+from tests.support.page import browser, document_of
 from tests.support.planted import planted, write_files
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
@@ -84,6 +85,21 @@ def test_the_whole_workflow_ends_in_tables_plots_and_page(finished: Path) -> Non
     against = pd.read_csv(finished / "results/tables/against.csv")
     assert against.dataset.unique().tolist() == ["planted", "ml-100k", "all datasets"]
     assert (against.groupby("dataset").size() == 3).all() and (finished / "results/plots/against.png").exists()
+
+
+def test_snakemakes_report_shows_the_page(finished: Path) -> None:
+    with browser() as started:
+        done = snakemake(finished, "--report", "report.html")
+        assert done.returncode == 0, done.stdout[-3000:]
+        tab = started.new_page()
+        tab.goto((finished / "report.html").resolve().as_uri())
+        for step in ("text=Results", "text=/^Page$/", "table a"):
+            tab.locator(step).first.click()
+        page = tab.frame_locator("iframe")
+        page.locator("h1").wait_for()
+        assert page.locator("h1").inner_text() == document_of(finished / "results/report/index.html")["answer"]["title"]
+        page.locator('nav a[data-view="reasonings"]').click()  # what is chosen has no address there
+        page.locator("article.case").first.wait_for()
 
 
 def test_what_was_planted_is_found(finished: Path) -> None:

@@ -170,11 +170,15 @@ rule against:
 
 
 rule page:
-    """One self-contained page with everything."""
+    """One self-contained page with everything; `snakemake --report` shows it, too."""
     input:
         lambda wildcards: inputs_of(outputs.page()),
     output:
-        "results/report/index.html",
+        report(
+            "results/report/index.html",
+            caption="../report/page.rst",
+            category="Page",
+        ),
     log:
         "results/logs/page.log",
     conda:

@@ -1,9 +1,12 @@
 """The ablations' part of the page, from their statistics."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from benchmark.analysis import registered
 from benchmark.config.factors import Factor
 from benchmark.metrics import METRICS
 from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
@@ -70,14 +73,31 @@ def _curves(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[
 
 
 def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """The claims with their verdicts and sentences, from claims.csv; None where no factor has any."""
+    """The exploratory claims with their verdicts and sentences, from claims.csv; None where no factor has any."""
     if not len(frame):
         return None
     shown = ("title", "factor", "dataset", "says", "verdict", "metric", "seeds")
     numbers = ("difference", "low", "high", "p_holm", "detectable", "margin")
-    out = []
-    for row in frame.to_dict("records"):
-        one = {name: row[name] for name in shown} | {name: digits(float(row[name])) for name in numbers}
-        # A page never mixes what was registered before its runs with what was looked at first.
-        out.append(one | {"registered": bool(row.get("registered", False)), "sentences": sentences(row)})
+    out = [
+        {name: row[name] for name in shown}
+        | {name: digits(float(row[name])) for name in numbers}
+        | {"sentences": sentences(row)}
+        for row in frame.to_dict("records")
+    ]
     return {"rule": RULE, "rows": out}
+
+
+def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """The registered claims of the first of these files that is there, as `benchmark.analysis.registered` judged them."""
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        return None
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    shown = ("factor", "says", "value", "against", "statistic", "verdict", "missing", "trainings", "datasets")
+    numbers = ("difference", "low", "high", "p_holm", "detectable", "margin", "smallest_effect")
+    rows = [
+        {name: "" if pd.isna(row[name]) else row[name] for name in shown}
+        | {name: digits(float(row[name])) for name in numbers}
+        for row in frame.to_dict("records")
+    ]
+    return {"rule": registered.rule(frame), "rows": rows}

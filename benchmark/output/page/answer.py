@@ -22,29 +22,31 @@ def joined(names: Sequence[str]) -> str:
 
 
 def title_of(sections: Sequence[dict[str, Any]], overall: dict[str, Any] | None, methods: Sequence[str]) -> str:
-    """Who ranks best where, by the means of NDCG@10, and who can't be told apart from it."""
+    """Who ranks best where, by the means of NDCG@10, and who can't be told apart from it. methods: names by number."""
     if len(methods) == 1:
         return f"{methods[0]} on {joined([part['name'] for part in sections])}"
-    best = [leader(part) for part in sections]
-    names = [part["name"] for part in sections]
     if len(sections) == 1:
-        return _on_one(sections[0], best[0], methods)
-    if len(set(best)) == 1 and overall is not None:
-        said = f"{methods[best[0]]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
-        _, equal = told_apart(overall, best[0])
+        return _on_one(sections[0], methods)
+    best = {leader(part) for part in sections}
+    if len(best) == 1 and overall is not None and (first := best.pop()) in numbers_of(overall):
+        said = f"{methods[first]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
+        _, equal = told_apart(overall, first)
         if not equal:
             return f"{said}, over them apart from every other method"
         return f"{said}; over them {listed(equal, methods)} can't be told apart from it"
     places: dict[int, list[str]] = {}
-    for method, name in zip(best, names, strict=True):
-        places.setdefault(method, []).append(name)
+    for part in sections:
+        places.setdefault(leader(part), []).append(part["name"])
     parts = [f"{methods[method]} on {joined(on)}" for method, on in places.items()]
-    return f"No method ranks best everywhere: {'; '.join(parts)}"
+    return f"{'No method ranks best everywhere' if len(parts) > 1 else 'Ranking best'}: {'; '.join(parts)}"
 
 
-def _on_one(part: dict[str, Any], best: int, methods: Sequence[str]) -> str:
+def _on_one(part: dict[str, Any], methods: Sequence[str]) -> str:
     """The title of a single dataset."""
+    best = leader(part)
     apart, equal = told_apart(part, best)
+    if not apart and not equal:
+        return f"{methods[best]} alone has a result on {part['name']}"
     if not equal:
         return f"{methods[best]} ranks best on {part['name']}, apart from every other method"
     if not apart:
@@ -52,10 +54,14 @@ def _on_one(part: dict[str, Any], best: int, methods: Sequence[str]) -> str:
     return f"{methods[best]} ranks best on {part['name']}; {listed(equal, methods)} can't be told apart from it"
 
 
+def numbers_of(part: dict[str, Any]) -> list[int]:
+    """The numbers of the methods that a dataset has, in the order of its rows."""
+    return [row["method"] for row in part["rows"]]
+
+
 def leader(part: dict[str, Any]) -> int:
     """The number of the method with the highest NDCG@10, the first of equals."""
-    means = [row["mean"][MAIN] for row in part["rows"]]
-    return means.index(max(means))
+    return max(part["rows"], key=lambda row: row["mean"][MAIN])["method"]
 
 
 def pair(part: dict[str, Any], a: int, b: int) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def pair(part: dict[str, Any], a: int, b: int) -> dict[str, Any]:
 
 def told_apart(part: dict[str, Any], method: int) -> tuple[list[int], list[int]]:
     """The methods that differ from this one at ALPHA after Holm's correction over all pairs, and those that can't be told."""
-    others = [i for i in range(len(part["rows"])) if i != method]
+    others = [i for i in numbers_of(part) if i != method]
     apart = [i for i in others if pair(part, method, i)["p_holm"] < ALPHA]
     return apart, [i for i in others if i not in apart]
 
@@ -101,7 +107,7 @@ def missed(part: dict[str, Any], method: int, others: Sequence[int]) -> str:
 def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
     """What one dataset says."""
     best = leader(part)
-    row = part["rows"][best]
+    row = part["rows"][numbers_of(part).index(best)]
     said = f"{part['name']}: {methods[best]} has the highest {METRICS[MAIN]}, {row['mean'][MAIN]:.4f}"
     said += f" [{row['low'][MAIN]:.4f}, {row['high'][MAIN]:.4f}]."
     apart, equal = told_apart(part, best)
@@ -138,20 +144,20 @@ def held_against(
     """
     a, b, what = spoken
     mine = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}
-    parts = [
-        verdict(part["name"], mine.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in sections
-    ]
+    both = [part for part in sections if {a, b} <= set(numbers_of(part))]
+    parts = [verdict(part["name"], mine.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in both]
     return f"{what}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
 
 
 def scope(collected: Sequence[Collected]) -> str:
     """What was run."""
-    first = collected[0]
+    most = max((results.seeds for results in collected), key=len)
     cases = joined(
         [f"{results.dataset} ({len(results.cases):,} test cases of {results.n_users:,} users)" for results in collected]
     )
     runs = sum(len(results.records) for results in collected)
-    number, seeds = len(first.methods), seeds_in_words(first.methods, list(first.seeds.values()))
+    number = len({name for results in collected for name in results.methods})
+    seeds = seeds_in_words(list(most), list(most.values()))
     return (
         f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds}, {runs} runs. Every case ranks the full "
         "catalogue; every difference has a paired test over users."
@@ -162,11 +168,12 @@ def answer(
     collected: Sequence[Collected],
     sections: Sequence[dict[str, Any]],
     overall: dict[str, Any] | None,
+    methods: Sequence[str],
     rows: Sequence[dict[str, Any]],
     spoken: Sequence[tuple[int, int, str]],
 ) -> dict[str, Any]:
-    """The title, the sentences below it, and more behind them. sections, overall, rows (of `against`): of `data.document`."""
-    methods = collected[0].methods
+    """The title, the sentences below it, and more behind them. sections, overall, methods (names
+    by number), rows (of `against`): of `data.document`."""
     said, more = [scope(collected)], []
     if len(methods) > 1:
         whole = [overall] if overall else []

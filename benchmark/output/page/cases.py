@@ -5,6 +5,7 @@ method, so that methods can be read side by side; the page says so. Means and te
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,15 @@ def candidates_of(results: Collected, shown: Cases) -> list[int]:
     return [int(results.about["counts"]["items"]) - len(np.unique(shown.history(i))) for i in range(len(shown))]
 
 
-def parts_of(results: Collected, place: int, budget: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def parts_of(
+    results: Collected, place: int, numbers: Mapping[str, int], budget: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page holds of one dataset's cases: an entry for the document, and the parts by name.
 
     The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were cut or
     repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks; `cases/{place}/{k}`
     the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the texts, of PART cases each.
+    numbers: of the methods on the whole page.
     """
     found = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
     rows = shown_cases(results, len(found), budget)
@@ -119,19 +123,19 @@ def parts_of(results: Collected, place: int, budget: int) -> tuple[dict[str, Any
     titled: dict[int, int] = {}
     targets = [titled.setdefault(int(item), len(titled)) for item in results.target[rows]]
     past = history(shown, titled)
-    tops = [
-        [
+    tops = {
+        numbers[name]: [
             [titled.setdefault(item, len(titled)) for item in items]
             for items in top_items(_rankings(results, name), rows)
         ]
         for name in results.methods
-    ]
+    }
     titles = pd.read_parquet(results.folder / "items.parquet", columns=["title"])["title"].astype(str).to_numpy()
     starts = range(0, len(rows), PART)
     parts: dict[str, Any] = {}
     entries = []
     for name, frame in found.items():
-        column = results.methods.index(name)
+        column = numbers[name]
         mine = _texts(frame, shown.case)
         for k, start in enumerate(starts):
             parts[f"texts/{place}/{column}/{k}"] = mine.reasoning[start : start + PART]
@@ -145,11 +149,16 @@ def parts_of(results: Collected, place: int, budget: int) -> tuple[dict[str, Any
         "candidates": candidates_of(results, shown),
         "titles": titles[list(titled)].tolist(),
         # Of each method its seeds' ranks, [seeds][cases].
-        "ranks": [ranks[:, rows].tolist() for ranks in results.ranks],
+        "ranks": {
+            numbers[name]: ranks[:, rows].tolist() for name, ranks in zip(results.methods, results.ranks, strict=True)
+        },
     }
     for k, start in enumerate(starts):
         part = slice(start, start + PART)
-        parts[f"cases/{place}/{k}"] = {"history": past[part], "top": [top[part] for top in tops]}
+        parts[f"cases/{place}/{k}"] = {
+            "history": past[part],
+            "top": {number: top[part] for number, top in tops.items()},
+        }
     return {"shown": len(rows), "of": len(results.cases), "part": PART, "texts": entries}, parts
 
 

@@ -4,14 +4,14 @@ The document goes into the page as it is; the parts (histories, ranks, texts) ar
 tests are read from the files of `benchmark.statistics`, which the tables print, too; nothing is tested here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmark.analysis.arguments import STATISTICS
-from benchmark.analysis.collect import Collected, shared_methods
+from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import ALL_PAIRS
 from benchmark.analysis.significance import ALPHA
 from benchmark.config.factors import Factor
@@ -28,9 +28,10 @@ from benchmark.output.page.provenance import provenance
 from benchmark.statistics.files import AGAINST, CLAIMS, DatasetStatistics, FactorStatistics, read_csv
 
 Parts = dict[str, Any]
+REGISTERED = "registered.csv"
 
 
-def rows_of(results: Collected, found: DatasetStatistics) -> list[dict[str, Any]]:
+def rows_of(results: Collected, found: DatasetStatistics, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
     """The leaderboard's rows on one dataset, in the methods' order; values by metric in the order of METRICS.
 
     `equal`: all of several trainings ranked every case alike, so that a deviation over them would say nothing.
@@ -45,7 +46,7 @@ def rows_of(results: Collected, found: DatasetStatistics) -> list[dict[str, Any]
         rows.append(
             {name: [digits(row[f"{metric}{end}"]) for metric in METRICS] for name, end in _ENDS}
             | {"sd": sd, "p": [digits(row[f"{metric}_p_holm"]) for metric in METRICS]}
-            | {"seeds": len(ranks), "equal": equal, "less": str(row["less_information"])}
+            | {"method": numbers[method], "seeds": len(ranks), "equal": equal, "less": str(row["less_information"])}
             | {"costs": rounded(spent.loc[method].to_numpy(float)), "paper": paper.of_row(results, method)}
         )
     return rows
@@ -54,10 +55,10 @@ def rows_of(results: Collected, found: DatasetStatistics) -> list[dict[str, Any]
 _ENDS = (("mean", ""), ("low", "_low"), ("high", "_high"))
 
 
-def section(results: Collected, found: DatasetStatistics) -> dict[str, Any]:
-    """Everything about one dataset but its cases: of the methods of `results`, and below the table those that failed.
+def section(results: Collected, found: DatasetStatistics, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """Everything about one dataset but its cases, and in sentences which methods failed on it.
 
-    Raises InputError for statistics that lack one of these methods.
+    Raises InputError for statistics that lack a method.
     """
     there = found.methods.method.tolist()
     if absent := [method for method in results.methods if method not in there]:
@@ -65,50 +66,53 @@ def section(results: Collected, found: DatasetStatistics) -> dict[str, Any]:
             f"{results.dataset}: the statistics are of {', '.join(there)}, but {absent[0]} has runs, too; "
             "make the statistics of these runs again"
         )
-    failed = [f"{row.method} failed: {row.why}" for row in found.failed.itertuples()]
-    left_out = [method for method in there if method not in results.methods]
-    failed += [f"{method} is not shown: it failed on another dataset" for method in left_out]
     tests = found.tests[found.tests.family == ALL_PAIRS]
     return {
         "name": results.dataset,
         "cases": len(results.cases),
         "users": results.n_users,
         "best_baseline": found.methods.best_baseline.iloc[0] or None,
-        "rows": rows_of(results, found),
-        "notes": [*failed, *notes(found.methods)],
-        "pairs": pairs_of(tests, results.methods),
+        "rows": rows_of(results, found, numbers),
+        "failed": [f"{row.method} failed: {row.why}" for row in found.failed.itertuples()],
+        "notes": notes(found.methods),
+        "pairs": pairs_of(tests, results.methods, numbers),
         "slices": by_slice(found, results.methods),
     }
 
 
-def overall(collected: Sequence[Collected], sections: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any] | None:
-    """The mean over datasets, as a section of its own without slices; None for a single dataset. folder: of the statistics."""
-    if len(collected) == 1:
+def overall(
+    collected: Sequence[Collected], sections: Sequence[dict[str, Any]], numbers: Mapping[str, int], folder: Path
+) -> dict[str, Any] | None:
+    """The mean over datasets, as a section of its own without slices, of the methods that all of them have.
+
+    None for a single dataset, or fewer than two such methods. folder: of the statistics.
+    """
+    shared = [name for name in collected[0].methods if all(name in results.methods for results in collected)]
+    if len(collected) == 1 or len(shared) < 2:
         return None
-    values, pairs = over_all(folder, collected[0].methods)
+    values, pairs = over_all(folder, shared, numbers)
     rows = []
-    for number in range(len(collected[0].methods)):
-        mine = [part["rows"][number] for part in sections]
+    for place, name in enumerate(shared):
+        mine = [row for part in sections for row in part["rows"] if row["method"] == numbers[name]]
         rows.append(
-            {name: rounded(values[name][:, number]) for name, _ in _ENDS}
+            {side: rounded(values[side][:, place]) for side, _ in _ENDS}
             | {"sd": [None] * len(METRICS), "p": [None] * len(METRICS), "seeds": mine[0]["seeds"]}
-            | {"equal": all(row["equal"] for row in mine), "less": mine[0]["less"]}
+            | {"method": numbers[name], "equal": all(row["equal"] for row in mine), "less": mine[0]["less"]}
             | {"costs": rounded(np.mean([row["costs"] for row in mine], axis=0)), "paper": None}
         )
     users = sum(results.n_users for results in collected)
     total = sum(len(results.cases) for results in collected)
     note = "Mean over datasets, each of which weighs the same; users are resampled within their datasets."
-    return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "pairs": pairs}
+    return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "failed": [], "pairs": pairs}
 
 
-def held(reference: str | None, methods: Sequence[str], folder: Path) -> dict[str, Any] | None:
-    """The reference against each of the others, from the statistics in `folder`; None without a reference."""
-    if reference not in methods:
+def held(collected: Sequence[Collected], reference: str | None, folder: Path) -> dict[str, Any] | None:
+    """The reference against each of the others, from the statistics in `folder`; None where there is none, or no other."""
+    if not any(reference in results.methods and len(results.methods) > 1 for results in collected):
         return None
     frame = read_csv(folder / AGAINST)
     if "failed" in frame:  # there is nothing to compare
         return None
-    frame = frame[frame.method.isin(methods)]
     columns = ["dataset", "method", "reference", "mean", "mean_reference"]
     numbers = ["difference", "low", "high", "p", "p_holm", "detectable"]
     rows = [
@@ -119,27 +123,26 @@ def held(reference: str | None, methods: Sequence[str], folder: Path) -> dict[st
 
 
 def told_about(
-    collected: Sequence[Collected], entries: Sequence[dict[str, Any]], reference: str | None
+    collected: Sequence[Collected], entries: Sequence[dict[str, Any]], names: Sequence[str], reference: str | None
 ) -> list[tuple[int, int, str]]:
     """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not trained.
 
-    entries: of `cases.parts_of`, by dataset. The row that writes is the reference, if it does, or
-    else the first that does and learned.
+    entries: of `cases.parts_of`, by dataset; names: of all methods by number. Of the rows that write and learned the reference
+    goes first, then the order of the names.
     """
-    methods, first = collected[0].methods, collected[0]
-    wrote = {entry["method"]: entry["wrote"] for entry in entries[0]["texts"]}
-    references = [i for i, method in enumerate(methods) if first.kind(method) == "reference"]
-    learned = {i: first.records[methods[i], 1].learned.targets > 0 for i in wrote}
-    writers = [i for i, does in wrote.items() if does and learned[i] and i in references]
-    if reference in methods and methods.index(reference) in writers:
-        writers.insert(0, methods.index(reference))
-    if not writers:
-        return []
-    writer = writers[0]
-    silent = [i for i, does in wrote.items() if not does and learned[i] and i in references]
-    untrained = [i for i, does in wrote.items() if does and not learned[i] and i in references]
-    return [(writer, i, "With a reasoning against none") for i in silent[:1]] + [
-        (writer, i, "Trained against untrained") for i in untrained[:1]
+    wrote: dict[int, bool] = {}
+    learned: dict[int, bool] = {}
+    for results, entry in zip(collected, entries, strict=True):
+        for one in entry["texts"]:
+            name = names[one["method"]]
+            if results.kind(name) == "reference":
+                wrote[one["method"]] = wrote.get(one["method"], False) or one["wrote"]
+                learned[one["method"]] = results.records[name, 1].learned.targets > 0
+    writers = sorted((i for i, does in wrote.items() if does and learned[i]), key=lambda i: (names[i] != reference, i))
+    silent = sorted(i for i, does in wrote.items() if not does and learned[i])
+    untrained = sorted(i for i, does in wrote.items() if does and not learned[i])
+    return [(writer, i, "With a reasoning against none") for writer in writers[:1] for i in silent[:1]] + [
+        (writer, i, "Trained against untrained") for writer in writers[:1] for i in untrained[:1]
     ]
 
 
@@ -156,30 +159,28 @@ def document(
 
     Raises InputError for texts that don't belong to their runs, or where statistics are missing.
     """
-    methods = shared_methods(collected)
-    if not methods:
-        raise InputError("no method has results on all datasets; mend the methods that failed, or show fewer datasets")
-    collected = [one.of(methods) for one in collected]
+    kinds = {name: one.kind(name) for one in collected for name in one.methods}
+    numbers = {name: number for number, name in enumerate(kinds)}
     statistics = results / STATISTICS
-    sections = [section(one, DatasetStatistics.read(statistics, one.dataset)) for one in collected]
-    whole = overall(collected, sections, statistics) if len(methods) > 1 else None
+    sections = [section(one, DatasetStatistics.read(statistics, one.dataset), numbers) for one in collected]
+    whole = overall(collected, sections, numbers, statistics)
     parts: Parts = {}
     entries = []
     for place, one in enumerate(collected):
-        entry, mine = cases.parts_of(one, place, limit // len(collected))
+        entry, mine = cases.parts_of(one, place, numbers, limit // len(collected))
         entries.append(entry)
         parts |= mine
-    spoken = told_about(collected, entries, reference)
-    others = held(reference, methods, statistics)
+    spoken = told_about(collected, entries, list(numbers), reference)
+    others = held(collected, reference, statistics)
     return {
-        "answer": answer(collected, sections, whole, others["rows"] if others else [], spoken),
+        "answer": answer(collected, sections, whole, list(numbers), others["rows"] if others else [], spoken),
         "note": note,
         "metrics": METRICS,
         "cutoffs": list(CUTOFFS),
         "main": MAIN,
         "alpha": ALPHA,
-        "reference": methods.index(reference) if reference in methods else None,
-        "methods": [{"name": name, "r2ec": collected[0].kind(name) == "reference"} for name in methods],
+        "reference": numbers.get(reference or ""),
+        "methods": [{"name": name, "r2ec": kind == "reference"} for name, kind in kinds.items()],
         "spoken": [[a, b] for a, b, _ in spoken],
         "against": others,
         "datasets": sections,
@@ -190,5 +191,9 @@ def document(
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors
         ],
         "claims": ablations.claims(read_csv(statistics / folder / CLAIMS)) if factors else None,
+        # Where `make claims` leaves them, beside this run or as part of it.
+        "registered": ablations.registered_claims(
+            [results / folder / REGISTERED, results / "claims/results/claims" / REGISTERED]
+        ),
         "provenance": provenance(collected),
     }, parts

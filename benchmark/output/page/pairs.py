@@ -1,6 +1,6 @@
 """Methods held against each other, from their statistics: over all cases, by slice of the cases, and over all datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,11 @@ def places(methods: Sequence[str]) -> list[tuple[int, int]]:
     return list(combinations(range(len(methods)), 2))
 
 
-def pairs_of(tests: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
+def pairs_of(tests: pd.DataFrame, methods: Sequence[str], numbers: Mapping[str, int]) -> list[dict[str, Any]]:
     """Every pair a - b with, per metric, difference, interval, p, p_holm (of the family of all pairs), detectable and
     test; None for a metric that isn't tested.
 
-    tests: a row per metric and pair, as in {dataset}.tests.csv.
+    tests: a row per metric and pair, as in {dataset}.tests.csv. numbers: of the methods on the whole page.
     """
     of_pair = {pair: rows.set_index("metric").loc[METRICS] for pair, rows in tests.groupby(["method_a", "method_b"])}
     out = []
@@ -48,7 +48,8 @@ def pairs_of(tests: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]
         out.append(
             {name: rounded(rows[name].to_numpy(float)) for name in ("difference", "low", "high", "detectable")}
             | {name: [None if np.isnan(p) else float(f"{p:.4g}") for p in rows[name]] for name in ("p", "p_holm")}
-            | {"a": a, "b": b, "test": [test or None for test in rows.test]}
+            | {"a": numbers[methods[a]], "b": numbers[methods[b]]}
+            | {"test": [test or None for test in rows.test]}
         )
     return out
 
@@ -80,7 +81,9 @@ def by_slice(found: DatasetStatistics, methods: Sequence[str]) -> dict[str, Any]
     return {"slices": named, "means": means, "differences": differences}
 
 
-def over_all(folder: Path, methods: Sequence[str]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def over_all(
+    folder: Path, methods: Sequence[str], numbers: Mapping[str, int]
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """The methods over all datasets: mean, low and high, float64 [6, methods] each, and their pairs as `pairs_of`.
 
     folder: of the statistics.
@@ -90,4 +93,4 @@ def over_all(folder: Path, methods: Sequence[str]) -> tuple[dict[str, np.ndarray
         name: found.pivot(index="metric", columns="method", values=name).loc[METRICS, list(methods)].to_numpy()
         for name in ("mean", "low", "high")
     }
-    return values, pairs_of(read_csv(folder / OVERALL_TESTS), methods)
+    return values, pairs_of(read_csv(folder / OVERALL_TESTS), methods, numbers)

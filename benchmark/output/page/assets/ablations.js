@@ -1,6 +1,6 @@
 // Claims with their verdicts, and each factor: its values against the base, and the curves of its trainings.
 
-const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "can't tell": "? can't tell" };
+const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "no effect worth having": "≈ no effect worth having", "can't tell": "? can't tell", "not run": "– not run" };
 
 function claimsTable(rows, label) {
   const domain = around(rows.flatMap((row) => [row.low, row.high]));
@@ -16,15 +16,36 @@ function claimsTable(rows, label) {
   return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
 }
 
-// Verdicts counted, then the claims: those registered before their runs apart from those whose data had been looked at.
-function claimsPart(rows) {
-  const parts = [[true, "Registered before their runs", "Registered claims"], [false, "Exploratory: their data had been looked at", "Exploratory claims"]];
-  return parts.map(([kind, title, label]) => {
-    const mine = rows.filter((row) => row.registered === kind);
-    if (!mine.length) return null;
-    const counted = Object.keys(VERDICTS).map((verdict) => [verdict, mine.filter((row) => row.verdict === verdict).length]).filter(([, number]) => number);
-    return [h("h3", {}, title), h("p", {}, `${many(mine.length, "claim")}: ${counted.map(([verdict, number]) => `${number} ${verdict}`).join(", ")}.`), claimsTable(mine, label)];
-  });
+// The claims that were registered before their runs, each judged once over all datasets and trainings.
+function registeredTable(rows) {
+  const domain = around(rows.flatMap((row) => [row.low, row.high]));
+  const ran = rows.some((row) => row.difference !== null);
+  const columns = [
+    { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.datasets.replaceAll(" ", ", ")}; ${many(row.trainings, "training")}`)] },
+    { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => [h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict), row.missing ? h("small", {}, row.missing) : null] },
+    { id: "statistic", head: "statistic", kind: "text", value: (row) => row.statistic },
+    { id: "worth", head: "worth having from", value: (row) => row.smallest_effect, text: (row) => `${100 * row.smallest_effect} %`, cell: (row) => `${cost(100 * row.smallest_effect)} %` },
+    ...(ran ? [
+      { ...differenceColumn(domain), value: (row) => row.difference ?? undefined, cell: (row) => (row.difference === null ? "" : differenceColumn(domain).cell(row)) },
+      { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
+      { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) }] : []),
+  ];
+  const table = dataTable({ label: "Registered claims", columns, rows });
+  return [table.element, copying(columns, table)];
+}
+
+function counted(rows) {
+  const found = Object.keys(VERDICTS).map((verdict) => [verdict, rows.filter((row) => row.verdict === verdict).length]).filter(([, number]) => number);
+  return h("p", {}, `${many(rows.length, "claim")}: ${found.map(([verdict, number]) => `${number} ${verdict}`).join(", ")}.`);
+}
+
+// Registered and exploratory claims, never mixed. of: whether a claim is shown.
+function claimsPart(of = () => true) {
+  const [registered, others] = [doc.registered, doc.claims].map((all) => (all ? all.rows.filter(of) : []));
+  return [
+    registered.length ? [h("h3", {}, "Registered before their runs"), counted(registered), registeredTable(registered), h("p", { class: "notes" }, doc.registered.rule)] : null,
+    others.length ? [h("h3", {}, "Exploratory: not registered before their runs"), counted(others), claimsTable(others, "Exploratory claims"), h("details", {}, h("summary", {}, "How a verdict is reached"), h("p", { class: "notes" }, doc.claims.rule))] : null,
+  ];
 }
 
 function factorTable(factor, dataset, metric) {
@@ -38,7 +59,7 @@ function factorTable(factor, dataset, metric) {
     { id: "mean", head: doc.metrics[metric], value: (row) => row.mean[metric], text: (row) => fixed(row.mean[metric]),
       cell: (row) => h("span", { class: "value" }, bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "plain" : "r2ec" }), h("span", {}, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "")), h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`)) },
     { id: "difference", head: "less the base's, 95 % interval", value: (row) => of(row, "difference") ?? undefined, text: (row) => (row.difference ? `${signed(of(row, "difference"))} ${bounds(row)}` : ""),
-      cell: (row) => (row.difference ? h("span", { class: "value" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("span", {}, signed(of(row, "difference"))), h("small", {}, bounds(row))) : "") },
+      cell: (row) => (row.difference ? h("span", { class: "value long" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("span", {}, signed(of(row, "difference"))), h("small", {}, bounds(row))) : "") },
     { id: "p_holm", head: "p, Holm", value: (row) => of(row, "p_holm") ?? undefined, text: (row) => probability(of(row, "p_holm")), cell: (row) => probability(of(row, "p_holm")) },
     { id: "detectable", head: "smallest detectable", value: (row) => of(row, "detectable") ?? undefined, text: (row) => fixed(of(row, "detectable")), cell: (row) => (row.difference ? fixed(of(row, "detectable")) || "unknown" : "") },
   ];
@@ -61,14 +82,13 @@ function factorPart(factor, metric) {
   });
 }
 
+const claimed = (doc.claims?.rows.length ?? 0) + (doc.registered?.rows.length ?? 0);
+
 function ablationsView() {
   const redraw = (key) => (value) => { choose({ [key]: value }); show(); };
-  const options = [...(doc.claims ? [["claims", `all claims (${doc.claims.rows.length})`]] : []), ...doc.ablations.map((one, i) => [i, one.title])];
+  const options = [...(claimed ? [["claims", `all claims (${claimed})`]] : []), ...doc.ablations.map((one, i) => [i, one.title])];
   const shown = select("Shown", state.factor, options, redraw("factor"));
-  if (state.factor === "claims" && doc.claims) return [
-    h("h2", { tabindex: -1 }, "Ablations"), h("div", { class: "controls" }, shown), claimsPart(doc.claims.rows),
-    h("details", {}, h("summary", {}, "How a verdict is reached"), h("p", { class: "notes" }, doc.claims.rule)),
-  ];
+  if (claimed && (state.factor === "claims" || !doc.ablations.length)) return [h("h2", { tabindex: -1 }, "Claims"), h("div", { class: "controls" }, shown), claimsPart()];
   const factor = doc.ablations[Number(state.factor)] ?? doc.ablations[0];
   const metric = metricAt(state.pairkind, state.paircut);
   return [
@@ -77,7 +97,7 @@ function ablationsView() {
       select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
       select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
     factorPart(factor, metric),
-    doc.claims ? claimsPart(doc.claims.rows.filter((row) => row.factor === factor.name)) : null,
-    h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note)), doc.claims ? h("p", { class: "notes" }, doc.claims.rule) : null),
+    doc.claims ? claimsPart((row) => row.factor === factor.name && "metric" in row) : null,
+    h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note))),
   ];
 }

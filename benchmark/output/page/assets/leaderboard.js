@@ -7,7 +7,7 @@ function methodName(number) {
 }
 
 // The rows of a section with the number of their method.
-const rowsOf = (section) => section.rows.map((row, method) => ({ ...row, method, seconds: row.costs[doc.costs.names.indexOf("fit_s")] + row.costs[doc.costs.names.indexOf("score_s")] }));
+const rowsOf = (section) => section.rows.map((row) => ({ ...row, seconds: row.costs[doc.costs.names.indexOf("fit_s")] + row.costs[doc.costs.names.indexOf("score_s")] }));
 
 // Places 1 and 2 of a column by the printed values, so that equal prints share a place.
 function placesOf(rows, metric) {
@@ -67,7 +67,7 @@ function leaderColumns(section, rows) {
     columns.push(metricColumn(section, rows, metric, domain, over ? `${doc.metrics[metric]}, mean of datasets` : doc.metrics[metric], over || metricsChosen().length > 2));
     if (over) for (const one of doc.datasets) {
       const mine = rowsOf(one);
-      columns.push(metricColumn(one, rows, metric, domain, `${doc.metrics[metric]}, ${one.name}`, true, (row) => mine[row.method]));
+      columns.push(metricColumn(one, rows, metric, domain, `${doc.metrics[metric]}, ${one.name}`, true, (row) => mine.find((one) => one.method === row.method)));
     }
     if (rows.some((row) => row.paper)) columns.push({
       id: `paper ${metric}`, head: `paper's ${doc.metrics[metric]}`, value: (row) => row.paper?.[metric] ?? undefined,
@@ -110,11 +110,18 @@ function leaderboardView() {
       select("Costs", state.costs, [["few", "main ones"], ["all", "all"], ["none", "none"]], redraw("costs")),
       h("label", { class: "grow" }, "Filter by name", find)),
     table.element,
+    failedOf(section),
     copying(columns, table),
     reading(section, all),
     againstPart(),
     costFigure(all, first),
   ];
+}
+
+// Methods without a result, said where their rows would stand; over all datasets, of each.
+function failedOf(section) {
+  const said = section === doc.overall ? doc.datasets.flatMap((one) => one.failed.map((text) => `${one.name}: ${text}`)) : section.failed;
+  return said.length ? h("ul", { class: "plain" }, said.map((text) => h("li", {}, text))) : null;
 }
 
 // What the marks of the table mean, and the notes of its dataset.
@@ -124,6 +131,7 @@ function reading(section, rows) {
   return h("div", {},
     h("p", { class: "notes" }, "Best bold, second underlined. Bars: mean and 95 % interval over users, on one scale from 0; circles are baselines, diamonds R2ec.",
       marked ? " † differs from the best baseline; hover, focus or tap it for the test." : "", spread ? " ±: sd over trainings." : "",
+      rows.some((row) => row.less) ? ` Learned from less than the others: ${rows.filter((row) => row.less).map((row) => `${names[row.method]} (${row.less})`).join(", ")}.` : "",
       rows.some((row) => row.equal) ? " All equal: every training of the row ranked every case alike." : ""),
     h("details", {}, h("summary", {}, "How the numbers were made"), section.notes.map((note) => h("p", { class: "notes" }, note)), h("p", { class: "notes" }, doc.costs.note)));
 }

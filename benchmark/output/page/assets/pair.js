@@ -11,19 +11,19 @@ function verdictOf(one, metric, a, b) {
 
 // The difference with its bar and interval, in one cell.
 function differenceColumn(domain) {
-  const interval = (row) => (row.low === null ? (row.users < FEW ? "too few users for an interval" : "unknown: no case differs") : `[${signed(row.low)}, ${signed(row.high)}]`);
+  const interval = (row) => (row.low === null ? (row.users < FEW ? "too few users" : "no case differs") : `[${signed(row.low)}, ${signed(row.high)}]`);
   return {
     id: "difference", head: "difference, 95 % interval", value: (row) => row.difference,
     text: (row) => `${signed(row.difference)} ${interval(row)}`,
-    cell: (row) => h("span", { class: "value" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long: true }), h("span", {}, signed(row.difference)), h("small", {}, interval(row))),
+    cell: (row) => h("span", { class: "value long" }, bar({ mean: row.difference, low: row.low, high: row.high, domain, kind: "plain", zero: true, unknown: row.low === null, band: row.detectable ?? null, long: true }), h("span", {}, signed(row.difference)), h("small", {}, interval(row))),
   };
 }
 
 function overAllCases(a, b, metric) {
-  const rows = sections.map((section) => {
+  const rows = sections.filter((section) => hasBoth(section, a, b)).map((section) => {
     const one = pairOf(section, a, b);
     const at = (name) => one[name][metric];
-    return { section, name: section.name, a: section.rows[a].mean[metric], b: section.rows[b].mean[metric], difference: at("difference"), low: at("low"), high: at("high"), p: at("p"), p_holm: at("p_holm"), detectable: at("detectable"), verdict: verdictOf(one, metric, a, b) };
+    return { section, name: section.name, a: rowOf(section, a).mean[metric], b: rowOf(section, b).mean[metric], difference: at("difference"), low: at("low"), high: at("high"), p: at("p"), p_holm: at("p_holm"), detectable: at("detectable"), verdict: verdictOf(one, metric, a, b) };
   });
   const domain = around(rows.flatMap((row) => [row.low, row.high, row.difference]));
   const columns = [
@@ -41,11 +41,12 @@ function overAllCases(a, b, metric) {
 }
 
 function bySlices(a, b) {
-  const values = doc.datasets.map((section) => slicesOf(section, a, b));
+  const both = doc.datasets.filter((section) => hasBoth(section, a, b));
+  const values = both.map((section) => slicesOf(section, a, b));
   const domain = around(values.flat(2));
-  const rows = doc.datasets.flatMap((section, d) => section.slices.slices.map((slice, i) => {
+  const rows = both.flatMap((section, d) => section.slices.slices.map((slice, i) => {
     const [difference, low, high] = values[d][i];
-    const [x, y] = [section.slices.means[i][a], section.slices.means[i][b]];
+    const [x, y] = [a, b].map((method) => section.slices.means[i][section.rows.indexOf(rowOf(section, method))]);
     return { ...slice, dataset: section.name, order: `${d}${slice.group}${i}`, a: x, b: y, difference, low, high };
   }));
   return [...new Set(rows.map((row) => row.group))].map((group) => {
@@ -71,6 +72,7 @@ function apart(cases, a, b) {
 }
 
 async function extremes(data, a, b) {
+  if (!hasBoth(doc.datasets[data], a, b)) return [`Only one of them has a result on ${doc.datasets[data].name}.`];
   const cases = await part(`index/${data}`);
   const sorted = apart(cases, a, b);
   const better = sorted.filter((one) => one.gain > 0).slice(0, SHOWN);

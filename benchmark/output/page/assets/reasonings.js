@@ -102,7 +102,7 @@ function reasoningsView() {
     const shown = found.slice((page - 1) * PER_PAGE, page * PER_PAGE);
     const key = JSON.stringify([shown, words, pages]);
     if (key !== last) {
-      const cards = await Promise.all(shown.map(({ data, method, i }) => caseCard(data, i, [method, ...besides(method)], words)));
+      const cards = await Promise.all(shown.map(({ data, method, i }) => caseCard(data, i, [method, ...besides(method)].filter((one) => rowOf(doc.datasets[data], one)), words)));
       if (mine !== task || words.join() !== wordsOf(state.q).join()) return; // something else is drawn meanwhile
       last = key;
       list.replaceChildren(...cards);

@@ -30,28 +30,29 @@ function pairOf(section, a, b) {
   return { ...found, a, b, difference: turn(found.difference), low: turn(found.high), high: turn(found.low) };
 }
 
+// The row of a method in a section; undefined where it has none there.
+const rowOf = (section, method) => section.rows.find((row) => row.method === method);
+const hasBoth = (section, a, b) => rowOf(section, a) !== undefined && rowOf(section, b) !== undefined;
+
 // By slice: [difference, low, high] of a - b, in the order of section.slices.slices.
 function slicesOf(section, a, b) {
-  const [first, second] = a < b ? [a, b] : [b, a];
-  const place = section.pairs.findIndex((one) => one.a === first && one.b === second);
-  return section.slices.differences.map((all) => {
-    const [difference, low, high] = all[place];
-    if (a < b) return [difference, low, high];
-    return [-difference, high === null ? null : -high, low === null ? null : -low];
-  });
+  const place = section.pairs.findIndex((one) => (one.a === a && one.b === b) || (one.a === b && one.b === a));
+  const turned = section.pairs[place].a === b;
+  const turn = (value) => (value === null ? null : -value);
+  return section.slices.differences.map((all) => (turned ? [turn(all[place][0]), turn(all[place][2]), turn(all[place][1])] : all[place]));
 }
 
 // The pair that a comparison begins with: what the page speaks of first, or the reference and the best other row, or the best two.
-const byMean = names.map((_, i) => i).sort((a, b) => sections[0].rows[b].mean[doc.main] - sections[0].rows[a].mean[doc.main] || a - b);
+const byMean = [...sections[0].rows].sort((a, b) => b.mean[doc.main] - a.mean[doc.main]).map((row) => row.method);
 const firstOf = doc.reference ?? byMean[0];
-const partner = doc.spoken[0] ?? [firstOf, byMean.find((i) => i !== firstOf) ?? firstOf];
+const partner = doc.spoken[0] ?? [firstOf, byMean.find((i) => i !== firstOf) ?? names.findIndex((_, i) => i !== firstOf)];
 const STARTS = {
   view: "leaderboard",
   dataset: doc.overall ? "all" : "0", // of the leaderboard
   kind: "NDCG", cutoff: "10", filter: "", group: "all", costs: "few",
   a: String(partner[0]), b: String(partner[1]),
   pairkind: "NDCG", paircut: "10", on: "0",
-  factor: doc.claims ? "claims" : "0",
+  factor: doc.claims || doc.registered ? "claims" : "0",
   rdata: "0", row: "first", beside: "auto", q: "", outcome: "all", cut: "", repeats: "", order: "best", page: "1",
 };
 const state = { ...STARTS };
