@@ -10,9 +10,9 @@ per dataset:
     n_users, seeds, family_size (tests against the best baseline), commit (of the runs, with a space between several);
     learned_users, learned_targets, learned_positions (means over seeds), settings_tried, less_information (the reason,
     or ""), distinct_items (in the best 20 of all cases), three_items_share (of all places there, the three commonest
-    items'), n_items, cold_targets (test cases), hidden_share (of the interactions); per metric m (Hit@5 ... NDCG@20): m (mean), m_sd (over seeds, ddof 1; empty for one seed), m_low,
-    m_high (95 % interval over users), m_p_holm (against the best baseline; empty for the best baseline). Means, sd and
-    interval have 6 decimals
+    items'), n_items, cold_targets (test cases), hidden_share (of the interactions); per metric m (Hit@5 ... NDCG@20):
+    m (mean), m_sd (over seeds, ddof 1; empty for one seed), m_low, m_high (95 % interval over users), m_p_holm (against
+    the best baseline; empty for the best baseline). Means, sd and interval have 6 decimals
 {dataset}.tests.csv      one row per family, metric and pair of methods
     family ("against the best baseline" or "all pairs"), family_size, metric, method_a, method_b, mean_a, mean_b,
     difference (a - b), low, high (its 95 % interval over users), p, p_holm (in the family), test (its name), n_cases,
