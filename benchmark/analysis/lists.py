@@ -1,6 +1,5 @@
 """What a row's lists hold, all cases together: how many items it recommends to anybody, and how much it repeats a few."""
 
-
 import numpy as np
 import pyarrow.parquet as pq
 
