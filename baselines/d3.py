@@ -1,14 +1,15 @@
 """D3: an LLM tuned to write the next title writes only real ones, by beams in which a collaborative model has a say.
 
-Bao et al., "Decoding Matters: Addressing Amplification Bias and Homogeneity Issue for LLM-based Recommendation", EMNLP 2024
-(arXiv 2406.14900; github.com/SAI990323/DecodingMatters). Kept: BIGRec's tuning, beams held to the trie of all titles, the sum of
-log-probabilities without any length normalisation, and a text-free assistant (SASRec) whose probability mass of the items below
-each token is mixed in, token by token, in the logarithm, with weight 1 - alpha. Different: the LLM's probabilities are normalised
-over the tokens that the trie allows, so that a ghost token (the only one allowed) adds exactly nothing, and a title is done
-as soon as no other begins like it; the mass below a token is the items' sum, where the released code takes the
-largest; items of the history are closed, since the evaluator would drop them; items of the same title are told
-apart by the assistant alone, and don't differ where alpha is 1. Left out: the temperature. An item that no beam has reached isn't
-retrieved (-inf), as in tiger.py: the assistant ranks nothing by itself.
+Bao et al., "Decoding Matters: Addressing Amplification Bias and Homogeneity Issue for LLM-based Recommendation", EMNLP
+2024 (arXiv 2406.14900; github.com/SAI990323/DecodingMatters). Kept: BIGRec's tuning, beams held to the trie of all
+titles, the sum of log-probabilities without any length normalisation, and a text-free assistant (SASRec) whose
+probability mass of the items below each token is mixed in, token by token, in the logarithm, with weight 1 - alpha.
+Different: the LLM's probabilities are normalised over the tokens that the trie allows, so that a ghost token (the only
+one allowed) adds exactly nothing, and a title is done as soon as no other begins like it; the mass below a token is the
+items' sum, where the released code takes the largest; items of the history are closed, since the evaluator would drop
+them; items of the same title are told apart by the assistant alone, and don't differ where alpha is 1. Left out: the
+temperature. An item that no beam has reached isn't retrieved (-inf), as in tiger.py: the assistant ranks nothing by
+itself.
 """
 
 from pathlib import Path
@@ -51,8 +52,8 @@ class Params(TitleBeams):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByTitle":
     """Fit the assistant, then tune the LLM's adapters, which a killed fit goes on with from the last checkpoint.
 
-    The fit reports the losses of each step of the tuning; sasrec: what the assistant's fit found, null without one; sasrec_tried:
-    settings and their NDCG@10 on validation cases, empty where there was no choice.
+    The fit reports the losses of each step of the tuning; sasrec: what the assistant's fit found, null without one;
+    sasrec_tried: settings and their NDCG@10 on validation cases, empty where there was no choice.
     """
     settings = Params.model_validate(params)
     from baselines._writers.title_ranking import ByTitle

@@ -2,12 +2,13 @@
 
 Chen et al., "On Softmax Direct Preference Optimization for Recommendation", NeurIPS 2024 (arXiv 2406.09215;
 github.com/chenyuxin1999/S-DPO). Kept: the two stages, supervised tuning and then the softmax loss over one chosen and N
-rejected titles; policy and reference both begin as the tuned model; 3 rejected titles drawn at random, beta 1. Different, as
-in the row "SDPO*" of R2ec's paper (arXiv 2505.16994, Section 4.1): there are no candidates in the prompt. Rejected titles
-come from the whole catalogue, and the LLM ranks it by beams over the trie of all titles, where the original picks one of 20.
-Different, too: one prompt in the place of 10 drawn at random, rejected titles that are the same in every epoch, 16 cases a
-step where the original has 128, so that a smaller and noisier gain is to be expected, and a fixed number of steps without
-early stopping. The loss is a cross-entropy (`_writers/pairwise.py`), which can't overflow as the released form can.
+rejected titles; policy and reference both begin as the tuned model; 3 rejected titles drawn at random, beta 1.
+Different, as in the row "SDPO*" of R2ec's paper (arXiv 2505.16994, Section 4.1): there are no candidates in the prompt.
+Rejected titles come from the whole catalogue, and the LLM ranks it by beams over the trie of all titles, where the
+original picks one of 20. Different, too: one prompt in the place of 10 drawn at random, rejected titles that are the
+same in every epoch, 16 cases a step where the original has 128, so that a smaller and noisier gain is to be expected,
+and a fixed number of steps without early stopping. The loss is a cross-entropy (`_writers/pairwise.py`), which can't
+overflow as the released form can.
 """
 
 from collections.abc import Iterator
@@ -42,9 +43,10 @@ __all__ = ["STREAM", "Params", "fit", "work"]
 
 
 class Params(TitleBeams):
-    """negatives: rejected titles of a case; negatives_from: drawn from all items alike (`uniform`) or by how many training
-    cases have an item as their target (`popularity`); beta: how far the LLM may leave the tuned one, the less the larger;
-    preference_steps, preference_rate: of the second stage, whose steps take as many cases as the tuning's."""
+    """negatives: rejected titles of a case; negatives_from: drawn from all items alike (`uniform`) or by how many
+    training cases have an item as their target (`popularity`); beta: how far the LLM may leave the tuned one, the less
+    the larger; preference_steps, preference_rate: of the second stage, whose steps take as many cases as the
+    tuning's."""
 
     negatives: int = Field(default=3, ge=1)
     negatives_from: Literal["uniform", "popularity"] = "uniform"
@@ -56,7 +58,8 @@ class Params(TitleBeams):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByTitle":
     """Tune the LLM's adapters, and go on with them by preferences. A killed fit goes on from its last checkpoint.
 
-    The fit reports losses: of each step of the tuning; preferences: of each step of the second stage, see `pairwise.prefer`.
+    The fit reports losses: of each step of the tuning; preferences: of each step of the second stage, see
+    `pairwise.prefer`.
     """
     settings = Params.model_validate(params)
     from baselines._writers.title_ranking import ByTitle
@@ -118,8 +121,8 @@ def _prefer(
 def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, seed: int) -> Iterator[list[int]]:
     """For each case so many items with titles of their own, outside its history and without its target's title.
 
-    Drawn one after the other without replacement, in proportion to weights [n_items], of which 0 is never drawn; seeded by case.
-    Raises InputError where there are fewer.
+    Drawn one after the other without replacement, in proportion to weights [n_items], of which 0 is never drawn; seeded
+    by case. Raises InputError where there are fewer.
     """
     assert cases.target is not None
     with np.errstate(divide="ignore"):
@@ -138,14 +141,15 @@ def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, s
                 found.append(item)
         if len(found) < count:
             raise InputError(
-                f"case {cases.case[i]}: {len(found)} titles outside its history can be rejected, and negatives is {count}; "
-                "lower negatives"
+                f"case {cases.case[i]}: {len(found)} titles outside its history can be rejected, and "
+                f"negatives is {count}; lower negatives"
             )
         yield found
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """The tuning; the second stage, in which a case's titles share its prompt, as in what the reference reads; beams."""
+    """The tuning; the second stage, in which a case's titles share its prompt, as in what the reference reads;
+    beams."""
     prompt, titles = prompt_tokens(s, p["max_items"]), (1 + p["negatives"]) * s.line
     cases = p["preference_steps"] * p["users_per_step"]
     second = Work(

@@ -1,15 +1,16 @@
-"""SPRec: an LLM tuned to write the next title plays against itself, and learns to prefer what was taken to what it would have said.
+"""SPRec: an LLM tuned to write the next title plays against itself, and learns to prefer what was taken to what it
+would have said.
 
-Gao et al., "SPRec: Self-Play to Debias LLM-based Recommendation", WWW 2025 (arXiv 2412.09243; github.com/RegionCh/SPRec).
-Kept: after the tuning several iterations, in each of which the LLM as it is answers some training cases greedily, is tuned
-on their true titles, and then learns by DPO to prefer the true title to its own answer, against itself as it was before
-that step; beta .1; and the ranking, by the sentence embedding nearest to a greedy free text. Different: answers are held to
-the trie of all titles and leave the history out, so that none is unusable; those that are right are left out, which the
-released code keeps, though they teach nothing; the tuning's loss is on the title alone, in one prompt for all three uses;
-2 iterations of 320 cases where the original has up to 5 of 2,048; one epoch of preferences but half of one of tuning, at
-1e-4; all-MiniLM-L6-v2 and cosines of its vectors, where the original has L2 distances of paraphrase-MiniLM-L3-v2.
-`ranking: beams` ranks as title_sft.py does: grounding costs much by itself, so that only this setting is to be compared
-with that row.
+Gao et al., "SPRec: Self-Play to Debias LLM-based Recommendation", WWW 2025 (arXiv 2412.09243;
+github.com/RegionCh/SPRec). Kept: after the tuning several iterations, in each of which the LLM as it is answers some
+training cases greedily, is tuned on their true titles, and then learns by DPO to prefer the true title to its own
+answer, against itself as it was before that step; beta .1; and the ranking, by the sentence embedding nearest to a
+greedy free text. Different: answers are held to the trie of all titles and leave the history out, so that none is
+unusable; those that are right are left out, which the released code keeps, though they teach nothing; the tuning's loss
+is on the title alone, in one prompt for all three uses; 2 iterations of 320 cases where the original has up to 5 of
+2,048; one epoch of preferences but half of one of tuning, at 1e-4; all-MiniLM-L6-v2 and cosines of its vectors, where
+the original has L2 distances of paraphrase-MiniLM-L3-v2. `ranking: beams` ranks as title_sft.py does: grounding costs
+much by itself, so that only this setting is to be compared with that row.
 """
 
 from functools import partial
@@ -56,8 +57,8 @@ OF_RANKING = {"ranking", "beams", "encoder", "max_new_tokens", "backbone", "save
 
 class Params(TitleBeams):
     """iterations: of self-play; cases: answered in each; tuning_steps, tuning_rate: of its tuning; preference_steps,
-    preference_rate, beta: of its preferences, all steps of `users_per_step` cases; ranking: by the sentence `encoder`'s nearest
-    item to a text of `max_new_tokens` (`grounding`) or by `beams`."""
+    preference_rate, beta: of its preferences, all steps of `users_per_step` cases; ranking: by the sentence `encoder`'s
+    nearest item to a text of `max_new_tokens` (`grounding`) or by `beams`."""
 
     iterations: int = Field(default=2, ge=0)
     cases: int = Field(default=320, ge=1)
@@ -129,7 +130,8 @@ def _drawn(split: Split, settings: Params, seed: int, iteration: int) -> np.ndar
 
 
 def _depends_on(split: Split, settings: Params, made: "ByTitle", seed: int, drawn: np.ndarray) -> dict[str, Any]:
-    """All that the adapters depend on: stages, packages, weights, texts, cases, seed, and the settings of both trainings."""
+    """All that the adapters depend on: stages, packages, weights, texts, cases, seed, and the settings of both
+    trainings."""
     from lm import backbone as backbones
 
     cases = split.llm_train.take(np.concatenate([rows_of(split, settings, seed), drawn]))
@@ -155,8 +157,9 @@ def play(
 
 
 def _iteration(settings: Params, made: "ByTitle", cases: Cases, seed: int, folder: Path) -> dict[str, Any]:
-    """Answer, tune, prefer. Reports answers: of how many cases; right: how many of them were the true title, and so were left out;
-    losses and preferences: of each step; changed: share of other answers afterwards, among the first cases."""
+    """Answer, tune, prefer. Reports answers: of how many cases; right: how many of them were the true title, and so
+    were left out; losses and preferences: of each step; changed: share of other answers afterwards, among the first
+    cases."""
     assert cases.target is not None
     answers = _kept_answers(made, cases, folder / "answers.npy")
     own = settings.model_copy(update={"max_steps": settings.tuning_steps, "learning_rate": settings.tuning_rate})
@@ -217,7 +220,8 @@ def _kept_answers(made: "ByTitle", cases: Cases, path: Path) -> np.ndarray:
 
 
 def own_answers(made: "ByTitle", cases: Cases) -> np.ndarray:
-    """The item that the LLM as it is would say next to each case, greedily along the trie, int64 [n]; -1: none is open to it."""
+    """The item that the LLM as it is would say next to each case, greedily along the trie, int64 [n]; -1: none is open
+    to it."""
     found = list[int]()
     for batch in cases.batches(made.settings.evaluation_rows):
         best = made.search(batch, made.asker.about_users(REQUEST, batch), 1).best

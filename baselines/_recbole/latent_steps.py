@@ -66,8 +66,8 @@ class LatentSASRec(SASRec):
     """SASRec whose state goes through `steps` latent steps: with none it is SASRec, to the last bit.
 
     Args:
-        config, dataset: RecBole's. steps: latent steps. learning: `prl`: the last step's state speaks for the user; `erl`: the mean of
-        the states, the one that has read the last item included.
+        config, dataset: RecBole's. steps: latent steps. learning: `prl`: the last step's state speaks for the user;
+        `erl`: the mean of the states, the one that has read the last item included.
     """
 
     def __init__(self, config: Any, dataset: Any, steps: int, learning: Learning) -> None:
@@ -172,17 +172,20 @@ def contrast(noisy: Tensor, clean: Tensor, tau: float) -> Tensor:
 
 
 def divergence(states: Tensor, weight: Tensor, tau: float) -> Tensor:
-    """Mean over places and ordered pairs i != j of KL(p_j || p_i), p_k the items' distribution by state k; only p_j has gradients.
+    """Mean over places and ordered pairs i != j of KL(p_j || p_i), p_k the items' distribution by state k.
 
-    states: [steps + 1, s, d]; 0 for one state. Loss and gradients come of one pass over blocks of places, as those of `cross_entropy`.
+    Only p_j has gradients. states: [steps + 1, s, d]; 0 for one state. Loss and gradients come of one pass over blocks of
+    places, as those of `cross_entropy`.
     """
     found: Tensor = _Divergence.apply(states, weight, tau) if len(states) > 1 else states.new_zeros(())
     return found
 
 
 class _Divergence(torch.autograd.Function):
-    """With T states and g_j = T log p_j - sum_k log p_k, the divergences from p_j sum up to f_j = sum_v p_j g_j, and the gradient by
-    the logits of state j is p_j (g_j - f_j)."""
+    """With T states and g_j = T log p_j - sum_k log p_k, the divergences from p_j sum up to f_j = sum_v p_j g_j.
+
+    The gradient by the logits of state j is p_j (g_j - f_j).
+    """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, tau: float) -> Tensor:

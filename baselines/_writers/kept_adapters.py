@@ -1,4 +1,4 @@
-"""Adapters that several rows begin from: trained once per dataset and seed, kept on disk, charged to each row that finds them."""
+"""Adapters that several rows begin from: trained once, kept on disk, charged to each row that finds them."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from benchmark.storage.kept import kept, place
 def kept_adapters(
     folder: Path, about: dict[str, Any], model: PreTrainedModel | PeftModel, train: Callable[[], Any]
 ) -> Any:
-    """Give the trainable parameters of `model` the values that `train` gives them, and return what it returns, a JSON value.
+    """Give what `model` trains the values that `train` gives it, and return what that returns, a JSON value.
 
     about: all that the training depends on, as JSON, whose hash names the file. The first who asks trains, and who asks
     meanwhile waits. A training that was killed goes on where `train` can.

@@ -1,14 +1,14 @@
-"""Training an LLM to prefer the title that was taken to titles that weren't: direct preference optimisation, of one or several.
+"""Training an LLM to prefer the title that was taken to one or several that weren't: direct preference optimisation.
 
-With Delta(e) = log pi(e | x) - log pi_ref(e | x), both summed over the tokens of title e and its end, the loss of a case is the
-cross-entropy of softmax(beta Delta) over the chosen title and the N rejected ones, at the chosen one. For N = 1 that is
-DPO (Rafailov et al., arXiv 2305.18290); for N > 1 it is S-DPO (Chen et al., arXiv 2406.09215, equation 11):
+With Delta(e) = log pi(e | x) - log pi_ref(e | x), both summed over the tokens of title e and its end, the loss of a
+case is the cross-entropy of softmax(beta Delta) over the chosen title and the N rejected ones, at the chosen one. With
+one that is DPO (Rafailov et al., arXiv 2305.18290); with several it is S-DPO (Chen et al., arXiv 2406.09215):
 
     -log sigma(-log sum_d exp(beta (Delta(d) - Delta(p)))) = log(1 + sum_d exp(beta (Delta(d) - Delta(p)))).
 
-As a cross-entropy it can't overflow, where S-DPO's released trainer takes the exponentials of the differences by themselves.
-The reference is the model as it is when the training begins, and not the backbone: its log-probabilities are read once before
-the first step and kept. The titles of a case share its prompt, which is read once with gradients.
+As a cross-entropy it can't overflow, where S-DPO's released trainer takes the exponentials of the differences by
+themselves. The reference is the model as it is when the training begins, and not the backbone: its log-probabilities
+are read once before the first step and kept. The titles of a case share its prompt, which is read once with gradients.
 """
 
 from collections import defaultdict
@@ -55,8 +55,8 @@ class Preferences:
 
 @dataclass(frozen=True)
 class Training:
-    """beta: how far the LLM may leave the reference, the less the larger; steps of `users_per_step` cases, `at_once` of them in a
-    micro-batch; the rate falls linearly to 0."""
+    """beta: how far the LLM may leave the reference, the less the larger; steps of `users_per_step` cases, `at_once` of
+    them in a micro-batch; the rate falls linearly to 0."""
 
     beta: float
     steps: int
@@ -77,9 +77,10 @@ def prefer(
 ) -> list[dict[str, float]]:
     """Train the trainable weights of `model` on these cases in their order, from the start again where they end.
 
-    pad: the pad token. Goes on from the last checkpoint in `folder`, against the same reference. Returns for each step `loss`,
-    `margin` (Delta of the chosen title less the mean of the rejected ones'), `below` (share of rejected titles whose Delta is
-    lower) and `chosen` (mean log pi of the chosen title, which falls where the rejected ones fall faster).
+    pad: the pad token. Goes on from the last checkpoint in `folder`, against the same reference. Returns for each step
+    `loss`, `margin` (Delta of the chosen title less the mean of the rejected ones'), `below` (share of rejected titles
+    whose Delta is lower) and `chosen` (mean log pi of the chosen title, which falls where the rejected ones fall
+    faster).
     """
     if len({len(titles) for titles in preferences.titles}) != 1 or len(preferences.titles[0]) < 2:
         raise InputError("each case needs one chosen title and the same number of rejected ones, at least one of them")
@@ -124,7 +125,7 @@ def preference_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 def title_logps(net: R2ec, preferences: Preferences, pad: int) -> Tensor:
-    """log pi of each title and its end behind its case's prompt, summed over tokens, float32 [n, 1 + N]; gradients flow through."""
+    """log pi of each title and its end behind its case's prompt, float32 [n, 1 + N]; gradients flow through."""
     titles = [title for case in preferences.titles for title in case]
     lengths = np.array([len(title) for title in titles])
     mask = np.arange(lengths.max()) < lengths[:, None]
@@ -135,10 +136,10 @@ def title_logps(net: R2ec, preferences: Preferences, pad: int) -> Tensor:
 
 
 def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int, path: Path) -> np.ndarray:
-    """`title_logps` by the model as it is now, float32 [n, 1 + N], or what a killed training had read of it before it began.
+    """`title_logps` by the model as it is now, float32 [n, 1 + N], or what a killed training had read before it began.
 
-    Read in the batches in which the training will read them first, and by the kernels that it uses: in bf16 others round
-    otherwise, and the first step would begin with differences that nobody has learned.
+    Read in the batches in which the training will read them first, and by the kernels that it uses: in bf16 others
+    round otherwise, and the first step would begin with differences that nobody has learned.
     """
     if path.exists():
         return np.asarray(np.load(path))
@@ -174,14 +175,15 @@ class PreferenceTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """The loss of one micro-batch; `inputs["rows"]` are its row numbers. Raises InputError where it is not finite."""
+        """The loss of the rows `inputs["rows"]`. Raises InputError where it is not finite."""
         rows = inputs["rows"]
         logps = title_logps(model, self.preferences.take(rows), self.pad)
         reference = torch.from_numpy(self.reference[rows]).to(logps.device)
         loss = preference_loss(logps, reference, self.beta)
         if not bool(torch.isfinite(loss)):
             raise InputError(
-                f"the preference loss is {float(loss.detach())} at step {self.state.global_step}; lower the rate or beta"
+                f"the preference loss is {float(loss.detach())} at step {self.state.global_step}; lower "
+                "the rate or beta"
             )
         delta = (logps - reference).detach()
         ahead = delta[:, :1] - delta[:, 1:]

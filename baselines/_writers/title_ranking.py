@@ -85,7 +85,8 @@ class ByTitle(Recommender):
         return found
 
     def assistance(self, cases: Cases) -> np.ndarray:
-        """The assistant's log-probabilities, float64 [n, places of the trie]; -inf for the history's items. Equal without one."""
+        """The assistant's log-probabilities, or equal ones, float64 [n, places of the trie]; -inf for the history's
+        items."""
         scores = np.zeros((len(cases), self.split.n_items))
         if self.assistant is not None:
             scores = np.concatenate([np.array(part, dtype=np.float64) for part in self.assistant.score(cases)])

@@ -1,10 +1,10 @@
 """Beams over the trie of all titles: the LLM writes real titles only, and every item that a beam finds has a score.
 
 As in D3 (Bao et al., arXiv 2406.14900): the sum of log-probabilities without any length normalisation, and
-log-probabilities of a second model mixed in token by token with weight 1 - alpha. The LLM's probabilities are normalised
-over the tokens that the trie allows, where Hugging Face's constrained beam search normalises over the whole vocabulary
-first and masks then. So a ghost token (the only one allowed) adds exactly nothing, and a title is done as soon as no other
-begins like it.
+log-probabilities of a second model mixed in token by token with weight 1 - alpha. The LLM's probabilities are
+normalised over the tokens that the trie allows, where Hugging Face's constrained beam search normalises over the whole
+vocabulary first and masks then. So a ghost token (the only one allowed) adds exactly nothing, and a title is done as
+soon as no other begins like it.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def title_tokens(tokenizer: "PreTrainedTokenizerBase", titles: Sequence[str]) -> list[list[int]]:
     """Each title's tokens and what the chat template closes a turn with, as a tuned LLM has learned to write it.
 
-    A title that spells a special token is text, and no end. A line break that a template puts behind the turn isn't among them.
+    A title that spells a special token is text, and no end. A line break that a template puts behind the turn isn't
+    among them.
     """
     from lm.chat import turn_end_ids
 
@@ -59,7 +60,8 @@ class Trie:
         self.first, self.last, self.token = table[:, 0], table[:, 1], table[:, 3]
 
     def masses(self, node: int, logq: np.ndarray) -> np.ndarray:
-        """log of the summed probabilities below each child of an unsettled node, float64; logq: of each place, float64 [n]."""
+        """log of the summed probabilities below each child of an unsettled node, float64; logq: of each place, float64
+        [n]."""
         start = self.first[node]
         starts = self.first[self.children[node]] - start
         return np.asarray(np.logaddexp.reduceat(logq[start : self.last[node]], starts))
@@ -109,7 +111,8 @@ class Search:
             logits = decoder.step(tokens)
 
     def _grown(self, logits: "Tensor") -> list[list[tuple[float, int, int]]]:
-        """Each user's beams with one token more: score, node, and the beam's row in `open`. logits: of the rows, [rows, v]."""
+        """Each user's beams with one token more: score, node, and the beam's row in `open`. logits: of the rows, [rows,
+        v]."""
         import torch
 
         children = [self.trie.children[node] for _, node, _ in self.open]

@@ -1,5 +1,5 @@
-"""Tuning an LLM to write the next item's title, which bigrec.py, d3.py, title_sft.py, s_dpo.py and sp_rec.py begin with: trl's
-supervised fine-tuning, done once per dataset, seed and settings, and kept for all of them. Light to import.
+"""Tuning an LLM to write the next item's title, which bigrec.py, d3.py, title_sft.py, s_dpo.py and sp_rec.py begin
+with: trl's supervised fine-tuning, done once per dataset, seed and settings, and kept for all of them. Light to import.
 """
 
 from functools import partial
@@ -28,8 +28,8 @@ REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "Answer with the title of the {category} that I will choose next."
 )
-# The rows that begin with it have one random stream in each repetition, in the place of one by each row's name, so that they
-# begin with the same.
+# The rows that begin with it have one random stream in each repetition, in the place of one by each row's name, so
+# that they begin with the same.
 STREAM = "title tuning"
 # The adapters.
 TITLES = Stage("title tuning", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl"))
@@ -39,9 +39,9 @@ CLOSING = 8  # tokens at most that a chat template puts behind a title
 
 
 class TitleTuning(BaseModel):
-    """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; users_per_step, at_once,
-    max_steps, learning_rate: of the tuning, at_once cases in a micro-batch; max_steps 0: the LLM as it is; tunings: folder in which
-    tuned adapters are kept."""
+    """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave;
+    users_per_step, at_once, max_steps, learning_rate: of the tuning, at_once cases in a micro-batch; max_steps 0: the
+    LLM as it is; tunings: folder in which tuned adapters are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -121,7 +121,8 @@ def tune(
     seed: int,
     folder: Path,
 ) -> list[float]:
-    """Supervised fine-tuning on these examples, one epoch of them, loss on the titles and the ends of their turns alone.
+    """Supervised fine-tuning on these examples, one epoch of them, loss on the titles and the ends of their turns
+    alone.
 
     Returns each step's loss. Goes on from the last checkpoint in `folder`.
     """
@@ -180,6 +181,7 @@ def tuning_work(s: Sizes, p: dict[str, Any]) -> Work:
 
 
 def beams_work(s: Sizes, p: dict[str, Any]) -> Work:
-    """A prompt for each test case, and beams behind it. A title is done where no other begins like it, long before its end."""
+    """A prompt for each test case, and beams behind it. A title is done where no other begins like it, long before its
+    end."""
     read, written = s.test * prompt_tokens(s, p["max_items"]), s.test * p["beams"] * s.line * READ_OF_TITLES
     return Work(read=read, written=written, rows=p["evaluation_rows"] * p["beams"])

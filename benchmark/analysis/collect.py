@@ -127,10 +127,6 @@ class Collected:
         """The records of one method, seed by seed."""
         return [self.records[method, seed] for seed in range(1, self.seeds[method] + 1)]
 
-    def distinct_items(self, method: str) -> float:
-        """How many different items stand among the best 20 of any case, as a mean over the method's seeds."""
-        return float(np.mean([_distinct(self.run_folder(method, seed)) for seed in range(1, self.seeds[method] + 1)]))
-
 
 def collect(
     results: Path,
@@ -183,10 +179,9 @@ def collect(
 def failures(runs: Path, seeds: dict[str, int]) -> dict[str, FailedRun]:
     """Of the methods in the folder `runs`, those of which a run has failed, each with its first one."""
     found: dict[str, FailedRun] = {}
-    for method, number in seeds.items():
-        for seed in range(number, 0, -1):
-            if (failed := read_failed(runs / method / f"seed{seed}" / "run.json")) is not None:
-                found[method] = failed
+    for method, seed in ((method, seed) for method, number in seeds.items() for seed in range(number, 0, -1)):
+        if (failed := read_failed(runs / method / f"seed{seed}" / "run.json")) is not None:
+            found[method] = failed
     return found
 
 
@@ -271,15 +266,6 @@ def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:
         rank, last = columns["rank"][row], columns["candidates"][row]
         raise InputError(f"{path}: row {row}: rank {rank} is outside 1..{last} candidates; evaluate this run again")
     return columns
-
-
-def _distinct(run: Path) -> int:
-    """How many different items a run's lists hold. Raises InputError where it has none."""
-    path = run / "rankings.parquet"
-    if "top_items" not in pq.read_schema(path).names:
-        raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
-    lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
-    return len(np.unique(lists.flatten().to_numpy()))
 
 
 def _same(path: Path, name: str, found: np.ndarray, wanted: np.ndarray, whose: str) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
-from benchmark.analysis.check_table import Row, impossible, read_table
 from benchmark.analysis.discrimination import read_rankings
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import statistic
+from benchmark.output.check_table import Row, impossible, read_table
 from benchmark.provenance import ROOT, derive_seed
 from benchmark.storage.io import write_text
 

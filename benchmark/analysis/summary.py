@@ -8,6 +8,7 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import AGAINST_BEST
+from benchmark.analysis.lists import distinct_items, three_items_share
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
 
@@ -61,7 +62,8 @@ def background(results: Collected) -> pd.DataFrame:
     Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ
     in a row with less_information alone, as where each seed draws a sample of its own), settings_tried,
     less_information (the reason, where the row learned from less than the others; else ""); distinct_items in the top
-    20 of all cases; and of the dataset n_items, cold_targets (test cases whose target training never shows) and
+    20 of all cases, and three_items_share, the share of all places there that the three commonest items take; and of the
+    dataset n_items, cold_targets (test cases whose target training never shows) and
     hidden_share (of the interactions, as `equal_times.hidden` counts them).
     """
     counts = results.about["counts"]
@@ -79,7 +81,8 @@ def background(results: Collected) -> pd.DataFrame:
                 "learned_positions": round(float(np.mean([one.positions for one in learned]))),
                 "settings_tried": len(tuning.trials) if tuning else 1,
                 "less_information": results.less_information.get(method, ""),
-                "distinct_items": round(results.distinct_items(method)),
+                "distinct_items": round(distinct_items(results, method)),
+                "three_items_share": round(three_items_share(results, method), 6),
                 "n_items": counts["items"],
                 "cold_targets": counts["cold_targets_test"],
                 "hidden_share": round(counts["interactions_hidden"] / counts["interactions"], 6),

@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from benchmark.errors import InputError
 
+MOST_NAMES = 300  # characters of the columns' names that are said
 NUMBERS = ("timestamp", "rating")
 # What pandas calls a column of row numbers that was written by mistake: to_csv() and to_parquet() without index=False.
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
@@ -40,9 +41,12 @@ def read(path: Path, wanted: list[str], optional: list[str] | None) -> tuple[pd.
         if name not in NUMBERS:
             try:
                 column = column.cast(pa.string())
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            except pa.ArrowException:
                 raise InputError(f"{path}: column {name!r} has type {column.type}; give text or numbers") from None
-        columns[name] = _plain_numbers(column, name, path).to_pandas() if name in NUMBERS else column.to_pandas()
+        try:
+            columns[name] = _plain_numbers(column, name, path).to_pandas() if name in NUMBERS else column.to_pandas()
+        except pa.ArrowException as error:  # of a damaged file
+            raise InputError(f"{path}: column {name!r} can't be read ({error}); write the file anew") from None
     return pd.DataFrame(columns), [f"{path.name}: column {name!r} holds row numbers and is ignored" for name in ignored]
 
 
@@ -77,7 +81,7 @@ def _table(path: Path) -> pa.Table:
             convert_options=pa.csv.ConvertOptions(column_types=text),
         )
     # UnicodeDecodeError: of a header, or of a column's name in a parquet file. csv.Error: a field of many megabytes.
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError, ValueError, csv.Error) as error:
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         advice = "; save it in UTF-8" if "UTF8" in said or "utf-8" in said else ""
         raise InputError(f"{path}: can't be read ({said}){advice}") from None
@@ -119,7 +123,8 @@ def _check_names(path: Path, found: list[str], wanted: list[str], known: list[st
     if missing := [name for name in wanted if name not in found]:
         one = len(found) == 1 and re.search(r"[;\t|]", found[0])
         advice = f"; separate columns by commas, not by {one[0]!r}" if one else ""
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found {', '.join(found)}){advice}")
+        names = " ".join(", ".join(found).split())[:MOST_NAMES]
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}){advice}")
 
 
 def _plain(name: str) -> str:

@@ -100,15 +100,21 @@ class Declared:
 def stages_in(path: Path) -> tuple[Declared, ...]:
     """The stages that a file declares: its assignments `NAME = Stage(name, version, ...)`.
 
-    Raises ValueError unless name, version and packages stand there as they are.
+    Raises ValueError unless name, version and packages stand there as they are, in the file's outermost level.
     """
     found = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         call = node.value if isinstance(node, ast.Assign) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Stage":
             named = {one.arg: one.value for one in call.keywords}
-            name, version = (ast.literal_eval(argument) for argument in call.args)
-            packages = ast.literal_eval(named["packages"]) if "packages" in named else LM_PACKAGES
+            try:
+                name, version = (ast.literal_eval(argument) for argument in call.args)
+                packages = ast.literal_eval(named["packages"]) if "packages" in named else LM_PACKAGES
+            except ValueError:
+                where = f"{path}: line {node.lineno}"
+                raise ValueError(
+                    f"{where}: write name, version and packages of a stage as constants, first two by place"
+                ) from None
             found.append(Declared(name, version, tuple(packages)))
     return tuple(found)
 

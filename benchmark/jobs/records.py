@@ -136,6 +136,9 @@ def write_failed(out: Path, failed: FailedRun) -> None:
         write_json(temporary / "run.json", seal(failed.model_dump(mode="json")))
 
 
+SEALED = {"sandbox", "files", "sha256"}  # fields that came with the seal
+
+
 def read_run(path: str | Path) -> RunRecord:
     """Read and check one run.json. Raises InputError naming file, field and value, and for a run that failed why it did."""
     try:
@@ -143,7 +146,7 @@ def read_run(path: str | Path) -> RunRecord:
         if (failed := read_failed(path)) is not None:
             raise InputError(f"{failed.method} on {failed.dataset}, seed {failed.seed}, has failed: {failed.failed}")
         record = RunRecord.model_validate(value)
-        if record.sha256 is not None:
+        if SEALED & set(value):  # of before there were seals, a record has none of these
             check_seal(value, path, "delete its folder and run this seed again")
         return record
     except FileNotFoundError:

@@ -132,10 +132,14 @@ def what_they_learned(part: pd.DataFrame) -> str:
 
 
 def of_the_lists(part: pd.DataFrame) -> str:
-    """How many different items the rows of one dataset recommend to anyone, and the rows with strikingly few."""
+    """How many different items the rows of one dataset recommend to anyone, the rows with strikingly few, and how many of
+    all places three items take."""
     n_items, n_cases = int(part.n_items.iloc[0]), int(part.n_cases.iloc[0])
     least, most = part.distinct_items.min(), part.distinct_items.max()
     said = f"Distinct items in the top {TOP} of all cases: {least:,}{f' to {most:,}' if most > least else ''} of {n_items:,}"
     few = part[part.distinct_items < FEW * min(n_items, TOP * n_cases)]
     rows = ", ".join(f"{method} {number:,}" for method, number in zip(few.method, few.distinct_items, strict=True))
-    return f"{said}; strikingly few (below {100 * FEW:.0f} %): {rows}" if rows else said
+    if rows:
+        said += f"; strikingly few (below {100 * FEW:.0f} %): {rows}"
+    shares = [f"{100 * share:.1f} %" for share in (part.three_items_share.min(), part.three_items_share.max())]
+    return f"{said}. The three most recommended items take {' to '.join(dict.fromkeys(shares))} of all places there"

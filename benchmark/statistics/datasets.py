@@ -12,7 +12,6 @@ import json
 import pandas as pd
 
 from benchmark.analysis.arguments import runs_arguments
-from benchmark.analysis.check_table import Row, impossible
 from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import compare
 from benchmark.analysis.costs import costs
@@ -20,6 +19,7 @@ from benchmark.analysis.groups import measured
 from benchmark.analysis.summary import intervals, summarise
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
+from benchmark.output.check_table import Row, impossible
 from benchmark.statistics.files import DatasetStatistics
 
 
@@ -41,7 +41,7 @@ def failures(results: Collected) -> pd.DataFrame:
 
 
 def check_printed(frame: pd.DataFrame) -> None:
-    """Refuse a table with numbers that no ranking has, by the check of others' tables (benchmark.analysis.check_table)."""
+    """Refuse a table with numbers that no ranking has, by the check of others' tables (benchmark.output.check_table)."""
     half = dict.fromkeys(METRICS, 0.5e-6)
     for line in frame.to_dict("records"):
         values = {metric: line[metric] for metric in METRICS}

@@ -9,8 +9,8 @@ per dataset:
     dataset, method, kind ("baseline" or "reference"), best_baseline ("" where no method is a baseline), n_cases,
     n_users, seeds, family_size (tests against the best baseline), commit (of the runs, with a space between several);
     learned_users, learned_targets, learned_positions (means over seeds), settings_tried, less_information (the reason,
-    or ""), distinct_items (in the best 20 of all cases), n_items, cold_targets (test cases), hidden_share (of the
-    interactions); per metric m (Hit@5 ... NDCG@20): m (mean), m_sd (over seeds, ddof 1; empty for one seed), m_low,
+    or ""), distinct_items (in the best 20 of all cases), three_items_share (of all places there, the three commonest
+    items'), n_items, cold_targets (test cases), hidden_share (of the interactions); per metric m (Hit@5 ... NDCG@20): m (mean), m_sd (over seeds, ddof 1; empty for one seed), m_low,
     m_high (95 % interval over users), m_p_holm (against the best baseline; empty for the best baseline). Means, sd and
     interval have 6 decimals
 {dataset}.tests.csv      one row per family, metric and pair of methods

@@ -92,7 +92,7 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
     assert handed == [
         ["r2ec.recommend", "--run", "somewhere", "--history", "--help"],
         ["benchmark.data.check_data", "shop", "--min-user-count", "2"],
-        ["benchmark.analysis.check_table", "t.csv"],
+        ["benchmark.output.check_table", "t.csv"],
         ["benchmark.output.publish", "default", "--", "x"],
     ]
 

@@ -1,5 +1,6 @@
 """What a job's numbers come from: what is read by people alone doesn't count, what is declared counts where it is followed."""
 
+import ast
 import importlib.metadata
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.config.factors import ablations_of
-from benchmark.config.methods import known_methods
+from benchmark.config.methods import known_methods, load_method
 from benchmark.config.read import read_config_file
 from benchmark.jobs import code, plan
 from benchmark.jobs.code import code_hash, made_by
@@ -18,7 +19,10 @@ from benchmark.jobs.plan import Plan
 from benchmark.provenance import OWN, ROOT
 from tests.test_golden import METHODS
 
-WRITERS = {"bigrec", "d3", "kar", "langptune", "profile_retrieval", "rec_r1"}
+# Methods with an LM, and those of them that write texts for another recommender or titles.
+LM = {name for name in METHODS if "backbone" in load_method(name).Params.model_fields}
+WRITERS = LM - {"llm_rerank", "frozen_llm", "r2ec"}
+TRL = WRITERS - {"kar", "profile_retrieval"}
 
 
 def forget() -> None:
@@ -108,7 +112,7 @@ def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy
 @pytest.mark.parametrize(
     ("stage", "follow"),
     [
-        ("writing", {*WRITERS, "llm_rerank", "frozen_llm", "r2ec"}),
+        ("writing", LM),
         ("encoding", {"frozen_llm", "llm_rerank", "r2ec"}),
         ("states", {"frozen_llm", "r2ec"}),
         ("warm start", {"r2ec"}),
@@ -128,6 +132,26 @@ def test_a_raised_version_makes_what_follows_run_and_nothing_else(stage: str, fo
     assert data_jobs() == of_data
 
 
+def test_every_stage_is_seen_without_importing_its_file() -> None:
+    seen: list[str] = []
+    for path in (path for package in OWN for path in (ROOT / package).rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        declared = [call for call in calls if ast.unparse(call.func).split(".")[-1] == "Stage"]
+        found = [stage.name for stage in code.stages_in(path)]
+        assert len(found) == len(declared), f"{path}: has a stage that isn't a plain NAME = Stage(...)"
+        seen += found
+    assert len(seen) == len(set(seen)) and {"writing", "texts", "r2ec"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    "text", ['A = Stage("a", N)', 'A = Stage("a", version=1)', 'A = Stage("a", 1, packages=(*MORE, "b"))']
+)
+def test_a_stage_that_has_to_be_run_to_be_known_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(f"# one\n{text}\n")
+    with pytest.raises(ValueError, match=r"a\.py: line 2: write name, version and packages of a stage as constants"):
+        code.stages_in(tmp_path / "a.py")
+
+
 def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
     before = made()
     file = copy / "lm" / "writing" / "engine.py"
@@ -145,9 +169,9 @@ def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "named_by"),
     [
-        ("peft", {*WRITERS, "llm_rerank", "frozen_llm", "r2ec"}),
+        ("peft", LM),
         ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank"}),
-        ("trl", {"bigrec", "d3", "langptune", "rec_r1"}),
+        ("trl", TRL),
         ("numpy", {"popularity", "item_knn", "ease", "markov"}),
         ("matplotlib", set()),
     ],

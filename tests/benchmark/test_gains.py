@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.analysis.check_table import read_table
 from benchmark.analysis.gains import GAINS, PAPER, as_markdown, of_ours, of_the_paper
 from benchmark.errors import InputError
+from benchmark.output.check_table import read_table
 
 
 def test_the_papers_gains_by_hand() -> None:

@@ -16,6 +16,7 @@ import pytest
 from benchmark.analysis.arguments import runs_arguments
 from benchmark.analysis.collect import collect
 from benchmark.analysis.information import check_information
+from benchmark.analysis.lists import distinct_items, three_items_share
 from benchmark.analysis.summary import background
 from benchmark.config.factors import Factor, ablations_of
 from benchmark.config.read import read_config
@@ -96,6 +97,7 @@ SAID = (
     "Settings tried on validation cases: 1 (sasrec: 3). "
     "3 of 60 (5.0 %) test targets stand in no training interaction: no method could have learned them. "
     "Distinct items in the top 20 of all cases: 1 to 60 of 60; strikingly few (below 5 %): r2ec_untrained 1. "
+    "The three most recommended items take 6.9 % to 100.0 % of all places there. "
     "Equal times take 6.2 % of the interactions out of the histories of cases of the same second (same_time: exclude)."
 )
 
@@ -162,7 +164,7 @@ def test_the_readmes_table_names_the_rows_with_less() -> None:
 
 def rows(**columns: list[Any]) -> pd.DataFrame:
     n = len(columns["method"])
-    usual: dict[str, Any] = {"n_items": 1000, "n_cases": 500, "less_information": [""] * n}
+    usual: dict[str, Any] = {"n_items": 1000, "n_cases": 500, "less_information": [""] * n, "three_items_share": 0.02}
     return pd.DataFrame(usual | columns)
 
 
@@ -196,11 +198,30 @@ def test_rows_with_a_reason_are_the_exception_also_where_they_are_more() -> None
 def test_few_items_are_few_of_what_the_lists_could_hold() -> None:
     """5 % of 1,000 items are 50; of 10 cases, whose lists hold 200 items at most, 10."""
     found = rows(method=["a", "b"], distinct_items=[49, 50])
-    assert of_the_lists(found).endswith("of all cases: 49 to 50 of 1,000; strikingly few (below 5 %): a 49")
-    assert of_the_lists(found.assign(n_cases=10)).endswith("of all cases: 49 to 50 of 1,000")
+    three = ". The three most recommended items take 2.0 % of all places there"
+    assert of_the_lists(found).endswith(f"of all cases: 49 to 50 of 1,000; strikingly few (below 5 %): a 49{three}")
+    assert of_the_lists(found.assign(n_cases=10)).endswith(f"of all cases: 49 to 50 of 1,000{three}")
     assert of_the_lists(found.assign(n_cases=10, distinct_items=9)).endswith(
-        ": 9 of 1,000; strikingly few (below 5 %): a 9, b 9"
+        f": 9 of 1,000; strikingly few (below 5 %): a 9, b 9{three}"
     )
+    assert of_the_lists(found.assign(three_items_share=[0.0149, 0.15])).endswith(
+        ". The three most recommended items take 1.5 % to 15.0 % of all places there"
+    )
+
+
+def test_the_three_most_recommended_items_by_hand(results: Path) -> None:
+    """Items 7, 8 and 9 stand in four, three and one of the lists; of ten places the three commonest take eight."""
+    for seed in (1, 2):
+        path = results / f"runs/small/sasrec/seed{seed}/rankings.parquet"
+        table = pq.read_table(path)
+        lists = [[7, 8], [7, 8], [7, 8], [7, 9], [1, 2]] if seed == 1 else [[3], [3], [3], [3], [3]]
+        lists += [[]] * (len(table) - 5)
+        column = pa.array(lists, pa.list_(pa.int32()))
+        pq.write_table(table.set_column(table.column_names.index("top_items"), "top_items", column), path)
+        noted_again(path.parent)
+    found = collect(results, "small", {"sasrec": 2})
+    assert three_items_share(found, "sasrec") == pytest.approx((0.8 + 1.0) / 2)
+    assert distinct_items(found, "sasrec") == pytest.approx((5 + 1) / 2)
 
 
 def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m benchmark.analysis.check_table FILE.csv`: which rows of a printed table of Hit@k and NDCG@k can't be, and by how much.
+"""`python -m benchmark.output.check_table FILE.csv`: which rows of a printed table of Hit@k and NDCG@k can't be, and by how much.
 
 For one target per case and a ranking of the full catalogue. A hit at a rank from a + 1 to b adds between 1 / log2(b + 1) and
 1 / log2(a + 2) to NDCG@b - NDCG@a, so that this difference is bounded by Hit@b - Hit@a. Each number may be off by half a unit of
@@ -174,7 +174,7 @@ def said(rows: Sequence[Row]) -> list[str]:
 
 @command
 def main() -> None:
-    parser = command_line("benchmark.analysis.check_table", __doc__)
+    parser = command_line("benchmark.output.check_table", __doc__)
     parser.add_argument("file", type=Path, help="the table, as csv")
     given = parser.parse_args()
     rows = read_table(given.file)
