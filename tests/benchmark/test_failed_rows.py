@@ -88,10 +88,14 @@ def test_it_is_a_row_of_every_table_and_of_the_page(results: Path, monkeypatch: 
         collect(results, name, dict.fromkeys(("popularity", "item_knn", "sasrec"), 2)) for name in ("small", "other")
     ]
     page, _ = document(collected, results, reference="sasrec")
-    assert [row["name"] for row in page["methods"]] == ["popularity", "item_knn"]
-    small, other = (part["notes"] for part in page["datasets"])
-    assert small[0] == f"sasrec failed: {WHY} (log: {LOG})"
-    assert other[0] == "sasrec is not shown: it failed on another dataset" and page["against"] is None
+    assert [row["name"] for row in page["methods"]] == ["popularity", "item_knn", "sasrec"]
+    assert [part["failed"] for part in page["datasets"]] == [[f"sasrec failed: {WHY} (log: {LOG})"], []]
+    assert [len(part["rows"]) for part in [*page["datasets"], page["overall"]]] == [2, 3, 2]
+    # It is held against the others where it has a result.
+    assert {(row["dataset"], row["method"]) for row in page["against"]["rows"]} == {
+        ("other", "popularity"),
+        ("other", "item_knn"),
+    }
     call(monkeypatch, page_main, results, "--reference", "sasrec")
     assert "broken | on_purpose" in (results / "report/index.html").read_text()
 

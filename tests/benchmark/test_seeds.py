@@ -22,7 +22,7 @@ from benchmark.output.forms import csv, latex, markdown, show
 from benchmark.output.page.data import document
 from benchmark.statistics.datasets import statistics
 from benchmark.statistics.files import DatasetStatistics
-from tests.support.results_tree import write_dataset, write_method, write_results
+from tests.support.results_tree import sealed_again, write_dataset, write_method, write_results
 
 SKILL = {"popularity": 0.0, "item_knn": 0.3, "sasrec": 0.8, "r2ec": 0.85, "r2ec_untrained": 0.1}
 UNEQUAL = {"popularity": 3, "item_knn": 3, "sasrec": 3, "r2ec": 1, "r2ec_untrained": 1}
@@ -71,6 +71,7 @@ def test_unequal_numbers_by_hand(tmp_path: Path) -> None:
     cases = write_dataset(tmp_path, "tiny", n_users=2, n_cases=4)
     cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
     write_cases(tmp_path / "data" / "tiny" / "test.parquet", cases, with_target=False)
+    sealed_again(tmp_path / "data" / "tiny")
     write_method(tmp_path, "tiny", cases, "a", [[1, 7, 30, 31], [1, 3, 30, 31]])
     write_method(tmp_path, "tiny", cases, "b", [[30, 30, 30, 30]] * 3)
     write_method(tmp_path, "tiny", cases, "r2ec", [[1, 1, 1, 30]])

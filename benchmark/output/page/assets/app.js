@@ -17,10 +17,8 @@ function show(focus = false) {
   if (state.view !== "reasonings") task += 1;
   main.replaceChildren(...VIEWS[state.view][1]().flat(Infinity).filter(Boolean));
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.view === state.view) {
-      link.setAttribute("aria-current", "page");
-      link.parentElement.scrollLeft = link.offsetLeft - 24; // where not all fit
-    } else link.removeAttribute("aria-current");
+    if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
   document.documentElement.dataset.view = state.view;
   if (focus) main.querySelector("h2").focus();
