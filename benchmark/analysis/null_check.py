@@ -6,8 +6,9 @@ each.
 
     python -m benchmark.analysis.null_check --runs results/published/null/runs --out somewhere
 
---out gets null.csv and null.md: per dataset, method, statistic and number of trainings on a side the share of draws with
-p < 0.05, by the test over users and trainings (`benchmark.analysis.trainings`) and by that of the tables, over users.
+--out gets null.csv and null.md: per dataset, method, statistic and number of trainings on a side the share of draws
+with p < 0.05, by the test over users and trainings (`benchmark.analysis.trainings`), and by that of the tables, over
+users.
 Draws of the same trainings are not independent, so that a share is known less well than its number of draws suggests.
 """
 
@@ -32,11 +33,11 @@ FLIPS = 999  # of the test over users alone; its p needs to be right about 0.05 
 
 def shares(
     ranks: np.ndarray, users: np.ndarray, name: str, side: int, seed: int, draws: int = DRAWS
-) -> tuple[float, float]:
-    """Shares of draws that are called different: by users and trainings (NaN for one training), and by users alone.
+) -> tuple[float, float, float]:
+    """Shares of draws that are called different: by users and trainings, by the same in pairs, and by users alone.
 
-    ranks: int [trainings, n], of one setting; two groups of `side` are drawn from them. users: int [n].
-    Raises InputError for fewer than 2 * side trainings.
+    The first two are NaN for one training on a side. ranks: int [trainings, n], of one setting; two groups of `side` are
+    drawn from them. users: int [n]. Raises InputError for fewer than 2 * side trainings.
     """
     if len(ranks) < 2 * side:
         raise InputError(f"{len(ranks)} trainings for two groups of {side}; run more seeds")
@@ -49,14 +50,23 @@ def shares(
     pairs = np.column_stack([np.arange(draws), draws + np.arange(draws)])
     alone = significance.randomisation_test(columns, pairs, seed, FLIPS) < significance.ALPHA
     if side == 1:
-        return float("nan"), float(alone.mean())
-    both = [p_value([components(values[row[:side]], values[row[side:]], users)]) < significance.ALPHA for row in drawn]
-    return float(np.mean(both)), float(alone.mean())
+        return float("nan"), float("nan"), float(alone.mean())
+    different = np.array(
+        [
+            [
+                p_value([components(values[row[:side]], values[row[side:]], users, shared=shared)]) < significance.ALPHA
+                for shared in (False, True)
+            ]
+            for row in drawn
+        ]
+    )
+    both, paired = different.mean(axis=0).tolist()
+    return both, paired, float(alone.mean())
 
 
 def check(runs: Path) -> pd.DataFrame:
     """Every dataset and method of `runs/{dataset}/{method}/seed*`. Columns: dataset, method, trainings, n_cases, n_users,
-    statistic, side, both, alone, draws."""
+    statistic, side, both, paired, alone, draws."""
     rows = []
     for folder in sorted(path for path in runs.glob("*/*") if path.is_dir()):
         tables = [read_rankings(file) for file in sorted(folder.glob("seed*/rankings.parquet"))]
@@ -67,31 +77,32 @@ def check(runs: Path) -> pd.DataFrame:
                 if 2 * side > len(ranks):
                     continue
                 seed = derive_seed("null", dataset, method, name, side)
-                both, alone = shares(ranks, users, name, side, seed)
-                rows.append(
-                    (dataset, method, len(ranks), len(users), len(np.unique(users)), name, side, both, alone, DRAWS)
-                )
+                found = shares(ranks, users, name, side, seed, DRAWS)
+                n_users = len(np.unique(users))
+                rows.append((dataset, method, len(ranks), len(users), n_users, name, side, *found, DRAWS))
     if not rows:
         raise InputError(f"{runs}: no two trainings of one method; run config/null.yaml")
-    columns = ["dataset", "method", "trainings", "n_cases", "n_users", "statistic", "side", "both", "alone", "draws"]
+    columns = ["dataset", "method", "trainings", "n_cases", "n_users", "statistic", "side"]
+    columns += ["both", "paired", "alone", "draws"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
     """The shares as a table, with what they are."""
-    head = ["trainings of", "statistic", "on a side", "users and trainings", "users alone"]
-    lines = [head, [":--", ":--", "--:", "--:", "--:"]]
+    head = ["trainings of", "statistic", "on a side", "users and trainings", "the same, in pairs", "users alone"]
+    lines = [head, [":--", ":--", *["--:"] * 4]]
     for row in frame.to_dict("records"):
-        both = "" if np.isnan(row["both"]) else f"{100 * row['both']:.1f} %"
-        name = f"{row['dataset']}: {row['method']}"
-        lines.append([name, row["statistic"], str(row["side"]), both, f"{100 * row['alone']:.1f} %"])
+        shares_of = ["" if np.isnan(row[key]) else f"{100 * row[key]:.1f} %" for key in ("both", "paired", "alone")]
+        lines.append([f"{row['dataset']}: {row['method']}", row["statistic"], str(row["side"]), *shares_of])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     first = frame.iloc[0]
     text = (
         f"Trainings of one setting with other seeds ({frame.trainings.min()} of each, {first.n_cases:,} test cases of "
-        f"{first.n_users:,} users), drawn {DRAWS:,} times into two groups that share none: the share of draws that are called "
-        f"different at p < {significance.ALPHA}. It should be 5 %. The test over users alone takes the luck of trainings for a "
-        "difference; of one training on a side nothing else can be made. Draws from the same trainings are not independent."
+        f"{first.n_users:,} users), drawn {DRAWS:,} times into two groups that share none: the share of draws that are "
+        f"called different at p < {significance.ALPHA}. It should be 5 %. The test over users alone takes the luck of "
+        "trainings for a difference; of one training on a side nothing else can be made. In pairs: as registered claims, "
+        "whose trainings share their random numbers; here the pairs are drawn. Draws from the same trainings are not "
+        "independent."
     )
     return f"# Trainings that differ by luck alone\n\n{table}\n\n{text}\n"
 
