@@ -380,7 +380,11 @@ def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.jobs.estimates",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--configfile", type=Path, required=True, help="a config, such as config/paper.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where prepared datasets lie, if any do")
     given = parser.parse_args()

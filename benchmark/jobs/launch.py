@@ -53,7 +53,11 @@ def command_line(module: list[str], processes: int) -> list[str]:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.jobs.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together")
     parser.add_argument(

@@ -126,7 +126,9 @@ def _content(path: str, recorded: dict[str, Any], known: dict[str, str]) -> str 
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.jobs.stale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=["record"])
     parser.add_argument("--job", required=True, help="its name")
     parser.add_argument("--settings", required=True, help="sha256 of its settings")

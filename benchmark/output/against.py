@@ -1,5 +1,4 @@
-"""Show one method against each of the others, on each dataset and over all of them: `python -m
-benchmark.output.against`.
+"""`python -m benchmark.output.against`: show one method against each of the others, on each dataset and over all of them.
 
     python -m benchmark.output.against --datasets ml-100k
 

@@ -64,7 +64,11 @@ def with_table(page: str, shown: str, where: str) -> str:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.output.readme",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="gets NDCG@10 alone")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"), help="gets all metrics")
     parser.add_argument(

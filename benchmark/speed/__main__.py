@@ -125,7 +125,9 @@ def raw_files(gigabytes: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = ["evaluator", "prepare", "raw"]
     parser.add_argument("part", nargs="?", choices=parts, help="one of the three; all by default")
     parser.add_argument("--gigabytes", type=float, default=0.1, help="size of the packed metadata of the part `raw`")

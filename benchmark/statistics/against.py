@@ -1,5 +1,4 @@
-"""Test one method against each of the others, on each dataset and over all of them: `python -m
-benchmark.statistics.against`.
+"""`python -m benchmark.statistics.against`: test one method against each of the others, by dataset and over all of them.
 
     python -m benchmark.statistics.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 

@@ -146,24 +146,30 @@ def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> No
 
 
 MODULES = (
-    "run",
-    "prepare",
-    "fetch",
-    "tables",
-    "plots",
-    "report",
-    "against",
-    "ablations",
-    "ablation_plots",
-    "claims",
-    "publish",
+    "data.fetch",
+    "data.prepare",
+    "jobs.run",
+    "output.ablation_plots",
+    "output.ablations",
+    "output.against",
+    "output.check_table",
+    "output.claims",
+    "output.page",
+    "output.plots",
+    "output.publish",
+    "output.tables",
+    "statistics.ablations",
+    "statistics.against",
+    "statistics.claims",
+    "statistics.datasets",
+    "statistics.overall",
 )
 
 
-@pytest.mark.parametrize("module", [*MODULES, "check_table"])
+@pytest.mark.parametrize("module", MODULES)
 def test_the_help_of_a_module(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """How to call it, what comes of it, and a word on every option."""
-    main = importlib.import_module(f"benchmark.{'report.__main__' if module == 'report' else module}").main
+    main = importlib.import_module(f"benchmark.{'output.page.__main__' if module == 'output.page' else module}").main
     monkeypatch.setattr(sys, "argv", [f"{module}.py", "--help"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -223,11 +223,10 @@ def test_tokens_of_preferences_and_self_play_by_hand() -> None:
 
 
 def untuned() -> Config:
-    """config.yaml with R2ec's params alone, as they were measured before there was a grid."""
+    """config.yaml with R2ec's params alone, on two threads, as they were measured before there was a grid."""
     config = read_config_file(ROOT / "config" / "config.yaml")
-    return config.model_copy(
-        update={"methods": config.methods | {"r2ec": config.method("r2ec").model_copy(update={"grid": []})}}
-    )
+    measured = config.method("r2ec").model_copy(update={"grid": [], "threads": 2})
+    return config.model_copy(update={"methods": config.methods | {"r2ec": measured}})
 
 
 @pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
