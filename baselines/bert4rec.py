@@ -1,7 +1,8 @@
-"""BERT4Rec: a bidirectional transformer trained on masked items. Sun et al., CIKM 2019; RecBole's `BERT4Rec`, cross-entropy.
+"""BERT4Rec: a bidirectional transformer trained on masked items. Sun et al., CIKM 2019; RecBole's `BERT4Rec`,
+cross-entropy.
 
-It learns from whole lines cut into pieces, as its paper trains; `baselines/_recbole/masked_items.py` says what RecBole's
-class loses.
+It learns from whole lines cut into pieces, as its paper trains; `baselines/_recbole/masked_items.py` says what
+RecBole's class loses.
 """
 
 from functools import partial
@@ -19,7 +20,8 @@ FIT = Stage("bert4rec", 1, packages=("torch", "recbole"))
 
 
 class Params(Shared):
-    """RecBole's names; sizes as its default. ft_ratio: share of the pieces of which the last item alone is masked, as in scoring;
+    """RecBole's names; sizes as its default. ft_ratio: share of the pieces of which the last item alone is masked, as
+    in scoring;
     mask_ratio: share of the items that are masked in the others."""
 
     n_layers: int = 2

@@ -1,9 +1,9 @@
 """BIGRec: the LLM is fine-tuned to write the next item's title; what it writes is grounded to the nearest real item.
 
 Bao et al., "A Bi-Step Grounding Paradigm for Large Language Models in Recommendation Systems" (arXiv 2308.08434;
-github.com/SAI990323/BIGRec). Kept: instruction tuning on titles, one text per user, L2 distance between the untuned LLM's
-embedding of that text and of each item's title (as the released code loads it), scaled to 0..1 per user, and popularity put
-in by dividing it by (1 + popularity) ** gamma, with gamma chosen on validation cases.
+github.com/SAI990323/BIGRec). Kept: instruction tuning on titles, one text per user, L2 distance between the untuned
+LLM's embedding of that text and of each item's title (as the released code loads it), scaled to 0..1 per user, and
+popularity put in by dividing it by (1 + popularity) ** gamma, with gamma chosen on validation cases.
 Different: a LoRA of our backbone, a greedy text in the place of beams, and .001 off every scaled distance, so that the
 nearest item's popularity counts, too. Left out: injecting another recommender's scores.
 """
@@ -33,8 +33,8 @@ __all__ = ["STREAM", "Params", "fit", "work"]
 
 
 class Params(TitleTuning):
-    """max_new_tokens: of a title; gamma: exponents of popularity in the distances (0: none), where there are several the one with
-    the best NDCG@10 on `valid_cases` validation cases; the others are those of the tuning."""
+    """max_new_tokens: of a title; gamma: exponents of popularity in the distances (0: none), where there are several
+    the one with the best NDCG@10 on `valid_cases` validation cases; the others are those of the tuning."""
 
     max_new_tokens: int = Field(default=16, ge=1)
     gamma: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0], min_length=1)
@@ -66,7 +66,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
 
 
 def divided_by(counts: np.ndarray) -> Mix:
-    """The paper's way to mix: (a distance in 0..1) / (1 + popularity) ** gamma. counts: of takers of each item, int [n_items]."""
+    """The paper's way to mix: (a distance in 0..1) / (1 + popularity) ** gamma. counts: of takers of each item, int
+    [n_items]."""
     popularity = counts / counts.max()
 
     def mix(scores: np.ndarray, gamma: float) -> np.ndarray:
@@ -88,7 +89,8 @@ class Grounding:
         self.model, self.tokenizer, self.items = model, tokenizer, items
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Minus the distance of each text to each item, 0..1 in each row, float64 [n, n_items]; an empty text counts as a space."""
+        """Minus the distance of each text to each item, 0..1 in each row, float64 [n, n_items]; an empty text counts as
+        a space."""
         import torch
 
         from baselines._writers import llm_texts

@@ -1,4 +1,5 @@
-"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy over all windows."""
+"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy over all
+windows."""
 
 from functools import partial
 from pathlib import Path

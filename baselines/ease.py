@@ -1,8 +1,9 @@
-"""EASE: each item as a linear model of all others, in closed form. Steck, WWW 2019: Embarrassingly Shallow Autoencoders.
+"""EASE: each item as a linear model of all others, in closed form. Steck, WWW 2019: Embarrassingly Shallow
+Autoencoders.
 
-X is the binary user x item matrix of all training interactions. B minimises ||X - XB||^2 + l2 ||B||^2 where its diagonal is 0: with
-P = (X'X + l2 I)^-1 it is B = I - P diag(1 / diag P). A case's score for item v is the sum of B[h, v] over the items h of the
-history, each weighted by its recency; with decay 1 it is Steck's x B.
+X is the binary user x item matrix of all training interactions. B minimises ||X - XB||^2 + l2 ||B||^2 where its
+diagonal is 0: with P = (X'X + l2 I)^-1 it is B = I - P diag(1 / diag P). A case's score for item v is the sum of B[h,
+v] over the items h of the history, each weighted by its recency; with decay 1 it is Steck's x B.
 """
 
 from pathlib import Path

@@ -1,9 +1,11 @@
-"""The frozen LLM as a recommender: R2ec's user state and item table of the untrained backbone, with or without a reasoning.
+"""The frozen LLM as a recommender: R2ec's user state and item table of the untrained backbone, with or without a
+reasoning.
 
-A control: what the LLM's states say without any training. Scores are cosines of the state that has read the user's prompt
-(`reasoning: false`: with an opened `<answer>`; true: after a greedy reasoning) and the states of the items' prompts, as in R2ec
-(You et al., NeurIPS 2025) before its first step. LLM states share a large common part that says nothing about items (Mu and
-Viswanath, "All-but-the-Top", ICLR 2018): `standardize` takes each side's mean and spread off, the user's from training cases.
+A control: what the LLM's states say without any training. Scores are cosines of the state that has read the user's
+prompt (`reasoning: false`: with an opened `<answer>`; true: after a greedy reasoning) and the states of the items'
+prompts, as in R2ec (You et al., NeurIPS 2025) before its first step. LLM states share a large common part that says
+nothing about items (Mu and Viswanath, "All-but-the-Top", ICLR 2018): `standardize` takes each side's mean and spread
+off, the user's from training cases.
 """
 
 from pathlib import Path
@@ -31,7 +33,8 @@ FIT = Stage("frozen_llm", 1)
 class Params(BaseModel):
     """reasoning: write one first; standardize: on how many training cases' states (0: bare cosines).
 
-    Where `standardize` names several numbers, the one with the best NDCG@10 on `valid_cases` validation cases is taken, within
+    Where `standardize` names several numbers, the one with the best NDCG@10 on `valid_cases` validation cases is taken,
+    within
     the fit: the states are the same. states: folder of what has been encoded (shared with R2ec's warm start);
     evaluation_rows: users read together.
     """

@@ -1,8 +1,9 @@
 """Item-kNN: items that the same users had. Sarwar et al., WWW 2001; Deshpande and Karypis, TOIS 2004.
 
-A case's score for item v is the sum of v's similarity to the items h of the history, each weighted by its recency: the number of
-users of both over (below + shrink). `below` is for cosine the geometric mean of h's users and v's (Sarwar et al.), for jaccard all
-users of either, for conditional h's (Deshpande and Karypis), for lift those of both by chance (Brin et al., SIGMOD 1997).
+A case's score for item v is the sum of v's similarity to the items h of the history, each weighted by its recency: the
+number of users of both over (below + shrink). `below` is for cosine the geometric mean of h's users and v's (Sarwar et
+al.), for jaccard all users of either, for conditional h's (Deshpande and Karypis), for lift those of both by chance
+(Brin et al., SIGMOD 1997).
 """
 
 from collections.abc import Callable
@@ -29,7 +30,8 @@ BELOW: dict[str, Callable[..., np.ndarray]] = {
 
 
 class Params(BaseModel):
-    """similarity: see above; neighbours: similar items kept per item; shrink: users added below; decay: weight per step back."""
+    """similarity: see above; neighbours: similar items kept per item; shrink: users added below; decay: weight per step
+    back."""
 
     model_config = ConfigDict(extra="forbid")
     similarity: Literal["cosine", "jaccard", "conditional", "lift"] = "cosine"

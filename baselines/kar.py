@@ -1,15 +1,17 @@
 """KAR: a frozen LLM writes what it knows of users and items, experts adapt it, and SASRec takes it in.
 
-Xi et al., "Towards Open-World Recommendation with Knowledge Augmentation from Large Language Models", RecSys 2024 (arXiv
-2306.10933; github.com/YunjiaXi/Open-World-Knowledge-Augmented-Recommendation). Kept: reasoning on the user's preferences and
-facts of each item, asked for along the same factors, written once and kept; a text encoder; the hybrid-expert adaptor, in
-which each side's gate mixes shared experts and its own; a conventional recommender trained together with the adaptor.
-Different: that recommender is SASRec over the whole catalogue (theirs predict clicks and rerank), so item knowledge is added
-to the item's vector and user knowledge to the last state, in the place of two more input fields; an expert ends in a linear
-layer, since what is added must be able to be negative; knowledge vectors are standardised; all-MiniLM-L6-v2 in the place of
-BERT or ChatGLM; the factors come from the config and not from an LLM; a text per case, not one per user. For time, a sample
-of the training cases has user knowledge: the others train with a learned vector in its place, and validation and test cases
-always have theirs; and items may be known by their catalogue's attributes alone.
+Xi et al., "Towards Open-World Recommendation with Knowledge Augmentation from Large Language Models", RecSys 2024
+(arXiv 2306.10933; github.com/YunjiaXi/Open-World-Knowledge-Augmented-Recommendation). Kept: reasoning on the user's
+preferences and facts of each item, asked for along the same factors, written once and kept; a text encoder; the
+hybrid-expert adaptor, in which each side's gate mixes shared experts and its own; a conventional recommender trained
+together with the adaptor.
+Different: that recommender is SASRec over the whole catalogue (theirs predict clicks and rerank), so item knowledge is
+added to the item's vector and user knowledge to the last state, in the place of two more input fields; an expert ends
+in a linear layer, since what is added must be able to be negative; knowledge vectors are standardised; all-MiniLM-L6-v2
+in the place of BERT or ChatGLM; the factors come from the config and not from an LLM; a text per case, not one per
+user. For time, a sample
+of the training cases has user knowledge: the others train with a learned vector in its place, and validation and test
+cases always have theirs; and items may be known by their catalogue's attributes alone.
 """
 
 import copy
@@ -49,11 +51,12 @@ ITEM_REQUEST = "In one short sentence, describe this {category}, considering FAC
 
 
 class Params(SASRecParams):
-    """Beside SASRec's own: max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items or an
-    item's last words leave; max_new_tokens: of a text; factors: what the LLM is asked to consider;
-    cases: training cases with a written text; item_knowledge: what is encoded of an item, a written text or its attributes;
-    shared_experts, own_experts, expert_size, expert_dropout: of the adaptor; encoder: folder of the sentence encoder, fetched
-    if it is the default and isn't there; texts: folder of what has been written."""
+    """Beside SASRec's own: max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest
+    items or an item's last words leave; max_new_tokens: of a text; factors: what the LLM is asked to consider;
+    cases: training cases with a written text; item_knowledge: what is encoded of an item, a written text or its
+    attributes;
+    shared_experts, own_experts, expert_size, expert_dropout: of the adaptor; encoder: folder of the sentence encoder,
+    fetched if it is the default and isn't there; texts: folder of what has been written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -111,7 +114,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "K
 
 
 def sampled(split: Split, count: int) -> np.ndarray:
-    """Numbers of the training cases with a written text, int64, ascending; the same for every repetition, as texts are kept."""
+    """Numbers of the training cases with a written text, int64, ascending; the same for every repetition, as texts are
+    kept."""
     rows = np.arange(len(split.train)) if split.llm_rows is None else split.llm_rows
     order = np.random.default_rng(derive_seed(split.name, "kar", len(rows))).permutation(len(rows))
     return np.sort(rows[order[:count]])
@@ -174,7 +178,8 @@ class Knowledge:
 
 
 class Knowing(Recommender):
-    """The trained network with the vectors of what is written of the cases' users, float32 [n, width], one per case in order."""
+    """The trained network with the vectors of what is written of the cases' users, float32 [n, width], one per case in
+    order."""
 
     def __init__(self, trained: "RecBoleRecommender", vectors: "Tensor") -> None:
         self.trained, self.vectors = trained, vectors

@@ -1,8 +1,10 @@
-"""LangPTune: the LLM writes a user profile, a sentence encoder ranks the catalogue by it, and both are trained in turns.
+"""LangPTune: the LLM writes a user profile, a sentence encoder ranks the catalogue by it, and both are trained in
+turns.
 
 Gao et al., "End-to-end Training for Recommendation with Language-based User Profiles" (arXiv 2410.18870;
-github.com/ZhaolinGao/LangPTune). Kept: the writer is trained by reinforcement on the encoder's own NDCG, the encoder by a
-contrastive loss between the profiles that the writer writes and the texts of the items that were taken next, round by round.
+github.com/ZhaolinGao/LangPTune). Kept: the writer is trained by reinforcement on the encoder's own NDCG, the encoder by
+a contrastive loss between the profiles that the writer writes and the texts of the items that were taken next, round by
+round.
 Different: GRPO with trl 1.16's default loss, which is DAPO's (arXiv 2503.14476), in the place of the paper's own policy
 optimisation, LoRA, all-MiniLM-L6-v2 as the encoder, and the encoder begins,
 since one that has never seen a profile rewards at random.
@@ -41,8 +43,9 @@ REQUEST = (
 
 
 class Params(WriterTraining):
-    """rounds: of both trainings; encoder: folder of the sentence encoder, fetched if it is the default; contrastive_cases: whose
-    profiles the encoder learns from in a round; contrastive_epochs, contrastive_batch, contrastive_rate, tau: of that training."""
+    """rounds: of both trainings; encoder: folder of the sentence encoder, fetched if it is the default;
+    contrastive_cases: whose profiles the encoder learns from in a round; contrastive_epochs, contrastive_batch,
+    contrastive_rate, tau: of that training."""
 
     encoder: str = EMBEDDED_ENCODER
     rounds: int = Field(default=1, ge=1)
@@ -54,7 +57,8 @@ class Params(WriterTraining):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
-    """Encoder, writer, encoder, writer ..., and the encoder once more. A killed fit goes on behind its last whole part."""
+    """Encoder, writer, encoder, writer ..., and the encoder once more. A killed fit goes on behind its last whole
+    part."""
     settings = Params.model_validate(params)
     import torch
 
@@ -135,7 +139,8 @@ def _learn_profiles(
     seed: int,
     folder: Path,
 ) -> list[float]:
-    """Let the writer write profiles of some training cases and train the encoder on them; `folder` holds the result, once whole.
+    """Let the writer write profiles of some training cases and train the encoder on them; `folder` holds the result,
+    once whole.
 
     Returns the mean loss of each epoch.
     """
@@ -171,7 +176,8 @@ def contrast(
     settings: Params,
     seed: int,
 ) -> list[float]:
-    """InfoNCE between profiles and the texts of their targets, the batch's other targets as negatives, equal ones merged."""
+    """InfoNCE between profiles and the texts of their targets, the batch's other targets as negatives, equal ones
+    merged."""
     import torch
     import torch.nn.functional as F
     from tqdm import tqdm

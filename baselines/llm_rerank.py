@@ -1,10 +1,12 @@
 """LLM reranking: SASRec's best candidates, reordered by an LLM that reasons first.
 
 The decoupled pipeline of retrieve-then-rerank (Hou et al., "Large Language Models are Zero-Shot Rankers for Recommender
-Systems", ECIR 2024). Kept: candidates of a sequential recommender, a zero-shot LLM that sees the history, and, as in R2ec, a
-written reasoning before it answers. Different: the order isn't written out as a list, which a small LM can't do, but read off
-how likely each candidate's title is as the answer, less how likely it is without any history (the domain-conditional PMI of
-Holtzman et al., "Surface Form Competition", EMNLP 2021), so that common titles don't win by being common.
+Systems", ECIR 2024). Kept: candidates of a sequential recommender, a zero-shot LLM that sees the history, and, as in
+R2ec, a
+written reasoning before it answers. Different: the order isn't written out as a list, which a small LM can't do, but
+read off how likely each candidate's title is as the answer, less how likely it is without any history (the
+domain-conditional PMI of Holtzman et al., "Surface Form Competition", EMNLP 2021), so that common titles don't win by
+being common.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +38,8 @@ BELOW = 1e4
 
 
 class Params(BaseModel):
-    """sasrec: settings of SASRec, the best on validation cases is taken; candidates: how many of SASRec's best are reordered;
+    """sasrec: settings of SASRec, the best on validation cases is taken; candidates: how many of SASRec's best are
+    reordered;
     weight: of the LLM's z-scores against SASRec's (1: the LLM alone)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -144,10 +147,11 @@ class LLMRerank(Recommender):
         return [list(prompt) + ids[mask].tolist() for prompt, ids, mask in rows]
 
     def likelihoods(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
-        """Mean log-probability of the tokens of "title</answer>" behind each prompt, float64 [b, c], of items int [b, c].
+        """Mean log-probability of the tokens of "title</answer>" behind each prompt, float64 [b, c], of items int [b,
+        c].
 
-        A prompt is read once for all of its titles, or for as many of them as are read together; several prompts are where that
-        leaves room.
+        A prompt is read once for all of its titles, or for as many of them as are read together; several prompts are
+        where that leaves room.
         """
         found = np.empty(items.shape)
         at_once = max(1, ROWS_AT_ONCE // items.shape[1])

@@ -1,8 +1,10 @@
-"""A first-order Markov chain: what users took right after what they took last. As in Rendle et al., WWW 2010 (FPMC's MC).
+"""A first-order Markov chain: what users took right after what they took last. As in Rendle et al., WWW 2010 (FPMC's
+MC).
 
 The state is all items of the newest second of a history, with equal weight, as a basket has no order:
 p(v | history) = mean over its items h of (count(h, v) + smoothing * share(v)) / (count(h) + smoothing),
-where share is an item's share of all training interactions. This is the Dirichlet smoothing of Zhai and Lafferty, TOIS 2004.
+where share is an item's share of all training interactions. This is the Dirichlet smoothing of Zhai and Lafferty, TOIS
+2004.
 """
 
 from collections.abc import Iterator

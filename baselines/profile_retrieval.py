@@ -1,8 +1,9 @@
-"""Profile retrieval: the LLM writes what the user would choose next, a sentence encoder ranks the catalogue by that text.
+"""Profile retrieval: the LLM writes what the user would choose next, a sentence encoder ranks the catalogue by that
+text.
 
 The plainest decoupled reasoner: neither part is trained, and the text is all that passes between them. Close to the
-zero-shot text rankers that LANGPTUNE (Gao et al., arXiv 2410.18870) and Rec-R1 (Lin et al., arXiv 2503.24289) start from; kept:
-a written profile and an encoder's cosine; left out: their training, which are baselines of their own.
+zero-shot text rankers that LANGPTUNE (Gao et al., arXiv 2410.18870) and Rec-R1 (Lin et al., arXiv 2503.24289) start
+from; kept: a written profile and an encoder's cosine; left out: their training, which are baselines of their own.
 """
 
 import copy
@@ -39,9 +40,9 @@ REQUEST = (
 class Params(PopularityMix):
     """query: what is looked up: the profile, or the newest titles and the profile behind them.
 
-    max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; max_new_tokens: of a
-    profile; encoder: folder of the sentence encoder, fetched if it is the default and isn't there; texts: folder of what has been
-    written.
+    max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; max_new_tokens:
+    of a profile; encoder: folder of the sentence encoder, fetched if it is the default and isn't there; texts: folder
+    of what has been written.
     """
 
     backbone: BackboneSettings

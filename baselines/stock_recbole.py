@@ -1,8 +1,9 @@
-"""RecBole's sequential models as RecBole trains them (Zhao et al., CIKM 2021): its batches, loss, validation and early stopping.
+"""RecBole's sequential models as RecBole trains them (Zhao et al., CIKM 2021): its batches, loss, validation and early
+stopping.
 
-A peer to hold our own training of the same networks against (config/recbole.yaml), not a baseline for the tables: it reads each
-history once per target. Everything is RecBole's default but for the splits, which are ours, and `loss_type: CE`'s
-`train_neg_sample_args`, without which it can't run.
+A peer to hold our own training of the same networks against (config/recbole.yaml), not a baseline for the tables: it
+reads each history once per target. Everything is RecBole's default but for the splits, which are ours, and `loss_type:
+CE`'s `train_neg_sample_args`, without which it can't run.
 """
 
 import contextlib
@@ -31,7 +32,8 @@ class Params(BaseModel):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "StockRecBole":
-    """Train until RecBole stops, inside an empty `workdir`, which is empty again afterwards: a killed fit trains anew."""
+    """Train until RecBole stops, inside an empty `workdir`, which is empty again afterwards: a killed fit trains
+    anew."""
     settings = Params.model_validate(params)
     # It brings back what numpy 2 dropped, without which RecBole can't be imported.
     from baselines._recbole.training import Config, get_model, init_seed  # isort: skip
@@ -60,7 +62,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "S
 
 
 class StockRecBole(Recommender):
-    """Scores by a trained RecBole model. names: RecBole's `field2id_token`, which numbers items in an order of its own."""
+    """Scores by a trained RecBole model. names: RecBole's `field2id_token`, which numbers items in an order of its
+    own."""
 
     def __init__(self, net: Any, names: dict[str, Any], split: Split, curve: list[float]) -> None:
         self.net, self.length, self.curve = net, split.history_length, curve
@@ -116,7 +119,8 @@ def _of_our_splits(split: Split, seed: int) -> dict[str, Any]:
 def _write_atomic_files(split: Split, folder: Path) -> None:
     """RecBole's input: one .inter per part, histories as lists of item numbers, and every item of the catalogue."""
     folder.mkdir(parents=True)
-    # RecBole insists on a test part; it gets the validation cases, since a method never sees a test case while training.
+    # RecBole insists on a test part; it gets the validation cases, since a method never sees a test case while
+    # training.
     for part, cases in (("train", split.train), ("valid", split.valid), ("test", split.valid)):
         assert cases.target is not None
         lines = ["user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float"]

@@ -1,11 +1,12 @@
-"""TIGER: generative retrieval. Every item has a semantic id of a few codes; a seq2seq transformer writes the next item's.
+"""TIGER: generative retrieval. Every item has a semantic id of a few codes; a seq2seq transformer writes the next
+item's.
 
-Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065; no code by the authors). Kept:
-ids by residual quantisation of the embeddings of the items' texts, one more code where items would share an id, an
-encoder-decoder of T5's kind with a hashed user token in front of the history's codes, beams for retrieval. Different:
-residual k-means in the place of an RQ-VAE, all-MiniLM-L6-v2 in the place of Sentence-T5, beams that a trie holds to real
-ids, so that none is lost to an id that no item has, and by default a smaller network and fewer codes (the paper's 256 codes, 4
-layers, 6 heads and d_ff of 1024 are in config/paper.yaml).
+Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065; no code by the authors).
+Kept: ids by residual quantisation of the embeddings of the items' texts, one more code where items would share an id,
+an encoder-decoder of T5's kind with a hashed user token in front of the history's codes, beams for retrieval.
+Different: residual k-means in the place of an RQ-VAE, all-MiniLM-L6-v2 in the place of Sentence-T5, beams that a trie
+holds to real ids, so that none is lost to an id that no item has, and by default a smaller network and fewer codes (the
+paper's 256 codes, 4 layers, 6 heads and d_ff of 1024 are in config/paper.yaml).
 """
 
 from collections.abc import Iterator
@@ -34,8 +35,9 @@ IGNORED = -100  # labels that transformers leaves out of the loss
 
 
 class Params(BaseModel):
-    """encoder: folder of the sentence encoder, fetched if it is the default and isn't there; codes: per level; levels: before
-    the one that tells equal ids apart; max_history: newest items that are read, null for all of the dataset's; d_model ..
+    """encoder: folder of the sentence encoder, fetched if it is the default and isn't there; codes: per level; levels:
+    before the one that tells equal ids apart; max_history: newest items that are read, null for all of the dataset's;
+    d_model ..
     dropout_rate: T5's names; dtype: of matrix products in training; beams: how many items are retrieved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,7 +85,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
 
 
 def semantic_ids(vectors: np.ndarray, codes: int, levels: int, seed: int) -> np.ndarray:
-    """int64 [V, levels + 1]: k-means of what the levels before left over; the last code counts the items of equal ids."""
+    """int64 [V, levels + 1]: k-means of what the levels before left over; the last code counts the items of equal
+    ids."""
     from sklearn.cluster import KMeans
 
     rest, found = np.asarray(vectors, dtype=np.float64), []

@@ -1,4 +1,5 @@
-"""The command line of the project: `r2ec-bench`, or `python -m benchmark.cli`. It starts what exists and does nothing itself.
+"""The command line of the project: `r2ec-bench`, or `python -m benchmark.cli`. It starts what exists and does nothing
+itself.
 
 Each command takes this process's place, so that exit codes are its own and Ctrl-C reaches it and its jobs.
 """

@@ -68,7 +68,8 @@ class Cases:
             yield self.take(np.arange(start, min(start + size, len(self))))
 
     def sample(self, size: int, *names: object) -> "Cases":
-        """`size` of these cases or all, in their order, drawn by a seed from `names` and their number; more hold the fewer."""
+        """`size` of these cases or all, in their order, drawn by a seed from `names` and their number; more hold the
+        fewer."""
         order = np.random.default_rng(derive_seed(*names, len(self))).permutation(len(self))
         return self.take(np.sort(order[:size]))
 
@@ -85,8 +86,8 @@ class Cases:
     def sequences(self) -> "Sequences":
         """What each user took, in one line per user: for methods that learn at every position at once.
 
-        For all training cases of a split. Raises ValueError for cases some of which are left out, whose histories are not part
-        of one line.
+        For all training cases of a split. Raises ValueError for cases some of which are left out, whose histories are
+        not part of one line.
         """
         assert self.target is not None
         order = np.lexsort((np.arange(len(self)), self.user))
@@ -137,9 +138,9 @@ def _ranges(lengths: np.ndarray) -> np.ndarray:
 class Sequences:
     """The cases of m users as one line of items each, oldest first, and what is predicted where.
 
-    Case i predicts `target[i]` from the items of its user's line up to and with the one at `context[i]`, of which its history has
-    the newest `history_length`. Under `same_time: exclude` the cases of one second have one context: none of their targets is
-    in another's history.
+    Case i predicts `target[i]` from the items of its user's line up to and with the one at `context[i]`, of which its
+    history has the newest `history_length`. Under `same_time: exclude` the cases of one second have one context: none
+    of their targets is in another's history.
     """
 
     user: np.ndarray  # int32 [m], ascending
@@ -165,10 +166,11 @@ class Learned:
 
     @classmethod
     def of_fit(cls, trained: Cases, counted: Cases | None = None, read: Cases | None = None) -> "Learned":
-        """Of a fit that trained on some cases, took counts of others, such as a prior, and read the histories of others still.
+        """Of a fit that trained on some cases, took counts of others, such as a prior, and read the histories of others
+        still.
 
-        The cases that taught it more than counts, however much was counted beside them; where there are none, what was counted;
-        where nothing was, the histories that were read. A row is never credited with more than that.
+        The cases that taught it more than counts, however much was counted beside them; where there are none, what was
+        counted; where nothing was, the histories that were read. A row is never credited with more than that.
         """
         if len(trained):
             return cls.of(trained)
@@ -195,8 +197,8 @@ class Split:
 
     @property
     def llm_train(self) -> Cases:
-        """The training cases that an LLM may read or write for: a seeded sample of `train_cases`, or all. Each costs it so much
-        that there would be no table otherwise; what counts or trains in seconds learns from all of `train`."""
+        """The training cases that an LLM may read or write for: a seeded sample of `train_cases`, or all. Each costs it
+        so much that there would be no table otherwise; what counts or trains in seconds learns from all of `train`."""
         return self.train if self.llm_rows is None else self.train.take(self.llm_rows)
 
     @property
@@ -239,7 +241,8 @@ class Recommender(ABC):
     def score(self, cases: Cases) -> Iterable[np.ndarray]:
         """Yield, batch by batch in the order of `cases`, scores as float [batch, n_items]; higher is better.
 
-        -inf means "not retrieved" and ranks last. NaN and +inf are refused. Masking the history is the evaluator's work.
+        -inf means "not retrieved" and ranks last. NaN and +inf are refused. Masking the history is the evaluator's
+        work.
         """
 
     def texts(self) -> pd.DataFrame | None:
@@ -251,11 +254,13 @@ class Recommender(ABC):
         return 0
 
     def uncached(self) -> "Recommender":
-        """The same, with nothing kept from earlier scoring, such as texts on disk: one user's latency is measured on it."""
+        """The same, with nothing kept from earlier scoring, such as texts on disk: one user's latency is measured on
+        it."""
         return self
 
     def learned(self) -> Learned | None:
-        """What the fit learned from, where that is less than the training cases that it asked for (`WatchedSplit.learned`).
+        """What the fit learned from, where that is less than the training cases that it asked for
+        (`WatchedSplit.learned`).
 
         The cases that taught it more than counts: see `Learned.of_fit`. A kept fit says what it said when it was made.
         """
@@ -274,8 +279,8 @@ def watched(split: Split) -> WatchedSplit:
 def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
     """One batch of scores [b, n_items] as float32 or float64, in whose order nothing is lost.
 
-    float64 stays, as Unix seconds that differ by one are equal in float32; whole numbers become float64, float16 float32.
-    Raises InputError for a wrong shape or type, NaN or +inf, and whole numbers that float64 can't tell apart.
+    float64 stays, as Unix seconds that differ by one are equal in float32; whole numbers become float64, float16
+    float32. Raises InputError for a wrong shape or type, NaN or +inf, and whole numbers that float64 can't tell apart.
     """
     if type(scores) is not np.ndarray:  # a masked array hides values
         raise InputError(f"{method}: score() gave {type(scores).__name__}, expected NumPy arrays; fix its score()")

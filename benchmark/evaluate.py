@@ -1,7 +1,7 @@
 """The one evaluator: ranks of the targets in the full catalogue, by one set of rules for every method.
 
-History items are masked. Ties count against the method: the target's rank is 1 + the number of other unmasked items that
-score at least as high. A target that is not retrieved (-inf) gets the worst rank, the number of unmasked items.
+History items are masked. Ties count against the method: the target's rank is 1 + the number of other unmasked items
+that score at least as high. A target that is not retrieved (-inf) gets the worst rank, the number of unmasked items.
 """
 
 from collections.abc import Iterable
@@ -28,10 +28,12 @@ def rank(
 ) -> pa.Table:
     """Turn a method's score batches into rankings.
 
-    recommender_scores: batches [b, n_items] of numbers, together as many rows as `cases`, ranked in the precision that they have;
+    recommender_scores: batches [b, n_items] of numbers, together as many rows as `cases`, ranked in the precision that
+    they have;
     target: int [n].
-    Returns one row per case: case, user, target, rank (1-based), candidates (unmasked items), top_items (20 best, best first).
-    Memory is bounded by one batch. Raises InputError for scores of a wrong shape, NaN or +inf, or a wrong number of rows.
+    Returns one row per case: case, user, target, rank (1-based), candidates (unmasked items), top_items (20 best, best
+    first). Memory is bounded by one batch. Raises InputError for scores of a wrong shape, NaN or +inf, or a wrong
+    number of rows.
     """
     ranks = np.zeros(len(cases), dtype=np.int32)
     candidates = np.zeros(len(cases), dtype=np.int32)
@@ -94,16 +96,17 @@ def rank_batch(scores: np.ndarray, cases: Cases, target: np.ndarray) -> tuple[np
 def top_items(scores: np.ndarray, k: int) -> np.ndarray:
     """The k best items of each row, best first, the lower item number first among equals; -1 where a score is -inf.
 
-    scores: float32 or float64 [b, n]. The k best lie in the k blocks with the largest maxima, so only those are searched:
-    one pass over the scores instead of a partial sort. Equal to a full sort (tested), ties within and across blocks included.
+    scores: float32 or float64 [b, n]. The k best lie in the k blocks with the largest maxima, so only those are
+    searched: one pass over the scores instead of a partial sort. Equal to a full sort (tested), ties within and across
+    blocks included.
     """
     b, n = scores.shape
     if n <= 2 * BLOCK * k:
         return _sorted_top(scores, np.broadcast_to(np.arange(n), scores.shape), k)
     whole = n // BLOCK * BLOCK
     maxima = scores[:, :whole].reshape(b, -1, BLOCK).max(axis=2)
-    # The k-th largest block maximum bounds the k-th best item from below. Among equal maxima the lower block comes first,
-    # as the lower item number does among equal items, so a stable choice of blocks keeps the tie rule.
+    # The k-th largest block maximum bounds the k-th best item from below. Among equal maxima the lower block comes
+    # first, as the lower item number does among equal items, so a stable choice of blocks keeps the tie rule.
     blocks = _sorted_top(maxima, np.broadcast_to(np.arange(maxima.shape[1]), maxima.shape), k)
     blocks = np.sort(
         np.where(blocks < 0, 0, blocks), axis=1
@@ -118,7 +121,8 @@ def top_items(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _sorted_top(values: np.ndarray, names: np.ndarray, k: int) -> np.ndarray:
-    """names [b, k] of the k largest values of each row; among equals the one further left; -1 where the value is -inf."""
+    """names [b, k] of the k largest values of each row; among equals the one further left; -1 where the value is
+    -inf."""
     n = values.shape[1]
     if n > 4 * k:
         # A partition may cut anywhere through a run of equal values, so everything from the k-th value on is kept ...

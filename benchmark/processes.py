@@ -17,9 +17,11 @@ LOOK_AGAIN = 1.0  # seconds
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Let the kernel kill this process when its parent dies, however it dies. Does nothing on another system than Linux.
+    """Let the kernel kill this process when its parent dies, however it dies. Does nothing on another system than
+    Linux.
 
-    parent: its number, where this process knows it from elsewhere: if it is another one by now, the parent is dead already.
+    parent: its number, where this process knows it from elsewhere: if it is another one by now, the parent is dead
+    already.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -32,7 +34,8 @@ def end_with_parent(parent: int | None = None) -> None:
 def end_with_workflow() -> None:
     """End this process soon after the workflow that has started it is gone, killed alone. Does nothing without one.
 
-    Between them stands a shell, which outlives Snakemake, so that the kernel's own way (`end_with_parent`) doesn't reach this far.
+    Between them stands a shell, which outlives Snakemake, so that the kernel's own way (`end_with_parent`) doesn't
+    reach this far.
     """
     number = os.environ.get(WORKFLOW, "")
     if number.isdecimal():
@@ -46,7 +49,8 @@ def _watch(number: int) -> None:
 
 
 def own_temporary() -> Path:
-    """A new temporary folder of this process, which whoever asks for it removes; those that killed ones have left go now."""
+    """A new temporary folder of this process, which whoever asks for it removes; those that killed ones have left go
+    now."""
     folder = Path(tempfile.gettempdir())
     for left in folder.glob(f"{OWN_PREFIX}*-*"):
         number = left.name.removeprefix(OWN_PREFIX).partition("-")[0]

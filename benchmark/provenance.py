@@ -76,7 +76,8 @@ def commit() -> str:
 
 
 def require_clean() -> None:
-    """Raise InputError, naming the files, unless the code is that of a commit: no file of it changed, none new beside it."""
+    """Raise InputError, naming the files, unless the code is that of a commit: no file of it changed, none new beside
+    it."""
     try:
         changed = _changed()
     except (OSError, subprocess.CalledProcessError):
@@ -107,8 +108,8 @@ def memory_bytes() -> int:
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, usable cores, memory (GiB) and GPUs of this job (only asked for where torch is loaded); processes, if several
-    have trained together."""
+    """Processor, usable cores, memory (GiB) and GPUs of this job (only asked for where torch is loaded); processes, if
+    several have trained together."""
     processor = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -1,7 +1,8 @@
 """How much a fit takes, counted from the config: what benchmark/jobs/estimates.py weighs.
 
-A method says in its file what only it knows: what its LM reads, learns from and writes, in `work(sizes, params, processes)`, and
-what else its fit takes, in `fit_cost(sizes, params)`. What several of them share is here. No reasoning is taken to end early.
+A method says in its file what only it knows: what its LM reads, learns from and writes, in `work(sizes, params,
+processes)`, and what else its fit takes, in `fit_cost(sizes, params)`. What several of them share is here. No reasoning
+is taken to end early.
 """
 
 import json
@@ -32,9 +33,9 @@ class Sizes:
 class Work:
     """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch.
 
-    kept: the name under which what comes of it lies on disk for later fits, empty where it doesn't: `STATES` and what they depend
-    on serve all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
-    ablations.
+    kept: the name under which what comes of it lies on disk for later fits, empty where it doesn't: `STATES` and what
+    they depend on serve all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and
+    repetition, with their ablations.
     """
 
     read: float = 0
@@ -86,8 +87,8 @@ ITEM, EPOCHS = 7e-9, 20
 def trained(s: Sizes, fits: Sequence[Mapping[str, Any]], per_case: float, rows: int = 2048) -> FitCost:
     """Networks that learn all training cases in each epoch and score the catalogue for each.
 
-    fits: their settings, of which `epochs` is read. per_case: seconds of a training case and epoch beside it. rows: of scores, and
-    of what is made of them, that are in memory at a time, float32.
+    fits: their settings, of which `epochs` is read. per_case: seconds of a training case and epoch beside it. rows: of
+    scores, and of what is made of them, that are in memory at a time, float32.
     """
     per_epoch = s.train * (per_case + ITEM * s.items) + s.valid * 3 * ITEM * s.items
     epochs = sum(min(EPOCHS, one.get("epochs", EPOCHS)) for one in fits)

@@ -1,7 +1,9 @@
-"""`make lock`: writes requirements.txt, install/torch-cuda.txt, install/gpu.txt and environment.yml from pyproject.toml.
+"""`make lock`: writes requirements.txt, install/torch-cuda.txt, install/gpu.txt and environment.yml from
+pyproject.toml.
 
-uv resolves once for Python 3.11 to 3.13 on Linux and macOS, and takes what is locked already where it still fits. The files are
-plain ones for pip, with the hashes of every file that the package index has, and name no index. install/torch-cpu.txt is not
+uv resolves once for Python 3.11 to 3.13 on Linux and macOS, and takes what is locked already where it still fits. The
+files are plain ones for pip, with the hashes of every file that the package index has, and name no index.
+install/torch-cpu.txt is not
 written here: the index of those builds is another one.
 """
 
@@ -45,7 +47,8 @@ dependencies:
 
 
 def compiled(requirements: list[str], folder: Path, *options: str) -> dict[str, str]:
-    """uv's resolution: the lines of each package, by name, its marker left out where it holds on all of our machines."""
+    """uv's resolution: the lines of each package, by name, its marker left out where it holds on all of our
+    machines."""
     uv = shutil.which("uv")
     if uv is None:
         sys.exit("error: no uv on the PATH, which resolves the lock; pip install uv")

@@ -1,5 +1,5 @@
-"""Which package may import which; no modules import each other in a circle, also for type checkers or in functions; and a
-folder, a file and the benchmark's knowledge of methods stay small."""
+"""Which package may import which; no modules import each other in a circle, also for type checkers or in functions; and
+a folder, a file and the benchmark's knowledge of methods stay small."""
 
 import ast
 from functools import cache

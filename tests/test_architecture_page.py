@@ -1,4 +1,5 @@
-"""docs/architecture.md against the code: the packages of its picture, the folders of its table, the functions that it names."""
+"""docs/architecture.md against the code: the packages of its picture, the folders of its table, the functions that it
+names."""
 
 import ast
 import re

@@ -28,7 +28,8 @@ def text_of(page: str) -> str:
 
 
 def prose(text: str) -> list[str]:
-    """The paragraphs and bullets of a page, without code blocks, tables, headings and comments; links by their words."""
+    """The paragraphs and bullets of a page, without code blocks, tables, headings and comments; links by their
+    words."""
     text = re.sub(r"^```.*?^```$|<!--.*?-->", "", text, flags=re.S | re.M)
     text = re.sub(r"(?<=\n\n)(?: {4}.*\n)+", "", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)

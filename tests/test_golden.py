@@ -1,4 +1,5 @@
-"""Golden values of tiny models: a stage whose numbers change has to raise its version, or what is kept of it would be wrong.
+"""Golden values of tiny models: a stage whose numbers change has to raise its version, or what is kept of it would be
+wrong.
 
 A method that declares a stage is one: its runs stand until its version, or that of a stage that it follows, is raised.
 `python -m tests.test_golden NAME` writes tests/golden/{stage}.json anew, for a stage whose version has been raised.

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class ByteDropout(nn.Dropout):
     """Dropout whose mask costs one random byte an element: three to four times as fast on a CPU as torch's own.
 
-    p is rounded to a multiple of 1/256 (at most 255/256) and the kept values are scaled by the rounded p, so the mean is
-    kept exactly.
+    p is rounded to a multiple of 1/256 (at most 255/256) and the kept values are scaled by the rounded p, so the mean
+    is kept exactly.
     """
 
     def forward(self, x: Tensor) -> Tensor:

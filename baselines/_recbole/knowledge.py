@@ -1,4 +1,5 @@
-"""The network of kar.py: RecBole's SASRec with vectors of written knowledge about items and users. Needs torch and RecBole."""
+"""The network of kar.py: RecBole's SASRec with vectors of written knowledge about items and users. Needs torch and
+RecBole."""
 
 from typing import Any
 
@@ -78,7 +79,8 @@ class KnowingSASRec(SASRec):
         parametrize.register_parametrization(self.item_embedding, "weight", _Informed(self.adaptor, items))
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores of all items, [b, items]; `interaction` has the vectors of the users' texts, float32 [b, width], as KNOWLEDGE."""
+        """Scores of all items, [b, items]; `interaction` has the vectors of the users' texts, float32 [b, width], as
+        KNOWLEDGE."""
         with parametrize.cached():  # the adaptor reads the catalogue once
             states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
             states = states + self.adaptor(interaction[KNOWLEDGE], USER)
@@ -88,8 +90,8 @@ class KnowingSASRec(SASRec):
 def knowing_loss(row_of: Tensor, vectors: Tensor) -> Loss:
     """SASRec's loss at every position, with what is known of the user added to the states where a case has a text.
 
-    row_of: int64 [training cases], which of `vectors`, float32 [1 + texts, width], is the case's own; 0: it has none. Cases of one
-    context have one history, so that a text of one is a text of all.
+    row_of: int64 [training cases], which of `vectors`, float32 [1 + texts, width], is the case's own; 0: it has none.
+    Cases of one context have one history, so that a text of one is a text of all.
     """
 
     def loss(net: KnowingSASRec, batch: Batch) -> Tensor:

@@ -1,7 +1,7 @@
 """The network of rearec.py: RecBole's SASRec with latent steps behind what it has read. Needs torch and RecBole.
 
-Behind a place of a line stand `steps` more inputs. Each attends to the items up to that place, to the steps before it there and to
-itself. Items attend to no step, so that one pass over a line serves all of its places.
+Behind a place of a line stand `steps` more inputs. Each attends to the items up to that place, to the steps before it
+there and to itself. Items attend to no step, so that one pass over a line serves all of its places.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,8 @@ Learning = Literal["prl", "erl"]
 
 @dataclass(frozen=True)
 class Grid:
-    """s places of b lines as a table of b rows and as many columns as a line has places at most: one product serves a line."""
+    """s places of b lines as a table of b rows and as many columns as a line has places at most: one product serves a
+    line."""
 
     rows: int
     columns: int
@@ -53,7 +54,8 @@ class Grid:
 
 @dataclass(frozen=True)
 class Read:
-    """What the latent steps behind s places of b lines go on from: the places' states, and what each layer's attention has kept."""
+    """What the latent steps behind s places of b lines go on from: the places' states, and what each layer's attention
+    has kept."""
 
     states: Tensor  # [s, d]
     keys: list[Tensor]  # of each layer, [b, heads, L, d / heads]
@@ -102,7 +104,8 @@ class LatentSASRec(SASRec):
         return Read(states, keys, values, mask[row, :, places % length], grid)
 
     def think(self, read: Read, noise: float = 0.0) -> Tensor:
-        """States before and after each step, [steps + 1, s, d]. noise: standard deviation of what is added to each step's input."""
+        """States before and after each step, [steps + 1, s, d]. noise: standard deviation of what is added to each
+        step's input."""
         states = [read.states]
         own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in read.keys]  # of each layer, each step's key and value
         for step in range(self.steps):
@@ -125,7 +128,8 @@ def _heads(attention: Any, x: Tensor) -> Tensor:
 
 
 def _attend(attention: Any, hidden: Tensor, read: Read, layer: int, own: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """RecBole's attention of one step at each of s places, [s, d], to the items and to the steps so far at the same place."""
+    """RecBole's attention of one step at each of s places, [s, d], to the items and to the steps so far at the same
+    place."""
     keys, values, scale = read.keys[layer], read.values[layer], attention.sqrt_attention_head_size
     query = _heads(attention, attention.query(hidden))
     to_items = read.grid.collect(read.grid.spread(query) @ keys.transpose(2, 3)) / scale + read.mask
@@ -174,8 +178,8 @@ def contrast(noisy: Tensor, clean: Tensor, tau: float) -> Tensor:
 def divergence(states: Tensor, weight: Tensor, tau: float) -> Tensor:
     """Mean over places and ordered pairs i != j of KL(p_j || p_i), p_k the items' distribution by state k.
 
-    Only p_j has gradients. states: [steps + 1, s, d]; 0 for one state. Loss and gradients come of one pass over blocks of
-    places, as those of `cross_entropy`.
+    Only p_j has gradients. states: [steps + 1, s, d]; 0 for one state. Loss and gradients come of one pass over blocks
+    of places, as those of `cross_entropy`.
     """
     found: Tensor = _Divergence.apply(states, weight, tau) if len(states) > 1 else states.new_zeros(())
     return found
@@ -217,8 +221,8 @@ class _Divergence(torch.autograd.Function):
 class ThinkingEverywhere(EveryPosition):
     """Every case of a piece of a line is learned by the states of its place, before and after each step.
 
-    Args: tau, alpha: temperatures, see `temperatures`. push: weight of `divergence`, which is taken off (`erl`). noise: standard
-    deviation (`prl`), without which there is no `contrast`; quiet_epochs: before there is any.
+    Args: tau, alpha: temperatures, see `temperatures`. push: weight of `divergence`, which is taken off (`erl`). noise:
+    standard deviation (`prl`), without which there is no `contrast`; quiet_epochs: before there is any.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""What RecBole's sequential networks learn by here: every position of a line, every case, or masked places. Needs torch."""
+"""What RecBole's sequential networks learn by here: every position of a line, every case, or masked places. Needs
+torch."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +21,8 @@ Loss = Callable[[Any, Batch], Tensor]  # of a network on a batch: the mean over 
 class EveryPosition:
     """A causal network learns all cases of a piece of a line in one pass over it.
 
-    Args: length: items that the network reads. loss: of a batch; `causal_loss` unless the network adds something to its states.
+    Args: length: items that the network reads. loss: of a batch; `causal_loss` unless the network adds something to its
+    states.
     """
 
     def __init__(self, split: Split, settings: CausalParams, length: int, loss: Loss | None = None) -> None:
@@ -39,20 +41,21 @@ class EveryPosition:
 
 
 def fit_causal(name: str, split: Split, seed: int, settings: CausalParams) -> Recommender:
-    """Train RecBole's network `name` at every position of the training lines, as SASRec's paper does and RecBole doesn't."""
+    """Train RecBole's network `name` at every position of the training lines, as SASRec's paper does and RecBole
+    doesn't."""
     return train(name, split, seed, settings.model_dump(), EveryPosition.of(split, settings))
 
 
 def causal_loss(net: Any, batch: Batch) -> Tensor:
-    """Cross-entropy of each target over the catalogue, padding's row included, from the state at its context: what RecBole's
-    SASRec and GRU4Rec compute for one target of each history."""
+    """Cross-entropy of each target over the catalogue, padding's row included, from the state at its context: what
+    RecBole's SASRec and GRU4Rec compute for one target of each history."""
     states = states_everywhere(net, batch.items)[batch.places]
     return cross_entropy(states, net.item_embedding.weight, batch.state_of, batch.target)
 
 
 def states_everywhere(net: Any, items: Tensor) -> Tensor:
-    """A causal network's states at all places of items, int64 [b, length], as float32 [b * length, d]: its `forward` ends by
-    choosing the last place of each row."""
+    """A causal network's states at all places of items, int64 [b, length], as float32 [b * length, d]: its `forward`
+    ends by choosing the last place of each row."""
     net.gather_indexes = lambda output, _: output
     try:
         states: Tensor = net.forward(items, (items > 0).sum(dim=1))
@@ -62,11 +65,11 @@ def states_everywhere(net: Any, items: Tensor) -> Tensor:
 
 
 class EveryCase:
-    """A network that gives one state per history learns each training case, histories in a random order: cases that share theirs,
-    as those of one second do, share the state.
+    """A network that gives one state per history learns each training case, histories in a random order: cases that
+    share theirs, as those of one second do, share the state.
 
-    loss: of RecBole's inputs of b histories (`USER`, `HISTORY`, `LENGTH`) and their n targets: `state_of`, int64 [n], ascending,
-    which history is a target's, and `target`, int64 [n].
+    loss: of RecBole's inputs of b histories (`USER`, `HISTORY`, `LENGTH`) and their n targets: `state_of`, int64 [n],
+    ascending, which history is a target's, and `target`, int64 [n].
     """
 
     def __init__(

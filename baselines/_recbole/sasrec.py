@@ -35,8 +35,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 def fit_best(
     split: Split, settings: Sequence[Params], *, seed: int, workdir: Path
 ) -> tuple[Recommender, list[dict[str, Any]]]:
-    """SASRec by the setting with the best NDCG@10 on the validation cases, the first among equals: as a table's row SASRec chooses
-    from its grid, so that what builds on SASRec has as good a one.
+    """SASRec by the setting with the best NDCG@10 on the validation cases, the first among equals: as a table's row
+    SASRec chooses from its grid, so that what builds on SASRec has as good a one.
 
     Returns it and each setting's params and value; nothing is validated where there is only one setting.
     """

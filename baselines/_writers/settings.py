@@ -14,9 +14,11 @@ from lm.settings import BackboneSettings, LoraSettings
 
 
 class WriterTraining(PopularityMix):
-    """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; max_new_tokens: of a
-    text; group_size, temperature: of GRPO's rollouts; users_per_step, max_steps, learning_rate: of its training;
-    rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward; popularity, valid_cases: see PopularityMix."""
+    """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave;
+    max_new_tokens: of a text; group_size, temperature: of GRPO's rollouts; users_per_step, max_steps, learning_rate: of
+    its training;
+    rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward; popularity, valid_cases: see
+    PopularityMix."""
 
     backbone: BackboneSettings
     lora: LoraSettings = LoraSettings()
@@ -44,7 +46,8 @@ class Steps(Protocol):
 
 
 def rows_of(split: Split, settings: Steps, seed: int) -> np.ndarray:
-    """The rows of `split.llm_train` that a training takes, step by step: a seeded order, from its start again where it ends."""
+    """The rows of `split.llm_train` that a training takes, step by step: a seeded order, from its start again where it
+    ends."""
     order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
     return np.resize(order, settings.max_steps * settings.users_per_step)
 

@@ -1,4 +1,5 @@
-"""trl's trainers without what a processor would do for nothing; what they compute stays the same (tests/baselines/test_trl.py)."""
+"""trl's trainers without what a processor would do for nothing; what they compute stays the same
+(tests/baselines/test_trl.py)."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,14 +18,15 @@ from lm.settings import RolloutSettings
 from lm.writing.engine import TransformersEngine
 from lm.writing.stopping import EndOfTurn
 
-# trl 1.16 asks this whether to leave the positions without a label out of the lm_head, which it does on GPUs alone: two thirds
-# of an update's time on two cores go into prompts' logits whose loss is masked.
+# trl 1.16 asks this whether to leave the positions without a label out of the lm_head, which it does on GPUs alone: two
+# thirds of an update's time on two cores go into prompts' logits whose loss is masked.
 SCORED_ONLY = "_use_triton"
 
 
 @contextlib.contextmanager
 def faster_on_cpu(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """Inside, a trl trainer of `model` scores labelled positions only; the model keeps grouped attention. On a GPU: nothing."""
+    """Inside, a trl trainer of `model` scores labelled positions only; the model keeps grouped attention. On a GPU:
+    nothing."""
     if torch.cuda.is_available():
         yield
         return

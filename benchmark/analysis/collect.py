@@ -91,8 +91,8 @@ class Collected:
     def case_totals(self) -> tuple[np.ndarray, int]:
         """Sums over seeds as if every method had the same number of them, and that number.
 
-        float64 [6 metrics, methods, n]. The number is the least common multiple of the methods' own: hits stay whole numbers,
-        as the exact test needs, and methods with more seeds weigh no more.
+        float64 [6 metrics, methods, n]. The number is the least common multiple of the methods' own: hits stay whole
+        numbers, as the exact test needs, and methods with more seeds weigh no more.
         """
         common = math.lcm(*self.seeds.values())
         sums = [values.sum(axis=1) * (common // values.shape[1]) for values in self.values]
@@ -107,7 +107,8 @@ class Collected:
         return self.methods[max(baselines, key=lambda i: (means[i], -i))] if baselines else None
 
     def kind(self, method: str) -> Kind:
-        """Whether a method is a baseline or what the baselines are held against. Raises InputError where its run doesn't say."""
+        """Whether a method is a baseline or what the baselines are held against. Raises InputError where its run
+        doesn't say."""
         kind = self.records[method, 1].kind
         if kind is None:
             raise InputError(
@@ -135,14 +136,16 @@ def collect(
     settings: Settings | None = None,
     less_information: dict[str, str] | None = None,
 ) -> Collected:
-    """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N = seeds[method].
+    """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N =
+    seeds[method].
 
-    A method of which a run has failed is left out of all that is compared, and stands in `failed` with the first of its failures.
+    A method of which a run has failed is left out of all that is compared, and stands in `failed` with the first of its
+    failures.
     settings: of each method, those of which its runs must have one. Without a method's own, any will do.
     less_information: of methods that may learn from less than the others, the reason.
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
-    runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, metrics that ranks can't give, or
-    methods that learned from unequal data (`benchmark.analysis.information`).
+    runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, metrics that ranks can't
+    give, or methods that learned from unequal data (`benchmark.analysis.information`).
     """
     folder, runs = results / "data" / dataset, results / "runs" / dataset
     about = _read_about(folder / "dataset.json")
@@ -191,7 +194,8 @@ def shared_methods(collected: Sequence[Collected]) -> list[str]:
 
 
 def collect_all(given: argparse.Namespace) -> list[Collected]:
-    """The runs that a command line of `runs_arguments` names, dataset by dataset. Raises InputError as `collect` does."""
+    """The runs that a command line of `runs_arguments` names, dataset by dataset. Raises InputError as `collect`
+    does."""
     return [
         collect(given.results, dataset, given.seeds, given.settings, given.less_information)
         for dataset in given.datasets

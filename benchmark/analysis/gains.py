@@ -1,10 +1,10 @@
 """The paper's ablation in per cent beside ours: `python -m benchmark.analysis.gains --runs FOLDER --out FOLDER`.
 
-Table 2 of the paper leaves parts of R2ec out. What a part gains is R2ec's value divided by that without it, less 1, on each
-of its datasets; the paper gives no intervals. Ours are ratios of means over cases with 95 % bootstrap intervals over
-users, of the runs in --runs/{dataset}/{run}/seed1, a training each: trainings are not covered. The third finding of the
-paper's Section 4.3, that the rank part of the reward alone (w/o R_c) beats the softmax part alone (w/o R_d), is a row of
-its own. A row of the paper that no ranking can have is marked (docs/paper-table.md).
+Table 2 of the paper leaves parts of R2ec out. What a part gains is R2ec's value divided by that without it, less 1, on
+each of its datasets; the paper gives no intervals. Ours are ratios of means over cases with 95 % bootstrap intervals
+over users, of the runs in --runs/{dataset}/{run}/seed1, a training each: trainings are not covered. The third finding
+of the paper's Section 4.3, that the rank part of the reward alone (w/o R_c) beats the softmax part alone (w/o R_d), is
+a row of its own. A row of the paper that no ranking can have is marked (docs/paper-table.md).
 
 --out gets gains.csv and gains.md.
 """

@@ -1,4 +1,5 @@
-"""Test cases in groups by length of the history and by popularity of the target: means and intervals that plots show."""
+"""Test cases in groups by length of the history and by popularity of the target: means and intervals that plots
+show."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

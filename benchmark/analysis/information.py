@@ -1,4 +1,5 @@
-"""What rows of a table learned from, and the refusal to compare rows that learned from unequal data without saying so."""
+"""What rows of a table learned from, and the refusal to compare rows that learned from unequal data without saying
+so."""
 
 from collections.abc import Mapping
 
@@ -14,9 +15,9 @@ def check_information(
 ) -> dict[str, str]:
     """Of the rows that the config permits to learn from less, those that did, each with its reason.
 
-    learned: by row and seed, as in the runs' records. permitted: the reason by row. Users and targets count; positions follow from
-    them. Raises InputError where a row without permission differs from the others or between its seeds, and where one with
-    permission learned from more than the others.
+    learned: by row and seed, as in the runs' records. permitted: the reason by row. Users and targets count; positions
+    follow from them. Raises InputError where a row without permission differs from the others or between its seeds, and
+    where one with permission learned from more than the others.
     """
     first = {row: one for (row, seed), one in learned.items() if seed == 1}
     for (row, seed), one in learned.items():

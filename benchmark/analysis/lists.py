@@ -1,4 +1,5 @@
-"""What a row's lists hold, all cases together: how many items it recommends to anybody, and how much it repeats a few."""
+"""What a row's lists hold, all cases together: how many items it recommends to anybody, and how much it repeats a
+few."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,8 @@ def distinct_items(results: Collected, method: str) -> float:
 def three_items_share(results: Collected, method: str) -> float:
     """The share of all places of these lists that the three commonest items take, as a mean over seeds.
 
-    SPRec's over-recommendation ratio (arXiv 2412.09243) at the evaluator's lists: 3 / 20 where all cases have the same one.
+    SPRec's over-recommendation ratio (arXiv 2412.09243) at the evaluator's lists: 3 / 20 where all cases have the same
+    one.
     """
     shares = [np.sort(counts)[-3:].sum() / counts.sum() for counts in _times_recommended(results, method)]
     return float(np.mean(shares))

@@ -36,7 +36,8 @@ def shares(
 ) -> tuple[float, float, float]:
     """Shares of draws that are called different: by users and trainings, by the same in pairs, and by users alone.
 
-    The first two are NaN for one training on a side. ranks: int [trainings, n], of one setting; two groups of `side` are
+    The first two are NaN for one training on a side. ranks: int [trainings, n], of one setting; two groups of `side`
+    are
     drawn from them. users: int [n]. Raises InputError for fewer than 2 * side trainings.
     """
     if len(ranks) < 2 * side:
@@ -65,8 +66,8 @@ def shares(
 
 
 def check(runs: Path) -> pd.DataFrame:
-    """Every dataset and method of `runs/{dataset}/{method}/seed*`. Columns: dataset, method, trainings, n_cases, n_users,
-    statistic, side, both, paired, alone, draws."""
+    """Every dataset and method of `runs/{dataset}/{method}/seed*`. Columns: dataset, method, trainings, n_cases,
+    n_users, statistic, side, both, paired, alone, draws."""
     rows = []
     for folder in sorted(path for path in runs.glob("*/*") if path.is_dir()):
         tables = [read_rankings(file) for file in sorted(folder.glob("seed*/rankings.parquet"))]

@@ -49,7 +49,8 @@ def user_sums(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[np.ndarray, 
     """Add up each user's cases.
 
     `values` float [columns, n] (a value per case and column), `users` int [n] -> sums float64 [users, columns] and the
-    number of cases per user, float64 [users]; users ascending. Raises InputError for NaN, infinities or unequal lengths.
+    number of cases per user, float64 [users]; users ascending. Raises InputError for NaN, infinities or unequal
+    lengths.
     """
     matrix, user = np.atleast_2d(np.asarray(values, dtype=np.float64)), np.asarray(users)
     if matrix.shape[1] != len(user):
@@ -66,8 +67,8 @@ def user_sums(values: npt.ArrayLike, users: npt.ArrayLike) -> tuple[np.ndarray, 
 def bootstrap_means(sums: np.ndarray, counts: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
     """Means per case under resampling of users: float64 [resamples, columns], a ratio of two resampled sums.
 
-    `sums` [users, columns], `counts` [users]. All columns see the same resamples, so the difference of two columns is the
-    bootstrap distribution of the paired difference. Raises InputError for fewer than 2 users or NaN.
+    `sums` [users, columns], `counts` [users]. All columns see the same resamples, so the difference of two columns is
+    the bootstrap distribution of the paired difference. Raises InputError for fewer than 2 users or NaN.
     """
     n_users = len(sums)
     if n_users < 2:
@@ -93,8 +94,8 @@ def interval(replicates: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, 
 def flips_for(family: int) -> int:
     """Sign flips enough that the smallest possible p, Holm-corrected over `family` tests, is at most 0.01.
 
-    With 9,999 flips no p is below 0.0001, and over 1,140 tests (all pairs of 20 methods, 6 metrics) nothing could ever be
-    significant.
+    With 9,999 flips no p is below 0.0001, and over 1,140 tests (all pairs of 20 methods, 6 metrics) nothing could ever
+    be significant.
 
     >>> flips_for(90), flips_for(1140)
     (9999, 113999)
@@ -107,7 +108,8 @@ def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips:
 
     `sums` [users, columns] are user sums of a per-case metric, `pairs` int [pairs, 2] column numbers; the statistic is
     the absolute difference of the columns' sums. p = (1 + number of flips at least as extreme) / (flips + 1).
-    As the statistic is linear, one product signs @ sums serves all pairs: S(a - b) = Sa - Sb. Raises InputError for NaN.
+    As the statistic is linear, one product signs @ sums serves all pairs: S(a - b) = Sa - Sb. Raises InputError for
+    NaN.
     """
     _refuse_nan(sums, "sums")
     used, places = np.unique(np.asarray(pairs, dtype=np.int64).reshape(-1, 2), return_inverse=True)
@@ -135,9 +137,9 @@ def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
     """McNemar's test with users as clusters: chi2 = (sum_k D_k)^2 / sum_k D_k^2 on 1 degree of freedom.
 
     `differences` int [users]: D_k, user k's hits of one method minus those of the other, over cases and seeds. With one
-    case and one seed per user this is McNemar's chi2 without continuity correction. With fewer than FEW_USERS users that
-    differ, the exact distribution of |sum of +-D_k| is used (exact McNemar in the simple case; statistic = sum D_k).
-    Raises InputError for values that are no integers.
+    case and one seed per user this is McNemar's chi2 without continuity correction. With fewer than FEW_USERS users
+    that differ, the exact distribution of |sum of +-D_k| is used (exact McNemar in the simple case; statistic = sum
+    D_k). Raises InputError for values that are no integers.
     """
     given = np.asarray(differences)
     _refuse_nan(given, "differences")
@@ -152,7 +154,8 @@ def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
 
 
 def holm(p: npt.ArrayLike) -> np.ndarray:
-    """Holm-corrected p, float64 [tests]; all tests of one family go in together. Raises InputError for NaN or not 0..1."""
+    """Holm-corrected p, float64 [tests]; all tests of one family go in together. Raises InputError for NaN or not
+    0..1."""
     values = np.asarray(p, dtype=np.float64)
     _refuse_nan(values, "p values")
     if values.size == 0:
@@ -164,14 +167,15 @@ def holm(p: npt.ArrayLike) -> np.ndarray:
 
 
 def smallest_detectable(error: float, family: int) -> float:
-    """The smallest true difference that a two-sided test finds with POWER at the level of Holm's first step, ALPHA / family.
+    """The smallest true difference that a two-sided test finds with POWER at the level of Holm's first step, ALPHA /
+    family.
 
         (z_{1 - ALPHA / (2 family)} + z_POWER) x error
 
     `error` is the standard error of the paired difference, here the standard deviation of its bootstrap replicates over
-    users. Normal approximation: with few users that differ the tests are exact and find less. The first step of Holm is the
-    strictest; what comes after smaller p values is found a little more easily. NaN where the error is 0 (no user's value
-    differs), as nothing is known then of how differences spread.
+    users. Normal approximation: with few users that differ the tests are exact and find less. The first step of Holm is
+    the strictest; what comes after smaller p values is found a little more easily. NaN where the error is 0 (no user's
+    value differs), as nothing is known then of how differences spread.
 
     >>> round(smallest_detectable(0.001, family=1), 6)  # 1.96 + 0.84 standard errors
     0.002802

@@ -62,8 +62,8 @@ def background(results: Collected) -> pd.DataFrame:
     Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ
     in a row with less_information alone, as where each seed draws a sample of its own), settings_tried,
     less_information (the reason, where the row learned from less than the others; else ""); distinct_items in the top
-    20 of all cases, and three_items_share, the share of all places there that the three commonest items take; and of the
-    dataset n_items, cold_targets (test cases whose target training never shows) and
+    20 of all cases, and three_items_share, the share of all places there that the three commonest items take; and of
+    the dataset n_items, cold_targets (test cases whose target training never shows) and
     hidden_share (of the interactions, as `equal_times.hidden` counts them).
     """
     counts = results.about["counts"]

@@ -1,4 +1,5 @@
-"""What NDCG@10 doesn't see: `python -m benchmark.analysis.whole_ranking --datasets ml-100k --methods sasrec r2ec --seeds 3`.
+"""What NDCG@10 doesn't see: `python -m benchmark.analysis.whole_ranking --datasets ml-100k --methods sasrec r2ec
+--seeds 3`.
 
 Per dataset and method NDCG@100, by which claims are read (docs/claims.md), NDCG@1000, the paper's own reward, and the
 geometric mean rank. Intervals are 95 %; they cover users and trainings where a method has several trainings, or where

@@ -2,9 +2,9 @@
 
 A value is settings laid over its base's params. It runs like any method, with the random streams of its base, so that a
 difference is the factor's and not the seed's, in results/runs/{dataset}/{base}--{what it changes}, such as
-r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's, and factors
-and labels can be renamed, added and moved without a run. Values that differ only in what scoring reads (a method's SCORING)
-score one fit. Nothing is trained twice.
+r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's, and
+factors and labels can be renamed, added and moved without a run. Values that differ only in what scoring reads (a
+method's SCORING) score one fit. Nothing is trained twice.
 """
 
 import argparse
@@ -44,8 +44,8 @@ class Factor(Strict):
 
     @property
     def exploratory(self) -> list[ClaimConfig]:
-        """The claims that aren't registered, whose verdicts are those of each dataset (`benchmark.analysis.registered` has
-        the others)."""
+        """The claims that aren't registered, whose verdicts are those of each dataset (`benchmark.analysis.registered`
+        has the others)."""
         return [claim for claim in self.claims if claim.smallest_effect is None]
 
     def without(self, labels: set[str]) -> "Factor":
@@ -144,7 +144,8 @@ def ablations_of(config: Config, where: str = "config") -> Ablations:
 
 
 def settings_of(run: str, config: Config, ablations: Ablations) -> list[dict[str, Any]]:
-    """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only one."""
+    """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only
+    one."""
     variant = ablations.variants.get(run)
     base, overlay = (run, {}) if variant is None else (variant.base, variant.overlay)
     return [overlaid(one, overlay) for one in config.method(base).settings()]

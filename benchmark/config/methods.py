@@ -19,7 +19,8 @@ KINDS = ("baseline", "reference")
 
 
 def known_methods() -> list[str]:
-    """Names of all methods: the files of baselines/ without a leading underscore, and packages with a file method.py."""
+    """Names of all methods: the files of baselines/ without a leading underscore, and packages with a file
+    method.py."""
     files = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
     return sorted(files + [package for package in OWN if _is_method(package)])
 
@@ -45,7 +46,8 @@ def load_method(module: str, where: str = "config") -> ModuleType:
 
 
 def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:
-    """Check a method's parameters by its own model `Params`, if it defines one. Raises InputError, for .inf and .nan, too."""
+    """Check a method's parameters by its own model `Params`, if it defines one. Raises InputError, for .inf and .nan,
+    too."""
     _check_finite(params, where)
     if "Params" in vars(method):
         checked(method.Params, params, where)
@@ -65,7 +67,8 @@ def trains_in_processes(method: ModuleType) -> bool:
 
 
 def kind_of(method: ModuleType) -> Kind:
-    """Whether a method is a baseline, or one that baselines are held against, which says `KIND = "reference"` in its file.
+    """Whether a method is a baseline, or one that baselines are held against, which says `KIND = "reference"` in its
+    file.
 
     Raises InputError for another word.
     """
@@ -98,10 +101,11 @@ def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_files(params: dict[str, Any]) -> list[Path]:
-    """The files of the user's own models that a method's settings name: in the folders `backbone.name` and `encoder`, sorted.
+    """The files of the user's own models that a method's settings name: in the folders `backbone.name` and `encoder`,
+    sorted.
 
-    None of the models that the project's own code fetches by a pinned checksum, nor of one of the hub, whose revision is in
-    the settings.
+    None of the models that the project's own code fetches by a pinned checksum, nor of one of the hub, whose revision
+    is in the settings.
     """
     backbone = params.get("backbone")
     named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]

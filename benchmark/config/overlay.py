@@ -1,4 +1,5 @@
-"""Settings laid over others: of a grid over a method's params, of an ablation over its base's, and the run that these make."""
+"""Settings laid over others: of a grid over a method's params, of an ablation over its base's, and the run that these
+make."""
 
 import json
 import re

@@ -42,7 +42,8 @@ def read_config(value: dict[str, Any], where: str = "config") -> Config:
 
 
 def _check_device(entry: MethodConfig, params: dict[str, Any], where: str) -> None:
-    """A job sees the GPUs that `gpus` gives it, and no other: an LM on a GPU needs one, and a GPU an LM that uses it."""
+    """A job sees the GPUs that `gpus` gives it, and no other: an LM on a GPU needs one, and a GPU an LM that uses
+    it."""
     backbone = params.get("backbone")
     if not isinstance(backbone, dict):
         return
@@ -65,7 +66,8 @@ def read_config_file(path: str | Path) -> Config:
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML as Snakemake reads it, but with a place for what it can't be, and no name twice: the last would win unseen."""
+    """YAML as Snakemake reads it, but with a place for what it can't be, and no name twice: the last would win
+    unseen."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

@@ -1,4 +1,5 @@
-"""What pydantic finds wrong with a setting, in the words of whoever wrote it; and what a misspelt name may have meant."""
+"""What pydantic finds wrong with a setting, in the words of whoever wrote it; and what a misspelt name may have
+meant."""
 
 import difflib
 import types
@@ -15,8 +16,8 @@ LONGEST = 60  # characters of a value that are shown
 ONE_LINE = r"^[^\n]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
 
-# By pydantic's type of an error, what would be right; braces hold what pydantic says beside it. tests/benchmark/test_typos.py holds
-# this to be all that our settings can raise.
+# By pydantic's type of an error, what would be right; braces hold what pydantic says beside it.
+# tests/benchmark/test_typos.py holds this to be all that our settings can raise.
 EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -59,7 +60,8 @@ OTHERWISE = "something else; see config/README.md"
 
 
 def printable(text: str) -> str:
-    """Text of data or of a model as a terminal may have it: control characters are shown as JSON writes them, and do nothing.
+    """Text of data or of a model as a terminal may have it: control characters are shown as JSON writes them, and do
+    nothing.
 
     Line breaks and tabs stay, and what joins letters of some scripts. Marks that turn the direction of writing do not.
 

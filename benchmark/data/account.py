@@ -1,4 +1,5 @@
-"""What became of a dataset's interactions: counted on the way, said in sentences, and refused where too many would vanish."""
+"""What became of a dataset's interactions: counted on the way, said in sentences, and refused where too many would
+vanish."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +23,8 @@ class Dropped:
 
 @dataclass
 class Account:
-    """What became of a dataset's interactions. It is filled on the way, so that it also shows what came before an error."""
+    """What became of a dataset's interactions. It is filled on the way, so that it also shows what came before an
+    error."""
 
     counts: dict[str, int] = field(default_factory=dict)  # as in dataset.json
     dropped: dict[str, Dropped] = field(default_factory=dict)  # by the reason in words, in the order of the rules

@@ -1,8 +1,8 @@
 """Say what a benchmark would read, keep and drop of your data, and why, before anything runs. Nothing is written, but
 sources that are downloaded are kept in --resources.
 
-FOLDER holds interactions.csv (user_id, item_id, timestamp, optional rating) and items.csv (item_id, title, any further columns), or
-both as .parquet. Settings of the dataset are given as options, or read from a config.
+FOLDER holds interactions.csv (user_id, item_id, timestamp, optional rating) and items.csv (item_id, title, any further
+columns), or both as .parquet. Settings of the dataset are given as options, or read from a config.
 
     r2ec-bench check-data my-shop
     r2ec-bench check-data my-shop --min-user-count 3 --start 2023-01-01 --option timestamp_unit=ms

@@ -34,8 +34,8 @@ class Log:
 def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None = None) -> Log:
     """Drop what the rules say, repeat the minimum counts until they hold, number users and items.
 
-    account: where to write down what is dropped, and why. Raises InputError for bad values (naming row and value) and when
-    nothing is left.
+    account: where to write down what is dropped, and why. Raises InputError for bad values (naming row and value) and
+    when nothing is left.
     """
     account = account or Account()
     check_raw(raw, where, settings.limits)

@@ -1,7 +1,7 @@
 """Interactions of one user that share their second: how many, what `same_time` makes of them, and what to say of it.
 
-All functions take columns of a log that is sorted by user and time, one row per interaction: user (int), time (int, Unix
-seconds) and fraction (int, nanoseconds within the second).
+All functions take columns of a log that is sorted by user and time, one row per interaction: user (int), time (int,
+Unix seconds) and fraction (int, nanoseconds within the second).
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def in_shared_second(user: np.ndarray, time: np.ndarray) -> int:
 def hidden(user: np.ndarray, time: np.ndarray) -> int:
     """How many interactions `same_time: exclude` takes out of the history of a case of their own second.
 
-    They are those that `order` would show there: of each second that has cases all but the last one. A user's first second has
-    none, as nothing lies before it.
+    They are those that `order` would show there: of each second that has cases all but the last one. A user's first
+    second has none, as nothing lies before it.
 
     >>> hidden(np.array([1, 1, 1, 1, 1, 2, 2]), np.array([5, 5, 8, 8, 8, 5, 5]))
     2

@@ -1,13 +1,14 @@
 """Turn the files of one dataset into what methods are measured on: `python -m benchmark.data.prepare`.
 
-The workflow calls this for each dataset of a config. To see what becomes of data of your own, ask `r2ec-bench check-data` first.
+The workflow calls this for each dataset of a config. To see what becomes of data of your own, ask `r2ec-bench
+check-data` first.
 
     python -m benchmark.data.fetch --settings "$entry" --out fetched.json
     python -m benchmark.data.prepare --dataset shop --settings "$entry" --manifest fetched.json --out results/data/shop
 
-The folder --out gets items.parquet, train.parquet, valid.parquet, test.parquet (without targets), test_targets.parquet (read by the
-evaluator alone) and dataset.json (counts, settings, checksums of the sources, hash of the split). It appears whole or not
-at all.
+The folder --out gets items.parquet, train.parquet, valid.parquet, test.parquet (without targets), test_targets.parquet
+(read by the evaluator alone) and dataset.json (counts, settings, checksums of the sources, hash of the split). It
+appears whole or not at all.
 """
 
 import hashlib

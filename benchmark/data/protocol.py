@@ -3,17 +3,20 @@
 The protocol is the paper's (R2ec, arXiv 2505.16994, section 4): a case is a user's history and the next item, all cases
 in time order, 80/10/10. What the paper leaves open has one rule each, counted in dataset.json:
 
-repeats             only a user's first interaction with an item counts; later ones are dropped (of several at one time, the one
-                    with the lowest rating counts).
-order               by the time in the precision that the source gives, milliseconds or finer. Only what is equal in it, a tie, is
-                    ordered by a hash, never by file order or item number, which could give the target away.
-one second          (same_time: exclude) a history holds only what lies strictly before its case's second, so that the items of
-                    one basket don't predict each other, however fine the times are. With same_time: order they follow each other.
+repeats             only a user's first interaction with an item counts; later ones are dropped (of several at one time,
+                    the one with the lowest rating counts).
+order               by the time in the precision that the source gives, milliseconds or finer. Only what is equal in it,
+                    a tie, is ordered by a hash, never by file order or item number, which could give the target away.
+one second          (same_time: exclude) a history holds only what lies strictly before its case's second, so that the
+                    items of one basket don't predict each other, however fine the times are. With same_time: order they
+                    follow each other.
 one interaction     a user with nothing before the last second has no case and is left out.
 no title            items without a title are dropped with their interactions.
-unknown items       so are interactions of items that the catalogue doesn't have; more than max_unknown_items of them are refused.
+unknown items       so are interactions of items that the catalogue doesn't have; more than max_unknown_items of them
+                    are refused.
 impossible times    times before earliest or after latest are refused.
-popularity          the source's average_rating and rating_number tell what came after the cases; popularity_columns keeps them.
+popularity          the source's average_rating and rating_number tell what came after the cases; popularity_columns
+                    keeps them.
 cold targets        items never seen in training stay in the catalogue and among the targets.
 
 With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
@@ -103,7 +106,8 @@ def sample_rows(rows: np.ndarray, size: int | None, *names: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One dataset, split. `test` still holds its targets here. texts: text columns behind those of items, kept on disk."""
+    """One dataset, split. `test` still holds its targets here. texts: text columns behind those of items, kept on
+    disk."""
 
     items: pd.DataFrame
     train: Cases
@@ -173,7 +177,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
 
 
 def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float | None:
-    """What the ratings are out of, as the settings or the ratings themselves say. Raises InputError for one above that."""
+    """What the ratings are out of, as the settings or the ratings themselves say. Raises InputError for one above
+    that."""
     if given is None or isinstance(given, str):
         return rating_scale(ratings) if given is None else None
     if (highest := np.nanmax(ratings, initial=0.0)) > given:
@@ -196,7 +201,8 @@ def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: Dataset
 
 
 def what_would_help(log: Log, settings: DatasetConfig) -> str:
-    """What to change where a part of the split is empty: same_time, if that brings cases into each part; else the rest."""
+    """What to change where a part of the split is empty: same_time, if that brings cases into each part; else the
+    rest."""
     ordered = split_cases(make_cases(log, settings.history_length, "order"), settings.split)
     if settings.same_time == "exclude" and all(len(rows) for rows in ordered):
         n, shared = len(log.user), equal_times.in_shared_second(log.user, log.time)
@@ -235,9 +241,9 @@ def check_no_popularity(items: pd.DataFrame) -> None:
 def popularity(log: Log) -> pd.DataFrame:
     """A LEAK, for the control of it alone: the items with how popular the whole log makes them, test period included.
 
-    Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item prompts:
-    average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They are numbers,
-    which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them.
+    Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item
+    prompts: average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They
+    are numbers, which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them.
     """
     by_item = pd.Series(log.rating.astype(np.float64)).groupby(log.item)
     numbers = np.bincount(log.item, minlength=len(log.items))

@@ -1,7 +1,8 @@
-"""A dataset's entry in the config, by itself: what getting and preparing a dataset depends on, and no more of the config.
+"""A dataset's entry in the config, by itself: what getting and preparing a dataset depends on, and no more of the
+config.
 
-After a dataset has been prepared again Snakemake runs every training again: no change of `benchmark.config` may bring that
-about.
+After a dataset has been prepared again Snakemake runs every training again: no change of `benchmark.config` may bring
+that about.
 """
 
 import calendar

@@ -1,7 +1,9 @@
-"""What of a catalogue's texts reaches a model: one cleaning, one limit of a title and one scale of ratings, for every method.
+"""What of a catalogue's texts reaches a model: one cleaning, one limit of a title and one scale of ratings, for every
+method.
 
-A title may hold anything: line breaks that would begin a line of their own in a prompt, tokens of a chat template that would open
-a turn, ten thousand letters without a space. Every method that reads titles or attributes reads what these functions give.
+A title may hold anything: line breaks that would begin a line of their own in a prompt, tokens of a chat template that
+would open a turn, ten thousand letters without a space. Every method that reads titles or attributes reads what these
+functions give.
 """
 
 import contextlib
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 TITLE_TOKENS = 128  # of the tokenizer in use; a longer title loses its end
 ATTRIBUTE_WORDS, ATTRIBUTE_CHARACTERS = 100, 2000  # of each attribute; characters bound texts without spaces
 PROMPT_TOKENS = 1024  # of a whole prompt, where a method's settings don't say another number
-# Attributes that were read when a catalogue was crawled, after the cases: they tell how popular an item became. The names are
-# Amazon Reviews 2023's. Prepare leaves them out, or makes them text, which all methods read (popularity_columns). As numbers, of
-# leaky_popularity, no method reads them, and R2ec's `prompts.leaky_attributes` shows them, for the control of it alone.
+# Attributes that were read when a catalogue was crawled, after the cases: they tell how popular an item became. The
+# names are Amazon Reviews 2023's. Prepare leaves them out, or makes them text, which all methods read
+# (popularity_columns). As numbers, of leaky_popularity, no method reads them, and R2ec's `prompts.leaky_attributes`
+# shows them, for the control of it alone.
 LEAKY = ("average_rating", "rating_number")
 NOT_ATTRIBUTES = ("item_id", "title")
 SCALES = (5.0, 10.0, 100.0)  # what ratings may be out of
@@ -123,7 +126,8 @@ def _first(text: str, words: int) -> str:
 
 
 def longest(text: str, fits: Callable[[str], bool]) -> str:
-    """The longest beginning of a text that fits, in whole words unless the first alone is too long; "" where nothing fits.
+    """The longest beginning of a text that fits, in whole words unless the first alone is too long; "" where nothing
+    fits.
 
     >>> longest("one two three", lambda text: len(text) < 10), longest("unbroken", lambda text: len(text) < 4)
     ('one two', 'unb')
@@ -146,8 +150,8 @@ def longest(text: str, fits: Callable[[str], bool]) -> str:
 def rating_scale(ratings: np.ndarray) -> float | None:
     """What these ratings (float [n], NaN: none) are out of: 5, 10 or 100; None where they say nothing of liking.
 
-    That is where there are none, where all are equal or none is above 1 (somebody took the item, and no more), and where one is
-    negative or above 100 (counts, not ratings).
+    That is where there are none, where all are equal or none is above 1 (somebody took the item, and no more), and
+    where one is negative or above 100 (counts, not ratings).
 
     >>> rating_scale(np.array([4.0, 8.0])), rating_scale(np.array([1.0, 1.0]))
     (10.0, None)

@@ -6,8 +6,8 @@
     load(options, files, limits) -> Raw: interactions and items as the source has them
 
 `files` is a list of paths; what they are is the source's own business. Nothing here sorts or splits, and only
-`amazon_2023` filters: that is `benchmark/data/protocol.py`, the same for every source. It refuses what breaks the limits, too; a
-source that can name the file and the row, or that filters, does so before.
+`amazon_2023` filters: that is `benchmark/data/protocol.py`, the same for every source. It refuses what breaks the
+limits, too; a source that can name the file and the row, or that filters, does so before.
 """
 
 from dataclasses import dataclass, field
@@ -41,12 +41,15 @@ class Limits:
 class Raw:
     """What a source gives.
 
-    interactions: user_id (str), item_id (str), timestamp (int64, Unix seconds), rating (float32, NaN: none given), and where the
+    interactions: user_id (str), item_id (str), timestamp (int64, Unix seconds), rating (float32, NaN: none given), and
+    where the
         source is finer than seconds fraction (int32, nanoseconds within the second): it orders, and methods see seconds
-    items: item_id (str), title (str, may be missing), any further text columns (str); one row per item. Methods take text
+    items: item_id (str), title (str, may be missing), any further text columns (str); one row per item. Methods take
+    text
         columns for attributes, numeric ones not.
     texts: further text columns, behind those of items, where there may be too many of them for memory
-    about: what a source that filters or corrects by itself did, for dataset.json (large sources must: not all of it fits in
+    about: what a source that filters or corrects by itself did, for dataset.json (large sources must: not all of it
+    fits in
         memory)
     notes: sentences about what may not be meant, such as a column that was ignored, for the screen
     """

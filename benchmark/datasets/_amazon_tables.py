@@ -1,10 +1,10 @@
 """The raw files of Amazon Reviews 2023 through DuckDB: read once each, filtered on disk, in bounded memory.
 
-Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is left
-after all filters is handed over, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items that
-have one), `lines` (every line of the metadata, its texts only where the item is seen), `usable` (items that pass the
-rules), `recent` (their last interaction), `chosen` (the interactions left), `kept` (their items' lines), `left_over` (what
-they say).
+Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is
+left after all filters is handed over, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items
+that have one), `lines` (every line of the metadata, its texts only where the item is seen), `usable` (items that pass
+the rules), `recent` (their last interaction), `chosen` (the interactions left), `kept` (their items' lines),
+`left_over` (what they say).
 """
 
 import functools
@@ -54,8 +54,8 @@ class Rules:
 def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int, limits: Limits) -> dict[str, int]:
     """Make `log` and `seen` from user_id, parent_asin, rating, timestamp in ms; end_ms: the first that counts no more.
 
-    A rating of 0 is none: the source's begin at 1. Raises InputError, naming file, line and value, for another header, a
-    missing id or time, a time outside the limits, or what is no number.
+    A rating of 0 is none: the source's begin at 1. Raises InputError, naming file, line and value, for another header,
+    a missing id or time, a time outside the limits, or what is no number.
     """
     with opened(path) as lines:
         found = next(lines, b"").decode(errors="replace").strip()
@@ -141,7 +141,8 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
 
 
 def _mark_usable(con: duckdb.DuckDBPyConnection, rules: Rules) -> dict[str, int]:
-    """Make `usable`: items that pass the rules, one line each. What each rule drops, in the order in which they are asked."""
+    """Make `usable`: items that pass the rules, one line each. What each rule drops, in the order in which they are
+    asked."""
     drops = {
         "items_without_interaction": "known IS NOT TRUE AND item_id IS NOT NULL",
         "items_without_title": "known AND coalesce(title.words, 0) = 0",
@@ -179,7 +180,8 @@ def choose(
 ) -> tuple[pd.Timestamp, dict[str, int]]:
     """Make `chosen`: the usable items' interactions in the window, which is widened by the rule of amazon_2023.py.
 
-    unknown: interactions whose item the metadata doesn't have. Returns the window's start and what was dropped on the way.
+    unknown: interactions whose item the metadata doesn't have. Returns the window's start and what was dropped on the
+    way.
     """
     con.execute(
         f"CREATE TABLE recent AS SELECT item_id, max(ms) AS ms FROM log SEMI JOIN usable USING (item_id) "
@@ -226,7 +228,8 @@ def choose(
 
 
 def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: int) -> int:
-    """Make `chosen`: one row per user and item, the protocol's (the first, of equal times the lowest rating), then the k-core.
+    """Make `chosen`: one row per user and item, the protocol's (the first, of equal times the lowest rating), then the
+    k-core.
 
     Returns the number of rows before the k-core.
     """
@@ -251,7 +254,8 @@ def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: in
 
 
 def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """user_id, item_id, timestamp (int64, s), rating (float32), fraction (int32, ns), by time, user and item. Ids are Arrow's."""
+    """user_id, item_id, timestamp (int64, s), rating (float32), fraction (int32, ns), by time, user and item. Ids are
+    Arrow's."""
     found = con.sql("SELECT user_id, item_id, ms, rating FROM chosen ORDER BY ms, user_id, item_id")
     table = found.to_arrow_table()
     ids = {name: table.column(name) for name in ("user_id", "item_id")}
@@ -267,12 +271,14 @@ def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 
 def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tuple[pd.DataFrame, TextsOnDisk | None]:
-    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), by id; the attributes as text.
+    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), by id; the attributes as
+    text.
 
     Text is Arrow's, a third of the memory of Python's. The attributes stay in a file in `folder`, which may be deleted.
     """
     names = ["item_id", "title", "average_rating", "rating_number"]
-    # One table to join or to sort at a time: in a single statement they share the memory, and 2 GB of items have too little.
+    # One table to join or to sort at a time: in a single statement they share the memory, and 2 GB of items have too
+    # little.
     con.execute("CREATE TABLE kept AS SELECT item_id, line FROM usable SEMI JOIN chosen USING (item_id)")
     con.execute(
         f"""

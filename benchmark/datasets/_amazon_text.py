@@ -1,4 +1,5 @@
-"""Titles and attributes of Amazon Reviews 2023 as text: HTML, white space, lists; by our rule and by the released code's."""
+"""Titles and attributes of Amazon Reviews 2023 as text: HTML, white space, lists; by our rule and by the released
+code's."""
 
 import html
 import json
@@ -22,7 +23,8 @@ def clean(text: str) -> str:
 
 
 def clean_released(text: str) -> str:
-    """The released code's cleaning of a title: tags out without a space in their place, each non-ASCII character a space.
+    """The released code's cleaning of a title: tags out without a space in their place, each non-ASCII character a
+    space.
 
     >>> clean_released("Caf\\u00e9 <b>Blue</b>\\tnote")
     'Caf  Blue note'

@@ -51,7 +51,8 @@ def read(path: Path, wanted: list[str], optional: list[str] | None) -> tuple[pd.
 
 
 def _plain_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
-    """A column of numbers as pandas can take it, whatever it holds: moments as text, which is refused later with its row.
+    """A column of numbers as pandas can take it, whatever it holds: moments as text, which is refused later with its
+    row.
 
     pandas itself may end on moments that it can't hold.
     """
@@ -88,7 +89,8 @@ def _table(path: Path) -> pa.Table:
 
 
 def check_quotes(path: Path) -> None:
-    """Raise InputError where a quote isn't closed, or not at the end of its field: what follows would be read as text."""
+    """Raise InputError where a quote isn't closed, or not at the end of its field: what follows would be read as
+    text."""
     with open(path, "rb") as file:
         if not any(b'"' in block for block in iter(lambda: file.read(2**20), b"")):
             return
@@ -109,7 +111,8 @@ def check_quotes(path: Path) -> None:
 
 
 def _check_names(path: Path, found: list[str], wanted: list[str], known: list[str], everything: bool) -> None:
-    """Raise InputError for a column that is missing, occurs twice, or differs from another that is read in spelling alone."""
+    """Raise InputError for a column that is missing, occurs twice, or differs from another that is read in spelling
+    alone."""
     if twice := [name for name in found if found.count(name) > 1]:
         raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
     plain = {_plain(name): name for name in reversed(found)} if everything else {}

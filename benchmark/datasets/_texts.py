@@ -11,8 +11,8 @@ import pyarrow as pa
 class TextsOnDisk:
     """Row v belongs to row v of the items.
 
-    file: the columns, open, so that it may have been deleted already. rows: int64, ascending, those of its rows that are
-    meant; None: all.
+    file: the columns, open, so that it may have been deleted already. rows: int64, ascending, those of its rows that
+    are meant; None: all.
     """
 
     file: pa.ipc.RecordBatchFileReader

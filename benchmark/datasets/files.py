@@ -3,8 +3,10 @@
 interactions: user_id, item_id, timestamp (Unix seconds, or finer with timestamp_unit), optional rating
 items: item_id, title, any further columns; all of them are item attributes for prompts, unless `attributes` names some
 
-Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet. Times keep
-the precision that they are given in: it orders what happened within one second. A rating of 0 is none, unless zero_ratings.
+Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet. Times
+keep
+the precision that they are given in: it orders what happened within one second. A rating of 0 is none, unless
+zero_ratings.
 """
 
 from pathlib import Path
@@ -161,7 +163,8 @@ def _such_as(value: object) -> str:
 
 
 def _ratings(table: pd.DataFrame, zeros: bool, path: Path) -> tuple[np.ndarray, list[str]]:
-    """Ratings as float32, NaN for none, and what there is to say of them. Raises InputError for what float32 can't hold."""
+    """Ratings as float32, NaN for none, and what there is to say of them. Raises InputError for what float32 can't
+    hold."""
     if "rating" not in table.columns:
         return np.full(len(table), np.nan, np.float32), []
     exact = _numbers(table["rating"], path, "")

@@ -1,12 +1,12 @@
 """What a config will take, before anything runs: seconds and memory of each job, by plain formulas from its settings.
 
-`python -m benchmark.jobs.estimates --configfile config/paper.yaml` prints them, as a dry run does; Snakemake gets them with a
-reserve, as the resources runtime, mem_mb and gpu_mem_mb of each job. The formulas for processors are fitted to embedded runs
-(docs/scale-out.md says how near they come); **those for GPUs are fitted to nothing**: none has run this.
+`python -m benchmark.jobs.estimates --configfile config/paper.yaml` prints them, as a dry run does; Snakemake gets them
+with a reserve, as the resources runtime, mem_mb and gpu_mem_mb of each job. The formulas for processors are fitted to
+embedded runs (docs/scale-out.md says how near they come); **those for GPUs are fitted to nothing**: none has run this.
 
-An LM reads (2 floating-point operations per token and weight), learns (4, as adapters alone have gradients of their own; 6 where
-activations are computed twice; 2 in layers below all adapters) and writes token by token. Other methods cost a fixed time per
-training case and epoch.
+An LM reads (2 floating-point operations per token and weight), learns (4, as adapters alone have gradients of their
+own; 6 where activations are computed twice; 2 in layers below all adapters) and writes token by token. Other methods
+cost a fixed time per training case and epoch.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
 TIME_RESERVE, MEMORY_RESERVE, LEAST_MINUTES = 3.0, 1.5, 15
-# Seconds of importing, reading and writing: of a job that imports torch (a method's `START_SECONDS` says otherwise) or loads an LM.
+# Seconds of importing, reading and writing: of a job that imports torch (a method's `START_SECONDS` says otherwise) or
+# loads an LM.
 TORCH, START = 5.0, 10.0
 PROCESS = 0.9 * GIB  # bytes of a process that has imported torch and holds a dataset
 LOADED = 1.5 * GIB  # further bytes of one that has loaded and run an LM, beside the LM itself
@@ -72,8 +73,8 @@ class Estimate:
 
 
 ANY = Estimate(seconds=2400, memory=8e9 / MEMORY_RESERVE, known=False)
-# The most that the rules beside `run` take, which they ask for: one dataset's download and preparation in bounded memory, and the
-# outputs from all rankings. Small ones are estimated at less (`of_rule`).
+# The most that the rules beside `run` take, which they ask for: one dataset's download and preparation in bounded
+# memory, and the outputs from all rankings. Small ones are estimated at less (`of_rule`).
 RULES = {
     "fetch": Estimate(600, 1 * GIB),
     "prepare": Estimate(600, 2 * GIB),
@@ -92,8 +93,9 @@ RULES = {
     "claims_statistics": Estimate(60, 1 * GIB),
     "claims": Estimate(60, 1 * GIB),
 }
-# Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test case. Fitted
-# to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000 cases.
+# Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test
+# case. Fitted to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000
+# cases.
 OUTPUTS = {
     "statistics": (1.4, 0.35, 0.015),
     "overall_statistics": (1.3, 0.2, 0.007),
@@ -109,7 +111,8 @@ OUTPUTS = {
     "claims_statistics": (1.4, 0.15, 0.007),
     "claims": (1.2, 0.0, 0.0),
 }
-# Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold gigabytes.
+# Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold
+# gigabytes.
 SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
 
 
@@ -161,8 +164,9 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
 
 
 def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:
-    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid and scores the validation cases by it, any
-    other job fits one. What its fits share on disk counts once; what it might find of other jobs is in `kept`.
+    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid and scores the validation cases
+    by it, any other job fits one. What its fits share on disk counts once; what it might find of other jobs is in
+    `kept`.
 
     An ablation's run counts as a fit even where it only scores another one's.
     """
@@ -245,7 +249,8 @@ Named = tuple[str, Mapping[str, str]]
 
 
 def every_job(config: Config) -> Iterator[Named]:
-    """All jobs that the config ends in, but for the backbone's download, with those of the ablations after each method's own."""
+    """All jobs that the config ends in, but for the backbone's download, with those of the ablations after each
+    method's own."""
     ablations = ablations_of(config)
     for rule in ("fetch", "prepare"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
@@ -267,7 +272,8 @@ def every_job(config: Config) -> Iterator[Named]:
 
 
 def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
-    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done already.
+    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done
+    already.
 
     States, tunings and warm starts that several jobs share count for the first of them.
     """
@@ -380,11 +386,8 @@ def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.jobs.estimates",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmark.jobs.estimates", description=__doc__, formatter_class=raw)
     parser.add_argument("--configfile", type=Path, required=True, help="a config, such as config/paper.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where prepared datasets lie, if any do")
     given = parser.parse_args()

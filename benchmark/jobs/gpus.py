@@ -1,7 +1,8 @@
 """GPUs of this machine, each lent to one job at a time: a lock on a file that ends with the job, however the job ends.
 
-The lock stands for the GPU itself (its UUID), not for its number: jobs that a cluster's scheduler gave other views of the
-machine don't take each other's GPUs for their own. What a scheduler or the user has hidden by CUDA_VISIBLE_DEVICES stays hidden.
+The lock stands for the GPU itself (its UUID), not for its number: jobs that a cluster's scheduler gave other views of
+the machine don't take each other's GPUs for their own. What a scheduler or the user has hidden by CUDA_VISIBLE_DEVICES
+stays hidden.
 """
 
 import fcntl
@@ -23,7 +24,8 @@ HIDES_THE_REST = ("-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES; the second is 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: `entry` is what CUDA_VISIBLE_DEVICES takes, its number in PCI order where it has one; `identity` its UUID."""
+    """One GPU: `entry` is what CUDA_VISIBLE_DEVICES takes, its number in PCI order where it has one; `identity` its
+    UUID."""
 
     entry: str
     identity: str
@@ -32,8 +34,8 @@ class Gpu:
 def visible() -> list[Gpu]:
     """The GPUs that a job may use: those of nvidia-smi, or those of them that CUDA_VISIBLE_DEVICES names, in its order.
 
-    Raises InputError where nvidia-smi fails or lacks one that is named. Without nvidia-smi the names are taken as they are,
-    as are those of MIG slices.
+    Raises InputError where nvidia-smi fails or lacks one that is named. Without nvidia-smi the names are taken as they
+    are, as are those of MIG slices.
     """
     installed = _installed()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -77,8 +79,8 @@ def _installed() -> list[Gpu] | None:
 
 
 def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
-    """Wait until `count` visible GPUs are free and take them, all at once, until this process and all that inherit from it
-    have ended.
+    """Wait until `count` visible GPUs are free and take them, all at once, until this process and all that inherit from
+    it have ended.
 
     The locks outlive `exec`. First come, first served: whoever waits has the gate, so that a job which wants many isn't
     passed by ones which want few. Raises InputError where there are never so many.

@@ -26,7 +26,8 @@ class Failed:
 
 
 def sentence(log: str) -> str | None:
-    """Why a job failed, from the text of its log: its last `error: ...`, else the end of its last traceback, else its last line.
+    """Why a job failed, from the text of its log: its last `error: ...`, else the end of its last traceback, else its
+    last line.
 
     None if it wrote nothing.
 
@@ -103,7 +104,8 @@ def written_down(records: Iterable[str]) -> list[FailedRun]:
 
 
 def of_rows(failed: Sequence[FailedRun], root: Path = Path(), logs: bool = False) -> str:
-    """What is said of runs that failed where everything else was made: a line about all of them, then each one's sentence.
+    """What is said of runs that failed where everything else was made: a line about all of them, then each one's
+    sentence.
 
     logs: whether their logs stand before that.
     """

@@ -1,7 +1,9 @@
-"""`python -m benchmark.jobs.launch --gpus N --processes P MODULE ...`: run a module with N GPUs of its own, in P processes.
+"""`python -m benchmark.jobs.launch --gpus N --processes P MODULE ...`: run a module with N GPUs of its own, in P
+processes.
 
-The job sees these GPUs and no other, none where N is 0. Several processes are started by torchrun, each with its rank in the
-environment, as accelerate and transformers' Trainer expect them. The locks on the GPUs are the job's: this command becomes it.
+The job sees these GPUs and no other, none where N is 0. Several processes are started by torchrun, each with its rank
+in the environment, as accelerate and transformers' Trainer expect them. The locks on the GPUs are the job's: this
+command becomes it.
 """
 
 import argparse

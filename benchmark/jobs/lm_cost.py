@@ -1,4 +1,5 @@
-"""The shape of a causal LM, and what reading, learning and writing tokens with it takes: seconds and bytes, by plain formulas."""
+"""The shape of a causal LM, and what reading, learning and writing tokens with it takes: seconds and bytes, by plain
+formulas."""
 
 import json
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class LM:
 
     @property
     def activations(self) -> int:
-        """Bytes kept per token for the backward pass: some 20 bf16 vectors of a layer and the adapters' float32 inputs."""
+        """Bytes kept per token for the backward pass: some 20 bf16 vectors of a layer and the adapters' float32
+        inputs."""
         return self.layers * (40 * self.hidden + 14 * self.inner)
 
     @property
@@ -54,8 +56,9 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns and writes,
-    and the seconds that a step of writing takes at least; `maps`: operations per second of small float32 products on the CPU."""
+    """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns
+    and writes, and the seconds that a step of writing takes at least; `maps`: operations per second of small float32
+    products on the CPU."""
 
     reading: float
     learning: float
@@ -114,7 +117,8 @@ def learning_share(lm: LM, work: Work) -> float:
 
 
 def device_memory(lm: LM, work: list[Work], longest: int) -> float:
-    """Bytes of one process: bf16 weights and their copy with the adapters folded in, activations and KV caches of a batch."""
+    """Bytes of one process: bf16 weights and their copy with the adapters folded in, activations and KV caches of a
+    batch."""
     kept = max(
         part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
     )

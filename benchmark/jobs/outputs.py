@@ -42,10 +42,12 @@ class Outputs:
     def ablations(self) -> Ablations:
         return self.plan.ablations
 
-    # -- what commands are told -------------------------------------------------------------------------------------------
+    # -- what commands are told
+    # -------------------------------------------------------------------------------------------
 
     def selection(self, *datasets: str) -> str:
-        """What the commands that read runs are told about the config, as part of a command line. datasets: these alone."""
+        """What the commands that read runs are told about the config, as part of a command line. datasets: these
+        alone."""
         methods = " ".join(self.config.methods)
         numbers = [str(self.config.seeds_of(method)) for method in self.config.methods]
         # One number is that of all methods.
@@ -71,7 +73,8 @@ class Outputs:
         """Factors as the commands get them."""
         return json.dumps([self.ablations.factors[name].model_dump(mode="json") for name in names])
 
-    # -- files ------------------------------------------------------------------------------------------------------------
+    # -- files
+    # ------------------------------------------------------------------------------------------------------------
 
     def runs_of(self, *datasets: str) -> list[str]:
         """What the statistics of all methods are made from. datasets: these alone."""
@@ -150,7 +153,8 @@ class Outputs:
         ]
         return of_factors + self.claims_files()
 
-    # -- the jobs ---------------------------------------------------------------------------------------------------------
+    # -- the jobs
+    # ---------------------------------------------------------------------------------------------------------
 
     def statistics(self, dataset: str) -> Job:
         files, read = self.dataset_statistics_files(dataset), self.runs_of(dataset)

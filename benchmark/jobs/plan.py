@@ -59,15 +59,15 @@ def check_backbone(backbone: dict[str, Any], where: str) -> None:
 def shell_prefix(require_clean: bool, with_conda: bool) -> str:
     """What comes before the command of every job.
 
-    The interpreter that runs Snakemake runs the jobs, wherever the current folder is: no environment has to be activated. With
-    conda deployment each job has an environment of its own, which must come first.
+    The interpreter that runs Snakemake runs the jobs, wherever the current folder is: no environment has to be
+    activated. With conda deployment each job has an environment of its own, which must come first.
     """
     own = "" if with_conda else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
     # Told by the environment: a setting that changes no result makes no job run again.
     clean = f"export {REQUIRE_CLEAN}=1; " if require_clean else ""
-    # A thread that waits sleeps: one that spins, as is the default, takes the core of the thread that it waits for as soon as
-    # anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md). Braces are
-    # doubled, as Snakemake fills in what stands in single ones.
+    # A thread that waits sleeps: one that spins, as is the default, takes the core of the thread that it waits for as
+    # soon as anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md).
+    # Braces are doubled, as Snakemake fills in what stands in single ones.
     waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
     # Jobs end with the workflow, also when that is killed alone.
     watched = f"export {WORKFLOW}={os.getpid()}; "
@@ -151,16 +151,17 @@ class Plan:
         return f"--tuned {shlex.join(chosen)}" if chosen else ""
 
     def variant_options(self, run: str) -> str:
-        """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it takes."""
+        """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it
+        takes."""
         if run not in self.ablations.variants:
             return ""
         overlay = json.dumps(self.overlay(run), sort_keys=True)
         return f"--stream {self.base(run)} --overlay {shlex.quote(overlay)}"
 
     def priority(self, run: str, seed: int, seconds: float) -> int:
-        """Of a run that takes about `seconds`. Of those for which there are cores, the longest and the widest go first, or they
-        would be left alone at the end; then repetitions 1 of methods with a grid, for which the other repetitions and all
-        variants wait. What only the ablations need comes after all that the tables need.
+        """Of a run that takes about `seconds`. Of those for which there are cores, the longest and the widest go first,
+        or they would be left alone at the end; then repetitions 1 of methods with a grid, for which the other
+        repetitions and all variants wait. What only the ablations need comes after all that the tables need.
         """
         entry = self.entry(run)
         # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.

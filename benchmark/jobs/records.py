@@ -1,4 +1,5 @@
-"""run.json: what is recorded of one method x dataset x seed, typed, so that a table knows where each number came from."""
+"""run.json: what is recorded of one method x dataset x seed, typed, so that a table knows where each number came
+from."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -75,8 +76,8 @@ class RunRecord(_Strict):
     params: dict[str, JsonValue]  # the parameters it ran with, defaults included
     tuning: Tuning | None  # None where the method has nothing to tune
     commit: str  # git commit of the code when the run began, "-dirty" where the tree differed
-    # sha256 of the code that made it, comments and docstrings aside: runs of one declared version should have one result
-    # whatever it is. Empty in a record of before that was kept.
+    # sha256 of the code that made it, comments and docstrings aside: runs of one declared version should have one
+    # result whatever it is. Empty in a record of before that was kept.
     code: str = ""
     versions: dict[str, str]  # Python and package versions
     hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
@@ -140,7 +141,8 @@ SEALED = {"sandbox", "files", "sha256"}  # fields that came with the seal
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Read and check one run.json. Raises InputError naming file, field and value, and for a run that failed why it did."""
+    """Read and check one run.json. Raises InputError naming file, field and value, and for a run that failed why it
+    did."""
     try:
         value = read_json(path)
         if (failed := read_failed(path)) is not None:

@@ -1,16 +1,18 @@
-"""Fit one method on one prepared dataset, rank its test cases, and write down how that went: `python -m benchmark.jobs.run`.
+"""`python -m benchmark.jobs.run`: fit one method on one prepared dataset, rank its test cases, and write down how that
+went.
 
 The workflow calls this for each run behind its tables. By hand, it tries a method out:
 
-    python -m benchmark.jobs.run --data results/data/ml-100k --method sasrec --params '{"epochs": 3}' --work work --out mine/sasrec
+    python -m benchmark.jobs.run --data results/data/ml-100k --method sasrec --params '{"epochs": 3}' --work work \\
+        --out mine/sasrec
 
---out gets run.json (params, seeds, versions, seconds, memory), rankings.parquet (the place of each test case's next item, and the
-20 items ranked best) and, of a method that writes, texts.parquet. The last line says its test NDCG@10. Options that hold
-settings take JSON, as a config would have them.
+--out gets run.json (params, seeds, versions, seconds, memory), rankings.parquet (the place of each test case's next
+item, and the 20 items ranked best) and, of a method that writes, texts.parquet. The last line says its test NDCG@10.
+Options that hold settings take JSON, as a config would have them.
 
-A grid is tried on validation cases by repetition 1, which keeps the setting with the best NDCG@10; the other repetitions take it
-from there (--tuned). Test cases are ranked after that choice, never before. An ablation's run takes settings and random
-streams of its base, with its own settings laid over them (--overlay, --stream).
+A grid is tried on validation cases by repetition 1, which keeps the setting with the best NDCG@10; the other
+repetitions take it from there (--tuned). Test cases are ranked after that choice, never before. An ablation's run takes
+settings and random streams of its base, with its own settings laid over them (--overlay, --stream).
 """
 
 import argparse
@@ -50,7 +52,8 @@ LATENCY_CASES = 5  # users scored alone, whose median time is recorded
 
 @dataclass(frozen=True)
 class Task:
-    """One run, read from its command line: what is fitted on what, from which random streams, and where its checkpoints lie."""
+    """One run, read from its command line: what is fitted on what, from which random streams, and where its checkpoints
+    lie."""
 
     name: str  # of the row, or of an ablation's run
     repetition: int
@@ -78,7 +81,8 @@ class Ranked:
 
 
 def rank_test(fitted: Fitted, test: Cases, n_items: int, data: Path, name: str) -> Ranked:
-    """Rank the test cases. Targets are read by the evaluator's process; without one, where there is no sandbox, here alone.
+    """Rank the test cases. Targets are read by the evaluator's process; without one, where there is no sandbox, here
+    alone.
 
     Raises InputError where test_targets.parquet holds other cases, or the method texts of other cases.
     """

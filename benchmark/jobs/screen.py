@@ -1,9 +1,11 @@
-"""What the workflow prints while it runs: a line per job with what it is, how many are done and how long the rest takes.
+"""What the workflow prints while it runs: a line per job with what it is, how many are done and how long the rest
+takes.
 
-Snakemake says eight lines and more per job, its input files among them. A formatter for its own handler changes that and
-nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they are, and `--verbose` and
-`--printshellcmds` show all that Snakemake knows. (snakemake-logger-plugin-rich 0.5.1 was tried: it has no line per job without
-`--verbose` and no time left, ignores `--quiet`, and prints a failed job's whole log.)
+Snakemake says eight lines and more per job, its input files among them. A formatter for its own handler changes that
+and
+nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they are, and
+`--verbose` and `--printshellcmds` show all that Snakemake knows. (snakemake-logger-plugin-rich 0.5.1 was tried: it has
+no line per job without `--verbose` and no time left, ignores `--quiet`, and prints a failed job's whole log.)
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""Counts of a dataset: those of its dataset.json once it is prepared, until then those that its source usually gives."""
+"""Counts of a dataset: those of its dataset.json once it is prepared, until then those that its source usually
+gives."""
 
 from dataclasses import replace
 from functools import cache
@@ -26,7 +27,8 @@ UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
 
 
 def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
-    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones, or by the user's own files."""
+    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones, or by the user's
+    own files."""
     category = str(dataset.options.get("category", ""))
     usual = USUAL.get(category) or USUAL.get(dataset.source) or _own_sizes(dataset)
     path = results / "data" / name / "dataset.json"

@@ -1,7 +1,8 @@
 """Whether a result still follows from what it was made of: settings, code and the contents of every file that was read.
 
-A job of the workflow ends with `python -m benchmark.jobs.stale record`, which writes results/made_from/{job}.json. Before Snakemake
-plans, the workflow asks `why_stale` of each job. File dates decide nothing: a copy may have an older date than what it replaces.
+A job of the workflow ends with `python -m benchmark.jobs.stale record`, which writes results/made_from/{job}.json.
+Before Snakemake plans, the workflow asks `why_stale` of each job. File dates decide nothing: a copy may have an older
+date than what it replaces.
 """
 
 import argparse
@@ -38,7 +39,8 @@ class Job:
 
 
 def _mark(path: Path) -> list[int]:
-    """What changes when a file is written, replaced or renamed over. ctime can't be set, so that no copy can keep it."""
+    """What changes when a file is written, replaced or renamed over. ctime can't be set, so that no copy can keep
+    it."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
@@ -71,9 +73,10 @@ def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> s
 def why_stale(job: Job, known: dict[str, str]) -> str | None:
     """Why a job has to run, in words; None if its outputs are there and follow from what is there now.
 
-    known: sha256 by path of files that were looked at before; what is looked at here is added. What the workflow has made is
-    always hashed: a bit that flips on the disk changes no date. Of all else, such as downloads of gigabytes, nothing is hashed
-    whose size, times and inode are those of the record.
+    known: sha256 by path of files that were looked at before; what is looked at here is added. What the workflow has
+    made is
+    always hashed: a bit that flips on the disk changes no date. Of all else, such as downloads of gigabytes, nothing is
+    hashed whose size, times and inode are those of the record.
     """
     for path in job.outputs:
         if Path(path).name == "run.json" and (why := _failed(path)) is not None:

@@ -1,9 +1,10 @@
-"""Run one job within its limits, and write down why where it fails: `python -m benchmark.jobs.supervise ... MODULE ...`.
+"""Run one job within its limits, and write down why where it fails: `python -m benchmark.jobs.supervise ... MODULE
+...`.
 
-The workflow starts each run of a method so. The job may take so much time and memory, its log so much of the disk. Whatever
-ends it - an error, a signal, a limit, or an end without a result - becomes a sentence in run.json, so that the row of this
-method says "failed", and the tables of all others are made. Exit codes: 0 done, 3 failed and written down, 2 failed and to be
-tried again.
+The workflow starts each run of a method so. The job may take so much time and memory, its log so much of the disk.
+Whatever ends it - an error, a signal, a limit, or an end without a result - becomes a sentence in run.json, so that the
+row of this method says "failed", and the tables of all others are made. Exit codes: 0 done, 3 failed and written down,
+2 failed and to be tried again.
 
 Written down is only what the job itself has done: a job that somebody stops, or whose workflow is gone, leaves nothing.
 """
@@ -58,7 +59,8 @@ class Limits:
 
 
 class CutLog:
-    """A log of at most `most` bytes: where more is written, the beginning and the end stay. A full disk ends nothing."""
+    """A log of at most `most` bytes: where more is written, the beginning and the end stay. A full disk ends
+    nothing."""
 
     def __init__(self, path: Path, most: int = LOG_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -77,8 +77,9 @@ def checkpoint_folder(
     processes: int = 1,
     category: str = "",
 ) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code, versions of
-    packages, the files of the user's own models that the params name, and the number of processes: nothing stale is ever resumed.
+    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code,
+    versions of packages, the files of the user's own models that the params name, and the number of processes: nothing
+    stale is ever resumed.
 
     Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
     """
@@ -123,7 +124,8 @@ def fit_best(
 
 
 def check_fitted(recommender: Any, name: str) -> None:
-    """Raise InputError, before anything is scored, for what is no recommender, and for a report that run.json can't hold."""
+    """Raise InputError, before anything is scored, for what is no recommender, and for a report that run.json can't
+    hold."""
     if not isinstance(recommender, Recommender):
         raise InputError(f"{name}: fit() gave {type(recommender).__name__}; return a Recommender")
     check_report(recommender.report(), name)
@@ -141,7 +143,8 @@ def check_report(report: Any, name: str) -> None:
 
 
 def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
-    """What the other processes do: fit each setting together with the first one, which says and keeps what comes of it."""
+    """What the other processes do: fit each setting together with the first one, which says and keeps what comes of
+    it."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         for params, folder in zip(settings, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)

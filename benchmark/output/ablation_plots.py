@@ -167,7 +167,8 @@ def curve(found: FactorStatistics, dataset: str, label: str, key: str) -> tuple[
 
 
 def draw_curves(row: np.ndarray, factor: Factor, found: FactorStatistics, dataset: str) -> list[str]:
-    """One panel per entry of CURVES, and the legend in the last of these axes; returns the labels whose runs logged nothing."""
+    """One panel per entry of CURVES, and the legend in the last of these axes; returns the labels whose runs logged
+    nothing."""
     labels = [label for label in order_of(factor) if factor.runs[label] not in factor.scored]
     style = styles(labels, factor.base)
     drawn: dict[str, Any] = {}

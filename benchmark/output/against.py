@@ -1,4 +1,5 @@
-"""`python -m benchmark.output.against`: show one method against each of the others, on each dataset and over all of them.
+"""`python -m benchmark.output.against`: show one method against each of the others, on each dataset and over all of
+them.
 
     python -m benchmark.output.against --datasets ml-100k
 

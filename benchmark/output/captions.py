@@ -55,7 +55,8 @@ def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
 
 
 def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bool = False) -> str:
-    """What a table's numbers are, its methods being tested against `reference` in this family, and the marks that it has."""
+    """What a table's numbers are, its methods being tested against `reference` in this family, and the marks that it
+    has."""
     printed = [cell for row in cells(frame) for cell in row]
     said = ["Full-catalogue ranking."]
     mean = "Mean over seeds" if frame.seeds.max() > 1 else "One seed"
@@ -132,8 +133,8 @@ def what_they_learned(part: pd.DataFrame) -> str:
 
 
 def of_the_lists(part: pd.DataFrame) -> str:
-    """How many different items the rows of one dataset recommend to anyone, the rows with strikingly few, and how many of
-    all places three items take."""
+    """How many different items the rows of one dataset recommend to anyone, the rows with strikingly few, and how many
+    of all places three items take."""
     n_items, n_cases = int(part.n_items.iloc[0]), int(part.n_cases.iloc[0])
     least, most = part.distinct_items.min(), part.distinct_items.max()
     said = f"Distinct items in the top {TOP} of all cases: {least:,}{f' to {most:,}' if most > least else ''} of {n_items:,}"

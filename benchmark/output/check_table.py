@@ -1,10 +1,12 @@
-"""`python -m benchmark.output.check_table FILE.csv`: which rows of a printed table of Hit@k and NDCG@k can't be, and by how much.
+"""`python -m benchmark.output.check_table FILE.csv`: which rows of a printed table of Hit@k and NDCG@k can't be, and by
+how much.
 
-For one target per case and a ranking of the full catalogue. A hit at a rank from a + 1 to b adds between 1 / log2(b + 1) and
-1 / log2(a + 2) to NDCG@b - NDCG@a, so that this difference is bounded by Hit@b - Hit@a. Each number may be off by half a unit of
-its last printed digit. Hit x n is a whole number, which says how many cases n a row may have.
+For one target per case and a ranking of the full catalogue. A hit at a rank from a + 1 to b adds between 1 / log2(b +
+1) and 1 / log2(a + 2) to NDCG@b - NDCG@a, so that this difference is bounded by Hit@b - Hit@a. Each number may be off
+by half a unit of its last printed digit. Hit x n is a whole number, which says how many cases n a row may have.
 
-FILE has columns method, dataset, Hit@k and NDCG@k for some k, and optionally decimals (else the digits that are printed) and n.
+FILE has columns method, dataset, Hit@k and NDCG@k for some k, and optionally decimals (else the digits that are
+printed) and n.
 """
 
 import csv
@@ -55,8 +57,8 @@ def bounds(low: int, high: int) -> tuple[float, float]:
 def excess(row: Row) -> float:
     """By how much, beyond rounding, at least one number of a row has to be off; 0 for a row that can be.
 
-    The smallest t such that numbers within half a unit + t of the printed ones obey the bounds of every pair of neighbouring
-    cut-offs: a linear programme.
+    The smallest t such that numbers within half a unit + t of the printed ones obey the bounds of every pair of
+    neighbouring cut-offs: a linear programme.
     """
     ks = cutoffs(row.values)
     names = [f"{metric}@{k}" for k in ks for metric in ("Hit", "NDCG")]

@@ -171,8 +171,8 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def show(frame: pd.DataFrame, console: Console, note: str = "", failed: Sequence[FailedRow] = ()) -> None:
-    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best are for
-    terminals."""
+    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best
+    are for terminals."""
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]

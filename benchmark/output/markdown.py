@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 SPECIAL = r"\|_*`<>[]"
-# Breaks of lines, as Python and Unicode know them, and other characters that control a terminal or a page and show nothing.
+# Breaks of lines, as Python and Unicode know them, and other characters that control a terminal or a page and show
+# nothing.
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 

@@ -77,7 +77,8 @@ def panels_of(found: DatasetStatistics, by: str) -> list[Panel]:
 
 
 def draw_panels(figure: Figure, methods: pd.DataFrame, rows: list[list[Panel]], xlabel: str) -> None:
-    """Rows of panels with the methods on a shared vertical axis, the first one on top; each panel has a scale of its own."""
+    """Rows of panels with the methods on a shared vertical axis, the first one on top; each panel has a scale of its
+    own."""
     names = methods.method.tolist()
     width = max(len(row) for row in rows)
     grid = figure.subplots(len(rows), width, squeeze=False, sharey=True)
@@ -208,7 +209,8 @@ def place_labels(
 
 
 def _places(point: np.ndarray, width: float, height: float, pixels: float) -> np.ndarray:
-    """Boxes around a point, nearest first: the side that faces the point lies on a ring, float64 [rings * angles, 4]."""
+    """Boxes around a point, nearest first: the side that faces the point lies on a ring, float64 [rings * angles,
+    4]."""
     radius, angle = (part.ravel() for part in np.meshgrid(np.array(RINGS) * pixels, ANGLES, indexing="ij"))
     left = point[0] + radius * np.cos(angle) - width * (1 - np.cos(angle)) / 2
     bottom = point[1] + radius * np.sin(angle) - height * (1 - np.sin(angle)) / 2

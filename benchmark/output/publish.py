@@ -1,8 +1,8 @@
 """`python -m benchmark.output.publish NAME`: copy a finished run's tables, plots and page to results/published/NAME.
 
-What is copied is what belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow recorded it.
-about.json beside it says which commits made the runs. `--factors FOLDER` copies the ablations of that folder instead,
-with their rankings; `--folder FOLDER` a plain folder of --results, such as speed.
+What is copied is what belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow
+recorded it. about.json beside it says which commits made the runs. `--factors FOLDER` copies the ablations of that
+folder instead, with their rankings; `--folder FOLDER` a plain folder of --results, such as speed.
 """
 
 import shutil
@@ -35,7 +35,8 @@ def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def of_factors(records: dict[str, dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:
-    """The jobs of the ablations whose tables lie in results/{folder}. Raises InputError without claims, which come last."""
+    """The jobs of the ablations whose tables lie in results/{folder}. Raises InputError without claims, which come
+    last."""
     if f"claims/{folder}" not in records:
         raise InputError(f"{RECORDS}/claims/{folder}.json: missing; let the ablations come to their end first")
     wanted = tuple(f"{rule}/{folder}" for rule in FACTORS)
@@ -88,7 +89,8 @@ def target_of(path: str, factors: str | None) -> str:
 
 
 def publish(place: Path, out: Path, factors: str | None = None, dirty: bool = False) -> dict[str, Any]:
-    """Copy the run whose results/ lies in `place` to `out`, whole or not at all; what was there goes. Returns about.json."""
+    """Copy the run whose results/ lies in `place` to `out`, whole or not at all; what was there goes. Returns
+    about.json."""
     records = read_records(place)
     jobs = of_the_page(records) if factors is None else of_factors(records, factors)
     check(place, jobs)

@@ -3,7 +3,8 @@
     python -m benchmark.output.tables --datasets ml-100k
 
 The folder gets, per dataset and as `main` for all of them, a table as .csv, .md and .tex (`main` as .txt too), and
-{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. `python -m benchmark.statistics.datasets` comes first.
+{dataset}.tests.csv with each pair of methods, and `costs` as .csv and .md. `python -m benchmark.statistics.datasets`
+comes first.
 """
 
 import io

@@ -1,10 +1,11 @@
-"""Whether a method's recommendations follow the test targets: `python -m benchmark.sandbox.canary`, where no sandbox hides them.
+"""Whether a method's recommendations follow the test targets: `python -m benchmark.sandbox.canary`, where no sandbox
+hides them.
 
     python -m benchmark.sandbox.canary --data results/data/ml-100k --method sasrec --params '{"epochs": 3}'
 
-The method is fitted twice, on two copies of the dataset that differ in test_targets.parquet alone: in the second, each case has
-another one's target. A method that never reads them recommends the same both times. One that isn't deterministic differs, too:
-then it is fitted a third time, on the first copy, which tells the two apart.
+The method is fitted twice, on two copies of the dataset that differ in test_targets.parquet alone: in the second, each
+case has another one's target. A method that never reads them recommends the same both times. One that isn't
+deterministic differs, too: then it is fitted a third time, on the first copy, which tells the two apart.
 """
 
 import argparse

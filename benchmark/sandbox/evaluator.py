@@ -1,7 +1,8 @@
-"""The process that reads the test targets: `python -m benchmark.sandbox.evaluator`, started by `benchmark.sandbox.seal`.
+"""The process that reads the test targets: `python -m benchmark.sandbox.evaluator`, started by
+`benchmark.sandbox.seal`.
 
-It gets scores batch by batch, ranks each before the next is made, and gives the rankings once, when every case has its scores.
-Over the socket go JSON and numbers; nothing that comes from a method is executed.
+It gets scores batch by batch, ranks each before the next is made, and gives the rankings once, when every case has its
+scores. Over the socket go JSON and numbers; nothing that comes from a method is executed.
 """
 
 import argparse

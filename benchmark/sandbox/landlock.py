@@ -1,7 +1,9 @@
-"""The kernel's own sandbox for a process and all that it starts: Linux's Landlock, which needs no rights and no installation.
+"""The kernel's own sandbox for a process and all that it starts: Linux's Landlock, which needs no rights and no
+installation.
 
-Three system calls by ctypes: the packages for Python that wrap them are developers' versions or of one release. bubblewrap does as
-much, but needs user namespaces, which containers and some distributions forbid. https://docs.kernel.org/userspace-api/landlock.html
+Three system calls by ctypes: the packages for Python that wrap them are developers' versions or of one release.
+bubblewrap does as much, but needs user namespaces, which containers and some distributions forbid.
+https://docs.kernel.org/userspace-api/landlock.html
 """
 
 import ctypes
@@ -41,10 +43,12 @@ def version() -> int:
 
 
 def restrict(hidden: Sequence[Path], readable: Sequence[Path], writable: Sequence[Path]) -> None:
-    """From now on this thread, and all that it starts or becomes, can't read what is hidden and writes to nothing but `writable`.
+    """From now on this thread, and all that it starts or becomes, can't read what is hidden and writes to nothing but
+    `writable`.
 
-    hidden: files, and folders with all that they hold. readable, writable: exceptions from them, which have to be there; what is
-    writable is readable. All else can be read if it is there by now. It can't be undone. Raises OSError where the kernel refuses.
+    hidden: files, and folders with all that they hold. readable, writable: exceptions from them, which have to be
+    there; what is writable is readable. All else can be read if it is there by now. It can't be undone. Raises OSError
+    where the kernel refuses.
     """
     writing = WRITE_FILE | IN_FOLDERS
     if (found := version()) >= 2:

@@ -1,12 +1,13 @@
 """Seal a run of a method: what holds test targets is hidden from it, and it can write to its own folders alone.
 
-The evaluator, which reads the targets, is another process; a method's scores go to it, and the ranks come back when the last batch
-is there. Hidden is the folder of results with all datasets, runs and fetched files, and the source's files, which hold the targets,
-too; shown are the dataset's files without its targets. A method may write to its checkpoints, to the folder of its runs, to kept
-states and texts, which methods share, to caches of its user, and to a temporary folder of its own.
+The evaluator, which reads the targets, is another process; a method's scores go to it, and the ranks come back when the
+last batch is there. Hidden is the folder of results with all datasets, runs and fetched files, and the source's files,
+which hold the targets, too; shown are the dataset's files without its targets. A method may write to its checkpoints,
+to the folder of its runs, to kept states and texts, which methods share, to caches of its user, and to a temporary
+folder of its own.
 
-Where the kernel has no Landlock, a run says so in its log and in run.json, and nothing keeps a method from the targets: then
-`python -m benchmark.sandbox.canary` says whether scores follow them.
+Where the kernel has no Landlock, a run says so in its log and in run.json, and nothing keeps a method from the targets:
+then `python -m benchmark.sandbox.canary` says whether scores follow them.
 """
 
 import argparse
@@ -35,7 +36,8 @@ NAMED_CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME", "TRIT
 
 
 def seal(arguments: list[str]) -> dict[str, str]:
-    """Seal this process, which is about to become `benchmark.jobs.run` with these arguments. Returns what its environment gets.
+    """Seal this process, which is about to become `benchmark.jobs.run` with these arguments. Returns what its
+    environment gets.
 
     An evaluator is started before. Raises InputError where the kernel refuses.
     """
@@ -107,7 +109,8 @@ def _named(given: argparse.Namespace) -> Iterator[Path]:
 
 
 def _hidden(data: Path) -> Iterator[Path]:
-    """What holds test targets: those of the dataset; where it lies in a folder of results, all of that, and what was fetched."""
+    """What holds test targets: those of the dataset; where it lies in a folder of results, all of that, and what was
+    fetched."""
     yield data / TARGETS
     for results in {data.resolve().parent.parent, ROOT / "results"}:
         if (results / "data").is_dir():

@@ -1,9 +1,11 @@
 """`python -m benchmark.speed`: the speeds that the benchmark itself promises, measured here and now.
 
-evaluator   10,000 cases x 100,000 items: scores ranked per second, peak memory. Promise: over 1e8 on one core, under 1 GiB.
+evaluator   10,000 cases x 100,000 items: scores ranked per second, peak memory. Promise: over 1e8 on one core, under 1
+            GiB.
 prepare     a made-up log of 450,000 interactions of 50,000 users with 17,000 items. Promise: under 15 s and 2 GiB.
-raw         made-up raw files of Amazon Reviews 2023, --gigabytes of packed metadata, fetched from a folder and prepared with
-            preset `paper`. Promise: under 2 GB of memory, whatever the size. Needs four times that on the disk (TMPDIR).
+raw         made-up raw files of Amazon Reviews 2023, --gigabytes of packed metadata, fetched from a folder and prepared
+            with preset `paper`. Promise: under 2 GB of memory, whatever the size. Needs four times that on the disk
+            (TMPDIR).
 
 Each runs in a process of its own, so that one's memory is not the other's.
 """
@@ -86,7 +88,8 @@ def preparation(interactions: int = 450_000, users: int = 50_000, items: int = 1
 def run_alone(*command: str) -> tuple[float, float]:
     """Seconds and peak resident memory (MB, 10^6 bytes) of one Python command. Raises RuntimeError if it fails.
 
-    Linux hands the peak of the process that starts it on, so this one must stay small: whatever takes memory runs alone.
+    Linux hands the peak of the process that starts it on, so this one must stay small: whatever takes memory runs
+    alone.
     """
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command])
@@ -99,7 +102,8 @@ def run_alone(*command: str) -> tuple[float, float]:
 
 
 def raw_files(gigabytes: float) -> None:
-    """Make up the files, then fetch and prepare them by the commands that the workflow calls, each in its own process."""
+    """Make up the files, then fetch and prepare them by the commands that the workflow calls, each in its own
+    process."""
     with tempfile.TemporaryDirectory(prefix="r2ec-bench-speed-") as temporary:
         folder = Path(temporary)
         mirror = folder / "mirror"

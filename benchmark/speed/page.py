@@ -1,8 +1,9 @@
-"""`python -m benchmark.speed.page`: how long a page of 50,000 reasonings takes to open and to search, in headless Chromium.
+"""`python -m benchmark.speed.page`: how long a page of 50,000 reasonings takes to open and to search, in headless
+Chromium.
 
-A made-up run of one dataset, two methods that write, and 25,000 cases with texts of about 100 words. Promise: its first reasonings
-can be read within 2 s of opening the file, and a search of all of them shows its first finds within 200 ms. `make browser` installs
-what it needs; without that it says so and measures nothing.
+A made-up run of one dataset, two methods that write, and 25,000 cases with texts of about 100 words. Promise: its first
+reasonings can be read within 2 s of opening the file, and a search of all of them shows its first finds within 200 ms.
+`make browser` installs what it needs; without that it says so and measures nothing.
 """
 
 import shutil
@@ -126,7 +127,8 @@ SEARCHED = """async () => {
 
 
 def measure(page: Path, chromium: str) -> tuple[list[float], float, list[float]]:
-    """Seconds until the first reasonings stand there, seconds until all are searched, milliseconds of a search of all."""
+    """Seconds until the first reasonings stand there, seconds until all are searched, milliseconds of a search of
+    all."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

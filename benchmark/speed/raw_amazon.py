@@ -1,8 +1,9 @@
-"""`python -m benchmark.speed.raw_amazon FOLDER`: made-up files of the exact raw form of Amazon Reviews 2023, of any size.
+"""`python -m benchmark.speed.raw_amazon FOLDER`: made-up files of the exact raw form of Amazon Reviews 2023, of any
+size.
 
 The folder can be the `mirror` of the source `amazon_2023`. Popular items and busy users are as in real logs, most
-interactions are of the last years, and what a reader of the real files meets occurs: missing and overlong titles, prices
-that are none, HTML, characters outside ASCII, empty lists, items without interactions.
+interactions are of the last years, and what a reader of the real files meets occurs: missing and overlong titles,
+prices that are none, HTML, characters outside ASCII, empty lists, items without interactions.
 """
 
 import argparse

@@ -29,7 +29,8 @@ LOGGED = ("reward", "reward_ndcg", "length", "entropy")  # keys of a training's 
 def without_failed(factor: Factor, results: Path) -> tuple[Factor, pd.DataFrame]:
     """The factor without the values of which a run has failed, and the frame of {factor}.failed.csv.
 
-    A value that failed on one dataset is left out of all. Raises InputError where the base has failed, or every other value.
+    A value that failed on one dataset is left out of all. Raises InputError where the base has failed, or every other
+    value.
     """
     rows = [
         (dataset, factor.labels[run], f"{one.failed} (log: {one.log})")

@@ -1,6 +1,8 @@
-"""`python -m benchmark.statistics.against`: test one method against each of the others, by dataset and over all of them.
+"""`python -m benchmark.statistics.against`: test one method against each of the others, by dataset and over all of
+them.
 
-    python -m benchmark.statistics.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
+    python -m benchmark.statistics.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec \\
+        --seeds 3
 
 The folder gets against.csv (`benchmark.statistics.files`): differences in NDCG@10, their paired tests, and what both
 cost. The workflow makes it where a config names a `reference`. Nothing is written unless the runs pass the checks of
@@ -73,7 +75,8 @@ def _on_one(results: Collected, reference: str) -> pd.DataFrame:
 
 
 def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of the datasets' differences. Users are resampled within their datasets; each user of each has one sign."""
+    """The mean of the datasets' differences. Users are resampled within their datasets; each user of each has one
+    sign."""
     # A method that failed on one of these datasets has no mean over all.
     others = [method for method in shared_methods(collected) if method != reference]
     stacked, replicates = [], []
@@ -110,7 +113,8 @@ def comparable(collected: Sequence[Collected], reference: str) -> list[Collected
 
 
 def nothing(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
-    """The frame of against.csv where the reference can't be held against any other method: which have failed, and why."""
+    """The frame of against.csv where the reference can't be held against any other method: which have failed, and
+    why."""
     rows = [
         (results.dataset, method, reference, one.failed)
         for results in collected

@@ -41,7 +41,8 @@ def failures(results: Collected) -> pd.DataFrame:
 
 
 def check_printed(frame: pd.DataFrame) -> None:
-    """Refuse a table with numbers that no ranking has, by the check of others' tables (benchmark.output.check_table)."""
+    """Refuse a table with numbers that no ranking has, by the check of others' tables
+    (benchmark.output.check_table)."""
     half = dict.fromkeys(METRICS, 0.5e-6)
     for line in frame.to_dict("records"):
         values = {metric: line[metric] for metric in METRICS}

@@ -58,13 +58,15 @@ there are several
 
 and in a folder of the ablations' name, per factor:
 
-{factor}.values.csv      one row per dataset and value: the columns of methods.csv without kind, but `value` (the label) in the
+{factor}.values.csv      one row per dataset and value: the columns of methods.csv without kind, but `value` (the label)
+                         in the
     place of method, `base` (the base's label) in that of best_baseline, and m_p_holm against the base
 {factor}.tests.csv       one row per dataset, metric and value that isn't the base
     factor, dataset, family, family_size, metric, value, base, mean, mean_base, difference (value - base), low, high, p,
     p_holm, test, n_cases, n_users, seeds, error (standard error of the difference over users), detectable
 {factor}.seeds.csv       dataset, metric, value, seed, mean
-{factor}.curves.csv      dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged: what the training of a run
+{factor}.curves.csv      dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged: what the
+                         training of a run
     logged; steps that every seed logged
 {factor}.failed.csv      dataset, value, why: values of which a run has failed on a dataset; they are in no other file
 claims.csv               one row per claim and dataset; no row where no factor has claims
@@ -170,7 +172,8 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """One of these files: columns of TEXT as str, numbers as they were. Raises InputError without it, or where it can't be read."""
+    """One of these files: columns of TEXT as str, numbers as they were. Raises InputError without it, or where it can't
+    be read."""
     try:
         frame = pd.read_csv(
             path,

@@ -2,8 +2,8 @@
 
     python -m benchmark.statistics.overall --datasets ml-100k beauty --methods popularity sasrec r2ec --seeds 3
 
-The folder gets overall_methods.csv and overall_tests.csv (`benchmark.statistics.files`). Each dataset weighs the same: a
-mean is that of the datasets' means, users are resampled within their datasets, and each user of each dataset has one
+The folder gets overall_methods.csv and overall_tests.csv (`benchmark.statistics.files`). Each dataset weighs the same:
+a mean is that of the datasets' means, users are resampled within their datasets, and each user of each dataset has one
 sign. Nothing is written unless the runs pass the checks of `benchmark.analysis.collect`.
 """
 
@@ -30,7 +30,8 @@ TESTS = (  # of overall_tests.csv
 
 
 def overall(collected: Sequence[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of overall_methods.csv and overall_tests.csv. NDCG alone is tested, by sign flips; its pairs are one family."""
+    """The frames of overall_methods.csv and overall_tests.csv. NDCG alone is tested, by sign flips; its pairs are one
+    family."""
     methods = shared_methods(collected)
     if not methods:  # on each dataset others have failed
         return pd.DataFrame(columns=list(MEANS)), pd.DataFrame(columns=list(TESTS))
@@ -56,7 +57,8 @@ def overall(collected: Sequence[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _tests(methods: list[str], sums: np.ndarray, replicates: np.ndarray) -> pd.DataFrame:
-    """Every pair by every metric. sums float64 [users of all datasets, metrics x methods], replicates [resamples, the same]."""
+    """Every pair by every metric. sums float64 [users of all datasets, metrics x methods], replicates [resamples, the
+    same]."""
     places = [
         (row, row * len(methods) + a, row * len(methods) + b)
         for row in range(len(METRICS))

@@ -1,7 +1,9 @@
-"""sha256 of what is kept, written with it and checked before it is read: a damaged file is named or made anew, never used.
+"""sha256 of what is kept, written with it and checked before it is read: a damaged file is named or made anew, never
+used.
 
-A record in JSON carries the checksum of its own content as its last key (`seal`, `read_sealed`). A kept file has one beside it,
-`{name}.sha256`; a kept folder has `SHA256SUMS` in it. Both have the form of sha256sum, so that `sha256sum -c` checks them, too.
+A record in JSON carries the checksum of its own content as its last key (`seal`, `read_sealed`). A kept file has one
+beside it, `{name}.sha256`; a kept folder has `SHA256SUMS` in it. Both have the form of sha256sum, so that `sha256sum
+-c` checks them, too.
 A file is hashed before anything parses it: readers of parquet and safetensors may end the process on damaged bytes.
 """
 
@@ -73,7 +75,8 @@ def note(path: Path, written: Path) -> None:
 
 
 def note_sum(path: Path, written: Path) -> None:
-    """Write the checksum that stands beside the kept file `path`, of the bytes in `written`, which is about to be renamed to it."""
+    """Write the checksum that stands beside the kept file `path`, of the bytes in `written`, which is about to be
+    renamed to it."""
     write_text(_beside(path), f"{sha256_of(written)}  {path.name}\n")
 
 
@@ -103,7 +106,8 @@ def damage(path: Path) -> str | None:
 
 
 def intact(path: Path) -> bool:
-    """Whether a kept file or folder is there and as it was written. What is damaged is said and removed: it is made anew."""
+    """Whether a kept file or folder is there and as it was written. What is damaged is said and removed: it is made
+    anew."""
     if not path.exists():
         return False
     if (why := damage(path)) is None:

@@ -26,8 +26,9 @@ DAMAGED = "the file is damaged: delete it and run again what made it"
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success rename it to `path`, on any error remove it.
 
-    Works for a file or a folder. The rename is atomic because both names lie in one folder, and what it promises is on the disk
-    before it and after it, also when the power is cut. What killed processes have left of the same file is removed.
+    Works for a file or a folder. The rename is atomic because both names lie in one folder, and what it promises is on
+    the disk before it and after it, also when the power is cut. What killed processes have left of the same file is
+    removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,8 @@ def _part_of(path: Path) -> str:
 
 
 def clear_parts(path: Path) -> None:
-    """Remove the temporary names of `path` whose processes have ended: those of this machine, and of others after a day."""
+    """Remove the temporary names of `path` whose processes have ended: those of this machine, and of others after a
+    day."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.part*"):
         number = part.name.removeprefix(_part_of(path))
         here = number.isdecimal()
@@ -87,8 +89,8 @@ def _flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the lock of a file or folder that several jobs may want to make. It ends with the process that holds it, however that
-    ends."""
+    """Hold the lock of a file or folder that several jobs may want to make. It ends with the process that holds it,
+    however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -121,7 +123,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON file. Raises InputError with the path where it is damaged, FileNotFoundError where there is none."""
+    """Read one JSON file. Raises InputError with the path where it is damaged, FileNotFoundError where there is
+    none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -135,7 +138,8 @@ def read_json(path: str | Path) -> Any:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a Trainer's folder, None without one: trainer_state.json, which is written last, is whole.
+    """The newest whole checkpoint of a Trainer's folder, None without one: trainer_state.json, which is written last,
+    is whole.
 
     transformers' own `get_last_checkpoint` also takes one that a killed run has left half-written.
     """

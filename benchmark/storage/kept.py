@@ -1,4 +1,5 @@
-"""Results that several jobs need and one of them makes: found again by all that they depend on, made once, paid for by each."""
+"""Results that several jobs need and one of them makes: found again by all that they depend on, made once, paid for by
+each."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -1,8 +1,9 @@
-"""What a fit or a scoring took in all: also where it was killed, is only loaded again, or found on disk what others made.
+"""What a fit or a scoring took in all: also where it was killed, is only loaded again, or found on disk what others
+made.
 
-Runs share what is expensive and the same for all of them: states of an untrained LM, warm starts, texts. Whoever makes one
-notes its seconds (`making`), whoever finds one is charged them (`found`, `charge`), so that a method's cost doesn't depend on
-which run came first.
+Runs share what is expensive and the same for all of them: states of an untrained LM, warm starts, texts. Whoever makes
+one notes its seconds (`making`), whoever finds one is charged them (`found`, `charge`), so that a method's cost doesn't
+depend on which run came first.
 """
 
 import time
@@ -79,7 +80,8 @@ _open: list[Account] = []
 
 @contextmanager
 def account(by: str | None = None, own: frozenset[str] = frozenset(), before: float = 0.0) -> Iterator[Account]:
-    """Charge what is found on disk within it to a new account: of the fit `by`, or of something new. `own`: others it pays for."""
+    """Charge what is found on disk within it to a new account: of the fit `by`, or of something new. `own`: others it
+    pays for."""
     by = by or uuid.uuid4().hex
     _open.append(Account(by, own | {by}, before))
     try:
@@ -94,7 +96,8 @@ def name() -> str:
 
 
 def charge(by: str, seconds: float) -> None:
-    """Something of so many seconds was found on disk, made by `by`: charged to the open account unless it was its own."""
+    """Something of so many seconds was found on disk, made by `by`: charged to the open account unless it was its
+    own."""
     if _open and by not in _open[-1].own:
         _open[-1].reused += seconds
 
@@ -103,8 +106,8 @@ def charge(by: str, seconds: float) -> None:
 def making(path: Path) -> Iterator[None]:
     """Note beside `path`, which is made within it, the seconds of making it.
 
-    They include a killed fit's earlier pieces and what was found on the way. Without an open account, as in a process that
-    only helps, nothing is noted.
+    They include a killed fit's earlier pieces and what was found on the way. Without an open account, as in a process
+    that only helps, nothing is noted.
     """
     if not _open:
         yield
@@ -120,7 +123,8 @@ def making(path: Path) -> Iterator[None]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """What passes within it, until another job has made what both need, is nobody's work: the maker's seconds are charged."""
+    """What passes within it, until another job has made what both need, is nobody's work: the maker's seconds are
+    charged."""
     start = time.monotonic()
     try:
         yield
@@ -140,7 +144,8 @@ def _beside(path: Path) -> Path:
 
 
 def _read(model: type[ModelT], note: Path) -> ModelT | None:
-    """A note of costs; None where there is none. A damaged one is said and left out: no run ends for what another one cost."""
+    """A note of costs; None where there is none. A damaged one is said and left out: no run ends for what another one
+    cost."""
     if not note.exists():
         return None
     try:
@@ -153,9 +158,9 @@ def _read(model: type[ModelT], note: Path) -> ModelT | None:
 def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, Cost]:
     """Call `fit`, which keeps its checkpoints in `folder`; return what it returns and what it took in all.
 
-    A piece that was killed counts up to the last file that it left in the folder: what came after is done again. A fit that
-    had ended, with its files still there, has the seconds that it had then, however fast it is loaded. Without files it begins
-    anew; what it had left elsewhere is then charged as another's.
+    A piece that was killed counts up to the last file that it left in the folder: what came after is done again. A fit
+    that had ended, with its files still there, has the seconds that it had then, however fast it is loaded. Without
+    files it begins anew; what it had left elsewhere is then charged as another's.
     """
     ledger = folder.with_name(f"{folder.name}.seconds.json")
     kept = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]

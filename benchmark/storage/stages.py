@@ -1,8 +1,9 @@
-"""What kept results are found again by: their inputs, the declared version of the stage that makes them and of those before it, and
-the versions of the packages that these compute with.
+"""What kept results are found again by: their inputs, the declared version of the stage that makes them and of those
+before it, and the versions of the packages that these compute with.
 
-A version is declared beside the code of its stage and raised by whoever changes a number that the stage makes. Golden values of a
-tiny model hold that (tests/test_golden.py), so that code may move and be rewritten while nothing is made anew.
+A version is declared beside the code of its stage and raised by whoever changes a number that the stage makes. Golden
+values of a tiny model hold that (tests/test_golden.py), so that code may move and be rewritten while nothing is made
+anew.
 """
 
 import importlib.metadata

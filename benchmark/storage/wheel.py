@@ -15,7 +15,8 @@ from benchmark.storage.io import atomic, sha256_of
 def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> Path:
     """Return `folder/filename`, downloading it with pip if it is absent; its sha256 is checked every time.
 
-    requirement: an exact pin such as "recbole==1.2.1". Raises InputError when the download fails or the checksum differs.
+    requirement: an exact pin such as "recbole==1.2.1". Raises InputError when the download fails or the checksum
+    differs.
     """
     path = Path(folder) / filename
     if not path.exists():

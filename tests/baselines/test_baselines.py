@@ -396,7 +396,8 @@ def test_faster_layers_compute_the_same() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(QUICK) - {"stock_recbole"}))
 def test_the_best_epoch_is_what_scores(name: str) -> None:
-    """The NDCG@10 of the validation cases that the report has for the best epoch is that of the weights that are kept."""
+    """The NDCG@10 of the validation cases that the report has for the best epoch is that of the weights that are
+    kept."""
     split, found = data()[0], fitted(name).report()
     value = validation_ndcg(fitted(name), split.valid, split.n_items, name)
     assert found["valid_ndcg@10_by_epoch"][found["best_epoch"] - 1] == round(value, 4)

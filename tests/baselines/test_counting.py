@@ -66,7 +66,8 @@ def test_ease_by_hand() -> None:
 
 
 def test_ease_solves_its_least_squares(tmp_path: Path) -> None:
-    """The gradient of ||X - XB||^2 + l2 ||B||^2 is 0 but on the diagonal, which may not move. 60 items, blocks and all."""
+    """The gradient of ||X - XB||^2 + l2 ||B||^2 is 0 but on the diagonal, which may not move. 60 items, blocks and
+    all."""
     split = planted_split()[0]
     users, items = split.train.interactions()
     had = np.zeros((users.max() + 1, split.n_items))
@@ -120,9 +121,11 @@ def baskets() -> Split:
 
 
 def test_markov_by_hand() -> None:
-    """A basket's items share a transition: 0 -> 2 has 1/2 + 1 + 1/2, 0 -> 3 has 1/2, 1 -> 2 has 1, 1 -> 3 has 1/2, 2 -> 3 has 1.
+    """A basket's items share a transition: 0 -> 2 has 1/2 + 1 + 1/2, 0 -> 3 has 1/2, 1 -> 2 has 1, 1 -> 3 has 1/2, 2 ->
+    3 has 1.
 
-    The 10 interactions are of items 0, 1, 2, 3 in 3, 2, 3, 2; with smoothing 2.5 they count .75, .5, .75, .5 in each row.
+    The 10 interactions are of items 0, 1, 2, 3 in 3, 2, 3, 2; with smoothing 2.5 they count .75, .5, .75, .5 in each
+    row.
     """
     asked: list[Line] = [[(0, 1)], [(1, 1)], [(0, 1), (2, 2)], [(3, 1)], [(2, 4), (0, 5), (1, 5)]]
     found = scores("markov", baskets(), asked, smoothing=2.5)
@@ -147,6 +150,7 @@ def test_a_chain_with_little_smoothing_is_what_followed_and_with_much_popularity
     ],
 )
 def test_similarities_by_hand(similarity: str, expected: list[list[float]]) -> None:
-    """Users of the items: 3, 2, 1 of 3; of 0 and 1: 2, of 0 and 2: 1, of 1 and 2: none. shrink adds 1 to each denominator."""
+    """Users of the items: 3, 2, 1 of 3; of 0 and 1: 2, of 0 and 2: 1, of 1 and 2: none. shrink adds 1 to each
+    denominator."""
     found = scores("item_knn", three(), [[(0, 1)], [(1, 1)], [(2, 1)]], similarity=similarity, shrink=1)
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -1,4 +1,5 @@
-"""D3: trie, masses and mixing by hand, beams against all items' exact scores, tuning on a planted task, a killed tuning."""
+"""D3: trie, masses and mixing by hand, beams against all items' exact scores, tuning on a planted task, a killed
+tuning."""
 
 from collections.abc import Iterator
 from dataclasses import replace

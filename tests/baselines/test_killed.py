@@ -89,7 +89,8 @@ def test_killed_anywhere_with_iterations_accumulation_and_early_stopping(tmp_pat
 
 
 def test_killed_anywhere_while_the_adapters_are_taught(tmp_path: Path) -> None:
-    """Also between the last step and the folder that says that the warm start is done; then the teacher is fitted again."""
+    """Also between the last step and the folder that says that the warm start is done; then the teacher is fitted
+    again."""
     made = settings(
         write_backbone(tmp_path / "backbone"),
         warm_start={

@@ -64,7 +64,8 @@ def test_cross_entropy_is_torchs(n_states: int, n_items: int, n: int, with_bias:
 
 
 def test_a_large_catalogue_is_read_once_for_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """300,000 logits of a state leave room for six in a block; 64 states take two blocks nevertheless, of 38 MB each."""
+    """300,000 logits of a state leave room for six in a block; 64 states take two blocks nevertheless, of 38 MB
+    each."""
     sizes, product = list[int](), torch.addmm
 
     def counted(bias: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -271,8 +272,8 @@ def test_the_loss_is_learned_with_what_a_method_adds_to_its_states() -> None:
 
 
 def test_validation_cases_cost_no_memory() -> None:
-    """A training that validates on 3,200 cases peaks no higher than one on 1,100, each several batches: scored at once, the
-    others would be 64 MiB more, and whatever sorts them makes several of these."""
+    """A training that validates on 3,200 cases peaks no higher than one on 1,100, each several batches: scored at once,
+    the others would be 64 MiB more, and whatever sorts them makes several of these."""
     code = (
         "import resource, sys, numpy as np, pandas as pd\n"
         "from baselines import sasrec\n"

@@ -65,7 +65,8 @@ def informed(data: Split, strength: float) -> Fixed:
 
 
 def skewed(data: Split) -> Split:
-    """The same, but every validation case takes one of the three items that most users have and that it hasn't had itself."""
+    """The same, but every validation case takes one of the three items that most users have and that it hasn't had
+    itself."""
     best = np.argsort(-counted(data))
     cases, rng = data.valid, np.random.default_rng(2)
     free = [best[~np.isin(best, cases.history(i))][:3] for i in range(len(cases))]

@@ -71,7 +71,8 @@ def test_without_steps_it_is_sasrec_to_the_last_bit(learning: str, tmp_path: Pat
 
 
 def thought_alone(net: LatentSASRec, history: list[int], steps: int) -> list[torch.Tensor]:
-    """States [d] before and after each step: the history in one row with the steps behind it, read anew for each of them."""
+    """States [d] before and after each step: the history in one row with the steps behind it, read anew for each of
+    them."""
     items = torch.tensor([history])
     known = net.LayerNorm(net.item_embedding(items) + net.position_embedding.weight[: len(history)])
     inputs, states = [known], []

@@ -1,4 +1,5 @@
-"""ID methods on worlds of a few items, users and steps, and what stands behind a short history: padding, which is nothing."""
+"""ID methods on worlds of a few items, users and steps, and what stands behind a short history: padding, which is
+nothing."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -62,7 +62,8 @@ def test_rows_of_one_seed_begin_with_one_tuning(tmp_path: Path, trainings: list[
     preferring = s_dpo.fit(split(), seed=1, params=own | {"preference_steps": 0}, workdir=tmp_path / "d")
     playing = sp_rec.fit(split(), seed=1, params=own | {"iterations": 0, "ranking": "beams"}, workdir=tmp_path / "e")
     assert trainings == [3] and not (tmp_path / "b" / "tuning").exists()
-    # To the last bit, whether it was made or found: D3 with alpha 1, S-DPO and SPRec without their second stage are this row.
+    # To the last bit, whether it was made or found: D3 with alpha 1, S-DPO and SPRec without their second stage are
+    # this row.
     for other in (again, mixed, preferring, playing):
         np.testing.assert_array_equal(scored(other), scored(first))
         assert other.report()["losses"] == first.report()["losses"] and len(first.report()["losses"]) == 3

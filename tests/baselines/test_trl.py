@@ -1,4 +1,5 @@
-"""trl without what a processor would do for nothing: the same losses, rewards and weights; rollouts by R2ec's engine."""
+"""trl without what a processor would do for nothing: the same losses, rewards and weights; rollouts by R2ec's
+engine."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -107,7 +107,8 @@ def test_doctests() -> None:
         assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0
 
 
-# --- tables ------------------------------------------------------------------------------------------------------------
+# --- tables
+# ------------------------------------------------------------------------------------------------------------
 
 
 def hand_made(results: Path) -> Factor:
@@ -164,7 +165,8 @@ def test_detectable_by_hand() -> None:
 
 
 def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
-    """The claim about power, by simulation: users with unequal numbers of cases, an effect of that size, the real test."""
+    """The claim about power, by simulation: users with unequal numbers of cases, an effect of that size, the real
+    test."""
     generator = np.random.default_rng(5)
     users, trials = 120, 250
     cases = generator.integers(1, 20, users).astype(float)
@@ -216,7 +218,8 @@ def test_a_missing_run_is_refused(results: Path, tmp_path: Path, capsys: pytest.
     assert "seed4/run.json: missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-# --- claims ------------------------------------------------------------------------------------------------------------
+# --- claims
+# ------------------------------------------------------------------------------------------------------------
 
 
 def found_(difference: float, low: float, high: float, against: float = 0.1) -> Comparison:
@@ -304,7 +307,8 @@ def test_no_claims_no_verdicts(results: Path, tmp_path: Path) -> None:
     )
 
 
-# --- plots -------------------------------------------------------------------------------------------------------------
+# --- plots
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_are_ordered_and_words_are_not() -> None:
@@ -396,7 +400,8 @@ def test_the_plots_are_the_same_bytes_twice(results: Path, tmp_path: Path) -> No
     assert files[0] == files[1] and sorted(files[0]) == ["beta.pdf", "beta.png"]
 
 
-# --- the page ----------------------------------------------------------------------------------------------------------
+# --- the page
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_holds_factors_and_claims(results: Path) -> None:

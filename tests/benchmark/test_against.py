@@ -1,4 +1,5 @@
-"""One method against each of the others: differences, families and the mean over datasets, by hand and by plain loops."""
+"""One method against each of the others: differences, families and the mean over datasets, by hand and by plain
+loops."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Amazon Reviews 2023: both presets on files small enough to count by hand, served by a thread in the exact raw form."""
+"""Amazon Reviews 2023: both presets on files small enough to count by hand, served by a thread in the exact raw
+form."""
 
 import gzip
 import json

@@ -45,7 +45,8 @@ def test_a_flipped_bit_of_a_prepared_dataset_is_named_before_it_is_parsed(part: 
 
 
 def test_every_flipped_bit_of_a_record_is_found(tmp_path: Path) -> None:
-    """Each bit of each byte: the record is refused or, where the flip is one of blanks or of case in an escape, reads the same."""
+    """Each bit of each byte: the record is refused or, where the flip is one of blanks or of case in an escape, reads
+    the same."""
     path = tmp_path / "about.json"
     record = {"name": "ml", "counts": {"items": 1234, "share": 0.25}, "none": None}
     write_json(path, checksums.seal(record))

@@ -1,4 +1,5 @@
-"""What a job's numbers come from: what is read by people alone doesn't count, what is declared counts where it is followed."""
+"""What a job's numbers come from: what is read by people alone doesn't count, what is declared counts where it is
+followed."""
 
 import ast
 import importlib.metadata

@@ -105,8 +105,8 @@ def test_tokens_of_r2ec_by_hand() -> None:
         warm_start={"cases": 300, "valid_cases": 70},
     )
     items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, params, 2)
-    # The frozen table, and 300 + 70 cases; a prompt: 30 + 3 lines of 10 tokens. The teacher learns from all 1,000 cases, 8 times:
-    # for each and each item 128 multiplications and additions, and twice that backward.
+    # The frozen table, and 300 + 70 cases; a prompt: 30 + 3 lines of 10 tokens. The teacher learns from all 1,000
+    # cases, 8 times: for each and each item 128 multiplications and additions, and twice that backward.
     assert plain(items) == Work(read=100 * 20, rows=64)
     assert plain(encoded) == Work(read=370 * 60, written=370 * 8, rows=64)
     assert plain(maps) == Work(maps=6 * 8 * 1000 * 100 * 128)
@@ -179,7 +179,8 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
         SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1
     )
     assert tuning == Work(learned=30 * 70, held=2 * 70, kept=tuning.kept) and items == Work(read=100 * 10)
-    # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no backward.
+    # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no
+    # backward.
     choice = {"popularity": [0, 1], "valid_cases": 20, "lora": {"layers_from": 2}}
     alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
     assert alone == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
@@ -231,7 +232,8 @@ def untuned() -> Config:
 
 @pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
 def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
-    """R2ec of config.yaml on ml-100k at two commits: seconds to fit and rank, peak memory. Its LM was left alone then."""
+    """R2ec of config.yaml on ml-100k at two commits: seconds to fit and rank, peak memory. Its LM was left alone
+    then."""
     config = untuned()
     params = config.method("r2ec").params
     params["warm_start"]["adapters"]["steps"] = params["lora"]["layers_from"] = 0
@@ -240,7 +242,8 @@ def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
 
 
 def test_within_a_third_of_a_measured_run_with_taught_adapters() -> None:
-    """R2ec of config.yaml on movielens-2016 at commit 99ad0bc: 406 + 90 s, and some 230 for the states that it found encoded."""
+    """R2ec of config.yaml on movielens-2016 at commit 99ad0bc: 406 + 90 s, and some 230 for the states that it found
+    encoded."""
     config = untuned()
     found = of_job(config, ablations_of(config), "movielens-2016", "r2ec", 1, NOWHERE)
     assert found.seconds == pytest.approx(726, rel=1 / 3) and found.memory / 2**20 == pytest.approx(5014, rel=1 / 3)
@@ -467,7 +470,8 @@ R2EC: dict[str, Any] = {
 
 
 def test_trials_share_states_and_warm_starts() -> None:
-    """Two rates of RecPO from one warm start, and one more from another: what a later trial finds counts for the first alone."""
+    """Two rates of RecPO from one warm start, and one more from another: what a later trial finds counts for the first
+    alone."""
     grid = [
         {},
         {"training": {"learning_rate": 0.1}},
@@ -491,7 +495,8 @@ def test_trials_share_states_and_warm_starts() -> None:
 
 
 def test_jobs_share_states_and_a_repetition_s_warm_start() -> None:
-    """An ablation of RecPO finds its base's warm start, the untrained row its table, another repetition the states alone."""
+    """An ablation of RecPO finds its base's warm start, the untrained row its table, another repetition the states
+    alone."""
     untrained = {"backbone": R2EC["backbone"], "rollouts": R2EC["rollouts"], "training": {"max_steps": 0}}
     rows_of_it = {"r2ec": {"params": R2EC}, "r2ec_untrained": {"module": "r2ec", "params": untrained, "seeds": 1}}
     value = toy_config(**rows_of_it).model_dump(mode="json")
@@ -551,7 +556,8 @@ def test_ablations_count_each_run_once() -> None:
 
 @pytest.mark.parametrize(("items", "train", "seconds"), [(3496, 71_021, 1.3), (10_000, 88_000, 24.2)])
 def test_ease_asks_for_its_dense_matrix(items: int, train: int, seconds: float) -> None:
-    """Seconds of a fit on one thread: movielens-2016, and walks of 8,000 made-up users. 8 bytes for each pair of items."""
+    """Seconds of a fit on one thread: movielens-2016, and walks of 8,000 made-up users. 8 bytes for each pair of
+    items."""
     sizes = Sizes(items=items, train=train, valid=500, test=1000)
     ease, knn = (estimate(name, {}, sizes, gpus=0, threads=1, processes=1) for name in ("ease", "item_knn"))
     assert ease.memory - knn.memory == 8 * items**2 and ease.known

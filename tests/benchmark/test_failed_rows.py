@@ -1,4 +1,5 @@
-"""A method that failed is a row with its reason, in every form; the others are compared as if it had not been asked for."""
+"""A method that failed is a row with its reason, in every form; the others are compared as if it had not been asked
+for."""
 
 from pathlib import Path
 

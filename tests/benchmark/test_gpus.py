@@ -1,4 +1,5 @@
-"""GPUs lent to jobs: no two jobs hold one, a dead job's are free again. The GPUs are a script that says what nvidia-smi says."""
+"""GPUs lent to jobs: no two jobs hold one, a dead job's are free again. The GPUs are a script that says what nvidia-smi
+says."""
 
 import json
 import os

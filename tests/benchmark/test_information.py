@@ -1,4 +1,5 @@
-"""What each row learned from, tried and recommends: said beside every table by hand-worked numbers, and unequal rows refused."""
+"""What each row learned from, tried and recommends: said beside every table by hand-worked numbers, and unequal rows
+refused."""
 
 import json
 import re
@@ -102,7 +103,8 @@ SAID = (
 )
 
 
-# --- what is said ------------------------------------------------------------------------------------------------------
+# --- what is said
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_one_dataset_by_hand(results: Path) -> None:
@@ -232,7 +234,8 @@ def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
         background(collect(results, "small", SEEDS, less_information=REASON))
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_unequal_rows_are_refused(
@@ -284,7 +287,8 @@ def test_what_is_refused(name: str) -> None:
 
 
 def test_what_is_permitted() -> None:
-    """A reason stands where a row did learn from less, whatever the config allows; positions alone are no difference."""
+    """A reason stands where a row did learn from less, whatever the config allows; positions alone are no
+    difference."""
     learned = {("a", 1): ALL, ("b", 1): Learned(30, 200, 231), ("c", 1): ALL}
     assert check_information("d", learned, {"c": "sometimes less"}) == {}
     samples = {("a", 1): ALL, ("b", 1): Learned(20, 50, 60), ("b", 2): Learned(22, 50, 70)}
@@ -300,7 +304,8 @@ def test_a_row_whose_seeds_draw_samples_shows_their_mean(results: Path) -> None:
     assert (row.learned_users, row.learned_targets, row.learned_positions) == (21, 50, 68)
 
 
-# --- the config --------------------------------------------------------------------------------------------------------
+# --- the config
+# --------------------------------------------------------------------------------------------------------
 
 
 def config(**changes: Any) -> dict[str, Any]:

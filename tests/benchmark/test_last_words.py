@@ -260,7 +260,8 @@ def test_another_plugins_screen_is_left_alone_and_a_fault_here_ends_no_run(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-# --- the real thing ----------------------------------------------------------------------------------------------------
+# --- the real thing
+# ----------------------------------------------------------------------------------------------------
 
 WAITING = """
 import os, time

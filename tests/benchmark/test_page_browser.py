@@ -1,4 +1,5 @@
-"""The page in a real browser, opened from disk: sort, filter, choose, search; nothing on the console, nothing asked for; axe."""
+"""The page in a real browser, opened from disk: sort, filter, choose, search; nothing on the console, nothing asked
+for; axe."""
 
 import csv
 import io

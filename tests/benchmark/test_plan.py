@@ -1,4 +1,5 @@
-"""What the workflow asks of the plan: options of a run's command line, which run goes first, what comes before every command."""
+"""What the workflow asks of the plan: options of a run's command line, which run goes first, what comes before every
+command."""
 
 import json
 import shlex

@@ -98,7 +98,8 @@ def test_panels_show_means_and_every_seed(results: Path) -> None:
 
 
 def with_groups(found: DatasetStatistics, **groups_: tuple[int, bool]) -> DatasetStatistics:
-    """The statistics with other groups of the targets: by name the number of cases, and whether there is an interval."""
+    """The statistics with other groups of the targets: by name the number of cases, and whether there is an
+    interval."""
     whole = found.intervals[found.intervals.by == "all"]
     main = whole[whole.metric == "NDCG@10"]
     one = found.seeds[(found.seeds.by == "all") & (found.seeds.metric == "NDCG@10")]

@@ -1,4 +1,5 @@
-"""`benchmark.jobs.run` in two processes, as the rule starts it: the results of one process, written by the first alone."""
+"""`benchmark.jobs.run` in two processes, as the rule starts it: the results of one process, written by the first
+alone."""
 
 import json
 import os

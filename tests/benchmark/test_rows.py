@@ -538,7 +538,8 @@ NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_
 
 
 def ids_hold(folder: Path, names: list[str], taken: list[tuple[int, int]]) -> None:
-    """Ids of any text, some bent: each interaction is kept with its very item, or counted, said, and refused if many."""
+    """Ids of any text, some bent: each interaction is kept with its very item, or counted, said, and refused if
+    many."""
     folder.mkdir(exist_ok=True)
     pairs = [(row, BENT[how](names[row % len(names)])) for row, how in taken]
     pd.DataFrame({"item_id": names, "title": "A thing"}).to_csv(folder / "items.csv", index=False)
@@ -636,7 +637,8 @@ WORDS = st.lists(
 
 
 def titles_hold(folder: Path, titles: list[str], cut: int | None) -> None:
-    """Titles of any text are read as they were written; with one quote gone every item is there, or a sentence says not."""
+    """Titles of any text are read as they were written; with one quote gone every item is there, or a sentence says
+    not."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [["item_id", "title"], *([f"i{n}", t] for n, t in enumerate(titles))]

@@ -33,8 +33,8 @@ from tests.support.results_tree import sealed_again
 
 
 class Params(BaseModel):
-    """skill: share of the validation cases that the stub gets right; bad: what score() does wrong; found: what it finds on
-    disk has cost others so many seconds when it scores, and twice as many when it fits."""
+    """skill: share of the validation cases that the stub gets right; bad: what score() does wrong; found: what it finds
+    on disk has cost others so many seconds when it scores, and twice as many when it fits."""
 
     model_config = ConfigDict(extra="forbid")
     skill: float = 0.5

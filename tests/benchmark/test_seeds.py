@@ -1,4 +1,5 @@
-"""Unequal numbers of seeds: a case's value is the mean over a method's own seeds, in every number, test, plot and caption."""
+"""Unequal numbers of seeds: a case's value is the mean over a method's own seeds, in every number, test, plot and
+caption."""
 
 import io
 from argparse import ArgumentParser
@@ -92,8 +93,8 @@ def test_unequal_numbers_by_hand(tmp_path: Path) -> None:
     hit5 = pairs.loc["Hit@5"]
     assert hit5[["seeds_a", "seeds_b", "mean_a", "mean_b"]].tolist() == [1, 2, 0.75, 0.375]
     assert hit5[["difference", "low", "high"]].tolist() == [0.375, 0.25, 0.5]
-    # Hits as if both had two seeds: r2ec (4, 2), a (3, 0), so D = (1, 2); 2 of 4 sign vectors reach 3. Bare sums would give
-    # r2ec (2, 1), D = (-1, 1) and p = 1.
+    # Hits as if both had two seeds: r2ec (4, 2), a (3, 0), so D = (1, 2); 2 of 4 sign vectors reach 3. Bare sums would
+    # give r2ec (2, 1), D = (-1, 1) and p = 1.
     assert hit5.p == 0.5
     assert pairs.loc["NDCG@10"].p == pytest.approx(0.5, abs=0.02)  # better for both users
 
@@ -125,7 +126,8 @@ def test_seeds_of_one_method_weigh_no_more_than_one(tmp_path: Path) -> None:
     assert (same.difference == 0).all() and (same.p == 1).all() and len(same) == 6
 
 
-# --- what is shown -----------------------------------------------------------------------------------------------------
+# --- what is shown
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_every_form_says_how_many_seeds(unequal: Collected, frame: pd.DataFrame) -> None:

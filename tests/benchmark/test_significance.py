@@ -36,7 +36,8 @@ def test_user_sums_by_hand() -> None:
     assert counts.tolist() == [2, 2]
 
 
-# --- intervals ---------------------------------------------------------------------------------------------------------
+# --- intervals
+# ---------------------------------------------------------------------------------------------------------
 
 
 def clustered(n_users: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +85,8 @@ def test_bootstrap_in_blocks_is_weighted_right(monkeypatch: pytest.MonkeyPatch) 
     assert times / 4_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
-# --- randomisation test ------------------------------------------------------------------------------------------------
+# --- randomisation test
+# ------------------------------------------------------------------------------------------------
 
 
 def test_randomisation_equals_scipys_permutation_test() -> None:
@@ -125,7 +127,8 @@ def test_blocks_do_not_change_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     assert randomisation_test(sums, [(0, 1)], seed=11, flips=20_000) == pytest.approx(whole, abs=0.01)
 
 
-# --- McNemar -----------------------------------------------------------------------------------------------------------
+# --- McNemar
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("b", "c"), [(40, 21), (30, 30), (25, 0), (13, 60)])
@@ -163,7 +166,8 @@ def test_seeds_do_not_multiply_the_evidence() -> None:
     assert mcnemar_test(3 * one).p == pytest.approx(mcnemar_test(one).p)  # three identical seeds say what one says
 
 
-# --- Holm --------------------------------------------------------------------------------------------------------------
+# --- Holm
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_holm_by_hand() -> None:
@@ -172,7 +176,8 @@ def test_holm_by_hand() -> None:
     assert holm([]).tolist() == []
 
 
-# --- refusals ----------------------------------------------------------------------------------------------------------
+# --- refusals
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_nan_is_refused_everywhere() -> None:
@@ -201,7 +206,8 @@ def test_other_refusals() -> None:
         holm([0.5, 1.5])
 
 
-# --- false-positive rate over 1,000 null comparisons -------------------------------------------------------------------
+# --- false-positive rate over 1,000 null comparisons
+# -------------------------------------------------------------------
 
 COMPARISONS = 1_000
 

@@ -1,4 +1,5 @@
-"""The csv files of statistics: what is written is what is read, nothing else is computed from runs, and labels that attack."""
+"""The csv files of statistics: what is written is what is read, nothing else is computed from runs, and labels that
+attack."""
 
 import doctest
 import json
@@ -27,7 +28,8 @@ from benchmark.statistics.files import TEXT, DatasetStatistics, FactorStatistics
 from tests.support.results_tree import write_results
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85}
-# What breaks a row of Markdown, a row of LaTeX, a spreadsheet or a terminal, and what YAML or pandas might read as nothing.
+# What breaks a row of Markdown, a row of LaTeX, a spreadsheet or a terminal, and what YAML or pandas might read as
+# nothing.
 LABELS = ["=1+1|x", "[2pt]", "*a_b*", "None", "a\nb | c\x1b[31m", "<b>&amp;"]
 
 

@@ -1,4 +1,5 @@
-"""Jobs within limits: whatever ends one becomes a sentence in run.json, and a job that somebody stops leaves nothing."""
+"""Jobs within limits: whatever ends one becomes a sentence in run.json, and a job that somebody stops leaves
+nothing."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""Tables from a small made-up results tree: the numbers, the marks, the files, and everything that has to be refused."""
+"""Tables from a small made-up results tree: the numbers, the marks, the files, and everything that has to be
+refused."""
 
 import io
 import json
@@ -51,7 +52,8 @@ def run_tables(monkeypatch: pytest.MonkeyPatch, results: Path, *more: str) -> No
     tables.main()
 
 
-# --- the numbers -------------------------------------------------------------------------------------------------------
+# --- the numbers
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_by_hand(tmp_path: Path) -> None:
@@ -176,7 +178,8 @@ def test_names_are_escaped(results: Path) -> None:
     assert r"a\_b|c\&d\%" in latex(frame)
 
 
-# --- the command -------------------------------------------------------------------------------------------------------
+# --- the command
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_command_writes_byte_equal_files(
@@ -414,7 +417,8 @@ def test_what_a_run_says_of_its_kind_counts_and_not_its_name(results: Path) -> N
         compare(collect(results, "small", TWO_SEEDS))
 
 
-# --- the record --------------------------------------------------------------------------------------------------------
+# --- the record
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_record_round_trip(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What text reaches a model: titles that open turns, break lines or never end; one scale of ratings; every method alike."""
+"""What text reaches a model: titles that open turns, break lines or never end; one scale of ratings; every method
+alike."""
 
 import functools
 import re
@@ -107,8 +108,9 @@ def settings_of(name: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", llm_methods())
 def test_no_title_does_more_than_a_title(name: str, tmp_path: Path) -> None:
-    """Fit and score: nothing that any LM reads has a turn, a line or a title that the titles made; prompts have the template's
-    turns, no more tokens than the limit, the titles that all methods read, and no scale that the ratings don't have."""
+    """Fit and score: nothing that any LM reads has a turn, a line or a title that the titles made; prompts have the
+    template's turns, no more tokens than the limit, the titles that all methods read, and no scale that the ratings
+    don't have."""
     (split, cases), tokenizer = hostile(), tiny_tokenizer("llama")
     if name == "r2ec":
         from tests.support.tiny_fits import write_backbone
@@ -317,7 +319,8 @@ TITLES = (
 
 
 def never_a_turn(name: str, said: list[str]) -> None:
-    """In a pipeline's message and in R2ec's two prompts: special tokens are the template's and no others, a line is an item."""
+    """In a pipeline's message and in R2ec's two prompts: special tokens are the template's and no others, a line is an
+    item."""
     tokenizer = tokenizer_of(name)
     some = [title for title in said if texts.one_line(title)] or ["x"]
     n = len(some)

@@ -1,4 +1,5 @@
-"""The test over users and trainings: by hand, against scipy and the two-way analysis of variance, and held to the null."""
+"""The test over users and trainings: by hand, against scipy and the two-way analysis of variance, and held to the
+null."""
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ def test_components_by_hand() -> None:
     assert found.difference == pytest.approx(3 - 1)
     # Users' differences 1, 1, 4 lie 1, 1 and 2 from their mean: variance of the mean (1 + 1 + 4) / 2 / 3 = 1.
     assert found.users == Part(pytest.approx(1.0), 2)
-    # What is left once users (2, 2, 5) and trainings (-1, +1) are taken out: 0, 1, -1 and its negative, squares 4 in all;
-    # 3 / 2 of them by 3 x 3 cases and one degree of freedom are 2/3. Variance of the means 2 and 4 is 2: (2 - 2/3) / 2.
+    # What is left once users (2, 2, 5) and trainings (-1, +1) are taken out: 0, 1, -1 and its negative, squares 4 in
+    # all; 3 / 2 of them by 3 x 3 cases and one degree of freedom are 2/3. Variance of the means 2 and 4 is 2: (2 - 2/3)
+    # / 2.
     assert found.trainings == (Part(pytest.approx(2 / 3), 1),)
     assert found.covered
     assert found.n_trainings == (2, 1)
@@ -79,7 +81,8 @@ def test_tails_are_those_of_the_sum(df: float) -> None:
 
 
 def test_a_small_p_of_few_trainings_is_that_of_their_tail() -> None:
-    """Equal steps of the quantiles would lose it: of 2 degrees of freedom one in 1,000 lies beyond 31 standard deviations."""
+    """Equal steps of the quantiles would lose it: of 2 degrees of freedom one in 1,000 lies beyond 31 standard
+    deviations."""
     almost = _tails(40.0, Part(0.01, 100), Part(1.0, 2))
     assert almost == pytest.approx(2 * stats.t.sf(40, 2), rel=0.01)
 
@@ -100,16 +103,19 @@ def test_what_cannot_be_compared_is_refused() -> None:
         components(np.zeros((3, 4)), np.zeros((2, 4)), np.zeros(4, dtype=int))
 
 
-# --- held to the null --------------------------------------------------------------------------------------------------
+# --- held to the null
+# --------------------------------------------------------------------------------------------------
 
 
 def false_positives(
     trainings: int, of_trainings: float, of_users: float, shared: bool, worlds: int = 1_000
 ) -> tuple[float, float]:
-    """Shares of worlds without a difference that are called different at 5 %: by users and trainings, and by users alone.
+    """Shares of worlds without a difference that are called different at 5 %: by users and trainings, and by users
+    alone.
 
-    Unequal numbers of cases per user, as in ml-100k. of_trainings, of_users: variance of the trainings' own values, and of the
-    difference that users have for good, as multiples of what is left (user by training) in the mean of one training.
+    Unequal numbers of cases per user, as in ml-100k. of_trainings, of_users: variance of the trainings' own values, and
+    of the difference that users have for good, as multiples of what is left (user by training) in the mean of one
+    training.
     """
     rng = np.random.default_rng([trainings, int(100 * of_trainings), int(100 * of_users), shared])
     both, alone = 0, 0

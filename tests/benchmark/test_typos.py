@@ -78,7 +78,8 @@ def meant(said: str) -> list[str]:
 
 @st.composite
 def misspelt(draw: st.DrawFn) -> tuple[type[BaseModel], str, str]:
-    """A model, one of its settings, and that by one letter wrong: left out, doubled, exchanged, another one, swapped."""
+    """A model, one of its settings, and that by one letter wrong: left out, doubled, exchanged, another one,
+    swapped."""
     model, name = draw(st.sampled_from(SETTINGS))
     at = draw(st.integers(0, len(name) - 1))
     letter = draw(st.sampled_from(string.ascii_lowercase))
@@ -261,7 +262,8 @@ def wrong_values() -> Iterator[tuple[type[BaseModel], Any]]:
 
 
 def test_every_kind_of_error_has_plain_words() -> None:
-    """All models by all values: what pydantic may raise, and no more, is in the table, and none of its words are said."""
+    """All models by all values: what pydantic may raise, and no more, is in the table, and none of its words are
+    said."""
     raised = set()
     for model, value in wrong_values():
         try:

@@ -1,4 +1,5 @@
-"""The fault campaign: `python -m tests.faults [--scale 1]`, what `make faults` runs. It prints docs/reliability.md's table.
+"""The fault campaign: `python -m tests.faults [--scale 1]`, what `make faults` runs. It prints docs/reliability.md's
+table.
 
 --scale: a share of the counts, which are those of the page; 0.05 takes about a minute of two idle cores, 1 about 20.
 """

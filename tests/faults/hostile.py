@@ -1,4 +1,5 @@
-"""Inputs that somebody has broken: configs, tables, records, Amazon lines and wheels, mutated at random from whole ones.
+"""Inputs that somebody has broken: configs, tables, records, Amazon lines and wheels, mutated at random from whole
+ones.
 
 Each is read in a child process, so that a reader which ends the process is counted and not suffered.
 """

@@ -1,4 +1,5 @@
-"""A folder with the code, the planted dataset and its preparation, in which runs are started as the workflow starts them."""
+"""A folder with the code, the planted dataset and its preparation, in which runs are started as the workflow starts
+them."""
 
 import os
 import signal

@@ -39,7 +39,8 @@ def by_transformers(backbone: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def same(found: R2ecRecommender, expected: R2ecRecommender) -> None:
-    """The stub writes the very tokens, so that h_T, rewards, every weight and the table come out bit by bit the same."""
+    """The stub writes the very tokens, so that h_T, rewards, every weight and the table come out bit by bit the
+    same."""
     for name, value in expected.reader.model.own_state().items():
         assert torch.equal(found.reader.model.own_state()[name], value), name
     assert torch.equal(found.reader.table.states, expected.reader.table.states)

@@ -189,7 +189,8 @@ def test_a_warm_start_serves_all_runs_that_differ_in_recpo_alone(
 
 
 def test_a_run_is_charged_for_the_warm_start_that_it_finds(backbone: Path, tmp_path: Path) -> None:
-    """Once, although the states that the warm start was made of are on disk, too; and the maker for the states alone."""
+    """Once, although the states that the warm start was made of are on disk, too; and the maker for the states
+    alone."""
     given: dict[str, Any] = {"warm_start": {"states": str(tmp_path / "states")}, "training": {"max_steps": 1}}
 
     def fit(name: str, **changes: Any) -> Cost:

@@ -165,7 +165,8 @@ def test_bad_input_is_named() -> None:
 
 
 def estimates(m: int, weights: Tensor, certain: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean of the estimated partition function over all m draws that there are, weighted by q, and the exact one: [N]."""
+    """Mean of the estimated partition function over all m draws that there are, weighted by q, and the exact one:
+    [N]."""
     random = torch.Generator().manual_seed(2)
     users, items = torch.randn(3, 4, generator=random), torch.randn(6, 4, generator=random)
     targets, prior = torch.tensor([0, 5, 2]), torch.randn(6, generator=random)

@@ -46,7 +46,8 @@ class Expected:
 
 
 def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, normalize: bool, reasoning: bool) -> Any:
-    """Two updates on one batch of rollouts, with a table of states that no LM has given. Returns the steps and the log."""
+    """Two updates on one batch of rollouts, with a table of states that no LM has given. Returns the steps and the
+    log."""
     recpo = {
         "normalize": normalize,
         "tau": 0.7 if normalize else 5.0,

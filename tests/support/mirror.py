@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Mirror(ThreadingHTTPServer):
-    """files: path -> bytes. plan: what the next requests meet; "ok" when it is empty. seen: path and headers of each request.
+    """files: path -> bytes. plan: what the next requests meet; "ok" when it is empty. seen: path and headers of each
+    request.
 
     503, 404 ...: that status alone. cut: the body ends half-way. ranges off: always the whole file, no validator.
     no length: the size isn't said, and the body ends half-way. slow: 1 kB at a time.

@@ -43,7 +43,8 @@ def chromium() -> str:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Headless Chromium, which needs no network: one that isn't allowed its sandbox, as root in a container, goes without."""
+    """Headless Chromium, which needs no network: one that isn't allowed its sandbox, as root in a container, goes
+    without."""
     path = chromium()
     from playwright.sync_api import sync_playwright
 
@@ -60,7 +61,8 @@ def axe() -> str:
 
 
 class Opened:
-    """A page opened from disk, with all that went wrong: messages of the console, errors, requests beyond the file itself."""
+    """A page opened from disk, with all that went wrong: messages of the console, errors, requests beyond the file
+    itself."""
 
     def __init__(self, started: Any, page: Path, address: str = "", width: int = 1400, scheme: str = "light") -> None:
         context = started.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)

@@ -1,8 +1,9 @@
 """Whether RecBole's four models rank alike on each Python: what `make test-pythons` runs after the tests.
 
-`python -m tests.support.pythons fit FOLDER` fits them on the planted log and on a sliver of ml-100k, on the processor, and keeps
-what `benchmark.jobs.run` writes; `python -m tests.support.pythons compare FOLDER FOLDER ...` says whether the folders hold the same
-data, rankings (all columns of all cases: rank, candidates, 20 best) and validation curves, and exits 1 where they don't.
+`python -m tests.support.pythons fit FOLDER` fits them on the planted log and on a sliver of ml-100k, on the processor,
+and keeps what `benchmark.jobs.run` writes; `python -m tests.support.pythons compare FOLDER FOLDER ...` says whether the
+folders hold the same data, rankings (all columns of all cases: rank, candidates, 20 best) and validation curves, and
+exits 1 where they don't.
 """
 
 import json

@@ -134,7 +134,8 @@ def write_method(results: Path, dataset: str, cases: Cases, method: str, by_seed
 
 
 def write_by_hand(results: Path, first: str, second: str) -> Cases:
-    """Two methods, two seeds, four cases of two users in dataset `tiny`, with ranks whose every number can be worked by hand."""
+    """Two methods, two seeds, four cases of two users in dataset `tiny`, with ranks whose every number can be worked by
+    hand."""
     cases = write_dataset(results, "tiny", n_users=2, n_cases=4)
     cases = Cases(**{**vars(cases), "user": np.array([0, 0, 1, 1], dtype=np.int32)})
     write_cases(results / "data" / "tiny" / "test.parquet", cases, with_target=False)
@@ -152,7 +153,8 @@ def write_results(
     n_users: int = 30,
     n_cases: int = 120,
 ) -> None:
-    """Write a whole tree. `skill` maps each method to 0 (random ranks) .. 1 (always first); popularity has no seed noise.
+    """Write a whole tree. `skill` maps each method to 0 (random ranks) .. 1 (always first); popularity has no seed
+    noise.
 
     `seeds` is one number for all methods, or one by method.
     """

@@ -11,7 +11,8 @@ from benchmark.statistics.overall import overall
 
 
 def write_statistics(results: Path, datasets: list[str], seeds: dict[str, int], reference: str | None = None) -> None:
-    """Write results/statistics of these datasets: each one's, those over all where there are several, and the reference's."""
+    """Write results/statistics of these datasets: each one's, those over all where there are several, and the
+    reference's."""
     folder = results / STATISTICS
     collected = [collect(results, dataset, seeds) for dataset in datasets]
     for one in collected:

@@ -8,7 +8,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 
 def write_encoder(folder: Path) -> Path:
-    """A BERT of one layer that knows the planted items' words and all characters; weights large enough that every word matters."""
+    """A BERT of one layer that knows the planted items' words and all characters; weights large enough that every word
+    matters."""
     # Written out, not trained: a trainer's ties fall differently in every process.
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Thing", "number", "colour", "red", "green", "blue"]
     words += [chr(code) for code in range(33, 127)] + [f"##{chr(code)}" for code in range(33, 127)]

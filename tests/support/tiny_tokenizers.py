@@ -79,7 +79,8 @@ def tiny_tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 
 def tiny_lm(family: str, scale: float = 0.3, seed: int = 0) -> PreTrainedModel:
-    """A random LM of `tests.support.tiny_models` with the vocabulary of the family's tokenizer, float32, in evaluation mode."""
+    """A random LM of `tests.support.tiny_models` with the vocabulary of the family's tokenizer, float32, in evaluation
+    mode."""
     torch.manual_seed(seed)
     config = tiny_config(family)
     config.vocab_size = len(tiny_tokenizer(family))

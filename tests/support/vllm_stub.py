@@ -1,7 +1,8 @@
-"""vLLM, as trl's own code talks to it, without vLLM: a server with its routes, and its class LLM. A tiny LM writes behind both.
+"""vLLM, as trl's own code talks to it, without vLLM: a server with its routes, and its class LLM. A tiny LM writes
+behind both.
 
-They stop where the request says, keep the weights that they are sent, and draw from the streams of TransformersEngine, so that what
-they write can be foretold. What is no request goes through memory in place of NCCL.
+They stop where the request says, keep the weights that they are sent, and draw from the streams of TransformersEngine,
+so that what they write can be foretold. What is no request goes through memory in place of NCCL.
 """
 
 import json
@@ -28,7 +29,8 @@ from lm.writing.stopping import EndOfReasoning
 
 
 class Writer:
-    """The LM behind the stub. `now`: case numbers, seed and step of the call that is being answered, which the test sets."""
+    """The LM behind the stub. `now`: case numbers, seed and step of the call that is being answered, which the test
+    sets."""
 
     def __init__(self, folder: str) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -1,4 +1,5 @@
-"""A planted task for methods that write: the next item follows from the last one, and each item is meant by one word."""
+"""A planted task for methods that write: the next item follows from the last one, and each item is meant by one
+word."""
 
 from dataclasses import replace
 

@@ -1,4 +1,5 @@
-"""A clone of what is committed, as a stranger gets it: every job is planned, and a run leaves no change for git to see."""
+"""A clone of what is committed, as a stranger gets it: every job is planned, and a run leaves no change for git to
+see."""
 
 import os
 import shutil

@@ -1,4 +1,5 @@
-"""`make quick`: what it runs, that it says how small it is, and that a clone stays clean. The real run is marked slow."""
+"""`make quick`: what it runs, that it says how small it is, and that a clone stays clean. The real run is marked
+slow."""
 
 import os
 import shutil
@@ -38,7 +39,8 @@ def git(folder: Path, *arguments: str, stdin: str | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the code, the Makefile and what git ignores, as a user has after cloning and `make quick`'s first lines."""
+    """A repository with the code, the Makefile and what git ignores, as a user has after cloning and `make quick`'s
+    first lines."""
     project = copy_of_project(tmp_path_factory.mktemp("clone"))
     for file in (".gitignore", "Makefile", "README.md"):
         shutil.copy(ROOT / file, project / file)

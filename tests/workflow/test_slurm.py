@@ -1,4 +1,5 @@
-"""Jobs through Snakemake's Slurm plugin, with Slurm's commands replaced by scripts that record their call and run the job here."""
+"""Jobs through Snakemake's Slurm plugin, with Slurm's commands replaced by scripts that record their call and run the
+job here."""
 
 import json
 import os
@@ -55,7 +56,8 @@ def test_the_partitions_file_is_one_that_the_plugin_reads() -> None:
 
 
 def test_the_kubernetes_job_runs_what_snakemake_takes() -> None:
-    """No cluster is asked: what the pod's shell would run is a command that Snakemake understands, with a profile that is here."""
+    """No cluster is asked: what the pod's shell would run is a command that Snakemake understands, with a profile that
+    is here."""
     job = yaml.safe_load((ROOT / "workflow/profiles/kubernetes/job.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert job["kind"] == "Job" and container["resources"]["limits"]["nvidia.com/gpu"] == 4

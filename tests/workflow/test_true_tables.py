@@ -1,7 +1,8 @@
 """Whatever happens between two calls of the workflow, a call that ends well leaves the table that config and data give.
 
-A search over sequences of what users and machines do: other data with older dates, other settings, settings that `prepare`
-refuses, kills, deleted folders, touched files, files copied from another run. The judge is the table of a run in a new folder.
+A search over sequences of what users and machines do: other data with older dates, other settings, settings that
+`prepare` refuses, kills, deleted folders, touched files, files copied from another run. The judge is the table of a run
+in a new folder.
 """
 
 import functools

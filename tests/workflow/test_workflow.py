@@ -197,8 +197,8 @@ def test_r2ec_keeps_what_it_wrote_and_answers_for_one_user(finished: Path) -> No
     assert record.tokens_written > len(texts) and record.report["recpo_steps"] == 1
     command = [sys.executable, "-m", "r2ec.recommend", "--run", str(run.relative_to(finished)), "--json"]
     items = pd.read_parquet(finished / "results/data/ml-100k/items.parquet")
-    # A case alone and a case among 64 differ by rounding, which may swap neighbours. Where two tokens are a near tie in bf16, it
-    # decides what is written, too. Of a few cases one at least is written as it was.
+    # A case alone and a case among 64 differ by rounding, which may swap neighbours. Where two tokens are a near tie in
+    # bf16, it decides what is written, too. Of a few cases one at least is written as it was.
     for row, case in enumerate(rankings["case"][:5]):
         said = subprocess.run(
             [*command, "--data", "results/data/ml-100k", "--case", str(case)],
@@ -334,7 +334,8 @@ def test_a_failing_method_is_a_row_and_all_others_are_tested(tmp_path: Path) -> 
 
 
 def test_one_datasets_trouble_takes_no_other_ones_row(tmp_path: Path) -> None:
-    """A method that fails on one of two datasets: it has its row on the other, and the table of both says where it failed."""
+    """A method that fails on one of two datasets: it has its row on the other, and the table of both says where it
+    failed."""
     project = copy_of_project(tmp_path)
     (project / "baselines" / "picky.py").write_text(PICKY)
     shutil.copytree(project / "planted", project / "good")
@@ -562,7 +563,8 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     asked = asked_for(said)
     assert int(here["r2ec_large"]["mem_mb"]) == min(machine, int(asked["r2ec_large"]["mem_mb"]))
     assert asked["popularity"]["gpu"] == "0" and asked["r2ec_large"]["gpu"] == "4"
-    # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes minutes.
+    # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes
+    # minutes.
     assert int(asked["r2ec_large"]["gpu_mem_mb"]) > 12_000 and int(asked["r2ec_large"]["mem_mb"]) > 4 * 6_000
     assert int(asked["popularity"]["runtime"]) < 60 < int(asked["r2ec_large"]["runtime"])
     for rule in ("fetch", "prepare", "tables", "plots", "page"):

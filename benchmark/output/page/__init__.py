@@ -1,1 +1,2 @@
-"""The page of a run: one HTML file that says what the run shows, with its leaderboard, comparisons, ablations and reasonings."""
+"""The page of a run: one HTML file that says what the run shows, with its leaderboard, comparisons, ablations and
+reasonings."""

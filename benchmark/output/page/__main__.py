@@ -1,4 +1,5 @@
-"""`python -m benchmark.output.page`: make the page of finished runs, one file that is opened from disk and asks for nothing.
+"""`python -m benchmark.output.page`: make the page of finished runs, one file that is opened from disk and asks for
+nothing.
 
     python -m benchmark.output.page --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 

@@ -88,7 +88,8 @@ def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """The registered claims of the first of these files that is there, as `benchmark.analysis.registered` judged them."""
+    """The registered claims of the first of these files that is there, as `benchmark.analysis.registered` judged
+    them."""
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         return None

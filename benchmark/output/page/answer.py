@@ -1,4 +1,5 @@
-"""What a run says, in a title and a few sentences made from its numbers: what differs, what can't be told, what could be seen."""
+"""What a run says, in a title and a few sentences made from its numbers: what differs, what can't be told, what could
+be seen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -79,7 +80,8 @@ def pair(part: dict[str, Any], a: int, b: int) -> dict[str, Any]:
 
 
 def told_apart(part: dict[str, Any], method: int) -> tuple[list[int], list[int]]:
-    """The methods that differ from this one at ALPHA after Holm's correction over all pairs, and those that can't be told."""
+    """The methods that differ from this one at ALPHA after Holm's correction over all pairs, and those that can't be
+    told."""
     others = [i for i in numbers_of(part) if i != method]
     apart = [i for i in others if pair(part, method, i)["p_holm"] < ALPHA]
     return apart, [i for i in others if i not in apart]
@@ -120,7 +122,8 @@ def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
 
 
 def verdict(where: str, one: dict[str, Any], a: str, b: str) -> str:
-    """One comparison a - b on one dataset in words; `one` has difference, low, high, p_holm and detectable (None: unknown)."""
+    """One comparison a - b on one dataset in words; `one` has difference, low, high, p_holm and detectable (None:
+    unknown)."""
     said = f"{where} {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
     if one["p_holm"] < ALPHA:
         return f"{said}, {a if one['difference'] > 0 else b} ranks better"
@@ -140,7 +143,8 @@ def held_against(
 ) -> str:
     """What writing or training does, from two rows that differ in it: dataset by dataset, and over all.
 
-    rows: of `against`, whose tests are corrected over the reference's own comparisons; they go before those of all pairs.
+    rows: of `against`, whose tests are corrected over the reference's own comparisons; they go before those of all
+    pairs.
     """
     a, b, what = spoken
     mine = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}

@@ -1,7 +1,7 @@
 """The cases that a page holds: histories, ranks, recommended items and what was written, packed into parts.
 
-A page holds at most LIMIT texts. Where runs wrote more, a seeded sample of each dataset's cases is shown, the same for every
-method, so that methods can be read side by side; the page says so. Means and tests are always over all cases.
+A page holds at most LIMIT texts. Where runs wrote more, a seeded sample of each dataset's cases is shown, the same for
+every method, so that methods can be read side by side; the page says so. Means and tests are always over all cases.
 """
 
 import re
@@ -74,7 +74,8 @@ def read_texts(results: Collected, method: str) -> pd.DataFrame | None:
 
 
 def shown_cases(results: Collected, texts_per_case: int, budget: int) -> np.ndarray:
-    """Row numbers of the cases that the page holds, int64 ascending: all, or a seeded sample that fits `budget` texts."""
+    """Row numbers of the cases that the page holds, int64 ascending: all, or a seeded sample that fits `budget`
+    texts."""
     most = max(1, budget // max(1, texts_per_case))
     if len(results.cases) <= most:
         return np.arange(len(results.cases))
@@ -89,7 +90,8 @@ def top_items(path: Path, rows: np.ndarray) -> list[list[int]]:
 
 
 def history(cases: Cases, titled: dict[int, int]) -> list[list[Any]]:
-    """Of each case the columns of its history: places of its titles, ratings (None: not rated), seconds before the case.
+    """Of each case the columns of its history: places of its titles, ratings (None: not rated), seconds before the
+    case.
 
     titled: place in the page's titles by item number; unknown items get the next place.
     """
@@ -112,9 +114,11 @@ def parts_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page holds of one dataset's cases: an entry for the document, and the parts by name.
 
-    The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were cut or
-    repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks; `cases/{place}/{k}`
-    the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the texts, of PART cases each.
+    The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were
+    cut or
+    repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks;
+    `cases/{place}/{k}` the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the
+    texts, of PART cases each.
     numbers: of the methods on the whole page.
     """
     found = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}

@@ -107,7 +107,8 @@ def overall(
 
 
 def held(collected: Sequence[Collected], reference: str | None, folder: Path) -> dict[str, Any] | None:
-    """The reference against each of the others, from the statistics in `folder`; None where there is none, or no other."""
+    """The reference against each of the others, from the statistics in `folder`; None where there is none, or no
+    other."""
     if not any(reference in results.methods and len(results.methods) > 1 for results in collected):
         return None
     frame = read_csv(folder / AGAINST)
@@ -125,10 +126,11 @@ def held(collected: Sequence[Collected], reference: str | None, folder: Path) ->
 def told_about(
     collected: Sequence[Collected], entries: Sequence[dict[str, Any]], names: Sequence[str], reference: str | None
 ) -> list[tuple[int, int, str]]:
-    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not trained.
+    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not
+    trained.
 
-    entries: of `cases.parts_of`, by dataset; names: of all methods by number. Of the rows that write and learned the reference
-    goes first, then the order of the names.
+    entries: of `cases.parts_of`, by dataset; names: of all methods by number. Of the rows that write and learned the
+    reference goes first, then the order of the names.
     """
     wrote: dict[int, bool] = {}
     learned: dict[int, bool] = {}

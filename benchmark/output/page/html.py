@@ -1,7 +1,7 @@
 """The page's one file: the document, the compressed parts, the scripts and the style, put together.
 
-Nothing of data or models is ever markup: the template escapes, JSON is written without "<", parts are base64. A policy in the page
-itself allows no script but those whose hashes it names, and no request at all.
+Nothing of data or models is ever markup: the template escapes, JSON is written without "<", parts are base64. A policy
+in the page itself allows no script but those whose hashes it names, and no request at all.
 """
 
 import base64

@@ -1,4 +1,5 @@
-"""Methods held against each other, from their statistics: over all cases, by slice of the cases, and over all datasets."""
+"""Methods held against each other, from their statistics: over all cases, by slice of the cases, and over all
+datasets."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

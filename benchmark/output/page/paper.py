@@ -11,7 +11,8 @@ from benchmark.metrics import METRICS
 
 @cache
 def printed() -> dict[tuple[str, str], list[float | None]]:
-    """Tables 1 and 2 of arXiv 2505.16994 by category of its data and row of config/paper.yaml; values in the order of METRICS."""
+    """Tables 1 and 2 of arXiv 2505.16994 by category of its data and row of config/paper.yaml; values in the order of
+    METRICS."""
     text = files("benchmark.output.page").joinpath("paper.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
@@ -21,7 +22,8 @@ def printed() -> dict[tuple[str, str], list[float | None]]:
 
 
 def category_of(results: Collected) -> str | None:
-    """The category of Amazon 2023 that a dataset is, prepared as the paper's released code does; None for any other data."""
+    """The category of Amazon 2023 that a dataset is, prepared as the paper's released code does; None for any other
+    data."""
     settings: dict[str, Any] = results.about["settings"]
     options = settings.get("options") or {}
     if settings.get("source") != "amazon_2023" or options.get("preset") != "released":
