@@ -1,14 +1,15 @@
-"""LLaRA: an LLM tuned to write the next title reads behind each title of the history what a sequential recommender knows of the item.
+"""LLaRA: an LLM tuned to write the next title reads behind each title what a sequential recommender knows of the item.
 
-Liao et al., "LLaRA: Large Language-Recommendation Assistant", SIGIR 2024 (arXiv 2312.02445; github.com/ljy0ustc/LLaRA). Kept: an
-item is its title and one more token, the projection (Linear, GELU, Linear) of its frozen vector in a conventional recommender
-(SASRec); the loss on the title alone; the curriculum, in which step t of T has such hybrid prompts with probability t / T and a
-placeholder token in their place else; rankings by hybrid prompts; AdamW with decay for the projector.
-Different, as in the row "LLaRA*" of R2ec's paper (arXiv 2505.16994, Section 4.1): no candidates in the prompt, and beams over the
-trie of all titles rank the whole catalogue, where the original picks one of 20. Different, too: it begins with the title tuning of
-title_sft.py, which is text-only without a placeholder; one prompt in the place of three; rates that fall linearly; the curriculum is
-drawn once for all micro-batches of a step; the projector's last layer is scaled at the start, so that its tokens are as large as the
-vocabulary's, since a few steps would not take them there. `shuffled` gives each item another item's vector: tokens without a signal.
+Liao et al., "LLaRA: Large Language-Recommendation Assistant", SIGIR 2024 (arXiv 2312.02445; github.com/ljy0ustc/LLaRA). Kept:
+an item is its title and one more token, the projection (Linear, GELU, Linear) of its frozen vector in a conventional
+recommender (SASRec); the loss on the title alone; the curriculum, in which step t of T has such hybrid prompts with
+probability t / T and a placeholder token in their place else; rankings by hybrid prompts; AdamW with decay for the projector.
+Different, as in the row "LLaRA*" of R2ec's paper (arXiv 2505.16994, Section 4.1): no candidates in the prompt, and beams over
+the trie of all titles rank the whole catalogue, where the original picks one of 20. Different, too: it begins with the title
+tuning of title_sft.py, which is text-only without a placeholder; one prompt in the place of three; rates that fall linearly;
+the curriculum is drawn once for all micro-batches of a step; the projector's last layer is scaled at the start, so that its
+tokens are as large as the vocabulary's, since a few steps would not take them there. `shuffled` gives each item another item's
+vector: tokens without a signal.
 """
 
 from pathlib import Path
@@ -19,9 +20,10 @@ from pydantic import Field
 
 from baselines._recbole.sasrec import PER_CASE, fit_best
 from baselines._recbole.sasrec import Params as SASRecParams
-from baselines._writers.title_tuning import REQUEST, STREAM, TitleBeams, beams_work, tuned, tuning_work
+from baselines._writers.title_tuning import REQUEST, STREAM, TITLES, TitleBeams, beams_work, tuned, tuning_work
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, Work, prompt_tokens, trained
 
 if TYPE_CHECKING:
@@ -29,14 +31,21 @@ if TYPE_CHECKING:
 
     from baselines._writers.item_tokens import ByHybridPrompt
 
-__all__ = ["STREAM", "Params", "fit", "fit_cost", "work"]
+FIT = Stage(
+    "llara",
+    1,
+    after=(TITLES,),
+    packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "recbole"),
+)
+
+__all__ = ["FIT", "STREAM", "Params", "fit", "fit_cost", "work"]
 
 
 class Params(TitleBeams):
-    """sasrec: settings of the recommender whose item vectors are read, the best on validation cases is taken; hybrid_steps: of the
-    second stage, whose steps take as many cases as the tuning's; hybrid_rate, projector_rate, projector_decay: of its adapters and of
-    the projector; placeholder: the special token of text-only steps (null: one that SmolLM2, Qwen2.5 and Gemma 2 have for nothing);
-    shuffled: a control, item vectors in a random order."""
+    """sasrec: settings of the recommender whose item vectors are read, the best on validation cases is taken; hybrid_steps: of
+    the second stage, whose steps take as many cases as the tuning's; hybrid_rate, projector_rate, projector_decay: of its
+    adapters and of the projector; placeholder: the special token of text-only steps (null: one that SmolLM2, Qwen2.5 and
+    Gemma 2 have for nothing); shuffled: a control, item vectors in a random order."""
 
     sasrec: list[SASRecParams] = Field(default=[SASRecParams()], min_length=1)
     hybrid_steps: int = Field(default=40, ge=0)

@@ -16,7 +16,7 @@ from baselines._writers.title_search import Search, title_tokens
 from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
 from lm.kernels.attention import use_grouped_attention
-from lm.writing.engine import pack_rollouts, pad_id
+from lm.writing.rollouts import pack_rollouts, pad_id
 from r2ec.model.network import R2ec
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Projector(nn.Module):
     """LLaRA's: Linear, GELU, Linear, from item vectors, float32 [n_items, d], which stay as they are, to an LM's inputs.
 
-    size: root mean square of what it gives for the catalogue at the start, by a scale of its last layer. As torch begins a layer, it
-    would be far from the size of a token.
+    size: root mean square of what it gives for the catalogue at the start, by a scale of its last layer. As torch begins a
+    layer, it would be far from the size of a token.
     """
 
     def __init__(self, items: Tensor, width: int, size: float) -> None:

@@ -19,7 +19,7 @@ from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
 from lm.kernels.attention import use_grouped_attention
 from lm.kernels.token_logps import token_logps
-from lm.writing.engine import pack_rollouts, pad_id
+from lm.writing.rollouts import pad_id
 from r2ec.model.network import fork
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ ROTARY_BASE = 1000.0
 class Thinker(nn.Module):
     """LatentR3's layer: one head of attention from the state that has read a prompt's last token to all of its states.
 
-    Query, key and value are as wide as the LM and have a bias, scores are divided by sqrt(d), rotary positions are those of Llama
-    over the whole width with base 1000; there is no output projection. It computes in float32.
+    Query, key and value are as wide as the LM and have a bias, scores are divided by sqrt(d), rotary positions are those of
+    Llama over the whole width with base 1000; there is no output projection. It computes in float32.
     """
 
     def __init__(self, width: int) -> None:
@@ -69,7 +69,7 @@ def _rotated(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Thinking(nn.Module):
-    """An LM and its thinker: prompt, thought, title. tokens: no thought but `placeholder`'s embedding, a position without content."""
+    """An LM and its thinker: prompt, thought, title. Without a thinker the thought is the embedding of `placeholder`."""
 
     def __init__(self, model: nn.Module, thinker: Thinker | None, placeholder: int) -> None:
         super().__init__()
@@ -81,9 +81,9 @@ class Thinking(nn.Module):
 
     def read(self, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor, DynamicCache]:
         """Thoughts, float32 [n, d], behind n prompts; where tokens are, bool [n, q]; and the cache of the prompts."""
-        ids, mask = padded([list(prompt)[::-1] for prompt in prompts], pad)
-        ids, mask = (torch.from_numpy(np.ascontiguousarray(part[:, ::-1])) for part in (ids, mask))
-        ids, mask = ids.to(self.causal_lm.device), mask.to(self.causal_lm.device)
+        # Padded on the left: backwards, and back again.
+        backwards = padded([list(prompt)[::-1] for prompt in prompts], pad)
+        ids, mask = (torch.from_numpy(part[:, ::-1].copy()).to(self.causal_lm.device) for part in backwards)
         cache = DynamicCache(config=self.causal_lm.config)
         states = self._run({"input_ids": ids}, mask, cache)
         if self.thinker is not None:
@@ -174,7 +174,9 @@ def learn_to_think(
 
 def noises(seed: int, step: int, prompts: int, thoughts: int, width: int) -> Tensor:
     """Standard normal, float32 [prompts, thoughts, width], 0 for the first thought of each prompt."""
-    drawn = np.random.default_rng(derive_seed(seed, "noise", step)).standard_normal((prompts, thoughts, width), np.float32)
+    drawn = np.random.default_rng(derive_seed(seed, "noise", step)).standard_normal(
+        (prompts, thoughts, width), np.float32
+    )
     drawn[:, 0] = 0
     return torch.from_numpy(drawn)
 
@@ -192,9 +194,10 @@ def advantages(rewards: Tensor) -> Tensor:
 def reinforce(made: ByThought, cases: Cases, settings: "Params", *, seed: int, folder: Path) -> list[dict[str, float]]:
     """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is generated.
 
-    A thought's reward is minus the perplexity of the title; the loss is minus its advantage times the likelihood ratio of each of
-    the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood. Returns of each step `loss`,
-    `perplexity` of titles behind thoughts without noise, `noised` behind the others, `better`: share of these that are better.
+    A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio of
+    each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood. Returns
+    of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind the others, `better`: share of
+    these that are better.
     """
     model, pad, times = made.thinking, pad_id(made.tokenizer), settings.thoughts
     assert model.thinker is not None

@@ -1,6 +1,7 @@
-"""Vectors in the place of tokens: ids beyond the vocabulary whose input embedding is a row of something that is computed or trained.
+"""Vectors in the place of tokens: ids beyond the vocabulary, whose input embedding is computed or trained elsewhere.
 
-Prompts stay lists of token ids, so that what reads, shares and packs them needs no other path. The output head never sees such an id.
+Prompts stay lists of token ids, so that what reads, shares and packs them needs no other path. The output head never sees such
+an id.
 """
 
 from collections.abc import Callable, Iterator

@@ -15,10 +15,11 @@ from baselines._writers.item_tokens import ByHybridPrompt, Projector, is_hybrid,
 from baselines.llara import Params, fit, item_vectors
 from benchmark.contract import Cases, Recommender
 from lm import backbone as backbones
+from lm.chat import prompt_ids
 from r2ec.model.network import R2ec
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
-from tests.support.worded import N, WORDS, planted_writer, worded_split
+from tests.support.worded import WORDS, N, planted_writer, worded_split
 
 CASES = np.arange(7)
 
@@ -55,7 +56,7 @@ def test_each_title_is_followed_by_its_items_token(made: ByHybridPrompt) -> None
     cases = split().valid.take(CASES)
     messages = made.asker.about_users(made.request, cases)
     made.asker.mark = ""
-    plain = [llm_texts.prompt_ids(made.tokenizer, one) for one in made.asker.about_users(made.request, cases)]
+    plain = [prompt_ids(made.tokenizer, one) for one in made.asker.about_users(made.request, cases)]
     made.asker.mark = "<bos>"
     vocabulary = len(made.tokenizer)
     for i, ids in enumerate(made.prompts(cases, messages)):
@@ -202,4 +203,7 @@ def test_a_step_weighs_tokens_alike_whatever_its_micro_batches_are(
 def test_as_many_rows_as_the_steps_take() -> None:
     chosen = Params.model_validate({"backbone": {"name": "x"}, "hybrid_steps": 3, "users_per_step": 5})
     rows = llara.rows_of_second_stage(split(), chosen, 1)
-    assert len(rows) == len(set(rows.tolist())) == 15 and item_tokens.padded([[1], [2, 3]], 0)[0].tolist() == [[1, 0], [2, 3]]
+    assert len(rows) == len(set(rows.tolist())) == 15 and item_tokens.padded([[1], [2, 3]], 0)[0].tolist() == [
+        [1, 0],
+        [2, 3],
+    ]

@@ -27,7 +27,9 @@ def test_a_table_of_the_placeholders_embedding_says_what_the_placeholder_says(fa
     model = tiny_lm(family)
     soft = SoftTokens(model, PLACEHOLDER)
     made, rows = soft_prompts(soft.first)
-    table = model.get_input_embeddings()(torch.full((len(rows),), PLACEHOLDER))  # as its module gives it: Gemma 2 scales
+    table = model.get_input_embeddings()(
+        torch.full((len(rows),), PLACEHOLDER)
+    )  # as its module gives it: Gemma 2 scales
     for prompt, plain in zip(made, PROMPTS, strict=True):
         expected = model(torch.tensor([plain])).logits
         with soft.reading(lambda rows: table[rows]):
@@ -79,7 +81,7 @@ def test_the_size_of_tokens_is_that_of_what_the_module_gives(family: str) -> Non
 def test_the_placeholder_is_a_special_token_of_the_tokenizer() -> None:
     tokenizer = tiny_tokenizer("llama")
     assert placeholder_of(tokenizer, "<bos>") == ("<bos>", tokenizer.convert_tokens_to_ids("<bos>"))
-    with pytest.raises(InputError, match="placeholder None: .* set placeholder to one"):
+    with pytest.raises(InputError, match=r"placeholder None: .* set placeholder to one"):
         placeholder_of(tokenizer, None)
     with pytest.raises(InputError, match="placeholder 'the'"):
         placeholder_of(tokenizer, "the")
