@@ -1,16 +1,17 @@
-"""LatentR3: an LLM tuned to write the next title thinks one latent thought first, trained by RL without generating anything.
+"""LatentR3: an LLM tuned to write the next title thinks one latent thought first, trained by RL without generating
+anything.
 
 Zhang et al., "Reinforced Latent Reasoning for LLM-based Recommendation", ICLR 2026 (arXiv 2505.19092;
-github.com/xuwenxinedu/R3). Kept: an attention layer over the LM's last states of the whole prompt gives the input embedding of
-one token between prompt and title. Stage 1 tunes LLM and layer on titles. Stage 2 tunes the layer alone by noised copies of
-each thought, of which one has no noise. The reward is minus the true title's perplexity; its advantage is over the mean of the
-batch's copies without noise, over the advantages' norm; there is no KL term. (The released code swaps the baselines of
-neighbouring groups and then takes the mean of them all, so that the swap does nothing; it is left out. Its clipping of a ratio
-to itself is idle and left out, too.)
-Different: stage 1 begins with the title tuning of title_sft.py; the layer's values are scaled at the start so that thoughts are
-as large as the vocabulary's tokens; the noise is a share of each thought's size, where the original's 1.5 fits Qwen's
-embeddings; beams over the trie of all titles. Controls: `rl_steps: 0`, stage 1 alone; `thought: token`, one more position
-without content.
+github.com/xuwenxinedu/R3). Kept: an attention layer over the LM's last states of the whole prompt gives the input
+embedding of one token between prompt and title. Stage 1 tunes LLM and layer on titles. Stage 2 tunes the layer alone by
+noised copies of each thought, of which one has no noise. The reward is minus the true title's perplexity; its advantage
+is over the mean of the batch's copies without noise, over the advantages' norm; there is no KL term. (The released code
+swaps the baselines of neighbouring groups and then takes the mean of them all, so that the swap does nothing; it is
+left out. Its clipping of a ratio to itself is idle and left out, too.)
+Different: stage 1 begins with the title tuning of title_sft.py; the layer's values are scaled at the start so that
+thoughts are as large as the vocabulary's tokens; the noise is a share of each thought's size, where the original's 1.5
+fits Qwen's embeddings; beams over the trie of all titles. Controls: `rl_steps: 0`, stage 1 alone; `thought: token`, one
+more position without content.
 """
 
 from pathlib import Path
@@ -48,10 +49,11 @@ __all__ = ["FIT", "STREAM", "Params", "fit", "work"]
 
 
 class Params(TitleBeams):
-    """thought: `latent`, or `token`: a placeholder's embedding, without stage 2; thought_steps, thought_rate, thinker_rate: of
-    stage 1, of adapters and layer; rl_steps, rl_rate: of stage 2; both take as many cases a step as the tuning. thoughts: of a
-    prompt, the one without noise among them; noise: its standard deviation, as a share of the thought's root mean square;
-    placeholder: the special token that `token` embeds (null: one that SmolLM2, Qwen2.5 and Gemma 2 have for nothing)."""
+    """thought: `latent`, or `token`: a placeholder's embedding, without stage 2; thought_steps, thought_rate,
+    thinker_rate: of stage 1, of adapters and layer; rl_steps, rl_rate: of stage 2; both take as many cases a step as
+    the tuning. thoughts: of a prompt, the one without noise among them; noise: its standard deviation, as a share of
+    the thought's root mean square; placeholder: the special token that `token` embeds (null: one that SmolLM2, Qwen2.5
+    and Gemma 2 have for nothing)."""
 
     thought: Literal["latent", "token"] = "latent"
     thought_steps: int = Field(default=40, ge=0)
@@ -67,8 +69,8 @@ class Params(TitleBeams):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByThought":
     """Tune the LLM's adapters to titles, then both stages; a killed fit goes on from its last checkpoint.
 
-    The fit reports losses: of each step of the tuning; thoughts: of each step of stage 1; reinforced: of each of stage 2, see
-    `latent_thought.reinforce`.
+    The fit reports losses: of each step of the tuning; thoughts: of each step of stage 1; reinforced: of each of stage
+    2, see `latent_thought.reinforce`.
     """
     settings = Params.model_validate(params)
     import torch
@@ -103,7 +105,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
 
 
 def rows_of_stages(split: Split, settings: Params, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `split.llm_train` that each stage's steps take: a seeded order, from its start again where it ends."""
+    """The rows of `split.llm_train` that each stage's steps take: a seeded order, from its start again where it
+    ends."""
     order = np.random.default_rng(derive_seed(seed, "thoughts")).permutation(len(split.llm_train))
     second = settings.rl_steps if settings.thought == "latent" else 0
     count = settings.thought_steps * settings.users_per_step

@@ -1,14 +1,16 @@
 """ReaRec: SASRec thinks before it recommends, by latent steps behind the last item and without a word.
 
-Tang et al., "Think Before Recommend: Unleashing the Latent Reasoning Power for Sequential Recommendation" (arXiv 2503.22675;
-github.com/TangJiakai/ReaRec). Kept: a step's input is the state before it plus a learned vector of that step, through the same
-LayerNorm and dropout as items; a step attends to all items and to the steps before it. `erl`: the mean of the states speaks for the
-user, and the distributions of the steps are pushed apart by their KL divergence, as its released code weighs and detaches it.
-`prl`: the last state speaks for the user; the earlier ones learn the same target at higher temperatures, and each step's state
-under noise has to find its own without noise among those of the batch, after two epochs without noise.
-Different: every place of a line is learned from, as the row sasrec does, and not one target of each history, so that a batch holds
-several places of one user; our SASRec's size and settings (64 wide, full histories of the dataset); temperature 1, the plain
-cross-entropy of SASRec, in the place of .07. With `steps: 0` it is the row sasrec to the last bit, which its repository lacks.
+Tang et al., "Think Before Recommend: Unleashing the Latent Reasoning Power for Sequential Recommendation" (arXiv
+2503.22675; github.com/TangJiakai/ReaRec). Kept: a step's input is the state before it plus a learned vector of that
+step, through the same LayerNorm and dropout as items; a step attends to all items and to the steps before it. `erl`:
+the mean of the states speaks for the user, and the distributions of the steps are pushed apart by their KL divergence,
+as its released code weighs and detaches it. `prl`: the last state speaks for the user; the earlier ones learn the same
+target at higher temperatures, and each step's state under noise has to find its own without noise among those of the
+batch, after two epochs without noise.
+Different: every place of a line is learned from, as the row sasrec does, and not one target of each history, so that a
+batch holds several places of one user; our SASRec's size and settings (64 wide, full histories of the dataset);
+temperature 1, the plain cross-entropy of SASRec, in the place of .07. With `steps: 0` it is the row sasrec to the last
+bit, which its repository lacks.
 """
 
 from pathlib import Path
@@ -26,10 +28,10 @@ FIT = Stage("rearec", 1, packages=("torch", "recbole"))
 
 
 class Params(SASRecParams):
-    """Beside SASRec's own: steps: latent ones behind each place (0: SASRec); learning: `prl`, progressive, or `erl`, an ensemble of
-    the steps; tau: temperature of the scores in the loss; alpha: by which a step earlier is hotter (`prl`); push: weight of the
-    steps' KL divergence (`erl`; 0: their mean alone); noise: standard deviation of what disturbs the steps' inputs (`prl`; 0: no
-    contrastive loss); quiet_epochs: before the noise begins."""
+    """Beside SASRec's own: steps: latent ones behind each place (0: SASRec); learning: `prl`, progressive, or `erl`, an
+    ensemble of the steps; tau: temperature of the scores in the loss; alpha: by which a step earlier is hotter (`prl`);
+    push: weight of the steps' KL divergence (`erl`; 0: their mean alone); noise: standard deviation of what disturbs
+    the steps' inputs (`prl`; 0: no contrastive loss); quiet_epochs: before the noise begins."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,5 @@
-"""The second stage of llara.py: a projector makes tokens of item vectors, which stand behind the titles of a history."""
+"""The second stage of llara.py: a projector makes tokens of item vectors, which stand behind the titles of a
+history."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 
 class Projector(nn.Module):
-    """LLaRA's: Linear, GELU, Linear, from item vectors, float32 [n_items, d], which stay as they are, to an LM's inputs.
+    """LLaRA's: Linear, GELU, Linear, from item vectors, float32 [n_items, d], which stay as they are, to an LM's
+    inputs.
 
-    size: root mean square of what it gives for the catalogue at the start, by a scale of its last layer. As torch begins a
-    layer, it would be far from the size of a token.
+    size: root mean square of what it gives for the catalogue at the start, by a scale of its last layer. As torch
+    begins a layer, it would be far from the size of a token.
     """
 
     def __init__(self, items: Tensor, width: int, size: float) -> None:
@@ -47,7 +49,8 @@ class Projector(nn.Module):
 
 
 def is_hybrid(step: int, steps: int, seed: int) -> bool:
-    """Whether a step's prompts hold item tokens: with probability step / steps, the same for all of its micro-batches."""
+    """Whether a step's prompts hold item tokens: with probability step / steps, the same for all of its
+    micro-batches."""
     return bool(np.random.default_rng(derive_seed(seed, "curriculum", step)).random() < step / steps)
 
 
@@ -82,7 +85,8 @@ class _Trained(nn.Module):
 def learn_item_tokens(
     made: ByHybridPrompt, cases: Cases, settings: "Params", *, seed: int, folder: Path
 ) -> list[dict[str, float]]:
-    """Train adapters and projector on the titles of these cases, step by step, text-only steps giving way to hybrid ones.
+    """Train adapters and projector on the titles of these cases, step by step, text-only steps giving way to hybrid
+    ones.
 
     Returns of each step `loss`, the mean over the tokens of its titles and their ends, and `hybrid`, 1 or 0.
     """

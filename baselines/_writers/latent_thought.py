@@ -1,4 +1,5 @@
-"""The two trainings of latent_r3.py: an attention layer over what the LM has read of a prompt gives one more input, the thought."""
+"""The two trainings of latent_r3.py: an attention layer over what the LM has read of a prompt gives one more input, the
+thought."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +32,8 @@ ROTARY_BASE = 1000.0
 class Thinker(nn.Module):
     """LatentR3's layer: one head of attention from the state that has read a prompt's last token to all of its states.
 
-    Query, key and value are as wide as the LM and have a bias, scores are divided by sqrt(d), rotary positions are those of
-    Llama over the whole width with base 1000; there is no output projection. It computes in float32.
+    Query, key and value are as wide as the LM and have a bias, scores are divided by sqrt(d), rotary positions are
+    those of Llama over the whole width with base 1000; there is no output projection. It computes in float32.
     """
 
     def __init__(self, width: int) -> None:
@@ -43,7 +44,8 @@ class Thinker(nn.Module):
         self.frequencies: Tensor
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states [n, q, d] of prompts that end in the last column; mask bool [n, q], True at real tokens -> float32 [n, d]."""
+        """states [n, q, d] of prompts that end in the last column; mask bool [n, q], True at real tokens -> float32 [n,
+        d]."""
         states = states.float()
         angles = torch.arange(states.shape[1], device=states.device)[:, None] * self.frequencies
         query = _rotated(self.query(states[:, -1:]), angles[-1:])
@@ -69,7 +71,8 @@ def _rotated(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Thinking(nn.Module):
-    """An LM and its thinker: prompt, thought, title. Without a thinker the thought is the embedding of `placeholder`."""
+    """An LM and its thinker: prompt, thought, title. Without a thinker the thought is the embedding of
+    `placeholder`."""
 
     def __init__(self, model: nn.Module, thinker: Thinker | None, placeholder: int) -> None:
         super().__init__()
@@ -94,9 +97,11 @@ class Thinking(nn.Module):
     def title_logps(
         self, thoughts: Tensor, mask: Tensor, cache: DynamicCache, titles: Sequence[Sequence[int]], pad: int
     ) -> Tensor:
-        """log pi of each token of each title behind prompt and thought, float32 [N, longest title], 0 behind a title's end.
+        """log pi of each token of each title behind prompt and thought, float32 [N, longest title], 0 behind a title's
+        end.
 
-        thoughts: [N, d], N a multiple of the prompts in mask and cache: those of a prompt stand together, as do the titles.
+        thoughts: [N, d], N a multiple of the prompts in mask and cache: those of a prompt stand together, as do the
+        titles.
         """
         times = len(thoughts) // len(mask)
         numbers, real = padded(titles, pad)
@@ -182,7 +187,8 @@ def noises(seed: int, step: int, prompts: int, thoughts: int, width: int) -> Ten
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Rewards [prompts, thoughts] less the mean of those of the thoughts without noise, the first ones; over their norm.
+    """Rewards [prompts, thoughts] less the mean of those of the thoughts without noise, the first ones; over their
+    norm.
 
     >>> advantages(torch.tensor([[-2.0, -1.0], [-4.0, -7.0]])).tolist()  # less -3: 1, 2, -1, -4, whose norm is sqrt(22)
     [[0.21320070326328278, 0.42640140652656555], [-0.21320070326328278, -0.8528028130531311]]
@@ -192,12 +198,13 @@ def advantages(rewards: Tensor) -> Tensor:
 
 
 def reinforce(made: ByThought, cases: Cases, settings: "Params", *, seed: int, folder: Path) -> list[dict[str, float]]:
-    """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is generated.
+    """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is
+    generated.
 
-    A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio of
-    each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood. Returns
-    of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind the others, `better`: share of
-    these that are better.
+    A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio
+    of each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood.
+    Returns of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind the others,
+    `better`: share of these that are better.
     """
     model, pad, times = made.thinking, pad_id(made.tokenizer), settings.thoughts
     assert model.thinker is not None

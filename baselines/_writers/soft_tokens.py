@@ -1,7 +1,7 @@
 """Vectors in the place of tokens: ids beyond the vocabulary, whose input embedding is computed or trained elsewhere.
 
-Prompts stay lists of token ids, so that what reads, shares and packs them needs no other path. The output head never sees such
-an id.
+Prompts stay lists of token ids, so that what reads, shares and packs them needs no other path. The output head never
+sees such an id.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,8 @@ Vectors = Callable[[Tensor], Tensor]  # rows, int64 [n] -> what they are embedde
 
 
 def placeholder_of(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> tuple[str, int]:
-    """The token that stands where no vector does, as text and id: `wanted`, or the first of PLACEHOLDERS that the tokenizer has.
+    """The token that stands where no vector does, as text and id: `wanted`, or the first of PLACEHOLDERS that the
+    tokenizer has.
 
     A special token, which no title holds. Raises InputError where there is none.
     """
@@ -31,16 +32,16 @@ def placeholder_of(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> tu
             return token, special[token]
     known = ", ".join(sorted(special)[:5])
     raise InputError(
-        f"placeholder {wanted!r}: {tokenizer.name_or_path} has no such special token; set placeholder to one that its chat "
-        f"template doesn't use, such as one of {known}"
+        f"placeholder {wanted!r}: {tokenizer.name_or_path} has no such special token; set placeholder to one that its "
+        f"chat template doesn't use, such as one of {known}"
     )
 
 
 class SoftTokens:
     """Lets an LM read ids V + row, V its vocabulary's size, as the vectors of the rows.
 
-    Within `reading(vectors)` row r is embedded as `vectors` says, with gradients; within `reading(None)` each of them as the
-    placeholder is. Elsewhere the LM is as it was.
+    Within `reading(vectors)` row r is embedded as `vectors` says, with gradients; within `reading(None)` each of them
+    as the placeholder is. Elsewhere the LM is as it was.
     """
 
     def __init__(self, causal_lm: PreTrainedModel, placeholder: int) -> None:

@@ -1,4 +1,5 @@
-"""transformers' Trainer for a training whose loss is a function of row numbers and step; its checkpoints hold what is trained."""
+"""transformers' Trainer for a training whose loss is a function of row numbers and step; its checkpoints hold what is
+trained."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -20,8 +21,9 @@ from benchmark.storage.io import atomic, last_checkpoint
 
 TRAINED = "trained.safetensors"
 
-# Of the step's number (from 0), a micro-batch's row numbers and all rows of its step: the loss of the micro-batch, a scalar, whose
-# sum over the micro-batches is the step's; and what to log of it, whose means over the micro-batches are the step's.
+# Of the step's number (from 0), a micro-batch's row numbers and all rows of its step: the loss of the micro-batch, a
+# scalar, whose sum over the micro-batches is the step's; and what to log of it, whose means over the micro-batches are
+# the step's.
 Loss = Callable[[int, list[int], list[int]], tuple[Tensor, dict[str, float]]]
 
 
@@ -47,10 +49,11 @@ class Steps:
 def run_steps(
     model: nn.Module, loss: Loss, groups: Sequence[Group], steps: Steps, *, seed: int, folder: Path, name: str
 ) -> list[dict[str, float]]:
-    """Train the trainable parameters of `model` by AdamW on rows 0, 1, ..., each once; only those of `groups` may be trainable.
+    """Train the trainable parameters of `model` by AdamW on rows 0, 1, ..., each once; only those of `groups` may be
+    trainable.
 
-    name: of the training, in errors. Goes on from the last checkpoint in `folder`. Returns for each step its loss and what `loss`
-    logs. Raises InputError where the loss isn't finite.
+    name: of the training, in errors. Goes on from the last checkpoint in `folder`. Returns for each step its loss and
+    what `loss` logs. Raises InputError where the loss isn't finite.
     """
     at_once = micro_batch(steps.rows, steps.at_once)
     arguments = TrainingArguments(

@@ -157,7 +157,8 @@ def test_each_stage_has_rows_of_its_own() -> None:
 
 
 def test_it_learns_to_make_titles_likelier_by_thoughts_alone(tmp_path: Path) -> None:
-    """The LM stays as it is; with noise as its only teacher the thinker lowers the perplexity of titles that it has seen."""
+    """The LM stays as it is; with noise as its only teacher the thinker lowers the perplexity of titles that it has
+    seen."""
     params = settings(tmp_path, max_steps=0, thought_steps=0, rl_steps=25, rl_rate=1e-2, thoughts=6, noise=1.0)
     few = replace(split(), llm_rows=np.arange(4))
     found = [step["perplexity"] for step in fit(few, seed=1, params=params, workdir=tmp_path).report()["reinforced"]]
