@@ -21,7 +21,10 @@ from pydantic import ConfigDict, Field
 from baselines._recbole.sasrec import PER_CASE
 from baselines._recbole.sasrec import Params as SASRecParams
 from benchmark.contract import Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
+
+FIT = Stage("rearec", 1, packages=("torch", "recbole"))
 
 
 class Params(SASRecParams):

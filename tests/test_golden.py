@@ -135,6 +135,11 @@ METHODS: dict[str, dict[str, Any]] = {
     | {"beams": 5, "preference_steps": 2, "preference_rate": 1e-2},
     "sp_rec": TUNED
     | {"cases": 8, "tuning_steps": 1, "preference_steps": 2, "preference_rate": 1e-2, "ranking": "beams", "beams": 5},
+    "rearec": {"epochs": 2, "quiet_epochs": 0},
+    "llara": {name: value for name, value in TUNED.items() if name != "max_new_tokens"}
+    | {"beams": 5, "hybrid_steps": 3, "hybrid_rate": 1e-2, "sasrec": [{"epochs": 1}], "placeholder": "<bos>"},
+    "latent_r3": {name: value for name, value in TUNED.items() if name != "max_new_tokens"}
+    | {"beams": 5, "thought_steps": 2, "rl_steps": 2, "rl_rate": 1e-2, "thoughts": 3, "placeholder": "<bos>"},
     "kar": LM | {"max_items": 3, "cases": 40, "epochs": 1, "item_knowledge": "attributes"},
     "langptune": WRITES | {"contrastive_cases": 12, "contrastive_batch": 6},
     "llm_rerank": {"sasrec": [{"epochs": 1}], "candidates": 8, "rollouts": {"max_new_tokens": 3}},

@@ -210,6 +210,7 @@ class Asker:
         backbones.check_reads(causal_lm_of(model), max_prompt_tokens, written, "max_prompt_tokens")
         self.category, self.several, self.tokenizer = split.category, split.several, tokenizer
         self.max_items, self.max_prompt_tokens = max_items, max_prompt_tokens
+        self.mark = ""  # what stands behind each title of a history
         self.titles = texts.titles(split.items, tokenizer)
 
     def about_users(self, request: str, cases: Cases) -> list[str]:
@@ -230,7 +231,7 @@ class Asker:
 
     def _about_user(self, request: str, titles: list[str], whose: str) -> str:
         def message(some: list[str]) -> str:
-            lines = "\n".join(f"- {title}" for title in some)
+            lines = "\n".join(f"- {title}{self.mark}" for title in some)
             return request.format(category=self.category, several=self.several, history=lines)
 
         while len(titles) > 1 and not self._fits(message(titles)):

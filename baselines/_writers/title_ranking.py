@@ -70,10 +70,9 @@ class ByTitle(Recommender):
         import torch
 
         from lm.backbone import merged_adapters
-        from lm.chat import prompt_ids
         from lm.writing.decode import SharedPromptDecoder
 
-        prompts = [prompt_ids(self.tokenizer, message) for message in messages]
+        prompts = self.prompts(cases, messages)
         found = Search(self.trie, self.assistance(cases), self.alpha, beams)
         with (
             torch.no_grad(),
@@ -83,6 +82,12 @@ class ByTitle(Recommender):
         ):
             found.run(decoder, prompts)
         return found
+
+    def prompts(self, cases: Cases, messages: list[str]) -> list[list[int]]:
+        """Token ids of each case's prompt."""
+        from lm.chat import prompt_ids
+
+        return [prompt_ids(self.tokenizer, message) for message in messages]
 
     def assistance(self, cases: Cases) -> np.ndarray:
         """The assistant's log-probabilities, or equal ones, float64 [n, places of the trie]; -inf for the history's

@@ -38,6 +38,8 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 # A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
 BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"} | {
+    "llara",
+    "latent_r3",
     "s_dpo",
     "sp_rec",
     "title_sft",
@@ -47,6 +49,8 @@ CHECKPOINTS = {
     "rec_r1": {"grpo"},
     "bigrec": {"tuning"},
     "d3": {"tuning"},
+    "llara": {"tuning", "hybrid"},
+    "latent_r3": {"tuning", "thoughts", "reinforced"},
     "s_dpo": {"tuning", "preferences"},
     "sp_rec": {"tuning", "iteration0", "iteration1"},
     "title_sft": {"tuning"},
@@ -117,6 +121,12 @@ def quick(name: str) -> dict[str, Any]:
         return tiny_llm() | tiny_tuning() | {"sasrec": [QUICK["sasrec"]], "alpha": 0.1}
     if name == "title_sft":
         return tiny_llm() | tiny_tuning()
+    if name == "llara":
+        few = {"hybrid_steps": 2, "placeholder": "<bos>", "sasrec": [{"epochs": 1}]}
+        return tiny_llm() | tiny_tuning() | few
+    if name == "latent_r3":
+        few = {"thought_steps": 2, "rl_steps": 2, "thoughts": 3, "placeholder": "<bos>"}
+        return tiny_llm() | tiny_tuning() | few
     if name == "s_dpo":
         return tiny_llm() | tiny_tuning() | {"preference_steps": 2}
     if name == "sp_rec":

@@ -1,0 +1,130 @@
+"""The second stage of llara.py: a projector makes tokens of item vectors, which stand behind the titles of a
+history."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines._writers import llm_texts
+from baselines._writers.soft_tokens import SoftTokens
+from baselines._writers.step_training import Group, Steps, run_steps
+from baselines._writers.title_ranking import ByTitle
+from baselines._writers.title_search import Search, title_tokens
+from benchmark.contract import Cases
+from benchmark.provenance import derive_seed
+from lm.kernels.attention import use_grouped_attention
+from lm.writing.rollouts import pack_rollouts, pad_id
+from r2ec.model.network import R2ec
+
+if TYPE_CHECKING:
+    from baselines.llara import Params
+
+
+class Projector(nn.Module):
+    """LLaRA's: Linear, GELU, Linear, from item vectors, float32 [n_items, d], which stay as they are, to an LM's
+    inputs.
+
+    size: root mean square of what it gives for the catalogue at the start, by a scale of its last layer. As torch
+    begins a layer, it would be far from the size of a token.
+    """
+
+    def __init__(self, items: Tensor, width: int, size: float) -> None:
+        super().__init__()
+        self.register_buffer("items", items, persistent=False)
+        self.items: Tensor
+        self.first, self.last = nn.Linear(items.shape[1], width), nn.Linear(width, width)
+        with torch.no_grad():
+            scale = size / self.forward(torch.arange(len(items))).square().mean().sqrt()
+            self.last.weight.mul_(scale)
+            self.last.bias.mul_(scale)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Items, int64 [n] -> [n, width]."""
+        found: Tensor = self.last(nn.functional.gelu(self.first(self.items[rows])))
+        return found
+
+
+def is_hybrid(step: int, steps: int, seed: int) -> bool:
+    """Whether a step's prompts hold item tokens: with probability step / steps, the same for all of its
+    micro-batches."""
+    return bool(np.random.default_rng(derive_seed(seed, "curriculum", step)).random() < step / steps)
+
+
+class ByHybridPrompt(ByTitle):
+    """A tuned LLM as a recommender, in whose prompts each title of the history is followed by its item's token."""
+
+    projector: Projector
+    soft: SoftTokens
+
+    def prompts(self, cases: Cases, messages: list[str]) -> list[list[int]]:
+        """Prompts with ids V + item, V the vocabulary's size, where the messages have a placeholder."""
+        found = super().prompts(cases, messages)
+        for i, ids in enumerate(found):
+            places = [at for at, token in enumerate(ids) if token == self.soft.placeholder]
+            for at, item in zip(places, cases.history(i)[-len(places) :].tolist(), strict=True):
+                ids[at] = self.soft.first + item
+        return found
+
+    def search(self, cases: Cases, messages: list[str], beams: int) -> Search:
+        with torch.no_grad(), self.soft.reading(self.projector):
+            return super().search(cases, messages, beams)
+
+
+class _Trained(nn.Module):
+    """What the training changes: adapters and projector."""
+
+    def __init__(self, net: R2ec, projector: Projector) -> None:
+        super().__init__()
+        self.net, self.projector = net, projector
+
+
+def learn_item_tokens(
+    made: ByHybridPrompt, cases: Cases, settings: "Params", *, seed: int, folder: Path
+) -> list[dict[str, float]]:
+    """Train adapters and projector on the titles of these cases, step by step, text-only steps giving way to hybrid
+    ones.
+
+    Returns of each step `loss`, the mean over the tokens of its titles and their ends, and `hybrid`, 1 or 0.
+    """
+    assert cases.target is not None
+    if not torch.cuda.is_available():
+        use_grouped_attention(llm_texts.causal_lm_of(made.model))
+    model = _Trained(R2ec(made.model), made.projector)
+    prompts = made.prompts(cases, made.asker.about_users(made.request, cases))
+    of_item = title_tokens(made.tokenizer, made.asker.titles)
+    titles = [of_item[target] for target in cases.target.tolist()]
+    pad = pad_id(made.tokenizer)
+
+    def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
+        hybrid = is_hybrid(step, settings.hybrid_steps, seed)
+        with made.soft.reading(made.projector if hybrid else None):
+            logps = title_logps(model.net, [prompts[row] for row in rows], [titles[row] for row in rows], pad)
+        return -logps.sum() / sum(len(titles[row]) for row in of_step), {"hybrid": float(hybrid)}
+
+    groups = [
+        Group([one for one in made.model.parameters() if one.requires_grad], settings.hybrid_rate),
+        Group(list(made.projector.parameters()), settings.projector_rate, settings.projector_decay),
+    ]
+    steps = Steps(settings.hybrid_steps, settings.users_per_step, settings.at_once, settings.save_steps)
+    return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="item tokens")
+
+
+def title_logps(net: R2ec, prompts: Sequence[Sequence[int]], titles: Sequence[Sequence[int]], pad: int) -> Tensor:
+    """log pi of each token of each title behind its prompt, float32 [n, longest title], 0 behind a title's end."""
+    ids, mask = padded(titles, pad)
+    found = net(pack_rollouts(prompts, ids, mask, mask, pad, net.causal_lm.device)).token_logps
+    assert isinstance(found, Tensor)
+    return found
+
+
+def padded(titles: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Titles as one array, int64 [n, longest], `pad` behind their ends, and where they are, bool."""
+    lengths = np.array([len(title) for title in titles])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids: Any = np.full(mask.shape, pad, dtype=np.int64)
+    ids[mask] = np.concatenate([np.asarray(title, dtype=np.int64) for title in titles])
+    return ids, mask

@@ -1,0 +1,241 @@
+"""The two trainings of latent_r3.py: an attention layer over what the LM has read of a prompt gives one more input, the
+thought."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from baselines._writers import llm_texts
+from baselines._writers.item_tokens import padded
+from baselines._writers.soft_tokens import SoftTokens
+from baselines._writers.step_training import Group, Steps, run_steps
+from baselines._writers.title_ranking import ByTitle
+from baselines._writers.title_search import Search, title_tokens
+from benchmark.contract import Cases
+from benchmark.provenance import derive_seed
+from lm.kernels.attention import use_grouped_attention
+from lm.kernels.token_logps import token_logps
+from lm.writing.rollouts import pad_id
+from r2ec.model.network import fork
+
+if TYPE_CHECKING:
+    from baselines.latent_r3 import Params
+
+ROTARY_BASE = 1000.0
+
+
+class Thinker(nn.Module):
+    """LatentR3's layer: one head of attention from the state that has read a prompt's last token to all of its states.
+
+    Query, key and value are as wide as the LM and have a bias, scores are divided by sqrt(d), rotary positions are
+    those of Llama over the whole width with base 1000; there is no output projection. It computes in float32.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        powers = torch.arange(0, width, 2).float() / width
+        self.register_buffer("frequencies", ROTARY_BASE**-powers, persistent=False)
+        self.frequencies: Tensor
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """states [n, q, d] of prompts that end in the last column; mask bool [n, q], True at real tokens -> float32 [n,
+        d]."""
+        states = states.float()
+        angles = torch.arange(states.shape[1], device=states.device)[:, None] * self.frequencies
+        query = _rotated(self.query(states[:, -1:]), angles[-1:])
+        keys = _rotated(self.key(states), angles)
+        scores = (query @ keys.transpose(1, 2))[:, 0] / states.shape[2] ** 0.5
+        shares = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
+        found: Tensor = (shares[:, None] @ self.value(states))[:, 0]
+        return found
+
+    @torch.no_grad()
+    def resize(self, thoughts: Tensor, size: float) -> None:
+        """Scale the values so that what it gave, `thoughts` [n, d], would have the root mean square `size`."""
+        scale = size / thoughts.square().mean().sqrt()
+        self.value.weight.mul_(scale)
+        self.value.bias.mul_(scale)
+
+
+def _rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """x [n, q, d] turned by angles [q, d / 2], the first half of the width against the second."""
+    cos, sin = (part.repeat(1, 2) for part in (angles.cos(), angles.sin()))
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class Thinking(nn.Module):
+    """An LM and its thinker: prompt, thought, title. Without a thinker the thought is the embedding of
+    `placeholder`."""
+
+    def __init__(self, model: nn.Module, thinker: Thinker | None, placeholder: int) -> None:
+        super().__init__()
+        self.model, self.thinker, self.placeholder = model, thinker, placeholder
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        return llm_texts.causal_lm_of(self.model)  # type: ignore[arg-type]
+
+    def read(self, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor, DynamicCache]:
+        """Thoughts, float32 [n, d], behind n prompts; where tokens are, bool [n, q]; and the cache of the prompts."""
+        # Padded on the left: backwards, and back again.
+        backwards = padded([list(prompt)[::-1] for prompt in prompts], pad)
+        ids, mask = (torch.from_numpy(part[:, ::-1].copy()).to(self.causal_lm.device) for part in backwards)
+        cache = DynamicCache(config=self.causal_lm.config)
+        states = self._run({"input_ids": ids}, mask, cache)
+        if self.thinker is not None:
+            return self.thinker(states, mask), mask, cache
+        token = self.causal_lm.get_input_embeddings()(ids.new_full((1,), self.placeholder))
+        return token.float().expand(len(prompts), -1), mask, cache
+
+    def title_logps(
+        self, thoughts: Tensor, mask: Tensor, cache: DynamicCache, titles: Sequence[Sequence[int]], pad: int
+    ) -> Tensor:
+        """log pi of each token of each title behind prompt and thought, float32 [N, longest title], 0 behind a title's
+        end.
+
+        thoughts: [N, d], N a multiple of the prompts in mask and cache: those of a prompt stand together, as do the
+        titles.
+        """
+        times = len(thoughts) // len(mask)
+        numbers, real = padded(titles, pad)
+        ids, real_tokens = torch.from_numpy(numbers).to(mask.device), torch.from_numpy(real).to(mask.device)
+        embedded = self.causal_lm.get_input_embeddings()(ids)
+        inputs = torch.cat([thoughts[:, None].to(embedded.dtype), embedded[:, :-1]], dim=1)
+        seen = torch.cat([mask.repeat_interleave(times, dim=0), mask.new_ones(len(ids), 1), real_tokens[:, :-1]], dim=1)
+        states = self._run({"inputs_embeds": inputs}, seen, fork(cache, times))
+        head = self.causal_lm.get_output_embeddings()
+        softcap = self.causal_lm.config.to_dict().get("final_logit_softcapping")
+        logps, _ = token_logps(states[real_tokens], head, ids[real_tokens], 1.0, softcap)
+        return logps.new_zeros(ids.shape).masked_scatter(real_tokens, logps)
+
+    def _run(self, given: dict[str, Tensor], mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Last states of what is given behind the cache; mask [n, cached + q]."""
+        width = next(iter(given.values())).shape[1]
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
+        out = self.causal_lm.get_decoder()(
+            **given, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+
+class ByThought(ByTitle):
+    """A tuned LLM as a recommender that thinks once before it answers: prompts end in the thought's id."""
+
+    thinking: Thinking
+    soft: SoftTokens
+
+    def prompts(self, cases: Cases, messages: list[str]) -> list[list[int]]:
+        """Prompts with the id V + row behind each, V the vocabulary's size and row the case's place."""
+        return [[*ids, self.soft.first + row] for row, ids in enumerate(super().prompts(cases, messages))]
+
+    def search(self, cases: Cases, messages: list[str], beams: int) -> Search:
+        bare = [ids[:-1] for ids in self.prompts(cases, messages)]
+        with torch.no_grad():
+            thoughts = self.thinking.read(bare, pad_id(self.tokenizer))[0]
+            with self.soft.reading(lambda rows: thoughts[rows]):
+                return super().search(cases, messages, beams)
+
+
+def _examples(made: ByThought, cases: Cases) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompts and titles of training cases, as token ids."""
+    assert cases.target is not None
+    of_item = title_tokens(made.tokenizer, made.asker.titles)
+    prompts = [ids[:-1] for ids in made.prompts(cases, made.asker.about_users(made.request, cases))]
+    return prompts, [of_item[target] for target in cases.target.tolist()]
+
+
+def learn_to_think(
+    made: ByThought, cases: Cases, settings: "Params", *, seed: int, folder: Path
+) -> list[dict[str, float]]:
+    """Stage 1: adapters and thinker learn the titles of these cases together.
+
+    Returns of each step `loss`, the mean over the tokens of its titles and their ends.
+    """
+    model, pad = made.thinking, pad_id(made.tokenizer)
+    if not torch.cuda.is_available():
+        use_grouped_attention(model.causal_lm)
+    prompts, titles = _examples(made, cases)
+
+    def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
+        own = [titles[row] for row in rows]
+        logps = model.title_logps(*model.read([prompts[row] for row in rows], pad), own, pad)
+        return -logps.sum() / sum(len(titles[row]) for row in of_step), {}
+
+    thinker = [] if model.thinker is None else list(model.thinker.parameters())
+    adapters = [one for one in model.model.parameters() if one.requires_grad]
+    groups = [Group(adapters, settings.thought_rate)]
+    groups += [Group(thinker, settings.thinker_rate)] if thinker else []
+    steps = Steps(settings.thought_steps, settings.users_per_step, settings.at_once, settings.save_steps)
+    return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="thoughts")
+
+
+def noises(seed: int, step: int, prompts: int, thoughts: int, width: int) -> Tensor:
+    """Standard normal, float32 [prompts, thoughts, width], 0 for the first thought of each prompt."""
+    drawn = np.random.default_rng(derive_seed(seed, "noise", step)).standard_normal(
+        (prompts, thoughts, width), np.float32
+    )
+    drawn[:, 0] = 0
+    return torch.from_numpy(drawn)
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """Rewards [prompts, thoughts] less the mean of those of the thoughts without noise, the first ones; over their
+    norm.
+
+    >>> advantages(torch.tensor([[-2.0, -1.0], [-4.0, -7.0]])).tolist()  # less -3: 1, 2, -1, -4, whose norm is sqrt(22)
+    [[0.21320070326328278, 0.42640140652656555], [-0.21320070326328278, -0.8528028130531311]]
+    """
+    less = rewards - rewards[:, 0].mean()
+    return less / (less.norm() + 1e-6)
+
+
+def reinforce(made: ByThought, cases: Cases, settings: "Params", *, seed: int, folder: Path) -> list[dict[str, float]]:
+    """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is
+    generated.
+
+    A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio
+    of each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood.
+    Returns of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind the others,
+    `better`: share of these that are better.
+    """
+    model, pad, times = made.thinking, pad_id(made.tokenizer), settings.thoughts
+    assert model.thinker is not None
+    prompts, titles = _examples(made, cases)
+    frozen = [one for one in model.model.parameters() if one.requires_grad]
+    for one in frozen:
+        one.requires_grad_(False)
+
+    def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
+        given = [prompts[row] for row in rows]
+        thoughts, mask, cache = model.read(given, pad)
+        sizes = thoughts.detach().square().mean(dim=1).sqrt()
+        noise = noises(seed, step, len(rows), times, thoughts.shape[1]).to(thoughts.device)
+        noised = thoughts[:, None] + settings.noise * sizes[:, None, None] * noise
+        own = [titles[row] for row in rows for _ in range(times)]
+        logps = model.title_logps(noised.flatten(0, 1), mask, cache, own, pad)
+        lengths = torch.tensor([len(title) for title in own], device=logps.device)
+        perplexity = (-logps.detach().sum(dim=1) / lengths).exp().view(-1, times)
+        advantage = advantages(-perplexity).flatten()
+        real = torch.arange(logps.shape[1], device=logps.device) < lengths[:, None]
+        ratio = (logps - logps.detach()).exp() * real
+        found = -(advantage[:, None] * ratio).sum() / lengths.sum()
+        better = (perplexity[:, 1:] < perplexity[:, :1]).float().mean()
+        said = {"perplexity": float(perplexity[:, 0].mean()), "noised": float(perplexity[:, 1:].mean())}
+        return found, said | {"better": float(better)}
+
+    # One micro-batch: advantages are those of the whole step.
+    steps = Steps(settings.rl_steps, settings.users_per_step, settings.users_per_step, settings.save_steps)
+    try:
+        groups = [Group(list(model.thinker.parameters()), settings.rl_rate)]
+        return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="reinforced thoughts")
+    finally:
+        for one in frozen:
+            one.requires_grad_(True)
