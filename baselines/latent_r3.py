@@ -78,6 +78,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     from baselines._writers import llm_texts
     from baselines._writers.latent_thought import ByThought, Thinker, Thinking, learn_to_think, reinforce
     from baselines._writers.soft_tokens import SoftTokens, placeholder_of
+    from baselines._writers.step_training import Steps
     from lm.writing.rollouts import pad_id
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
@@ -97,10 +98,22 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
             thinker.resize(made.thinking.read(prompts, pad_id(tokenizer))[0], made.soft.size())
     if settings.thought_steps:
         cases = split.llm_train.take(first)
-        found["thoughts"] = learn_to_think(made, cases, settings, seed=seed, folder=workdir / "thoughts")
+        steps = Steps(settings.thought_steps, settings.users_per_step, settings.at_once, settings.save_steps)
+        rates = (settings.thought_rate, settings.thinker_rate)
+        found["thoughts"] = learn_to_think(made, cases, steps, *rates, seed=seed, folder=workdir / "thoughts")
     if thinker is not None and settings.rl_steps:
         cases = split.llm_train.take(second)
-        found["reinforced"] = reinforce(made, cases, settings, seed=seed, folder=workdir / "reinforced")
+        steps = Steps(settings.rl_steps, settings.users_per_step, settings.users_per_step, settings.save_steps)
+        found["reinforced"] = reinforce(
+            made,
+            cases,
+            steps,
+            settings.rl_rate,
+            times=settings.thoughts,
+            noise=settings.noise,
+            seed=seed,
+            folder=workdir / "reinforced",
+        )
     return made
 
 

@@ -68,8 +68,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     import torch
 
     from baselines._writers import llm_texts
-    from baselines._writers.item_tokens import ByHybridPrompt, Projector, learn_item_tokens
+    from baselines._writers.item_tokens import ByHybridPrompt, Projector, Training, learn_item_tokens
     from baselines._writers.soft_tokens import SoftTokens, placeholder_of
+    from baselines._writers.step_training import Steps
 
     sasrec, tried = fit_best(split, settings.sasrec, seed=seed, workdir=workdir)
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
@@ -84,7 +85,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     made.asker.mark, made.projector, made.soft = mark, projector, soft
     if settings.hybrid_steps:
         cases = split.llm_train.take(rows_of_second_stage(split, settings, seed))
-        found["hybrid"] = learn_item_tokens(made, cases, settings, seed=seed, folder=workdir / "hybrid")
+        steps = Steps(settings.hybrid_steps, settings.users_per_step, settings.at_once, settings.save_steps)
+        training = Training(steps, settings.hybrid_rate, settings.projector_rate, settings.projector_decay)
+        found["hybrid"] = learn_item_tokens(made, cases, training, seed=seed, folder=workdir / "hybrid")
     return made
 
 

@@ -2,8 +2,9 @@
 history."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,15 @@ from lm.kernels.attention import use_grouped_attention
 from lm.writing.rollouts import pack_rollouts, pad_id
 from r2ec.model.network import R2ec
 
-if TYPE_CHECKING:
-    from baselines.llara import Params
+
+@dataclass(frozen=True)
+class Training:
+    """How adapters and projector go on: steps, their rates, and the decay of the projector."""
+
+    steps: Steps
+    learning_rate: float
+    projector_rate: float
+    projector_decay: float
 
 
 class Projector(nn.Module):
@@ -83,7 +91,7 @@ class _Trained(nn.Module):
 
 
 def learn_item_tokens(
-    made: ByHybridPrompt, cases: Cases, settings: "Params", *, seed: int, folder: Path
+    made: ByHybridPrompt, cases: Cases, settings: Training, *, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """Train adapters and projector on the titles of these cases, step by step, text-only steps giving way to hybrid
     ones.
@@ -100,17 +108,16 @@ def learn_item_tokens(
     pad = pad_id(made.tokenizer)
 
     def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
-        hybrid = is_hybrid(step, settings.hybrid_steps, seed)
+        hybrid = is_hybrid(step, settings.steps.count, seed)
         with made.soft.reading(made.projector if hybrid else None):
             logps = title_logps(model.net, [prompts[row] for row in rows], [titles[row] for row in rows], pad)
         return -logps.sum() / sum(len(titles[row]) for row in of_step), {"hybrid": float(hybrid)}
 
     groups = [
-        Group([one for one in made.model.parameters() if one.requires_grad], settings.hybrid_rate),
+        Group([one for one in made.model.parameters() if one.requires_grad], settings.learning_rate),
         Group(list(made.projector.parameters()), settings.projector_rate, settings.projector_decay),
     ]
-    steps = Steps(settings.hybrid_steps, settings.users_per_step, settings.at_once, settings.save_steps)
-    return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="item tokens")
+    return run_steps(model, loss, groups, settings.steps, seed=seed, folder=folder, name="item tokens")
 
 
 def title_logps(net: R2ec, prompts: Sequence[Sequence[int]], titles: Sequence[Sequence[int]], pad: int) -> Tensor:

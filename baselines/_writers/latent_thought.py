@@ -3,7 +3,6 @@ thought."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,9 +21,6 @@ from lm.kernels.attention import use_grouped_attention
 from lm.kernels.token_logps import token_logps
 from lm.writing.rollouts import pad_id
 from r2ec.model.network import fork
-
-if TYPE_CHECKING:
-    from baselines.latent_r3 import Params
 
 ROTARY_BASE = 1000.0
 
@@ -153,7 +149,7 @@ def _examples(made: ByThought, cases: Cases) -> tuple[list[list[int]], list[list
 
 
 def learn_to_think(
-    made: ByThought, cases: Cases, settings: "Params", *, seed: int, folder: Path
+    made: ByThought, cases: Cases, steps: Steps, rate: float, thinker_rate: float, *, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """Stage 1: adapters and thinker learn the titles of these cases together.
 
@@ -171,9 +167,8 @@ def learn_to_think(
 
     thinker = [] if model.thinker is None else list(model.thinker.parameters())
     adapters = [one for one in model.model.parameters() if one.requires_grad]
-    groups = [Group(adapters, settings.thought_rate)]
-    groups += [Group(thinker, settings.thinker_rate)] if thinker else []
-    steps = Steps(settings.thought_steps, settings.users_per_step, settings.at_once, settings.save_steps)
+    groups = [Group(adapters, rate)]
+    groups += [Group(thinker, thinker_rate)] if thinker else []
     return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="thoughts")
 
 
@@ -197,16 +192,19 @@ def advantages(rewards: Tensor) -> Tensor:
     return less / (less.norm() + 1e-6)
 
 
-def reinforce(made: ByThought, cases: Cases, settings: "Params", *, seed: int, folder: Path) -> list[dict[str, float]]:
+def reinforce(
+    made: ByThought, cases: Cases, steps: Steps, rate: float, *, times: int, noise: float, seed: int, folder: Path
+) -> list[dict[str, float]]:
     """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is
     generated.
 
     A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio
     of each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood.
-    Returns of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind the others,
-    `better`: share of these that are better.
+    steps: each in one micro-batch, as advantages are those of the whole step; times: thoughts of a prompt; noise: see
+    `latent_r3.Params`. Returns of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind
+    the others, `better`: share of these that are better.
     """
-    model, pad, times = made.thinking, pad_id(made.tokenizer), settings.thoughts
+    model, pad = made.thinking, pad_id(made.tokenizer)
     assert model.thinker is not None
     prompts, titles = _examples(made, cases)
     frozen = [one for one in model.model.parameters() if one.requires_grad]
@@ -217,8 +215,8 @@ def reinforce(made: ByThought, cases: Cases, settings: "Params", *, seed: int, f
         given = [prompts[row] for row in rows]
         thoughts, mask, cache = model.read(given, pad)
         sizes = thoughts.detach().square().mean(dim=1).sqrt()
-        noise = noises(seed, step, len(rows), times, thoughts.shape[1]).to(thoughts.device)
-        noised = thoughts[:, None] + settings.noise * sizes[:, None, None] * noise
+        drawn = noises(seed, step, len(rows), times, thoughts.shape[1]).to(thoughts.device)
+        noised = thoughts[:, None] + noise * sizes[:, None, None] * drawn
         own = [titles[row] for row in rows for _ in range(times)]
         logps = model.title_logps(noised.flatten(0, 1), mask, cache, own, pad)
         lengths = torch.tensor([len(title) for title in own], device=logps.device)
@@ -231,10 +229,8 @@ def reinforce(made: ByThought, cases: Cases, settings: "Params", *, seed: int, f
         said = {"perplexity": float(perplexity[:, 0].mean()), "noised": float(perplexity[:, 1:].mean())}
         return found, said | {"better": float(better)}
 
-    # One micro-batch: advantages are those of the whole step.
-    steps = Steps(settings.rl_steps, settings.users_per_step, settings.users_per_step, settings.save_steps)
     try:
-        groups = [Group(list(model.thinker.parameters()), settings.rl_rate)]
+        groups = [Group(list(model.thinker.parameters()), rate)]
         return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="reinforced thoughts")
     finally:
         for one in frozen:
