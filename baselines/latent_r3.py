@@ -11,7 +11,8 @@ left out. Its clipping of a ratio to itself is idle and left out, too.)
 Different: stage 1 begins with the title tuning of title_sft.py; the layer's values are scaled at the start so that
 thoughts are as large as the vocabulary's tokens; the noise is a share of each thought's size, where the original's 1.5
 fits Qwen's embeddings; beams over the trie of all titles. Controls: `rl_steps: 0`, stage 1 alone; `thought: token`, one
-more position without content.
+more position without content. As the baseline is that of all prompts of a step, titles that are harder than its mean
+are made less likely, also by thoughts without noise: the perplexity that the fit reports may rise.
 """
 
 from pathlib import Path
