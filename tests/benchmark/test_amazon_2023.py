@@ -365,7 +365,7 @@ def test_prepared_from_text_on_disk_from_arrows_and_from_pythons_is_the_same(eno
     on_disk, in_memory = found[:2]
     assert on_disk.texts is not None and "description" not in on_disk.items and len(on_disk.items) < len(raw.items)
     for name, prepared in (("on disk", on_disk), ("in memory", in_memory)):
-        prepare.write_dataset(prepared, {"dataset": name}, tmp_path / name)
+        prepare.write_dataset(prepared, {"dataset": name, "split_hash": prepare.split_hash(prepared)}, tmp_path / name)
     first, second = (pd.read_parquet(tmp_path / name / "items.parquet") for name in ("on disk", "in memory"))
     assert first["description"].str.len().max() > 0
     pd.testing.assert_frame_equal(first, second)
