@@ -51,7 +51,8 @@ __all__ = ["FIT", "STREAM", "Params", "fit", "work"]
 
 class Params(TitleBeams):
     """thought: `latent`, or `token`: a placeholder's embedding, without stage 2; thought_steps, thought_rate,
-    thinker_rate: of stage 1, of adapters and layer; rl_steps, rl_rate: of stage 2; both take as many cases a step as
+    thinker_rate: of stage 1, of adapters and layer; rl_steps, rl_rate, rl_at_once: of stage 2,
+    rl_at_once cases in a micro-batch; both take as many cases a step as
     the tuning. thoughts: of a prompt, the one without noise among them; noise: its standard deviation, as a share of
     the thought's root mean square; placeholder: the special token that `token` embeds (null: one that SmolLM2, Qwen2.5
     and Gemma 2 have for nothing)."""
@@ -62,6 +63,7 @@ class Params(TitleBeams):
     thinker_rate: float = Field(default=1e-3, gt=0)
     rl_steps: int = Field(default=20, ge=0)
     rl_rate: float = Field(default=1e-4, gt=0)
+    rl_at_once: int = Field(default=16, ge=1)
     thoughts: int = Field(default=8, ge=2)
     noise: float = Field(default=0.5, gt=0)
     placeholder: str | None = None
@@ -104,7 +106,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         found["thoughts"] = learn_to_think(made, cases, steps, *rates, seed=seed, folder=workdir / "thoughts")
     if thinker is not None and settings.rl_steps:
         cases = split.llm_train.take(second)
-        steps = Steps(settings.rl_steps, settings.users_per_step, settings.users_per_step, settings.save_steps)
+        steps = Steps(settings.rl_steps, settings.users_per_step, settings.rl_at_once, settings.save_steps)
         found["reinforced"] = reinforce(
             made,
             cases,
@@ -141,10 +143,10 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         frozen=p["lora"]["layers_from"],
         read=s.test * prompt if latent else 0,
     )
-    behind = p["thoughts"] * (1 + s.line)
+    behind, at_once = p["thoughts"] * (1 + s.line), p["rl_at_once"]
     second = Work(
-        read=reinforced * prompt,
+        read=reinforced * (prompt if at_once >= p["users_per_step"] else 2 * prompt + behind),
         learned=reinforced * behind,
-        held=p["users_per_step"] * (prompt + behind) if reinforced else 0,
+        held=min(p["rl_at_once"], p["users_per_step"]) * behind if reinforced else 0,
     )
     return [tuning_work(s, p), first, *([second] if latent else []), beams_work(s, p)]

@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from baselines._writers import llm_texts
 from baselines._writers.item_tokens import padded
+from baselines._writers.llm_texts import micro_batch
 from baselines._writers.soft_tokens import SoftTokens
 from baselines._writers.step_training import Group, Steps, run_steps
 from baselines._writers.title_ranking import ByTitle
@@ -200,9 +201,9 @@ def reinforce(
 
     A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio
     of each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood.
-    steps: each in one micro-batch, as advantages are those of the whole step; times: thoughts of a prompt; noise: see
-    `latent_r3.Params`. Returns of each step `loss`, `perplexity` of titles behind thoughts without noise, `noised` behind
-    the others, `better`: share of these that are better.
+    Advantages are those of the whole step: of several micro-batches its thoughts are read once more, beforehand. times:
+    thoughts of a prompt; noise: see `latent_r3.Params`. Returns of each step `loss`, `perplexity` of titles behind
+    thoughts without noise, `noised` behind the others, `better`: share of these that are better.
     """
     model, pad = made.thinking, pad_id(made.tokenizer)
     assert model.thinker is not None
@@ -211,22 +212,42 @@ def reinforce(
     for one in frozen:
         one.requires_grad_(False)
 
-    def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
-        given = [prompts[row] for row in rows]
-        thoughts, mask, cache = model.read(given, pad)
+    def logps_of(step: int, rows: list[int], of_step: list[int]) -> Tensor:
+        """Of the titles of these rows, each behind its thoughts, [rows * times, longest title]."""
+        thoughts, mask, cache = model.read([prompts[row] for row in rows], pad)
         sizes = thoughts.detach().square().mean(dim=1).sqrt()
-        drawn = noises(seed, step, len(rows), times, thoughts.shape[1]).to(thoughts.device)
-        noised = thoughts[:, None] + noise * sizes[:, None, None] * drawn
+        drawn = noises(seed, step, len(of_step), times, thoughts.shape[1])[[row - of_step[0] for row in rows]]
+        noised = thoughts[:, None] + noise * sizes[:, None, None] * drawn.to(thoughts.device)
         own = [titles[row] for row in rows for _ in range(times)]
-        logps = model.title_logps(noised.flatten(0, 1), mask, cache, own, pad)
-        lengths = torch.tensor([len(title) for title in own], device=logps.device)
-        perplexity = (-logps.detach().sum(dim=1) / lengths).exp().view(-1, times)
-        advantage = advantages(-perplexity).flatten()
+        return model.title_logps(noised.flatten(0, 1), mask, cache, own, pad)
+
+    def perplexities(logps: Tensor, rows: list[int]) -> Tensor:
+        """[rows, times]."""
+        lengths = torch.tensor([len(titles[row]) for row in rows], device=logps.device)
+        return (-logps.detach().sum(dim=1).view(-1, times) / lengths[:, None]).exp()
+
+    known: dict[int, Tensor] = {}  # perplexities of the present step, where it has several micro-batches
+
+    def of_the_step(step: int, of_step: list[int]) -> Tensor:
+        if step not in known:
+            known.clear()
+            size = micro_batch(steps.rows, steps.at_once)
+            parts = [of_step[first : first + size] for first in range(0, len(of_step), size)]
+            with torch.no_grad():
+                known[step] = torch.cat([perplexities(logps_of(step, part, of_step), part) for part in parts])
+        return known[step]
+
+    def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
+        logps = logps_of(step, rows, of_step)
+        own = perplexities(logps, rows)
+        whole = own if rows == of_step else of_the_step(step, of_step)
+        advantage = advantages(-whole)[[row - of_step[0] for row in rows]].flatten()
+        lengths = torch.tensor([len(titles[row]) for row in rows], device=logps.device).repeat_interleave(times)
         real = torch.arange(logps.shape[1], device=logps.device) < lengths[:, None]
         ratio = (logps - logps.detach()).exp() * real
-        found = -(advantage[:, None] * ratio).sum() / lengths.sum()
-        better = (perplexity[:, 1:] < perplexity[:, :1]).float().mean()
-        said = {"perplexity": float(perplexity[:, 0].mean()), "noised": float(perplexity[:, 1:].mean())}
+        found = -(advantage[:, None] * ratio).sum() / (times * sum(len(titles[row]) for row in of_step))
+        better = (own[:, 1:] < own[:, :1]).float().mean()
+        said = {"perplexity": float(own[:, 0].mean()), "noised": float(own[:, 1:].mean())}
         return found, said | {"better": float(better)}
 
     try:

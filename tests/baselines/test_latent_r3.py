@@ -165,3 +165,14 @@ def test_it_learns_to_make_a_title_likelier_by_thoughts_alone(tmp_path: Path) ->
     one = replace(split(), llm_rows=np.arange(7, 8))
     found = [step["perplexity"] for step in fit(one, seed=1, params=params, workdir=tmp_path).report()["reinforced"]]
     assert np.mean(found[-5:]) < 0.9 * np.mean(found[:3])
+
+
+def test_advantages_are_of_the_step_whatever_its_micro_batches_are(tmp_path: Path) -> None:
+    made = [
+        fit(split(), seed=1, params=settings(tmp_path, rl_at_once=at_once), workdir=tmp_path / f"work{at_once}")
+        for at_once in (4, 2)
+    ]
+    for one, other in zip(*(method.thinking.thinker.parameters() for method in made), strict=True):  # type: ignore[union-attr]
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    losses = [[step["loss"] for step in method.report()["reinforced"]] for method in made]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
