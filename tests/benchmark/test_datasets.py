@@ -290,7 +290,9 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"items.csv: can't be read \(.*Row #3: Expected 2 columns, got 3"):
         load(folder)
     (folder / "items.csv").write_bytes(b"item_id,title\na,\xff\xfe\n")
-    with pytest.raises(InputError, match=r"items.csv: can't be read \('utf-8' codec can't decode byte 0xff.*; save it in UTF-8$"):
+    with pytest.raises(
+        InputError, match=r"items.csv: can't be read \('utf-8' codec can't decode byte 0xff.*; save it in UTF-8$"
+    ):
         load(folder)
     (folder / "items.csv").write_text("item_id,title,title\na,b,c\n")
     with pytest.raises(InputError, match=r"items.csv: column 'title' occurs twice; keep one"):

@@ -20,6 +20,7 @@ from benchmark.data.store import read_cases, read_split
 from benchmark.errors import InputError
 from benchmark.evaluate import rank
 from benchmark.jobs.run import texts_with_ranks
+from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, write_json
 from r2ec import recommend
 from r2ec.fit import fit_r2ec
@@ -195,7 +196,7 @@ def test_config_readme_explains_what_is_written(data: Path, model: Path) -> None
 
 def write_run_json(folder: Path, data_hash: str, report: dict[str, Any]) -> None:
     made = record("toy", "r2ec", 1, 60).model_dump(mode="json")
-    write_json(folder / "run.json", made | {"data_hash": data_hash, "report": report})
+    write_json(folder / "run.json", seal(made | {"data_hash": data_hash, "report": report}))
 
 
 # Refusals
