@@ -173,7 +173,7 @@ lint: $(READY)
 	.venv/bin/snakemake --lint
 
 # What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
-WRITTEN := ablations ablations-full claims data decoupled fetched logs made_from null paper plots quick recbole report runs slices speed \
+WRITTEN := ablations ablations-full claims data decoupled fetched headroom logs made_from null paper plots quick recbole report runs slices speed \
 	states statistics tables texts tunings usage work
 clean-results:
 	rm -rf $(WRITTEN:%=results/%)

@@ -171,7 +171,7 @@ def there(path: str) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_is_in_the_checkout_or_written_by_a_run(page: str) -> None:
     text = re.sub(r"\]\([^)]*\)", "]", text_of(page))
-    top = "benchmark|baselines|r2ec|workflow|config|results|docs|tests|install"
+    top = "benchmark|baselines|lm|r2ec|workflow|config|results|docs|tests|install"
     for path in re.findall(rf"(?<![\w/.\-])((?:{top})/(?:[\w./*-]|\{{[^}}]*\}})*(?:[\w/]|\{{[^}}]*\}}))", text):
         assert there(path), f"{page}: {path} is neither in the checkout nor written by a run"
 

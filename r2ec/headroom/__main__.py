@@ -1,6 +1,7 @@
 """Measure RecPO's headroom.
 
-    python -m r2ec.headroom --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k
+    python -m r2ec.headroom --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k \\
+        --out results/headroom/ml-100k
 
 Samples many reasonings for each of some validation cases, ranks the target by each, and says: how much of the variance
 of the rank lies within a case; what an oracle that knows the target gains by choosing among 1, 2, 4 ... of them; and
