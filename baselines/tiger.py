@@ -31,7 +31,6 @@ FIT = Stage("tiger", 1, packages=("torch", "transformers"))
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 PAD, END = 0, 1  # T5's own; the decoder begins with PAD
 USER_BUCKETS = 2000  # as in the paper
-IGNORED = -100  # labels that transformers leaves out of the loss
 
 
 class Params(BaseModel):

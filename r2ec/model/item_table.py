@@ -82,13 +82,6 @@ class ItemTable:
         mask = torch.arange(width)[None] < torch.from_numpy(self._lengths[numbers])[:, None]
         return ItemPrompts(self.beginning, ids.to(self.beginning.device), mask.to(self.beginning.device))
 
-    def encode_with_grad(self, model: R2ec, rows: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-        """States of these items under the present model, float32 [M, d], with gradients; the table is left alone.
-
-        Under DistributedDataParallel pass `batch(rows)` to the wrapped model's forward instead.
-        """
-        return model.encode_items(self.batch(rows)).float()
-
     def refresh(self, model: R2ec) -> None:
         """Re-encode every item (Algorithm 1, every T_refresh steps). Shows its progress where that takes over 5 s."""
         self.refresh_rows(model, np.arange(len(self)))

@@ -45,7 +45,10 @@ def test_gradients_equal_one_by_one(family: str, share: bool) -> None:
     table, rows = ItemTable(prompts, WIDTH), [5, 0, 17, 5]
     weights = torch.linspace(-1, 1, 4 * WIDTH).reshape(4, WIDTH)
     grads = []
-    for states in (table.encode_with_grad(model, rows), torch.stack([alone(model, prompts[v]) for v in rows])):
+    for states in (
+        model.encode_items(table.batch(rows)).float(),
+        torch.stack([alone(model, prompts[v]) for v in rows]),
+    ):
         model.zero_grad()
         (states * weights).sum().backward()
         grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
