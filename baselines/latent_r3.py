@@ -51,11 +51,10 @@ __all__ = ["FIT", "STREAM", "Params", "fit", "work"]
 
 class Params(TitleBeams):
     """thought: `latent`, or `token`: a placeholder's embedding, without stage 2; thought_steps, thought_rate,
-    thinker_rate: of stage 1, of adapters and layer; rl_steps, rl_rate, rl_at_once: of stage 2,
-    rl_at_once cases in a micro-batch; both take as many cases a step as
-    the tuning. thoughts: of a prompt, the one without noise among them; noise: its standard deviation, as a share of
-    the thought's root mean square; placeholder: the special token that `token` embeds (null: one that SmolLM2, Qwen2.5
-    and Gemma 2 have for nothing)."""
+    thinker_rate: of stage 1, of adapters and layer; rl_steps, rl_rate, rl_at_once: of stage 2, the last its cases in a
+    micro-batch; both stages take as many cases a step as the tuning. thoughts: of a prompt, the one without noise among
+    them; noise: its standard deviation, as a share of the thought's root mean square; placeholder: the special token
+    that `token` embeds (null: one that SmolLM2, Qwen2.5 and Gemma 2 have for nothing)."""
 
     thought: Literal["latent", "token"] = "latent"
     thought_steps: int = Field(default=40, ge=0)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.jobs.last_words import sentence_of
 from benchmark.jobs.launch import SUPERVISOR
 from benchmark.jobs.records import FailedRun, read_run, write_failed
@@ -175,7 +175,7 @@ def stopped(number: int, _: object) -> None:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("benchmark.jobs.supervise", __doc__)
     parser.add_argument("--run", nargs=3, required=True, metavar=("DATASET", "METHOD", "SEED"), help="the run it is")
     parser.add_argument("--out", type=Path, required=True, help="the folder that the job writes")
     parser.add_argument("--log", type=Path, required=True, help="the file that gets its output")

@@ -5,7 +5,6 @@ It gets scores batch by batch, ranks each before the next is made, and gives the
 scores. Over the socket go JSON and numbers; nothing that comes from a method is executed.
 """
 
-import argparse
 import json
 import os
 import time
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmark.contract import Cases, check_scores
 from benchmark.data.store import checked_part, read_about, read_test
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
 from benchmark.processes import end_with_parent
 
@@ -120,7 +119,7 @@ def serve(connection: Connection, data: Path, method: str) -> None:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("benchmark.sandbox.evaluator", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="a prepared dataset")
     parser.add_argument("--method", required=True, help="name of its row in the tables")
     parser.add_argument("--socket", required=True, help="where the method's process connects, once")

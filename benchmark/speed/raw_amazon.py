@@ -6,7 +6,6 @@ interactions are of the last years, and what a reader of the real files meets oc
 prices that are none, HTML, characters outside ASCII, empty lists, items without interactions.
 """
 
-import argparse
 import base64
 import gzip
 import hashlib
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 from tqdm import tqdm
 
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.storage.io import atomic
 
 WORDS, SENTENCES = 20_000, 30_000
@@ -163,7 +162,7 @@ def write_category(
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("benchmark.speed.raw_amazon", __doc__)
     parser.add_argument("folder", type=Path, help="the folder to write, a mirror for the source amazon_2023")
     parser.add_argument("--category", default="Video_Games", help="the category that the files are named after")
     parser.add_argument("--core", default="0core", choices=["0core", "5core"], help="where the interactions are put")

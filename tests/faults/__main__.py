@@ -4,12 +4,12 @@ table.
 --scale: a share of the counts, which are those of the page; 0.05 takes about a minute of two idle cores, 1 about 20.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark.errors import command_line
 from tests.faults import damage, hostile, kills, methods
 from tests.faults.count import Outcome, table
 
@@ -37,7 +37,7 @@ def campaign(folder: Path, scale: float) -> Iterator[Outcome]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("tests.faults", __doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the counts (default: 1)")
     given = parser.parse_args()
     done: list[Outcome] = []
