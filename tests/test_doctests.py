@@ -1,0 +1,24 @@
+"""Examples in docstrings of the packages that pytest isn't pointed at: each gives what it says.
+
+They are found by their text, so that no package is imported for the sake of it; those of benchmark/ are among `testpaths`.
+"""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("lm", "r2ec", "baselines")
+    for path in (ROOT / package).rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted > 0 and found.failed == 0
