@@ -60,8 +60,9 @@ def _pairs(results: Collected, group: Group, replicates: np.ndarray | None) -> p
     replicates: float64 [resamples, methods]; None: too few users to resample.
     """
     by, name, rows = group
+    columns = ["by", "group", "method_a", "method_b", "difference", "low", "high"]
     if not len(rows):
-        return pd.DataFrame()
+        return pd.DataFrame(columns=columns)
     values = results.case_means[MAIN][:, rows]
     means = values.mean(axis=-1)
     found = []
@@ -69,9 +70,8 @@ def _pairs(results: Collected, group: Group, replicates: np.ndarray | None) -> p
         low = high = np.array([np.nan])
         if replicates is not None and (values[a] != values[b]).any():
             low, high = significance.interval(replicates[:, [a]] - replicates[:, [b]])
-        found.append((results.methods[a], results.methods[b], means[a] - means[b] + 0.0, low[0], high[0]))
-    frame = pd.DataFrame(found, columns=["method_a", "method_b", "difference", "low", "high"])
-    return frame.assign(by=by, group=name)[["by", "group", *frame.columns]]
+        found.append((by, name, results.methods[a], results.methods[b], means[a] - means[b] + 0.0, low[0], high[0]))
+    return pd.DataFrame(found, columns=columns)  # without rows, but with columns, where there is one method
 
 
 def _points(

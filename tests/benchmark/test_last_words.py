@@ -326,7 +326,7 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     where = "Tables: there/results/tables   plots: there/results/plots   page: there/results/report/index.html"
     assert lines[-1] == where and re.fullmatch(r"6 jobs done in \d+ s\.", lines[-2])
     jobs = [line for line in lines if line.startswith("[")]
-    assert len(jobs) == 5 and jobs[0].startswith("[0 of 5 done] broken on planted") and jobs[-1].endswith(" page")
+    assert len(jobs) == 6 and jobs[0].startswith("[0 of 6 done] broken on planted") and jobs[-1].endswith(" page")
 
     code, lines = said_by(project)
     assert code == 0 and lines[-2].startswith("Nothing to be done") and lines[-1] == where
