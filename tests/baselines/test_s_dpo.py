@@ -144,8 +144,11 @@ def test_preferences_teach_what_a_short_tuning_has_not(tmp_path: Path, monkeypat
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     for module in (s_dpo, title_sft):
         monkeypatch.setattr(module, "REQUEST", "My {several}:\n{history}")  # a tiny LM reads what stands last
-    before = quality(planted(title_sft, tmp_path))
-    made = planted(s_dpo, tmp_path, preference_steps=30, preference_rate=0.02, beta=0.2)
+    little = {
+        "learning_rate": 0.001
+    }  # of the tuning: .53, where ten times as much leaves little to learn on some machines
+    before = quality(planted(title_sft, tmp_path, **little))
+    made = planted(s_dpo, tmp_path, preference_steps=30, preference_rate=0.02, beta=0.2, **little)
     steps = made.report()["preferences"]
     assert steps[0]["loss"] == pytest.approx(np.log(4), abs=1e-3) and steps[-1]["loss"] < 0.5 * np.log(4)
     assert steps[-1]["margin"] > 1 and steps[-1]["below"] > 0.8
