@@ -12,7 +12,7 @@ import trl.trainer.utils as library
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from baselines._writers import grpo, title_tuning, trl
+from baselines._writers import grpo, llm_texts, title_tuning, trl
 from baselines._writers.settings import WriterTraining
 from baselines._writers.title_tuning import TitleTuning
 from baselines._writers.trl import SCORED_ONLY, faster_on_cpu, shared_prompt_rollouts
@@ -75,9 +75,11 @@ def test_tuning_is_the_same_without_the_prompts_logits(
                 plainly(patch)
             model, tokenizer = adapted(llm)
             seen = scored_rows(patch)
-            losses = title_tuning._tune(
-                split(), settings, title_tuning.REQUEST, 1, model, tokenizer, tmp_path / str(plain)
-            )
+            limits = settings.max_items, settings.max_prompt_tokens
+            asker = llm_texts.Asker(split(), model, tokenizer, *limits, 8)
+            cases = split().llm_train.take(title_tuning.rows_of(split(), settings, 1))
+            learned = title_tuning.examples(asker, title_tuning.REQUEST, cases)
+            losses = title_tuning.tune(model, tokenizer, learned, settings, seed=1, folder=tmp_path / str(plain))
             found.append((losses, adapters(model), seen))
     (losses, weights, few), (plain_losses, plain_weights, many) = found
     assert losses == pytest.approx(plain_losses, abs=2e-4) and len(losses) == 3
