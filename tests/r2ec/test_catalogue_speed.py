@@ -34,7 +34,7 @@ def test_every_step_is_measured_and_written(small: None, tmp_path: Path, monkeyp
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"catalogue.{e}" for e in ("csv", "md", "png", "pdf")
     }
-    with open(tmp_path / "out" / "speed.csv", encoding="utf-8") as file:
+    with open(tmp_path / "out" / "catalogue.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for size in SIZES:
         found = {(row["method"], row["setting"]): row for row in rows if row["items"] == str(size)}
