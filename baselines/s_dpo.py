@@ -90,32 +90,27 @@ def _prefer(
     split: Split, settings: Params, made: "ByTitle", rows: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """The second stage."""
-    from baselines._writers.pairwise import Preferences, Training, prefer
-    from baselines._writers.title_search import title_tokens
-    from lm.chat import prompt_ids
-    from lm.writing.rollouts import pad_id
+    from baselines._writers.pairwise import prefer_titles
 
     cases = split.llm_train.take(rows)
     assert cases.target is not None
-    messages, titles = made.asker.about_users(REQUEST, cases), title_tokens(made.tokenizer, made.asker.titles)
     weights = np.ones(split.n_items)
     if settings.negatives_from == "popularity":
         assert split.train.target is not None
         weights = np.bincount(split.train.target, minlength=split.n_items).astype(np.float64)
     drawn = rejected(cases, made.asker.titles, weights, settings.negatives, seed)
-    preferences = Preferences(
-        [prompt_ids(made.tokenizer, message) for message in messages],
-        [[titles[item] for item in (target, *some)] for target, some in zip(cases.target.tolist(), drawn, strict=True)],
-    )
-    training = Training(
+    return prefer_titles(
+        made,
+        cases,
+        [(target, *some) for target, some in zip(cases.target.tolist(), drawn, strict=True)],
+        settings,
+        request=REQUEST,
         beta=settings.beta,
         steps=settings.preference_steps,
         learning_rate=settings.preference_rate,
-        users_per_step=settings.users_per_step,
-        at_once=settings.at_once,
-        save_steps=settings.save_steps,
+        seed=seed,
+        folder=folder,
     )
-    return prefer(made.model, preferences, training, pad=pad_id(made.tokenizer), seed=seed, folder=folder)
 
 
 def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, seed: int) -> Iterator[list[int]]:

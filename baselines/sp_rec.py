@@ -188,26 +188,21 @@ def _prefer(
     settings: Params, made: "ByTitle", cases: Cases, answers: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """DPO on the true title of each case and the LLM's own answer."""
-    from baselines._writers.pairwise import Preferences, Training, prefer
-    from baselines._writers.title_search import title_tokens
-    from lm.chat import prompt_ids
-    from lm.writing.rollouts import pad_id
+    from baselines._writers.pairwise import prefer_titles
 
     assert cases.target is not None
-    messages, titles = made.asker.about_users(REQUEST, cases), title_tokens(made.tokenizer, made.asker.titles)
-    pairs = Preferences(
-        [prompt_ids(made.tokenizer, message) for message in messages],
-        [[titles[item], titles[own]] for item, own in zip(cases.target.tolist(), answers.tolist(), strict=True)],
-    )
-    training = Training(
+    return prefer_titles(
+        made,
+        cases,
+        list(zip(cases.target.tolist(), answers.tolist(), strict=True)),
+        settings,
+        request=REQUEST,
         beta=settings.beta,
         steps=settings.preference_steps,
         learning_rate=settings.preference_rate,
-        users_per_step=settings.users_per_step,
-        at_once=settings.at_once,
-        save_steps=settings.save_steps,
+        seed=seed,
+        folder=folder,
     )
-    return prefer(made.model, pairs, training, pad=pad_id(made.tokenizer), seed=seed, folder=folder)
 
 
 def _kept_answers(made: "ByTitle", cases: Cases, path: Path) -> np.ndarray:

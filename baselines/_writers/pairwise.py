@@ -27,11 +27,16 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from baselines._writers.llm_texts import causal_lm_of, micro_batch
+from baselines._writers.title_ranking import ByTitle
+from baselines._writers.title_search import title_tokens
+from baselines._writers.title_tuning import TitleTuning
+from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import atomic, last_checkpoint
+from lm.chat import prompt_ids
 from lm.kernels.attention import use_grouped_attention
-from lm.writing.rollouts import pack_rollouts
+from lm.writing.rollouts import pack_rollouts, pad_id
 from r2ec.model.network import WEIGHTS, R2ec
 
 REFERENCE = "reference.npy"  # in the training's folder, beside its checkpoints
@@ -64,6 +69,40 @@ class Training:
     users_per_step: int
     at_once: int
     save_steps: int
+
+
+def prefer_titles(
+    made: ByTitle,
+    cases: Cases,
+    items: Sequence[Sequence[int]],
+    settings: TitleTuning,
+    *,
+    request: str,
+    beta: float,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    folder: Path,
+) -> list[dict[str, float]]:
+    """`prefer` for a tuned LLM that is asked about these cases: items of each, the chosen one and behind it the rejected.
+
+    request: the message, see `llm_texts.Asker.about_users`. settings: the size of steps and micro-batches, and how often
+    a checkpoint is kept.
+    """
+    messages, titles = made.asker.about_users(request, cases), title_tokens(made.tokenizer, made.asker.titles)
+    preferences = Preferences(
+        [prompt_ids(made.tokenizer, message) for message in messages],
+        [[titles[item] for item in some] for some in items],
+    )
+    training = Training(
+        beta=beta,
+        steps=steps,
+        learning_rate=learning_rate,
+        users_per_step=settings.users_per_step,
+        at_once=settings.at_once,
+        save_steps=settings.save_steps,
+    )
+    return prefer(made.model, preferences, training, pad=pad_id(made.tokenizer), seed=seed, folder=folder)
 
 
 def prefer(
@@ -99,7 +138,7 @@ def prefer(
         save_steps=settings.save_steps,
         save_total_limit=1,
         logging_steps=1,
-        seed=derive_seed(seed, "preferences") % 2**31,
+        seed=derive_seed(seed, "preferences"),
         report_to=[],
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
