@@ -14,6 +14,7 @@ from baselines._writers import llm_texts
 from baselines.bigrec import Grounding, divided_by, fit
 from lm import backbone as backbones
 from tests.baselines.test_popularity_mix import counted
+from tests.support.interrupting import interrupt
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
 from tests.support.worded import planted_writer, worded_split
@@ -114,16 +115,8 @@ def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: py
         split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole"
     )
     expected = np.concatenate(list(whole.score(cases)))
-    step, calls = SFTTrainer.training_step, [0]
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 6:  # two micro-batches a step
-            raise KeyboardInterrupt
-        return step(*arguments, **named)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SFTTrainer, "training_step", killed)
+        interrupt(patch, SFTTrainer, "training_step", call=6)  # two micro-batches a step
         fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
     tuning = tmp_path / "broken" / "tuning"
     assert [path.name for path in tuning.glob("checkpoint-*")] == ["checkpoint-2"]

@@ -20,6 +20,7 @@ from benchmark.contract import Cases, Recommender
 from lm import backbone as backbones
 from lm.chat import prompt_ids
 from lm.writing.decode import SharedPromptDecoder
+from tests.support.interrupting import interrupt
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
 from tests.support.worded import N, planted_writer, worded_split
@@ -287,16 +288,8 @@ def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: py
         split(), seed=3, params=settings(tmp_path, tunings=str(tmp_path / "other tunings")), workdir=tmp_path / "whole"
     )
     expected = scored(whole, cases)
-    step, calls = SFTTrainer.training_step, [0]
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 6:  # two micro-batches a step
-            raise KeyboardInterrupt
-        return step(*arguments, **named)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SFTTrainer, "training_step", killed)
+        interrupt(patch, SFTTrainer, "training_step", call=6)  # two micro-batches a step
         fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
     tuning = tmp_path / "broken" / "tuning"
     assert [path.name for path in tuning.glob("checkpoint-*")] == ["checkpoint-2"]

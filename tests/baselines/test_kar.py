@@ -18,6 +18,7 @@ from baselines._writers.llm_texts import Text, Writer
 from baselines._writers.sentences import item_texts
 from baselines.kar import KAR, Knowing, Standard, fit, none_first, sampled
 from benchmark.contract import Cases, Recommender, Split
+from tests.support.interrupting import interrupt
 from tests.support.planted import N_ITEMS, as_split, planted, prepare_planted
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import split, write_backbone
@@ -213,17 +214,9 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytes
     params = settings(tmp_path, epochs=2)
     whole = fit(split(), seed=3, params=params, workdir=tmp_path / "whole")
     expected = scored(whole, cases)
-    validate, calls = kar.validation_ndcg, [0]
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 2:
-            raise KeyboardInterrupt
-        return validate(*arguments, **named)
-
     elsewhere = params | {"texts": str(tmp_path / "others")}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(kar, "validation_ndcg", killed)
+        interrupt(patch, kar, "validation_ndcg", call=2)
         fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "broken")
     monkeypatch.setattr(Writer, "_generate", lambda self, prompts: pytest.fail("written twice"))
     again = fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "broken")

@@ -14,6 +14,7 @@ from baselines._writers.llm_texts import ByText
 from baselines._writers.sentences import SentenceEncoder, item_texts
 from baselines.langptune import Params, Ranking, contrast, fit
 from lm import backbone as backbones
+from tests.support.interrupting import interrupt
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
@@ -102,16 +103,8 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytes
     cases = replace(split().valid.take(np.arange(12)), target=None)
     whole = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "whole")
     expected = np.concatenate(list(whole.score(cases)))
-    learn, calls = langptune.contrast, [0]
-
-    def killed(*arguments: Any) -> list[float]:
-        calls[0] += 1
-        if calls[0] == 2:
-            raise KeyboardInterrupt
-        return learn(*arguments)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(langptune, "contrast", killed)
+        interrupt(patch, langptune, "contrast", call=2)
         fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
     assert {path.name for path in (tmp_path / "broken").iterdir()} == {"encoder0", "writer0"}
     again = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")

@@ -17,6 +17,7 @@ from benchmark.contract import Cases, Recommender
 from lm import backbone as backbones
 from lm.chat import prompt_ids
 from r2ec.model.network import R2ec
+from tests.support.interrupting import interrupt
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
 from tests.support.worded import WORDS, N, planted_writer, worded_split
@@ -168,16 +169,8 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytes
     cases = split().valid.take(CASES)
     whole = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "whole")
     expected = scored(whole, cases)
-    step, calls = step_training.StepTrainer.training_step, [0]
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 6:  # two micro-batches a step
-            raise KeyboardInterrupt
-        return step(*arguments, **named)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(step_training.StepTrainer, "training_step", killed)
+        interrupt(patch, step_training.StepTrainer, "training_step", call=6)  # two micro-batches a step
         fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
     hybrid = tmp_path / "broken" / "hybrid"
     assert [path.name for path in hybrid.glob("checkpoint-*")] == ["checkpoint-2"]

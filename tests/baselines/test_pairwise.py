@@ -14,6 +14,7 @@ from baselines._writers import pairwise
 from baselines._writers.pairwise import Preferences, Training, prefer, preference_loss, title_logps
 from benchmark.errors import InputError
 from r2ec.model.network import R2ec
+from tests.support.interrupting import interrupt
 from tests.support.tiny_models import VOCABULARY, tiny_model
 
 PAD = 0
@@ -152,16 +153,8 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: 
     """Killed in step 3, behind the checkpoint of step 2: against the same reference, not the half-trained model."""
     given, whole = toy(12), adapted()
     expected = trained(whole, given, tmp_path / "whole")
-    calls, step = [0], pairwise.PreferenceTrainer.training_step
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 6:  # two micro-batches a step
-            raise KeyboardInterrupt
-        return step(*arguments, **named)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pairwise.PreferenceTrainer, "training_step", killed)
+        interrupt(patch, pairwise.PreferenceTrainer, "training_step", call=6)  # two micro-batches a step
         trained(adapted(), given, tmp_path / "broken")
     assert [path.name for path in (tmp_path / "broken").glob("checkpoint-*")] == ["checkpoint-2"]
     again = adapted()

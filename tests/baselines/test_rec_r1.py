@@ -14,6 +14,7 @@ from baselines import rec_r1
 from baselines._writers.grpo import ndcg_of
 from baselines.rec_r1 import BM25, Params, fit
 from lm import backbone as backbones
+from tests.support.interrupting import interrupt
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
 from tests.support.worded import planted_writer, worded_split
@@ -88,16 +89,8 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: 
     cases = replace(split().valid.take(np.arange(12)), target=None)
     whole = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "whole")
     expected = np.concatenate(list(whole.score(cases)))
-    step, calls = GRPOTrainer.training_step, [0]
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise KeyboardInterrupt
-        return step(*arguments, **named)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(GRPOTrainer, "training_step", killed)
+        interrupt(patch, GRPOTrainer, "training_step", call=3)
         fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
     grpo = tmp_path / "broken" / "grpo"
     assert {path.name for path in grpo.glob("checkpoint-*")} == {"checkpoint-2"}

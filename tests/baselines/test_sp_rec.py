@@ -20,6 +20,7 @@ from lm.chat import prompt_ids
 from tests.baselines.test_s_dpo import planted, quality
 from tests.baselines.test_title_tuning import scored
 from tests.baselines.test_title_tuning import settings as tuning
+from tests.support.interrupting import interrupt
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import split
 from tests.support.tiny_tokenizers import tiny_tokenizer
@@ -113,7 +114,6 @@ def test_a_killed_self_play_ends_as_an_unbroken_one(
     """Killed in its second iteration, behind the answers, in the tuning, or in the preferences."""
     elsewhere = settings(tmp_path, tunings=str(tmp_path / "other tunings"))
     whole = fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "whole")
-    calls = [0]
     # The call at which it is killed; a step of either training has two micro-batches, the tuning before takes three.
     killed_at: dict[str, tuple[Any, str, int]] = {
         "answers": (sp_rec, "tune", 2),
@@ -121,16 +121,9 @@ def test_a_killed_self_play_ends_as_an_unbroken_one(
         "preferences": (pairwise.PreferenceTrainer, "training_step", 4 + 3),
     }
     owner, name, at = killed_at[point]
-    kept = getattr(owner, name)
-
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == at:
-            raise KeyboardInterrupt
-        return kept(*arguments, **named)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(owner, name, killed)
+        interrupt(patch, owner, name, call=at)
         fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
     assert (tmp_path / "broken" / "iteration1" / "answers.npy").exists()
     again = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")

@@ -10,6 +10,7 @@ import torch
 from transformers import Trainer
 
 from baselines.tiger import END, PAD, Tiger, Tokens, fit, semantic_ids
+from tests.support.interrupting import interrupt
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import split
 
@@ -100,17 +101,10 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: 
     cases = replace(split().valid.take(CASES), target=None)
     whole = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "whole")
     expected = np.concatenate(list(whole.score(cases)))
-    step, calls = Trainer.training_step, [0]
     per_epoch = -(-len(split().train) // 256)
 
-    def killed(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == per_epoch + 2:
-            raise KeyboardInterrupt
-        return step(*arguments, **named)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "training_step", killed)
+        interrupt(patch, Trainer, "training_step", call=per_epoch + 2)
         fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
     assert list((tmp_path / "broken" / "training").glob("checkpoint-*"))
     again = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "broken")
