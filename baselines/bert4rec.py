@@ -21,8 +21,7 @@ FIT = Stage("bert4rec", 1, packages=("torch", "recbole"))
 
 class Params(Shared):
     """RecBole's names; sizes as its default. ft_ratio: share of the pieces of which the last item alone is masked, as
-    in scoring;
-    mask_ratio: share of the items that are masked in the others."""
+    in scoring; mask_ratio: share of the items that are masked in the others."""
 
     n_layers: int = 2
     n_heads: int = 2

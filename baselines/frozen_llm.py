@@ -34,8 +34,7 @@ class Params(BaseModel):
     """reasoning: write one first; standardize: on how many training cases' states (0: bare cosines).
 
     Where `standardize` names several numbers, the one with the best NDCG@10 on `valid_cases` validation cases is taken,
-    within
-    the fit: the states are the same. states: folder of what has been encoded (shared with R2ec's warm start);
+    within the fit: the states are the same. states: folder of what has been encoded (shared with R2ec's warm start);
     evaluation_rows: users read together.
     """
 

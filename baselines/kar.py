@@ -54,9 +54,8 @@ class Params(SASRecParams):
     """Beside SASRec's own: max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest
     items or an item's last words leave; max_new_tokens: of a text; factors: what the LLM is asked to consider;
     cases: training cases with a written text; item_knowledge: what is encoded of an item, a written text or its
-    attributes;
-    shared_experts, own_experts, expert_size, expert_dropout: of the adaptor; encoder: folder of the sentence encoder,
-    fetched if it is the default and isn't there; texts: folder of what has been written."""
+    attributes; shared_experts, own_experts, expert_size, expert_dropout: of the adaptor; encoder: folder of the
+    sentence encoder, fetched if it is the default and isn't there; texts: folder of what has been written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -4,10 +4,9 @@ turns.
 Gao et al., "End-to-end Training for Recommendation with Language-based User Profiles" (arXiv 2410.18870;
 github.com/ZhaolinGao/LangPTune). Kept: the writer is trained by reinforcement on the encoder's own NDCG, the encoder by
 a contrastive loss between the profiles that the writer writes and the texts of the items that were taken next, round by
-round.
-Different: GRPO with trl 1.16's default loss, which is DAPO's (arXiv 2503.14476), in the place of the paper's own policy
-optimisation, LoRA, all-MiniLM-L6-v2 as the encoder, and the encoder begins,
-since one that has never seen a profile rewards at random.
+round. Different: GRPO with trl 1.16's default loss, which is DAPO's (arXiv 2503.14476), in the place of the paper's own
+policy optimisation, LoRA, all-MiniLM-L6-v2 as the encoder, and the encoder begins, since one that has never seen a
+profile rewards at random.
 """
 
 from collections.abc import Sequence

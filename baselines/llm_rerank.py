@@ -2,9 +2,8 @@
 
 The decoupled pipeline of retrieve-then-rerank (Hou et al., "Large Language Models are Zero-Shot Rankers for Recommender
 Systems", ECIR 2024). Kept: candidates of a sequential recommender, a zero-shot LLM that sees the history, and, as in
-R2ec, a
-written reasoning before it answers. Different: the order isn't written out as a list, which a small LM can't do, but
-read off how likely each candidate's title is as the answer, less how likely it is without any history (the
+R2ec, a written reasoning before it answers. Different: the order isn't written out as a list, which a small LM can't
+do, but read off how likely each candidate's title is as the answer, less how likely it is without any history (the
 domain-conditional PMI of Holtzman et al., "Surface Form Competition", EMNLP 2021), so that common titles don't win by
 being common.
 """
@@ -39,8 +38,7 @@ BELOW = 1e4
 
 class Params(BaseModel):
     """sasrec: settings of SASRec, the best on validation cases is taken; candidates: how many of SASRec's best are
-    reordered;
-    weight: of the LLM's z-scores against SASRec's (1: the LLM alone)."""
+    reordered; weight: of the LLM's z-scores against SASRec's (1: the LLM alone)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -36,8 +36,7 @@ USER_BUCKETS = 2000  # as in the paper
 class Params(BaseModel):
     """encoder: folder of the sentence encoder, fetched if it is the default and isn't there; codes: per level; levels:
     before the one that tells equal ids apart; max_history: newest items that are read, null for all of the dataset's;
-    d_model ..
-    dropout_rate: T5's names; dtype: of matrix products in training; beams: how many items are retrieved."""
+    d_model .. dropout_rate: T5's names; dtype: of matrix products in training; beams: how many items are retrieved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

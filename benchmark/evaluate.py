@@ -29,8 +29,7 @@ def rank(
     """Turn a method's score batches into rankings.
 
     recommender_scores: batches [b, n_items] of numbers, together as many rows as `cases`, ranked in the precision that
-    they have;
-    target: int [n].
+    they have; target: int [n].
     Returns one row per case: case, user, target, rank (1-based), candidates (unmasked items), top_items (20 best, best
     first). Memory is bounded by one batch. Raises InputError for scores of a wrong shape, NaN or +inf, or a wrong
     number of rows.

@@ -3,8 +3,7 @@ pyproject.toml.
 
 uv resolves once for Python 3.11 to 3.13 on Linux and macOS, and takes what is locked already where it still fits. The
 files are plain ones for pip, with the hashes of every file that the package index has, and name no index.
-install/torch-cpu.txt is not
-written here: the index of those builds is another one.
+install/torch-cpu.txt is not written here: the index of those builds is another one.
 """
 
 import re

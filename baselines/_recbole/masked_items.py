@@ -53,8 +53,7 @@ class MaskedPlaces:
 
     Args:
         length: L, the history items that the network reads. targets: of a step, about. mask_ratio: share of a piece's
-        items that
-        are masked. last_alone: share of the rows that are cases, below 1.
+        items that are masked. last_alone: share of the rows that are cases, below 1.
     """
 
     def __init__(self, split: Split, length: int, *, targets: int, mask_ratio: float, last_alone: float) -> None:

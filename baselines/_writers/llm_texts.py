@@ -2,9 +2,8 @@
 
 A text is found again by the hash of model, settings, prompt and the versions of what writes, so that methods that ask
 the same LLM the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it
-and charged wherever
-it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's seconds
-(`benchmark.storage.ledger`).
+and charged wherever it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's
+seconds (`benchmark.storage.ledger`).
 """
 
 import copy

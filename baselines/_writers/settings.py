@@ -16,9 +16,8 @@ from lm.settings import BackboneSettings, LoraSettings
 class WriterTraining(PopularityMix):
     """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave;
     max_new_tokens: of a text; group_size, temperature: of GRPO's rollouts; users_per_step, max_steps, learning_rate: of
-    its training;
-    rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward; popularity, valid_cases: see
-    PopularityMix."""
+    its training; rollouts_at_once: in a micro-batch, at most; ndcg_k: cut-off of the reward; popularity, valid_cases:
+    see PopularityMix."""
 
     backbone: BackboneSettings
     lora: LoraSettings = LoraSettings()

@@ -140,8 +140,7 @@ def collect(
     seeds[method].
 
     A method of which a run has failed is left out of all that is compared, and stands in `failed` with the first of its
-    failures.
-    settings: of each method, those of which its runs must have one. Without a method's own, any will do.
+    failures. settings: of each method, those of which its runs must have one. Without a method's own, any will do.
     less_information: of methods that may learn from less than the others, the reason.
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
     runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, metrics that ranks can't

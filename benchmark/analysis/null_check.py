@@ -8,8 +8,8 @@ each.
 
 --out gets null.csv and null.md: per dataset, method, statistic and number of trainings on a side the share of draws
 with p < 0.05, by the test over users and trainings (`benchmark.analysis.trainings`), and by that of the tables, over
-users.
-Draws of the same trainings are not independent, so that a share is known less well than its number of draws suggests.
+users. Draws of the same trainings are not independent, so that a share is known less well than its number of draws
+suggests.
 """
 
 from pathlib import Path
@@ -37,8 +37,7 @@ def shares(
     """Shares of draws that are called different: by users and trainings, by the same in pairs, and by users alone.
 
     The first two are NaN for one training on a side. ranks: int [trainings, n], of one setting; two groups of `side`
-    are
-    drawn from them. users: int [n]. Raises InputError for fewer than 2 * side trainings.
+    are drawn from them. users: int [n]. Raises InputError for fewer than 2 * side trainings.
     """
     if len(ranks) < 2 * side:
         raise InputError(f"{len(ranks)} trainings for two groups of {side}; run more seeds")

@@ -4,8 +4,7 @@ interactions: user_id, item_id, timestamp (Unix seconds, or finer with timestamp
 items: item_id, title, any further columns; all of them are item attributes for prompts, unless `attributes` names some
 
 Everything but timestamp and rating is text, so that an id 007 or a year 1995 reads the same from csv and parquet. Times
-keep
-the precision that they are given in: it orders what happened within one second. A rating of 0 is none, unless
+keep the precision that they are given in: it orders what happened within one second. A rating of 0 is none, unless
 zero_ratings.
 """
 

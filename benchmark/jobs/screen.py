@@ -2,8 +2,7 @@
 takes.
 
 Snakemake says eight lines and more per job, its input files among them. A formatter for its own handler changes that
-and
-nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they are, and
+and nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they are, and
 `--verbose` and `--printshellcmds` show all that Snakemake knows. (snakemake-logger-plugin-rich 0.5.1 was tried: it has
 no line per job without `--verbose` and no time left, ignores `--quiet`, and prints a failed job's whole log.)
 """

@@ -74,9 +74,8 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
     """Why a job has to run, in words; None if its outputs are there and follow from what is there now.
 
     known: sha256 by path of files that were looked at before; what is looked at here is added. What the workflow has
-    made is
-    always hashed: a bit that flips on the disk changes no date. Of all else, such as downloads of gigabytes, nothing is
-    hashed whose size, times and inode are those of the record.
+    made is always hashed: a bit that flips on the disk changes no date. Of all else, such as downloads of gigabytes,
+    nothing is hashed whose size, times and inode are those of the record.
     """
     for path in job.outputs:
         if Path(path).name == "run.json" and (why := _failed(path)) is not None:

@@ -1,8 +1,7 @@
 """Fits that kill themselves at chosen points, one after the other in one folder, for test_killed.py.
 
 `python -m tests.support.killing JOB.json` imports everything once and forks a child for each fit, so that one takes a
-second. A
-child ends by SIGKILL: nothing is flushed and nothing cleaned up.
+second. A child ends by SIGKILL: nothing is flushed and nothing cleaned up.
 """
 
 import json

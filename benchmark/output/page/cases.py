@@ -115,8 +115,7 @@ def parts_of(
     """What the page holds of one dataset's cases: an entry for the document, and the parts by name.
 
     The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were
-    cut or
-    repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks;
+    cut or repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks;
     `cases/{place}/{k}` the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the
     texts, of PART cases each.
     numbers: of the methods on the whole page.
