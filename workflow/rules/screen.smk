@@ -68,7 +68,7 @@ def start_screen():
 def failed_runs():
     """Runs of which nothing but a sentence is there: their rows say that they failed."""
     files = {str(path) for job in workflow.dag.jobs for path in job.output}
-    return written_down(sorted(path for path in files if path.endswith("/run.json")))
+    return written_down(sorted(path for path in files if Path(path).name == "run.json"))
 
 
 def rows_of(failed):
