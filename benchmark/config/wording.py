@@ -60,7 +60,7 @@ OTHERWISE = "something else; see config/README.md"
 
 
 def printable(text: str) -> str:
-    """Text of data or of a model as a terminal may have it: control characters are shown as JSON writes them, and do
+    r"""Text of data or of a model as a terminal may have it: control characters are shown as JSON writes them, and do
     nothing.
 
     Line breaks and tabs stay, and what joins letters of some scripts. Marks that turn the direction of writing do not.
