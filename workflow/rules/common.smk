@@ -97,8 +97,10 @@ def dataset_json(wildcards):
 
 def try_again(wildcards, resources):
     """Where Snakemake is told to retry, a failure is left to the next attempt, but for the last one."""
-    left = workflow.execution_settings.retries + 1 - resources.attempt
-    return "--try-again" if left > 0 else ""
+    settings_of_run = workflow.execution_settings
+    if settings_of_run is None:  # nothing is executed: snakemake --report
+        return ""
+    return "--try-again" if resources.attempt <= settings_of_run.retries else ""
 
 
 def estimated(wildcards):
