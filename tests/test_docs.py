@@ -147,6 +147,21 @@ def test_the_tables_made_by_hand_are_of_the_published_runs() -> None:
         assert [value.strip("*") for value in line[1:]] == published, name
 
 
+def test_ratios_to_sasrec_are_right_and_ours_are_of_the_published_runs() -> None:
+    table = text_of("docs/reproductions.md").partition("| source |")[2].partition("\n\n")[0]
+    lines = [[cell.strip().rstrip("\\*") for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert len(lines) == 18
+    for line in lines:
+        if line[3] != "misprint":
+            assert f"{float(line[3]) / float(line[4]):.2f}" == line[5], line
+    ours = [f"results/published/{run}/tables/main.csv" for run in ("default", "slices")]
+    main = pd.concat([pd.read_csv(ROOT / path) for path in ours]).set_index(["dataset", "method"])["NDCG@10"]
+    for line in lines[-6:]:
+        shop = f"amazon-2018-{line[2].removesuffix(' of 2018').lower().replace(' ', '-')}"
+        dataset = shop if "2018" in line[2] else line[2]
+        assert line[3:5] == [f"{main[dataset, method]:.4f}".lstrip("0") for method in ("r2ec", "sasrec")], line
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", text_of(page), flags=re.S | re.M)):
