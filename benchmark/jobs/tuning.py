@@ -18,7 +18,7 @@ from benchmark.contract import Learned, Recommender, Split, watched
 from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
 from benchmark.jobs.records import Trial, Tuning, read_run
-from benchmark.storage.io import alone, sha256_of
+from benchmark.storage.io import locked, sha256_of
 from benchmark.storage.ledger import Cost, account, timed_fit
 
 CRITERION = "valid NDCG@10"
@@ -106,7 +106,7 @@ def fit_best(
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         seen = watched(split)  # by this setting alone
-        with alone(folder):  # runs that differ in scoring alone share a fit
+        with locked(folder):  # runs that differ in scoring alone share a fit
             recommender, cost = timed_fit(partial(method.fit, seen, seed=seed, params=params, workdir=folder), folder)
         check_fitted(recommender, name)
         learned = recommender.learned() or seen.learned()

@@ -19,7 +19,7 @@ import urllib3
 from tqdm import tqdm
 
 from benchmark.errors import InputError
-from benchmark.storage.io import alone, read_json, sha256_of, write_json, write_text
+from benchmark.storage.io import locked, read_json, sha256_of, write_json, write_text
 
 TIMEOUT = (15, 60)  # seconds to connect; seconds without a byte
 FAILURES = 6  # in a row, none of which brought a new byte
@@ -43,7 +43,7 @@ def download(url: str, path: Path) -> Path:
 
     Raises InputError when the server refuses the file, when all attempts fail, and when the disk is full.
     """
-    with alone(path):
+    with locked(path):
         if not path.exists():
             part = path.with_name(f".{path.name}.part")
             _fetch(url, part)

@@ -88,7 +88,7 @@ def _flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder that several jobs may want to make. It ends with the process that holds it,
     however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.storage import ledger
 from benchmark.storage.checksums import intact, note
-from benchmark.storage.io import alone, atomic, sha256_of_json
+from benchmark.storage.io import atomic, locked, sha256_of_json
 from benchmark.storage.stages import Stage
 
 
@@ -32,10 +32,10 @@ def kept(path: Path, make: Callable[[Path], None]) -> bool:
     with ExitStack() as held:
         if not (there := intact(path)):
             with ledger.waiting():
-                held.enter_context(alone(path))
+                held.enter_context(locked(path))
             there = intact(path)
         if there:
-            ledger.found(path)
+            ledger.charge_for(path)
             return True
         with ledger.making(path), atomic(path) as temporary:
             make(temporary)

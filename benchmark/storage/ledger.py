@@ -2,7 +2,7 @@
 made.
 
 Runs share what is expensive and the same for all of them: states of an untrained LM, warm starts, texts. Whoever makes
-one notes its seconds (`making`), whoever finds one is charged them (`found`, `charge`), so that a method's cost doesn't
+one notes its seconds (`making`), whoever finds one is charged them (`charge_for`, `charge`), so that a method's cost doesn't
 depend on which run came first.
 """
 
@@ -133,7 +133,7 @@ def waiting() -> Iterator[None]:
             _open[-1].waited += time.monotonic() - start
 
 
-def found(path: Path) -> None:
+def charge_for(path: Path) -> None:
     """`path` was there: charge what `making` noted of it. Without a note, nothing is known and nothing charged."""
     if _open and (made := _read(Made, _beside(path))) is not None:
         charge(made.by, made.seconds)

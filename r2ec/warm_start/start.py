@@ -16,7 +16,7 @@ from benchmark.contract import Cases, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
 from benchmark.storage.checksums import intact
-from benchmark.storage.io import alone, last_checkpoint, read_json, sha256_of_json
+from benchmark.storage.io import last_checkpoint, locked, read_json, sha256_of_json
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.writing.engine import TransformersEngine
@@ -53,12 +53,12 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
         with ledger.making(done):
             report = _warm(reader, split, seed, workdir / "adapters")
             if processes(reader.params).is_main_process:
-                with alone(done):  # no job may replace what another one reads
+                with locked(done):  # no job may replace what another one reads
                     if not done.exists():
                         reader.save(done, report.as_json())
         processes(reader.params).wait_for_everyone()
     elif processes(reader.params).is_main_process:
-        ledger.found(done)
+        ledger.charge_for(done)
         print(f"warm start: as kept in {done}", flush=True)
     settings = read_json(done / SETTINGS)
     reader.model.head = RecHead(reader.model.dim, **settings["head"]).to(reader.params.backbone.device)

@@ -17,7 +17,7 @@ from baselines._writers.kept_adapters import kept_adapters
 from baselines._writers.title_search import title_tokens
 from benchmark.contract import Recommender
 from benchmark.storage import ledger
-from benchmark.storage.io import alone, read_json
+from benchmark.storage.io import locked, read_json
 from tests.support.tiny_fits import split, write_backbone
 from tests.support.tiny_tokenizers import tiny_tokenizer
 
@@ -120,7 +120,7 @@ def test_who_waits_is_charged_the_making_and_not_the_waiting(tmp_path: Path) -> 
     started = threading.Event()
 
     def other() -> None:
-        with alone(path):
+        with locked(path):
             started.set()
             time.sleep(1.0)
             (tmp_path / "later").rename(path)

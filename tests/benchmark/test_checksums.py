@@ -132,7 +132,7 @@ def test_a_damaged_note_of_costs_ends_no_run(tmp_path: Path, capsys: pytest.Capt
     for content in (b"{", b"\xff", b'{"by": 1}', b"[]"):
         note.write_bytes(content)
         with ledger.account() as finder:
-            ledger.found(path)
+            ledger.charge_for(path)
         assert finder.reused == 0.0
         assert f"a note of costs is left out, so that these seconds are not counted: {note}" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.storage.io import read_json
-from benchmark.storage.ledger import account, charge, found, making, name, timed_fit
+from benchmark.storage.ledger import account, charge, charge_for, making, name, timed_fit
 
 
 class Killed(Exception):
@@ -55,7 +55,7 @@ def test_a_killed_piece_counts_up_to_its_last_file(tmp_path: Path) -> None:
 def sharing(folder: Path, shared: Path, killed: bool = False) -> str:
     """Makes what all fits share, 0.3 s, unless it is there."""
     if shared.exists():
-        found(shared)
+        charge_for(shared)
     else:
         with making(shared):
             time.sleep(0.3)
@@ -76,7 +76,7 @@ def test_who_finds_what_another_made_is_charged_for_it(tmp_path: Path) -> None:
     again = timed_fit(lambda: sharing(tmp_path / "second", shared), tmp_path / "second")[1]
     assert again == costs[1]  # loaded: charged once
     with account(own=frozenset({costs[0].by})) as scoring:  # of the first's recommender
-        found(shared)
+        charge_for(shared)
         assert scoring.reused == 0
         charge(costs[1].by, 2.0)
         charge(name(), 3.0)  # what it made itself
@@ -100,7 +100,7 @@ def test_what_is_made_on_the_way_counts_for_the_whole(tmp_path: Path) -> None:
         states.write_text("")
     assert 5 <= read_json(tmp_path / "states.spent.json")["seconds"] < 6
     with account() as now, making(start):
-        found(states)
+        charge_for(states)
         start.write_text("")
     assert 5 <= read_json(tmp_path / "start.spent.json")["seconds"] < 6
     assert now.reused == read_json(tmp_path / "states.spent.json")["seconds"]
@@ -118,6 +118,6 @@ def test_of_two_that_make_the_same_the_first_is_noted(tmp_path: Path) -> None:
 def test_without_an_account_nothing_is_noted(tmp_path: Path) -> None:
     with making(tmp_path / "states"):
         (tmp_path / "states").write_text("")
-    found(tmp_path / "states")
+    charge_for(tmp_path / "states")
     charge("another", 1.0)
     assert name() == "" and [path.name for path in tmp_path.iterdir()] == ["states"]

@@ -126,7 +126,7 @@ def _cost(path: Path) -> Kept:
 
     def read() -> Any:
         with ledger.account() as now:
-            ledger.found(path)
+            ledger.charge_for(path)
             return round(now.reused, 3)
 
     return Kept("note of costs", path.with_name(f"{path.name}.spent.json"), read)
