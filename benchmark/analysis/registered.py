@@ -55,6 +55,7 @@ class OnDataset:
     n_cases: int
     n_users: int
     commits: list[str]
+    seconds: float  # of fitting and ranking, all runs of both values
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def _on_dataset(factor: Factor, claim: ClaimConfig, results: Path, dataset: str,
         n_cases=len(read.cases),
         n_users=read.n_users,
         commits=read.commits,
+        seconds=sum(record.seconds.fit + record.seconds.score for record in read.records.values()),
     )
 
 
@@ -157,6 +159,7 @@ def verdicts(claims: Sequence[Found]) -> pd.DataFrame:
                 "p_holm": p_holm,
             }
             row |= {"n_cases": sum(part.n_cases for part in parts), "n_users": sum(part.n_users for part in parts)}
+            row |= {"seconds": sum(part.seconds for part in parts)}
             row |= {"commit": " ".join(sorted({commit for part in parts for commit in part.commits}))}
         rows.append(row | {"family_size": len(claims)})
     columns = [*COLUMNS, *(["commit"] if any(judged) else [])]
@@ -177,7 +180,7 @@ COLUMNS = (
         "verdict",
     ),
     *("missing", "mean", "mean_against", "margin", "difference", "low", "high", "p", "p_holm", "error"),
-    *("error_trainings", "detectable", "covers", "n_cases", "n_users", "family_size"),
+    *("error_trainings", "detectable", "covers", "n_cases", "n_users", "seconds", "family_size"),
 )
 
 DATASET_COLUMNS = (
@@ -223,15 +226,16 @@ def as_markdown(frame: pd.DataFrame) -> str:
         "worth having from",
         "p, Holm",
         "smallest detectable",
+        "hours",
     ]
-    lines = [head, [":--", ":--", ":--", *["--:"] * 5]]
+    lines = [head, [":--", ":--", ":--", *["--:"] * 6]]
     for number, row in enumerate(frame.to_dict("records"), 1):
         line = [f"{number}. {row['says']}", f"**{row['verdict']}**", row["statistic"]]
         if row["verdict"] == NOT_RUN:
-            line += [row["missing"], "", f"{100 * row['smallest_effect']:.0f} %", "", ""]
+            line += [row["missing"], "", f"{100 * row['smallest_effect']:.0f} %", "", "", ""]
         else:
             line += [f"{row['difference']:+.4f}", f"[{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['margin']:.4f}"]
-            line += [f"{row['p_holm']:.2g}", f"{row['detectable']:.4f}"]
+            line += [f"{row['p_holm']:.2g}", f"{row['detectable']:.4f}", f"{row['seconds'] / 3600:.1f}"]
         lines.append(line)
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"# Registered claims\n\n{table}\n\n{rule(frame)}\n"
@@ -247,7 +251,8 @@ def rule(frame: pd.DataFrame) -> str:
         f"which share their random numbers in pairs. Test and interval cover users and trainings.{narrow} Holm's "
         f"correction is over all {len(frame)}; what was not run counts with p = 1. A claim is supported or contradicted "
         f'below {significance.ALPHA}; "{NOT_WORTH}" where the whole interval lies within the smallest effect that is '
-        "worth having, a share of the second mean. Everything else that this project says of these questions is "
+        "worth having, a share of the second mean. Hours are those of fitting and ranking all of its runs, of one "
+        "machine; claims share runs. Everything else that this project says of these questions is "
         "exploratory."
     )
 

@@ -1,5 +1,6 @@
 """The registered claims: their verdicts by rule, their family, and runs that may not stand for them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,10 @@ def test_a_claim_is_judged_once_over_datasets_and_trainings(tmp_path: Path, any_
     assert rows.dataset.tolist() == ["one", "two", "one", "two"]
     assert frame.difference[0] == pytest.approx(rows.difference[:2].mean())  # each dataset weighs the same
     assert len(rows.by_training[0].split()) == 5
+    runs = tmp_path.glob("runs/*/*/seed*/run.json")
+    spent = [json.loads(path.read_text())["seconds"] for path in runs]
+    assert frame.seconds.tolist() == pytest.approx([sum(one["fit"] + one["score"] for one in spent)] * 2)
+    assert len(spent) == 20 and frame.seconds[0] > 0
     assert "**supports**" in as_markdown(frame)
 
 
