@@ -28,8 +28,8 @@ def split_template(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
         raise InputError(
             f"{tokenizer.name_or_path}: its chat template refuses the system prompt ({error}); leave it out"
         ) from None
-    before, found, behind = str(text).partition(PLACEHOLDER)
-    if not found or PLACEHOLDER in behind or (system_prompt and system_prompt not in before):
+    before, separator, behind = str(text).partition(PLACEHOLDER)
+    if not separator or PLACEHOLDER in behind or (system_prompt and system_prompt not in before):
         raise InputError(f"{tokenizer.name_or_path}: its chat template does not send the messages once, as they are")
     return before, behind
 

@@ -69,10 +69,10 @@ def check_manifest(folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: no {MANIFEST}; delete the folder and fetch the backbone again")
     expected = read_json(folder / MANIFEST)["files"]
-    found = {path.name for path in folder.iterdir()} - {MANIFEST}
-    for name in sorted(found ^ set(expected)):
+    present = {path.name for path in folder.iterdir()} - {MANIFEST}
+    for name in sorted(present ^ set(expected)):
         raise InputError(
-            f"{folder}: {name} is {'not expected' if name in found else 'missing'}; delete the folder, fetch again"
+            f"{folder}: {name} is {'not expected' if name in present else 'missing'}; delete the folder, fetch again"
         )
     for name, sha256 in expected.items():
         if sha256_of(folder / name) != sha256:

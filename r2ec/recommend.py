@@ -64,24 +64,24 @@ class Catalogue:
 
     def items(self, name: str, *columns: str) -> list[int]:
         """The items of this name in any of these columns (default: both), ascending."""
-        found = [self._by[column].get(_key(name), []) for column in columns or ("title", "item_id")]
-        return sorted({item for items in found for item in items})
+        matches = [self._by[column].get(_key(name), []) for column in columns or ("title", "item_id")]
+        return sorted({item for items in matches for item in items})
 
     def find(self, name: str, *columns: str) -> int:
         """The one item of this name. Raises InputError where there is none, naming the closest titles, or several."""
-        found = self.items(name, *columns)
-        if not found:
+        matches = self.items(name, *columns)
+        if not matches:
             closest = ", ".join(repr(title) for title in self.closest(name))
             raise InputError(
                 f"no item {name!r} in {self.dataset}; {f'closest: {closest}' if closest else 'see its items.parquet'}"
             )
-        if len(found) > 1:
-            several = ", ".join(f"{self.ids[item]} ({self.titles[item]})" for item in found[:NAMED])
+        if len(matches) > 1:
+            several = ", ".join(f"{self.ids[item]} ({self.titles[item]})" for item in matches[:NAMED])
             raise InputError(
-                f"{name!r} could be one of {len(found)} items, such as {several}; give its item_id, in a "
+                f"{name!r} could be one of {len(matches)} items, such as {several}; give its item_id, in a "
                 "--history-file with that column if need be"
             )
-        return found[0]
+        return matches[0]
 
     def closest(self, name: str) -> list[str]:
         """Titles that hold the name, the shortest first, then those that are spelled alike."""

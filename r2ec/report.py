@@ -49,9 +49,9 @@ class FitReport:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "FitReport":
+    def from_json(cls, report: dict[str, Any]) -> "FitReport":
         """What `as_json` has given. Raises TypeError for names that it doesn't give."""
-        parts = dict(found)
+        parts = dict(report)
         if "warm_start" in parts:
             parts["warm_start"] = [Choice(**choice) for choice in parts["warm_start"]]
         if "adapters" in parts:

@@ -289,13 +289,13 @@ def accelerate_settings(path: str) -> dict[str, Any]:
     Raises ValueError for a file that is missing or holds something else.
     """
     places = [Path(path), shipped(path)]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
         raise ValueError(
             f"no file {path!r}, neither here nor in the project; give a file such as config/accelerate/zero2.json"
         )
     try:
-        settings = json.loads(found.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); correct it") from None
     if not isinstance(settings, dict):

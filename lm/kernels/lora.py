@@ -58,8 +58,8 @@ class FusedLora(Linear):
             and not torch.is_autocast_enabled(x.device.type)
         )
         if not plain:
-            found: Tensor = super().forward(x, *args, **kwargs)
-            return found
+            output: Tensor = super().forward(x, *args, **kwargs)
+            return output
         name = active[0]
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         result: Tensor = _LowRank.apply(x, base.weight, base.bias, a, b, self.scaling[name])

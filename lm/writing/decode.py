@@ -130,13 +130,13 @@ class _Prefill:
     def _mask(self, q: Tensor, total: int, window: int | None) -> Tensor:
         """[queries, total], q's dtype, 0 where the last `queries` of `total` tokens may look and -inf elsewhere."""
         queries = q.shape[2]
-        if (found := self._masks.get((queries, total, window))) is None:
+        if (mask := self._masks.get((queries, total, window))) is None:
             at = torch.arange(total - queries, total, device=q.device)[:, None]
             seen = torch.arange(total, device=q.device)[None]
             hidden = (seen > at) if window is None else (seen > at) | (seen <= at - window)
-            found = q.new_zeros(queries, total).masked_fill_(hidden, -torch.inf)
-            self._masks[queries, total, window] = found
-        return found
+            mask = q.new_zeros(queries, total).masked_fill_(hidden, -torch.inf)
+            self._masks[queries, total, window] = mask
+        return mask
 
 
 class _Step:

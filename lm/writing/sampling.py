@@ -29,8 +29,8 @@ def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     it and negative ones multiplied.
     """
     logits = logits.float()
-    found = logits.gather(1, seen)
-    return logits.scatter(1, seen, torch.where(found < 0, found * penalty, found / penalty))
+    seen_logits = logits.gather(1, seen)
+    return logits.scatter(1, seen, torch.where(seen_logits < 0, seen_logits * penalty, seen_logits / penalty))
 
 
 def choose(

@@ -115,14 +115,14 @@ class LargeTable:
         wanted = numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
         if wanted.ndim != 1 or len(wanted) == 0 or wanted.min() < 0 or wanted.max() >= len(self):
             raise InputError(f"item rows {wanted[:5].tolist()} do not fit a table of {len(self)} items; pass int [M]")
-        found = torch.empty(len(wanted), self.width, dtype=self.dtype)
+        states = torch.empty(len(wanted), self.width, dtype=self.dtype)
         order = np.argsort(wanted, kind="stable")
         shard_of = wanted[order] // self.manifest.shard_rows
         for where in np.split(order, np.flatnonzero(np.diff(shard_of)) + 1):
             number = int(wanted[where[0]] // self.manifest.shard_rows)
             inside = wanted[where] - number * self.manifest.shard_rows
-            found[torch.from_numpy(where)] = self._tensor(self._map(number)[inside])
-        return found
+            states[torch.from_numpy(where)] = self._tensor(self._map(number)[inside])
+        return states
 
     def prompt_hashes(self) -> np.ndarray:
         """The hash of every row's prompt, uint8 [V, 16]: 160 MB for 10 million rows."""
@@ -133,8 +133,8 @@ class LargeTable:
         return _mapped(self.folder, self.manifest.shards[number], (rows, self.width), self.manifest.dtype)
 
     def _tensor(self, states: np.ndarray) -> Tensor:
-        found = torch.from_numpy(states)
-        return found.view(torch.bfloat16) if self.manifest.dtype == "bfloat16" else found
+        tensor = torch.from_numpy(states)
+        return tensor.view(torch.bfloat16) if self.manifest.dtype == "bfloat16" else tensor
 
 
 # Encoding
@@ -273,13 +273,13 @@ def _states_of(
     if known is not None and len(there):
         states[torch.from_numpy(there)] = known.table.rows(rows[there])
     if len(missing):
-        found = encode([texts[i] for i in missing.tolist()])
-        if found.shape != (len(missing), width):
+        encoded = encode([texts[i] for i in missing.tolist()])
+        if encoded.shape != (len(missing), width):
             raise InputError(
-                f"items from {start} on: states {list(found.shape)} of {len(missing)} prompts, expected width {width}; "
+                f"items from {start} on: states {list(encoded.shape)} of {len(missing)} prompts, expected width {width}; "
                 "pass the encoder's width"
             )
-        states[torch.from_numpy(missing)] = found.detach().cpu().to(dtype)
+        states[torch.from_numpy(missing)] = encoded.detach().cpu().to(dtype)
         bad = ~torch.isfinite(states).all(dim=1)
         if bool(bad.any()):
             item = start + int(bad.nonzero()[0, 0])

@@ -79,18 +79,18 @@ def top_k(
             step = max(1, scores_at_once // len(block))
             for first in range(0, len(users), step):
                 part = slice(first, first + step)
-                found = scores(users[part], columns, tau=tau, normalize=normalize, prior=bias)
-                _keep_best(best[part], names[part], found, history[part], start)
+                block_scores = scores(users[part], columns, tau=tau, normalize=normalize, prior=bias)
+                _keep_best(best[part], names[part], block_scores, history[part], start)
             bar.update(len(block))
     return torch.from_numpy(names).to(users.device), torch.from_numpy(best).to(users.device)
 
 
-def _keep_best(best: np.ndarray, names: np.ndarray, found: Tensor, history: Tensor, start: int) -> None:
+def _keep_best(best: np.ndarray, names: np.ndarray, block_scores: Tensor, history: Tensor, start: int) -> None:
     """Put a block's scores [n, b] in with the best so far, in place. Blocks come in order of their items."""
-    inside = (history >= start) & (history < start + found.shape[1])
+    inside = (history >= start) & (history < start + block_scores.shape[1])
     user, place = inside.nonzero(as_tuple=True)
-    found[user, history[user, place] - start] = -torch.inf
-    values = found.numpy(force=True)
+    block_scores[user, history[user, place] - start] = -torch.inf
+    values = block_scores.numpy(force=True)
     peaks = values.max(axis=1)
     if np.isnan(peaks).any() or (peaks == np.inf).any():
         raise InputError(f"a score of items {start} to {start + values.shape[1] - 1} is not finite; encode them again")
@@ -194,13 +194,13 @@ class NearestIndex:
         """
         _check(users, self.items, history, k)
         wanted = max(k, CANDIDATES[self.kind] * k if candidates is None else candidates) + history.shape[1]
-        near, found = self._nearest(
+        near, products = self._nearest(
             users, min(wanted, len(self.items)), EFFORT[self.kind] if effort is None else effort
         )
         near[(near[:, :, None] == history.numpy(force=True)[:, None, :]).any(axis=2)] = -1
         order = np.argsort(near, axis=1, kind="stable")  # by number, so that the lower one is first among equals
-        near, found = np.take_along_axis(near, order, axis=1), np.take_along_axis(found, order, axis=1)
-        values = found / self.tau if candidates == 0 else self._scores(users, near)
+        near, products = np.take_along_axis(near, order, axis=1), np.take_along_axis(products, order, axis=1)
+        values = products / self.tau if candidates == 0 else self._scores(users, near)
         best, names = _sorted(np.where(near < 0, -np.inf, values).astype(np.float32), near, min(k, near.shape[1]))
         lacking = ((0, 0), (0, k - names.shape[1]))
         best, names = np.pad(best, lacking, constant_values=-np.inf), np.pad(names, lacking, constant_values=-1)
@@ -329,8 +329,8 @@ class NearestIndex:
         columns = mapped(self.items[rows], self.item_map, users.device)
         prior = None if self.prior is None else self.prior[rows]
         every = scores(users, columns, tau=self.tau, normalize=self.normalize, prior=prior).numpy(force=True)
-        found: np.ndarray = np.take_along_axis(every, place.reshape(near.shape), axis=1)
-        return found
+        near_scores: np.ndarray = np.take_along_axis(every, place.reshape(near.shape), axis=1)
+        return near_scores
 
 
 def planned_bytes(kind: Kind, rows: int, width: int) -> int:
@@ -363,8 +363,8 @@ def _factory(kind: Kind, rows: int, width: int) -> str:
 
 def _padded(vectors: Tensor) -> np.ndarray:
     """float32, with columns of 0 up to a multiple of SUBVECTOR: inner products stay."""
-    found: np.ndarray = F.pad(vectors, (0, -vectors.shape[1] % SUBVECTOR)).float().contiguous().numpy(force=True)
-    return found
+    padded: np.ndarray = F.pad(vectors, (0, -vectors.shape[1] % SUBVECTOR)).float().contiguous().numpy(force=True)
+    return padded
 
 
 def _hash(items: Items) -> str | None:

@@ -131,14 +131,14 @@ def refresh_step(folder: Path, items: int) -> list[Point]:
     points = []
     for setting, changed in (("nothing changed", None), (f"1 in {CHANGED:,} changed", CHANGED)):
         started = time.perf_counter()
-        found = write_table(folder / "table", items, changed)
-        points.append(_point(items, "table", setting, seconds=time.perf_counter() - started, encoded=found.encoded))
+        refreshed = write_table(folder / "table", items, changed)
+        points.append(_point(items, "table", setting, seconds=time.perf_counter() - started, encoded=refreshed.encoded))
     if (folder / "ivf_pq").exists():
         index = faiss.read_index(str(folder / "ivf_pq" / "index.faiss"))
         table = LargeTable(folder / "table")
         made = NearestIndex(index, "ivf_pq", table, tau=TAU)
         started = time.perf_counter()
-        made.update(table, found.changed)
+        made.update(table, refreshed.changed)
         points.append(_point(items, "ivf_pq", "updated", seconds=time.perf_counter() - started))
     return points
 
@@ -183,9 +183,9 @@ def sampled_step(folder: Path, items: int) -> list[Point]:
         expected = recpo_rewards(users, table, targets, history, tau=tau).softmax.log()
         for name, certain in (("uniform", None), (f"and {best.shape[1]:,} best", best)):
             started = time.perf_counter()
-            found = sampled_softmax(users, table, targets, draws, tau=tau, certain=certain).softmax.log()
+            estimated = sampled_softmax(users, table, targets, draws, tau=tau, certain=certain).softmax.log()
             milliseconds = 1000 * (time.perf_counter() - started)
-            error = float((found - expected).abs().median())
+            error = float((estimated - expected).abs().median())
             setting = f"{DRAWN:,} {name}, tau {tau:g}"
             points.append(_point(items, "sampled", setting, together_ms=milliseconds, log_error=error))
     return points
@@ -215,10 +215,10 @@ def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
             continue
 
         def search(rows: slice, candidates: int | None = None, effort: int = effort) -> np.ndarray:
-            found = index.search(users[rows], history[rows], TOP, effort=effort, candidates=candidates)[0]
-            return found.numpy()
+            numbers = index.search(users[rows], history[rows], TOP, effort=effort, candidates=candidates)[0]
+            return numbers.numpy()
 
-        found, bare = search(slice(None)), search(slice(None), 0)
+        rescored, bare = search(slice(None)), search(slice(None), 0)
         alone = [_seconds(lambda u=user: search(slice(u, u + 1)), 1) for user in range(ALONE)]  # type: ignore[misc]
         together = _seconds(lambda: search(slice(None)), TOGETHER)
         points.append(
@@ -229,25 +229,25 @@ def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
                 effort=effort,
                 alone_ms=1000 * statistics.median(alone),
                 together_ms=1000 * together,
-                recall=recall(found, exact),
+                recall=recall(rescored, exact),
                 recall_bare=recall(bare, exact),
             )
         )
     return points
 
 
-def recall(found: np.ndarray, exact: np.ndarray) -> float:
+def recall(numbers: np.ndarray, exact: np.ndarray) -> float:
     """Share of the exact best items that were found, mean over users. int [n, k] each, -1 for none.
 
     >>> recall(np.array([[1, 2], [3, -1]]), np.array([[2, 1], [3, 4]]))
     0.75
     """
-    hits = (found[:, :, None] == exact[:, None, :]) & (exact[:, None, :] >= 0)
+    hits = (numbers[:, :, None] == exact[:, None, :]) & (exact[:, None, :] >= 0)
     return float(hits.any(axis=1).sum() / (exact >= 0).sum())
 
 
-def _point(items: int, method: str, setting: str, **found: Any) -> Point:
-    return Point(items=items, method=method, setting=setting, peak_mib=resident_peak_mib(), **found)
+def _point(items: int, method: str, setting: str, **values: Any) -> Point:
+    return Point(items=items, method=method, setting=setting, peak_mib=resident_peak_mib(), **values)
 
 
 def _seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -284,7 +284,7 @@ def steps(
 
 def measure(sizes: Sequence[int], kinds: Sequence[Kind], memory_gib: float, folder: Path) -> Iterator[Measured]:
     """Yields all that has been measured so far after each step. The files of a size are deleted before the next."""
-    found = Measured(
+    measured = Measured(
         commit=provenance.commit(),
         hardware=provenance.hardware(),
         threads=torch.get_num_threads(),
@@ -304,8 +304,8 @@ def measure(sizes: Sequence[int], kinds: Sequence[Kind], memory_gib: float, fold
                         continue
                     print(f"{items:,} items: {title}", flush=True)
                     points = pool.submit(step, Path(name), items, *extra).result()
-                    found = found.model_copy(update={"points": [*found.points, *points]})
-                    yield found
+                    measured = measured.model_copy(update={"points": [*measured.points, *points]})
+                    yield measured
 
 
 def check(sizes: Sequence[int], folder: Path) -> None:
@@ -335,10 +335,10 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     check(given.sizes, given.folder)
-    for found in measure(sorted(given.sizes), given.kinds, given.memory_gib, given.folder):
-        report.write(found, given.out)  # after each step: a run that is stopped leaves what it has measured
-    report.plot(found, given.out)
-    print(report.markdown(found))
+    for measured in measure(sorted(given.sizes), given.kinds, given.memory_gib, given.folder):
+        report.write(measured, given.out)  # after each step: a run that is stopped leaves what it has measured
+    report.plot(measured, given.out)
+    print(report.markdown(measured))
     print(f"Table: {given.out / 'catalogue.md'}   plot: {given.out / 'catalogue.png'}")
 
 

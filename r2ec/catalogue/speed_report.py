@@ -62,26 +62,26 @@ class Measured(BaseModel):
     points: list[Point]
 
 
-def write(found: Measured, folder: Path) -> None:
+def write(measured: Measured, folder: Path) -> None:
     """catalogue.csv and catalogue.md, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "catalogue.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(Point.model_fields))
         table.writeheader()
-        table.writerows(point.model_dump() for point in found.points)
+        table.writerows(point.model_dump() for point in measured.points)
     with atomic(folder / "catalogue.md") as path:
-        path.write_text(markdown(found), encoding="utf-8")
+        path.write_text(markdown(measured), encoding="utf-8")
 
 
 # Tables
 
 
-def markdown(found: Measured) -> str:
+def markdown(measured: Measured) -> str:
     """One table of what stands on disk, one of the searches, one of the reward."""
-    peak = max(point.peak_mib for point in found.points) / 1024
+    peak = max(point.peak_mib for point in measured.points) / 1024
     parts = [
-        f"Made vectors (`r2ec/catalogue/speed.py` says how) x {found.width} in bfloat16, {_threads(found)} of "
-        f"{found.hardware['processor']}, commit {found.commit}. Indexes that take more than {found.memory_gib:g} GiB "
+        f"Made vectors (`r2ec/catalogue/speed.py` says how) x {measured.width} in bfloat16, {_threads(measured)} of "
+        f"{measured.hardware['processor']}, commit {measured.commit}. Indexes that take more than {measured.memory_gib:g} GiB "
         f"to build are not built; no process held more than {peak:.1f} GiB.",
         _table(
             ["items", "what", "s", "encoded", "MiB on disk", "peak MiB"],
@@ -94,7 +94,7 @@ def markdown(found: Measured) -> str:
                     _n(p.disk_mib),
                     _n(p.peak_mib),
                 ]
-                for p in found.points
+                for p in measured.points
                 if p.seconds is not None or p.setting.startswith("not built")
             ],
         ),
@@ -103,8 +103,8 @@ def markdown(found: Measured) -> str:
                 "items",
                 "search",
                 "one user, ms",
-                f"{found.users} users, ms",
-                f"recall@{found.top}",
+                f"{measured.users} users, ms",
+                f"recall@{measured.top}",
                 "in the index's order",
                 "peak MiB",
             ],
@@ -118,12 +118,12 @@ def markdown(found: Measured) -> str:
                     _r(p.recall_bare),
                     _n(p.peak_mib),
                 ]
-                for p in found.points
+                for p in measured.points
                 if p.alone_ms is not None
             ],
         ),
         _table(
-            ["items", "reward", f"{found.users} rollouts, ms", "error of log R_c (median)", "peak MiB"],
+            ["items", "reward", f"{measured.users} rollouts, ms", "error of log R_c (median)", "peak MiB"],
             [
                 [
                     f"{p.items:,}",
@@ -132,7 +132,7 @@ def markdown(found: Measured) -> str:
                     "0" if p.method == "reward" else _r(p.log_error),
                     _n(p.peak_mib),
                 ]
-                for p in found.points
+                for p in measured.points
                 if p.method in ("reward", "sampled")
             ],
         ),
@@ -164,21 +164,21 @@ def _r(value: float | None) -> str:
 # Plot
 
 
-def plot(found: Measured, folder: Path) -> None:
+def plot(measured: Measured, folder: Path) -> None:
     """catalogue.png and catalogue.pdf: time, memory and building against the number of items; recall against time at
     the most items of each kind of index."""
     with plt.rc_context(STYLE):  # type: ignore[arg-type]
         figure, ((time, quality), (memory, build)) = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained", dpi=150)
         searched = ["exact", "reward", *KINDS]
-        _curves(time, found, searched, lambda p: p.together_ms and p.together_ms / 1000)
-        time.set(title=f"{found.users} users together", ylabel="seconds", yscale="log")
-        _curves(memory, found, searched, lambda p: p.peak_mib / 1024)
-        memory.axhline(found.memory_gib, color=COLOURS["table"], linestyle=":", linewidth=1)
+        _curves(time, measured, searched, lambda p: p.together_ms and p.together_ms / 1000)
+        time.set(title=f"{measured.users} users together", ylabel="seconds", yscale="log")
+        _curves(memory, measured, searched, lambda p: p.peak_mib / 1024)
+        memory.axhline(measured.memory_gib, color=COLOURS["table"], linestyle=":", linewidth=1)
         memory.annotate(
-            "limit", (0, found.memory_gib), (4, -11), memory.get_yaxis_transform(), "offset points", fontsize=8
+            "limit", (0, measured.memory_gib), (4, -11), memory.get_yaxis_transform(), "offset points", fontsize=8
         )
         memory.set(title="Memory of the searching process", ylabel="GiB resident at most", ylim=(0, None))
-        _curves(build, found, ["table", *KINDS], lambda p: p.seconds, ("written", "built"))
+        _curves(build, measured, ["table", *KINDS], lambda p: p.seconds, ("written", "built"))
         build.set(title="Writing the table, building an index", ylabel="seconds", yscale="log")
         for axes in (time, memory, build):
             axes.set(xscale="log", xlabel="items")
@@ -186,13 +186,13 @@ def plot(found: Measured, folder: Path) -> None:
             axes.xaxis.set_minor_formatter(NullFormatter())
         for axes in (time, build):
             _plain_numbers(axes.yaxis)
-        _quality(quality, found)
+        _quality(quality, measured)
         names = {"exact": "exact search", "reward": "exact reward", "table": "table on disk"}
         shown = {line.get_label(): line for axes in (time, build) for line in axes.get_lines()}
         lines = [(shown[name], names.get(name, name)) for name in COLOURS if name in shown]
         figure.legend(*zip(*lines, strict=True), loc="outside lower center", ncols=len(lines), frameon=False)
         figure.suptitle(
-            f"Made vectors x {found.width} in bfloat16, {_threads(found)}", x=0.01, ha="left", fontweight="bold"
+            f"Made vectors x {measured.width} in bfloat16, {_threads(measured)}", x=0.01, ha="left", fontweight="bold"
         )
         save(figure, folder, "catalogue")
         plt.close(figure)
@@ -200,7 +200,7 @@ def plot(found: Measured, folder: Path) -> None:
 
 def _curves(
     axes: Axes,
-    found: Measured,
+    measured: Measured,
     methods: list[str],
     height: Callable[[Point], float | None],
     settings: tuple[str, ...] | None = None,
@@ -209,7 +209,7 @@ def _curves(
     for method in methods:
         points = [
             p
-            for p in found.points
+            for p in measured.points
             if p.method == method and (p.setting in settings if settings else _is_usual(p)) and height(p) is not None
         ]
         if points:
@@ -224,21 +224,21 @@ def _is_usual(point: Point) -> bool:
     return point.setting == ""
 
 
-def _quality(axes: Axes, found: Measured) -> None:
+def _quality(axes: Axes, measured: Measured) -> None:
     """Each index at its most items: every effort a point."""
     for kind in KINDS:
-        points = [p for p in found.points if p.method == kind and p.recall is not None]
+        points = [p for p in measured.points if p.method == kind and p.recall is not None]
         if not points:
             continue
         largest = max(p.items for p in points)
         points = [p for p in points if p.items == largest]
-        x, y = [p.together_ms / found.users for p in points if p.together_ms], [p.recall for p in points]
+        x, y = [p.together_ms / measured.users for p in points if p.together_ms], [p.recall for p in points]
         label = f"{kind}, {_short(largest, 0)} items"
         axes.plot(x, y, "o-", color=COLOURS[kind], markersize=4, label=label)  # type: ignore[arg-type]
     axes.set(
         title="An index with more and more effort, at its most items",
-        xlabel=f"ms per user, {found.users} together",
-        ylabel=f"recall@{found.top}",
+        xlabel=f"ms per user, {measured.users} together",
+        ylabel=f"recall@{measured.top}",
         xscale="log",
         ylim=(None, 1.02),
     )
@@ -254,8 +254,8 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _threads(found: Measured) -> str:
-    return f"{found.threads} thread" + ("s" if found.threads > 1 else "")
+def _threads(measured: Measured) -> str:
+    return f"{measured.threads} thread" + ("s" if measured.threads > 1 else "")
 
 
 def _short(value: float, _: object) -> str:

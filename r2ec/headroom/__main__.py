@@ -79,10 +79,10 @@ def main() -> None:
 
     cases = chosen_cases(split.valid, given.cases, split.name)
     parts = folder_of(given.out, folder, split_hash, cases, given.samples)
-    found = sampled(Reader.load(folder, split), cases, given.samples, parts)
-    best, picked = oracle(found), pickers(found, split.name)
-    shares = {"NDCG@1000": within(ndcg(found.rank, 1000)), "log rank": within(log_rank(found.rank))}
-    users = len(np.unique(found.user))
+    reasonings = sampled(Reader.load(folder, split), cases, given.samples, parts)
+    best, picked = oracle(reasonings), pickers(reasonings, split.name)
+    shares = {"NDCG@1000": within(ndcg(reasonings.rank, 1000)), "log rank": within(log_rank(reasonings.rank))}
+    users = len(np.unique(reasonings.user))
     about = f"{split.name}: {len(cases):,} validation cases of {users:,} users, {given.samples} reasonings each."
     for name, frame in (("oracle.csv", best), ("pickers.csv", picked)):
         write_text(given.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))

@@ -29,13 +29,13 @@ def within(values: np.ndarray) -> float:
     return inside / (inside + between) if inside + between else 0.0
 
 
-def oracle(found: Sampled) -> pd.DataFrame:
+def oracle(reasonings: Sampled) -> pd.DataFrame:
     """The best of G for G = 1, 2, 4 ... : the mean over all subsets of that size, without drawing any.
 
     Columns: picker, samples, and each of STATISTICS. An oracle picks luck, too: this bounds what can be gained.
     """
-    count = found.rank.shape[1]
-    best_first = np.sort(found.rank, axis=1)
+    count = reasonings.rank.shape[1]
+    best_first = np.sort(reasonings.rank, axis=1)
     rows = []
     size = 1
     while size <= count:
@@ -53,7 +53,7 @@ def _log_choose(n: np.ndarray | int, k: int) -> np.ndarray:
     return out
 
 
-def pickers(found: Sampled, dataset: str) -> pd.DataFrame:
+def pickers(reasonings: Sampled, dataset: str) -> pd.DataFrame:
     """What each picker's choice has more than a random one: a row per picker and statistic.
 
     Rules look at what the model says itself: the likeliest text, the state with the highest score or the surest
@@ -64,20 +64,20 @@ def pickers(found: Sampled, dataset: str) -> pd.DataFrame:
     Raises InputError for fewer than 8 users.
     """
     scores: dict[str, np.ndarray] = {
-        "likeliest": found.log_prob,
-        "highest score": found.top_score,
-        "surest": -found.entropy,
-        "longest": found.length.astype(float),
+        "likeliest": reasonings.log_prob,
+        "highest score": reasonings.top_score,
+        "surest": -reasonings.entropy,
+        "longest": reasonings.length.astype(float),
     }
     for name, features in (("learned from h_T", _states), ("learned from the words", _words)):
-        scores[name] = -learned(features(found), log_rank(found.rank), found.user, dataset)
+        scores[name] = -learned(features(reasonings), log_rank(reasonings.rank), reasonings.user, dataset)
     rows = []
     for name, score in scores.items():
         best = score.argmax(axis=1)
         for measure in STATISTICS:
-            values = statistic(measure, found.rank)
+            values = statistic(measure, reasonings.rank)
             random, picked = values.mean(axis=1), values[np.arange(len(best)), best]
-            one = judge([components(picked[None], random[None], found.user, seedless=(True, True))])
+            one = judge([components(picked[None], random[None], reasonings.user, seedless=(True, True))])
             row = {"picker": name, "statistic": measure, "random": random.mean(), "picked": picked.mean()}
             rows.append(row | {"gain": one.difference, "low": one.low, "high": one.high, "p": one.p})
     return pd.DataFrame(rows)
@@ -115,17 +115,17 @@ def _ridge(features: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray
     return weights * scale
 
 
-def _states(found: Sampled) -> np.ndarray:
-    return found.state.astype(np.float64)
+def _states(reasonings: Sampled) -> np.ndarray:
+    return reasonings.state.astype(np.float64)
 
 
-def _words(found: Sampled) -> np.ndarray:
+def _words(reasonings: Sampled) -> np.ndarray:
     """Counts of hashed words, and length, log-probability and `cut`: float64 [n, G, WORDS + 3]."""
-    n, count = found.text.shape
+    n, count = reasonings.text.shape
     out = np.zeros((n, count, WORDS + 3))
     for i in range(n):
         for j in range(count):
-            for word in str(found.text[i, j]).lower().split():
+            for word in str(reasonings.text[i, j]).lower().split():
                 out[i, j, zlib.crc32(word.encode()) % WORDS] += 1
-    out[..., WORDS], out[..., WORDS + 1], out[..., WORDS + 2] = found.length, found.log_prob, found.cut
+    out[..., WORDS], out[..., WORDS + 1], out[..., WORDS + 2] = reasonings.length, reasonings.log_prob, reasonings.cut
     return out

@@ -115,8 +115,8 @@ def _ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndar
     ranks, top, entropy = (np.empty(states.shape[:2], dtype) for dtype in (np.int32, np.float32, np.float32))
     for i in range(len(cases)):
         users = model.head.user(states[i])
-        found = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
-        own = found.numpy(force=True).copy()
+        item_scores = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
+        own = item_scores.numpy(force=True).copy()
         repeated = cases.take(np.full(len(own), i))
         ranks[i], _, _ = rank_batch(own, repeated, np.full(len(own), cases.target[i]))  # masks the history in `own`
         masked = torch.from_numpy(own)

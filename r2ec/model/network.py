@@ -295,14 +295,14 @@ class R2ec(nn.Module):
 
     def load(self, path: str | Path) -> None:
         """Read what `save` wrote into a model of the same settings. Raises InputError where names or shapes differ."""
-        own, found = self.own_state(), load_file(path)
-        if wrong := sorted(own.keys() ^ found.keys()):
+        own, saved = self.own_state(), load_file(path)
+        if wrong := sorted(own.keys() ^ saved.keys()):
             raise InputError(f"{path}: {wrong[0]!r} is in only one of file and model; load it with the run's settings")
         for name, value in own.items():
-            if value.shape != found[name].shape:
-                shapes = f"{list(found[name].shape)} in the file, {list(value.shape)} in the model"
+            if value.shape != saved[name].shape:
+                shapes = f"{list(saved[name].shape)} in the file, {list(value.shape)} in the model"
                 raise InputError(f"{path}: {name!r} is {shapes}; load it with the run's settings")
-            value.copy_(found[name])
+            value.copy_(saved[name])
 
 
 def fork(cache: DynamicCache, times: int) -> DynamicCache:

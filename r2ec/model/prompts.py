@@ -195,13 +195,13 @@ class PromptBuilder:
 
     def _attributes(self) -> list[dict[str, str]]:
         """The attributes of each item in the order of their columns, title first, empty ones left out."""
-        found = texts.attributes(self._items, self.tokenizer, self.settings.description_words)
+        attributes = texts.attributes(self._items, self.tokenizer, self.settings.description_words)
         if self.settings.leaky_attributes:
             marks = texts.marks_of(self.tokenizer)
             leaky = [column for column in texts.LEAKY if column in self._items.columns]
-            found |= {column: texts.cleaned(self._items[column], marks) for column in leaky}
+            attributes |= {column: texts.cleaned(self._items[column], marks) for column in leaky}
         keys = {"Title": self.titles}
-        keys |= {_key_words(column): found[column] for column in self._items.columns if column in found}
+        keys |= {_key_words(column): attributes[column] for column in self._items.columns if column in attributes}
         return [{key: column[v] for key, column in keys.items() if column[v]} for v in range(len(self.titles))]
 
     def _item_body(self, values: dict[str, str]) -> str:

@@ -51,8 +51,8 @@ def scores(users: Tensor, items: Tensor, *, tau: float, normalize: bool, prior: 
     users, items = users.float(), items.float()
     if normalize:
         users, items = F.normalize(users, dim=-1), F.normalize(items, dim=-1)
-    found = users @ items.T / tau
-    return found if prior is None else found + prior
+    products = users @ items.T / tau
+    return products if prior is None else products + prior
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,17 @@ def target_ranks(
         step = max(1, scores_at_once // len(columns))
         for first in range(0, len(users), step):
             part = slice(first, first + step)
-            found = users[part] @ columns.T
+            products = users[part] @ columns.T
             if bias is not None:
-                found += bias
-            own = found[:, len(block) :].gather(1, which[part, None])
-            found = found[:, : len(block)]
+                products += bias
+            own = products[:, len(block) :].gather(1, which[part, None])
+            products = products[:, : len(block)]
             mine[part] = own[:, 0]
-            log_z[part] = torch.logaddexp(log_z[part], (found / tau).logsumexp(dim=1))
+            log_z[part] = torch.logaddexp(log_z[part], (products / tau).logsumexp(dim=1))
             # One column more than the block has takes all that lies outside of it.
             # Equal states get equal scores but for rounding: a product may round each column in its own way.
             size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[which[part], None]
-            ahead = F.pad(found >= own - ROUNDING * size, (0, 1))
+            ahead = F.pad(products >= own - ROUNDING * size, (0, 1))
             for masked in (targets[part, None], history[part]):
                 inside = (masked >= start) & (masked < start + len(block))
                 ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)

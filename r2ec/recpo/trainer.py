@@ -111,7 +111,7 @@ class RecPOTrainer(RolloutTrainer):
         settings, group, kept = self.recpo, self.group, batch.experience
         assert out.token_logps is not None
         history = torch.from_numpy(batch.cases.padded(-1, self.longest)).to(batch.targets.device)
-        found = recpo_rewards(
+        rewards = recpo_rewards(
             out.users.detach(),
             self.net.catalogue(self.table.states),
             batch.targets.repeat_interleave(group),
@@ -122,18 +122,18 @@ class RecPOTrainer(RolloutTrainer):
             k=settings.ndcg_k,
             prior=self.net.item_prior,
         )
-        rewards = found.reward.reshape(-1, group)
-        kept.advantages = group_advantages(rewards, settings.advantage)
+        grouped = rewards.reward.reshape(-1, group)
+        kept.advantages = group_advantages(grouped, settings.advantage)
         kept.old_token_logps, kept.old_item_logps = out.token_logps.detach(), item_logps.detach()
         self.note(
-            reward=float(found.reward.mean()),
-            reward_ndcg=float(found.ndcg.mean()),
-            reward_softmax=float(found.softmax.mean()),
-            rank_median=float(found.rank.float().median()),
+            reward=float(rewards.reward.mean()),
+            reward_ndcg=float(rewards.ndcg.mean()),
+            reward_softmax=float(rewards.softmax.mean()),
+            rank_median=float(rewards.rank.float().median()),
             advantage_abs=float(kept.advantages.abs().mean()),
         )
         if group > 1:
-            spread = rewards.std(dim=1)
+            spread = grouped.std(dim=1)
             empty = float((spread < 1e-8).float().mean())
             self.note(reward_spread=float(spread.mean()), groups_without_spread=empty)
 

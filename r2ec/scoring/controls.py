@@ -80,15 +80,15 @@ class Controls:
 
     def _of_others(self, cases: Cases) -> list[str]:
         """For each case the reasoning of a donor of another user, drawn by the case's number."""
-        found = []
+        reasonings = []
         for case, user in zip(cases.case.tolist(), cases.user.tolist(), strict=True):
             others = np.flatnonzero(self.donors.user != user)
             if not len(others):
                 raise InputError(
                     f"case {case}: every case that could lend its reasoning is of user {user} too; raise valid_cases"
                 )
-            found.append(self._lent[np.random.default_rng(derive_seed("lent reasoning", case)).choice(others)])
-        return found
+            reasonings.append(self._lent[np.random.default_rng(derive_seed("lent reasoning", case)).choice(others)])
+        return reasonings
 
     def _fill(self, text: str, case: int) -> str:
         """Dots, as many tokens as the text, as nearly as whole dots allow."""

@@ -176,8 +176,8 @@ def combined(
 def log_frequencies(split: Split) -> Tensor:
     """log(1 + how many users have the item in their training histories or as a target) minus its mean, float32 [V]."""
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
-    found = np.log1p(counts)
-    return torch.from_numpy((found - found.mean()).astype(np.float32))
+    frequencies = np.log1p(counts)
+    return torch.from_numpy((frequencies - frequencies.mean()).astype(np.float32))
 
 
 def sample(cases: Cases, size: int, name: str) -> Cases:

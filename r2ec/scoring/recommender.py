@@ -50,8 +50,8 @@ class R2ecRecommender(Recommender):
             self._written += written
             with torch.no_grad():
                 users = model.head.user(states)
-                found = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
-                yield found.numpy(force=True)
+                item_scores = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
+                yield item_scores.numpy(force=True)
 
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning, cut (`<answer>` had to be appended), of the cases scored last."""

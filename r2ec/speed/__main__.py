@@ -28,7 +28,7 @@ PARTS = ("rollouts", "update", "items", "step", "evaluation", "growth")
 def measure(split: Split, backbone: str, size: Size, wanted: list[str], folder: Path) -> Iterator[report.Measured]:
     """Run the wanted parts, one after the other; yields all that has been measured so far after each."""
     work = Work(split, backbone, size)
-    found = report.Measured(
+    measured = report.Measured(
         commit=provenance.commit(),
         hardware=provenance.hardware(),
         dataset=split.name,
@@ -40,24 +40,24 @@ def measure(split: Split, backbone: str, size: Size, wanted: list[str], folder: 
     )
 
     def with_pair(pair: Pair) -> report.Measured:
-        return found.model_copy(update={"pairs": [*found.pairs, pair]})
+        return measured.model_copy(update={"pairs": [*measured.pairs, pair]})
 
     compared = {"rollouts": parts.rollouts, "update": parts.update, "items": parts.item_table}
     for name, compare in compared.items():
         if name in wanted:
-            found = with_pair(compare(work, found.limits, parts.check_work(split, backbone)))
-            yield found
+            measured = with_pair(compare(work, measured.limits, parts.check_work(split, backbone)))
+            yield measured
     if "step" in wanted:
         from r2ec.speed import peer
 
-        found = with_pair(peer.step(work, Work(split, backbone, size), folder))
-        yield found
+        measured = with_pair(peer.step(work, Work(split, backbone, size), folder))
+        yield measured
     if "evaluation" in wanted:
-        found = found.model_copy(update={"latency": evaluation.measure(Work(split, backbone, size), folder)})
-        yield found
+        measured = measured.model_copy(update={"latency": evaluation.measure(Work(split, backbone, size), folder)})
+        yield measured
     if "growth" in wanted:
-        found = found.model_copy(update={"growth": growth.measure(split, backbone)})
-        yield found
+        measured = measured.model_copy(update={"growth": growth.measure(split, backbone)})
+        yield measured
 
 
 @command
@@ -78,9 +78,9 @@ def main() -> None:
         raise InputError(f"--repeats is {given.repeats}; give at least 1")
     size = Size(given.users, given.group, given.items_in_prompt, given.new_tokens, given.repeats)
     with tempfile.TemporaryDirectory() as folder:
-        for found in measure(read_split(given.data), given.backbone, size, given.parts, Path(folder)):
-            report.write(found, given.out)  # after each part: a run that is stopped leaves what it has measured
-    print(report.markdown(found))
+        for measured in measure(read_split(given.data), given.backbone, size, given.parts, Path(folder)):
+            report.write(measured, given.out)  # after each part: a run that is stopped leaves what it has measured
+    print(report.markdown(measured))
     print(f"Table: {given.out / 'speed.md'}")
 
 

@@ -43,13 +43,13 @@ def measure(split: Split, backbone: str) -> list[Point]:
     jobs: list[tuple[Any, ...]] = [(_of_group, split, backbone, group) for group in GROUPS]
     jobs += [(_of_prompt, split, backbone, tokens) for tokens in PROMPT_TOKENS]
     jobs += [(_of_catalogue, items) for items in CATALOGUES]
-    found: list[Point] = []
+    points: list[Point] = []
     # A process per point: peak memory never falls within one.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as pool:
         for job in tqdm(jobs, desc="growth", unit="point"):
-            found += pool.submit(*job).result()
-    return found
+            points += pool.submit(*job).result()
+    return points
 
 
 def _of_group(split: Split, backbone: str, group: int) -> list[Point]:

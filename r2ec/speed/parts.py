@@ -77,14 +77,14 @@ def _same_greedy_tokens(check: Work) -> str:
     layers, tokenizer = Layers(check), check.reader.prompts.tokenizer
     settings = check.params.rollouts.for_evaluation()
     engine = TransformersEngine(check.reader.model.backbone, tokenizer, settings, end_of_reasoning(tokenizer))
-    found = engine.generate(check.prompts, cases=check.cases.case, seed=0).rollouts
+    rollouts = engine.generate(check.prompts, cases=check.cases.case, seed=0).rollouts
     layers.plain()
     expected = plain.generate(check, greedy=True)
     layers.own()
-    assert found.action_mask is not None
-    width = min(expected.shape[1], found.completion_ids.shape[1])
-    sampled = found.action_mask[:, :width]
-    equal = int((found.completion_ids[:, :width] == expected[:, :width])[sampled].sum())
+    assert rollouts.action_mask is not None
+    width = min(expected.shape[1], rollouts.completion_ids.shape[1])
+    sampled = rollouts.action_mask[:, :width]
+    equal = int((rollouts.completion_ids[:, :width] == expected[:, :width])[sampled].sum())
     return f"{equal} of {int(sampled.sum())} greedy tokens equal (float32)"
 
 
@@ -150,8 +150,8 @@ def _same_gradients(check: Work) -> str:
     losses, gradients = [], []
     for way in (our_update, plain.update):
         layers.own() if way is our_update else layers.plain()
-        found: Any = way(check)
-        losses.append(found if way is our_update else found[0])
+        result: Any = way(check)
+        losses.append(result if way is our_update else result[0])
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     layers.own()
     loss = abs(losses[0] - losses[1]) / abs(losses[1])

@@ -101,7 +101,7 @@ class GRPORecommender(GRPOTrainer):
         own = [tokenizer(prompt)["input_ids"] for prompt in prompts]
         whole = [a + b for a, b in zip(own, completion_ids, strict=True)]
         states = last_states(self.work, whole)
-        found = recpo_rewards(
+        rewards = recpo_rewards(
             self.work.reader.model.head.user(states),
             self.work.reader.model.catalogue(self.work.reader.table.states),
             torch.tensor(columns["target"]),
@@ -111,8 +111,8 @@ class GRPORecommender(GRPOTrainer):
             beta=recpo.beta,
             k=recpo.ndcg_k,
         )
-        rewards: list[float | None] = found.reward.tolist()
-        return rewards
+        as_list: list[float | None] = rewards.reward.tolist()
+        return as_list
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Keep each rollout's target and whether it is its group's best: later the groups are shuffled apart."""
@@ -150,12 +150,12 @@ class GRPORecommender(GRPOTrainer):
 @torch.no_grad()
 def last_states(work: Work, rows: Sequence[Sequence[int]]) -> Tensor:
     """The state that has read the last token of each row, float32 [N, d], by plain padded batches."""
-    found = []
+    states = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         ids, mask = left_padded(rows[start : start + ROWS_AT_ONCE], work.reader.prompts.tokenizer.pad_token_id)
         out = work.reader.model.causal_lm.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
-        found.append(out.last_hidden_state[:, -1].float())
-    return torch.cat(found)
+        states.append(out.last_hidden_state[:, -1].float())
+    return torch.cat(states)
 
 
 def step(work: Work, peers: Work, folder: Path) -> Pair:

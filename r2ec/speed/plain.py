@@ -58,7 +58,7 @@ def generate(work: Work, greedy: bool = False) -> Tensor:
         else {"do_sample": True, "temperature": settings.temperature, "top_k": settings.top_k, "top_p": 1.0}
     )
     model = work.reader.model.eval().backbone
-    found = model.generate(  # type: ignore[operator]
+    sequences = model.generate(  # type: ignore[operator]
         input_ids=ids,
         attention_mask=mask,
         max_new_tokens=settings.max_new_tokens,
@@ -66,7 +66,7 @@ def generate(work: Work, greedy: bool = False) -> Tensor:
         pad_token_id=tokenizer.pad_token_id,
         **sampling,
     )
-    completions: Tensor = found[:, ids.shape[1] :]
+    completions: Tensor = sequences[:, ids.shape[1] :]
     return completions
 
 

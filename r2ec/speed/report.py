@@ -35,36 +35,36 @@ class Measured(BaseModel):
     growth: list[Point]
 
 
-def write(found: Measured, folder: Path) -> None:
+def write(measured: Measured, folder: Path) -> None:
     """speed.json, speed.csv, speed.md and, with growth, growth.png and growth.pdf, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "speed.json", found.model_dump(mode="json"))
+    write_json(folder / "speed.json", measured.model_dump(mode="json"))
     with atomic(folder / "speed.md") as path:
-        path.write_text(markdown(found), encoding="utf-8")
+        path.write_text(markdown(measured), encoding="utf-8")
     with atomic(folder / "speed.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(Pair.model_fields))
         table.writeheader()
-        table.writerows(pair.model_dump() for pair in found.pairs)
-    if found.growth:
-        plot(found.growth, folder)
+        table.writerows(pair.model_dump() for pair in measured.pairs)
+    if measured.growth:
+        plot(measured.growth, folder)
 
 
-def markdown(found: Measured) -> str:
+def markdown(measured: Measured) -> str:
     """The tables, for the README and for reading."""
-    limits, size = found.limits, found.size
+    limits, size = measured.limits, measured.size
     lines = [
-        f"{found.dataset}, {size.users} users, G = {size.group}, {size.items_in_prompt} items in the prompt, "
-        f"{size.new_tokens} new tokens; medians of runs in turns; commit {found.commit}.",
+        f"{measured.dataset}, {size.users} users, G = {size.group}, {size.items_in_prompt} items in the prompt, "
+        f"{size.new_tokens} new tokens; medians of runs in turns; commit {measured.commit}.",
         f"Limits of this machine with {limits.threads} threads: {limits.bfloat16_gflops:.0f} GFLOP/s in bf16, "
         f"{limits.float32_gflops:.0f} in fp32, copies at {limits.copy_gbytes:.0f} GB/s.",
     ]
-    if found.pairs:
+    if measured.pairs:
         lines += [
             "",
             "| part | ours | plain way | ratio (lowest to highest) | target | share of the matmul limit | check |",
             "|---|---|---|---|---|---|---|",
         ]
-    for pair in found.pairs:
+    for pair in measured.pairs:
         share = "" if pair.share_of_matmul is None else f"{pair.share_of_matmul:.0%}"
         target = "" if pair.target is None else f"{pair.target:g}"
         ratio = f"{pair.ratio:.2f} ({pair.lowest:.2f} to {pair.highest:.2f})"
@@ -72,14 +72,14 @@ def markdown(found: Measured) -> str:
             f"| {pair.part} | {pair.ours:.3g} {pair.unit}/s | {pair.plain:.3g}, {pair.plain_way} | {ratio} | {target} "
             f"| {share} | {pair.check} |"
         )
-    if found.latency:
+    if measured.latency:
         lines += ["", "| answers | one user, ms (95 %) | users/s, 64 together |", "|---|---|---|"]
-    for row in found.latency:
+    for row in measured.latency:
         lines.append(f"| {row.method} | {row.alone_ms:.0f} ({row.alone_ms_p95:.0f}) | {row.together:.1f} |")
-    if found.growth:
+    if measured.growth:
         lines += ["", "| grows | against | exponent between the two largest (1: linear) |", "|---|---|---|"]
-    for part, against in _curves(found.growth):
-        points = _points(found.growth, part, against)
+    for part, against in _curves(measured.growth):
+        points = _points(measured.growth, part, against)
         lines.append(f"| {part} | {against} | {exponent(points):.2f} |")
     return "\n".join(lines) + "\n"
 

@@ -139,11 +139,11 @@ def in_turns(
     """
     rates: tuple[list[float], list[float]] = ([], [])
     for turn in tqdm(range(repeats + 1), desc=f"{name}, ours and plain in turns", unit="pair"):
-        for work, found in zip((ours, plain), rates, strict=True):
+        for work, rates_of_one in zip((ours, plain), rates, strict=True):
             started = time.perf_counter()
             amount = work(turn)
             if turn:
-                found.append(amount / (time.perf_counter() - started))
+                rates_of_one.append(amount / (time.perf_counter() - started))
     return rates
 
 
@@ -160,9 +160,9 @@ def paired(rates: tuple[list[float], list[float]], **about: Any) -> Pair:
     )
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative(value: Tensor, expected: Tensor) -> float:
     """|found - expected| / |expected|."""
-    return float((found.float() - expected.float()).norm() / expected.float().norm())
+    return float((value.float() - expected.float()).norm() / expected.float().norm())
 
 
 def scratch(folder: Path, name: str) -> Path:

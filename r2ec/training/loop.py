@@ -166,8 +166,8 @@ class RolloutTrainer(Trainer):
 
     def logged(self, *names: str) -> list[dict[str, float]]:
         """The entries of the log that have one of these names, in their order."""
-        found = [entry for entry in self.state.log_history if not entry.keys().isdisjoint(names)]
-        return [{name: round(float(value), 6) for name, value in entry.items()} for entry in found]
+        entries = [entry for entry in self.state.log_history if not entry.keys().isdisjoint(names)]
+        return [{name: round(float(value), 6) for name, value in entry.items()} for entry in entries]
 
     def seconds_since(self, started: float) -> float:
         """Seconds since `started` of time.monotonic, until the device has done what it was given."""

@@ -49,9 +49,9 @@ def load(net: R2ec, path: Path) -> None:
     if not any(isinstance(value, DTensor) for value in own.values()):
         net.load(path)
         return
-    found = load_file(path)
+    saved = load_file(path)
     for name, value in own.items():
-        given = found[name].to(value.device)
+        given = saved[name].to(value.device)
         if isinstance(value, DTensor):
             given = distribute_tensor(given, value.device_mesh, value.placements)
         value.copy_(given)

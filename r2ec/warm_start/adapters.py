@@ -69,9 +69,9 @@ class TaughtTrainer(RolloutTrainer):
         batch: Batch = inputs
         out: PolicyOutput = model(batch.rollouts, items=batch.items)
         catalogue = self.net.head.item(self.table.states)
-        found = scores(out.users, catalogue, tau=self.tau, normalize=self.normalize, prior=self.net.item_prior)
+        item_scores = scores(out.users, catalogue, tau=self.tau, normalize=self.normalize, prior=self.net.item_prior)
         said = self.teacher.says(torch.from_numpy(batch.cases.padded(-1, self.longest)))
-        loss = divergence(found, said.to(found.device))
+        loss = divergence(item_scores, said.to(item_scores.device))
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the divergence from the teacher is {float(loss.detach())} at step {self.state.global_step}; lower "

@@ -51,8 +51,8 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
         path = place(params.warm_start.states, about, ".safetensors")
 
         def write(temporary: Path) -> None:
-            states = encode().float().cpu().clone()  # not the table itself, which is encoded again later
-            save_file({"states": states}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+            encoded = encode().float().cpu().clone()  # not the table itself, which is encoded again later
+            save_file({"states": encoded}, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
 
         kept(path, write)
         return load_file(path)["states"]
@@ -66,12 +66,12 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
         bar = tqdm(batches, total=-(-len(cases) // params.evaluation_rows), desc=f"untrained states, {name}", delay=5)
         return torch.cat([reader.read(batch)[0].float().cpu() for batch in bar])
 
-    found = {"items": states_at(items_of | {"items": reader.table.prompts_hash}, items)}
-    reader.table.states.copy_(found["items"])
+    states = {"items": states_at(items_of | {"items": reader.table.prompts_hash}, items)}
+    reader.table.states.copy_(states["items"])
     for name, cases in parts.items():
         prompts = reader.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
-        found[name] = states_at(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
-    return found
+        states[name] = states_at(cases_of | reasoning | {"cases": hash_of(prompts)}, partial(read, cases, name))
+    return states
 
 
 def encoder_of(folder: Path) -> str:

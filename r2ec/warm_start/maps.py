@@ -90,7 +90,7 @@ class WarmStart:
 
     def ndcg10(self, users: Tensor, items: Tensor) -> float:
         """Validation NDCG@10 of mapped users and items: the reward's own count of ranks, history masked."""
-        found = target_ranks(
+        ranks = target_ranks(
             users,
             items,
             self.valid.targets,
@@ -99,17 +99,17 @@ class WarmStart:
             normalize=self.normalize,
             prior=self.prior,
         )
-        return float(ndcg(found.rank, 10).mean())
+        return float(ndcg(ranks.rank, 10).mean())
 
 
 def fit_rec_head(data: WarmStart) -> Fitted:
     """Fit every form with every weight decay."""
     forms: list[tuple[Form, float]] = [("none", 0.0)]
     forms += [(form, decay) for form in data.settings.forms for decay in data.settings.weight_decays]
-    found = [_fit(form, decay, data) for form, decay in forms]
-    found.sort(key=lambda one: -one[1].value)  # stable: of equal ones the first
-    taught, teacher = next(((head, teacher) for head, _, teacher in found if teacher is not None), (None, None))
-    return Fitted(found[0][0], [choice for _, choice, _ in found], taught, teacher)
+    fits = [_fit(form, decay, data) for form, decay in forms]
+    fits.sort(key=lambda one: -one[1].value)  # stable: of equal ones the first
+    taught, teacher = next(((head, teacher) for head, _, teacher in fits if teacher is not None), (None, None))
+    return Fitted(fits[0][0], [choice for _, choice, _ in fits], taught, teacher)
 
 
 def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Teacher | None]:
@@ -133,8 +133,8 @@ def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Te
         said = {part: teacher.says(cases.history) for part, cases in (("train", data.train), ("valid", data.valid))}
 
         def loss(rows: Tensor) -> Tensor:
-            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
-            return divergence(found, said["train"][rows])
+            item_scores = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return divergence(item_scores, said["train"][rows])
 
         def value() -> float:
             # NDCG of some hundred cases is so noisy that its best epoch can be one of the first, with nothing learned.
@@ -143,8 +143,8 @@ def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Te
         value = ndcg10
 
         def loss(rows: Tensor) -> Tensor:
-            found = data.scores(head.user(data.train.states[rows]), head.item(data.items))
-            return F.cross_entropy(found, data.train.targets[rows])
+            item_scores = data.scores(head.user(data.train.states[rows]), head.item(data.items))
+            return F.cross_entropy(item_scores, data.train.targets[rows])
 
     settings = data.settings
     epochs = _train(
@@ -204,9 +204,9 @@ def _train(
             optimizer.zero_grad()
             loss(part).backward()
             optimizer.step()
-        found = _without_graph(value)
-        if found > best:
-            best_epoch, best = epoch, found
+        present = _without_graph(value)
+        if present > best:
+            best_epoch, best = epoch, present
             best_weights = {key: weight.clone() for key, weight in head.state_dict().items()}
         elif epoch - best_epoch >= PATIENCE:
             break

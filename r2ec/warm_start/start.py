@@ -130,8 +130,8 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
         prior=None if reader.model.item_prior is None else reader.model.item_prior.cpu(),
     )
     # One fit for all: rounding differs between processes, and might choose other maps.
-    found = [fit_rec_head(data) if processes(params).is_main_process else None]
-    fitted: Fitted | None = broadcast_object_list(found)[0]
+    from_first = [fit_rec_head(data) if processes(params).is_main_process else None]
+    fitted: Fitted | None = broadcast_object_list(from_first)[0]
     assert fitted is not None
     tried, report = fitted.tried, FitReport()
     if settings.adapters.steps:
