@@ -66,7 +66,7 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
     of_training = [training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")]
     kept = named(WARM_START, p["backbone"], p["prompts"], p["lora"], own, length, of_recpo, of_training)
     fits = len(warm["weight_decays"]) * ("taught" in warm["forms"])
-    made = [
+    works = [
         encoded_cases(p, min(warm["cases"], s.train_llm) + valid, prompt, length, recpo["pooling"]),
         # A multiplication and an addition for each pair of training case and item, forward, and twice that backward.
         Work(maps=6 * fits * warm["teacher_epochs"] * s.train * s.items * warm["rank"], kept=(*kept, "maps")),
@@ -74,7 +74,7 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
     if taught["steps"]:
         at_each = taught["batch_size"]
         one_step = at_each * (prompt + length) + taught["held_items"] * s.item
-        made += [
+        works += [
             Work(
                 read=taught["steps"] * at_each * prompt,
                 written=taught["steps"] * at_each * length,
@@ -92,4 +92,4 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
                 kept=(*kept, "table"),
             ),
         ]
-    return made
+    return works

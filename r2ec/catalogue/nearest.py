@@ -165,21 +165,21 @@ class NearestIndex:
         """
         if kind not in KINDS:
             raise InputError(f"no index {kind!r}; known: {', '.join(KINDS)}")
-        made = cls(None, kind, items, tau=tau, normalize=normalize, prior=prior, item_map=item_map)
-        width = made._vectors(0, items[torch.tensor([0])]).shape[1]
+        nearest = cls(None, kind, items, tau=tau, normalize=normalize, prior=prior, item_map=item_map)
+        width = nearest._vectors(0, items[torch.tensor([0])]).shape[1]
         planned = planned_bytes(kind, len(items), width)
         if memory_gib is not None and planned > memory_gib * 2**30:
             raise InputError(
                 f"{kind} of {len(items):,} x {width} takes up to {planned / 2**30:.1f} GiB to build, more than "
                 f"{memory_gib:g}; take {'ivf_pq' if kind != 'ivf_pq' else 'more memory'}"
             )
-        made.index = faiss.index_factory(width, _factory(kind, len(items), width), faiss.METRIC_INNER_PRODUCT)
-        made._train()
+        nearest.index = faiss.index_factory(width, _factory(kind, len(items), width), faiss.METRIC_INNER_PRODUCT)
+        nearest._train()
         with tqdm(total=len(items), desc=f"building {kind}", unit="item", delay=5, leave=False) as bar:
             for start, block in blocks_of(items):
-                made._add(np.arange(start, start + len(block)), made._vectors(start, block))
+                nearest._add(np.arange(start, start + len(block)), nearest._vectors(start, block))
                 bar.update(len(block))
-        return made
+        return nearest
 
     def search(
         self, users: Tensor, history: Tensor, k: int = 20, *, effort: int | None = None, candidates: int | None = None
@@ -254,11 +254,11 @@ class NearestIndex:
         if about.rows != len(items) or about.table != _hash(items):
             raise InputError(f"{folder}: built from another table; update the index or build it again")
         index = faiss.read_index(str(folder / INDEX))
-        made = cls(index, about.kind, items, tau=tau, normalize=normalize, prior=prior, item_map=item_map)
-        probe, present = np.load(folder / PROBE), made._vectors_at(made._probed())
+        nearest = cls(index, about.kind, items, tau=tau, normalize=normalize, prior=prior, item_map=item_map)
+        probe, present = np.load(folder / PROBE), nearest._vectors_at(nearest._probed())
         if probe.shape != present.shape or not np.allclose(probe, present, rtol=1e-3, atol=1e-4):
             raise InputError(f"{folder}: built for other scores (rec head, cosine or prior); build it again")
-        return made
+        return nearest
 
     # Vectors
 

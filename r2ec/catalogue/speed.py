@@ -136,9 +136,9 @@ def refresh_step(folder: Path, items: int) -> list[Point]:
     if (folder / "ivf_pq").exists():
         index = faiss.read_index(str(folder / "ivf_pq" / "index.faiss"))
         table = LargeTable(folder / "table")
-        made = NearestIndex(index, "ivf_pq", table, tau=TAU)
+        nearest = NearestIndex(index, "ivf_pq", table, tau=TAU)
         started = time.perf_counter()
-        made.update(table, refreshed.changed)
+        nearest.update(table, refreshed.changed)
         points.append(_point(items, "ivf_pq", "updated", seconds=time.perf_counter() - started))
     return points
 
@@ -195,11 +195,11 @@ def build_step(folder: Path, items: int, kind: Kind, memory_gib: float) -> list[
     table = LargeTable(folder / "table")
     started = time.perf_counter()
     try:
-        made = NearestIndex.build(table, kind, tau=TAU, memory_gib=memory_gib)
+        nearest = NearestIndex.build(table, kind, tau=TAU, memory_gib=memory_gib)
     except InputError as error:
         return [_point(items, kind, f"not built: {error}")]
     seconds = time.perf_counter() - started
-    made.save(folder / kind)
+    nearest.save(folder / kind)
     size = sum(file.stat().st_size for file in (folder / kind).iterdir()) / 2**20
     return [_point(items, kind, "built", seconds=seconds, disk_mib=size)]
 

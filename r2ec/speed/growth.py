@@ -60,8 +60,8 @@ def _of_group(split: Split, backbone: str, group: int) -> list[Point]:
 def _of_prompt(split: Split, backbone: str, tokens: int) -> list[Point]:
     work = Work(split, backbone, Size(USERS, 4, new_tokens=NEW_TOKENS))
     vocabulary = int(work.reader.model.causal_lm.config.vocab_size)
-    made = np.random.default_rng(0).integers(min(1000, vocabulary // 2), vocabulary, (USERS, tokens))
-    work.prompts = made.tolist()
+    random_prompts = np.random.default_rng(0).integers(min(1000, vocabulary // 2), vocabulary, (USERS, tokens))
+    work.prompts = random_prompts.tolist()
     return _rollouts_and_update(work, "prompt tokens", tokens)
 
 

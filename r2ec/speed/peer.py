@@ -116,11 +116,11 @@ class GRPORecommender(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Keep each rollout's target and whether it is its group's best: later the groups are shuffled apart."""
-        made: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        groups = made["advantages"].reshape(-1, self.num_generations)
-        made["best"] = head_mask(groups, self.work.params.recpo.head_update).reshape(-1)
-        made["target"] = torch.tensor([row["target"] for row in inputs])
-        return made
+        experience: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        groups = experience["advantages"].reshape(-1, self.num_generations)
+        experience["best"] = head_mask(groups, self.work.params.recpo.head_update).reshape(-1)
+        experience["target"] = torch.tensor([row["target"] for row in inputs])
+        return experience
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         tokens: Tensor = super()._compute_loss(model, inputs)

@@ -167,6 +167,6 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 def scratch(folder: Path, name: str) -> Path:
     """A folder for a trainer's files below `folder`."""
-    made = folder / name
-    made.mkdir(parents=True, exist_ok=True)
-    return made
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
