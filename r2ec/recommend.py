@@ -309,30 +309,28 @@ def parse() -> argparse.Namespace:
 
 @command
 def main() -> None:
-    given = parse()
-    if given.top < 1:
-        raise InputError(f"--top is {given.top}; give at least 1")
-    split = read_split(given.data)
-    folder = given.model or model_of(given.run, read_about(given.data, "split_hash")["split_hash"])
+    args = parse()
+    if args.top < 1:
+        raise InputError(f"--top is {args.top}; give at least 1")
+    split = read_split(args.data)
+    folder = args.model or model_of(args.run, read_about(args.data, "split_hash")["split_hash"])
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
-    if given.case is not None:
-        case = stored_case(given.data, split, given.case)
+    if args.case is not None:
+        case = stored_case(args.data, split, args.case)
     else:
         catalogue = Catalogue(split)
-        by_file = given.history_file is not None
-        history = from_file(given.history_file, catalogue) if by_file else from_words(given.history, catalogue)
+        by_file = args.history_file is not None
+        history = from_file(args.history_file, catalogue) if by_file else from_words(args.history, catalogue)
         case = as_case(history, split)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from r2ec.scoring.recommender import R2ecRecommender
 
-    answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, given.top)
-    if given.json:
-        print(
-            printable(json.dumps(as_json(answer, case, split.items, given.show_prompt), indent=1, ensure_ascii=False))
-        )
+    answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, args.top)
+    if args.json:
+        print(printable(json.dumps(as_json(answer, case, split.items, args.show_prompt), indent=1, ensure_ascii=False)))
     else:
-        show(answer, split.items, given.show_prompt)
+        show(answer, split.items, args.show_prompt)
 
 
 if __name__ == "__main__":

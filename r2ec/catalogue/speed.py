@@ -332,14 +332,14 @@ def main() -> None:
         "--folder", type=Path, default=Path("results/work"), help="for the table and the indexes meanwhile"
     )
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of table and plot")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    check(given.sizes, given.folder)
-    for measured in measure(sorted(given.sizes), given.kinds, given.memory_gib, given.folder):
-        report.write(measured, given.out)  # after each step: a run that is stopped leaves what it has measured
-    report.plot(measured, given.out)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    check(args.sizes, args.folder)
+    for measured in measure(sorted(args.sizes), args.kinds, args.memory_gib, args.folder):
+        report.write(measured, args.out)  # after each step: a run that is stopped leaves what it has measured
+    report.plot(measured, args.out)
     print(report.markdown(measured))
-    print(f"Table: {given.out / 'catalogue.md'}   plot: {given.out / 'catalogue.png'}")
+    print(f"Table: {args.out / 'catalogue.md'}   plot: {args.out / 'catalogue.png'}")
 
 
 if __name__ == "__main__":

@@ -64,12 +64,12 @@ def as_markdown(best: pd.DataFrame, picked: pd.DataFrame, shares: dict[str, floa
 
 @command
 def main() -> None:
-    given = parse()
-    if given.samples < 2 or given.cases < 1:
-        raise InputError(f"--samples {given.samples}, --cases {given.cases}; give at least 2 samples and 1 case")
-    split = read_split(given.data)
-    split_hash = read_json(given.data / "dataset.json")["split_hash"]
-    folder = given.model or model_of(given.run, split_hash)
+    args = parse()
+    if args.samples < 2 or args.cases < 1:
+        raise InputError(f"--samples {args.samples}, --cases {args.cases}; give at least 2 samples and 1 case")
+    split = read_split(args.data)
+    split_hash = read_json(args.data / "dataset.json")["split_hash"]
+    folder = args.model or model_of(args.run, split_hash)
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
@@ -77,17 +77,17 @@ def main() -> None:
     from r2ec.headroom.sampled import chosen_cases, folder_of, sampled
     from r2ec.scoring.reader import Reader
 
-    cases = chosen_cases(split.valid, given.cases, split.name)
-    parts = folder_of(given.out, folder, split_hash, cases, given.samples)
-    reasonings = sampled(Reader.load(folder, split), cases, given.samples, parts)
+    cases = chosen_cases(split.valid, args.cases, split.name)
+    parts = folder_of(args.out, folder, split_hash, cases, args.samples)
+    reasonings = sampled(Reader.load(folder, split), cases, args.samples, parts)
     best, picked = oracle(reasonings), pickers(reasonings, split.name)
     shares = {"NDCG@1000": within(ndcg(reasonings.rank, 1000)), "log rank": within(log_rank(reasonings.rank))}
     users = len(np.unique(reasonings.user))
-    about = f"{split.name}: {len(cases):,} validation cases of {users:,} users, {given.samples} reasonings each."
+    about = f"{split.name}: {len(cases):,} validation cases of {users:,} users, {args.samples} reasonings each."
     for name, frame in (("oracle.csv", best), ("pickers.csv", picked)):
-        write_text(given.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+        write_text(args.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     text = as_markdown(best, picked, shares, about) + "\n"
-    write_text(given.out / "headroom.md", text)
+    write_text(args.out / "headroom.md", text)
     print(text)
 
 

@@ -82,8 +82,8 @@ class RecPOTrainer(RolloutTrainer):
     ) -> Tensor:
         """The loss of one batch of users, a `RecPOBatch`."""
         batch: RecPOBatch = inputs
-        given = {"item_rows": batch.item_rows} if batch.items is None else {"items": batch.items}
-        out: PolicyOutput = model(batch.rollouts, temperature=self.engine.settings.temperature, **given)
+        item_input = {"item_rows": batch.item_rows} if batch.items is None else {"items": batch.items}
+        out: PolicyOutput = model(batch.rollouts, temperature=self.engine.settings.temperature, **item_input)
         if out.item_states is not None:
             self._write_table(batch.item_rows, out.item_states)
         assert out.items is not None

@@ -73,15 +73,15 @@ def main() -> None:
     for name in ("users", "group", "items-in-prompt", "new-tokens", "repeats"):
         default = getattr(defaults, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{default} unless told")
-    given = parser.parse_args()
-    if given.repeats < 1:
-        raise InputError(f"--repeats is {given.repeats}; give at least 1")
-    size = Size(given.users, given.group, given.items_in_prompt, given.new_tokens, given.repeats)
+    args = parser.parse_args()
+    if args.repeats < 1:
+        raise InputError(f"--repeats is {args.repeats}; give at least 1")
+    size = Size(args.users, args.group, args.items_in_prompt, args.new_tokens, args.repeats)
     with tempfile.TemporaryDirectory() as folder:
-        for measured in measure(read_split(given.data), given.backbone, size, given.parts, Path(folder)):
-            report.write(measured, given.out)  # after each part: a run that is stopped leaves what it has measured
+        for measured in measure(read_split(args.data), args.backbone, size, args.parts, Path(folder)):
+            report.write(measured, args.out)  # after each part: a run that is stopped leaves what it has measured
     print(report.markdown(measured))
-    print(f"Table: {given.out / 'speed.md'}")
+    print(f"Table: {args.out / 'speed.md'}")
 
 
 if __name__ == "__main__":

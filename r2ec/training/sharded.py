@@ -51,7 +51,7 @@ def load(net: R2ec, path: Path) -> None:
         return
     saved = load_file(path)
     for name, value in own.items():
-        given = saved[name].to(value.device)
+        piece = saved[name].to(value.device)
         if isinstance(value, DTensor):
-            given = distribute_tensor(given, value.device_mesh, value.placements)
-        value.copy_(given)
+            piece = distribute_tensor(piece, value.device_mesh, value.placements)
+        value.copy_(piece)
