@@ -155,8 +155,8 @@ def exact_step(folder: Path, items: int) -> list[Point]:
     cold = _seconds(search(1), 1)
     points = [_point(items, "exact", "one user, from disk", alone_ms=1000 * cold)]
     repeats = 1 if items > FEW else TOGETHER
-    alone, together = _seconds(search(1), repeats), _seconds(search(USERS), repeats)
-    points.append(_point(items, "exact", "", alone_ms=1000 * alone, together_ms=1000 * together, recall=1.0))
+    one_user, together = _seconds(search(1), repeats), _seconds(search(USERS), repeats)
+    points.append(_point(items, "exact", "", alone_ms=1000 * one_user, together_ms=1000 * together, recall=1.0))
     np.save(folder / "exact.npy", top_k(users, table, history, min(CERTAIN, items // 2), tau=TAU)[0].numpy())
     return points
 
@@ -219,7 +219,7 @@ def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
             return numbers.numpy()
 
         rescored, bare = search(slice(None)), search(slice(None), 0)
-        alone = [_seconds(lambda u=user: search(slice(u, u + 1)), 1) for user in range(ALONE)]  # type: ignore[misc]
+        one_user = [_seconds(lambda u=user: search(slice(u, u + 1)), 1) for user in range(ALONE)]  # type: ignore[misc]
         together = _seconds(lambda: search(slice(None)), TOGETHER)
         points.append(
             _point(
@@ -227,7 +227,7 @@ def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
                 kind,
                 f"effort {effort}",
                 effort=effort,
-                alone_ms=1000 * statistics.median(alone),
+                alone_ms=1000 * statistics.median(one_user),
                 together_ms=1000 * together,
                 recall=recall(rescored, exact),
                 recall_bare=recall(bare, exact),

@@ -223,12 +223,12 @@ class PromptBuilder:
             if len(body) <= room:
                 return body
 
-        def alone(title: str) -> list[int]:
+        def with_title_only(title: str) -> list[int]:
             return self._encode([self._item_body({"Title": title})])[0]
 
-        title = texts.longest(values["Title"], lambda some: len(alone(some)) <= room)
+        title = texts.longest(values["Title"], lambda some: len(with_title_only(some)) <= room)
         if title:
-            return alone(title)
+            return with_title_only(title)
         raise InputError(
             f"item {item}: max_prompt_tokens {self.settings.max_prompt_tokens} holds the instruction and nothing of "
             "its title; raise it"
