@@ -51,7 +51,7 @@ class RolloutSettings(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_greedy_rollout(self) -> "RolloutSettings":
+    def _greedy_needs_one_rollout(self) -> "RolloutSettings":
         if self.greedy and self.group_size > 1:
             raise ValueError(f"greedy rollouts of a user are all equal; set group_size {self.group_size} to 1")
         return self
@@ -74,7 +74,7 @@ class VllmSettings(Strict):
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which colocated vLLM spreads one copy")
 
     @model_validator(mode="after")
-    def _a_server_has_an_address(self) -> "VllmSettings":
+    def _server_needs_its_url(self) -> "VllmSettings":
         if (self.mode == "server") != (self.server_base_url is not None):
             raise ValueError(
                 f"mode {self.mode!r} with server_base_url {self.server_base_url}: give it for 'server' alone"

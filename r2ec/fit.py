@@ -34,13 +34,13 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
     written is written by the first of them.
     """
     first = processes(params).is_main_process  # before the backbone is loaded: each has a GPU of its own from here on
-    done = workdir / "model"
-    known = broadcast_object_list([first and intact(done)])[0]
-    fitted = None if known else _fit(split, seed, params, workdir)
+    model_folder = workdir / "model"
+    is_fitted = broadcast_object_list([first and intact(model_folder)])[0]
+    fitted = None if is_fitted else _fit(split, seed, params, workdir)
     if fitted is None or params.evaluation != fitted.reader.params.evaluation:
-        fitted = R2ecRecommender.load(done, split, params.evaluation)
+        fitted = R2ecRecommender.load(model_folder, split, params.evaluation)
     # For `python -m r2ec.recommend --run`; not saved with it, as a folder may move.
-    return R2ecRecommender(fitted.reader, fitted.report() | {"model": str(done)}, fitted.learned())
+    return R2ecRecommender(fitted.reader, fitted.report() | {"model": str(model_folder)}, fitted.learned())
 
 
 def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
@@ -85,8 +85,8 @@ def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitRepo
 
     Returns the report with its own part, and the rows of `split.llm_train` that it learned from, int64, ascending.
     """
-    some = sample(split.valid, reader.params.training.eval_cases, split.name)
-    trainer = trainer_of(reader, split, some, seed, folder)
+    validation_cases = sample(split.valid, reader.params.training.eval_cases, split.name)
+    trainer = trainer_of(reader, split, validation_cases, seed, folder)
     last = last_checkpoint(folder)
     if last is not None:
         reader.table.load(last / TABLE)  # DeepSpeed reads its own weights from a checkpoint, and nothing else
@@ -116,14 +116,14 @@ def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarr
     return Learned.of_fit(llm.take(np.flatnonzero(trained)), counted, read=encoded if form == "none" else None)
 
 
-def trainer_of(reader: Reader, split: Split, some: Cases, seed: int, folder: Path) -> RecPOTrainer:
+def trainer_of(reader: Reader, split: Split, validation_cases: Cases, seed: int, folder: Path) -> RecPOTrainer:
     """RecPO of the reader's model on the training cases that an LLM may read; validated on `some`, its checkpoints in
     `folder`."""
     params, end = reader.params, end_of_reasoning(reader.prompts.tokenizer)
 
     def validate() -> float:
         reader.table.refresh(reader.model)
-        return validation_ndcg(R2ecRecommender(reader), some, split.n_items, "r2ec")
+        return validation_ndcg(R2ecRecommender(reader), validation_cases, split.n_items, "r2ec")
 
     trainer = RecPOTrainer(
         model=reader.model,

@@ -281,8 +281,8 @@ def model_of(run: Path, split_hash: str) -> Path:
     # It is named as seen from the folder that the workflow ran in, whose results/runs/dataset/method/seed1 this is.
     # That folder comes first: the current one may hold another run's model under the same name.
     above = run.resolve().parents
-    there = above[4] / folder if len(above) > 4 else Path(folder)
-    return there if there.exists() else Path(folder)
+    beside_run = above[4] / folder if len(above) > 4 else Path(folder)
+    return beside_run if beside_run.exists() else Path(folder)
 
 
 def parse() -> argparse.Namespace:

@@ -78,7 +78,7 @@ class WarmStartSettings(Strict):
     adapters: AdapterSettings = AdapterSettings()
 
     @model_validator(mode="after")
-    def _someone_teaches(self) -> "WarmStartSettings":
+    def _adapters_need_a_teacher(self) -> "WarmStartSettings":
         if self.adapters.steps and not (self.cases and "taught" in self.forms):
             raise ValueError(
                 f"adapters.steps {self.adapters.steps} needs a teacher: set cases above 0 (now {self.cases}) and put "
@@ -120,7 +120,7 @@ class RecPOSettings(Strict):
     cls_head: bool = Field(False, description="a free classification head in place of item states (w/ ClsHead)")
 
     @model_validator(mode="after")
-    def _no_correction_of_a_whole_softmax(self) -> "RecPOSettings":
+    def _cls_head_excludes_logq(self) -> "RecPOSettings":
         if self.cls_head and self.logq:
             raise ValueError("cls_head has every item as a candidate, always; set logq to false")
         return self
@@ -162,13 +162,13 @@ class TrainingSettings(Strict):
 
     @field_validator("deepspeed", "fsdp")
     @classmethod
-    def _a_file_with_settings(cls, path: str | None) -> str | None:
+    def _path_is_a_settings_file(cls, path: str | None) -> str | None:
         if path is not None:
             accelerate_settings(path)
         return path
 
     @model_validator(mode="after")
-    def _one_way_to_share(self) -> "TrainingSettings":
+    def _fsdp_excludes_deepspeed_and_split_norms(self) -> "TrainingSettings":
         if self.deepspeed and self.fsdp:
             raise ValueError(
                 f"deepspeed {self.deepspeed!r} and fsdp {self.fsdp!r} exclude each other; set one of them to null"
@@ -196,7 +196,7 @@ class EvaluationSettings(Strict):
     )
 
     @model_validator(mode="after")
-    def _samples_are_its_own(self) -> "EvaluationSettings":
+    def _several_samples_need_own_reasonings(self) -> "EvaluationSettings":
         if self.samples > 1 and self.reasoning != "own":
             raise ValueError(f"samples {self.samples} are the model's own; set reasoning {self.reasoning!r} to own")
         return self
@@ -218,7 +218,9 @@ class Params(Strict):
 
     @field_validator("training")
     @classmethod
-    def _whole_cycles(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+    def _checkpoints_need_finished_iterations(
+        cls, training: TrainingSettings, info: ValidationInfo
+    ) -> TrainingSettings:
         """Checkpoints (and evaluations, which write one) hold no rollouts: none in the middle of their iterations."""
         name = "eval_steps" if training.eval_steps else "save_steps"
         steps, recpo = getattr(training, name), info.data.get("recpo")  # absent where it is wrong itself
@@ -231,7 +233,7 @@ class Params(Strict):
 
     @field_validator("training")
     @classmethod
-    def _something_to_compare_with(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+    def _advantage_needs_other_rollouts(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
         """An advantage compares a rollout with others: of its user, or of the other users in the batch."""
         recpo, rollouts = info.data.get("recpo"), info.data.get("rollouts")
         if recpo is None or rollouts is None or not recpo.reasoning or training.max_steps == 0:
@@ -247,7 +249,7 @@ class Params(Strict):
 
     @field_validator("warm_start")
     @classmethod
-    def _nothing_to_warm(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
+    def _cls_head_excludes_warm_start(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
         recpo = info.data.get("recpo")
         if recpo is not None and recpo.cls_head and warm_start.cases:
             raise ValueError(
@@ -257,7 +259,7 @@ class Params(Strict):
 
     @field_validator("warm_start")
     @classmethod
-    def _whole_weights_for_adapters(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
+    def _adapters_exclude_sharding(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
         training = info.data.get("training")
         if training is not None and warm_start.adapters.steps and (shared := training.deepspeed or training.fsdp):
             raise ValueError(
@@ -267,14 +269,14 @@ class Params(Strict):
 
     @field_validator("evaluation")
     @classmethod
-    def _something_is_written(cls, evaluation: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
+    def _evaluation_needs_reasoning(cls, evaluation: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
         recpo = info.data.get("recpo")
         if recpo is not None and not recpo.reasoning and evaluation != EvaluationSettings():
             raise ValueError("nothing is written under recpo.reasoning false; leave evaluation out")
         return evaluation
 
     @model_validator(mode="after")
-    def _what_vllm_can_be_given(self) -> "Params":
+    def _vllm_excludes_fsdp(self) -> "Params":
         if self.rollouts.backend == "vllm" and self.training.fsdp:
             raise ValueError(
                 f"rollouts.backend 'vllm' is not wired to training.fsdp {self.training.fsdp!r}; use deepspeed or "

@@ -21,16 +21,16 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         steps = int(training["num_train_epochs"] * s.train_llm) // (users * k) * recpo["num_iterations"]
     evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
     cases = s.test + evaluations * min(training["eval_cases"], s.valid)
-    first = (
+    encodes_first = (
         bool(warm["cases"]) or not steps
     )  # the frozen table, which is kept; RecPO encodes it itself without a warm start
     # Every refresh_steps, at each evaluation and at the end.
-    refreshes = (2 - first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
+    refreshes = (2 - encodes_first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
     twice = training["activation_checkpointing"]
     learned = (group if twice else 1) * prompt + group * length + s.item
     fresh = steps * users / recpo["num_iterations"]
     return [
-        *([encoded_items(s, p)] if first else []),
+        *([encoded_items(s, p)] if encodes_first else []),
         *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
         Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
         Work(

@@ -29,11 +29,11 @@ CHUNK = 16
 PROMPT_TOKENS_AT_ONCE = 2048
 
 
-class _Attends(Protocol):
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: "_How") -> Tensor: ...
+class _Attender(Protocol):
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: "_How") -> Tensor: ...
 
 
-class _How:
+class _AttentionSettings:
     """How a layer attends: scale of the scores, soft cap, and window, as the LM gives them."""
 
     def __init__(self, scaling: float, softcap: float | None, window: int | None) -> None:
@@ -58,7 +58,7 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    shared: _Attends,
+    shared: _Attender,
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
@@ -72,7 +72,7 @@ def _attention(
     if dropout:
         raise InputError(f"{type(module).__name__}: rollouts need a model in evaluation mode, got dropout {dropout}")
     layer: int = module.layer_idx  # type: ignore[assignment]
-    return shared.attend(layer, query, key, value, _How(scaling, softcap, sliding_window)), None
+    return shared.attend(layer, query, key, value, _AttentionSettings(scaling, softcap, sliding_window)), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -91,7 +91,7 @@ class _Prefill:
         self.users = range(0)  # those of the present piece
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: _How) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: _AttentionSettings) -> Tensor:
         _, heads, n, dim = q.shape
         common = self.common
         if layer == len(self.keys):
@@ -103,28 +103,30 @@ class _Prefill:
         start = 0
         if self.users[0] == 0 and common:
             keys[:, :, :common], values[:, :, :common] = k[:, :, :common], v[:, :, :common]
-            part = self._one(q[:, :, :common], k[:, :, :common], v[:, :, :common], how)
+            part = self._attend_one_prompt(q[:, :, :common], k[:, :, :common], v[:, :, :common], settings)
             out[:, :common] = part.transpose(1, 2)
             start = common
         for user in self.users:
             own, end = slice(start, start + self.rests[user]), common + self.rests[user]
             keys[user, :, common:end], values[user, :, common:end] = k[0, :, own], v[0, :, own]
-            part = self._one(q[:, :, own], keys[user : user + 1, :, :end], values[user : user + 1, :, :end], how)
+            part = self._attend_one_prompt(
+                q[:, :, own], keys[user : user + 1, :, :end], values[user : user + 1, :, :end], settings
+            )
             out[:, own] = part.transpose(1, 2)
             start = own.stop
         return out
 
-    def _one(self, q: Tensor, k: Tensor, v: Tensor, how: _How) -> Tensor:
+    def _attend_one_prompt(self, q: Tensor, k: Tensor, v: Tensor, settings: _AttentionSettings) -> Tensor:
         """Causal attention of one prompt's last q tokens to its k tokens, [1, H, q, D]."""
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-        window = how.window if how.window is not None and how.window < k.shape[2] else None
+        window = settings.window if settings.window is not None and settings.window < k.shape[2] else None
         whole = q.shape[2] == k.shape[2] and window is None
-        mask = None if whole and how.softcap is None else self._mask(q, k.shape[2], window)
-        if how.softcap is None:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=how.scaling)
+        mask = None if whole and settings.softcap is None else self._mask(q, k.shape[2], window)
+        if settings.softcap is None:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=settings.scaling)
         assert mask is not None
-        scores = how.scores(q[0].contiguous(), k[0].contiguous(), mask.expand(q.shape[1], -1, -1))
+        scores = settings.scores(q[0].contiguous(), k[0].contiguous(), mask.expand(q.shape[1], -1, -1))
         return torch.bmm(scores.softmax(dim=-1), v[0])[None]
 
     def _mask(self, q: Tensor, total: int, window: int | None) -> Tensor:
@@ -165,7 +167,7 @@ class _Step:
         self.written += 1
         self._prompt_masks = {window: mask for window, mask in self._prompt_masks.items() if window is None}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: _How) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: _AttentionSettings) -> Tensor:
         _, heads, rows, dim = q.shape
         users, group, kv_heads = self.users, self.group, k.shape[1]
         repeats = heads // kv_heads
@@ -174,12 +176,14 @@ class _Step:
         # A group's queries are the rows of one product with its user's prompt.
         q = self._grid(q).view(users, group, kv_heads, repeats, dim).transpose(1, 2).contiguous()
         shape = (users, kv_heads, group, repeats, -1)
-        prompt_mask = self._prompt_mask(how.window, kv_heads, group * repeats, q.dtype)
-        to_prompt = how.scores(q.view(users * kv_heads, -1, dim), self.prompt_keys[layer].flatten(0, 1), prompt_mask)
-        to_own = how.scores(q.view(-1, repeats, dim), own_keys.flatten(0, 2), None)
+        prompt_mask = self._prompt_mask(settings.window, kv_heads, group * repeats, q.dtype)
+        to_prompt = settings.scores(
+            q.view(users * kv_heads, -1, dim), self.prompt_keys[layer].flatten(0, 1), prompt_mask
+        )
+        to_own = settings.scores(q.view(-1, repeats, dim), own_keys.flatten(0, 2), None)
         to_own[..., self.written + 1 :] = -torch.inf
-        if how.window is not None and self.written >= how.window:
-            to_own[..., : self.written - how.window + 1] = -torch.inf
+        if settings.window is not None and self.written >= settings.window:
+            to_own[..., : self.written - settings.window + 1] = -torch.inf
         # The softmax of a low-precision tensor is computed in float32.
         weights = torch.cat([to_prompt.view(shape), to_own.view(shape)], dim=-1).softmax(dim=-1)
         width = to_prompt.shape[-1]
@@ -337,7 +341,7 @@ class SharedPromptDecoder:
         """
         self._step.fork(rows)
 
-    def _forward(self, ids: Tensor, positions: Tensor, shared: _Attends, logits_to_keep: Tensor | int = 0) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, shared: _Attender, logits_to_keep: Tensor | int = 0) -> Tensor:
         out = self.model(
             input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=logits_to_keep, shared=shared
         )

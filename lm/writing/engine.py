@@ -112,10 +112,10 @@ class TransformersEngine:
         if not is_open.any():
             return
         logits, rows = _pick(logits, is_open), rows[is_open]
-        less = None
+        penalised_logits = None
         if settings.repetition_penalty != 1:
             seen = torch.from_numpy(sheet.seen(rows, settings.group_size, at)).to(logits.device)
-            less = penalised(logits, seen, settings.repetition_penalty)
+            penalised_logits = penalised(logits, seen, settings.repetition_penalty)
         tokens, logps = choose(
             logits,
             torch.from_numpy(sheet.uniforms[rows, at]).to(logits.device),
@@ -123,7 +123,7 @@ class TransformersEngine:
             top_k=settings.top_k,
             top_p=settings.top_p,
             greedy=settings.greedy,
-            chosen_by=less,
+            chosen_by=penalised_logits,
         )
         sheet.add(rows, at, tokens.cpu().numpy(), logps.cpu().numpy())
 

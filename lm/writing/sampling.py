@@ -54,19 +54,19 @@ def choose(
     vocabulary, before penalty, top-k and top-p, as trl has them.
     """
     logps = _log_probabilities(logits, temperature)
-    by = logps if chosen_by is None else _log_probabilities(chosen_by, temperature)
+    sampled_logps = logps if chosen_by is None else _log_probabilities(chosen_by, temperature)
     if greedy:
         tokens = (logits if chosen_by is None else chosen_by).argmax(dim=-1)
     elif top_k == 0 and top_p == 1.0:
-        tokens = _invert(by.double().exp_().cumsum(dim=-1), uniforms)
+        tokens = _invert(sampled_logps.double().exp_().cumsum(dim=-1), uniforms)
     else:
-        values, ids = largest(by, top_k or by.shape[1])
-        chances = values.double().exp()
-        chances /= chances.sum(dim=-1, keepdim=True)
+        values, ids = largest(sampled_logps, top_k or sampled_logps.shape[1])
+        probabilities = values.double().exp()
+        probabilities /= probabilities.sum(dim=-1, keepdim=True)
         if top_p < 1.0:
-            before = chances.cumsum(dim=-1) - chances
-            chances = torch.where(before < top_p, chances, 0.0)
-        place = _invert(chances.cumsum(dim=-1), uniforms)
+            mass_before = probabilities.cumsum(dim=-1) - probabilities
+            probabilities = torch.where(mass_before < top_p, probabilities, 0.0)
+        place = _invert(probabilities.cumsum(dim=-1), uniforms)
         tokens = ids.gather(1, place[:, None])[:, 0]
     return tokens, logps.gather(1, tokens[:, None])[:, 0]
 

@@ -269,9 +269,9 @@ def _states_of(
     """A shard's states [n, width] in `dtype`, and how many of them had to be encoded."""
     rows = np.full(len(texts), -1) if known is None else known.find(hashes)
     states = torch.empty(len(texts), width, dtype=dtype)
-    missing, there = np.flatnonzero(rows < 0), np.flatnonzero(rows >= 0)
-    if known is not None and len(there):
-        states[torch.from_numpy(there)] = known.table.rows(rows[there])
+    missing, kept = np.flatnonzero(rows < 0), np.flatnonzero(rows >= 0)
+    if known is not None and len(kept):
+        states[torch.from_numpy(kept)] = known.table.rows(rows[kept])
     if len(missing):
         encoded = encode([texts[i] for i in missing.tolist()])
         if encoded.shape != (len(missing), width):

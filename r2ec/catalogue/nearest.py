@@ -71,7 +71,7 @@ def top_k(
     """
     _check(users, items, history, k)
     best = np.full((len(users), k), -np.inf, np.float32)
-    names = np.full((len(users), k), -1, np.int64)
+    numbers = np.full((len(users), k), -1, np.int64)
     with tqdm(total=len(items), desc="exact search", unit="item", delay=5, leave=False) as bar:
         for start, block in blocks_of(items):
             columns = mapped(block, item_map, users.device)
@@ -80,12 +80,12 @@ def top_k(
             for first in range(0, len(users), step):
                 part = slice(first, first + step)
                 block_scores = scores(users[part], columns, tau=tau, normalize=normalize, prior=bias)
-                _keep_best(best[part], names[part], block_scores, history[part], start)
+                _keep_best(best[part], numbers[part], block_scores, history[part], start)
             bar.update(len(block))
-    return torch.from_numpy(names).to(users.device), torch.from_numpy(best).to(users.device)
+    return torch.from_numpy(numbers).to(users.device), torch.from_numpy(best).to(users.device)
 
 
-def _keep_best(best: np.ndarray, names: np.ndarray, block_scores: Tensor, history: Tensor, start: int) -> None:
+def _keep_best(best: np.ndarray, numbers: np.ndarray, block_scores: Tensor, history: Tensor, start: int) -> None:
     """Put a block's scores [n, b] in with the best so far, in place. Blocks come in order of their items."""
     inside = (history >= start) & (history < start + block_scores.shape[1])
     user, place = inside.nonzero(as_tuple=True)
@@ -97,11 +97,13 @@ def _keep_best(best: np.ndarray, names: np.ndarray, block_scores: Tensor, histor
     better = np.flatnonzero(peaks > best[:, -1])  # an equal score of a higher number doesn't enter
     if len(better) == 0:
         return
-    here = top_items(values[better], min(best.shape[1], values.shape[1]))
-    scored = np.where(here < 0, -np.inf, np.take_along_axis(values[better], here.clip(min=0), axis=1))
-    both = np.concatenate([best[better], scored], axis=1, dtype=np.float32)
-    number = np.concatenate([names[better], np.where(here < 0, -1, here + start)], axis=1)
-    best[better], names[better] = _sorted(both, number, best.shape[1])
+    top_of_block = top_items(values[better], min(best.shape[1], values.shape[1]))
+    top_scores = np.where(
+        top_of_block < 0, -np.inf, np.take_along_axis(values[better], top_of_block.clip(min=0), axis=1)
+    )
+    candidates = np.concatenate([best[better], top_scores], axis=1, dtype=np.float32)
+    candidate_numbers = np.concatenate([numbers[better], np.where(top_of_block < 0, -1, top_of_block + start)], axis=1)
+    best[better], numbers[better] = _sorted(candidates, candidate_numbers, best.shape[1])
 
 
 def _sorted(values: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,10 +203,10 @@ class NearestIndex:
         order = np.argsort(near, axis=1, kind="stable")  # by number, so that the lower one is first among equals
         near, products = np.take_along_axis(near, order, axis=1), np.take_along_axis(products, order, axis=1)
         values = products / self.tau if candidates == 0 else self._scores(users, near)
-        best, names = _sorted(np.where(near < 0, -np.inf, values).astype(np.float32), near, min(k, near.shape[1]))
-        lacking = ((0, 0), (0, k - names.shape[1]))
-        best, names = np.pad(best, lacking, constant_values=-np.inf), np.pad(names, lacking, constant_values=-1)
-        return torch.from_numpy(names).to(users.device), torch.from_numpy(best).to(users.device)
+        best, numbers = _sorted(np.where(near < 0, -np.inf, values).astype(np.float32), near, min(k, near.shape[1]))
+        lacking = ((0, 0), (0, k - numbers.shape[1]))
+        best, numbers = np.pad(best, lacking, constant_values=-np.inf), np.pad(numbers, lacking, constant_values=-1)
+        return torch.from_numpy(numbers).to(users.device), torch.from_numpy(best).to(users.device)
 
     def update(self, items: Items, rows: np.ndarray) -> None:
         """Follow a refreshed table: `rows`, int64 [M], are those that changed (`large_table.Refreshed.changed`).
@@ -213,8 +215,10 @@ class NearestIndex:
         hnsw, from which nothing can be taken out, and for a table with fewer rows than before.
         """
         if self.kind == "hnsw" or len(items) < self.index.ntotal:
-            what = "hnsw can't take items out" if self.kind == "hnsw" else f"the table lost items, it has {len(items)}"
-            raise InputError(f"{what}; build the index again")
+            reason = (
+                "hnsw can't take items out" if self.kind == "hnsw" else f"the table lost items, it has {len(items)}"
+            )
+            raise InputError(f"{reason}; build the index again")
         self.items, rows = items, np.unique(np.asarray(rows, dtype=np.int64))
         self.index.remove_ids(rows)
         for part in np.array_split(rows, max(1, len(rows) // BLOCK_ROWS)):

@@ -41,7 +41,7 @@ from r2ec.speed.limits import seconds_of
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, HIDDEN, CLUSTERS = 576, 64, 2_000
-MADE_AT_ONCE = 2**14  # vectors of one seed; a shard is so many times a whole number
+VECTORS_AT_ONCE = 2**14  # vectors of one seed; a shard is so many times a whole number
 WITHIN, BLUR, MOVED = (
     0.7,
     0.1,
@@ -61,18 +61,18 @@ DISK = 2.3  # times the table: two of them while it is refreshed, and the indexe
 # What is made
 
 
-def made_rows(numbers: np.ndarray) -> Tensor:
+def synthetic_vectors(numbers: np.ndarray) -> Tensor:
     """Vectors of these items, float32 [n, WIDTH]; `numbers` are whole blocks of MADE_AT_ONCE or the beginning of one.
 
     An item's vector doesn't depend on the size of its catalogue.
     """
     parts = []
-    for start in range(0, len(numbers), MADE_AT_ONCE):
-        first, count = int(numbers[start]), min(MADE_AT_ONCE, len(numbers) - start)
+    for start in range(0, len(numbers), VECTORS_AT_ONCE):
+        first, count = int(numbers[start]), min(VECTORS_AT_ONCE, len(numbers) - start)
         random = torch.Generator().manual_seed(derive_seed("catalogue", first))
-        which = torch.multinomial(_weights(), MADE_AT_ONCE, replacement=True, generator=random)
-        hidden = _centres()[which] + WITHIN * torch.randn(MADE_AT_ONCE, HIDDEN, generator=random)
-        blur = BLUR * torch.randn(MADE_AT_ONCE, WIDTH, generator=random)
+        which = torch.multinomial(_weights(), VECTORS_AT_ONCE, replacement=True, generator=random)
+        hidden = _centres()[which] + WITHIN * torch.randn(VECTORS_AT_ONCE, HIDDEN, generator=random)
+        blur = BLUR * torch.randn(VECTORS_AT_ONCE, WIDTH, generator=random)
         parts.append((hidden @ _basis() + blur)[:count])
     return torch.cat(parts)
 
@@ -91,7 +91,7 @@ def _basis() -> Tensor:
     return torch.linalg.qr(torch.randn(WIDTH, HIDDEN, generator=random)).Q.T
 
 
-def made_users(table: LargeTable) -> tuple[Tensor, Tensor, Tensor]:
+def synthetic_users(table: LargeTable) -> tuple[Tensor, Tensor, Tensor]:
     """USERS users [n, WIDTH], targets int64 [n] and histories int64 [n, HISTORY], any items of the catalogue."""
     random = torch.Generator().manual_seed(derive_seed("catalogue", "users"))
     near, targets = torch.randint(len(table), (2, USERS), generator=random)
@@ -108,7 +108,7 @@ def write_table(folder: Path, items: int, changed: int | None = None) -> Refresh
 
     def encode(wanted: Sequence[Sequence[int]]) -> Tensor:
         if len(wanted[0]) == 1:
-            return made_rows(np.array([prompt[0] for prompt in wanted]))
+            return synthetic_vectors(np.array([prompt[0] for prompt in wanted]))
         random = torch.Generator().manual_seed(derive_seed("catalogue", "changed", wanted[0][0]))
         return torch.randn(len(wanted), HIDDEN, generator=random) @ _basis()
 
@@ -146,7 +146,7 @@ def refresh_step(folder: Path, items: int) -> list[Point]:
 def exact_step(folder: Path, items: int) -> list[Point]:
     """Answers go to exact.npy: the best items for the indexes' recall, and enough of them for the sampled softmax."""
     table = LargeTable(folder / "table")
-    users, _, history = made_users(table)
+    users, _, history = synthetic_users(table)
 
     def search(count: int) -> Callable[[], Any]:
         return lambda: top_k(users[:count], table, history[:count], TOP, tau=TAU)
@@ -163,7 +163,7 @@ def exact_step(folder: Path, items: int) -> list[Point]:
 
 def reward_step(folder: Path, items: int) -> list[Point]:
     table = LargeTable(folder / "table")
-    users, targets, history = made_users(table)
+    users, targets, history = synthetic_users(table)
 
     def reward() -> Rewards:
         return recpo_rewards(users, table, targets, history, tau=TAU)
@@ -175,7 +175,7 @@ def reward_step(folder: Path, items: int) -> list[Point]:
 def sampled_step(folder: Path, items: int) -> list[Point]:
     """How far log R_c from a sample is from the exact one: medians over the users."""
     table = LargeTable(folder / "table")
-    users, targets, history = made_users(table)
+    users, targets, history = synthetic_users(table)
     best = torch.from_numpy(np.load(folder / "exact.npy"))
     draws = draw(items, DRAWN, torch.Generator().manual_seed(derive_seed("catalogue", "draws")))
     points = []
@@ -206,7 +206,7 @@ def build_step(folder: Path, items: int, kind: Kind, memory_gib: float) -> list[
 
 def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
     table = LargeTable(folder / "table")
-    users, _, history = made_users(table)
+    users, _, history = synthetic_users(table)
     exact = np.load(folder / "exact.npy")[:, :TOP]
     index = NearestIndex.load(folder / kind, table, tau=TAU)
     points = []

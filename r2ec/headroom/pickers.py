@@ -77,9 +77,9 @@ def pickers(reasonings: Sampled, dataset: str) -> pd.DataFrame:
         for measure in STATISTICS:
             values = statistic(measure, reasonings.rank)
             random, picked = values.mean(axis=1), values[np.arange(len(best)), best]
-            one = judge([components(picked[None], random[None], reasonings.user, seedless=(True, True))])
+            judged = judge([components(picked[None], random[None], reasonings.user, seedless=(True, True))])
             row = {"picker": name, "statistic": measure, "random": random.mean(), "picked": picked.mean()}
-            rows.append(row | {"gain": one.difference, "low": one.low, "high": one.high, "p": one.p})
+            rows.append(row | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p})
     return pd.DataFrame(rows)
 
 
@@ -88,10 +88,10 @@ def learned(features: np.ndarray, target: np.ndarray, users: np.ndarray, dataset
 
     Each is of a user that was not learned from. users: int [n]. Raises InputError for fewer than 8 of them.
     """
-    names = np.unique(users)
-    if len(names) < 8:
-        raise InputError(f"{len(names)} users can't be halved for learning and picking; sample more cases")
-    order = np.random.default_rng(derive_seed(dataset, "headroom halves")).permutation(names)
+    distinct = np.unique(users)
+    if len(distinct) < 8:
+        raise InputError(f"{len(distinct)} users can't be halved for learning and picking; sample more cases")
+    order = np.random.default_rng(derive_seed(dataset, "headroom halves")).permutation(distinct)
     inside = features - features.mean(axis=1, keepdims=True)
     wanted = target - target.mean(axis=1, keepdims=True)
     out = np.empty_like(wanted)
@@ -100,7 +100,7 @@ def learned(features: np.ndarray, target: np.ndarray, users: np.ndarray, dataset
         held = np.isin(users, teach[: max(1, round(HELD_OUT * len(teach)))])
         weights = {ridge: _ridge(inside[rows & ~held], wanted[rows & ~held], ridge) for ridge in RIDGES}
         errors = {ridge: float(((wanted[held] - inside[held] @ w) ** 2).mean()) for ridge, w in weights.items()}
-        ridge = min(errors, key=lambda one: errors[one])
+        ridge = min(errors, key=lambda r: errors[r])
         out[~rows] = inside[~rows] @ _ridge(inside[rows], wanted[rows], ridge)
     return out
 

@@ -116,10 +116,12 @@ def _ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndar
     for i in range(len(cases)):
         users = model.head.user(states[i])
         item_scores = scores(users, catalogue, tau=recpo.tau, normalize=recpo.normalize, prior=model.item_prior)
-        own = item_scores.numpy(force=True).copy()
-        repeated = cases.take(np.full(len(own), i))
-        ranks[i], _, _ = rank_batch(own, repeated, np.full(len(own), cases.target[i]))  # masks the history in `own`
-        masked = torch.from_numpy(own)
+        masked_scores = item_scores.numpy(force=True).copy()
+        repeated = cases.take(np.full(len(masked_scores), i))
+        ranks[i], _, _ = rank_batch(
+            masked_scores, repeated, np.full(len(masked_scores), cases.target[i])
+        )  # masks the history in `own`
+        masked = torch.from_numpy(masked_scores)
         log_p = masked.log_softmax(dim=1)
         top[i] = masked.max(dim=1).values.numpy()
         entropy[i] = -(log_p.exp() * log_p.nan_to_num(neginf=0.0)).sum(dim=1).numpy()

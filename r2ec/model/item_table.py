@@ -54,8 +54,8 @@ class ItemTable:
             differs = np.flatnonzero(np.asarray(prompt[:common]) != first[:common])
             common = int(differs[0]) if differs.size else common
         self.beginning = torch.tensor(prompts[0][:common], dtype=torch.int64, device=device)
-        self._rest = [torch.tensor(prompt[common:], dtype=torch.int64) for prompt in prompts]
-        self._lengths = np.array([len(rest) for rest in self._rest])
+        self._endings = [torch.tensor(prompt[common:], dtype=torch.int64) for prompt in prompts]
+        self._lengths = np.array([len(ending) for ending in self._endings])
         self.prompts_hash = hash_of(prompts)
         self.states = torch.full((len(prompts), dim), torch.nan, dtype=dtype, device=device)
 
@@ -78,7 +78,7 @@ class ItemTable:
         width = int(self._lengths[numbers].max())
         ids = torch.zeros(len(numbers), width, dtype=torch.int64)
         for i, v in enumerate(numbers):
-            ids[i, : self._lengths[v]] = self._rest[v]
+            ids[i, : self._lengths[v]] = self._endings[v]
         mask = torch.arange(width)[None] < torch.from_numpy(self._lengths[numbers])[:, None]
         return ItemPrompts(self.beginning, ids.to(self.beginning.device), mask.to(self.beginning.device))
 

@@ -162,8 +162,8 @@ class R2ec(nn.Module):
             return self._run(ids, mask, cache)[:, -1], cache, mask
         self._run(packed[:1, :common], packed_mask[:1, :common], cache)
         cache = fork(cache, len(ids))
-        ids, rest = _pad(packed[:, common:], packed_mask[:, common:], "left")
-        mask = torch.cat([rest.new_ones(len(ids), common), rest], dim=1)
+        ids, ending_mask = _pad(packed[:, common:], packed_mask[:, common:], "left")
+        mask = torch.cat([ending_mask.new_ones(len(ids), common), ending_mask], dim=1)
         return self._run(ids, mask, cache)[:, -1], cache, mask
 
     def _read(self, rollouts: Rollouts, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,8 +132,8 @@ class PromptBuilder:
         times = cases.times[span].tolist()
         anchor = times[-1] if self.settings.time_anchor == "last" else int(cases.time[i])
         silent, shape = self.rating_scale is None, ".1f" if self.settings.wording == "released" else "g"
-        said = cases.ratings[span].tolist()
-        ratings = ["" if silent or math.isnan(rating) else f" ({rating:{shape}})" for rating in said]
+        given_ratings = cases.ratings[span].tolist()
+        ratings = ["" if silent or math.isnan(rating) else f" ({rating:{shape}})" for rating in given_ratings]
         words = delta_released if self.settings.deltas == "released" else delta_words
         ago = [f"{words(anchor - time)} ago:" for time in times]
         return list(zip(ago, cases.items[span].tolist(), ratings, strict=True))
@@ -168,7 +168,7 @@ class PromptBuilder:
         def line(title: str) -> list[int]:
             return self._encode([f"{ago} [{title}]{rating}"])[0]
 
-        title = texts.longest(self.titles[item], lambda some: len(line(some)) <= room)
+        title = texts.longest(self.titles[item], lambda prefix: len(line(prefix)) <= room)
         if title:
             return line(title)
         raise InputError(
@@ -211,10 +211,10 @@ class PromptBuilder:
     def _cut_item(self, item: int, values: dict[str, str], room: int) -> list[int]:
         words = {key: value.split(" ") for key, value in values.items()}
         while True:
-            others = [key for key in words if key != "Title"]
-            if not others:
+            attributes = [key for key in words if key != "Title"]
+            if not attributes:
                 break
-            key = max(others, key=lambda k: sum(map(len, words[k])))  # in characters: one may have no spaces
+            key = max(attributes, key=lambda k: sum(map(len, words[k])))  # in characters: one may have no spaces
             # An eighth at a time: few rounds for long values, single words for short ones.
             words[key] = words[key][: len(words[key]) - max(1, len(words[key]) // 8)]
             if not words[key]:
@@ -226,7 +226,7 @@ class PromptBuilder:
         def with_title_only(title: str) -> list[int]:
             return self._encode([self._item_body({"Title": title})])[0]
 
-        title = texts.longest(values["Title"], lambda some: len(with_title_only(some)) <= room)
+        title = texts.longest(values["Title"], lambda prefix: len(with_title_only(prefix)) <= room)
         if title:
             return with_title_only(title)
         raise InputError(

@@ -90,13 +90,13 @@ def target_ranks(
     """
     check_targets(users, len(items), targets, history)
     users = F.normalize(users.float(), dim=-1) if normalize else users.float()
-    distinct, which = torch.unique(targets, return_inverse=True)
-    of_targets = mapped(items[distinct], item_map, users.device)
+    distinct, target_of_user = torch.unique(targets, return_inverse=True)
+    target_vectors = mapped(items[distinct], item_map, users.device)
     rank = torch.ones_like(targets)
     log_z = torch.full((len(users),), -torch.inf, device=users.device)
-    mine = torch.empty(len(users), device=users.device)
+    target_products = torch.empty(len(users), device=users.device)
     for start, block in blocks_of(items):
-        columns = torch.cat([mapped(block, item_map, users.device), of_targets])
+        columns = torch.cat([mapped(block, item_map, users.device), target_vectors])
         columns = F.normalize(columns, dim=-1) if normalize else columns
         bias = None
         if prior is not None:
@@ -107,19 +107,19 @@ def target_ranks(
             products = users[part] @ columns.T
             if bias is not None:
                 products += bias
-            own = products[:, len(block) :].gather(1, which[part, None])
+            own = products[:, len(block) :].gather(1, target_of_user[part, None])
             products = products[:, : len(block)]
-            mine[part] = own[:, 0]
+            target_products[part] = own[:, 0]
             log_z[part] = torch.logaddexp(log_z[part], (products / tau).logsumexp(dim=1))
             # One column more than the block has takes all that lies outside of it.
             # Equal states get equal scores but for rounding: a product may round each column in its own way.
-            size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[which[part], None]
+            size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[target_of_user[part], None]
             ahead = F.pad(products >= own - ROUNDING * size, (0, 1))
             for masked in (targets[part, None], history[part]):
                 inside = (masked >= start) & (masked < start + len(block))
                 ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)
             rank[part] += ahead.sum(dim=1)
-    softmax = torch.exp(mine / tau - log_z)
+    softmax = torch.exp(target_products / tau - log_z)
     if not bool(torch.isfinite(softmax).all()):
         raise InputError("the scores of a user are not finite; lower the learning rate")
     return Ranks(rank, softmax)

@@ -78,8 +78,8 @@ def _batch_advantages(rewards: Tensor) -> Tensor:
         )
     exact = rewards.double()  # for the same reason as there
     own = exact.sum(dim=1, keepdim=True)
-    others = (exact.sum() - own) / (exact.numel() - exact.shape[1])
-    return ((exact - others) / (exact.std() + 1e-8)).to(rewards)
+    others_mean = (exact.sum() - own) / (exact.numel() - exact.shape[1])
+    return ((exact - others_mean) / (exact.std() + 1e-8)).to(rewards)
 
 
 def candidate_log_q(target_counts: Tensor, batch_users: int, extra: int = 0) -> Tensor:

@@ -50,7 +50,7 @@ class RecPOTrainer(RolloutTrainer):
         recpo: the objective. parts: the arguments of `RolloutTrainer`, but for what `recpo` says.
     """
 
-    LESS = (
+    MEMORY_SETTINGS = (
         "training.per_device_train_batch_size (and raise gradient_accumulation_steps), rollouts.group_size, "
         "rollouts.max_new_tokens or prompts.max_prompt_tokens"
     )

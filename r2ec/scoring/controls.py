@@ -82,20 +82,22 @@ class Controls:
         """For each case the reasoning of a donor of another user, drawn by the case's number."""
         reasonings = []
         for case, user in zip(cases.case.tolist(), cases.user.tolist(), strict=True):
-            others = np.flatnonzero(self.donors.user != user)
-            if not len(others):
+            other_donors = np.flatnonzero(self.donors.user != user)
+            if not len(other_donors):
                 raise InputError(
                     f"case {case}: every case that could lend its reasoning is of user {user} too; raise valid_cases"
                 )
-            reasonings.append(self._lent[np.random.default_rng(derive_seed("lent reasoning", case)).choice(others)])
+            reasonings.append(
+                self._lent[np.random.default_rng(derive_seed("lent reasoning", case)).choice(other_donors)]
+            )
         return reasonings
 
     def _fill(self, text: str, case: int) -> str:
         """Dots, as many tokens as the text, as nearly as whole dots allow."""
         tokenizer = self.prompts.tokenizer
         wanted = len(ids_of(tokenizer, text)) if text else 0
-        each = len(ids_of(tokenizer, FILLER))
-        return FILLER * round(wanted / each)
+        filler_tokens = len(ids_of(tokenizer, FILLER))
+        return FILLER * round(wanted / filler_tokens)
 
 
 def shuffled(text: str, case: int) -> str:

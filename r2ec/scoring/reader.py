@@ -164,12 +164,12 @@ def combined(
     texts = [reasonings[i : i + count] for i in range(0, len(reasonings), count)]
     grouped = states.reshape(-1, count, states.shape[-1])
     if evaluation.combine == "mean":
-        return grouped.mean(dim=1), ["\n\n".join(some) for some in texts], np.asarray(cut.all(axis=1))
+        return grouped.mean(dim=1), ["\n\n".join(samples) for samples in texts], np.asarray(cut.all(axis=1))
     assert result.log_probs is not None
     best = result.log_probs.sum(dim=1).reshape(-1, count).argmax(dim=1)
     rows = torch.arange(len(best), device=best.device)
     chosen = best.numpy(force=True)
-    kept = [some[i] for some, i in zip(texts, chosen, strict=True)]
+    kept = [samples[i] for samples, i in zip(texts, chosen, strict=True)]
     return grouped[rows, best], kept, np.take_along_axis(cut, chosen[:, None], axis=1)[:, 0]
 
 

@@ -25,7 +25,7 @@ from r2ec.speed.work import Pair, Size, Work
 PARTS = ("rollouts", "update", "items", "step", "evaluation", "growth")
 
 
-def measure(split: Split, backbone: str, size: Size, wanted: list[str], folder: Path) -> Iterator[report.Measured]:
+def measure(split: Split, backbone: str, size: Size, part_names: list[str], folder: Path) -> Iterator[report.Measured]:
     """Run the wanted parts, one after the other; yields all that has been measured so far after each."""
     work = Work(split, backbone, size)
     measured = report.Measured(
@@ -44,18 +44,18 @@ def measure(split: Split, backbone: str, size: Size, wanted: list[str], folder: 
 
     compared = {"rollouts": parts.rollouts, "update": parts.update, "items": parts.item_table}
     for name, compare in compared.items():
-        if name in wanted:
+        if name in part_names:
             measured = with_pair(compare(work, measured.limits, parts.check_work(split, backbone)))
             yield measured
-    if "step" in wanted:
+    if "step" in part_names:
         from r2ec.speed import peer
 
         measured = with_pair(peer.step(work, Work(split, backbone, size), folder))
         yield measured
-    if "evaluation" in wanted:
+    if "evaluation" in part_names:
         measured = measured.model_copy(update={"latency": evaluation.measure(Work(split, backbone, size), folder)})
         yield measured
-    if "growth" in wanted:
+    if "growth" in part_names:
         measured = measured.model_copy(update={"growth": growth.measure(split, backbone)})
         yield measured
 

@@ -32,19 +32,21 @@ def measure(work: Work, folder: Path) -> list[Latency]:
     if not work.reader.table.encoded:
         work.reader.table.refresh(work.reader.model)
     sasrec = load_method("sasrec").fit(work.split, seed=0, params={"epochs": 1}, workdir=scratch(folder, "sasrec"))
-    return [_of(name, method, work) for name, method in (("r2ec", R2ecRecommender(work.reader)), ("sasrec", sasrec))]
+    return [
+        _latency_of(name, method, work) for name, method in (("r2ec", R2ecRecommender(work.reader)), ("sasrec", sasrec))
+    ]
 
 
-def _of(name: str, method: Recommender, work: Work) -> Latency:
+def _latency_of(name: str, method: Recommender, work: Work) -> Latency:
     valid = work.split.valid
     _answer(method, valid.take(np.arange(1)))
     alone = [
         _answer(method, valid.take(np.arange(case, case + 1)))
         for case in tqdm(range(min(ALONE, len(valid))), desc=f"{name}, one user at a time", unit="user")
     ]
-    some = valid.take(np.arange(min(TOGETHER, len(valid))))
-    _answer(method, some)
-    together = [len(some) / _answer(method, some) for _ in range(work.size.repeats)]
+    batch = valid.take(np.arange(min(TOGETHER, len(valid))))
+    _answer(method, batch)
+    together = [len(batch) / _answer(method, batch) for _ in range(work.size.repeats)]
     return Latency(
         method=name,
         alone_ms=1000 * statistics.median(alone),

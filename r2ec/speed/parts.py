@@ -148,10 +148,10 @@ def our_update(work: Work) -> float:
 def _same_gradients(check: Work) -> str:
     layers, model = Layers(check), check.reader.model
     losses, gradients = [], []
-    for way in (our_update, plain.update):
-        layers.own() if way is our_update else layers.plain()
-        result: Any = way(check)
-        losses.append(result if way is our_update else result[0])
+    for run_update in (our_update, plain.update):
+        layers.own() if run_update is our_update else layers.plain()
+        result: Any = run_update(check)
+        losses.append(result if run_update is our_update else result[0])
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     layers.own()
     loss = abs(losses[0] - losses[1]) / abs(losses[1])

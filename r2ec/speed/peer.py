@@ -164,8 +164,8 @@ def step(work: Work, peers: Work, folder: Path) -> Pair:
     A turn is two steps of each; the first of them, which warms up, isn't counted.
     """
     own, libraries = Layers(work), Layers(peers)
-    for each in (work, peers):
-        each.reader.table.refresh(each.reader.model)
+    for side in (work, peers):
+        side.reader.table.refresh(side.reader.model)
     same_users = replace(work.split, train=work.cases)  # at every step
     ours = trainer_of(work.reader, same_users, work.split.valid, 0, scratch(folder, "ours"))
     timer = StepTimer()

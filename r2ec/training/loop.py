@@ -60,7 +60,7 @@ class RolloutTrainer(Trainer):
         seed: every random stream is derived from it, from the step and from the case.
     """
 
-    LESS: str  # settings that take less memory where they are lowered
+    MEMORY_SETTINGS: str  # settings that take less memory where they are lowered
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class RolloutTrainer(Trainer):
                 raise
             raise InputError(
                 f"out of memory at step {self.state.global_step}: {str(error).rpartition(CPU_ALLOCATOR)[2]}; "
-                f"lower {self.LESS}"
+                f"lower {self.MEMORY_SETTINGS}"
             ) from None
         assert self._batch is not None
         seconds = self.seconds_since(self._update_started)
@@ -223,9 +223,9 @@ class RolloutTrainer(Trainer):
             net, rate = self.net, self.training.learning_rate
             head = [*net.head.parameters(), *(net.cls_head.parameters() if net.cls_head else [])]
             own = {id(p) for p in head}
-            rest = [p for p in net.parameters() if p.requires_grad and id(p) not in own]
+            others = [p for p in net.parameters() if p.requires_grad and id(p) not in own]
             own_rate = self.training.head_learning_rate
-            groups = [{"params": rest, "lr": rate}, {"params": head, "lr": rate if own_rate is None else own_rate}]
+            groups = [{"params": others, "lr": rate}, {"params": head, "lr": rate if own_rate is None else own_rate}]
             groups = [group for group in groups if group["params"]]
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
         return self.optimizer

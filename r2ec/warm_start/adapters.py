@@ -41,7 +41,7 @@ class TaughtTrainer(RolloutTrainer):
         parts: the arguments of `RolloutTrainer`.
     """
 
-    LESS = (
+    MEMORY_SETTINGS = (
         "warm_start.adapters.batch_size, warm_start.adapters.held_items, rollouts.max_new_tokens or "
         "prompts.max_prompt_tokens"
     )
@@ -70,8 +70,8 @@ class TaughtTrainer(RolloutTrainer):
         out: PolicyOutput = model(batch.rollouts, items=batch.items)
         catalogue = self.net.head.item(self.table.states)
         item_scores = scores(out.users, catalogue, tau=self.tau, normalize=self.normalize, prior=self.net.item_prior)
-        said = self.teacher.says(torch.from_numpy(batch.cases.padded(-1, self.longest)))
-        loss = divergence(item_scores, said.to(item_scores.device))
+        soft_targets = self.teacher.probabilities(torch.from_numpy(batch.cases.padded(-1, self.longest)))
+        loss = divergence(item_scores, soft_targets.to(item_scores.device))
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the divergence from the teacher is {float(loss.detach())} at step {self.state.global_step}; lower "
@@ -122,13 +122,13 @@ def refit_item_map(head: RecHead, old: Tensor, new: Tensor, normalize: bool) -> 
     head.user_shift.copy_(user_shift)
     head.user_scale.copy_(user_scale)
     states = ((new.float() - head.item_shift) / head.item_scale).double()
-    before = head.item_map.weight.double()
+    weight = head.item_map.weight.double()
     # As long as the wanted vectors are, so that the ridge weighs the same whatever their length.
-    said = states @ before.T
-    before = before * (wanted.double() * said).sum() / said.square().sum()
-    missing = wanted.double() - states @ before.T
+    current = states @ weight.T
+    weight = weight * (wanted.double() * current).sum() / current.square().sum()
+    residual = wanted.double() - states @ weight.T
     gram = states.T @ states + RIDGE * len(states) * torch.eye(
         states.shape[1], dtype=torch.float64, device=states.device
     )
-    head.item_map.weight.copy_(before + torch.linalg.solve(gram, states.T @ missing).T)
+    head.item_map.weight.copy_(weight + torch.linalg.solve(gram, states.T @ residual).T)
     return float(F.cosine_similarity(head.item(new), wanted, dim=1).mean())

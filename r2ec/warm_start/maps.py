@@ -54,7 +54,7 @@ class Teacher:
         return self.head.map_user(mean_of_history(history, self.items, self.data.settings.history_decay))
 
     @torch.no_grad()
-    def says(self, history: Tensor) -> Tensor:
+    def probabilities(self, history: Tensor) -> Tensor:
         """Its probabilities of the whole catalogue, float32 [n, V], without a graph."""
         return self.data.scores(self.users(history), self.head.item(self.data.items)).softmax(dim=1)
 
@@ -107,7 +107,7 @@ def fit_rec_head(data: WarmStart) -> Fitted:
     forms: list[tuple[Form, float]] = [("none", 0.0)]
     forms += [(form, decay) for form in data.settings.forms for decay in data.settings.weight_decays]
     fits = [_fit(form, decay, data) for form, decay in forms]
-    fits.sort(key=lambda one: -one[1].value)  # stable: of equal ones the first
+    fits.sort(key=lambda fitted: -fitted[1].value)  # stable: of equal ones the first
     taught, teacher = next(((head, teacher) for head, _, teacher in fits if teacher is not None), (None, None))
     return Fitted(fits[0][0], [choice for _, choice, _ in fits], taught, teacher)
 
@@ -130,15 +130,19 @@ def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Te
     teacher, of_teacher = None, None
     if form == "taught":
         teacher, of_teacher = _teach(head, decay, data)
-        said = {part: teacher.says(cases.history) for part, cases in (("train", data.train), ("valid", data.valid))}
+        soft_targets = {
+            part: teacher.probabilities(cases.history) for part, cases in (("train", data.train), ("valid", data.valid))
+        }
 
         def loss(rows: Tensor) -> Tensor:
             item_scores = data.scores(head.user(data.train.states[rows]), head.item(data.items))
-            return divergence(item_scores, said["train"][rows])
+            return divergence(item_scores, soft_targets["train"][rows])
 
         def value() -> float:
             # NDCG of some hundred cases is so noisy that its best epoch can be one of the first, with nothing learned.
-            return -float(divergence(data.scores(head.user(data.valid.states), head.item(data.items)), said["valid"]))
+            return -float(
+                divergence(data.scores(head.user(data.valid.states), head.item(data.items)), soft_targets["valid"])
+            )
     else:
         value = ndcg10
 
@@ -164,10 +168,10 @@ def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float
     learner = Teacher(data, head, items)
 
     def loss(rows: Tensor) -> Tensor:
-        some = data.cases.take(rows.numpy())
-        assert some.target is not None
-        users = learner.users(torch.from_numpy(some.padded(-1, data.history_length)))
-        targets = torch.from_numpy(some.target.astype(np.int64))
+        cases = data.cases.take(rows.numpy())
+        assert cases.target is not None
+        users = learner.users(torch.from_numpy(cases.padded(-1, data.history_length)))
+        targets = torch.from_numpy(cases.target.astype(np.int64))
         return F.cross_entropy(data.scores(users, head.item(data.items)), targets)
 
     def value() -> float:
@@ -178,9 +182,9 @@ def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float
     return replace(learner, head=copy.deepcopy(head)), best
 
 
-def divergence(scores: Tensor, said: Tensor) -> Tensor:
+def divergence(scores: Tensor, soft_targets: Tensor) -> Tensor:
     """KL(said || softmax(scores)), the mean over rows: scores float32 [n, V], probabilities said [n, V]. Nats."""
-    return F.kl_div(scores.log_softmax(dim=1), said, reduction="batchmean")
+    return F.kl_div(scores.log_softmax(dim=1), soft_targets, reduction="batchmean")
 
 
 def _train(

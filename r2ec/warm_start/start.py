@@ -46,24 +46,24 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
     same to the last bit.
     """
     about = _depends_on(reader, split, seed)
-    done = Path(reader.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
+    kept_folder = Path(reader.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
     # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
-    known = broadcast_object_list([processes(reader.params).is_main_process and intact(done)])[0]
-    if not known:
-        with ledger.making(done):
+    is_kept = broadcast_object_list([processes(reader.params).is_main_process and intact(kept_folder)])[0]
+    if not is_kept:
+        with ledger.making(kept_folder):
             report = _warm(reader, split, seed, workdir / "adapters")
             if processes(reader.params).is_main_process:
-                with locked(done):  # no job may replace what another one reads
-                    if not done.exists():
-                        reader.save(done, report.as_json())
+                with locked(kept_folder):  # no job may replace what another one reads
+                    if not kept_folder.exists():
+                        reader.save(kept_folder, report.as_json())
         processes(reader.params).wait_for_everyone()
     elif processes(reader.params).is_main_process:
-        ledger.charge_for(done)
-        print(f"warm start: as kept in {done}", flush=True)
-    settings = read_json(done / SETTINGS)
+        ledger.charge_for(kept_folder)
+        print(f"warm start: as kept in {kept_folder}", flush=True)
+    settings = read_json(kept_folder / SETTINGS)
     reader.model.head = RecHead(reader.model.dim, **settings["head"]).to(reader.params.backbone.device)
-    reader.model.load(done / WEIGHTS)
-    reader.table.load(done / TABLE)
+    reader.model.load(kept_folder / WEIGHTS)
+    reader.table.load(kept_folder / TABLE)
     return FitReport.from_json(settings["report"])
 
 
@@ -141,9 +141,9 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
         # Against their own start by what both learn: NDCG of some hundred cases says little of two that have one
         # teacher.
         closer, better = report.adapters.divergence < report.adapters.divergence_before, adapted.value > tried[0].value
-        kept = closer if tried[0].form == "taught" else better
-        tried = [adapted, *tried] if kept else [tried[0], adapted, *tried[1:]]
-        if not kept:
+        take_adapters = closer if tried[0].form == "taught" else better
+        tried = [adapted, *tried] if take_adapters else [tried[0], adapted, *tried[1:]]
+        if not take_adapters:
             for name, value in reader.model.own_state().items():
                 if name in frozen:
                     value.copy_(frozen[name])
@@ -186,10 +186,10 @@ def _teach_adapters(
     reader.table.refresh(reader.model)
     kept = refit_item_map(head, frozen, reader.table.states, params.recpo.normalize)
     read = torch.cat([reader.read(batch)[0] for batch in valid.batches(params.evaluation_rows)])
-    said = fitted.teacher.says(data.valid.history)
+    soft_targets = fitted.teacher.probabilities(data.valid.history)
 
     def differs(users: Tensor, items: Tensor) -> float:
-        return round(float(divergence(data.scores(users, items), said)), 6)
+        return round(float(divergence(data.scores(users, items), soft_targets)), 6)
 
     with torch.no_grad():
         users, items = head.user(read).cpu(), head.item(reader.table.states).cpu()

@@ -111,7 +111,7 @@ def test_the_divergence_is_the_teacher_s_from_what_is_written(
             cosines = F.normalize(users, dim=1) @ F.normalize(net.head.item(self.table.states), dim=1).T
             counts = np.bincount(split().train.interactions()[1], minlength=split().n_items)
             logits = cosines / recpo.tau + recpo.prior * torch.from_numpy(np.log1p(counts)).float()
-            said = self.teacher.says(torch.from_numpy(cases.padded(-1, 20)))
+            said = self.teacher.probabilities(torch.from_numpy(cases.padded(-1, 20)))
             terms = said * (said.log() - logits.log_softmax(dim=1))
         loss = plain(self, model, batch, *rest, **named)
         found.append((self._gathered["divergence"][-1], float(terms.sum(dim=1).mean())))

@@ -172,7 +172,7 @@ def test_what_the_teacher_says_is_what_it_is_valued_by() -> None:
     data = with_forms(planted(), "free", "taught")
     fitted = fit_rec_head(data)
     assert fitted.teacher is not None
-    said = fitted.teacher.says(data.valid.history)
+    said = fitted.teacher.probabilities(data.valid.history)
     assert said.shape == (200, ITEMS) and torch.allclose(said.sum(dim=1), torch.ones(200), atol=1e-5)
     found = said.scatter(1, data.valid.history, -torch.inf)
     ranks = (found >= found.gather(1, data.valid.targets[:, None])).sum(dim=1)
