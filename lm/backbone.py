@@ -1,4 +1,4 @@
-"""Backbones: any causal LM of Hugging Face, by name or by folder, loaded with checks; LoRA on it."""
+"""Loads a backbone, any causal LM of Hugging Face by name or folder, with checks, and puts LoRA adapters on it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from lm.kernels.lora import FusedLora
 from lm.settings import BackboneSettings, LoraSettings
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-# Loading holds one shard beside the model; what else runs is not known.
+# Loading holds one shard of the weights beside the model. What other programs will take is not known.
 MEMORY_MARGIN = 1.2
 
 
@@ -68,7 +68,10 @@ def load(settings: BackboneSettings) -> Backbone:
 
 
 def identity(settings: BackboneSettings) -> list[str]:
-    """What an output depends on besides the prompt: the very weights, by the sha256 of their files, and their type."""
+    """What names a backbone in the key of a kept file: its dtype and the sha256 of each of its files.
+
+    A name on the hub is named by its revision and dtype.
+    """
     folder = Path(settings.name)
     if not folder.is_dir():
         return [settings.name, str(settings.revision), settings.dtype]
@@ -97,7 +100,10 @@ def check_memory(config: PreTrainedConfig, dtype: torch.dtype, device: str, name
 
 
 def check_reads(model: PreTrainedModel, prompt: int, written: int, setting: str) -> None:
-    """Raise InputError if a prompt of so many tokens and what stands behind it are more than the LM reads."""
+    """Raise InputError if the LM can't read `prompt` tokens and `written` more.
+
+    setting: the name of the setting that bounds the prompt, for the message.
+    """
     # None for the few LMs whose positions have no end.
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is not None and prompt + written > most:
@@ -108,9 +114,10 @@ def check_reads(model: PreTrainedModel, prompt: int, written: int, setting: str)
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
-    """Put fresh adapters on every linear projection of the decoder layers, lm_head excepted; they begin as zero.
+    """Put fresh adapters on every linear projection of the decoder layers; they begin as zero and lm_head has none.
 
-    Adapter weights are float32 also on a bf16 model: a step at lr 1e-5 would be lost in bf16.
+    Adapter weights are float32 also on a bf16 model: a step at lr 1e-5 would be lost in bf16. Raises InputError where
+    `layers_from` is beyond the last layer.
     """
     layers = int(model.config.num_hidden_layers)
     if settings.layers_from >= layers:
@@ -136,11 +143,12 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
 
 @contextlib.contextmanager
 def merged_adapters(model: PreTrainedModel | PeftModel, merge: bool = True) -> Iterator[PreTrainedModel]:
-    """Yield the causal LM with its active LoRA adapters folded into the weights; as it is without adapters or `merge`.
+    """Yield the causal LM with its active LoRA adapters folded into the weights.
 
-    The folded weights W + alpha/r B A are copies (adapted layers lie twice in memory), rounded once to W's dtype;
-    afterwards W and the adapters are the very tensors of before. In bf16 that rounding can swallow an update that is
-    much smaller than W / 256: log-probabilities of rollouts are those of the folded policy.
+    Without adapters, or with `merge` False, it is yielded as it is. The folded weights W + alpha/r B A are copies, so
+    that adapted layers lie twice in memory, rounded once to W's dtype. Afterwards W and the adapters are the same
+    tensors as before. In bf16 the rounding can swallow an update much smaller than W / 256: log-probabilities of
+    rollouts are those of the folded policy. Raises InputError for adapters that aren't plain LoRA.
     """
     if not isinstance(model, PeftModel):
         yield model

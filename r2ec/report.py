@@ -1,4 +1,4 @@
-"""What a fit of R2ec reports of itself."""
+"""The report of a fit of R2ec: what the warm start tried, what RecPO did, and their logs."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ Form = Literal["none", "tied", "free", "taught"]  # of the warm start's maps
 
 @dataclass(frozen=True)
 class Choice:
-    """One start that was tried: a form of the maps, or the adapters that a teacher has taught."""
+    """One start that was tried: a form of the maps, or adapters that learned from a teacher."""
 
     form: Form | Literal["adapters"]
     weight_decay: float
@@ -21,9 +21,9 @@ class Choice:
 class AdapterReport:
     """How near the taught adapters came to their teacher, on validation cases."""
 
-    divergence: float  # from what the teacher says, nats per case
-    divergence_before: float  # of the maps that the adapters began with
-    item_cosine: float  # mean, of what the refitted item map says of the new table and what the old one said
+    divergence: float  # from the teacher's probabilities, nats per case
+    divergence_before: float  # the same of the maps that the adapters began with
+    item_cosine: float  # mean over items: the refitted map's vector of the new state against the old map's of the old
     seconds: float
 
 
@@ -50,7 +50,7 @@ class FitReport:
 
     @classmethod
     def from_json(cls, report: dict[str, Any]) -> "FitReport":
-        """What `as_json` has given. Raises TypeError for names that it doesn't give."""
+        """The report that `as_json` gave. Raises TypeError for a name that is no part of one."""
         parts = dict(report)
         if "warm_start" in parts:
             parts["warm_start"] = [Choice(**choice) for choice in parts["warm_start"]]

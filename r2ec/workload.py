@@ -1,4 +1,4 @@
-"""What R2ec lets its LM read, learn from and write, for estimates of a job before it runs. Light to import.
+"""Tokens that R2ec's LM reads, learns from and writes, for estimates of a job before it runs. Light to import.
 
 s: sizes of the dataset; p: the method's params, defaults filled in; k: processes.
 """
@@ -9,8 +9,11 @@ from benchmark.workload import STATES, WARM_START, Sizes, Work, named, prompt_to
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """What is kept for other fits; encoding and evaluation, which every process does; then training, in which each has
-    users of its own."""
+    """The work of a fit and its scoring, in order.
+
+    First what is kept for other fits; then encoding and evaluation, which every process does; then training, in which
+    each process has users of its own.
+    """
     recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
     length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
@@ -21,9 +24,8 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         steps = int(training["num_train_epochs"] * s.train_llm) // (users * k) * recpo["num_iterations"]
     evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
     cases = s.test + evaluations * min(training["eval_cases"], s.valid)
-    encodes_first = (
-        bool(warm["cases"]) or not steps
-    )  # the frozen table, which is kept; RecPO encodes it itself without a warm start
+    # The frozen table, which is kept. Without a warm start RecPO encodes the table itself.
+    encodes_first = bool(warm["cases"]) or not steps
     # Every refresh_steps, at each evaluation and at the end.
     refreshes = (2 - encodes_first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
     twice = training["activation_checkpointing"]
@@ -57,8 +59,10 @@ def encoded_cases(p: dict[str, Any], cases: int, prompt: int, length: int, pooli
 
 
 def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[Work]:
-    """Cases on frozen states; the maps' fit; the adapters' steps, if there are any, behind which the table is encoded
-    again."""
+    """The work of a warm start: frozen states of cases, the maps' fit, and the adapters' steps, if there are any.
+
+    After the adapters' steps the table is encoded again.
+    """
     recpo, training, warm, taught = p["recpo"], p["training"], p["warm_start"], p["warm_start"]["adapters"]
     valid = min(warm["valid_cases"], s.valid)
     own = {name: value for name, value in warm.items() if name != "states"}

@@ -1,4 +1,4 @@
-"""Attention for processors without a fused kernel worth using in training: grouped queries by plain matrix products.
+"""Attention of grouped queries by plain matrix products, for training on processors without a fast fused kernel.
 
 torch's fused attention on a CPU is slow backward with a mask, and repeats the key/value heads for every query head.
 Here the query heads of one key/value head are stacked into one matrix, so nothing is repeated. Measured in bf16 on one

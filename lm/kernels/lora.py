@@ -42,7 +42,7 @@ class _LowRank(torch.autograd.Function):
 class FusedLora(Linear):
     """peft's own layer, unless it is one active plain adapter without dropout on a frozen linear layer."""
 
-    fused = True  # of all layers; False: peft's own everywhere, for comparisons of speed
+    fused = True  # set on the class, for all layers; False: peft's own forward, to compare their speeds
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] -> [..., out], in x's type."""

@@ -30,11 +30,13 @@ PROMPT_TOKENS_AT_ONCE = 2048
 
 
 class _Attender(Protocol):
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: "_How") -> Tensor: ...
+    """Computes the attention of a layer: `_Prefill` while prompts are read, `_Step` while tokens are written."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: "_AttentionSettings") -> Tensor: ...
 
 
 class _AttentionSettings:
-    """How a layer attends: scale of the scores, soft cap, and window, as the LM gives them."""
+    """Scale of the scores, soft cap and window of a layer's attention, as the LM gives them."""
 
     def __init__(self, scaling: float, softcap: float | None, window: int | None) -> None:
         self.scaling, self.softcap, self.window = scaling, softcap, window
@@ -228,7 +230,7 @@ class _Step:
         return self._prompt_masks[window]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these active rollouts, int64 [m] ascending, m >= 1; copy the caches where that frees enough."""
+        """Drop all active rollouts but these, int64 [m] ascending, m >= 1; copy the caches where that frees enough."""
         self.slots = self.slots[rows]
         users, of_user, counts = torch.unique(self.slots // self.group, return_inverse=True, return_counts=True)
         if len(users) * int(counts.max()) <= REPACK_BELOW * self.users * self.group:
@@ -336,8 +338,8 @@ class SharedPromptDecoder:
     def fork(self, rows: Tensor) -> None:
         """Go on with copies of these active rollouts, as beams do: int64 [m], m >= 1, indices into the present ones.
 
-        The rows of a user stand together, users in their order; at first each user's G rows, after it what was given
-        here.
+        The rows of a user stand together, users in their order: before the first fork G rows of each user, after it
+        those of the last call.
         """
         self._step.fork(rows)
 

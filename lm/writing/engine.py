@@ -1,4 +1,4 @@
-"""Writing with transformers: G completions per prompt, each to where the engine's stopping rule ends it (CPU, GPU).
+"""Writes with transformers, on CPU or GPU: G completions per prompt, each up to where the stopping rule ends it.
 
 All settings are explicit; nothing is taken from a model's generation_config.
 """
@@ -20,7 +20,7 @@ from lm.writing.rollouts import RolloutResult, check_prompts, on_device, pack_ro
 from lm.writing.sampling import choose, penalised, stream_uniforms
 from lm.writing.stopping import EndOfTurn
 
-# What is written greedily for a prompt, and the states that have read it.
+# The tokens that are written greedily for a prompt, and the states that have read them.
 WRITING = Stage("writing", 1)
 
 
@@ -106,7 +106,7 @@ class TransformersEngine:
                     return
 
     def _sample(self, logits: Tensor, rows: np.ndarray, at: int, sheet: "_Sheet") -> None:
-        """Choose token `at` of those rows that have not ended; the others are being given what is appended."""
+        """Choose token `at` of the rows that have not ended; the others are reading what was appended to them."""
         settings = self.settings
         is_open = sheet.ends[rows] == 0
         if not is_open.any():
@@ -129,7 +129,7 @@ class TransformersEngine:
 
 
 class _Sheet:
-    """What has been written so far, all rollouts of a call, in NumPy on the CPU."""
+    """All rollouts of one call, as far as they are written, in NumPy on the CPU."""
 
     def __init__(self, uniforms: np.ndarray, end: EndOfTurn, wants_states: bool, prompts: np.ndarray) -> None:
         count, limit = uniforms.shape
@@ -185,7 +185,7 @@ class _Sheet:
 
 
 def repeated_to_one_length(prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    """Prompts as one array, int64 [n, longest], shorter ones begun anew: no token stands there that a prompt hasn't."""
+    """Prompts as one array, int64 [n, longest]. A shorter one is repeated, so that its row has no token but its own."""
     longest = max(len(prompt) for prompt in prompts)
     return np.stack([np.resize(np.asarray(prompt, dtype=np.int64), longest) for prompt in prompts])
 

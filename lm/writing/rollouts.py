@@ -1,4 +1,4 @@
-"""What a language model has written for a batch of prompts, as tensors, and how prompts and completions are packed."""
+"""Rollouts: what a language model has written for a batch of prompts, as tensors, and how they are packed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +35,8 @@ class RolloutResult:
     # float32 [N, T], of sampled tokens at the temperature over the whole vocabulary, before any repetition penalty, 0
     # elsewhere. None from vLLM, which gives those after penalty, top-k and top-p: compute them with the model.
     log_probs: Tensor | None
-    cut: Tensor  # bool [N], it was not complete by the stopping rule: what the rule appends was appended
-    ended: Tensor  # bool [N], because the model ended its turn; cut and not ended: it met max_new_tokens
+    cut: Tensor  # bool [N], not complete by the stopping rule, so that the rule's ending was appended
+    ended: Tensor  # bool [N], cut because the model ended its turn; cut and not ended: it met max_new_tokens
     states: Tensor | None  # float32 [N, d], the LM's state that read the last token; None unless asked for
     seconds: float
 
@@ -73,7 +73,11 @@ def pack_rollouts(
     pad: int,
     device: torch.device,
 ) -> Rollouts:
-    """Rollouts as the model takes them, from prompts and padded completions [N, T]."""
+    """Rollouts as the model takes them.
+
+    prompts: B lists of token ids, none empty. ids: int64 [N, T], completions padded on the right; mask, sampled: bool
+    [N, T], their real and their sampled tokens. pad: the token that pads prompts.
+    """
     longest = max(len(prompt) for prompt in prompts)
     prompt_mask = np.arange(longest) < np.array([len(prompt) for prompt in prompts])[:, None]
     prompt_ids = np.full(prompt_mask.shape, pad, dtype=np.int64)
@@ -82,7 +86,7 @@ def pack_rollouts(
 
 
 def without_reasoning(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> Rollouts:
-    """Prompts behind which nothing is written ("w/o Reasoning"): the state is the one that has read the prompt."""
+    """Rollouts without a completion ("w/o Reasoning"): their state is the one that has read the prompt."""
     none = np.zeros((len(prompts), 0), dtype=bool)
     return replace(pack_rollouts(prompts, none.astype(np.int64), none, none, pad, device), action_mask=None)
 
@@ -95,5 +99,5 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def on_device(x: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor."""
+    """The array as a tensor on this device."""
     return torch.from_numpy(x).to(device)

@@ -1,5 +1,4 @@
-"""Choosing the next token: repetition penalty, temperature, top-k, top-p, one uniform number per token from its own
-stream."""
+"""Chooses the next token: repetition penalty, temperature, top-k, top-p, and one uniform number per token."""
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
-"""Where a text ends that a language model writes: an engine is given one of these rules.
+"""Stopping rules: where a text that a language model writes ends. Every engine gets one of them.
 
-Both are on the tokens that were sampled, and the same for every engine.
+Both rules read the sampled tokens alone, so that they are the same for every engine.
 """
 
 from collections.abc import Sequence
@@ -36,17 +36,17 @@ class EndOfTurn:
 class EndOfReasoning(EndOfTurn):
     """A reasoning ends at the first token with which its decoded text contains `answer`, such as "<answer>".
 
-    The rule is on the text, since `answer` is several tokens for most tokenizers and the model may write it with others
+    The rule reads the text, since `answer` is several tokens for most tokenizers and the model may write it with others
     than the canonical ones. A reasoning that meets the limit, or in which the model ends its turn, gets the canonical
-    ids of `answer` appended, so that the last state has read it in every case; these were not sampled.
+    ids of `answer` appended, so that the last state has read it in every case. Appended ids count as not sampled.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> None:
         super().__init__(tokenizer)
         self.answer = answer
         self.appended, self.stop_strings = ids_of(tokenizer, answer), [answer]
-        # Only a token with the last character of `answer` can complete it; it is ASCII, so that it reads the same in
-        # the vocabulary of every kind of tokenizer. Spares decoding at each token.
+        # Only a token with the last character of `answer` can complete it, so that no other one needs decoding. The
+        # character is ASCII, and reads the same in the vocabulary of every kind of tokenizer.
         self.closing = frozenset(i for token, i in tokenizer.get_vocab().items() if answer[-1] in token)
 
     def is_complete(self, ids: Sequence[int]) -> bool:

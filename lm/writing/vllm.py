@@ -1,4 +1,4 @@
-"""Rollouts by vLLM, through trl. A file of its own, since importing trl's vLLM client takes seconds."""
+"""Writes rollouts by vLLM, through trl. A file of its own, since importing trl's vLLM client takes seconds."""
 
 import time
 from collections.abc import Sequence
@@ -129,8 +129,10 @@ def require_vllm() -> None:
 
 
 def folder_of(backbone: BackboneSettings) -> str:
-    """Where vLLM finds the backbone that is loaded: trl passes it no revision, so it gets the very folder of the pinned
-    one."""
+    """The folder from which vLLM loads the backbone.
+
+    trl passes vLLM no revision, so that a backbone from the hub is given by the folder of its pinned revision.
+    """
     if Path(backbone.name).is_dir():
         return backbone.name
     return str(snapshot_download(backbone.name, revision=backbone.revision, local_files_only=True))

@@ -59,7 +59,7 @@ class Manifest(BaseModel):
 
 
 class LargeTable:
-    """A finished table, opened to read: V rows of `width`. Nothing is loaded before it is asked for.
+    """A finished table, opened to read: V rows of `width`. Rows are read from disk when they are indexed.
 
     Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape.
     """
@@ -166,7 +166,7 @@ def refresh(
     the earlier shards and the new ones.
 
     Args:
-        count: items, V. prompts: (start, stop) -> their token ids, none empty; asked for one shard at a time, in order.
+        count: items, V. prompts: (start, stop) -> their token ids, none empty; called for each shard in order.
         encode: a shard's missing prompts -> their states [n, width], such as `encoding(model)`.
         encoder: the hash of all that states depend on besides prompts: weights, adapters, code.
     Raises InputError for a wrong number of prompts or states, states that are not finite in `dtype`, and a full disk;
@@ -276,8 +276,8 @@ def _states_of(
         encoded = encode([texts[i] for i in missing.tolist()])
         if encoded.shape != (len(missing), width):
             raise InputError(
-                f"items from {start} on: states {list(encoded.shape)} of {len(missing)} prompts, expected width {width}; "
-                "pass the encoder's width"
+                f"items from {start} on: states {list(encoded.shape)} of {len(missing)} prompts, expected width "
+                f"{width}; pass the encoder's width"
             )
         states[torch.from_numpy(missing)] = encoded.detach().cpu().to(dtype)
         bad = ~torch.isfinite(states).all(dim=1)

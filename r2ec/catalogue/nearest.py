@@ -4,8 +4,8 @@
     ivf      vectors in 16 bits, in lists by their nearest centroid; the lists next to the user are searched
     ivf_pq   the same lists, a vector in a byte per 8 dimensions (Jegou, Douze and Schmid, TPAMI 2011)
 
-An index finds candidates; their scores are computed from the table again, so that order and scores are exact among what
-was found. What it misses is its recall, which `python -m r2ec.catalogue.speed` measures.
+An index finds candidates. Their scores are computed from the table again, so that order and scores are exact among the
+candidates. Its recall, the share of the best items that it finds, is measured by `python -m r2ec.catalogue.speed`.
 """
 
 from pathlib import Path
@@ -42,7 +42,8 @@ SUBVECTOR = 8  # dimensions that ivf_pq writes in one byte
 TRAINED_ON = 64  # vectors per centroid, more than the 39 below which faiss warns
 CODEBOOK_VECTORS = 2**14  # at least this many to train ivf_pq's codebooks of 256 entries
 EFFORT: dict[Kind, int] = {"hnsw": 128, "ivf": 32, "ivf_pq": 32}
-CANDIDATES: dict[Kind, int] = {"hnsw": 2, "ivf": 2, "ivf_pq": 10}  # per item asked for; bytes need more than 16 bits do
+# Candidates per item of the answer; vectors in bytes need more of them than vectors in 16 bits do.
+CANDIDATES: dict[Kind, int] = {"hnsw": 2, "ivf": 2, "ivf_pq": 10}
 PROBED = 16  # rows by which a loaded index is compared with the table
 INDEX, ABOUT, PROBE = "index.faiss", "about.json", "probe.npy"
 
@@ -129,8 +130,8 @@ class About(BaseModel):
 class NearestIndex:
     """An index of faiss over a table, and the table itself.
 
-    Its vectors are what is compared: after the rec head's map, of length 1 for the cosine, and with tau * prior as one
-    more dimension, in which every user has 1; so the inner product of two vectors is tau times the score.
+    Its vectors are those after the rec head's map, of length 1 for the cosine, with tau * prior as one more dimension,
+    in which every user has 1. So the inner product of a user and an item is tau times the score.
 
     items, tau, normalize, prior, item_map: as in `top_k`.
     """
@@ -231,7 +232,7 @@ class NearestIndex:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Write the index, what it was built from, and a few of its vectors, whole or not at all."""
+        """Write the index, the hash of its table, and a few of its vectors, whole or not at all."""
         with atomic(folder) as temporary:
             temporary.mkdir()
             faiss.write_index(self.index, str(temporary / INDEX))
@@ -267,7 +268,7 @@ class NearestIndex:
     # Vectors
 
     def _vectors(self, start: int, block: Tensor) -> np.ndarray:
-        """What is compared of the rows from `start` on."""
+        """The index's vectors of the rows from `start` on."""
         return self._as_vectors(block, None if self.prior is None else self.prior[start : start + len(block)])
 
     @torch.no_grad()
@@ -327,7 +328,7 @@ class NearestIndex:
 
     @torch.no_grad()
     def _scores(self, users: Tensor, near: np.ndarray) -> np.ndarray:
-        """Exact scores of the found items, float32 [n, c]; the rows of all users are read once."""
+        """Exact scores of the candidates `near`, int64 [n, c] -> float32 [n, c]; each row of the table is read once."""
         numbers, place = np.unique(near.clip(min=0), return_inverse=True)
         rows = torch.from_numpy(numbers)
         columns = mapped(self.items[rows], self.item_map, users.device)
@@ -338,7 +339,7 @@ class NearestIndex:
 
 
 def planned_bytes(kind: Kind, rows: int, width: int) -> int:
-    """What building an index holds at most, bytes: its vectors twice, as its arrays grow by doubling, and the sample.
+    """Bytes that building an index holds at most: its vectors twice, as its arrays grow by doubling, and the sample.
 
     A search holds about half: rows * bytes_per_item.
     """

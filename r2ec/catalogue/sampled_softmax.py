@@ -1,4 +1,4 @@
-"""The softmax of RecPO's reward from a sample of the items, for tables that a step can't pass over.
+"""Estimates the softmax of RecPO's reward from a sample of the items, for tables too large to pass over in a step.
 
 The exact reward (`reward.recpo_rewards`) reads every byte of the table once and compares every rollout with every item.
 A sample costs neither, but gives R_c alone: the rank that R_d needs can't be had from a few items (Krichene and Rendle,
@@ -59,7 +59,7 @@ def sampled_softmax(
     item_map: ItemMap | None = None,
     certain: Tensor | None = None,
 ) -> Sampled:
-    """R_c from the target, some items that are counted for certain, and a sample of the others.
+    """Estimate R_c from the target, some items that are always counted, and a sample of the others.
 
         Z^ = sum_{v in C} exp(s_v) + sum_{j <= m, v_j not in C} exp(s_{v_j} - log(m q(v_j))),   R_c^ = exp(s_v+) / Z^
 

@@ -1,13 +1,14 @@
-"""`python -m r2ec.catalogue.speed`: a catalogue that memory can't hold, of made vectors: 576 numbers in bfloat16.
+"""`python -m r2ec.catalogue.speed`: measures a catalogue too large for memory, of synthetic vectors.
 
 table     writing it in shards, and bringing it up to date when nothing, or one prompt in 10,000, has changed
 exact     the 20 best items of a user and of 64 together, one pass over the table; from disk and again
 reward    rank and softmax of 64 rollouts' targets, exact in one pass; the softmax from 10,000 drawn items
 hnsw, ivf, ivf_pq   building each index within the memory limit, searches, their recall@20 against the exact answer
 
-The vectors are made, not encoded: 64 hidden dimensions with 2,000 clusters of unequal size, turned into 576 and blurred
-by noise in all of them, so that an index has something to find. A user is the vector of an item, moved at random within
-the hidden dimensions. What an index finds in an LM's states may be more or less. Every step runs in a fresh process.
+A vector has 576 numbers in bfloat16. It is synthetic, not an LM's state: 64 hidden dimensions with 2,000 clusters of
+unequal size, rotated into 576 dimensions, with noise in all of them, so that an index has a structure to find. A user
+is the vector of an item, moved at random within the hidden dimensions. Recall on an LM's states may be higher or lower.
+Every step runs in a fresh process.
 """
 
 import argparse
@@ -42,15 +43,12 @@ from r2ec.speed.limits import seconds_of
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, HIDDEN, CLUSTERS = 576, 64, 2_000
 VECTORS_AT_ONCE = 2**14  # vectors of one seed; a shard is so many times a whole number
-WITHIN, BLUR, MOVED = (
-    0.7,
-    0.1,
-    0.7,
-)  # standard deviations: within a cluster, in all dimensions, of users from their item
+# Standard deviations: within a cluster, of the noise in all dimensions, of users from their item.
+WITHIN, BLUR, MOVED = (0.7, 0.1, 0.7)
 TAU = 0.1
 TAUS = (0.1, 0.02)  # of the sampled softmax: the embedded default's and the released code's
 USERS, HISTORY, TOP = 64, 20, 20
-ALONE, TOGETHER = 20, 3  # users asked one by one, and runs of all together
+ALONE, TOGETHER = 20, 3  # users answered one by one, and runs of all users together
 FEW = 1_000_000  # beyond, a pass over the table is timed once
 DRAWN, CERTAIN = 10_000, 1_000
 CHANGED = 10_000  # one prompt in so many changes
@@ -58,11 +56,11 @@ EFFORTS: dict[Kind, tuple[int, ...]] = {"hnsw": (64, 128, 512), "ivf": (8, 32, 1
 DISK = 2.3  # times the table: two of them while it is refreshed, and the indexes
 
 
-# What is made
+# Synthetic vectors
 
 
 def synthetic_vectors(numbers: np.ndarray) -> Tensor:
-    """Vectors of these items, float32 [n, WIDTH]; `numbers` are whole blocks of MADE_AT_ONCE or the beginning of one.
+    """Vectors of these items, float32 [n, WIDTH]. numbers: whole blocks of VECTORS_AT_ONCE, or the first of one block.
 
     An item's vector doesn't depend on the size of its catalogue.
     """
@@ -101,7 +99,7 @@ def synthetic_users(table: LargeTable) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def write_table(folder: Path, items: int, changed: int | None = None) -> Refreshed:
-    """The table of `items` made vectors; with `changed` one prompt in so many is another one."""
+    """Write the table of `items` synthetic vectors. changed: one prompt in so many is another one; None: none is."""
 
     def prompts(start: int, stop: int) -> list[list[int]]:
         return [[v, 1] if changed and v % changed == 0 else [v] for v in range(start, stop)]
@@ -237,7 +235,7 @@ def search_step(folder: Path, items: int, kind: Kind) -> list[Point]:
 
 
 def recall(numbers: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the exact best items that were found, mean over users. int [n, k] each, -1 for none.
+    """Share of the exact best items that an index found, over all users. int [n, k] each, -1 for none.
 
     >>> recall(np.array([[1, 2], [3, -1]]), np.array([[2, 1], [3, 4]]))
     0.75
@@ -265,13 +263,13 @@ def _evict(folder: Path) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-# All of it
+# The whole measurement
 
 
 def steps(
     kinds: Sequence[Kind], memory_gib: float
 ) -> Iterator[tuple[str, Callable[..., list[Point]], tuple[Any, ...]]]:
-    """What is measured of one size, in order."""
+    """The steps of one size in order: title, function, further arguments."""
     yield "writing the table", table_step, ()
     yield "exact search", exact_step, ()
     yield "exact reward", reward_step, ()
@@ -309,7 +307,7 @@ def measure(sizes: Sequence[int], kinds: Sequence[Kind], memory_gib: float, fold
 
 
 def check(sizes: Sequence[int], folder: Path) -> None:
-    """Raise InputError for sizes that are too small, and before anything is written where the disk is."""
+    """Raise InputError for sizes that are too small or need more than the free disk, before anything is written."""
     if min(sizes) < 10 * USERS:
         raise InputError(f"--sizes {min(sizes)}: give at least {10 * USERS}")
     needed, free = DISK * max(sizes) * WIDTH * 2, shutil.disk_usage(folder).free

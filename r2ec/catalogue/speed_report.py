@@ -1,4 +1,4 @@
-"""What `python -m r2ec.catalogue.speed` measured, as tables (Markdown, CSV) and one plot."""
+"""Writes the measurements of `python -m r2ec.catalogue.speed` as tables (Markdown, CSV) and one plot."""
 
 import csv
 from collections.abc import Callable
@@ -28,7 +28,7 @@ COLOURS = {
 
 
 class Point(BaseModel):
-    """One measurement. Times are medians where there are several runs; None: not part of it."""
+    """One measurement. Times are medians where there are several runs; None: not measured in this step."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +48,7 @@ class Point(BaseModel):
 
 
 class Measured(BaseModel):
-    """Everything of one run."""
+    """All measurements of one run, and where they were made."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,9 +80,9 @@ def markdown(measured: Measured) -> str:
     """One table of what stands on disk, one of the searches, one of the reward."""
     peak = max(point.peak_mib for point in measured.points) / 1024
     parts = [
-        f"Made vectors (`r2ec/catalogue/speed.py` says how) x {measured.width} in bfloat16, {_threads(measured)} of "
-        f"{measured.hardware['processor']}, commit {measured.commit}. Indexes that take more than {measured.memory_gib:g} GiB "
-        f"to build are not built; no process held more than {peak:.1f} GiB.",
+        f"Made vectors (`r2ec/catalogue/speed.py` says how) x {measured.width} in bfloat16, "
+        f"{_threads(measured)} of {measured.hardware['processor']}, commit {measured.commit}. Indexes that take more "
+        f"than {measured.memory_gib:g} GiB to build are not built; no process held more than {peak:.1f} GiB.",
         _table(
             ["items", "what", "s", "encoded", "MiB on disk", "peak MiB"],
             [

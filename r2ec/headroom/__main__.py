@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
 
 
 def as_markdown(best: pd.DataFrame, picked: pd.DataFrame, shares: dict[str, float], about: str) -> str:
-    """Three tables in words and numbers."""
+    """The report: shares of variance, a table of the oracle, and a table of the pickers."""
     names = [column for column in best.columns if column not in ("picker", "samples")]
     lines = [["best of", *names], ["--:"] * (1 + len(names))]
     lines += [[str(row["samples"]), *(f"{row[name]:.4f}" for name in names)] for row in best.to_dict("records")]

@@ -1,4 +1,4 @@
-"""What an oracle, fixed rules and learned pickers make of the sampled reasonings of each case."""
+"""Chooses one of the sampled reasonings of each case: by an oracle, by fixed rules, by learned pickers."""
 
 import zlib
 
@@ -30,7 +30,7 @@ def within(values: np.ndarray) -> float:
 
 
 def oracle(reasonings: Sampled) -> pd.DataFrame:
-    """The best of G for G = 1, 2, 4 ... : the mean over all subsets of that size, without drawing any.
+    """The best of G for G = 1, 2, 4 ... : the exact mean over all subsets of that size.
 
     Columns: picker, samples, and each of STATISTICS. An oracle picks luck, too: this bounds what can be gained.
     """
@@ -54,14 +54,14 @@ def _log_choose(n: np.ndarray | int, k: int) -> np.ndarray:
 
 
 def pickers(reasonings: Sampled, dataset: str) -> pd.DataFrame:
-    """What each picker's choice has more than a random one: a row per picker and statistic.
+    """How much better each picker's choice ranks than a random one: a row per picker and statistic.
 
-    Rules look at what the model says itself: the likeliest text, the state with the highest score or the surest
-    ranking, the longest text. Learned pickers predict the log rank of a text, less its case's mean, by ridge regression
-    from h_T, or from the text's words; they learn from one half of the users and choose for the other, and the other
-    way round. Columns: picker, statistic, random, picked, gain, low, high, p; the interval is over users, of the
-    pickers as they were learned.
-    Raises InputError for fewer than 8 users.
+    Rules read the model's own values: the likeliest text, the state with the highest score, the surest ranking, the
+    longest text. Learned pickers predict the log rank of a text minus its case's mean, by ridge regression from h_T or
+    from the text's words. They learn from one half of the users and choose for the other half, and the other way round.
+
+    Columns: picker, statistic, random, picked, gain, low, high, p. The interval is over users, of pickers that are
+    learned once. Raises InputError for fewer than 8 users.
     """
     scores: dict[str, np.ndarray] = {
         "likeliest": reasonings.log_prob,
@@ -84,9 +84,9 @@ def pickers(reasonings: Sampled, dataset: str) -> pd.DataFrame:
 
 
 def learned(features: np.ndarray, target: np.ndarray, users: np.ndarray, dataset: str) -> np.ndarray:
-    """Predictions [n, G] of target [n, G] less its case's mean, from features [n, G, k].
+    """Predictions [n, G] of target [n, G] minus its case's mean, from features [n, G, k].
 
-    Each is of a user that was not learned from. users: int [n]. Raises InputError for fewer than 8 of them.
+    No user is predicted by weights that learned from it. users: int [n]. Raises InputError for fewer than 8 users.
     """
     distinct = np.unique(users)
     if len(distinct) < 8:

@@ -1,4 +1,4 @@
-"""Many sampled reasonings per case, each ranked by itself: written part by part, so that a stopped run goes on."""
+"""Samples many reasonings per case and ranks the target by each, part by part, so that a stopped run goes on."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "en
 
 @dataclass(frozen=True)
 class Sampled:
-    """Of n cases G sampled reasonings each."""
+    """n cases with G sampled reasonings each."""
 
     case: np.ndarray  # int64 [n]
     user: np.ndarray  # int [n]
@@ -44,8 +44,8 @@ class Sampled:
 def sampled(reader: Reader, cases: Cases, samples: int, folder: Path) -> Sampled:
     """Sample and rank `samples` reasonings of each case, at the temperature and top-k of training.
 
-    cases: with targets. folder: gets a file per CASES cases; those that are there are taken (see `folder_of`). Raises
-    InputError for a model that was trained without a reasoning, which writes none.
+    cases: with targets. folder: gets a file per CASES cases; a file that it holds already is read (see `folder_of`).
+    Raises InputError for a model that was trained without a reasoning, which writes none.
     """
     if not reader.params.recpo.reasoning:
         raise InputError("the model was trained without a reasoning, so that there is none to choose; give another run")
@@ -64,7 +64,7 @@ def sampled(reader: Reader, cases: Cases, samples: int, folder: Path) -> Sampled
 
 
 def folder_of(out: Path, model: Path, split_hash: str, cases: Cases, samples: int) -> Path:
-    """Where the parts of these arguments lie: another model, other data or cases, another number: another folder."""
+    """The folder of the parts, named by the hash of model, data, cases and number of samples."""
     files = [sha256_of(model / name) for name in ("settings.json", WEIGHTS)]
     about = [*files, split_hash, hashlib.sha256(cases.case.tobytes()).hexdigest(), samples]
     return out / f"parts-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"

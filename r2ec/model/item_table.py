@@ -16,7 +16,7 @@ from benchmark.storage.io import atomic
 from benchmark.storage.stages import Stage
 from r2ec.model.network import ItemPrompts, R2ec
 
-# The state of an item's prompt.
+# The states of items' prompts.
 ENCODING = Stage("encoding", 1)
 TABLE = "item_table.safetensors"  # its name in a model's folder
 
@@ -88,7 +88,7 @@ class ItemTable:
 
     @torch.no_grad()
     def refresh_rows(self, model: R2ec, rows: Tensor | np.ndarray | Sequence[int]) -> None:
-        """Re-encode these items, repeats once, in evaluation mode and without gradients."""
+        """Re-encode these items, each once, in evaluation mode and without gradients. rows: int [M]."""
         numbers = np.unique(self._numbers(rows))
         was_training = model.training
         model.eval()

@@ -107,7 +107,7 @@ class R2ec(nn.Module):
 
     @torch.no_grad()
     def _check_logits(self) -> None:
-        """Some families scale their logits in ways of their own: refuse to train on log-probabilities that are off."""
+        """Raise InputError for a family that scales its logits in a way of its own: log-probabilities would be off."""
         causal = self.causal_lm
         ids = torch.tensor([[1, 2]], device=causal.device)  # not 0: often the padding, whose embedding is 0
         was_training = causal.training
@@ -325,7 +325,7 @@ def fork(cache: DynamicCache, times: int) -> DynamicCache:
 
 
 def _pad(ids: Tensor, mask: Tensor, side: Literal["left", "right"]) -> tuple[Tensor, Tensor]:
-    """Move all padding to one side and cut what every row has of it."""
+    """Move all padding to one side, and cut the columns that are padding in every row."""
     longest = int(mask.sum(dim=1).max())
     order = (mask if side == "left" else ~mask).long().argsort(dim=1, stable=True)
     order = order[:, -longest:] if side == "left" else order[:, :longest]

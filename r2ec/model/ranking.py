@@ -1,4 +1,4 @@
-"""Mapped users against a catalogue: scores, and where a target ranks in all of it and how probable it is there.
+"""Scores of users against a catalogue, and the rank and the probability of a user's target in all of it.
 
 A catalogue may be a tensor or a table on disk (`Items`). It is passed over block by block, so that memory grows with a
 block and time with the number of items.
@@ -16,7 +16,8 @@ from benchmark.errors import InputError
 
 BLOCK_ROWS = 2**12  # worked on at once: 9 MB of 576 float32. Beyond 32 MB every block's memory would be mapped anew
 SCORES_AT_ONCE = 2**24  # 64 MiB of float32
-ROUNDING = 3e-7  # of a float32 dot product, in units of the two vectors' lengths: what is closer to the target is a tie
+# The rounding error of a float32 dot product over the two vectors' lengths: an item this close to the target ties.
+ROUNDING = 3e-7
 
 ItemMap = Callable[[Tensor], Tensor]  # the rec head's, [n, d] -> float32 [n, m], such as `R2ec.head.item`
 
@@ -111,10 +112,10 @@ def target_ranks(
             products = products[:, : len(block)]
             target_products[part] = own[:, 0]
             log_z[part] = torch.logaddexp(log_z[part], (products / tau).logsumexp(dim=1))
-            # One column more than the block has takes all that lies outside of it.
             # Equal states get equal scores but for rounding: a product may round each column in its own way.
             size = users[part].norm(dim=1, keepdim=True) * columns[len(block) :].norm(dim=1)[target_of_user[part], None]
             ahead = F.pad(products >= own - ROUNDING * size, (0, 1))
+            # An item outside the block goes to one more column, which the block doesn't have.
             for masked in (targets[part, None], history[part]):
                 inside = (masked >= start) & (masked < start + len(block))
                 ahead.scatter_(1, torch.where(inside, masked - start, len(block)), False)

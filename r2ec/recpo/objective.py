@@ -76,7 +76,7 @@ def _batch_advantages(rewards: Tensor) -> Tensor:
             f"advantage batch needs rewards [users, G] of at least 2 users, got {list(rewards.shape)}; raise "
             "per_device_train_batch_size"
         )
-    exact = rewards.double()  # for the same reason as there
+    exact = rewards.double()  # as in group_advantages: the mean of equal rewards must be exact
     own = exact.sum(dim=1, keepdim=True)
     others_mean = (exact.sum() - own) / (exact.numel() - exact.shape[1])
     return ((exact - others_mean) / (exact.std() + 1e-8)).to(rewards)

@@ -60,7 +60,7 @@ def recpo_rewards(
 
 
 def rewards_of(ranks: Ranks, beta: float, k: int) -> Rewards:
-    """R of ranks and probabilities."""
+    """Rewards of ranks and probabilities: R = beta R_c + (1 - beta) R_d, R_d = NDCG@k."""
     of_rank = ndcg(ranks.rank, k)
     reward = beta * ranks.softmax + (1 - beta) * of_rank
     return Rewards(reward=reward, ndcg=of_rank, softmax=ranks.softmax, rank=ranks.rank)

@@ -37,7 +37,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class RecPOBatch(Batch):
-    """`item_rows`: the distinct targets; of a classification head, the whole catalogue."""
+    """A batch of RecPO. Its `item_rows` are the distinct targets; with a classification head, the whole catalogue."""
 
     experience: Experience  # whose rollouts these are
     targets: Tensor  # int64 [B]
@@ -47,7 +47,8 @@ class RecPOTrainer(RolloutTrainer):
     """Trains an R2ec by RecPO.
 
     Args:
-        recpo: the objective. parts: the arguments of `RolloutTrainer`, but for what `recpo` says.
+        recpo: the objective's settings, `reasoning` and `iterations` among them. parts: all other arguments of
+            `RolloutTrainer`.
     """
 
     MEMORY_SETTINGS = (
@@ -66,7 +67,7 @@ class RecPOTrainer(RolloutTrainer):
         self.experiences: list[Experience] = []  # of the batches of a step, in their order
 
     def prepared(self, cases: Cases) -> RecPOBatch:
-        """The table as fresh as it has to be, rollouts, and the prompts of the distinct targets."""
+        """Refresh the table if it is due, write rollouts, and collect the prompts of the distinct targets."""
         self._refresh_if_due()
         experience = self._experience(cases)
         targets = torch.from_numpy(np.asarray(cases.target, dtype=np.int64)).to(self.table.states.device)
@@ -172,7 +173,7 @@ class RecPOTrainer(RolloutTrainer):
     def _experience(self, cases: Cases) -> Experience:
         """Rollouts of these users: fresh ones, or those of an earlier iteration on the same batch of the same step.
 
-        They aren't in checkpoints: `Params` sees to it that these are written between two batches of rollouts only.
+        Checkpoints don't hold them: `Params` makes sure that a checkpoint falls between two batches of rollouts.
         """
         step, batch = self.place
         iteration = step % self.recpo.num_iterations

@@ -1,7 +1,8 @@
-"""Reasonings other than the model's own greedy one, read in its place when scoring: does it matter what is written?
+"""Controls: reasonings read in the place of the model's own when scoring, to see whether it matters what is written.
 
-Its own one among them (`again`), read as the others are: in one pass, not token by token while it is written. In bf16
-the two ways round differently, by some percent of the spread of h_T, so that a fair comparison is with that.
+One of them, `again`, is the model's own reasoning, read as the other controls are: in one pass, and not token by token
+while it is written. In bf16 the two ways round differently, by some percent of the spread of h_T. A control is
+therefore compared with `again`.
 
 The controls of the faithfulness literature (Lanham et al., "Measuring Faithfulness in Chain-of-Thought Reasoning",
 arXiv 2307.13702: filler tokens, altered reasonings) for a model whose answer is a state: everything is as in
@@ -23,7 +24,7 @@ from lm.writing.rollouts import RolloutResult, Rollouts, pack_rollouts, pad_id
 from r2ec.model.prompts import ANSWER, PromptBuilder
 from r2ec.settings import EvaluationSettings
 
-# Others' reasonings to choose from, so many validation cases; each is written once.
+# Validation cases whose reasonings are lent to other users; each is written once.
 DONORS = 64
 FILLER = " ..."
 

@@ -1,4 +1,4 @@
-"""An LM with its rec head, item table and prompts: it writes a reasoning, reads it, and is kept on disk."""
+"""Reader: an LM with rec head, item table and prompts. It writes and reads a reasoning per case, saves and loads."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -117,7 +117,7 @@ class Reader:
     def save(self, folder: Path, report: dict[str, Any], learned: Learned | None = None) -> None:
         """Adapter, rec head, item table and settings, whole or not at all; `load` gives the same ranks.
 
-        report, learned: what its fit has to say, which is kept with it.
+        report, learned: of its fit; both are kept with it.
         """
         with atomic(folder) as temporary:
             temporary.mkdir()
@@ -141,7 +141,7 @@ class Reader:
     def load(cls, folder: Path, split: Split, evaluation: EvaluationSettings | None = None) -> Self:
         """What `save` wrote, for the same dataset. Raises InputError where it is damaged or of other item prompts.
 
-        evaluation: how it shall be read, in the place of what it was saved with.
+        evaluation: which reasonings are read, in the place of the settings that it was saved with.
         """
         check_kept(folder)
         about = read_json(folder / SETTINGS)

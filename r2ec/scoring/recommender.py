@@ -1,4 +1,4 @@
-"""Recommending with a fitted R2ec."""
+"""The recommender of a fitted R2ec: scores of the catalogue by the state that has read a case's reasoning."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ class R2ecRecommender(Recommender):
     """Scores the catalogue by the state that has read a case's reasoning.
 
     Args:
-        reader: whose item table is encoded. report: what its fit has to say. learned_from: of a fit that is done.
+        reader: with an encoded item table. report, learned_from: of its fit, once that is done.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a user waits for: R2ec answering one user alone or 64 together, and SASRec beside it."""
+"""Measures how long R2ec and SASRec take to answer one user alone and 64 together."""
 
 import statistics
 import time
@@ -40,7 +40,7 @@ def measure(work: Work, folder: Path) -> list[Latency]:
 def _latency_of(name: str, method: Recommender, work: Work) -> Latency:
     valid = work.split.valid
     _answer(method, valid.take(np.arange(1)))
-    alone = [
+    one_user = [
         _answer(method, valid.take(np.arange(case, case + 1)))
         for case in tqdm(range(min(ALONE, len(valid))), desc=f"{name}, one user at a time", unit="user")
     ]
@@ -49,8 +49,8 @@ def _latency_of(name: str, method: Recommender, work: Work) -> Latency:
     together = [len(batch) / _answer(method, batch) for _ in range(work.size.repeats)]
     return Latency(
         method=name,
-        alone_ms=1000 * statistics.median(alone),
-        alone_ms_p95=1000 * float(np.quantile(alone, 0.95)),
+        alone_ms=1000 * statistics.median(one_user),
+        alone_ms_p95=1000 * float(np.quantile(one_user, 0.95)),
         together=statistics.median(together),
     )
 

@@ -1,4 +1,4 @@
-"""How time and memory grow with G, with the prompt's length and with the catalogue. Each point in a fresh process."""
+"""Measures how time and memory grow with G, with the prompt and with the catalogue, each point in a fresh process."""
 
 import gc
 import math
@@ -26,8 +26,7 @@ CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Point(BaseModel):
-    """One measurement: the seconds of one run after a first, uncounted one, and what it held at most beyond what
-    was resident before."""
+    """One measurement: seconds of a run, after a first one that isn't counted, and the peak memory that it added."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""What the machine can do at most: matrix products and memory copies, measured in the same run as everything else."""
+"""Measures the machine's limits, matrix products and memory copies, in the same run as everything else."""
 
 import time
 from collections.abc import Callable

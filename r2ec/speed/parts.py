@@ -1,4 +1,4 @@
-"""Rollouts, update and item table: ours against r2ec/speed/plain.py, with the check that both do the same."""
+"""Compares rollouts, update and item table with r2ec/speed/plain.py, and checks that both do the same."""
 
 import time
 from typing import Any
@@ -20,8 +20,10 @@ CHECKED = Size(users=3, new_tokens=8)
 
 
 class Layers:
-    """While ours runs, the attention that `build` gives to a CPU model and the fused LoRA; else the libraries' own:
-    sdpa, peft."""
+    """Switches a model between our layers and the libraries'.
+
+    Ours: the fused LoRA and, on a CPU, the attention that `Reader.build` sets. The libraries': peft's LoRA and sdpa.
+    """
 
     def __init__(self, work: Work) -> None:
         self.model = work.reader.model.causal_lm

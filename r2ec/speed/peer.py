@@ -1,10 +1,10 @@
-"""The peer of a whole RecPO step: the same job as a subclass of trl's GRPOTrainer, as one writes it from its parts.
+"""Compares a whole RecPO step with its peer: the same job as a subclass of trl's GRPOTrainer.
 
-It has the same users, G, tokens, reward from the same item table and the same additional item loss. Where trl's own
-design leads to other work, it is left as it is: prompts are repeated per rollout, the reward reads h_T in a forward of
-its own (its reward functions see texts and tokens only), and a step goes through in micro-batches, whose targets are
-the item term's candidates. Its loss also divides each rollout's sum by its length, which RecPO's doesn't: the two steps
-are as much work and not the same update. What is checked is that both read the same h_T.
+The peer has the same users, G and tokens, a reward from the same item table, and the same item loss. Where trl's own
+design leads to other work, that work is left in: prompts are repeated per rollout, the reward reads h_T in a forward of
+its own (trl's reward functions see texts and tokens only), and a step goes through in micro-batches, whose targets are
+the item term's candidates. trl's loss also divides each rollout's sum by its length, which RecPO's doesn't: the two
+steps are as much work, but not the same update. The check is that both read the same h_T.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The measurements as one table (Markdown, CSV, JSON) and one plot."""
+"""Writes the measurements of `python -m r2ec.speed` as one table (Markdown, CSV, JSON) and one plot."""
 
 import csv
 from pathlib import Path
@@ -21,7 +21,7 @@ BLUE, GREY = "#0072b2", "#999999"
 
 
 class Measured(BaseModel):
-    """Everything of one run."""
+    """All measurements of one run, and where they were made."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""The work that both ways do: one model, the same users, prompts, rollouts and items."""
+"""The work that our way and the plain way both do: one model, the same users, prompts, rollouts and items."""
 
 import statistics
 import time
@@ -116,7 +116,7 @@ class Work:
 
     @cached_property
     def advantages(self) -> Tensor:
-        """Made up, float32 [B, G]: what they are has no part in the time."""
+        """Random advantages, float32 [B, G]: their values don't change the time."""
         return torch.randn(self.size.users, self.size.group, generator=torch.Generator().manual_seed(0))
 
     def gflop_per_token(self) -> float:
@@ -161,7 +161,7 @@ def paired(rates: tuple[list[float], list[float]], **about: Any) -> Pair:
 
 
 def relative(value: Tensor, expected: Tensor) -> float:
-    """|found - expected| / |expected|."""
+    """|value - expected| / |expected|."""
     return float((value.float() - expected.float()).norm() / expected.float().norm())
 
 

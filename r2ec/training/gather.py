@@ -1,4 +1,4 @@
-"""Rows and users of all the processes that train together, with gradients."""
+"""Gathers rows, with their gradients, and counts users over all processes that train together."""
 
 from typing import Any
 

@@ -60,7 +60,7 @@ class RolloutTrainer(Trainer):
         seed: every random stream is derived from it, from the step and from the case.
     """
 
-    MEMORY_SETTINGS: str  # settings that take less memory where they are lowered
+    MEMORY_SETTINGS: str  # settings to lower where memory is full
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class RolloutTrainer(Trainer):
         return loss
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
-        """The rows of a batch's cases, `inputs["rows"]`, int64 [B] -> what `prepared` makes of the cases."""
+        """The batch of the cases at `inputs["rows"]`, int64 [B], as `prepared` gives it."""
         rows = super()._prepare_inputs(inputs)["rows"].cpu().numpy()
         step, batch = self.place
         self.place = (self.state.global_step, batch + 1 if step == self.state.global_step else 0)
@@ -125,7 +125,7 @@ class RolloutTrainer(Trainer):
         return self._batch
 
     def prepared(self, cases: Cases) -> Batch:
-        """What `compute_loss` gets of these cases."""
+        """The batch of these cases that `compute_loss` gets."""
         raise NotImplementedError
 
     def write(self, cases: Cases, step: int) -> Rollouts:
@@ -190,7 +190,7 @@ class RolloutTrainer(Trainer):
             self._gathered.clear()
         super().log(logs, start_time)
 
-    # What the Trainer is told to do our way
+    # Methods of the Trainer that are replaced
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """NDCG@10 on validation cases, with greedy reasonings and a fresh item table."""
@@ -206,7 +206,7 @@ class RolloutTrainer(Trainer):
         return metrics
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """No step where the checkpoint that we resume from is the one after which training had stopped early."""
+        """Take no step where training had stopped early at the checkpoint from which it resumes."""
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
                 worse, patience = callback.early_stopping_patience_counter, callback.early_stopping_patience

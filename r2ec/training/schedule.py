@@ -1,4 +1,4 @@
-"""Which cases each step of RecPO takes, and when it logs, evaluates and writes checkpoints."""
+"""The schedule of a training: which cases each step takes, and when it logs, evaluates and writes checkpoints."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -56,7 +56,7 @@ WAIT = timedelta(days=7)
 def training_arguments(
     settings: TrainingSettings, seed: int, folder: Path, *, device: torch.device, layers: list[str]
 ) -> TrainingArguments:
-    """The Trainer's own arguments, all that matter said explicitly. layers: classes that FSDP makes its units."""
+    """The Trainer's own arguments; none that matters is left to its default. layers: classes that FSDP wraps."""
     fsdp = {"transformer_layer_cls_to_wrap": layers} | accelerate_settings(settings.fsdp) if settings.fsdp else None
     when: dict[str, Any] = {"save_strategy": "steps", "save_steps": settings.eval_steps or settings.save_steps}
     if settings.eval_steps:

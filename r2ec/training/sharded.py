@@ -1,4 +1,4 @@
-"""FSDP (torch's fully_shard, through accelerate): weights in pieces, made whole for what reads them.
+"""FSDP (torch's fully_shard, through accelerate): weights in pieces, and whole again for code that reads them.
 
 Each process holds a piece of every weight, and the model's forward and backward gather a layer at a time. Whatever
 reads weights outside of them, such as writing rollouts, needs them whole for that long.
@@ -19,10 +19,10 @@ from r2ec.model.network import R2ec
 
 @contextlib.contextmanager
 def whole(net: nn.Module) -> Iterator[None]:
-    """All weights whole on every process meanwhile; without FSDP nothing happens. All processes call it together.
+    """All weights are whole on every process inside this context; without FSDP it does nothing.
 
-    They are gathered once: no layer that is called inside lets go of its own, so that processes may call different
-    ones. What is written into a weight is lost.
+    All processes enter it together. Weights are gathered once, and no layer that is called inside frees its own, so
+    that processes may call different layers. What is written into a weight inside is lost.
     """
     units = [module for module in net.modules() if isinstance(module, FSDPModule)]
     if not units:

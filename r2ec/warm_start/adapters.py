@@ -1,14 +1,14 @@
-"""The warm start's second part: the LM's adapters learn to say from h_T what the teacher says of the same history.
+"""The warm start's second part: the LM's adapters learn to predict from h_T what the teacher predicts of a history.
 
-The frozen LM's h_T carries less of a history than its last title does (docs/log.md), whatever map is put on it. So the
-adapters and the maps go on together, by the divergence from the teacher (Hinton et al., Distilling the Knowledge in a
-Neural Network, arXiv 1503.02531) over the whole catalogue. Each step writes the reasonings anew, greedily and by the
-model as it is (its adapters folded, as in RecPO's rollouts), so that what is read is what the model will write.
-Training cases are fresh ones, beside those that the maps were fitted on.
+The frozen LM's h_T carries less of a history than its last title does (docs/log.md), whatever map is put on it. So
+adapters and maps are trained together, on the divergence from the teacher's probabilities of the whole catalogue
+(Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531). Each step writes the reasonings anew,
+greedily and by the present model (its adapters folded, as in RecPO's rollouts), so that the adapters learn to read what
+the model will write. It draws from all cases that an LLM may read, not only from the sample that the maps learned from.
 
-Items are compared with the frozen table meanwhile, and a few are encoded anew at each step, held near what the table
-says of them. At the end the table is encoded again, and the item map is fitted to say of the new states what it said of
-the old.
+During this training users are scored against the frozen table. Each step also encodes a few items anew and holds their
+vectors near those of the table. At the end the table is encoded again, and the item map is fitted once more, so that
+the new states get the vectors that the old ones had.
 """
 
 from dataclasses import replace
@@ -29,15 +29,16 @@ from r2ec.settings import Params, TrainingSettings
 from r2ec.training.loop import Batch, RolloutTrainer
 from r2ec.warm_start.maps import Teacher, divergence
 
-RIDGE = 0.01  # of the item map's last fit: against overfitting, in units of the standardised states' variance
+RIDGE = 0.01  # penalty of the item map's last fit, in units of the standardised states' variance
 
 
 class TaughtTrainer(RolloutTrainer):
-    """Teaches a model's adapters and maps what a teacher says of the catalogue, with what is written read.
+    """Trains a model's adapters and maps to give a teacher's probabilities from states that have read a reasoning.
 
     Args:
-        teacher: of the whole catalogue. tau, normalize: of the model's scores, as in `ranking.scores`.
-        held_items: rows of the table that each step encodes anew. held_weight: of how far they have moved.
+        teacher: its probabilities of the whole catalogue are the soft targets.
+        tau, normalize: of the model's scores, as in `ranking.scores`.
+        held_items: how many items each step encodes anew. held_weight: weight in the loss of how far they have moved.
         parts: the arguments of `RolloutTrainer`.
     """
 
@@ -54,7 +55,7 @@ class TaughtTrainer(RolloutTrainer):
         self.held_items, self.held_weight = held_items, held_weight
 
     def prepared(self, cases: Cases) -> Batch:
-        """Reasonings, read as they are, and the prompts of the items that are held."""
+        """Rollouts without actions, as no token is rewarded, and the prompts of the items that are held."""
         rollouts = replace(self.write(cases, self.state.global_step), action_mask=None)
         held = self._held(self.state.global_step)
         return Batch(cases, rollouts, torch.from_numpy(held), self.table.batch(held) if len(held) else None)
@@ -109,9 +110,10 @@ def adapter_training(params: Params) -> TrainingSettings:
 
 @torch.no_grad()
 def refit_item_map(head: RecHead, old: Tensor, new: Tensor, normalize: bool) -> float:
-    """Let the item map say of the table's new states [V, d] what it said of the old ones; the maps must be `free`.
+    """Fit the item map so that the table's new states [V, d] get the vectors that the old ones had.
 
-    The ridge solution in closed form, drawn towards the map as it was. Returns the mean cosine between the two.
+    head: its maps must be `free`; the item map is replaced by the ridge solution in closed form, drawn towards the map
+    as it was. Returns the mean cosine between new and old vectors.
     """
     assert head.item_map is not None
     wanted = head.item(old)
@@ -123,7 +125,7 @@ def refit_item_map(head: RecHead, old: Tensor, new: Tensor, normalize: bool) -> 
     head.user_scale.copy_(user_scale)
     states = ((new.float() - head.item_shift) / head.item_scale).double()
     weight = head.item_map.weight.double()
-    # As long as the wanted vectors are, so that the ridge weighs the same whatever their length.
+    # Scaled to the length of the wanted vectors, so that the ridge weighs the same whatever their length.
     current = states @ weight.T
     weight = weight * (wanted.double() * current).sum() / current.square().sum()
     residual = wanted.double() - states @ weight.T

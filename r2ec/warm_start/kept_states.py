@@ -1,4 +1,4 @@
-"""States of the untrained LM, encoded once and kept, and the name of what a fitted LM encodes."""
+"""Keeps states of the untrained LM, encoded once for all fits, and names the encoder that a fitted LM is."""
 
 import json
 from collections.abc import Callable
@@ -75,12 +75,12 @@ def frozen_states(reader: Reader, parts: dict[str, Cases]) -> dict[str, Tensor]:
 
 
 def encoder_of(folder: Path) -> str:
-    """The hash of all that a fitted model's item states depend on but their prompts, for `large_table.refresh`."""
+    """The hash of all that a fitted model's item states depend on besides their prompts, for `large_table.refresh`."""
     check_kept(folder)
     params = Params.model_validate(read_json(folder / SETTINGS)["params"])
     return sha256_of_json(_encoder(params, ENCODING) | {"weights": sha256_of(folder / WEIGHTS)})
 
 
 def _encoder(params: Params, stage: Stage) -> dict[str, Any]:
-    """The untrained LM, and the stage that reads with it."""
+    """The key of the untrained LM and of the stage that encodes with it."""
     return key(stage, {"backbone": backbones.identity(params.backbone)})

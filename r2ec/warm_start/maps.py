@@ -3,13 +3,13 @@
 States of a sample of training cases and of all items are encoded once; what follows is linear and takes a minute:
 
 - `tied`, `free`: one map for both sides, or one each, by cross-entropy of the cases' targets over the catalogue.
-- `taught`: first a teacher that needs no state of a case, and so learns from all training cases: a user is the decaying
-  mean of the history's item states, the case's target what is predicted. Then the user's map learns to say from h_T
-  what the teacher says of the whole catalogue, and the item map goes on with it.
+- `taught`: first a teacher, which needs no state of a case and so learns from all training cases: it predicts a case's
+  target from the decaying mean of its history's item states. Then both maps learn to give, from h_T, the teacher's
+  probabilities of the whole catalogue.
 
-Form and weight decay are chosen on validation NDCG@10, the standardised states without any map among the choices, so
-that the start is never worse than that on validation. `r2ec/warm_start/adapters.py` has the
-LM's adapters learn from the teacher, too.
+Form and weight decay are chosen on validation NDCG@10. The standardised states without any map are among the choices,
+so that the start is never worse than they are on validation. `r2ec/warm_start/adapters.py` has the LM's adapters learn
+from the teacher, too.
 """
 
 import copy
@@ -43,7 +43,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A user as the decaying mean of the history's item states, mapped: it reads whole histories and no text."""
+    """Predicts from the decaying mean of a history's item states, mapped: it reads whole histories and no text."""
 
     data: "WarmStart"
     head: RecHead  # with maps of its own
@@ -55,18 +55,18 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, history: Tensor) -> Tensor:
-        """Its probabilities of the whole catalogue, float32 [n, V], without a graph."""
+        """Probabilities of the whole catalogue, float32 [n, V], without a graph. history: as in `users`."""
         return self.data.scores(self.users(history), self.head.item(self.data.items)).softmax(dim=1)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit_rec_head` found."""
+    """The result of `fit_rec_head`."""
 
     head: RecHead  # the best on validation
     tried: list[Choice]  # the chosen one first
     taught: RecHead | None  # the best of form `taught`, chosen or not
-    teacher: Teacher | None  # who taught that one
+    teacher: Teacher | None  # of `taught`
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def fit_rec_head(data: WarmStart) -> Fitted:
 def _fit(form: Form, decay: float, data: WarmStart) -> tuple[RecHead, Choice, Teacher | None]:
     """Train one form; the weights of its best epoch on validation are kept.
 
-    Best by NDCG@10, and for `taught` by the divergence from what the teacher says.
+    Best by NDCG@10; for `taught`, by the divergence from the teacher's probabilities.
     """
     maps = "free" if form == "taught" else form
     head = RecHead(data.items.shape[1], maps, None if form == "none" else data.settings.rank)
@@ -183,7 +183,7 @@ def _teach(head: RecHead, decay: float, data: WarmStart) -> tuple[Teacher, float
 
 
 def divergence(scores: Tensor, soft_targets: Tensor) -> Tensor:
-    """KL(said || softmax(scores)), the mean over rows: scores float32 [n, V], probabilities said [n, V]. Nats."""
+    """KL(soft_targets || softmax(scores)) in nats, the mean over rows. Scores and probabilities: float32 [n, V]."""
     return F.kl_div(scores.log_softmax(dim=1), soft_targets, reduction="batchmean")
 
 

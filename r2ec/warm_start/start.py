@@ -1,4 +1,4 @@
-"""From the bare backbone to where RecPO begins: the warm start's maps, then its adapters, on a dataset's cases."""
+"""Runs the warm start, from the bare backbone to where RecPO begins: maps, then adapters, on a dataset's cases."""
 
 import copy
 import hashlib
@@ -39,15 +39,15 @@ SHOWN = 32  # cases whose prompts stand for how prompts are worded
 
 
 def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitReport:
-    """Give the reader the rec head that `fit_rec_head` finds on frozen states, and adapters taught by its teacher.
+    """Give the reader the rec head that `fit_rec_head` fits on frozen states, and adapters taught by its teacher.
 
-    Kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which differ in RecPO
-    alone, such as most ablations, begin from one and the same. Every process goes on from what is on disk: all have the
-    same to the last bit.
+    The result is kept in the folder `warm_start.states` under the hash of all that it depends on, so that runs which
+    differ in RecPO alone, as most ablations do, begin from the same one. Every process loads it from disk, so that all
+    have the same weights to the last bit.
     """
     about = _depends_on(reader, split, seed)
     kept_folder = Path(reader.params.warm_start.states) / f"warm-start-{sha256_of_json(about)}"
-    # The first process says whether it is there, or a slower one might find what another job writes meanwhile.
+    # The first process decides for all: a slower one might see what another job has written meanwhile.
     is_kept = broadcast_object_list([processes(reader.params).is_main_process and intact(kept_folder)])[0]
     if not is_kept:
         with ledger.making(kept_folder):
@@ -100,11 +100,11 @@ def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
 
 
 def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
-    """The fit on frozen states, then the adapters' steps, whose checkpoints are in `folder`.
+    """Fit maps on frozen states, then train adapters, whose checkpoints are in `folder`.
 
-    The teacher, which needs no LM, learns from all training cases; the LM reads for those of its sample alone.
-    Adapters stay where validation is for them: in the place of their own start, `taught`, if they diverge less from its
-    teacher; in the place of another form if they rank better.
+    The teacher needs no LM and learns from all training cases; the LM reads only a sample of them. Validation decides
+    whether the adapters are kept: against their own start, `taught`, they must diverge less from its teacher; against
+    another form they must rank better.
     """
     params, settings = reader.params, reader.params.warm_start
     parts = {
@@ -138,8 +138,8 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
         frozen = {name: value.clone() for name, value in reader.model.own_state().items() if "lora" in name}
         adapted, report = _teach_adapters(reader, split, seed, folder, data, parts["valid"], fitted)
         assert report.adapters is not None
-        # Against their own start by what both learn: NDCG of some hundred cases says little of two that have one
-        # teacher.
+        # Against their own start by the divergence, which both minimise: NDCG of some hundred cases can't tell two
+        # apart that have the same teacher.
         closer, better = report.adapters.divergence < report.adapters.divergence_before, adapted.value > tried[0].value
         take_adapters = closer if tried[0].form == "taught" else better
         tried = [adapted, *tried] if take_adapters else [tried[0], adapted, *tried[1:]]

@@ -20,7 +20,7 @@ SIZES = (700, 900)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 24 numbers, a few users; steps in threads of this process, which takes seconds less."""
-    changes = {"WIDTH": 24, "HIDDEN": 8, "CLUSTERS": 20, "MADE_AT_ONCE": 64, "USERS": 8, "ALONE": 2, "TOGETHER": 1}
+    changes = {"WIDTH": 24, "HIDDEN": 8, "CLUSTERS": 20, "VECTORS_AT_ONCE": 64, "USERS": 8, "ALONE": 2, "TOGETHER": 1}
     for name, value in (changes | {"DRAWN": 50, "CERTAIN": 30, "CHANGED": 100}).items():
         monkeypatch.setattr(speed, name, value)
     monkeypatch.setattr(speed, "ProcessPoolExecutor", lambda max_workers, **_: ThreadPoolExecutor(max_workers))
