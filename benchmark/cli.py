@@ -109,7 +109,8 @@ def config_file(name: str) -> Path:
     for path in (Path(name), shipped(name)):
         if path.is_file():
             return path.resolve()
-    known = ", ".join(f"config/{path.name}" for path in sorted(shipped("config").glob("*.yaml")))
+    files = sorted(path.name for path in shipped("config").glob("*.yaml"))
+    known = ", ".join(f"config/{file}" for file in files if file != "shared.yaml")  # which holds parts of configs
     print(f"error: {name}: no such file; give a config of your own, or one of {known}", file=sys.stderr)
     sys.exit(2)
 

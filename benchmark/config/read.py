@@ -1,9 +1,15 @@
 """Reading and checking a configuration.
 
+An entry of `datasets` or `methods` that says `like: NAME` is that entry of config/shared.yaml with the rest of it laid
+over. `composed` puts them together before anything is checked, so that all that follows, jobs and records among it, sees
+whole settings and nothing of `like`.
+
 `python -m benchmark.config.read` prints its JSON schema, which editors read: workflow/schemas/config.schema.json.
 """
 
 import json
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +19,56 @@ from benchmark.config.factors import ablations_of
 from benchmark.config.methods import check_params, kind_of, load_method, trains_in_processes
 from benchmark.config.overlay import overlaid
 from benchmark.config.schema import Config, MethodConfig
+from benchmark.config.wording import among
 from benchmark.data.settings import source_of
 from benchmark.errors import InputError, checked
+from benchmark.shipped import shipped
+
+SHARED = "config/shared.yaml"
+COMPOSED = ("datasets", "methods")  # the sections whose entries may say `like`
 
 
 def read_config(value: dict[str, Any], where: str = "config") -> Config:
-    """Check a configuration. Raises InputError in one sentence that names the setting and what is known."""
-    config = checked(Config, value, where)
+    """Compose and check a configuration. Raises InputError in one sentence that names the setting and what is known."""
+    return _check(checked(Config, composed(value, where), where), where)
+
+
+def composed(value: dict[str, Any], where: str = "config") -> dict[str, Any]:
+    """The configuration with its entries `like: NAME` written out, otherwise as it is, unchecked.
+
+    Raises InputError where shared.yaml has no entry of this name in this section, or is wrong itself.
+    """
+    whole = dict(value)
+    for section in COMPOSED:
+        entries = value.get(section)
+        if isinstance(entries, dict):
+            whole[section] = {
+                name: _written_out(entry, section, f"{where}: {section}.{name}") for name, entry in entries.items()
+            }
+    return whole
+
+
+def _written_out(entry: Any, section: str, where: str) -> Any:
+    """One entry, laid over the one that it is like."""
+    if not isinstance(entry, dict) or "like" not in entry:
+        return entry
+    own = dict(entry)
+    like, known = own.pop("like"), shared()[section]
+    if not isinstance(like, str) or like not in known:
+        raise InputError(f"{where}.like: no entry {like!r} in {section} of {SHARED}{among(str(like), known)}")
+    return overlaid(deepcopy(known[like]), own)
+
+
+@cache
+def shared() -> dict[str, dict[str, Any]]:
+    """The entries of shared.yaml by section. Raises InputError, which names that file, where one of them is wrong."""
+    value = read_yaml(shipped(SHARED))
+    _check(checked(Config, value, SHARED), SHARED)
+    return {section: value[section] for section in COMPOSED}
+
+
+def _check(config: Config, where: str) -> Config:
+    """What pydantic can't see: sources, methods, their settings and the ablations."""
     for name, dataset in config.datasets.items():
         source_of(dataset, f"{where}: datasets.{name}")
     for name in config.methods:
@@ -90,6 +139,18 @@ class _Yaml(yaml.SafeLoader):
 _Yaml.add_constructor("tag:yaml.org,2002:timestamp", _Yaml.construct_date)
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a config file: that of `Config`, and `like`, which stands for what an entry doesn't say."""
+    schema = Config.model_json_schema()
+    for name in ("DatasetConfig", "MethodConfig"):
+        entry = schema["$defs"][name]
+        like = {"type": "string", "title": "Like", "description": f"an entry of {SHARED}, over which this one is laid"}
+        entry["properties"]["like"] = like
+        if required := entry.pop("required", None):
+            entry["anyOf"] = [{"required": required}, {"required": ["like"]}]
+    return schema
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, unchecked. Raises InputError."""
     try:
@@ -103,4 +164,4 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(Config.model_json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import yaml
 
-from benchmark.config.read import read_yaml
+from benchmark.config.read import composed, read_yaml
 from benchmark.config.wording import among, printable
 from benchmark.data.account import Account, Dropped, share
 from benchmark.data.prepare import beside, check_parts
@@ -251,6 +251,7 @@ def entries(given: argparse.Namespace) -> dict[str, DatasetConfig]:
         place = f"{given.config}: datasets"
         if not isinstance(found, dict) or not found:
             raise InputError(f"{given.config}: names no datasets; see config/README.md")
+        found = composed({"datasets": found}, str(given.config))["datasets"]
         if given.dataset is not None:
             if given.dataset not in found:
                 raise InputError(f"{place}: no dataset {given.dataset!r}{among(given.dataset, found)}")

@@ -129,6 +129,13 @@ def test_all_datasets_of_a_config(
     assert "good can be used." in found.out and "bad can be used." not in found.out
 
 
+def test_an_entry_may_be_like_a_shared_one(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("datasets: {mine: {like: ml-100k, min_user_count: 7}}\n")
+    found = check_data.entries(check_data.parse(["--config", str(path), "--same-time", "order"]))["mine"]
+    assert (found.source, found.min_user_count, found.same_time) == ("ml_100k", 7, "order")
+
+
 SENTENCES: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "error: no data is named; give FOLDER with interactions.csv and items.csv, or --config FILE"),
     "no folder": (

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import r2ec.method as r2ec_method
+from benchmark.config import read
 from benchmark.config.factors import ablations_of
 from benchmark.config.methods import ROOT, kind_of, load_method
 from benchmark.config.overlay import overlaid
-from benchmark.config.read import read_config, read_config_file, read_yaml
+from benchmark.config.read import composed, json_schema, read_config, read_config_file, read_yaml
 from benchmark.config.schema import AblationConfig, ClaimConfig, Config, MethodConfig
 from benchmark.data.settings import DatasetConfig
 from benchmark.errors import InputError
@@ -105,6 +106,142 @@ def test_the_slices_are_measured_as_the_default_is() -> None:
         assert entry.source == "files" and entry.same_time == "exclude" and entry.train_cases is None
         folder = Path(entry.options["folder"])
         assert not folder.is_absolute() and folder.parts[0] == "slices" and folder.name.startswith(name)
+
+
+def test_what_stands_in_the_shared_file_stands_in_no_config() -> None:
+    """Datasets and grids once; d3 and llm_rerank of decoupled.yaml alone name the row sasrec's grid, which is no row."""
+    shared = read_yaml(ROOT / "config" / "shared.yaml")
+    sources = {entry["source"] for entry in shared["datasets"].values()}
+    copies = set()
+    for path in FILES:
+        value = read_yaml(path)
+        if path.name not in (
+            "shared.yaml",
+            "smoke.yaml",
+        ):  # of which the latter has a sliver of ml-100k, a copy of none
+            copies |= {(path.name, name) for name, one in value["datasets"].items() if one.get("source") in sources}
+            grids = [entry["grid"] for entry in shared["methods"].values() if "grid" in entry]
+            copies |= {(path.name, name) for name, one in value["methods"].items() if one and one.get("grid") in grids}
+    assert copies == set() and len(sources) == 3
+    decoupled = read_config_file(ROOT / "config" / "decoupled.yaml")
+    for name in ("d3", "llm_rerank"):
+        assert decoupled.method(name).params["sasrec"] == decoupled.method("sasrec").grid
+
+
+def test_the_configs_agree_where_they_are_compared() -> None:
+    """The same datasets but for the number of cases, and the same R2ec wherever one run is held against another's."""
+    found = {path.stem: read_config_file(path) for path in FILES}
+    default = found["config"]
+    changes = {
+        ("r2ec", "ml-100k"): {},
+        ("decoupled", "complete-journey"): {"test_cases": 500},
+        ("claims", "movielens-2016"): {"test_cases": None},
+        ("null", "ml-100k"): {"train_cases": None, "test_cases": None},
+        ("quick", "ml-100k"): {"min_item_count": 100, "valid_cases": 200, "test_cases": 200},
+        ("recbole", "ml-100k"): {"split": "leave-one-out", "same_time": "order"}
+        | dict.fromkeys(("train_cases", "valid_cases", "test_cases")),
+    }
+    for (name, dataset), change in changes.items():
+        assert found[name].datasets[dataset] == default.datasets[dataset].model_copy(update=change), name
+    r2ec = default.method("r2ec")
+    assert r2ec.params["training"]["max_steps"] == 12 and r2ec.params["warm_start"]["adapters"]["steps"] == 40
+    for name in ("r2ec", "decoupled", "ablations"):
+        assert found[name].method("r2ec").params == r2ec.params
+    # The registered claims take the first setting of the default's grid, without its log of gradients.
+    claimed = found["claims"].method("r2ec_claims")
+    assert not claimed.grid and overlaid(claimed.params, {"training": {"split_grad_norms": 100}}) == r2ec.settings()[0]
+    assert found["decoupled"].method("r2ec").settings() == r2ec.settings()[:1]
+    for name, entry in found["r2ec"].methods.items():
+        if name in default.methods and entry is not None:
+            assert entry.settings() == default.method(name).settings() and entry.module == default.method(name).module
+
+
+def test_an_entry_like_another_is_that_one_with_the_rest_laid_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_file(
+        tmp_path,
+        monkeypatch,
+        """
+datasets: {toy: {source: ml_100k, category: movie, min_user_count: 3, test_cases: 9}}
+methods: {sasrec: {params: {epochs: 4, hidden_size: 8}, grid: [{epochs: 1}, {epochs: 2}]}}
+""",
+    )
+    value = {
+        "datasets": {"a": {"like": "toy", "test_cases": None}},
+        "methods": {
+            "mine": {"like": "sasrec", "module": "sasrec", "grid": [], "params": {"epochs": 5}},
+            "popularity": None,
+        },
+    }
+    written = {
+        "datasets": {"a": {"source": "ml_100k", "category": "movie", "min_user_count": 3, "test_cases": None}},
+        "methods": {
+            "mine": {"params": {"epochs": 5, "hidden_size": 8}, "grid": [], "module": "sasrec"},
+            "popularity": None,
+        },
+    }
+    assert composed(value) == written and read_config(value) == read_config(written)
+    # What the jobs are told is the whole: their hashes know nothing of `like`.
+    plans = [Plan(one, ablations_of(one), {"a": []}) for one in (read_config(value), read_config(written))]
+    assert plans[0].run("a", "mine", 1) == plans[1].run("a", "mine", 1) and plans[0].prepare("a") == plans[1].prepare(
+        "a"
+    )
+    composed(value)["methods"]["mine"]["params"]["epochs"] = 6  # the shared entry is nobody's to change
+    assert composed(value) == written
+
+
+def shared_file(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let this be config/shared.yaml."""
+    (folder / "config").mkdir()
+    (folder / "config" / "shared.yaml").write_text(text)
+    monkeypatch.setattr(read, "shipped", lambda name: folder / name)
+    read.shared.cache_clear()
+    monkeypatch.setattr(read, "shared", read.shared.__wrapped__)
+
+
+@pytest.mark.parametrize(
+    ("shared", "value", "message"),
+    [
+        # The config's own mistakes.
+        (
+            "",
+            method(like="sasrek"),
+            "c: methods.sasrec.like: no entry 'sasrek' in methods of config/shared.yaml; did you mean 'sasrec'? Known: ",
+        ),
+        ("", method(like=["sasrec"]), "c: methods.sasrec.like: no entry ['sasrec'] in methods of config/shared.yaml"),
+        ("", dataset(like="sasrec"), "c: datasets.toy.like: no entry 'sasrec' in datasets of config/shared.yaml"),
+        (
+            "",
+            method(like="sasrec", params={"hiden_size": 3}),
+            "c: methods.sasrec: unknown setting 'hiden_size'; did you mean 'hidden_size'? Known: ",
+        ),
+        ("", method(like="sasrec", parms={}), "c: methods.sasrec: unknown setting 'parms'; did you mean 'params'?"),
+        # Those of the shared file, which is named.
+        (
+            "{epoch: 3}",
+            method(like="sasrec"),
+            "config/shared.yaml: methods.sasrec: unknown setting 'epoch'; did you mean",
+        ),
+        ("{epochs: -1}", dataset(like="toy"), "config/shared.yaml: methods.sasrec: epochs: expected at least 1"),
+        ("{}, like: sasrec", method(like="sasrec"), "config/shared.yaml: methods.sasrec: unknown setting 'like'"),
+        (
+            "{}, params: {}",
+            method(like="sasrec"),
+            "config/shared.yaml: can't be read as YAML ('params' stands there twice",
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_the_file_that_has_it(
+    shared: str, value: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        f"datasets: {{toy: {{source: ml_100k, category: movie}}}}\nmethods: {{sasrec: {{params: {shared or '{}'}}}}}\n"
+    )
+    shared_file(tmp_path, monkeypatch, text)
+    with pytest.raises(InputError) as caught:
+        read_config(value, "c")
+    assert str(caught.value).replace(f"{tmp_path}/", "").startswith(message)
 
 
 def test_defaults() -> None:
@@ -415,7 +552,7 @@ def test_a_merged_mapping_may_say_a_name_anew(tmp_path: Path) -> None:
 def test_the_schema_is_in_step_with_the_models() -> None:
     """If not: python -m benchmark.config.read > workflow/schemas/config.schema.json"""
     written = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
-    assert written == Config.model_json_schema()
+    assert written == json_schema()
 
 
 @pytest.mark.parametrize("model", [Config, DatasetConfig, MethodConfig, AblationConfig, ClaimConfig])
