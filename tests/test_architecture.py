@@ -127,3 +127,19 @@ def test_the_benchmark_names_no_baseline() -> None:
         constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         allowed = {"r2ec"} if file.startswith(shown) or file == "benchmark/provenance.py" else set()  # a package's name
         assert constants & names <= allowed, file
+
+
+def test_one_function_makes_every_markdown_table() -> None:
+    """No other file joins cells or draws the line below a table's head: escaping and alignment are decided once."""
+    making = set()
+    for module, path in modules().items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings may show one
+        texts = {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told
+        }
+        if any(text.startswith("| ") or text in (" | ", " |") or "|--" in text or "| :--" in text for text in texts):
+            making.add(module)
+    assert making == {"benchmark.output.markdown"}

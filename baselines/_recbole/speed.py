@@ -19,6 +19,7 @@ import numpy as np
 from benchmark.contract import Split
 from benchmark.data.store import read_split
 from benchmark.errors import InputError, command, command_line
+from benchmark.output.markdown import table
 from benchmark.provenance import peak_memory_mib
 from benchmark.storage.io import write_text
 
@@ -82,7 +83,7 @@ def main() -> None:
         model, whose = given.only
         print(json.dumps(measure(read_split(given.data), model, whose == "ours", given.cases, given.epochs)))
         return
-    lines = ["| network | training | targets/s | peak memory, MiB |", "| :-- | :-- | --: | --: |"]
+    lines = []
     found: dict[str, dict[str, dict[str, float]]] = {}
     for model in MODELS:
         for whose in ("ours", "RecBole's"):
@@ -94,11 +95,11 @@ def main() -> None:
             )
             one = json.loads(done.stdout.splitlines()[-1])
             found.setdefault(model, {})[whose] = one
-            lines.append(f"| {model} | {whose} | {one['targets_per_second']:,.0f} | {one['peak_mib']:,} |")
+            lines.append([model, whose, f"{one['targets_per_second']:,.0f}", f"{one['peak_mib']:,}"])
         ours, theirs = found[model]["ours"], found[model]["RecBole's"]
         ratio, memory = (ours[key] / theirs[key] for key in ("targets_per_second", "peak_mib"))
-        lines.append(f"| {model} | ratio | {ratio:.1f} | {memory:.2f} |")
-    text = "\n".join(lines) + "\n"
+        lines.append([model, "ratio", f"{ratio:.1f}", f"{memory:.2f}"])
+    text = table(["network", "training", "targets/s", "peak memory, MiB"], lines, left=2) + "\n"
     write_text(given.out / "baselines.md", text)
     write_text(given.out / "baselines.json", json.dumps(found, indent=2) + "\n")
     print(f"{text}\n{given.out / 'baselines.md'}")

@@ -24,6 +24,7 @@ from benchmark.analysis import significance
 from benchmark.analysis.trainings import components
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import direction, statistic
+from benchmark.output.markdown import plain, table
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import write_text
 
@@ -52,10 +53,10 @@ def read_ranks(runs: Path) -> list[Ranks]:
         if len(tables) < 2:
             raise InputError(f"{folder}: rankings of {len(tables)} methods; give at least two to compare")
         first, one = next(iter(tables.items()))
-        for method, table in tables.items():
-            if not np.array_equal(table["case"], one["case"]):
+        for method, ranks in tables.items():
+            if not np.array_equal(ranks["case"], one["case"]):
                 raise InputError(f"{folder}: {method} ranked other cases than {first}; give runs on the same data")
-        out.append(Ranks(folder.name, one["user"], {method: table["rank"] for method, table in tables.items()}))
+        out.append(Ranks(folder.name, one["user"], {method: ranks["rank"] for method, ranks in tables.items()}))
     if not out:
         raise InputError(f"{runs}: no folder of a dataset; give a folder such as results/runs")
     return out
@@ -64,10 +65,10 @@ def read_ranks(runs: Path) -> list[Ranks]:
 def read_rankings(path: Path) -> dict[str, np.ndarray]:
     """Columns `case`, `user` and `rank` of a rankings.parquet, int [n] each. InputError without them."""
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        columns = pq.read_table(path, columns=list(COLUMNS))
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: can't be read ({error}); evaluate this run again") from None
-    return {name: table.column(name).to_numpy() for name in COLUMNS}
+    return {name: columns.column(name).to_numpy() for name in COLUMNS}
 
 
 def pairs_of(one: Ranks) -> pd.DataFrame:
@@ -116,14 +117,13 @@ def summary(pairs: pd.DataFrame) -> pd.DataFrame:
 def as_markdown(frame: pd.DataFrame) -> str:
     """The summary as a table with its caption."""
     datasets = [column for column in frame.columns if column not in FIXED]
-    head = ["statistic", *datasets, "all", "as NDCG@10", "the other way", "opposed", "worth of a case"]
-    lines = [head, [":--", *["--:"] * (len(head) - 1)]]
+    head = ["statistic", *map(plain, datasets), "all", "as NDCG@10", "the other way", "opposed", "worth of a case"]
+    lines = []
     for row in frame.to_dict("records"):
         shares = [f"{100 * row[name]:.0f} %" for name in (*datasets, "all")]
         lines.append([row["statistic"], *shares, str(row["agree"]), str(row["contradict"])])
         lines[-1] += [f"{100 * row['opposed']:.0f} %", f"{row['cases']:.2f}"]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# How much each statistic sees\n\n{table}\n\n{note(int(frame.pairs.iloc[0]))}\n"
+    return f"# How much each statistic sees\n\n{table(head, lines)}\n\n{note(int(frame.pairs.iloc[0]))}\n"
 
 
 FIXED = ("statistic", "pairs", "all", "agree", "contradict", "opposed", "cases")

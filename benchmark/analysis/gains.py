@@ -20,6 +20,7 @@ from benchmark.analysis.discrimination import read_rankings
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import statistic
 from benchmark.output.check_table import Row, impossible, read_table
+from benchmark.output.markdown import plain, table
 from benchmark.provenance import ROOT, derive_seed
 from benchmark.storage.io import write_text
 
@@ -96,12 +97,11 @@ def of_ours(runs: Path, dataset: str) -> pd.DataFrame:
 
 def as_markdown(frame: pd.DataFrame) -> str:
     """A row per comparison and source, and its caption."""
-    lines = [["gain of", "source", *METRICS], [":--", ":--", *["--:"] * len(METRICS)]]
+    lines = []
     for (says, source), part in frame.groupby(["says", "source"], sort=False):
-        mark = "" if part.possible.all() else " *"
+        mark = "" if part.possible.all() else r" \*"
         cells = [f"{100 * row['gain']:+.0f} %" + _interval(row["low"], row["high"]) for row in part.to_dict("records")]
-        lines.append([str(says), f"{source}{mark}", *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([plain(str(says)), f"{plain(str(source))}{mark}", *cells])
     text = (
         "The value with a part divided by that without it, less 1. Ours: below it the 95 % interval over users of these "
         "trained models, one training of each; how far other trainings would move it is not covered. The paper gives "
@@ -109,7 +109,8 @@ def as_markdown(frame: pd.DataFrame) -> str:
         "without warm start and popularity prior, of which a classification head has none. * One of the two "
         "printed rows can't be the Hit and NDCG of any ranking (docs/paper-table.md)."
     )
-    return f"# What the parts gain, in the paper and here\n\n{table}\n\n{text}\n"
+    shown = table(["gain of", "source", *METRICS], lines, left=2)
+    return f"# What the parts gain, in the paper and here\n\n{shown}\n\n{text}\n"
 
 
 def _interval(low: float, high: float) -> str:

@@ -22,6 +22,7 @@ from benchmark.analysis.discrimination import read_rankings
 from benchmark.analysis.trainings import components, p_value
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import statistic
+from benchmark.output.markdown import plain, table
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import write_text
 
@@ -70,7 +71,7 @@ def check(runs: Path) -> pd.DataFrame:
     rows = []
     for folder in sorted(path for path in runs.glob("*/*") if path.is_dir()):
         tables = [read_rankings(file) for file in sorted(folder.glob("seed*/rankings.parquet"))]
-        users, ranks = tables[0]["user"], np.stack([table["rank"] for table in tables])
+        users, ranks = tables[0]["user"], np.stack([one["rank"] for one in tables])
         dataset, method = folder.parts[-2:]
         for name in STATISTICS:
             for side in SIDES:
@@ -90,11 +91,10 @@ def check(runs: Path) -> pd.DataFrame:
 def as_markdown(frame: pd.DataFrame) -> str:
     """The shares as a table, with what they are."""
     head = ["trainings of", "statistic", "on a side", "users and trainings", "the same, in pairs", "users alone"]
-    lines = [head, [":--", ":--", *["--:"] * 4]]
+    lines = []
     for row in frame.to_dict("records"):
         shares_of = ["" if np.isnan(row[key]) else f"{100 * row[key]:.1f} %" for key in ("both", "paired", "alone")]
-        lines.append([f"{row['dataset']}: {row['method']}", row["statistic"], str(row["side"]), *shares_of])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([plain(f"{row['dataset']}: {row['method']}"), row["statistic"], str(row["side"]), *shares_of])
     first = frame.iloc[0]
     text = (
         f"Trainings of one setting with other seeds ({frame.trainings.min()} of each, {first.n_cases:,} test cases of "
@@ -104,7 +104,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
         "whose trainings share their random numbers; here the pairs are drawn. Draws from the same trainings are not "
         "independent."
     )
-    return f"# Trainings that differ by luck alone\n\n{table}\n\n{text}\n"
+    return f"# Trainings that differ by luck alone\n\n{table(head, lines, left=2)}\n\n{text}\n"
 
 
 @command

@@ -36,6 +36,7 @@ from benchmark.config.read import read_config_file
 from benchmark.config.schema import ClaimConfig
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import statistic
+from benchmark.output.markdown import plain, table
 from benchmark.provenance import ROOT
 from benchmark.storage.io import write_text
 
@@ -228,17 +229,16 @@ def as_markdown(frame: pd.DataFrame) -> str:
         "smallest detectable",
         "hours",
     ]
-    lines = [head, [":--", ":--", ":--", *["--:"] * 6]]
+    lines = []
     for number, row in enumerate(frame.to_dict("records"), 1):
-        line = [f"{number}. {row['says']}", f"**{row['verdict']}**", row["statistic"]]
+        line = [f"{number}. {plain(row['says'])}", f"**{row['verdict']}**", row["statistic"]]
         if row["verdict"] == NOT_RUN:
             line += [row["missing"], "", f"{100 * row['smallest_effect']:.0f} %", "", "", ""]
         else:
             line += [f"{row['difference']:+.4f}", f"[{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['margin']:.4f}"]
             line += [f"{row['p_holm']:.2g}", f"{row['detectable']:.4f}", f"{row['seconds'] / 3600:.1f}"]
         lines.append(line)
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# Registered claims\n\n{table}\n\n{rule(frame)}\n"
+    return f"# Registered claims\n\n{table(head, lines, left=3)}\n\n{rule(frame)}\n"
 
 
 def rule(frame: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ from benchmark.analysis.collect import Collected, collect_all
 from benchmark.analysis.trainings import BOTH, components, judge
 from benchmark.errors import command, command_line
 from benchmark.metrics import LOG_RANK, WHOLE_RANKING, statistic
+from benchmark.output.markdown import plain, table
 from benchmark.storage.io import write_text
 
 GEOMETRIC = "geometric mean rank"
@@ -49,13 +50,12 @@ def as_markdown(frame: pd.DataFrame) -> str:
     """The table and its caption."""
     names = [GEOMETRIC if name == LOG_RANK else name for name in WHOLE_RANKING]
     head = ["dataset", "method", "trainings", *names]
-    lines = [head, [":--", ":--", *["--:"] * (len(head) - 2)]]
+    lines = []
     for row in frame.to_dict("records"):
         cells = [_cell(row, name, 1 if name == GEOMETRIC else 4) for name in names]
         trainings = str(row["trainings"]) if row["covers"] == BOTH else f"{row['trainings']}, users alone"
-        lines.append([row["dataset"], row["method"].replace("_", "\\_"), trainings, *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# What NDCG@10 doesn't see\n\n{table}\n\n{note(frame)}\n"
+        lines.append([plain(row["dataset"]), plain(row["method"]), trainings, *cells])
+    return f"# What NDCG@10 doesn't see\n\n{table(head, lines, left=2)}\n\n{note(frame)}\n"
 
 
 def _cell(row: dict, name: str, digits: int) -> str:

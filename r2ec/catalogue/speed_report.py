@@ -13,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.output.markdown import table
 from benchmark.output.plots import STYLE, save
 from benchmark.storage.io import atomic
 from r2ec.catalogue.nearest import EFFORT, KINDS
@@ -66,9 +67,9 @@ def write(measured: Measured, folder: Path) -> None:
     """catalogue.csv and catalogue.md, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "catalogue.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(Point.model_fields))
-        table.writeheader()
-        table.writerows(point.model_dump() for point in measured.points)
+        rows = csv.DictWriter(file, fieldnames=list(Point.model_fields))
+        rows.writeheader()
+        rows.writerows(point.model_dump() for point in measured.points)
     with atomic(folder / "catalogue.md") as path:
         path.write_text(markdown(measured), encoding="utf-8")
 
@@ -83,7 +84,7 @@ def markdown(measured: Measured) -> str:
         f"Made vectors (`r2ec/catalogue/speed.py` says how) x {measured.width} in bfloat16, "
         f"{_threads(measured)} of {measured.hardware['processor']}, commit {measured.commit}. Indexes that take more "
         f"than {measured.memory_gib:g} GiB to build are not built; no process held more than {peak:.1f} GiB.",
-        _table(
+        table(
             ["items", "what", "s", "encoded", "MiB on disk", "peak MiB"],
             [
                 [
@@ -97,8 +98,9 @@ def markdown(measured: Measured) -> str:
                 for p in measured.points
                 if p.seconds is not None or p.setting.startswith("not built")
             ],
+            left=2,
         ),
-        _table(
+        table(
             [
                 "items",
                 "search",
@@ -121,8 +123,9 @@ def markdown(measured: Measured) -> str:
                 for p in measured.points
                 if p.alone_ms is not None
             ],
+            left=2,
         ),
-        _table(
+        table(
             ["items", "reward", f"{measured.users} rollouts, ms", "error of log R_c (median)", "peak MiB"],
             [
                 [
@@ -135,14 +138,10 @@ def markdown(measured: Measured) -> str:
                 for p in measured.points
                 if p.method in ("reward", "sampled")
             ],
+            left=2,
         ),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _words(point: Point) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 from benchmark.data.store import read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import log_rank, ndcg
+from benchmark.output.markdown import table
 from benchmark.storage.io import read_json, write_text
 from r2ec.recommend import model_of
 
@@ -38,24 +39,22 @@ def parse() -> argparse.Namespace:
 def as_markdown(best: pd.DataFrame, picked: pd.DataFrame, shares: dict[str, float], about: str) -> str:
     """The report: shares of variance, a table of the oracle, and a table of the pickers."""
     names = [column for column in best.columns if column not in ("picker", "samples")]
-    lines = [["best of", *names], ["--:"] * (1 + len(names))]
-    lines += [[str(row["samples"]), *(f"{row[name]:.4f}" for name in names)] for row in best.to_dict("records")]
-    rows = [["picker", "statistic", "random", "picked", "gain", "95 % interval", "p"], [":--", ":--", *["--:"] * 5]]
+    lines = [[str(row["samples"]), *(f"{row[name]:.4f}" for name in names)] for row in best.to_dict("records")]
+    head, rows = ["picker", "statistic", "random", "picked", "gain", "95 % interval", "p"], []
     for row in picked.to_dict("records"):
         numbers = [f"{row['random']:.4f}", f"{row['picked']:.4f}", f"{row['gain']:+.4f}"]
         interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
         rows.append([row["picker"], row["statistic"], *numbers, interval, f"{row['p']:.2g}"])
-    tables = ["\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, rows)]
     inside = "; ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
     return "\n\n".join(
         [
             "# RecPO's headroom",
             f"{about} Share of the variance that lies within a case: {inside}.",
             "## An oracle that knows the target",
-            tables[0],
+            table(["best of", *names], lines, left=0),
             "An oracle picks luck, too: it bounds what can be gained.",
             "## What can choose without knowing it",
-            tables[1],
+            table(head, rows, left=2),
             "Gain over a random sample; intervals over users, of one trained model. Learned pickers chose for users "
             "that they had not learned from. A lower log rank is better.",
         ]

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.output.markdown import plain, table
 from benchmark.output.plots import save
 from benchmark.storage.io import atomic, write_json
 from r2ec.speed.evaluation import Latency
@@ -42,9 +43,9 @@ def write(measured: Measured, folder: Path) -> None:
     with atomic(folder / "speed.md") as path:
         path.write_text(markdown(measured), encoding="utf-8")
     with atomic(folder / "speed.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(Pair.model_fields))
-        table.writeheader()
-        table.writerows(pair.model_dump() for pair in measured.pairs)
+        rows = csv.DictWriter(file, fieldnames=list(Pair.model_fields))
+        rows.writeheader()
+        rows.writerows(pair.model_dump() for pair in measured.pairs)
     if measured.growth:
         plot(measured.growth, folder)
 
@@ -52,36 +53,45 @@ def write(measured: Measured, folder: Path) -> None:
 def markdown(measured: Measured) -> str:
     """The tables, for the README and for reading."""
     limits, size = measured.limits, measured.size
-    lines = [
+    parts = [
         f"{measured.dataset}, {size.users} users, G = {size.group}, {size.items_in_prompt} items in the prompt, "
-        f"{size.new_tokens} new tokens; medians of runs in turns; commit {measured.commit}.",
+        f"{size.new_tokens} new tokens; medians of runs in turns; commit {measured.commit}.\n"
         f"Limits of this machine with {limits.threads} threads: {limits.bfloat16_gflops:.0f} GFLOP/s in bf16, "
         f"{limits.float32_gflops:.0f} in fp32, copies at {limits.copy_gbytes:.0f} GB/s.",
     ]
     if measured.pairs:
-        lines += [
-            "",
-            "| part | ours | plain way | ratio (lowest to highest) | target | share of the matmul limit | check |",
-            "|---|---|---|---|---|---|---|",
+        head = [
+            "part",
+            "ours",
+            "plain way",
+            "ratio (lowest to highest)",
+            "target",
+            "share of the matmul limit",
+            "check",
         ]
-    for pair in measured.pairs:
-        share = "" if pair.share_of_matmul is None else f"{pair.share_of_matmul:.0%}"
-        target = "" if pair.target is None else f"{pair.target:g}"
-        ratio = f"{pair.ratio:.2f} ({pair.lowest:.2f} to {pair.highest:.2f})"
-        lines.append(
-            f"| {pair.part} | {pair.ours:.3g} {pair.unit}/s | {pair.plain:.3g}, {pair.plain_way} | {ratio} | {target} "
-            f"| {share} | {pair.check} |"
-        )
+        parts.append(table(head, list(map(_pair, measured.pairs)), left=len(head)))
     if measured.latency:
-        lines += ["", "| answers | one user, ms (95 %) | users/s, 64 together |", "|---|---|---|"]
-    for row in measured.latency:
-        lines.append(f"| {row.method} | {row.alone_ms:.0f} ({row.alone_ms_p95:.0f}) | {row.together:.1f} |")
+        rows = [
+            [plain(one.method), f"{one.alone_ms:.0f} ({one.alone_ms_p95:.0f})", f"{one.together:.1f}"]
+            for one in measured.latency
+        ]
+        parts.append(table(["answers", "one user, ms (95 %)", "users/s, 64 together"], rows))
     if measured.growth:
-        lines += ["", "| grows | against | exponent between the two largest (1: linear) |", "|---|---|---|"]
-    for part, against in _curves(measured.growth):
-        points = _points(measured.growth, part, against)
-        lines.append(f"| {part} | {against} | {exponent(points):.2f} |")
-    return "\n".join(lines) + "\n"
+        rows = [
+            [plain(part), plain(against), f"{exponent(_points(measured.growth, part, against)):.2f}"]
+            for part, against in _curves(measured.growth)
+        ]
+        parts.append(table(["grows", "against", "exponent between the two largest (1: linear)"], rows, left=2))
+    return "\n\n".join(parts) + "\n"
+
+
+def _pair(pair: Pair) -> list[str]:
+    """One row of the table of parts."""
+    share = "" if pair.share_of_matmul is None else f"{pair.share_of_matmul:.0%}"
+    target = "" if pair.target is None else f"{pair.target:g}"
+    ratio = f"{pair.ratio:.2f} ({pair.lowest:.2f} to {pair.highest:.2f})"
+    ours, plain_way = f"{pair.ours:.3g} {pair.unit}/s", f"{pair.plain:.3g}, {pair.plain_way}"
+    return [plain(cell) for cell in (pair.part, ours, plain_way, ratio, target, share, pair.check)]
 
 
 def _curves(growth: list[Point]) -> list[tuple[str, str]]:
