@@ -21,5 +21,5 @@ class ItemToItem(Recommender):
             back = np.repeat(batch.offsets[1:], lengths) - 1 - np.arange(batch.offsets[-1])  # 0 for the newest item
             weights = (self.decay**back).astype(self.matrix.dtype)
             history = sp.csr_array((weights, batch.items, batch.offsets), shape=(len(batch), self.matrix.shape[0]))
-            found = history @ self.matrix
-            yield found.toarray() if sp.issparse(found) else found
+            scores = history @ self.matrix
+            yield scores.toarray() if sp.issparse(scores) else scores

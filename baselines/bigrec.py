@@ -97,9 +97,9 @@ class Grounding:
 
         with llm_texts.untuned(self.model):
             states = llm_texts.states_of(self.model, self.tokenizer, [text if text else " " for text in texts])
-        found = torch.cdist(states.double(), self.items.double()).numpy()
-        lowest, highest = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
-        return -np.divide(found - lowest, highest - lowest, out=np.zeros_like(found), where=highest > lowest)
+        distances = torch.cdist(states.double(), self.items.double()).numpy()
+        lowest, highest = distances.min(axis=1, keepdims=True), distances.max(axis=1, keepdims=True)
+        return -np.divide(distances - lowest, highest - lowest, out=np.zeros_like(distances), where=highest > lowest)
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

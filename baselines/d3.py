@@ -69,7 +69,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         model,
         tokenizer,
         request=REQUEST,
-        found={"losses": losses, "sasrec_tried": tried, "sasrec": report},
+        fit_report={"losses": losses, "sasrec_tried": tried, "sasrec": report},
         # With an assistant all training cases, which it learns from.
         learned_from=learned_from(split, settings, seed) if assistant is None else None,
         assistant=assistant,

@@ -102,7 +102,7 @@ def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
     from r2ec.model.ranking import ndcg, target_ranks
 
     assert cases.target is not None
-    found = target_ranks(
+    ranks = target_ranks(
         head.user(states["valid"]),
         head.item(states["items"]),
         torch.from_numpy(cases.target.astype("int64")),
@@ -110,7 +110,7 @@ def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
         tau=1.0,
         normalize=True,
     )
-    return float(ndcg(found.rank, 10).mean())
+    return float(ndcg(ranks.rank, 10).mean())
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

@@ -118,8 +118,8 @@ class Ranking:
 
     def scores(self, texts: list[str]) -> np.ndarray:
         """float32 [n, n_items]."""
-        found: np.ndarray = (self.encoder.encode(texts, "encoding profiles") @ self.items.T).numpy()
-        return found
+        cosines: np.ndarray = (self.encoder.encode(texts, "encoding profiles") @ self.items.T).numpy()
+        return cosines
 
 
 def profiled(split: Split, settings: Params, seed: int) -> np.ndarray:
@@ -183,13 +183,13 @@ def contrast(
 
     optimizer = torch.optim.AdamW(encoder.model.parameters(), lr=settings.contrastive_rate)
     generator = torch.Generator().manual_seed(derive_seed(seed, "contrast"))
-    found = torch.from_numpy(np.asarray(targets, dtype=np.int64))
+    target_items = torch.from_numpy(np.asarray(targets, dtype=np.int64))
     losses = []
     for _ in tqdm(range(settings.contrastive_epochs), desc="training the encoder", unit="epoch", delay=5, leave=False):
         parts = torch.randperm(len(profiles), generator=generator).split(settings.contrastive_batch)
         total = 0.0
         for rows in parts:
-            distinct, label = torch.unique(found[rows], return_inverse=True)
+            distinct, label = torch.unique(target_items[rows], return_inverse=True)
             users = encoder.embed([profiles[row] for row in rows.tolist()])
             candidates = encoder.embed([items[item] for item in distinct.tolist()])
             loss = F.cross_entropy(users @ candidates.T / settings.tau, label)

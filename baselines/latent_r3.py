@@ -89,9 +89,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     torch.manual_seed(derive_seed(seed, "thinker"))
     thinker = Thinker(causal_lm.config.hidden_size).to(causal_lm.device) if settings.thought == "latent" else None
     first, second = rows_of_stages(split, settings, seed)
-    found: dict[str, Any] = {"losses": losses, "thoughts": [], "reinforced": []}
+    report: dict[str, Any] = {"losses": losses, "thoughts": [], "reinforced": []}
     learned = learned_from(split, settings, seed, first, second)
-    made = ByThought(split, settings, model, tokenizer, request=REQUEST, found=found, learned_from=learned)
+    made = ByThought(split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=learned)
     made.thinking, made.soft = Thinking(model, thinker, token), SoftTokens(causal_lm, token)
     if thinker is not None:
         some = split.llm_train.take(np.arange(min(settings.users_per_step, len(split.llm_train))))
@@ -102,11 +102,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         cases = split.llm_train.take(first)
         steps = Steps(settings.thought_steps, settings.users_per_step, settings.at_once, settings.save_steps)
         rates = (settings.thought_rate, settings.thinker_rate)
-        found["thoughts"] = learn_to_think(made, cases, steps, *rates, seed=seed, folder=workdir / "thoughts")
+        report["thoughts"] = learn_to_think(made, cases, steps, *rates, seed=seed, folder=workdir / "thoughts")
     if thinker is not None and settings.rl_steps:
         cases = split.llm_train.take(second)
         steps = Steps(settings.rl_steps, settings.users_per_step, settings.rl_at_once, settings.save_steps)
-        found["reinforced"] = reinforce(
+        report["reinforced"] = reinforce(
             made,
             cases,
             steps,

@@ -80,23 +80,23 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     torch.manual_seed(derive_seed(seed, "projector"))
     items = item_vectors(sasrec, split.n_items, derive_seed(seed, "shuffled") if settings.shuffled else None)
     projector = Projector(items, causal_lm.config.hidden_size, soft.size()).to(causal_lm.device)
-    found = {"losses": losses, "hybrid": [], "sasrec": sasrec.report(), "sasrec_tried": tried}
-    made = ByHybridPrompt(split, settings, model, tokenizer, request=REQUEST, found=found, learned_from=None)
+    report = {"losses": losses, "hybrid": [], "sasrec": sasrec.report(), "sasrec_tried": tried}
+    made = ByHybridPrompt(split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=None)
     made.asker.mark, made.projector, made.soft = mark, projector, soft
     if settings.hybrid_steps:
         cases = split.llm_train.take(rows_of_second_stage(split, settings, seed))
         steps = Steps(settings.hybrid_steps, settings.users_per_step, settings.at_once, settings.save_steps)
         training = Training(steps, settings.hybrid_rate, settings.projector_rate, settings.projector_decay)
-        found["hybrid"] = learn_item_tokens(made, cases, training, seed=seed, folder=workdir / "hybrid")
+        report["hybrid"] = learn_item_tokens(made, cases, training, seed=seed, folder=workdir / "hybrid")
     return made
 
 
 def item_vectors(sasrec: Any, n_items: int, shuffled: int | None) -> "Tensor":
     """SASRec's input vectors of the catalogue, float32 [n_items, d], on the CPU; shuffled: the seed of a random order
     of them."""
-    found: Tensor = sasrec.net.item_embedding.weight.detach().float().cpu()[1:]  # row 0 is padding
-    assert len(found) == n_items
-    return found.clone() if shuffled is None else found[np.random.default_rng(shuffled).permutation(n_items)]
+    vectors: Tensor = sasrec.net.item_embedding.weight.detach().float().cpu()[1:]  # row 0 is padding
+    assert len(vectors) == n_items
+    return vectors.clone() if shuffled is None else vectors[np.random.default_rng(shuffled).permutation(n_items)]
 
 
 def rows_of_second_stage(split: Split, settings: Params, seed: int) -> np.ndarray:

@@ -115,14 +115,14 @@ class LLMRerank(Recommender):
             open_to[i, cases.history(i)] = -np.inf  # what a user has had is no candidate
         count = min(self.settings.candidates, scores.shape[1])
         # A stable sort: ties go to the lower item number, whatever else is in the batch.
-        found = np.argsort(-open_to, axis=1, kind="stable")[:, :count]
+        candidates = np.argsort(-open_to, axis=1, kind="stable")[:, :count]
         prompts = self._reasoned(cases)
-        llm = self.likelihoods(prompts, found) - self.alone[found]
-        own = np.take_along_axis(scores, found, axis=1)
+        llm = self.likelihoods(prompts, candidates) - self.alone[candidates]
+        own = np.take_along_axis(scores, candidates, axis=1)
         weight = self.settings.weight
         blended = weight * standardized(llm) + (1 - weight) * standardized(own)
         out = scores - BELOW
-        np.put_along_axis(out, found, blended, axis=1)
+        np.put_along_axis(out, candidates, blended, axis=1)
         return out
 
     def _reasoned(self, cases: Cases) -> list[list[int]]:
@@ -151,14 +151,14 @@ class LLMRerank(Recommender):
         A prompt is read once for all of its titles, or for as many of them as are read together; several prompts are
         where that leaves room.
         """
-        found = np.empty(items.shape)
+        values = np.empty(items.shape)
         at_once = max(1, ROWS_AT_ONCE // items.shape[1])
         for first in range(0, len(prompts), at_once):
             rows = slice(first, first + at_once)
             for start in range(0, items.shape[1], ROWS_AT_ONCE):
                 part = slice(start, start + ROWS_AT_ONCE)
-                found[rows, part] = self._read(prompts[rows], items[rows, part])
-        return found
+                values[rows, part] = self._read(prompts[rows], items[rows, part])
+        return values
 
     def _read(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
         """`likelihoods` of as many titles as are read together."""

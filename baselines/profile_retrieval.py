@@ -91,9 +91,9 @@ class ProfileRetrieval(Recommender):
         queries = [text.text for text in self._written]
         if self.settings.query == "titles and profile":
             queries = ["; ".join([*self.asker.shown(cases, i), query]) for i, query in enumerate(queries)]
-        found = self.encoder.encode(queries, "encoding profiles") @ self.items.T
+        cosines = self.encoder.encode(queries, "encoding profiles") @ self.items.T
         for start in range(0, len(cases), 1024):
-            yield found[start : start + 1024].numpy()
+            yield cosines[start : start + 1024].numpy()
 
     def texts(self) -> pd.DataFrame:
         """case, prompt, reasoning (the profile), cut, of the cases scored last."""

@@ -48,18 +48,18 @@ class BM25:
         self.index.index(self._words(texts), show_progress=False)
 
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
-        found: list[list[str]] = self._bm25s.tokenize(
+        words: list[list[str]] = self._bm25s.tokenize(
             list(texts), token_pattern=WORD, return_ids=False, show_progress=False
         )
-        return found
+        return words
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """float32 [n, n_items]; 0 where no word of the query occurs."""
-        found = np.zeros((len(queries), self.n_items), dtype=np.float32)
+        scores = np.zeros((len(queries), self.n_items), dtype=np.float32)
         for row, words in enumerate(self._words(queries)):
             if words:
-                found[row] = self.index.get_scores(words)
-        return found
+                scores[row] = self.index.get_scores(words)
+        return scores
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:

@@ -72,11 +72,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         model,
         tokenizer,
         request=REQUEST,
-        found={"losses": losses, "preferences": []},
+        fit_report={"losses": losses, "preferences": []},
         learned_from=learned_from(split, settings, seed, rows),
     )
     if settings.preference_steps:
-        made.found["preferences"] = _prefer(split, settings, made, rows, seed, workdir / "preferences")
+        made.fit_report["preferences"] = _prefer(split, settings, made, rows, seed, workdir / "preferences")
     return made
 
 
@@ -127,19 +127,19 @@ def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, s
         # The order of the sums is that of draws without replacement (the Gumbel-top-k trick).
         keys = logs + random.gumbel(size=len(logs))
         keys[cases.history(i)] = -np.inf
-        seen, found = {titles[target]}, list[int]()
+        seen, items = {titles[target]}, list[int]()
         for item in np.argsort(-keys, kind="stable").tolist():
-            if keys[item] == -np.inf or len(found) == count:
+            if keys[item] == -np.inf or len(items) == count:
                 break
             if titles[item] not in seen:
                 seen.add(titles[item])
-                found.append(item)
-        if len(found) < count:
+                items.append(item)
+        if len(items) < count:
             raise InputError(
-                f"case {cases.case[i]}: {len(found)} titles outside its history can be rejected, and "
+                f"case {cases.case[i]}: {len(items)} titles outside its history can be rejected, and "
                 f"negatives is {count}; lower negatives"
             )
-        yield found
+        yield items
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

@@ -89,13 +89,13 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
         model,
         tokenizer,
         request=REQUEST,
-        found={"losses": losses, "iterations": []},
+        fit_report={"losses": losses, "iterations": []},
         learned_from=learned_from(split, settings, seed, *drawn),
     )
     if drawn:
         about = _depends_on(split, settings, made, seed, np.concatenate(drawn))
         playing = partial(play, split, settings, made, seed, drawn, workdir)
-        made.found["iterations"] = kept_adapters(Path(settings.tunings), about, model, playing)
+        made.fit_report["iterations"] = kept_adapters(Path(settings.tunings), about, model, playing)
     model.eval()
     return made if settings.ranking == "beams" else _grounded(split, settings, made)
 
@@ -118,7 +118,7 @@ def _grounded(split: Split, settings: Params, made: "ByTitle") -> Recommender:
         max_items=settings.max_items,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_new_tokens=settings.max_new_tokens,
-        report=made.found,
+        report=made.fit_report,
         learned_from=made.learned_from,
     )
 
@@ -149,11 +149,11 @@ def play(
     split: Split, settings: Params, made: "ByTitle", seed: int, drawn: list[np.ndarray], workdir: Path
 ) -> list[dict[str, Any]]:
     """All iterations, on the cases at these rows of `split.llm_train`; what each reports."""
-    found = []
+    reports = []
     for number, rows in enumerate(drawn):
         part = derive_seed(seed, "iteration", number)
-        found.append(_iteration(settings, made, split.llm_train.take(rows), part, workdir / f"iteration{number}"))
-    return found
+        reports.append(_iteration(settings, made, split.llm_train.take(rows), part, workdir / f"iteration{number}"))
+    return reports
 
 
 def _iteration(settings: Params, made: "ByTitle", cases: Cases, seed: int, folder: Path) -> dict[str, Any]:
@@ -208,20 +208,20 @@ def _prefer(
 def _kept_answers(made: "ByTitle", cases: Cases, path: Path) -> np.ndarray:
     """`own_answers`, or those of a fit that was killed behind them: the LLM has learned since."""
     if not path.exists():
-        found = own_answers(made, cases)
+        answers = own_answers(made, cases)
         with atomic(path) as temporary, temporary.open("wb") as file:
-            np.save(file, found)
+            np.save(file, answers)
     return np.asarray(np.load(path))
 
 
 def own_answers(made: "ByTitle", cases: Cases) -> np.ndarray:
     """The item that the LLM as it is would say next to each case, greedily along the trie, int64 [n]; -1: none is open
     to it."""
-    found = list[int]()
+    answers = list[int]()
     for batch in cases.batches(made.settings.evaluation_rows):
         best = made.search(batch, made.asker.about_users(REQUEST, batch), 1).best
-        found += [int(made.trie.items[of_user[0][1]]) if of_user else -1 for of_user in best]
-    return np.array(found, dtype=np.int64)
+        answers += [int(made.trie.items[of_user[0][1]]) if of_user else -1 for of_user in best]
+    return np.array(answers, dtype=np.int64)
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

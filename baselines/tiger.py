@@ -87,13 +87,13 @@ def semantic_ids(vectors: np.ndarray, codes: int, levels: int, seed: int) -> np.
     ids."""
     from sklearn.cluster import KMeans
 
-    rest, found = np.asarray(vectors, dtype=np.float64), []
+    rest, labels = np.asarray(vectors, dtype=np.float64), []
     for level in range(levels):
         count = min(codes, len(np.unique(rest, axis=0)))
         means = KMeans(count, n_init=4, random_state=seed + level).fit(rest)
-        found.append(means.labels_.astype(np.int64))
+        labels.append(means.labels_.astype(np.int64))
         rest = rest - means.cluster_centers_[means.labels_]
-    shared = np.stack(found, axis=1)
+    shared = np.stack(labels, axis=1)
     seen: dict[tuple[int, ...], int] = {}
     last = []
     for row in map(tuple, shared.tolist()):
@@ -212,7 +212,7 @@ class Tiger(Recommender):
             longest = min(longest, self.settings.max_history or longest)
             ids, mask = (torch.from_numpy(part).to(device) for part in tokens.encode(batch, longest))
             with torch.no_grad():
-                found = _generate(
+                generated = _generate(
                     self.model,
                     input_ids=ids,
                     attention_mask=mask,
@@ -227,8 +227,8 @@ class Tiger(Recommender):
                     output_scores=True,
                 )
             scores = np.full((len(batch), len(tokens.items)), -np.inf)
-            values = found.sequences_scores.reshape(len(batch), beams).double().numpy(force=True)
-            written = found.sequences[:, 1 : 1 + tokens.length].reshape(len(batch), beams, -1).tolist()
+            values = generated.sequences_scores.reshape(len(batch), beams).double().numpy(force=True)
+            written = generated.sequences[:, 1 : 1 + tokens.length].reshape(len(batch), beams, -1).tolist()
             for row, (sequences, worth) in enumerate(zip(written, values, strict=True)):
                 for sequence, value in zip(sequences, worth, strict=True):
                     item = tokens.item_of.get(tuple(sequence))

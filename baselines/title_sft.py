@@ -40,7 +40,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
     learned = learned_from(split, settings, seed)
-    return ByTitle(split, settings, model, tokenizer, request=REQUEST, found={"losses": losses}, learned_from=learned)
+    return ByTitle(
+        split, settings, model, tokenizer, request=REQUEST, fit_report={"losses": losses}, learned_from=learned
+    )
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

@@ -123,8 +123,8 @@ class LatentSASRec(SASRec):
 
 def _heads(attention: Any, x: Tensor) -> Tensor:
     """[..., d] -> [..., heads, d / heads]."""
-    found: Tensor = attention.transpose_for_scores(x)
-    return found
+    by_head: Tensor = attention.transpose_for_scores(x)
+    return by_head
 
 
 def _attend(attention: Any, hidden: Tensor, read: Read, layer: int, own: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -181,8 +181,8 @@ def divergence(states: Tensor, weight: Tensor, tau: float) -> Tensor:
     Only p_j has gradients. states: [steps + 1, s, d]; 0 for one state. Loss and gradients come of one pass over blocks
     of places, as those of `cross_entropy`.
     """
-    found: Tensor = _Divergence.apply(states, weight, tau) if len(states) > 1 else states.new_zeros(())
-    return found
+    loss: Tensor = _Divergence.apply(states, weight, tau) if len(states) > 1 else states.new_zeros(())
+    return loss
 
 
 class _Divergence(torch.autograd.Function):

@@ -52,9 +52,9 @@ def measure(split: Split, model: str, own: bool, cases: int, epochs: int) -> dic
 
         def timed(*arguments: object, **named: object) -> object:
             began = time.monotonic()
-            found = epoch(*arguments, **named)
+            result = epoch(*arguments, **named)
             spent.append(time.monotonic() - began)
-            return found
+            return result
 
         Trainer._train_epoch = timed
         try:
@@ -84,7 +84,7 @@ def main() -> None:
         print(json.dumps(measure(read_split(given.data), model, whose == "ours", given.cases, given.epochs)))
         return
     lines = []
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    measured: dict[str, dict[str, dict[str, float]]] = {}
     for model in MODELS:
         for whose in ("ours", "RecBole's"):
             done = subprocess.run(
@@ -94,14 +94,14 @@ def main() -> None:
                 text=True,
             )
             one = json.loads(done.stdout.splitlines()[-1])
-            found.setdefault(model, {})[whose] = one
+            measured.setdefault(model, {})[whose] = one
             lines.append([model, whose, f"{one['targets_per_second']:,.0f}", f"{one['peak_mib']:,}"])
-        ours, theirs = found[model]["ours"], found[model]["RecBole's"]
+        ours, theirs = measured[model]["ours"], measured[model]["RecBole's"]
         ratio, memory = (ours[key] / theirs[key] for key in ("targets_per_second", "peak_mib"))
         lines.append([model, "ratio", f"{ratio:.1f}", f"{memory:.2f}"])
     text = table(["network", "training", "targets/s", "peak memory, MiB"], lines, left=2) + "\n"
     write_text(given.out / "baselines.md", text)
-    write_text(given.out / "baselines.json", json.dumps(found, indent=2) + "\n")
+    write_text(given.out / "baselines.json", json.dumps(measured, indent=2) + "\n")
     print(f"{text}\n{given.out / 'baselines.md'}")
 
 

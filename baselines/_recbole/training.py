@@ -89,7 +89,7 @@ def train(
     fitted = RecBoleRecommender(net, users, length, Learned.of(split.train))
     value = validate or (lambda one: validation_ndcg(one, split.valid, split.n_items, name))
     rng = np.random.default_rng(derive_seed(seed, "batches"))
-    fitted.found = _fit(name, fitted, learner(length), settings, rng, value)
+    fitted.curve_report = _fit(name, fitted, learner(length), settings, rng, value)
     return fitted
 
 
@@ -139,7 +139,7 @@ class RecBoleRecommender(Recommender):
 
     def __init__(self, net: Any, users: np.ndarray, length: int, learned: Learned) -> None:
         self.net, self.users, self.length, self._learned = net, users, length, learned
-        self.found: dict[str, Any] = {}
+        self.curve_report: dict[str, Any] = {}
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         """Scores of all items, float32 [b, n_items]."""
@@ -152,8 +152,8 @@ class RecBoleRecommender(Recommender):
         input."""
         self.net.eval()
         inputs = self.inputs(batch) | {name: values.to(self.net.device) for name, values in more.items()}
-        found: np.ndarray = self.net.full_sort_predict(inputs).view(len(batch), -1)[:, 1:].float().numpy(force=True)
-        return found
+        scores: np.ndarray = self.net.full_sort_predict(inputs).view(len(batch), -1)[:, 1:].float().numpy(force=True)
+        return scores
 
     def inputs(self, cases: Cases) -> dict[str, Tensor]:
         """What RecBole's networks read of these cases, on their device."""
@@ -167,7 +167,7 @@ class RecBoleRecommender(Recommender):
 
     def report(self) -> dict[str, Any]:
         """epochs, best_epoch (from 1), valid_ndcg@10_by_epoch."""
-        return self.found
+        return self.curve_report
 
 
 def numbers_of(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -83,5 +83,5 @@ def left_aligned(cases: Cases, length: int) -> np.ndarray:
     lengths = np.minimum(np.diff(cases.offsets), length)
     column = np.arange(length)
     inside = (cases.offsets[1:] - lengths)[:, None] + column
-    found = cases.items[np.minimum(inside, len(cases.items) - 1)].astype(np.int64) + 1
-    return np.where(column < lengths[:, None], found, 0)
+    items = cases.items[np.minimum(inside, len(cases.items) - 1)].astype(np.int64) + 1
+    return np.where(column < lengths[:, None], items, 0)

@@ -52,8 +52,8 @@ class Projector(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Items, int64 [n] -> [n, width]."""
-        found: Tensor = self.last(nn.functional.gelu(self.first(self.items[rows])))
-        return found
+        projected: Tensor = self.last(nn.functional.gelu(self.first(self.items[rows])))
+        return projected
 
 
 def is_hybrid(step: int, steps: int, seed: int) -> bool:
@@ -70,12 +70,12 @@ class ByHybridPrompt(ByTitle):
 
     def prompts(self, cases: Cases, messages: list[str]) -> list[list[int]]:
         """Prompts with ids V + item, V the vocabulary's size, where the messages have a placeholder."""
-        found = super().prompts(cases, messages)
-        for i, ids in enumerate(found):
+        prompts = super().prompts(cases, messages)
+        for i, ids in enumerate(prompts):
             places = [at for at, token in enumerate(ids) if token == self.soft.placeholder]
             for at, item in zip(places, cases.history(i)[-len(places) :].tolist(), strict=True):
                 ids[at] = self.soft.first + item
-        return found
+        return prompts
 
     def search(self, cases: Cases, messages: list[str], beams: int) -> Search:
         with torch.no_grad(), self.soft.reading(self.projector):
@@ -123,9 +123,9 @@ def learn_item_tokens(
 def title_logps(net: R2ec, prompts: Sequence[Sequence[int]], titles: Sequence[Sequence[int]], pad: int) -> Tensor:
     """log pi of each token of each title behind its prompt, float32 [n, longest title], 0 behind a title's end."""
     ids, mask = padded(titles, pad)
-    found = net(pack_rollouts(prompts, ids, mask, mask, pad, net.causal_lm.device)).token_logps
-    assert isinstance(found, Tensor)
-    return found
+    logps = net(pack_rollouts(prompts, ids, mask, mask, pad, net.causal_lm.device)).token_logps
+    assert isinstance(logps, Tensor)
+    return logps
 
 
 def padded(titles: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,8 +49,8 @@ class Thinker(nn.Module):
         keys = _rotated(self.key(states), angles)
         scores = (query @ keys.transpose(1, 2))[:, 0] / states.shape[2] ** 0.5
         shares = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
-        found: Tensor = (shares[:, None] @ self.value(states))[:, 0]
-        return found
+        thoughts: Tensor = (shares[:, None] @ self.value(states))[:, 0]
+        return thoughts
 
     @torch.no_grad()
     def resize(self, thoughts: Tensor, size: float) -> None:
@@ -246,10 +246,10 @@ def reinforce(
         lengths = torch.tensor([len(titles[row]) for row in rows], device=logps.device).repeat_interleave(times)
         real = torch.arange(logps.shape[1], device=logps.device) < lengths[:, None]
         ratio = (logps - logps.detach()).exp() * real
-        found = -(advantage[:, None] * ratio).sum() / (times * sum(len(titles[row]) for row in of_step))
+        objective = -(advantage[:, None] * ratio).sum() / (times * sum(len(titles[row]) for row in of_step))
         better = (own[:, 1:] < own[:, :1]).float().mean()
         said = {"perplexity": float(own[:, 0].mean()), "noised": float(own[:, 1:].mean())}
-        return found, said | {"better": float(better)}
+        return objective, said | {"better": float(better)}
 
     try:
         groups = [Group(list(model.thinker.parameters()), rate)]

@@ -93,23 +93,23 @@ class Writer:
         with closing(sqlite3.connect(self.path, timeout=60)) as store:
             _ready(store, self.path)
             by_key = dict(zip(keys, prompts, strict=True))
-            found = _read(store, list(by_key))
+            texts = _read(store, list(by_key))
             # Similar lengths together: less padding. The batches are those of the whole call, whatever is there
             # already: in bf16 a near tie between two tokens may fall differently in other company.
             order = sorted(by_key, key=lambda key: len(by_key[key]))
             parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
-            parts = [part for part in parts if any(key not in found for key in part)]
+            parts = [part for part in parts if any(key not in texts for key in part)]
             for part in tqdm(parts, desc=desc, unit="batch", delay=5, leave=False):
                 made = zip(part, self._generate([by_key[key] for key in part]), strict=True)
-                written = {key: text for key, text in made if key not in found}
+                written = {key: text for key, text in made if key not in texts}
                 rows = [(key, t.text, t.tokens, t.cut, t.seconds, ledger.name()) for key, t in written.items()]
                 with store:  # on disk when the next batch begins
                     store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?, ?)", rows)
                     store.executemany(
                         "INSERT OR REPLACE INTO sums VALUES (?, ?)", [(row[0], _sum(row)) for row in rows]
                     )
-                found |= written
-        return [found[key] for key in keys]
+                texts |= written
+        return [texts[key] for key in keys]
 
     def forgetful(self) -> "Writer":
         """The same LLM and settings; every text is written anew and none is kept."""
@@ -131,18 +131,18 @@ def write_now(
     engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
     result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
     rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
-    found = []
+    texts = []
     for ids, length, ended in zip(rows, lengths, result.ended.tolist(), strict=True):
         text = tokenizer.decode(ids[: length - ended], skip_special_tokens=True)
-        found.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
-    return found
+        texts.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
+    return texts
 
 
 def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The causal LM below peft's wrapper, if there is one."""
-    found = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(found, PreTrainedModel)
-    return found
+    causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(causal_lm, PreTrainedModel)
+    return causal_lm
 
 
 def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
@@ -152,7 +152,7 @@ def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def states_of(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, said: Sequence[str], desc: str = ""
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[str], desc: str = ""
 ) -> Tensor:
     """The LM's last state that has read each text, float32 [n, d]; no text may be empty.
 
@@ -161,17 +161,19 @@ def states_of(
     """
     causal_lm = causal_lm_of(model)
     # What an LLM has written may spell a special token: it is text.
-    ids = tokenizer(list(said), split_special_tokens=True)["input_ids"]
+    ids = tokenizer(list(inputs), split_special_tokens=True)["input_ids"]
     # Similar lengths together: less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found = torch.empty(len(ids), causal_lm.config.hidden_size)
+    states = torch.empty(len(ids), causal_lm.config.hidden_size)
     for start in tqdm(range(0, len(order), ROWS_AT_ONCE), desc=desc, unit="batch", delay=5, leave=False):
         rows = order[start : start + ROWS_AT_ONCE]
         batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, padding_side="right", return_tensors="pt")
         mask = batch["attention_mask"].to(causal_lm.device)
-        states = causal_lm.get_decoder()(batch["input_ids"].to(causal_lm.device), attention_mask=mask).last_hidden_state
-        found[rows] = states[torch.arange(len(rows)), mask.sum(dim=1) - 1].float().cpu()
-    return found
+        batch_states = causal_lm.get_decoder()(
+            batch["input_ids"].to(causal_lm.device), attention_mask=mask
+        ).last_hidden_state
+        states[rows] = batch_states[torch.arange(len(rows)), mask.sum(dim=1) - 1].float().cpu()
+    return states
 
 
 def greedy(max_new_tokens: int) -> RolloutSettings:
@@ -350,7 +352,7 @@ def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
 
     A damaged one is said and left out: it is written anew.
     """
-    found = {}
+    texts = {}
     for start in range(0, len(keys), 500):
         part = keys[start : start + 500]
         marks = ", ".join("?" * len(part))
@@ -360,6 +362,6 @@ def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
             if sums.get(key, _sum(row)) != _sum(row):
                 print(f"damaged: the kept text {key[:12]}... is not what was written; it is written anew", flush=True)
                 continue
-            found[key] = Text(text, tokens, bool(cut), seconds)
+            texts[key] = Text(text, tokens, bool(cut), seconds)
             ledger.charge(made_by, seconds)
-    return found
+    return texts

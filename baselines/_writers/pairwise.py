@@ -188,10 +188,10 @@ def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int,
         title_logps(net, preferences.take(range(start, min(start + at_once, len(preferences)))), pad).detach().cpu()
         for start in tqdm(starts, desc="reference", unit="batch", delay=5, leave=False)
     ]
-    found = torch.cat(parts).numpy()
+    reference = torch.cat(parts).numpy()
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, found)
-    return found
+        np.save(file, reference)
+    return reference
 
 
 class PreferenceTrainer(Trainer):

@@ -81,13 +81,13 @@ class SentenceEncoder:
         """float32 [n, d], rows of length 1, in the texts' order."""
         # Similar lengths together: less padding.
         order = sorted(range(len(said)), key=lambda i: len(said[i]))
-        found = torch.empty(len(said), self.model.config.hidden_size)
+        vectors = torch.empty(len(said), self.model.config.hidden_size)
         with tqdm(total=len(said), desc=desc, unit="text", delay=5, leave=False) as bar:
             for start in range(0, len(order), TEXTS_AT_ONCE):
                 rows = order[start : start + TEXTS_AT_ONCE]
-                found[rows] = self.embed([said[i] for i in rows])
+                vectors[rows] = self.embed([said[i] for i in rows])
                 bar.update(len(rows))
-        return found
+        return vectors
 
 
 def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -97,8 +97,8 @@ def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[
     tokenizer: of the LLM that reads them or writes about them; of the encoder, where there is no LLM.
     """
     columns = texts.attributes(items, tokenizer)
-    found = []
+    described = []
     for v, title in enumerate(texts.titles(items, tokenizer)):
         said = [f"{name.replace('_', ' ')}: {values[v]}" for name, values in columns.items() if values[v]]
-        found.append(". ".join([title, *said]))
-    return found
+        described.append(". ".join([title, *said]))
+    return described

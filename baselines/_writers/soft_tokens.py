@@ -46,10 +46,10 @@ class SoftTokens:
 
     def __init__(self, causal_lm: PreTrainedModel, placeholder: int) -> None:
         """placeholder: a token's id."""
-        found = causal_lm.get_input_embeddings()
-        assert isinstance(found, nn.Embedding)
-        self.embedding, self.placeholder = found, placeholder
-        self.first = found.num_embeddings  # the id of row 0
+        embedding = causal_lm.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        self.embedding, self.placeholder = embedding, placeholder
+        self.first = embedding.num_embeddings  # the id of row 0
         self._ids: Tensor | None = None
 
     @contextmanager

@@ -144,9 +144,9 @@ class StepTrainer(Trainer):
             save_file(self._trained(), temporary)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        found = load_file(Path(resume_from_checkpoint) / TRAINED)
+        saved = load_file(Path(resume_from_checkpoint) / TRAINED)
         for name, one in self._trained().items():
-            one.copy_(found[name])
+            one.copy_(saved[name])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]

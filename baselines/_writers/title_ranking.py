@@ -37,14 +37,14 @@ class ByTitle(Recommender):
         tokenizer: "PreTrainedTokenizerBase",
         *,
         request: str,
-        found: dict[str, Any],
+        fit_report: dict[str, Any],
         learned_from: Learned | None,
         assistant: Recommender | None = None,
         alpha: float = 1.0,
     ) -> None:
         self.split, self.settings, self.request = split, settings, request
         self.model, self.tokenizer, self.assistant, self.alpha = model, tokenizer, assistant, alpha
-        self.found, self.learned_from = found, learned_from
+        self.fit_report, self.learned_from = fit_report, learned_from
         length = TITLE_TOKENS + CLOSING
         self.asker = llm_texts.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
         self.trie = Trie(title_tokens(tokenizer, self.asker.titles))
@@ -73,15 +73,15 @@ class ByTitle(Recommender):
         from lm.writing.decode import SharedPromptDecoder
 
         prompts = self.prompts(cases, messages)
-        found = Search(self.trie, self.assistance(cases), self.alpha, beams)
+        beam_search = Search(self.trie, self.assistance(cases), self.alpha, beams)
         with (
             torch.no_grad(),
             # As it was trained: folded into bf16 it would be another model.
             merged_adapters(self.model, False) as causal_lm,
             SharedPromptDecoder(causal_lm, beams) as decoder,
         ):
-            found.run(decoder, prompts)
-        return found
+            beam_search.run(decoder, prompts)
+        return beam_search
 
     def prompts(self, cases: Cases, messages: list[str]) -> list[list[int]]:
         """Token ids of each case's prompt."""
@@ -120,4 +120,4 @@ class ByTitle(Recommender):
         return self.learned_from
 
     def report(self) -> dict[str, Any]:
-        return self.found
+        return self.fit_report

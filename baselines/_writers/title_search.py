@@ -72,12 +72,12 @@ def gains(logits: np.ndarray, masses: np.ndarray, alpha: float) -> np.ndarray:
 
     logits: the LLM's; masses: the assistant's, logs. Each is normalised over the open children before they are mixed.
     """
-    found, is_open = np.full(len(masses), -np.inf), masses > -np.inf
+    added, is_open = np.full(len(masses), -np.inf), masses > -np.inf
     if is_open.any():
         own, others = logits[is_open], masses[is_open]
-        found[is_open] = alpha * (own - np.logaddexp.reduce(own))
-        found[is_open] += (1 - alpha) * (others - np.logaddexp.reduce(others))
-    return found
+        added[is_open] = alpha * (own - np.logaddexp.reduce(own))
+        added[is_open] += (1 - alpha) * (others - np.logaddexp.reduce(others))
+    return added
 
 
 class Search:
@@ -136,7 +136,7 @@ class Search:
             for score, node, _ in beams:
                 if not len(self.trie.children[node]):
                     self._add(user, node, score)
-            best = self.best[user] = sorted(self.best[user], key=lambda found: (-found[0], found[1]))[: self.beams]
+            best = self.best[user] = sorted(self.best[user], key=lambda title: (-title[0], title[1]))[: self.beams]
             bar = best[-1][0] if len(best) == self.beams else -np.inf
             still = [beam for beam in beams if len(self.trie.children[beam[1]]) and beam[0] > bar]
             for score, node, row in sorted(still, key=lambda beam: (-beam[0], beam[1]))[: self.beams]:
