@@ -49,7 +49,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
     with llm_texts.untuned(model):
         items = llm_texts.states_of(model, tokenizer, titles(split.items, tokenizer), "embedding titles")
-    made = llm_texts.ByText(
+    recommender = llm_texts.ByText(
         split,
         model,
         tokenizer,
@@ -62,7 +62,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     )
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
     rows = rows_of(split, settings, seed)
-    return with_best_share(made, split, divided_by(counts), settings.gamma, settings.valid_cases, trained=rows)
+    return with_best_share(recommender, split, divided_by(counts), settings.gamma, settings.valid_cases, trained=rows)
 
 
 def divided_by(counts: np.ndarray) -> Mix:

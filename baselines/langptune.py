@@ -94,7 +94,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
                 folder=workdir / f"writer{turn}",
             )
             rows.append(rows_of(split, settings, part))
-    made = ByText(
+    recommender = ByText(
         split,
         model.eval(),
         loaded.tokenizer,
@@ -106,7 +106,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         report=report,
     )
     return with_best_share(
-        made, split, popular(split), settings.popularity, settings.valid_cases, trained=np.concatenate(rows)
+        recommender, split, popular(split), settings.popularity, settings.valid_cases, trained=np.concatenate(rows)
     )
 
 

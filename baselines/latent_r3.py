@@ -91,23 +91,23 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     first, second = rows_of_stages(split, settings, seed)
     report: dict[str, Any] = {"losses": losses, "thoughts": [], "reinforced": []}
     learned = learned_from(split, settings, seed, first, second)
-    made = ByThought(split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=learned)
-    made.thinking, made.soft = Thinking(model, thinker, token), SoftTokens(causal_lm, token)
+    recommender = ByThought(split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=learned)
+    recommender.thinking, recommender.soft = Thinking(model, thinker, token), SoftTokens(causal_lm, token)
     if thinker is not None:
         some = split.llm_train.take(np.arange(min(settings.users_per_step, len(split.llm_train))))
-        prompts = [ids[:-1] for ids in made.prompts(some, made.asker.about_users(REQUEST, some))]
+        prompts = [ids[:-1] for ids in recommender.prompts(some, recommender.asker.about_users(REQUEST, some))]
         with torch.no_grad():
-            thinker.resize(made.thinking.read(prompts, pad_id(tokenizer))[0], made.soft.size())
+            thinker.resize(recommender.thinking.read(prompts, pad_id(tokenizer))[0], recommender.soft.size())
     if settings.thought_steps:
         cases = split.llm_train.take(first)
         steps = Steps(settings.thought_steps, settings.users_per_step, settings.at_once, settings.save_steps)
         rates = (settings.thought_rate, settings.thinker_rate)
-        report["thoughts"] = learn_to_think(made, cases, steps, *rates, seed=seed, folder=workdir / "thoughts")
+        report["thoughts"] = learn_to_think(recommender, cases, steps, *rates, seed=seed, folder=workdir / "thoughts")
     if thinker is not None and settings.rl_steps:
         cases = split.llm_train.take(second)
         steps = Steps(settings.rl_steps, settings.users_per_step, settings.rl_at_once, settings.save_steps)
         report["reinforced"] = reinforce(
-            made,
+            recommender,
             cases,
             steps,
             settings.rl_rate,
@@ -116,7 +116,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
             seed=seed,
             folder=workdir / "reinforced",
         )
-    return made
+    return recommender
 
 
 def rows_of_stages(split: Split, settings: Params, seed: int) -> tuple[np.ndarray, np.ndarray]:

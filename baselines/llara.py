@@ -81,14 +81,16 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     items = item_vectors(sasrec, split.n_items, derive_seed(seed, "shuffled") if settings.shuffled else None)
     projector = Projector(items, causal_lm.config.hidden_size, soft.size()).to(causal_lm.device)
     report = {"losses": losses, "hybrid": [], "sasrec": sasrec.report(), "sasrec_tried": tried}
-    made = ByHybridPrompt(split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=None)
-    made.asker.mark, made.projector, made.soft = mark, projector, soft
+    recommender = ByHybridPrompt(
+        split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=None
+    )
+    recommender.asker.mark, recommender.projector, recommender.soft = mark, projector, soft
     if settings.hybrid_steps:
         cases = split.llm_train.take(rows_of_second_stage(split, settings, seed))
         steps = Steps(settings.hybrid_steps, settings.users_per_step, settings.at_once, settings.save_steps)
         training = Training(steps, settings.hybrid_rate, settings.projector_rate, settings.projector_decay)
-        report["hybrid"] = learn_item_tokens(made, cases, training, seed=seed, folder=workdir / "hybrid")
-    return made
+        report["hybrid"] = learn_item_tokens(recommender, cases, training, seed=seed, folder=workdir / "hybrid")
+    return recommender
 
 
 def item_vectors(sasrec: Any, n_items: int, shuffled: int | None) -> "Tensor":

@@ -65,9 +65,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     encoder = SentenceEncoder(settings.encoder)
     writer = Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts))
     items = encoder.encode(item_texts(split.items, writer.tokenizer), "encoding items")
-    made = ProfileRetrieval(split, settings, writer, encoder, items)
+    recommender = ProfileRetrieval(split, settings, writer, encoder, items)
     nothing = np.array([], dtype=np.int64)
-    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases, trained=nothing)
+    return with_best_share(
+        recommender, split, popular(split), settings.popularity, settings.valid_cases, trained=nothing
+    )
 
 
 class ProfileRetrieval(Recommender):

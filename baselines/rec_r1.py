@@ -89,7 +89,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
             tokenizer=loaded.tokenizer,
             folder=workdir / "grpo",
         )
-    made = ByText(
+    recommender = ByText(
         split,
         model.eval(),
         loaded.tokenizer,
@@ -101,4 +101,4 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         report={"rewards": rewards, "train_seconds": round(time.monotonic() - started, 1)},
     )
     rows = rows_of(split, settings, seed)
-    return with_best_share(made, split, popular(split), settings.popularity, settings.valid_cases, trained=rows)
+    return with_best_share(recommender, split, popular(split), settings.popularity, settings.valid_cases, trained=rows)

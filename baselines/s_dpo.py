@@ -66,7 +66,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
     rows = preferred(split, settings, seed)
-    made = ByTitle(
+    recommender = ByTitle(
         split,
         settings,
         model,
@@ -76,8 +76,10 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         learned_from=learned_from(split, settings, seed, rows),
     )
     if settings.preference_steps:
-        made.fit_report["preferences"] = _prefer(split, settings, made, rows, seed, workdir / "preferences")
-    return made
+        recommender.fit_report["preferences"] = _prefer(
+            split, settings, recommender, rows, seed, workdir / "preferences"
+        )
+    return recommender
 
 
 def preferred(split: Split, settings: Params, seed: int) -> np.ndarray:
@@ -87,7 +89,7 @@ def preferred(split: Split, settings: Params, seed: int) -> np.ndarray:
 
 
 def _prefer(
-    split: Split, settings: Params, made: "ByTitle", rows: np.ndarray, seed: int, folder: Path
+    split: Split, settings: Params, recommender: "ByTitle", rows: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """The second stage."""
     from baselines._writers.pairwise import prefer_titles
@@ -98,9 +100,9 @@ def _prefer(
     if settings.negatives_from == "popularity":
         assert split.train.target is not None
         weights = np.bincount(split.train.target, minlength=split.n_items).astype(np.float64)
-    drawn = rejected(cases, made.asker.titles, weights, settings.negatives, seed)
+    drawn = rejected(cases, recommender.asker.titles, weights, settings.negatives, seed)
     return prefer_titles(
-        made,
+        recommender,
         cases,
         [(target, *some) for target, some in zip(cases.target.tolist(), drawn, strict=True)],
         settings,

@@ -83,7 +83,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 
     model, tokenizer, losses = tuned(split, settings, request=REQUEST, seed=seed, folder=workdir / "tuning")
     drawn = [_drawn(split, settings, seed, i) for i in range(settings.iterations)]
-    made = ByTitle(
+    recommender = ByTitle(
         split,
         settings,
         model,
@@ -93,14 +93,14 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
         learned_from=learned_from(split, settings, seed, *drawn),
     )
     if drawn:
-        about = _depends_on(split, settings, made, seed, np.concatenate(drawn))
-        playing = partial(play, split, settings, made, seed, drawn, workdir)
-        made.fit_report["iterations"] = kept_adapters(Path(settings.tunings), about, model, playing)
+        about = _depends_on(split, settings, recommender, seed, np.concatenate(drawn))
+        playing = partial(play, split, settings, recommender, seed, drawn, workdir)
+        recommender.fit_report["iterations"] = kept_adapters(Path(settings.tunings), about, model, playing)
     model.eval()
-    return made if settings.ranking == "beams" else _grounded(split, settings, made)
+    return recommender if settings.ranking == "beams" else _grounded(split, settings, recommender)
 
 
-def _grounded(split: Split, settings: Params, made: "ByTitle") -> Recommender:
+def _grounded(split: Split, settings: Params, recommender: "ByTitle") -> Recommender:
     """A greedy text of each case, and the cosines of its sentence embedding to those of the titles."""
     from baselines._writers.llm_texts import ByText
     from baselines._writers.sentences import SentenceEncoder, fetch_minilm
@@ -108,18 +108,18 @@ def _grounded(split: Split, settings: Params, made: "ByTitle") -> Recommender:
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
     encoder = SentenceEncoder(settings.encoder)
-    items = encoder.encode(made.asker.titles, "encoding titles")
+    items = encoder.encode(recommender.asker.titles, "encoding titles")
     return ByText(
         split,
-        made.model,
-        made.tokenizer,
+        recommender.model,
+        recommender.tokenizer,
         request=REQUEST,
         scores_of=lambda texts: (encoder.encode(texts, "encoding texts") @ items.T).numpy(),
         max_items=settings.max_items,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_new_tokens=settings.max_new_tokens,
-        report=made.fit_report,
-        learned_from=made.learned_from,
+        report=recommender.fit_report,
+        learned_from=recommender.learned_from,
     )
 
 
@@ -129,7 +129,7 @@ def _drawn(split: Split, settings: Params, seed: int, iteration: int) -> np.ndar
     return order[: settings.cases]
 
 
-def _depends_on(split: Split, settings: Params, made: "ByTitle", seed: int, drawn: np.ndarray) -> dict[str, Any]:
+def _depends_on(split: Split, settings: Params, recommender: "ByTitle", seed: int, drawn: np.ndarray) -> dict[str, Any]:
     """All that the adapters depend on: stages, packages, weights, texts, cases, seed, and the settings of both
     trainings."""
     from lm import backbone as backbones
@@ -141,58 +141,60 @@ def _depends_on(split: Split, settings: Params, made: "ByTitle", seed: int, draw
         "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
         "training": settings.model_dump(mode="json", exclude=OF_RANKING),
         "seed": seed,
-        "cases": sha256_of_json([made.asker.titles, examples(made.asker, REQUEST, cases), histories]),
+        "cases": sha256_of_json([recommender.asker.titles, examples(recommender.asker, REQUEST, cases), histories]),
     }
 
 
 def play(
-    split: Split, settings: Params, made: "ByTitle", seed: int, drawn: list[np.ndarray], workdir: Path
+    split: Split, settings: Params, recommender: "ByTitle", seed: int, drawn: list[np.ndarray], workdir: Path
 ) -> list[dict[str, Any]]:
     """All iterations, on the cases at these rows of `split.llm_train`; what each reports."""
     reports = []
     for number, rows in enumerate(drawn):
         part = derive_seed(seed, "iteration", number)
-        reports.append(_iteration(settings, made, split.llm_train.take(rows), part, workdir / f"iteration{number}"))
+        reports.append(
+            _iteration(settings, recommender, split.llm_train.take(rows), part, workdir / f"iteration{number}")
+        )
     return reports
 
 
-def _iteration(settings: Params, made: "ByTitle", cases: Cases, seed: int, folder: Path) -> dict[str, Any]:
+def _iteration(settings: Params, recommender: "ByTitle", cases: Cases, seed: int, folder: Path) -> dict[str, Any]:
     """Answer, tune, prefer. Reports answers: of how many cases; right: how many of them were the true title, and so
     were left out; losses and preferences: of each step; changed: share of other answers afterwards, among the first
     cases."""
     assert cases.target is not None
-    answers = _kept_answers(made, cases, folder / "answers.npy")
+    answers = _kept_answers(recommender, cases, folder / "answers.npy")
     own = settings.model_copy(update={"max_steps": settings.tuning_steps, "learning_rate": settings.tuning_rate})
     taught = cases.take(np.resize(np.arange(len(cases)), settings.tuning_steps * settings.users_per_step))
-    learned = examples(made.asker, REQUEST, taught)
-    losses = tune(made.model, made.tokenizer, learned, own, seed=seed, folder=folder / "tuning")
-    made.model.eval()
-    titles = np.array(made.asker.titles, dtype=object)
+    learned = examples(recommender.asker, REQUEST, taught)
+    losses = tune(recommender.model, recommender.tokenizer, learned, own, seed=seed, folder=folder / "tuning")
+    recommender.model.eval()
+    titles = np.array(recommender.asker.titles, dtype=object)
     answered = answers >= 0
     wrong = answered & (titles[answers] != titles[cases.target])
     preferences = list[dict[str, float]]()
     if wrong.any():
         rows = np.flatnonzero(wrong)
-        preferences = _prefer(settings, made, cases.take(rows), answers[rows], seed, folder / "preferences")
+        preferences = _prefer(settings, recommender, cases.take(rows), answers[rows], seed, folder / "preferences")
     some = np.arange(min(ASKED_AGAIN, len(cases)))
     return {
         "answers": int(answered.sum()),
         "right": int((answered & ~wrong).sum()),
         "losses": losses,
         "preferences": preferences,
-        "changed": round(float((own_answers(made, cases.take(some)) != answers[some]).mean()), 4),
+        "changed": round(float((own_answers(recommender, cases.take(some)) != answers[some]).mean()), 4),
     }
 
 
 def _prefer(
-    settings: Params, made: "ByTitle", cases: Cases, answers: np.ndarray, seed: int, folder: Path
+    settings: Params, recommender: "ByTitle", cases: Cases, answers: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """DPO on the true title of each case and the LLM's own answer."""
     from baselines._writers.pairwise import prefer_titles
 
     assert cases.target is not None
     return prefer_titles(
-        made,
+        recommender,
         cases,
         list(zip(cases.target.tolist(), answers.tolist(), strict=True)),
         settings,
@@ -205,22 +207,22 @@ def _prefer(
     )
 
 
-def _kept_answers(made: "ByTitle", cases: Cases, path: Path) -> np.ndarray:
+def _kept_answers(recommender: "ByTitle", cases: Cases, path: Path) -> np.ndarray:
     """`own_answers`, or those of a fit that was killed behind them: the LLM has learned since."""
     if not path.exists():
-        answers = own_answers(made, cases)
+        answers = own_answers(recommender, cases)
         with atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, answers)
     return np.asarray(np.load(path))
 
 
-def own_answers(made: "ByTitle", cases: Cases) -> np.ndarray:
+def own_answers(recommender: "ByTitle", cases: Cases) -> np.ndarray:
     """The item that the LLM as it is would say next to each case, greedily along the trie, int64 [n]; -1: none is open
     to it."""
     answers = list[int]()
-    for batch in cases.batches(made.settings.evaluation_rows):
-        best = made.search(batch, made.asker.about_users(REQUEST, batch), 1).best
-        answers += [int(made.trie.items[of_user[0][1]]) if of_user else -1 for of_user in best]
+    for batch in cases.batches(recommender.settings.evaluation_rows):
+        best = recommender.search(batch, recommender.asker.about_users(REQUEST, batch), 1).best
+        answers += [int(recommender.trie.items[of_user[0][1]]) if of_user else -1 for of_user in best]
     return np.array(answers, dtype=np.int64)
 
 

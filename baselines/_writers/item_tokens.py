@@ -91,7 +91,7 @@ class _Trained(nn.Module):
 
 
 def learn_item_tokens(
-    made: ByHybridPrompt, cases: Cases, settings: Training, *, seed: int, folder: Path
+    recommender: ByHybridPrompt, cases: Cases, settings: Training, *, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """Train adapters and projector on the titles of these cases, step by step, text-only steps giving way to hybrid
     ones.
@@ -100,22 +100,22 @@ def learn_item_tokens(
     """
     assert cases.target is not None
     if not torch.cuda.is_available():
-        use_grouped_attention(llm_texts.causal_lm_of(made.model))
-    model = _Trained(R2ec(made.model), made.projector)
-    prompts = made.prompts(cases, made.asker.about_users(made.request, cases))
-    of_item = title_tokens(made.tokenizer, made.asker.titles)
+        use_grouped_attention(llm_texts.causal_lm_of(recommender.model))
+    model = _Trained(R2ec(recommender.model), recommender.projector)
+    prompts = recommender.prompts(cases, recommender.asker.about_users(recommender.request, cases))
+    of_item = title_tokens(recommender.tokenizer, recommender.asker.titles)
     titles = [of_item[target] for target in cases.target.tolist()]
-    pad = pad_id(made.tokenizer)
+    pad = pad_id(recommender.tokenizer)
 
     def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
         hybrid = is_hybrid(step, settings.steps.count, seed)
-        with made.soft.reading(made.projector if hybrid else None):
+        with recommender.soft.reading(recommender.projector if hybrid else None):
             logps = title_logps(model.net, [prompts[row] for row in rows], [titles[row] for row in rows], pad)
         return -logps.sum() / sum(len(titles[row]) for row in of_step), {"hybrid": float(hybrid)}
 
     groups = [
-        Group([one for one in made.model.parameters() if one.requires_grad], settings.learning_rate),
-        Group(list(made.projector.parameters()), settings.projector_rate, settings.projector_decay),
+        Group([one for one in recommender.model.parameters() if one.requires_grad], settings.learning_rate),
+        Group(list(recommender.projector.parameters()), settings.projector_rate, settings.projector_decay),
     ]
     return run_steps(model, loss, groups, settings.steps, seed=seed, folder=folder, name="item tokens")
 

@@ -141,25 +141,27 @@ class ByThought(ByTitle):
                 return super().search(cases, messages, beams)
 
 
-def _examples(made: ByThought, cases: Cases) -> tuple[list[list[int]], list[list[int]]]:
+def _examples(recommender: ByThought, cases: Cases) -> tuple[list[list[int]], list[list[int]]]:
     """Prompts and titles of training cases, as token ids."""
     assert cases.target is not None
-    of_item = title_tokens(made.tokenizer, made.asker.titles)
-    prompts = [ids[:-1] for ids in made.prompts(cases, made.asker.about_users(made.request, cases))]
+    of_item = title_tokens(recommender.tokenizer, recommender.asker.titles)
+    prompts = [
+        ids[:-1] for ids in recommender.prompts(cases, recommender.asker.about_users(recommender.request, cases))
+    ]
     return prompts, [of_item[target] for target in cases.target.tolist()]
 
 
 def learn_to_think(
-    made: ByThought, cases: Cases, steps: Steps, rate: float, thinker_rate: float, *, seed: int, folder: Path
+    recommender: ByThought, cases: Cases, steps: Steps, rate: float, thinker_rate: float, *, seed: int, folder: Path
 ) -> list[dict[str, float]]:
     """Stage 1: adapters and thinker learn the titles of these cases together.
 
     Returns of each step `loss`, the mean over the tokens of its titles and their ends.
     """
-    model, pad = made.thinking, pad_id(made.tokenizer)
+    model, pad = recommender.thinking, pad_id(recommender.tokenizer)
     if not torch.cuda.is_available():
         use_grouped_attention(model.causal_lm)
-    prompts, titles = _examples(made, cases)
+    prompts, titles = _examples(recommender, cases)
 
     def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
         own = [titles[row] for row in rows]
@@ -195,7 +197,15 @@ def advantages(rewards: Tensor) -> Tensor:
 
 
 def reinforce(
-    made: ByThought, cases: Cases, steps: Steps, rate: float, *, times: int, noise: float, seed: int, folder: Path
+    recommender: ByThought,
+    cases: Cases,
+    steps: Steps,
+    rate: float,
+    *,
+    times: int,
+    noise: float,
+    seed: int,
+    folder: Path,
 ) -> list[dict[str, float]]:
     """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is
     generated.
@@ -206,9 +216,9 @@ def reinforce(
     thoughts of a prompt; noise: see `latent_r3.Params`. Returns of each step `loss`, `perplexity` of titles behind
     thoughts without noise, `noised` behind the others, `better`: share of these that are better.
     """
-    model, pad = made.thinking, pad_id(made.tokenizer)
+    model, pad = recommender.thinking, pad_id(recommender.tokenizer)
     assert model.thinker is not None
-    prompts, titles = _examples(made, cases)
+    prompts, titles = _examples(recommender, cases)
     frozen = [one for one in model.model.parameters() if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)

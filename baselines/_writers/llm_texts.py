@@ -100,8 +100,8 @@ class Writer:
             parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
             parts = [part for part in parts if any(key not in texts for key in part)]
             for part in tqdm(parts, desc=desc, unit="batch", delay=5, leave=False):
-                made = zip(part, self._generate([by_key[key] for key in part]), strict=True)
-                written = {key: text for key, text in made if key not in texts}
+                generated = zip(part, self._generate([by_key[key] for key in part]), strict=True)
+                written = {key: text for key, text in generated if key not in texts}
                 rows = [(key, t.text, t.tokens, t.cut, t.seconds, ledger.name()) for key, t in written.items()]
                 with store:  # on disk when the next batch begins
                     store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -72,7 +72,7 @@ class Training:
 
 
 def prefer_titles(
-    made: ByTitle,
+    recommender: ByTitle,
     cases: Cases,
     items: Sequence[Sequence[int]],
     settings: TitleTuning,
@@ -89,9 +89,12 @@ def prefer_titles(
     request: the message, see `llm_texts.Asker.about_users`. settings: the size of steps and micro-batches, and how often
     a checkpoint is kept.
     """
-    messages, titles = made.asker.about_users(request, cases), title_tokens(made.tokenizer, made.asker.titles)
+    messages, titles = (
+        recommender.asker.about_users(request, cases),
+        title_tokens(recommender.tokenizer, recommender.asker.titles),
+    )
     preferences = Preferences(
-        [prompt_ids(made.tokenizer, message) for message in messages],
+        [prompt_ids(recommender.tokenizer, message) for message in messages],
         [[titles[item] for item in some] for some in items],
     )
     training = Training(
@@ -102,7 +105,7 @@ def prefer_titles(
         at_once=settings.at_once,
         save_steps=settings.save_steps,
     )
-    return prefer(made.model, preferences, training, pad=pad_id(made.tokenizer), seed=seed, folder=folder)
+    return prefer(recommender.model, preferences, training, pad=pad_id(recommender.tokenizer), seed=seed, folder=folder)
 
 
 def prefer(

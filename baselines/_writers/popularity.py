@@ -100,12 +100,12 @@ def with_best_share(
     trained on, int, some perhaps several times.
     """
 
-    def made(share: float, tried: list[dict[str, float]]) -> WithPopularity:
+    def with_share(share: float, tried: list[dict[str, float]]) -> WithPopularity:
         cases = split.llm_train.take(np.unique(trained))
         return WithPopularity(inner, mix, share, tried, Learned.of_fit(cases, split.train if share else None))
 
     if len(shares) == 1:
-        return made(shares[0], [])
+        return with_share(shares[0], [])
     some = split.valid.sample(valid_cases, split.name, "popularity")
     raw = np.concatenate([np.asarray(batch) for batch in inner.score(replace(some, target=None))])
     tried = []
@@ -114,7 +114,7 @@ def with_best_share(
         tried.append({"popularity": share, "value": value})
     best = max(tried, key=lambda one: one["value"])["popularity"]
     print(f"popularity {best:g}; tried: " + ", ".join(f"{one['popularity']:g} {one['value']:.4f}" for one in tried))
-    return made(best, tried)
+    return with_share(best, tried)
 
 
 class _Scored(Recommender):
