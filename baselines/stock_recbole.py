@@ -82,9 +82,9 @@ class StockRecBole(Recommender):
             items = inner[left_aligned(batch, self.length)]
             user = np.array([self.users.get(int(one), 0) for one in batch.user])
             fields = {"item_id_list": items, "item_length": (items > 0).sum(axis=1), "user_id": user}
-            given = {name: torch.from_numpy(values).to(self.net.device) for name, values in fields.items()}
+            inputs = {name: torch.from_numpy(values).to(self.net.device) for name, values in fields.items()}
             with torch.no_grad():
-                scores = self.net.full_sort_predict(given).view(len(batch), -1)
+                scores = self.net.full_sort_predict(inputs).view(len(batch), -1)
             yield scores[:, torch.from_numpy(self.inner)].float().numpy(force=True)
 
     def report(self) -> dict[str, Any]:

@@ -109,10 +109,10 @@ class LatentSASRec(SASRec):
         states = [read.states]
         own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in read.keys]  # of each layer, each step's key and value
         for step in range(self.steps):
-            given = states[-1] + self.step_embedding[step]
+            step_input = states[-1] + self.step_embedding[step]
             if noise:
-                given = given + noise * torch.randn_like(given)
-            hidden = self.dropout(self.LayerNorm(given))
+                step_input = step_input + noise * torch.randn_like(step_input)
+            hidden = self.dropout(self.LayerNorm(step_input))
             for at, layer in enumerate(self.trm_encoder.layer):
                 attention = layer.multi_head_attention
                 own[at].append((_heads(attention, attention.key(hidden)), _heads(attention, attention.value(hidden))))

@@ -76,12 +76,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="epochs measured, after one that isn't (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder for baselines.md and .json")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if not (given.data / "dataset.json").exists():
-        raise InputError(f"{given.data}: no prepared dataset; run `make reproduce`, or prepare it alone")
-    if given.only:
-        model, whose = given.only
-        print(json.dumps(measure(read_split(given.data), model, whose == "ours", given.cases, given.epochs)))
+    args = parser.parse_args()
+    if not (args.data / "dataset.json").exists():
+        raise InputError(f"{args.data}: no prepared dataset; run `make reproduce`, or prepare it alone")
+    if args.only:
+        model, whose = args.only
+        print(json.dumps(measure(read_split(args.data), model, whose == "ours", args.cases, args.epochs)))
         return
     lines = []
     measured: dict[str, dict[str, dict[str, float]]] = {}
@@ -100,9 +100,9 @@ def main() -> None:
         ratio, memory = (ours[key] / theirs[key] for key in ("targets_per_second", "peak_mib"))
         lines.append([model, "ratio", f"{ratio:.1f}", f"{memory:.2f}"])
     text = table(["network", "training", "targets/s", "peak memory, MiB"], lines, left=2) + "\n"
-    write_text(given.out / "baselines.md", text)
-    write_text(given.out / "baselines.json", json.dumps(measured, indent=2) + "\n")
-    print(f"{text}\n{given.out / 'baselines.md'}")
+    write_text(args.out / "baselines.md", text)
+    write_text(args.out / "baselines.json", json.dumps(measured, indent=2) + "\n")
+    print(f"{text}\n{args.out / 'baselines.md'}")
 
 
 if __name__ == "__main__":

@@ -212,8 +212,8 @@ def _read_padding_as_nothing(net: torch.nn.Module) -> None:
     cross-entropy over all rows moves it as a wrong answer; behind a short history Caser's convolutions read it.
     """
 
-    def blank(_: torch.nn.Module, given: tuple[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
-        return vectors.masked_fill((given[0] == 0).unsqueeze(-1), 0)
+    def blank(_: torch.nn.Module, inputs: tuple[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
+        return vectors.masked_fill((inputs[0] == 0).unsqueeze(-1), 0)
 
     for module in net.modules():
         if isinstance(module, torch.nn.Embedding) and module.padding_idx == 0:

@@ -112,12 +112,12 @@ class Thinking(nn.Module):
         logps, _ = token_logps(states[real_tokens], head, ids[real_tokens], 1.0, softcap)
         return logps.new_zeros(ids.shape).masked_scatter(real_tokens, logps)
 
-    def _run(self, given: dict[str, Tensor], mask: Tensor, cache: DynamicCache) -> Tensor:
+    def _run(self, inputs: dict[str, Tensor], mask: Tensor, cache: DynamicCache) -> Tensor:
         """Last states of what is given behind the cache; mask [n, cached + q]."""
-        width = next(iter(given.values())).shape[1]
+        width = next(iter(inputs.values())).shape[1]
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
         out = self.causal_lm.get_decoder()(
-            **given, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True
+            **inputs, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True
         )
         states: Tensor = out.last_hidden_state
         return states

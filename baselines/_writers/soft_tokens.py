@@ -56,11 +56,11 @@ class SoftTokens:
     def reading(self, vectors: Vectors | None) -> Iterator[None]:
         """See above. The vectors have the size of what the embedding module gives: Gemma 2's multiplies by sqrt(d)."""
 
-        def before(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            self._ids = given[0]
-            return (given[0].masked_fill(given[0] >= self.first, self.placeholder), *given[1:])
+        def before(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            self._ids = inputs[0]
+            return (inputs[0].masked_fill(inputs[0] >= self.first, self.placeholder), *inputs[1:])
 
-        def behind(_: nn.Module, given: tuple[Any, ...], embedded: Tensor) -> Tensor:
+        def behind(_: nn.Module, inputs: tuple[Any, ...], embedded: Tensor) -> Tensor:
             ids, self._ids = self._ids, None
             assert ids is not None
             soft = ids >= self.first
