@@ -87,7 +87,7 @@ class LLMRerank(Recommender):
         asked = opening + NO_HISTORY.format(category=split.category) + closing
         prompt = tokenizer(asked, add_special_tokens=False)["input_ids"] + llm.prompts.answer_ids
         everything = np.arange(split.n_items)
-        self.alone = self.likelihoods([prompt], everything[None])[0]  # float64 [n_items], without a history
+        self.without_history = self.likelihoods([prompt], everything[None])[0]  # float64 [n_items], without a history
         self._texts: list[pd.DataFrame] = []
         self._written = 0
 
@@ -117,7 +117,7 @@ class LLMRerank(Recommender):
         # A stable sort: ties go to the lower item number, whatever else is in the batch.
         candidates = np.argsort(-open_to, axis=1, kind="stable")[:, :count]
         prompts = self._reasoned(cases)
-        llm = self.likelihoods(prompts, candidates) - self.alone[candidates]
+        llm = self.likelihoods(prompts, candidates) - self.without_history[candidates]
         own = np.take_along_axis(scores, candidates, axis=1)
         weight = self.settings.weight
         blended = weight * standardized(llm) + (1 - weight) * standardized(own)
