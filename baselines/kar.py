@@ -146,7 +146,7 @@ class Knowledge:
 
     def __init__(self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder") -> None:
         self.split, self.settings, self.writer, self.encoder = split, settings, writer, encoder
-        self.asker = writer.asker(split, settings.max_items, settings.max_prompt_tokens)
+        self.builder = writer.builder(split, settings.max_items, settings.max_prompt_tokens)
         self.messages: list[str] = []  # of the texts written last
         self.written: list[Text] = []
         self.seconds = 0.0  # what all texts so far cost when they were written, which may have been in another run
@@ -157,13 +157,13 @@ class Knowledge:
 
         texts = item_texts(self.split.items, self.writer.tokenizer)
         if self.settings.item_knowledge == "written":
-            messages = self.asker.about_items(self._considering(ITEM_REQUEST), texts)
+            messages = self.builder.item_messages(self._considering(ITEM_REQUEST), texts)
             texts = self._write(messages, "writing about items")
         return self.encoder.encode(texts, "encoding knowledge")
 
     def of_cases(self, cases: Cases) -> "Tensor":
         """Of the users of these cases, by their histories."""
-        messages = self.asker.about_users(self._considering(USER_REQUEST), cases)
+        messages = self.builder.user_messages(self._considering(USER_REQUEST), cases)
         return self.encoder.encode(self._write(messages, "writing about users"), "encoding knowledge")
 
     def _considering(self, request: str) -> str:
@@ -217,7 +217,7 @@ class KAR(Recommender):
     def uncached(self) -> "KAR":
         fresh = copy.copy(self)
         fresh.knowledge = copy.copy(self.knowledge)
-        fresh.knowledge.writer = self.knowledge.writer.forgetful()
+        fresh.knowledge.writer = self.knowledge.writer.without_cache()
         return fresh
 
     def tokens_written(self) -> int:

@@ -152,7 +152,7 @@ def _learn_profiles(
         cases = split.llm_train.take(profiled(split, settings, seed))
         assert cases.target is not None
         shown = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
-        messages = llm_texts.Asker(split, model, tokenizer, *shown).about_users(REQUEST, cases)
+        messages = llm_texts.MessageBuilder(split, model, tokenizer, *shown).user_messages(REQUEST, cases)
         prompts = [prompt_ids(tokenizer, message) for message in messages]
         limits = llm_texts.greedy_as_trained(settings.max_new_tokens)
         profiles = [text.text for text in llm_texts.write_now(model, tokenizer, prompts, limits)]

@@ -95,7 +95,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     recommender.thinking, recommender.soft = Thinking(model, thinker, token), SoftTokens(causal_lm, token)
     if thinker is not None:
         some = split.llm_train.take(np.arange(min(settings.users_per_step, len(split.llm_train))))
-        prompts = [ids[:-1] for ids in recommender.prompts(some, recommender.asker.about_users(REQUEST, some))]
+        prompts = [ids[:-1] for ids in recommender.prompts(some, recommender.builder.user_messages(REQUEST, some))]
         with torch.no_grad():
             thinker.resize(recommender.thinking.read(prompts, pad_id(tokenizer))[0], recommender.soft.size())
     if settings.thought_steps:

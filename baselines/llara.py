@@ -84,7 +84,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     recommender = ByHybridPrompt(
         split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=None
     )
-    recommender.asker.mark, recommender.projector, recommender.soft = mark, projector, soft
+    recommender.builder.mark, recommender.projector, recommender.soft = mark, projector, soft
     if settings.hybrid_steps:
         cases = split.llm_train.take(rows_of_second_stage(split, settings, seed))
         steps = Steps(settings.hybrid_steps, settings.users_per_step, settings.at_once, settings.save_steps)

@@ -84,8 +84,8 @@ class LLMRerank(Recommender):
         from lm.chat import split_template
 
         opening, closing = split_template(tokenizer, llm.params.prompts.system_prompt)
-        asked = opening + NO_HISTORY.format(category=split.category) + closing
-        prompt = tokenizer(asked, add_special_tokens=False)["input_ids"] + llm.prompts.answer_ids
+        user_message = opening + NO_HISTORY.format(category=split.category) + closing
+        prompt = tokenizer(user_message, add_special_tokens=False)["input_ids"] + llm.prompts.answer_ids
         everything = np.arange(split.n_items)
         self.without_history = self.likelihoods([prompt], everything[None])[0]  # float64 [n_items], without a history
         self._texts: list[pd.DataFrame] = []

@@ -79,7 +79,7 @@ class ProfileRetrieval(Recommender):
         self, split: Split, settings: Params, writer: "Writer", encoder: "SentenceEncoder", items: "Tensor"
     ) -> None:
         self.settings = settings
-        self.asker = writer.asker(split, settings.max_items, settings.max_prompt_tokens)
+        self.builder = writer.builder(split, settings.max_items, settings.max_prompt_tokens)
         self.writer, self.encoder, self.items = writer, encoder, items
         self._texts = pd.DataFrame()
         self._written: list[Text] = []
@@ -87,12 +87,12 @@ class ProfileRetrieval(Recommender):
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         from baselines._writers.llm_texts import as_frame
 
-        messages = self.asker.about_users(REQUEST, cases)
+        messages = self.builder.user_messages(REQUEST, cases)
         self._written = self.writer.write([self.writer.prompt(text) for text in messages], "writing profiles")
         self._texts = as_frame(cases, messages, self._written)
         queries = [text.text for text in self._written]
         if self.settings.query == "titles and profile":
-            queries = ["; ".join([*self.asker.shown(cases, i), query]) for i, query in enumerate(queries)]
+            queries = ["; ".join([*self.builder.shown(cases, i), query]) for i, query in enumerate(queries)]
         cosines = self.encoder.encode(queries, "encoding profiles") @ self.items.T
         for start in range(0, len(cases), 1024):
             yield cosines[start : start + 1024].numpy()
@@ -103,7 +103,7 @@ class ProfileRetrieval(Recommender):
 
     def uncached(self) -> "ProfileRetrieval":
         fresh = copy.copy(self)
-        fresh.writer = self.writer.forgetful()
+        fresh.writer = self.writer.without_cache()
         return fresh
 
     def tokens_written(self) -> int:

@@ -100,7 +100,7 @@ def _prefer(
     if settings.negatives_from == "popularity":
         assert split.train.target is not None
         weights = np.bincount(split.train.target, minlength=split.n_items).astype(np.float64)
-    drawn = rejected(cases, recommender.asker.titles, weights, settings.negatives, seed)
+    drawn = rejected(cases, recommender.builder.titles, weights, settings.negatives, seed)
     return prefer_titles(
         recommender,
         cases,

@@ -108,7 +108,7 @@ def _grounded(split: Split, settings: Params, recommender: "ByTitle") -> Recomme
     if settings.encoder == EMBEDDED_ENCODER:
         fetch_minilm(settings.encoder)
     encoder = SentenceEncoder(settings.encoder)
-    items = encoder.encode(recommender.asker.titles, "encoding titles")
+    items = encoder.encode(recommender.builder.titles, "encoding titles")
     return ByText(
         split,
         recommender.model,
@@ -141,7 +141,7 @@ def _depends_on(split: Split, settings: Params, recommender: "ByTitle", seed: in
         "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
         "training": settings.model_dump(mode="json", exclude=OF_RANKING),
         "seed": seed,
-        "cases": sha256_of_json([recommender.asker.titles, examples(recommender.asker, REQUEST, cases), histories]),
+        "cases": sha256_of_json([recommender.builder.titles, examples(recommender.builder, REQUEST, cases), histories]),
     }
 
 
@@ -166,10 +166,10 @@ def _iteration(settings: Params, recommender: "ByTitle", cases: Cases, seed: int
     answers = _kept_answers(recommender, cases, folder / "answers.npy")
     own = settings.model_copy(update={"max_steps": settings.tuning_steps, "learning_rate": settings.tuning_rate})
     taught = cases.take(np.resize(np.arange(len(cases)), settings.tuning_steps * settings.users_per_step))
-    learned = examples(recommender.asker, REQUEST, taught)
+    learned = examples(recommender.builder, REQUEST, taught)
     losses = tune(recommender.model, recommender.tokenizer, learned, own, seed=seed, folder=folder / "tuning")
     recommender.model.eval()
-    titles = np.array(recommender.asker.titles, dtype=object)
+    titles = np.array(recommender.builder.titles, dtype=object)
     answered = answers >= 0
     wrong = answered & (titles[answers] != titles[cases.target])
     preferences = list[dict[str, float]]()
@@ -221,7 +221,7 @@ def own_answers(recommender: "ByTitle", cases: Cases) -> np.ndarray:
     to it."""
     answers = list[int]()
     for batch in cases.batches(recommender.settings.evaluation_rows):
-        best = recommender.search(batch, recommender.asker.about_users(REQUEST, batch), 1).best
+        best = recommender.search(batch, recommender.builder.user_messages(REQUEST, batch), 1).best
         answers += [int(recommender.trie.items[of_user[0][1]]) if of_user else -1 for of_user in best]
     return np.array(answers, dtype=np.int64)
 

@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from baselines._writers.llm_texts import ROWS_AT_ONCE, Asker, micro_batch
+from baselines._writers.llm_texts import ROWS_AT_ONCE, MessageBuilder, micro_batch
 from baselines._writers.settings import WriterTraining, rows_of
 from baselines._writers.trl import faster_on_cpu, shared_prompt_rollouts
 from benchmark.contract import Split
@@ -57,7 +57,7 @@ def train_writer(
     cases = split.llm_train.take(rows_of(split, settings, seed))
     assert cases.target is not None
     limits = (settings.max_items, settings.max_prompt_tokens, settings.max_new_tokens)
-    messages = Asker(split, model, tokenizer, *limits).about_users(request, cases)
+    messages = MessageBuilder(split, model, tokenizer, *limits).user_messages(request, cases)
     rows = {
         "prompt": [[{"role": "user", "content": text}] for text in messages],
         "target": cases.target.tolist(),

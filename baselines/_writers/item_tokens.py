@@ -102,8 +102,8 @@ def learn_item_tokens(
     if not torch.cuda.is_available():
         use_grouped_attention(llm_texts.causal_lm_of(recommender.model))
     model = _Trained(R2ec(recommender.model), recommender.projector)
-    prompts = recommender.prompts(cases, recommender.asker.about_users(recommender.request, cases))
-    of_item = title_tokens(recommender.tokenizer, recommender.asker.titles)
+    prompts = recommender.prompts(cases, recommender.builder.user_messages(recommender.request, cases))
+    of_item = title_tokens(recommender.tokenizer, recommender.builder.titles)
     titles = [of_item[target] for target in cases.target.tolist()]
     pad = pad_id(recommender.tokenizer)
 

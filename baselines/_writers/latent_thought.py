@@ -144,9 +144,9 @@ class ByThought(ByTitle):
 def _examples(recommender: ByThought, cases: Cases) -> tuple[list[list[int]], list[list[int]]]:
     """Prompts and titles of training cases, as token ids."""
     assert cases.target is not None
-    of_item = title_tokens(recommender.tokenizer, recommender.asker.titles)
+    of_item = title_tokens(recommender.tokenizer, recommender.builder.titles)
     prompts = [
-        ids[:-1] for ids in recommender.prompts(cases, recommender.asker.about_users(recommender.request, cases))
+        ids[:-1] for ids in recommender.prompts(cases, recommender.builder.user_messages(recommender.request, cases))
     ]
     return prompts, [of_item[target] for target in cases.target.tolist()]
 

@@ -77,10 +77,10 @@ class Writer:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._loaded.tokenizer
 
-    def asker(self, split: Split, max_items: int, max_prompt_tokens: int) -> "Asker":
+    def builder(self, split: Split, max_items: int, max_prompt_tokens: int) -> "Asker":
         """What makes the messages about this split's users."""
         loaded, length = self._loaded, self.settings.max_new_tokens
-        return Asker(split, loaded.model, loaded.tokenizer, max_items, max_prompt_tokens, length)
+        return MessageBuilder(split, loaded.model, loaded.tokenizer, max_items, max_prompt_tokens, length)
 
     def prompt(self, message: str) -> list[int]:
         """Token ids of one user message in the backbone's chat template, up to where the assistant begins to write."""
@@ -111,7 +111,7 @@ class Writer:
                 texts |= written
         return [texts[key] for key in keys]
 
-    def forgetful(self) -> "Writer":
+    def without_cache(self) -> "Writer":
         """The same LLM and settings; every text is written anew and none is kept."""
         fresh = copy.copy(self)
         fresh.write = lambda prompts, desc="": self._generate(prompts)  # type: ignore[method-assign]
@@ -187,7 +187,7 @@ def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
     return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
 
 
-class Asker:
+class MessageBuilder:
     """Messages to one LLM about users and items, in titles as every method reads them, in prompts that the LLM can
     read.
 
@@ -214,7 +214,7 @@ class Asker:
         self.mark = ""  # what stands behind each title of a history
         self.titles = texts.titles(split.items, tokenizer)
 
-    def about_users(self, request: str, cases: Cases) -> list[str]:
+    def user_messages(self, request: str, cases: Cases) -> list[str]:
         """`request` with {category}, {several} and {history} filled in for each case: the newest titles, the last at
         the end."""
         return [self._about_user(request, self.shown(cases, i), f"case {cases.case[i]}") for i in range(len(cases))]
@@ -223,7 +223,7 @@ class Asker:
         """The newest titles of case i, oldest first."""
         return [self.titles[item] for item in cases.history(i)[-self.max_items :].tolist()]
 
-    def about_items(self, request: str, said: Sequence[str]) -> list[str]:
+    def item_messages(self, request: str, said: Sequence[str]) -> list[str]:
         """`request` with {category} and {item} filled in, for each item what is said of it."""
         return [
             self._cut(lambda some: request.format(category=self.category, item=some), text, f"item {v}")
@@ -292,7 +292,7 @@ class ByText(Recommender):
         report: dict[str, Any],
         learned_from: Learned | None = None,
     ) -> None:
-        self.asker = Asker(split, model, tokenizer, max_items, max_prompt_tokens, max_new_tokens)
+        self.builder = MessageBuilder(split, model, tokenizer, max_items, max_prompt_tokens, max_new_tokens)
         self.model, self.tokenizer, self.scores_of = model, tokenizer, scores_of
         self.request, self.limits = request, greedy_as_trained(max_new_tokens)
         self._report, self._learned_from = report, learned_from
@@ -302,7 +302,7 @@ class ByText(Recommender):
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         self._texts, self._tokens = [], 0
         for batch in cases.batches(ROWS_AT_ONCE):
-            messages = self.asker.about_users(self.request, batch)
+            messages = self.builder.user_messages(self.request, batch)
             prompts = [prompt_ids(self.tokenizer, message) for message in messages]
             written = write_now(self.model, self.tokenizer, prompts, self.limits)
             self._texts.append(as_frame(batch, messages, written))

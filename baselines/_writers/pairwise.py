@@ -90,8 +90,8 @@ def prefer_titles(
     a checkpoint is kept.
     """
     messages, titles = (
-        recommender.asker.about_users(request, cases),
-        title_tokens(recommender.tokenizer, recommender.asker.titles),
+        recommender.builder.user_messages(request, cases),
+        title_tokens(recommender.tokenizer, recommender.builder.titles),
     )
     preferences = Preferences(
         [prompt_ids(recommender.tokenizer, message) for message in messages],

@@ -46,8 +46,10 @@ class ByTitle(Recommender):
         self.model, self.tokenizer, self.assistant, self.alpha = model, tokenizer, assistant, alpha
         self.fit_report, self.learned_from = fit_report, learned_from
         length = TITLE_TOKENS + CLOSING
-        self.asker = llm_texts.Asker(split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length)
-        self.trie = Trie(title_tokens(tokenizer, self.asker.titles))
+        self.builder = llm_texts.MessageBuilder(
+            split, model, tokenizer, settings.max_items, settings.max_prompt_tokens, length
+        )
+        self.trie = Trie(title_tokens(tokenizer, self.builder.titles))
         self._texts: list[pd.DataFrame] = []
         self._read = 0
 
@@ -55,7 +57,7 @@ class ByTitle(Recommender):
         self._texts, self._read = [], 0
         beams = min(self.settings.beams, self.split.n_items)
         for batch in cases.batches(self.settings.evaluation_rows):
-            messages = self.asker.about_users(self.request, batch)
+            messages = self.builder.user_messages(self.request, batch)
             search = self.search(batch, messages, beams)
             self._read += search.read
             scores = np.full((len(batch), self.split.n_items), -np.inf)
@@ -104,7 +106,7 @@ class ByTitle(Recommender):
         return np.asarray((shifted - np.where(np.isfinite(total), total, 0))[:, self.trie.items])
 
     def _first_titles(self, cases: Cases, messages: list[str], search: Search) -> pd.DataFrame:
-        titles = self.asker.titles
+        titles = self.builder.titles
         first = [titles[self.trie.items[best[0][1]]] if best else "" for best in search.best]
         return llm_texts.as_frame(cases, messages, [llm_texts.Text(title, 0, False, 0.0) for title in first])
 

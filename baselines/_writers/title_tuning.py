@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from baselines._writers.llm_texts import Asker
+    from baselines._writers.llm_texts import MessageBuilder
 
 REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
@@ -84,10 +84,10 @@ def tuned(
     model = backbones.add_lora(loaded.model, settings.lora)
     if not settings.max_steps:
         return model.eval(), loaded.tokenizer, []
-    asker = llm_texts.Asker(
+    builder = llm_texts.MessageBuilder(
         split, model, loaded.tokenizer, settings.max_items, settings.max_prompt_tokens, TITLE_TOKENS + CLOSING
     )
-    learned = examples(asker, request, split.llm_train.take(rows_of(split, settings, seed)))
+    learned = examples(builder, request, split.llm_train.take(rows_of(split, settings, seed)))
     about = {
         **TITLES.about(),
         "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
@@ -105,11 +105,11 @@ def tuned(
     return model.eval(), loaded.tokenizer, losses
 
 
-def examples(asker: "Asker", request: str, cases: Cases) -> dict[str, list[str]]:
+def examples(builder: "Asker", request: str, cases: Cases) -> dict[str, list[str]]:
     """The message about each training case, `prompt`, and the title of its target, `completion`."""
     assert cases.target is not None
-    titles = [asker.titles[target] for target in cases.target.tolist()]
-    return {"prompt": asker.about_users(request, cases), "completion": titles}
+    titles = [builder.titles[target] for target in cases.target.tolist()]
+    return {"prompt": builder.user_messages(request, cases), "completion": titles}
 
 
 def tune(

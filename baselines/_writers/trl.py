@@ -31,12 +31,12 @@ def faster_on_cpu(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         yield
         return
     use_grouped_attention(causal_lm_of(model))
-    asked = getattr(trl.trainer.utils, SCORED_ONLY)  # raises if a later trl has it no more
+    original = getattr(trl.trainer.utils, SCORED_ONLY)  # raises if a later trl has it no more
     setattr(trl.trainer.utils, SCORED_ONLY, lambda device: True)
     try:
         yield
     finally:
-        setattr(trl.trainer.utils, SCORED_ONLY, asked)
+        setattr(trl.trainer.utils, SCORED_ONLY, original)
 
 
 def shared_prompt_rollouts(

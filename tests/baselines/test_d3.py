@@ -191,7 +191,7 @@ def test_wide_beams_give_every_items_exact_score(made: ByTitle) -> None:
         closed = set(cases.history(i).tolist())
         is_open = [item for item in range(split().n_items) if item not in closed]
         logq = assistant[i] - np.logaddexp.reduce(assistant[i][is_open])
-        prompt = prompt_ids(made.tokenizer, made.asker.about_users(d3.REQUEST, cases.take(np.array([i])))[0])
+        prompt = prompt_ids(made.tokenizer, made.builder.user_messages(d3.REQUEST, cases.take(np.array([i])))[0])
         assert np.flatnonzero(np.isfinite(found[i])).tolist() == is_open
         for item in is_open[::9]:
             with torch.no_grad():

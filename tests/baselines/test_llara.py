@@ -55,10 +55,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> ByHybridPrompt:
 
 def test_each_title_is_followed_by_its_items_token(made: ByHybridPrompt) -> None:
     cases = split().valid.take(CASES)
-    messages = made.asker.about_users(made.request, cases)
-    made.asker.mark = ""
-    plain = [prompt_ids(made.tokenizer, one) for one in made.asker.about_users(made.request, cases)]
-    made.asker.mark = "<bos>"
+    messages = made.builder.user_messages(made.request, cases)
+    made.builder.mark = ""
+    plain = [prompt_ids(made.tokenizer, one) for one in made.builder.user_messages(made.request, cases)]
+    made.builder.mark = "<bos>"
     vocabulary = len(made.tokenizer)
     for i, ids in enumerate(made.prompts(cases, messages)):
         shown = cases.history(i)[-3:].tolist()
@@ -100,7 +100,7 @@ def test_hybrid_steps_come_with_probability_t_of_t() -> None:
 
 def test_the_projector_learns_in_hybrid_steps_alone(made: ByHybridPrompt) -> None:
     net, cases = R2ec(made.model), split().valid.take(CASES[:3])
-    prompts = made.prompts(cases, made.asker.about_users(made.request, cases))
+    prompts = made.prompts(cases, made.builder.user_messages(made.request, cases))
     found = []
     for vectors in (None, made.projector):
         made.model.zero_grad()
@@ -147,7 +147,7 @@ def test_it_learns_what_only_item_tokens_tell(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
     monkeypatch.setattr(llara, "REQUEST", "My {several}:\n{history}")
     monkeypatch.setattr(llara, "fit_best", lambda split, tried, **_: (Vectors(), []))
-    monkeypatch.setattr(llm_texts.Asker, "shown", lambda self, cases, i: ["a thing"])
+    monkeypatch.setattr(llm_texts.MessageBuilder, "shown", lambda self, cases, i: ["a thing"])
     data = replace(worded_split(), items=worded_split().items.assign(title=WORDS))
     params = {"backbone": {"name": "planted"}, "beams": N, "tunings": str(tmp_path / "tunings"), "max_steps": 0}
     params |= {"users_per_step": 16, "at_once": 16, "save_steps": 1000, "placeholder": "<bos>"}

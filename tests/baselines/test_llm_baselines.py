@@ -238,7 +238,7 @@ def test_a_profile_that_names_the_target_finds_it(
     cases, names = data.valid.take(np.arange(30)), item_texts(data.items, tiny_tokenizer("llama"))
     assert cases.target is not None
     method = profiles(llm, encoder, tmp_path)
-    messages = method.asker.about_users(REQUEST, cases)  # type: ignore[attr-defined]
+    messages = method.builder.user_messages(REQUEST, cases)  # type: ignore[attr-defined]
     said = {tuple(method.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
     monkeypatch.setattr(
         method.writer,  # type: ignore[attr-defined]
@@ -324,10 +324,10 @@ def test_latency_is_measured_on_texts_written_anew(llm: BackboneSettings, tmp_pa
     writer = Writer(llm, 3, tmp_path)
     prompts = prompts_of(writer, 2)
     kept = writer.write(prompts)
-    anew = writer.forgetful().write(prompts)
+    anew = writer.without_cache().write(prompts)
     assert [text.text for text in anew] == [text.text for text in kept]
     assert [text.seconds for text in anew] != [text.seconds for text in kept]
-    fresh = Writer(llm, 3, tmp_path / "none").forgetful()
+    fresh = Writer(llm, 3, tmp_path / "none").without_cache()
     fresh.write(prompts)
     assert not fresh.path.exists()
 

@@ -93,7 +93,7 @@ def test_what_is_preferred(source: str, tmp_path: Path, monkeypatch: pytest.Monk
     cases = split().llm_train.take(rows)
     assert len(preferences) == 8 == len(set(rows.tolist())) and cases.target is not None
     titles = title_tokens(made.tokenizer, split().items["title"].tolist())
-    asked = made.asker.about_users(title_tuning.REQUEST, cases)
+    asked = made.builder.user_messages(title_tuning.REQUEST, cases)
     targets = set(split().train.target.tolist())  # type: ignore[union-attr]
     for i, (prompt, (chosen, *others)) in enumerate(zip(preferences.prompts, preferences.titles, strict=True)):
         assert made.tokenizer.decode(prompt).count(asked[i]) == 1

@@ -40,9 +40,9 @@ def test_an_answer_is_the_likeliest_open_title(tmp_path: Path) -> None:
     """Greedy along the trie: each token the likeliest of those that some open title goes on with, by plain forwards."""
     made = title_sft.fit(split(), seed=1, params=tuning(tmp_path), workdir=tmp_path / "work")
     cases = split().llm_train.take(np.arange(6))
-    titles = title_tokens(made.tokenizer, made.asker.titles)
+    titles = title_tokens(made.tokenizer, made.builder.titles)
     found = own_answers(made, cases)
-    for i, message in enumerate(made.asker.about_users(title_tuning.REQUEST, cases)):
+    for i, message in enumerate(made.builder.user_messages(title_tuning.REQUEST, cases)):
         is_open = [v for v in range(split().n_items) if v not in set(cases.history(i).tolist())]
         written: list[int] = []
         while len({tuple(titles[v]) for v in is_open}) > 1:
@@ -79,7 +79,7 @@ def test_what_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ((preferences, training),) = given
     (report,) = made.report()["iterations"]
     assert cases.target is not None and len(cases) == 10
-    titles = title_tokens(made.tokenizer, made.asker.titles)
+    titles = title_tokens(made.tokenizer, made.builder.titles)
     wrong = [i for i in range(10) if titles[asked[0][i]] != titles[cases.target[i]]]
     assert not set(wrong) & {0, 1, 2} and len(preferences) == len(wrong) > 0
     for (chosen, own), i in zip(preferences.titles, wrong, strict=True):

@@ -76,9 +76,9 @@ def test_tuning_is_the_same_without_the_prompts_logits(
             model, tokenizer = adapted(llm)
             seen = scored_rows(patch)
             limits = settings.max_items, settings.max_prompt_tokens
-            asker = llm_texts.Asker(split(), model, tokenizer, *limits, 8)
+            builder = llm_texts.MessageBuilder(split(), model, tokenizer, *limits, 8)
             cases = split().llm_train.take(title_tuning.rows_of(split(), settings, 1))
-            learned = title_tuning.examples(asker, title_tuning.REQUEST, cases)
+            learned = title_tuning.examples(builder, title_tuning.REQUEST, cases)
             losses = title_tuning.tune(model, tokenizer, learned, settings, seed=1, folder=tmp_path / str(plain))
             found.append((losses, adapters(model), seen))
     (losses, weights, few), (plain_losses, plain_weights, many) = found

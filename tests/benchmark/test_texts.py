@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import baselines
-from baselines._writers.llm_texts import Asker, states_of
+from baselines._writers.llm_texts import MessageBuilder, states_of
 from baselines._writers.sentences import SentenceEncoder, item_texts
 from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Split
@@ -270,14 +270,14 @@ def test_the_oldest_items_leave_first_and_then_the_end_of_the_newest() -> None:
     whole = "My things:\n" + "\n".join(f"- {title}" for title in titles) + "\nWhat next?"
     room = len(prompt_ids(tokenizer, whole))
     for less, kept in ((0, titles), (1, titles[1:])):
-        asker = Asker(split, tiny_lm("llama"), tokenizer, 20, room - less, 8)
-        (message,) = asker.about_users(request, case)
+        builder = MessageBuilder(split, tiny_lm("llama"), tokenizer, 20, room - less, 8)
+        (message,) = builder.user_messages(request, case)
         assert [line[2:] for line in message.splitlines()[1:-1]] == kept
     least = len(prompt_ids(tokenizer, request.format(category="thing", history=f"- {titles[-1][0]}")))
-    (message,) = Asker(split, tiny_lm("llama"), tokenizer, 20, least, 8).about_users(request, case)
+    (message,) = MessageBuilder(split, tiny_lm("llama"), tokenizer, 20, least, 8).user_messages(request, case)
     assert message.splitlines()[1] == f"- {titles[-1][0]}"
     with pytest.raises(InputError, match=f"case {case.case[0]}: max_prompt_tokens {least - 1} holds the request alone"):
-        Asker(split, tiny_lm("llama"), tokenizer, 20, least - 1, 8).about_users(request, case)
+        MessageBuilder(split, tiny_lm("llama"), tokenizer, 20, least - 1, 8).user_messages(request, case)
 
 
 def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="reads 4096 tokens, but max_prompt_tokens is 4090 and up to 8 more are written"
     ):
-        Asker(split, tiny_lm("llama"), tiny_tokenizer("llama"), 6, 4090, 8)
+        MessageBuilder(split, tiny_lm("llama"), tiny_tokenizer("llama"), 6, 4090, 8)
     params = r2ec_settings(write_backbone(tmp_path / "llm"), prompts={"max_prompt_tokens": 4096})
     with pytest.raises(InputError, match=r"prompts\.max_prompt_tokens is 4096"):
         Reader.build(split, R2ecParams.model_validate(params))
@@ -344,17 +344,17 @@ def never_a_turn(name: str, said: list[str]) -> None:
         return [token for token in ids if token in special]
 
     split = Split("x", "movie", 20, items, cases, cases, 5.0)
-    asker = Asker(split, tiny_lm_of(), tokenizer, 20, 3000, 8)
-    (message,) = asker.about_users("My {category}s:\n{history}\nNext?", cases)
+    builder = MessageBuilder(split, tiny_lm_of(), tokenizer, 20, 3000, 8)
+    (message,) = builder.user_messages("My {category}s:\n{history}\nNext?", cases)
     nothing = specials(prompt_ids(tokenizer, "x"))
     assert specials(prompt_ids(tokenizer, message)) == nothing
     assert len(message.splitlines()) == 2 + n
     builder = PromptBuilder(tokenizer, items, "movie", PromptSettings(max_prompt_tokens=3000), rating_scale=5)
-    assert builder.titles == asker.titles
+    assert builder.titles == builder.titles
     user, item = builder.user_prompts(cases)[0], builder.item_prompts()
     assert all(specials(ids) == nothing for ids in (user, *item))
     assert all(
-        len(tokenizer(title, add_special_tokens=False)["input_ids"]) <= texts.TITLE_TOKENS for title in asker.titles
+        len(tokenizer(title, add_special_tokens=False)["input_ids"]) <= texts.TITLE_TOKENS for title in builder.titles
     )
     assert specials(tokenizer(builder.user_text(cases, 0), add_special_tokens=False)["input_ids"]) == nothing
 
