@@ -107,7 +107,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "K
         settings.model_dump(include=set(SASRecParams.model_fields)),
         EveryPosition.of(split, settings, knowing_loss(row_of, none_first(side[1].known))),
         make=lambda config, dataset: KnowingSASRec(config, dataset, side[0].known, *adaptor),
-        validate=lambda one: validation_ndcg(Knowing(one, valid), split.valid, split.n_items, "KAR"),
+        validate=lambda network: validation_ndcg(Knowing(network, valid), split.valid, split.n_items, "KAR"),
     )
     return KAR(knowledge, side[1], trained)
 

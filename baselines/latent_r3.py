@@ -94,8 +94,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     recommender = ByThought(split, settings, model, tokenizer, request=REQUEST, fit_report=report, learned_from=learned)
     recommender.thinking, recommender.soft = Thinking(model, thinker, token), SoftTokens(causal_lm, token)
     if thinker is not None:
-        some = split.llm_train.take(np.arange(min(settings.users_per_step, len(split.llm_train))))
-        prompts = [ids[:-1] for ids in recommender.prompts(some, recommender.builder.user_messages(REQUEST, some))]
+        first_cases = split.llm_train.take(np.arange(min(settings.users_per_step, len(split.llm_train))))
+        prompts = [
+            ids[:-1]
+            for ids in recommender.prompts(first_cases, recommender.builder.user_messages(REQUEST, first_cases))
+        ]
         with torch.no_grad():
             thinker.resize(recommender.thinking.read(prompts, pad_id(tokenizer))[0], recommender.soft.size())
     if settings.thought_steps:

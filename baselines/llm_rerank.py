@@ -110,17 +110,17 @@ class LLMRerank(Recommender):
 
     def _reordered(self, cases: Cases, scores: np.ndarray) -> np.ndarray:
         """SASRec's scores [b, n_items] with each row's best candidates lifted above the rest and reordered."""
-        open_to = scores.copy()
+        allowed = scores.copy()
         for i in range(len(cases)):
-            open_to[i, cases.history(i)] = -np.inf  # what a user has had is no candidate
+            allowed[i, cases.history(i)] = -np.inf  # what a user has had is no candidate
         count = min(self.settings.candidates, scores.shape[1])
         # A stable sort: ties go to the lower item number, whatever else is in the batch.
-        candidates = np.argsort(-open_to, axis=1, kind="stable")[:, :count]
+        candidates = np.argsort(-allowed, axis=1, kind="stable")[:, :count]
         prompts = self._reasoned(cases)
-        llm = self.likelihoods(prompts, candidates) - self.without_history[candidates]
-        own = np.take_along_axis(scores, candidates, axis=1)
+        llm_scores = self.likelihoods(prompts, candidates) - self.without_history[candidates]
+        sasrec_scores = np.take_along_axis(scores, candidates, axis=1)
         weight = self.settings.weight
-        blended = weight * standardized(llm) + (1 - weight) * standardized(own)
+        blended = weight * standardized(llm_scores) + (1 - weight) * standardized(sasrec_scores)
         out = scores - BELOW
         np.put_along_axis(out, candidates, blended, axis=1)
         return out

@@ -104,7 +104,7 @@ def _prefer(
     return prefer_titles(
         recommender,
         cases,
-        [(target, *some) for target, some in zip(cases.target.tolist(), drawn, strict=True)],
+        [(target, *negatives) for target, negatives in zip(cases.target.tolist(), drawn, strict=True)],
         settings,
         request=REQUEST,
         beta=settings.beta,

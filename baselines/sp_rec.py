@@ -51,7 +51,7 @@ SELF_PLAY = Stage(
     "self-play", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
 )
 FIT = Stage("sp_rec", 1, after=(SELF_PLAY,))
-ASKED_AGAIN = 64  # cases of an iteration, to see how many answers it has changed
+ANSWERED_AGAIN = 64  # cases of an iteration, to see how many answers it has changed
 OF_RANKING = {"ranking", "beams", "encoder", "max_new_tokens", "backbone", "save_steps", "tunings"}
 
 
@@ -176,13 +176,13 @@ def _iteration(settings: Params, recommender: "ByTitle", cases: Cases, seed: int
     if wrong.any():
         rows = np.flatnonzero(wrong)
         preferences = _prefer(settings, recommender, cases.take(rows), answers[rows], seed, folder / "preferences")
-    some = np.arange(min(ASKED_AGAIN, len(cases)))
+    first_rows = np.arange(min(ANSWERED_AGAIN, len(cases)))
     return {
         "answers": int(answered.sum()),
         "right": int((answered & ~wrong).sum()),
         "losses": losses,
         "preferences": preferences,
-        "changed": round(float((own_answers(recommender, cases.take(some)) != answers[some]).mean()), 4),
+        "changed": round(float((own_answers(recommender, cases.take(first_rows)) != answers[first_rows]).mean()), 4),
     }
 
 
@@ -222,7 +222,7 @@ def own_answers(recommender: "ByTitle", cases: Cases) -> np.ndarray:
     answers = list[int]()
     for batch in cases.batches(recommender.settings.evaluation_rows):
         best = recommender.search(batch, recommender.builder.user_messages(REQUEST, batch), 1).best
-        answers += [int(recommender.trie.items[of_user[0][1]]) if of_user else -1 for of_user in best]
+        answers += [int(recommender.trie.items[user_best[0][1]]) if user_best else -1 for user_best in best]
     return np.array(answers, dtype=np.int64)
 
 
@@ -234,8 +234,8 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     name = named(TUNING, "self-play", {key: value for key, value in p.items() if key not in OF_RANKING}, p["backbone"])
     playing = [
         Work(
-            read=p["iterations"] * ((cases + min(ASKED_AGAIN, cases)) * prompt + cases * pair),
-            written=p["iterations"] * (cases + min(ASKED_AGAIN, cases)) * s.line * READ_OF_TITLES,
+            read=p["iterations"] * ((cases + min(ANSWERED_AGAIN, cases)) * prompt + cases * pair),
+            written=p["iterations"] * (cases + min(ANSWERED_AGAIN, cases)) * s.line * READ_OF_TITLES,
             rows=p["evaluation_rows"],
             kept=(*name, "answers"),
         ),

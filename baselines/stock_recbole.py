@@ -80,7 +80,7 @@ class StockRecBole(Recommender):
         inner = np.append(0, self.inner)  # of our numbers, of which 0 is padding
         for batch in cases.batches(512):
             items = inner[left_aligned(batch, self.length)]
-            user = np.array([self.users.get(int(one), 0) for one in batch.user])
+            user = np.array([self.users.get(int(user_number), 0) for user_number in batch.user])
             fields = {"item_id_list": items, "item_length": (items > 0).sum(axis=1), "user_id": user}
             inputs = {name: torch.from_numpy(values).to(self.net.device) for name, values in fields.items()}
             with torch.no_grad():

@@ -87,12 +87,12 @@ def semantic_ids(vectors: np.ndarray, codes: int, levels: int, seed: int) -> np.
     ids."""
     from sklearn.cluster import KMeans
 
-    rest, labels = np.asarray(vectors, dtype=np.float64), []
+    residual, labels = np.asarray(vectors, dtype=np.float64), []
     for level in range(levels):
-        count = min(codes, len(np.unique(rest, axis=0)))
-        means = KMeans(count, n_init=4, random_state=seed + level).fit(rest)
+        count = min(codes, len(np.unique(residual, axis=0)))
+        means = KMeans(count, n_init=4, random_state=seed + level).fit(residual)
         labels.append(means.labels_.astype(np.int64))
-        rest = rest - means.cluster_centers_[means.labels_]
+        residual = residual - means.cluster_centers_[means.labels_]
     shared = np.stack(labels, axis=1)
     seen: dict[tuple[int, ...], int] = {}
     last = []

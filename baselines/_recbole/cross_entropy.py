@@ -39,9 +39,9 @@ class _CrossEntropy(torch.autograd.Function):
             row, wanted = state_of[first:last] - start, target[first:last]
             logits = torch.addmm(bias, states[part], weight.T)
             logits -= logits.amax(dim=1, keepdim=True)
-            own = logits[row, wanted]
+            target_logits = logits[row, wanted]
             total = logits.exp_().sum(dim=1)
-            loss += (total.log()[row] - own).double().sum()
+            loss += (total.log()[row] - target_logits).double().sum()
             # From here on `logits` holds the gradient.
             logits *= (uses[part] / (n * total))[:, None]
             logits.index_put_((row, wanted), logits.new_full((), -1 / n), accumulate=True)

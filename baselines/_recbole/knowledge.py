@@ -44,8 +44,8 @@ class HybridExperts(nn.Module):
         weights = self.gates[side](vectors).softmax(dim=-1)
         own = self.own[side]
         assert isinstance(own, nn.ModuleList)
-        said = torch.stack([expert(vectors) for expert in (*self.shared, *own)], dim=1)
-        return (weights[..., None] * said).sum(dim=1)
+        outputs = torch.stack([expert(vectors) for expert in (*self.shared, *own)], dim=1)
+        return (weights[..., None] * outputs).sum(dim=1)
 
 
 class _Informed(nn.Module):
@@ -75,7 +75,7 @@ class KnowingSASRec(SASRec):
         super().__init__(config, dataset)
         self.adaptor = HybridExperts(items.shape[1], self.hidden_size, size, shared, own, dropout)
         self.adaptor.apply(self._init_weights)
-        self.nothing = nn.Parameter(torch.zeros(self.hidden_size))  # for cases without a text
+        self.no_text = nn.Parameter(torch.zeros(self.hidden_size))  # for cases without a text
         parametrize.register_parametrization(self.item_embedding, "weight", _Informed(self.adaptor, items))
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
@@ -99,8 +99,8 @@ def knowing_loss(row_of: Tensor, vectors: Tensor) -> Loss:
             states = states_everywhere(net, batch.items)[batch.places]
             own = row_of.to(states.device)[batch.case]
             rows = torch.zeros_like(batch.places).scatter_reduce(0, batch.state_of, own, "amax")
-            said = net.adaptor(vectors.to(states.device)[rows], USER)
-            states = states + torch.where((rows > 0)[:, None], said, net.nothing)
+            user_knowledge = net.adaptor(vectors.to(states.device)[rows], USER)
+            states = states + torch.where((rows > 0)[:, None], user_knowledge, net.no_text)
             return cross_entropy(states, net.item_embedding.weight, batch.state_of, batch.target)
 
     return loss

@@ -81,9 +81,9 @@ class LatentSASRec(SASRec):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The user's vector at the last place of each row, [b, d]."""
         rows = torch.arange(len(item_seq), device=item_seq.device)
-        return self.of_user(self.think(self.read(item_seq, rows * item_seq.shape[1] + item_seq_len - 1)))
+        return self.user_vectors(self.think(self.read(item_seq, rows * item_seq.shape[1] + item_seq_len - 1)))
 
-    def of_user(self, states: Tensor) -> Tensor:
+    def user_vectors(self, states: Tensor) -> Tensor:
         """What speaks for the user, [s, d], of the states, [steps + 1, s, d]."""
         return states[-1] if self.learning == "prl" else states.mean(dim=0)
 
@@ -250,7 +250,7 @@ class ThinkingEverywhere(EveryPosition):
         read, weight = net.read(batch.items, batch.places), net.item_embedding.weight
         states = net.think(read)
         if net.learning == "erl":
-            loss = cross_entropy(net.of_user(states) / self.tau, weight, batch.state_of, batch.target)
+            loss = cross_entropy(net.user_vectors(states) / self.tau, weight, batch.state_of, batch.target)
             return loss - self.push * divergence(states, weight, self.tau) if self.push else loss
         loss = progressive_loss(states, weight, batch, self.tau, self.alpha)
         if net.steps and self.noise and self.epochs > self.quiet_epochs:

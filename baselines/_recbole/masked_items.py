@@ -40,8 +40,8 @@ class MaskedItems(BERT4Rec):
         """Mean cross-entropy of the masked items. items: int64 [b, L + 1], left-aligned, 0 for none; masked: bool [b, L
         + 1]."""
         states = self.forward(items.masked_fill(masked, self.mask_token))[masked]
-        weight, each = self.item_embedding.weight[: self.n_items], torch.arange(len(states), device=items.device)
-        return cross_entropy(states, weight, each, items[masked], self.output_bias)
+        weight, state_of = self.item_embedding.weight[: self.n_items], torch.arange(len(states), device=items.device)
+        return cross_entropy(states, weight, state_of, items[masked], self.output_bias)
 
 
 class MaskedPlaces:

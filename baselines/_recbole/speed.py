@@ -47,13 +47,13 @@ def measure(split: Split, model: str, own: bool, cases: int, epochs: int) -> dic
         from baselines import stock_recbole
 
         rows = np.sort(np.random.default_rng(0).permutation(len(split.train))[:cases])
-        few, spent = replace(few, train=split.train.take(rows)), list[float]()
+        few, epoch_seconds = replace(few, train=split.train.take(rows)), list[float]()
         epoch = Trainer._train_epoch
 
         def timed(*arguments: object, **named: object) -> object:
             began = time.monotonic()
             result = epoch(*arguments, **named)
-            spent.append(time.monotonic() - began)
+            epoch_seconds.append(time.monotonic() - began)
             return result
 
         Trainer._train_epoch = timed
@@ -62,7 +62,7 @@ def measure(split: Split, model: str, own: bool, cases: int, epochs: int) -> dic
             stock_recbole.fit(few, seed=1, params=params, workdir=Path("build/speed").absolute())
         finally:
             Trainer._train_epoch = epoch
-        seconds, targets = sum(spent[1:]), epochs * len(few.train)
+        seconds, targets = sum(epoch_seconds[1:]), epochs * len(few.train)
     return {"targets_per_second": targets / seconds, "peak_mib": peak_memory_mib()}
 
 
@@ -87,15 +87,15 @@ def main() -> None:
     measured: dict[str, dict[str, dict[str, float]]] = {}
     for model in MODELS:
         for whose in ("ours", "RecBole's"):
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-m", "baselines._recbole.speed", *sys.argv[1:], "--only", model, whose],
                 check=True,
                 capture_output=True,
                 text=True,
             )
-            one = json.loads(done.stdout.splitlines()[-1])
-            measured.setdefault(model, {})[whose] = one
-            lines.append([model, whose, f"{one['targets_per_second']:,.0f}", f"{one['peak_mib']:,}"])
+            measurement = json.loads(process.stdout.splitlines()[-1])
+            measured.setdefault(model, {})[whose] = measurement
+            lines.append([model, whose, f"{measurement['targets_per_second']:,.0f}", f"{measurement['peak_mib']:,}"])
         ours, theirs = measured[model]["ours"], measured[model]["RecBole's"]
         ratio, memory = (ours[key] / theirs[key] for key in ("targets_per_second", "peak_mib"))
         lines.append([model, "ratio", f"{ratio:.1f}", f"{memory:.2f}"])

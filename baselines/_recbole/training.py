@@ -87,7 +87,7 @@ def train(
     _read_padding_as_nothing(net)
     _faster_on_cpu(net)
     fitted = RecBoleRecommender(net, users, length, Learned.of(split.train))
-    value = validate or (lambda one: validation_ndcg(one, split.valid, split.n_items, name))
+    value = validate or (lambda recommender: validation_ndcg(recommender, split.valid, split.n_items, name))
     rng = np.random.default_rng(derive_seed(seed, "batches"))
     fitted.curve_report = _fit(name, fitted, learner(length), settings, rng, value)
     return fitted
@@ -126,7 +126,7 @@ def _fit(
     bar.close()
     net.load_state_dict(weights)
     net.eval()
-    rounded = [round(one, 4) for one in curve]
+    rounded = [round(ndcg, 4) for ndcg in curve]
     return {"epochs": len(curve), "best_epoch": best + 1, "valid_ndcg@10_by_epoch": rounded}
 
 

@@ -114,7 +114,10 @@ def learn_item_tokens(
         return -logps.sum() / sum(len(titles[row]) for row in of_step), {"hybrid": float(hybrid)}
 
     groups = [
-        Group([one for one in recommender.model.parameters() if one.requires_grad], settings.learning_rate),
+        Group(
+            [parameter for parameter in recommender.model.parameters() if parameter.requires_grad],
+            settings.learning_rate,
+        ),
         Group(list(recommender.projector.parameters()), settings.projector_rate, settings.projector_decay),
     ]
     return run_steps(model, loss, groups, settings.steps, seed=seed, folder=folder, name="item tokens")

@@ -25,17 +25,19 @@ def kept_adapters(
     path = place(folder, about, ".safetensors")
 
     def make(temporary: Path) -> None:
-        said = {"about": json.dumps(about, sort_keys=True), "report": json.dumps(train())}
-        save_file(_trainable(model), temporary, metadata=said)
+        metadata = {"about": json.dumps(about, sort_keys=True), "report": json.dumps(train())}
+        save_file(_trainable(model), temporary, metadata=metadata)
 
-    there = kept(path, make)
+    was_kept = kept(path, make)
     own = _trainable(model)
     with safe_open(path, framework="pt") as file:
         # The name says that they are of the same backbone and adapters.
-        for name in file.keys() if there else ():
+        for name in file.keys() if was_kept else ():
             own[name].copy_(file.get_tensor(name))
         return json.loads(file.metadata()["report"])
 
 
 def _trainable(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
-    return {name: one.detach().contiguous() for name, one in model.named_parameters() if one.requires_grad}
+    return {
+        name: parameter.detach().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }

@@ -169,7 +169,7 @@ def learn_to_think(
         return -logps.sum() / sum(len(titles[row]) for row in of_step), {}
 
     thinker = [] if model.thinker is None else list(model.thinker.parameters())
-    adapters = [one for one in model.model.parameters() if one.requires_grad]
+    adapters = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
     groups = [Group(adapters, rate)]
     groups += [Group(thinker, thinker_rate)] if thinker else []
     return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="thoughts")
@@ -192,8 +192,8 @@ def advantages(rewards: Tensor) -> Tensor:
     >>> [[round(one, 4) for one in row] for row in found.tolist()]
     [[0.2132, 0.4264], [-0.2132, -0.8528]]
     """
-    less = rewards - rewards[:, 0].mean()
-    return less / (less.norm() + 1e-6)
+    centred = rewards - rewards[:, 0].mean()
+    return centred / (centred.norm() + 1e-6)
 
 
 def reinforce(
@@ -219,9 +219,9 @@ def reinforce(
     model, pad = recommender.thinking, pad_id(recommender.tokenizer)
     assert model.thinker is not None
     prompts, titles = _examples(recommender, cases)
-    frozen = [one for one in model.model.parameters() if one.requires_grad]
-    for one in frozen:
-        one.requires_grad_(False)
+    frozen = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
     def logps_of(step: int, rows: list[int], of_step: list[int]) -> Tensor:
         """Of the titles of these rows, each behind its thoughts, [rows * times, longest title]."""
@@ -258,12 +258,12 @@ def reinforce(
         ratio = (logps - logps.detach()).exp() * real
         objective = -(advantage[:, None] * ratio).sum() / (times * sum(len(titles[row]) for row in of_step))
         better = (own[:, 1:] < own[:, :1]).float().mean()
-        said = {"perplexity": float(own[:, 0].mean()), "noised": float(own[:, 1:].mean())}
-        return objective, said | {"better": float(better)}
+        logged = {"perplexity": float(own[:, 0].mean()), "noised": float(own[:, 1:].mean())}
+        return objective, logged | {"better": float(better)}
 
     try:
         groups = [Group(list(model.thinker.parameters()), rate)]
         return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="reinforced thoughts")
     finally:
-        for one in frozen:
-            one.requires_grad_(True)
+        for parameter in frozen:
+            parameter.requires_grad_(True)

@@ -223,16 +223,16 @@ class MessageBuilder:
         """The newest titles of case i, oldest first."""
         return [self.titles[item] for item in cases.history(i)[-self.max_items :].tolist()]
 
-    def item_messages(self, request: str, said: Sequence[str]) -> list[str]:
+    def item_messages(self, request: str, descriptions: Sequence[str]) -> list[str]:
         """`request` with {category} and {item} filled in, for each item what is said of it."""
         return [
-            self._cut(lambda some: request.format(category=self.category, item=some), text, f"item {v}")
-            for v, text in enumerate(said)
+            self._cut(lambda description: request.format(category=self.category, item=description), text, f"item {v}")
+            for v, text in enumerate(descriptions)
         ]
 
     def _about_user(self, request: str, titles: list[str], whose: str) -> str:
-        def message(some: list[str]) -> str:
-            lines = "\n".join(f"- {title}{self.mark}" for title in some)
+        def message(shown: list[str]) -> str:
+            lines = "\n".join(f"- {title}{self.mark}" for title in shown)
             return request.format(category=self.category, several=self.several, history=lines)
 
         while len(titles) > 1 and not self._fits(message(titles)):
@@ -241,7 +241,7 @@ class MessageBuilder:
 
     def _cut(self, message: Callable[[str], str], text: str, whose: str) -> str:
         """The message of as much of the text as fits."""
-        kept = texts.longest(text, lambda some: self._fits(message(some)))
+        kept = texts.longest(text, lambda prefix: self._fits(message(prefix)))
         if not kept:
             raise InputError(f"{whose}: max_prompt_tokens {self.max_prompt_tokens} holds the request alone; raise it")
         return message(kept)
@@ -333,13 +333,13 @@ def _ready(store: sqlite3.Connection, path: Path) -> None:
         store.execute(f"CREATE TABLE IF NOT EXISTS texts ({COLUMNS})")
         # Beside the texts, not in them: files of before there were checksums keep their name and their texts.
         store.execute("CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sum TEXT)")
-        said = store.execute("PRAGMA quick_check(1)").fetchone()[0]
+        status = store.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise  # locked, or the disk is full
-        said = str(error)
-    if said != "ok":
-        raise InputError(f"{path}: damaged ({said}); delete it, its texts are written again")
+        status = str(error)
+    if status != "ok":
+        raise InputError(f"{path}: damaged ({status}); delete it, its texts are written again")
 
 
 def _sum(row: Sequence[Any]) -> str:

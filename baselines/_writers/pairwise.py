@@ -95,7 +95,7 @@ def prefer_titles(
     )
     preferences = Preferences(
         [prompt_ids(recommender.tokenizer, message) for message in messages],
-        [[titles[item] for item in some] for some in items],
+        [[titles[item] for item in ranked] for ranked in items],
     )
     training = Training(
         beta=beta,
@@ -212,7 +212,7 @@ class PreferenceTrainer(Trainer):
         self.preferences, self.reference, self.beta, self.pad = preferences, reference, settings.beta, pad
         self._gathered: dict[str, list[float]] = defaultdict(list)
         rows = _Rows(len(preferences), settings.steps * settings.users_per_step)
-        super().__init__(model=net, args=arguments, train_dataset=rows, data_collator=lambda some: {"rows": some})
+        super().__init__(model=net, args=arguments, train_dataset=rows, data_collator=lambda batch: {"rows": batch})
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

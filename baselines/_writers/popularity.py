@@ -106,14 +106,17 @@ def with_best_share(
 
     if len(shares) == 1:
         return with_share(shares[0], [])
-    some = split.valid.sample(valid_cases, split.name, "popularity")
-    raw = np.concatenate([np.asarray(batch) for batch in inner.score(replace(some, target=None))])
+    validation_cases = split.valid.sample(valid_cases, split.name, "popularity")
+    raw = np.concatenate([np.asarray(batch) for batch in inner.score(replace(validation_cases, target=None))])
     tried = []
     for share in shares:
-        value = validation_ndcg(_Scored(mix(raw, share)), some, split.n_items, f"popularity {share:g}")
+        value = validation_ndcg(_Scored(mix(raw, share)), validation_cases, split.n_items, f"popularity {share:g}")
         tried.append({"popularity": share, "value": value})
-    best = max(tried, key=lambda one: one["value"])["popularity"]
-    print(f"popularity {best:g}; tried: " + ", ".join(f"{one['popularity']:g} {one['value']:.4f}" for one in tried))
+    best = max(tried, key=lambda choice: choice["value"])["popularity"]
+    print(
+        f"popularity {best:g}; tried: "
+        + ", ".join(f"{choice['popularity']:g} {choice['value']:.4f}" for choice in tried)
+    )
     return with_share(best, tried)
 
 

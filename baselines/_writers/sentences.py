@@ -58,10 +58,10 @@ class SentenceEncoder:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
 
-    def embed(self, said: Sequence[str]) -> Tensor:
+    def embed(self, sentences: Sequence[str]) -> Tensor:
         """One batch, float32 [n, d], rows of length 1, with gradients where they are on."""
         batch = self.tokenizer(
-            list(said),
+            list(sentences),
             truncation=True,
             split_special_tokens=True,  # what an LLM has written may spell one
             max_length=LONGEST,
@@ -72,20 +72,20 @@ class SentenceEncoder:
         text = batch.pop("overflow_to_sample_mapping")  # int64 [parts]
         mask = batch["attention_mask"][..., None].float()
         states = self.model(**batch).last_hidden_state
-        total = states.new_zeros(len(said), states.shape[-1]).index_add(0, text, (states * mask).sum(dim=1))
-        tokens = states.new_zeros(len(said), 1).index_add(0, text, mask.sum(dim=1))
+        total = states.new_zeros(len(sentences), states.shape[-1]).index_add(0, text, (states * mask).sum(dim=1))
+        tokens = states.new_zeros(len(sentences), 1).index_add(0, text, mask.sum(dim=1))
         return F.normalize(total / tokens, dim=1)
 
     @torch.no_grad()
-    def encode(self, said: Sequence[str], desc: str = "encoding texts") -> Tensor:
+    def encode(self, sentences: Sequence[str], desc: str = "encoding texts") -> Tensor:
         """float32 [n, d], rows of length 1, in the texts' order."""
         # Similar lengths together: less padding.
-        order = sorted(range(len(said)), key=lambda i: len(said[i]))
-        vectors = torch.empty(len(said), self.model.config.hidden_size)
-        with tqdm(total=len(said), desc=desc, unit="text", delay=5, leave=False) as bar:
+        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+        vectors = torch.empty(len(sentences), self.model.config.hidden_size)
+        with tqdm(total=len(sentences), desc=desc, unit="text", delay=5, leave=False) as bar:
             for start in range(0, len(order), TEXTS_AT_ONCE):
                 rows = order[start : start + TEXTS_AT_ONCE]
-                vectors[rows] = self.embed([said[i] for i in rows])
+                vectors[rows] = self.embed([sentences[i] for i in rows])
                 bar.update(len(rows))
         return vectors
 
@@ -99,6 +99,6 @@ def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[
     columns = texts.attributes(items, tokenizer)
     described = []
     for v, title in enumerate(texts.titles(items, tokenizer)):
-        said = [f"{name.replace('_', ' ')}: {values[v]}" for name, values in columns.items() if values[v]]
-        described.append(". ".join([title, *said]))
+        attributes = [f"{name.replace('_', ' ')}: {values[v]}" for name, values in columns.items() if values[v]]
+        described.append(". ".join([title, *attributes]))
     return described

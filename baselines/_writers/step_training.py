@@ -93,7 +93,7 @@ class StepTrainer(Trainer):
         self.loss_of, self.groups, self.steps, self.name = loss, groups, steps, name
         self._gathered: dict[str, list[float]] = defaultdict(list)
         rows = _Rows(steps.count * steps.rows)
-        super().__init__(model=model, args=arguments, train_dataset=rows, data_collator=lambda some: {"rows": some})
+        super().__init__(model=model, args=arguments, train_dataset=rows, data_collator=lambda batch: {"rows": batch})
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -101,17 +101,17 @@ class StepTrainer(Trainer):
         """The loss of one micro-batch; the Trainer divides by their number, which is why it is multiplied here."""
         step = self.state.global_step
         of_step = list(range(step * self.steps.rows, (step + 1) * self.steps.rows))
-        loss, said = self.loss_of(step, inputs["rows"], of_step)
+        loss, logged = self.loss_of(step, inputs["rows"], of_step)
         if not bool(torch.isfinite(loss)):
             raise InputError(f"{self.name}: the loss is {float(loss.detach())} at step {step}; lower its rate")
-        for name, value in said.items():
+        for name, value in logged.items():
             self._gathered[name].append(value)
         return loss * self.args.gradient_accumulation_steps
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            trained = {id(one) for one in self.model.parameters() if one.requires_grad}  # type: ignore[union-attr]
-            assert trained == {id(one) for group in self.groups for one in group.parameters}
+            trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}  # type: ignore[union-attr]
+            assert trained == {id(parameter) for group in self.groups for parameter in group.parameters}
             parts = [
                 {"params": list(group.parameters), "lr": group.learning_rate, "weight_decay": group.weight_decay}
                 for group in self.groups
@@ -130,12 +130,16 @@ class StepTrainer(Trainer):
     def logged(self) -> list[dict[str, float]]:
         """Of each step, those of earlier runs included."""
         steps = [entry for entry in self.state.log_history if "loss" in entry]
-        others = {"epoch", "step", "learning_rate", "grad_norm"}
-        return [{name: round(float(entry[name]), 4) for name in entry if name not in others} for entry in steps]
+        of_trainer = {"epoch", "step", "learning_rate", "grad_norm"}
+        return [{name: round(float(entry[name]), 4) for name in entry if name not in of_trainer} for entry in steps]
 
     def _trained(self) -> dict[str, Tensor]:
         assert isinstance(self.model, nn.Module)
-        return {name: one.detach().contiguous() for name, one in self.model.named_parameters() if one.requires_grad}
+        return {
+            name: parameter.detach().contiguous()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
@@ -145,8 +149,8 @@ class StepTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / TRAINED)
-        for name, one in self._trained().items():
-            one.copy_(saved[name])
+        for name, parameter in self._trained().items():
+            parameter.copy_(saved[name])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]

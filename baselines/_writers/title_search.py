@@ -74,9 +74,9 @@ def gains(logits: np.ndarray, masses: np.ndarray, alpha: float) -> np.ndarray:
     """
     added, is_open = np.full(len(masses), -np.inf), masses > -np.inf
     if is_open.any():
-        own, others = logits[is_open], masses[is_open]
-        added[is_open] = alpha * (own - np.logaddexp.reduce(own))
-        added[is_open] += (1 - alpha) * (others - np.logaddexp.reduce(others))
+        of_llm, of_assistant = logits[is_open], masses[is_open]
+        added[is_open] = alpha * (of_llm - np.logaddexp.reduce(of_llm))
+        added[is_open] += (1 - alpha) * (of_assistant - np.logaddexp.reduce(of_assistant))
     return added
 
 
@@ -116,15 +116,15 @@ class Search:
         import torch
 
         children = [self.trie.children[node] for _, node, _ in self.open]
-        rows = np.repeat(np.arange(len(children)), [len(some) for some in children])
+        rows = np.repeat(np.arange(len(children)), [len(nodes) for nodes in children])
         tokens = self.trie.token[np.concatenate(children)]
         # One gather for all beams.
         picked = logits[torch.from_numpy(rows).to(logits.device), torch.from_numpy(tokens).to(logits.device)]
-        values = np.split(picked.double().numpy(force=True), np.cumsum([len(some) for some in children])[:-1])
+        values = np.split(picked.double().numpy(force=True), np.cumsum([len(nodes) for nodes in children])[:-1])
         grown: list[list[tuple[float, int, int]]] = [[] for _ in self.best]
         for row, (user, node, score) in enumerate(self.open):
-            more = gains(values[row], self.trie.masses(node, self.logq[user]), self.alpha)
-            for child, gain in zip(children[row].tolist(), more.tolist(), strict=True):
+            added = gains(values[row], self.trie.masses(node, self.logq[user]), self.alpha)
+            for child, gain in zip(children[row].tolist(), added.tolist(), strict=True):
                 if gain > -np.inf:
                     grown[user].append((score + gain, child, row))
         return grown
@@ -138,8 +138,8 @@ class Search:
                     self._add(user, node, score)
             best = self.best[user] = sorted(self.best[user], key=lambda title: (-title[0], title[1]))[: self.beams]
             bar = best[-1][0] if len(best) == self.beams else -np.inf
-            still = [beam for beam in beams if len(self.trie.children[beam[1]]) and beam[0] > bar]
-            for score, node, row in sorted(still, key=lambda beam: (-beam[0], beam[1]))[: self.beams]:
+            unfinished = [beam for beam in beams if len(self.trie.children[beam[1]]) and beam[0] > bar]
+            for score, node, row in sorted(unfinished, key=lambda beam: (-beam[0], beam[1]))[: self.beams]:
                 parents.append(row)
                 going.append((user, node, score))
         return parents, going

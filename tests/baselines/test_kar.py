@@ -114,16 +114,16 @@ def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: KAR) -> Non
     row_of = torch.zeros(12, dtype=torch.int64)
     row_of[[7, 2]] = torch.tensor([2, 1])
     with torch.no_grad():
-        net.nothing += 0.3
+        net.no_text += 0.3
         expected = []
         for history, row, target in (([5], 0, 9), ([5, 9, 3], 2, 4), ([5, 9, 3], 2, 8), ([7], 1, 6)):
             items = torch.tensor([history + [0] * (3 - len(history))])
             state = net.forward(items, torch.tensor([len(history)]))
-            state = state + (net.adaptor(vectors[row : row + 1], USER) if row else net.nothing)
+            state = state + (net.adaptor(vectors[row : row + 1], USER) if row else net.no_text)
             logits = state @ net.item_embedding.weight.T
             expected.append(torch.nn.functional.cross_entropy(logits, torch.tensor([target])))
         torch.testing.assert_close(knowing_loss(row_of, vectors)(net, batch), torch.stack(expected).mean())
-        net.nothing -= 0.3
+        net.no_text -= 0.3
 
 
 def test_scores_are_those_of_the_cases_own_texts(made: KAR) -> None:
