@@ -1,4 +1,4 @@
-"""Recommenders that score by one item x item matrix: what item-kNN and EASE share."""
+"""The recommender that item-kNN and EASE share: it scores by one item x item matrix."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ class ItemToItem(Recommender):
     """A case's scores are the sum of the matrix's rows of the history, each weighted by decay for each newer item."""
 
     def __init__(self, matrix: sp.csr_array | np.ndarray, decay: float) -> None:
-        self.matrix = matrix  # float [n_items, n_items], sparse or dense; row h: what having item h says of each item
+        self.matrix = matrix  # float [n_items, n_items], sparse or dense; row h: item h's part of each item's score
         self.decay = decay  # at most 1; 1: all items of a history count the same
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:

@@ -1,8 +1,7 @@
-"""BERT4Rec: a bidirectional transformer trained on masked items. Sun et al., CIKM 2019; RecBole's `BERT4Rec`,
-cross-entropy.
+"""BERT4Rec: a bidirectional transformer trained on masked items. Sun et al., CIKM 2019.
 
-It learns from whole lines cut into pieces, as its paper trains; `baselines/_recbole/masked_items.py` says what
-RecBole's class loses.
+RecBole's `BERT4Rec` with full cross-entropy. It learns from whole lines cut into pieces, as its paper trains;
+`baselines/_recbole/masked_items.py` names the faults of RecBole's class that are mended.
 """
 
 from functools import partial

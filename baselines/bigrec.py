@@ -1,11 +1,11 @@
-"""BIGRec: the LLM is fine-tuned to write the next item's title; what it writes is grounded to the nearest real item.
+"""BIGRec: an LLM is fine-tuned to write the next item's title, and its text is grounded to the nearest real item.
 
 Bao et al., "A Bi-Step Grounding Paradigm for Large Language Models in Recommendation Systems" (arXiv 2308.08434;
 github.com/SAI990323/BIGRec). Kept: instruction tuning on titles, one text per user, L2 distance between the untuned
 LLM's embedding of that text and of each item's title (as the released code loads it), scaled to 0..1 per user, and
 popularity put in by dividing it by (1 + popularity) ** gamma, with gamma chosen on validation cases.
-Different: a LoRA of our backbone, a greedy text in the place of beams, and .001 off every scaled distance, so that the
-nearest item's popularity counts, too. Left out: injecting another recommender's scores.
+Different: a LoRA of our backbone, a greedy text in the place of beams, and .001 subtracted from every score, so that
+the nearest item's popularity counts, too. Left out: injecting another recommender's scores.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ __all__ = ["STREAM", "Params", "fit", "work"]
 
 
 class Params(TitleTuning):
-    """max_new_tokens: of a title; gamma: exponents of popularity in the distances (0: none), where there are several
-    the one with the best NDCG@10 on `valid_cases` validation cases; the others are those of the tuning."""
+    """max_new_tokens: of a title; gamma: exponents of popularity in the distances (0: none), of several the one with
+    the best NDCG@10 on `valid_cases` validation cases is taken; the other settings are those of the tuning."""
 
     max_new_tokens: int = Field(default=16, ge=1)
     gamma: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0], min_length=1)
@@ -66,8 +66,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
 
 
 def divided_by(counts: np.ndarray) -> Mix:
-    """The paper's way to mix: (a distance in 0..1) / (1 + popularity) ** gamma. counts: of takers of each item, int
-    [n_items]."""
+    """The paper's mix: (a distance in 0..1) / (1 + popularity) ** gamma. counts: users of each item, int [n_items]."""
     popularity = counts / counts.max()
 
     def mix(scores: np.ndarray, gamma: float) -> np.ndarray:
@@ -78,7 +77,7 @@ def divided_by(counts: np.ndarray) -> Mix:
 
 
 class Grounding:
-    """How far a written text is from every item, as the LLM without its adapters reads both."""
+    """Distances of a written text to every item, by the states of the LLM without its adapters."""
 
     def __init__(
         self,

@@ -1,5 +1,4 @@
-"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy over all
-windows."""
+"""Caser: convolutions over the last items. Tang and Wang, WSDM 2018; RecBole's `Caser`, full cross-entropy."""
 
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ class Params(Shared):
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
     """Train on the newest items before each training target; `workdir` stays empty."""
+    # The first brings back what numpy 2 dropped, without which RecBole can't be imported.
     from baselines._recbole.training import train  # isort: skip
     from baselines._recbole.learners import EveryCase  # isort: skip
 

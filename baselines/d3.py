@@ -1,11 +1,11 @@
-"""D3: an LLM tuned to write the next title writes only real ones, by beams in which a collaborative model has a say.
+"""D3: an LLM tuned to write the next title writes only real ones, by beams that a collaborative model helps to choose.
 
 Bao et al., "Decoding Matters: Addressing Amplification Bias and Homogeneity Issue for LLM-based Recommendation", EMNLP
 2024 (arXiv 2406.14900; github.com/SAI990323/DecodingMatters). Kept: BIGRec's tuning, beams held to the trie of all
 titles, the sum of log-probabilities without any length normalisation, and a text-free assistant (SASRec) whose
 probability mass of the items below each token is mixed in, token by token, in the logarithm, with weight 1 - alpha.
 Different: the LLM's probabilities are normalised over the tokens that the trie allows, so that a ghost token (the only
-one allowed) adds exactly nothing, and a title is done as soon as no other begins like it; the mass below a token is the
+one allowed) adds exactly nothing, and a title is complete once no other begins like it; the mass below a token is the
 items' sum, where the released code takes the largest; items of the history are closed, since the evaluator would drop
 them; items of the same title are told apart by the assistant alone, and don't differ where alpha is 1. Left out: the
 temperature. An item that no beam has reached isn't retrieved (-inf), as in tiger.py: the assistant ranks nothing by
@@ -50,10 +50,10 @@ class Params(TitleBeams):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByTitle":
-    """Fit the assistant, then tune the LLM's adapters, which a killed fit goes on with from the last checkpoint.
+    """Fit the assistant, then tune the LLM's adapters. A killed fit goes on from the tuning's last checkpoint.
 
-    The fit reports the losses of each step of the tuning; sasrec: what the assistant's fit found, null without one;
-    sasrec_tried: settings and their NDCG@10 on validation cases, empty where there was no choice.
+    The fit reports losses: of each step of the tuning; sasrec: the report of the assistant's fit, null without one;
+    sasrec_tried: settings and their NDCG@10 on validation cases, empty where there was only one.
     """
     settings = Params.model_validate(params)
     from baselines._writers.title_ranking import ByTitle
@@ -70,7 +70,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         tokenizer,
         request=REQUEST,
         fit_report={"losses": losses, "sasrec_tried": tried, "sasrec": report},
-        # With an assistant all training cases, which it learns from.
+        # None stands for all training cases, from which an assistant learns.
         learned_from=learned_from(split, settings, seed) if assistant is None else None,
         assistant=assistant,
         alpha=settings.alpha,

@@ -38,8 +38,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> It
     needed, free = 8 * n**2, psutil.virtual_memory().available
     if needed > free:
         raise InputError(
-            f"ease: a dense matrix of {n:,} x {n:,} items needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of main memory "
-            f"are free; raise min_item_count of dataset {split.name}, or leave ease out of methods"
+            f"ease: a dense matrix of {n:,} x {n:,} items needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
+            f"main memory are free; raise min_item_count of dataset {split.name}, or leave ease out of methods"
         )
     users, items = split.train.interactions()
     had = sp.csc_array((np.ones(len(users)), (users, items)), shape=(int(users.max()) + 1, n))

@@ -1,11 +1,10 @@
-"""The frozen LLM as a recommender: R2ec's user state and item table of the untrained backbone, with or without a
-reasoning.
+"""The frozen LLM as a recommender: R2ec's user state and item table by the untrained backbone.
 
-A control: what the LLM's states say without any training. Scores are cosines of the state that has read the user's
-prompt (`reasoning: false`: with an opened `<answer>`; true: after a greedy reasoning) and the states of the items'
-prompts, as in R2ec (You et al., NeurIPS 2025) before its first step. LLM states share a large common part that says
-nothing about items (Mu and Viswanath, "All-but-the-Top", ICLR 2018): `standardize` takes each side's mean and spread
-off, the user's from training cases.
+A control: how well the LLM's states rank without any training, with or without a reasoning. Scores are cosines of the
+state that has read the user's prompt (`reasoning: false`: with an opened `<answer>`; true: after a greedy reasoning)
+and the states of the items' prompts, as in R2ec (You et al., NeurIPS 2025) before its first step. LLM states share a
+large common part that carries nothing about items (Mu and Viswanath, "All-but-the-Top", ICLR 2018): `standardize`
+subtracts each side's mean and divides by its spread, the user's from training cases.
 """
 
 from pathlib import Path
@@ -33,9 +32,8 @@ FIT = Stage("frozen_llm", 1)
 class Params(BaseModel):
     """reasoning: write one first; standardize: on how many training cases' states (0: bare cosines).
 
-    Where `standardize` names several numbers, the one with the best NDCG@10 on `valid_cases` validation cases is taken,
-    within the fit: the states are the same. states: folder of what has been encoded (shared with R2ec's warm start);
-    evaluation_rows: users read together.
+    Where `standardize` names several numbers, the fit takes the one with the best NDCG@10 on `valid_cases` validation
+    cases. states: folder of kept states (shared with R2ec's warm start); evaluation_rows: users read together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +49,7 @@ class Params(BaseModel):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R2ecRecommender":
-    """Encode the item table, and some cases where there is a choice or states are standardised. Nothing is trained."""
+    """Encode the item table, and some cases where states are standardised. Nothing is trained."""
     settings = Params.model_validate(params)
     from r2ec.model.rec_head import RecHead
     from r2ec.scoring.reader import Reader, sample
@@ -96,7 +94,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
 
 
 def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
-    """NDCG@10 of cosines on cases whose states are at hand, history masked."""
+    """NDCG@10 of cosines on the validation cases, whose states are `states["valid"]`, history masked."""
     import torch
 
     from r2ec.model.ranking import ndcg, target_ranks

@@ -1,9 +1,10 @@
 """Item-kNN: items that the same users had. Sarwar et al., WWW 2001; Deshpande and Karypis, TOIS 2004.
 
-A case's score for item v is the sum of v's similarity to the items h of the history, each weighted by its recency: the
-number of users of both over (below + shrink). `below` is for cosine the geometric mean of h's users and v's (Sarwar et
-al.), for jaccard all users of either, for conditional h's (Deshpande and Karypis), for lift those of both by chance
-(Brin et al., SIGMOD 1997).
+A case's score for item v is the sum of v's similarity to the items h of the history, each weighted by its recency. The
+similarity is the number of users of both items over (below + shrink). `below` is, for cosine, the geometric mean of the
+numbers of h's and of v's users (Sarwar et al.); for jaccard, the number of users of either; for conditional, that of
+h's users (Deshpande and Karypis); for lift, the number of users that both would share by chance (Brin et al., SIGMOD
+1997).
 """
 
 from collections.abc import Callable

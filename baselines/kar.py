@@ -1,17 +1,16 @@
-"""KAR: a frozen LLM writes what it knows of users and items, experts adapt it, and SASRec takes it in.
+"""KAR: a frozen LLM writes what it knows of users and items, experts adapt it, and SASRec adds it to its vectors.
 
 Xi et al., "Towards Open-World Recommendation with Knowledge Augmentation from Large Language Models", RecSys 2024
 (arXiv 2306.10933; github.com/YunjiaXi/Open-World-Knowledge-Augmented-Recommendation). Kept: reasoning on the user's
-preferences and facts of each item, asked for along the same factors, written once and kept; a text encoder; the
-hybrid-expert adaptor, in which each side's gate mixes shared experts and its own; a conventional recommender trained
-together with the adaptor.
+preferences and facts of each item along the same factors, written once and kept; a text encoder; the hybrid-expert
+adaptor, in which each side's gate mixes shared experts and its own; a conventional recommender trained together with
+the adaptor.
 Different: that recommender is SASRec over the whole catalogue (theirs predict clicks and rerank), so item knowledge is
 added to the item's vector and user knowledge to the last state, in the place of two more input fields; an expert ends
 in a linear layer, since what is added must be able to be negative; knowledge vectors are standardised; all-MiniLM-L6-v2
 in the place of BERT or ChatGLM; the factors come from the config and not from an LLM; a text per case, not one per
-user. For time, a sample
-of the training cases has user knowledge: the others train with a learned vector in its place, and validation and test
-cases always have theirs; and items may be known by their catalogue's attributes alone.
+user. To save time, only a sample of the training cases has user knowledge: the others train with a learned vector in
+its place, while validation and test cases always have theirs. Item knowledge may be the catalogue's attributes alone.
 """
 
 import copy
@@ -113,8 +112,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "K
 
 
 def sampled(split: Split, count: int) -> np.ndarray:
-    """Numbers of the training cases with a written text, int64, ascending; the same for every repetition, as texts are
-    kept."""
+    """Rows of the training cases that get a text, int64, ascending; the same in every repetition, as texts are kept."""
     rows = np.arange(len(split.train)) if split.llm_rows is None else split.llm_rows
     order = np.random.default_rng(derive_seed(split.name, "kar", len(rows))).permutation(len(rows))
     return np.sort(rows[order[:count]])
@@ -128,9 +126,10 @@ def none_first(vectors: "Tensor") -> "Tensor":
 
 
 class Standard:
-    """Vectors less the mean of these, over their standard deviation in each dimension; these themselves are `known`.
+    """Standardises vectors by mean and standard deviation of the given ones, in each dimension.
 
-    Sentences about things of one kind resemble each other, and what tells them apart is little.
+    The given ones, standardised, are `known`. Sentences about things of one kind resemble each other, and differ in
+    little.
     """
 
     def __init__(self, vectors: "Tensor") -> None:
@@ -149,10 +148,10 @@ class Knowledge:
         self.builder = writer.builder(split, settings.max_items, settings.max_prompt_tokens)
         self.messages: list[str] = []  # of the texts written last
         self.written: list[Text] = []
-        self.seconds = 0.0  # what all texts so far cost when they were written, which may have been in another run
+        self.seconds = 0.0  # that all texts so far took when they were written, perhaps in another run
 
     def of_items(self) -> "Tensor":
-        """Of the whole catalogue."""
+        """Vectors of the items of the whole catalogue."""
         from baselines._writers.sentences import item_texts
 
         texts = item_texts(self.split.items, self.writer.tokenizer)
@@ -162,7 +161,7 @@ class Knowledge:
         return self.encoder.encode(texts, "encoding knowledge")
 
     def of_cases(self, cases: Cases) -> "Tensor":
-        """Of the users of these cases, by their histories."""
+        """Vectors of the users of these cases, written about by their histories."""
         messages = self.builder.user_messages(self._considering(USER_REQUEST), cases)
         return self.encoder.encode(self._write(messages, "writing about users"), "encoding knowledge")
 
@@ -177,8 +176,7 @@ class Knowledge:
 
 
 class Knowing(Recommender):
-    """The trained network with the vectors of what is written of the cases' users, float32 [n, width], one per case in
-    order."""
+    """The trained network with vectors of the texts about the cases' users, float32 [n, width], in the cases' order."""
 
     def __init__(self, trained: "RecBoleRecommender", vectors: "Tensor") -> None:
         self.trained, self.vectors = trained, vectors
@@ -193,7 +191,7 @@ class Knowing(Recommender):
 
 
 class KAR(Recommender):
-    """SASRec's scores with what is written of each case's user."""
+    """SASRec's scores with the knowledge that is written about each case's user."""
 
     def __init__(self, knowledge: Knowledge, standard: Standard, trained: "RecBoleRecommender") -> None:
         self.knowledge, self.standard, self.trained = knowledge, standard, trained
@@ -224,12 +222,12 @@ class KAR(Recommender):
         return self._tokens
 
     def report(self) -> dict[str, Any]:
-        """SASRec's curve; writing_seconds: what the texts of the fit cost when they were written."""
+        """SASRec's curve; writing_seconds: that the texts of the fit took when they were written."""
         return self.trained.report() | {"writing_seconds": round(self.fit_seconds, 3)}
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """A text per case that has one, and per item where that is wanted."""
+    """A text per case that has one, and per item where items have one."""
     texts = texts_of(s, p, min(p["cases"], s.train_llm) + s.valid + s.test)
     if p["item_knowledge"] == "written":
         texts = replace(

@@ -1,5 +1,4 @@
-"""LangPTune: the LLM writes a user profile, a sentence encoder ranks the catalogue by it, and both are trained in
-turns.
+"""LangPTune: an LLM writes a user profile, a sentence encoder ranks the catalogue by it; both are trained in turns.
 
 Gao et al., "End-to-end Training for Recommendation with Language-based User Profiles" (arXiv 2410.18870;
 github.com/ZhaolinGao/LangPTune). Kept: the writer is trained by reinforcement on the encoder's own NDCG, the encoder by
@@ -56,8 +55,10 @@ class Params(WriterTraining):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> WithPopularity:
-    """Encoder, writer, encoder, writer ..., and the encoder once more. A killed fit goes on behind its last whole
-    part."""
+    """Train encoder, writer, encoder, writer ..., and the encoder once more.
+
+    A killed fit goes on after its last finished part.
+    """
     settings = Params.model_validate(params)
     import torch
 
@@ -138,10 +139,9 @@ def _learn_profiles(
     seed: int,
     folder: Path,
 ) -> list[float]:
-    """Let the writer write profiles of some training cases and train the encoder on them; `folder` holds the result,
-    once whole.
+    """Let the writer write profiles of some training cases, and train the encoder on them.
 
-    Returns the mean loss of each epoch.
+    `folder` holds the finished result, which a later call loads. Returns the mean loss of each epoch.
     """
     from safetensors.torch import load_file, save_file
 
@@ -175,8 +175,11 @@ def contrast(
     settings: Params,
     seed: int,
 ) -> list[float]:
-    """InfoNCE between profiles and the texts of their targets, the batch's other targets as negatives, equal ones
-    merged."""
+    """Train the encoder by InfoNCE between profiles and the texts of their targets.
+
+    Negatives are the batch's other targets, equal ones merged. targets: int [n], of each profile. Returns the mean loss
+    of each epoch.
+    """
     import torch
     import torch.nn.functional as F
     from tqdm import tqdm

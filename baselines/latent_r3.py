@@ -1,13 +1,12 @@
-"""LatentR3: an LLM tuned to write the next title thinks one latent thought first, trained by RL without generating
-anything.
+"""LatentR3: an LLM tuned to write the next title thinks one latent thought first, by RL that generates no text.
 
 Zhang et al., "Reinforced Latent Reasoning for LLM-based Recommendation", ICLR 2026 (arXiv 2505.19092;
 github.com/xuwenxinedu/R3). Kept: an attention layer over the LM's last states of the whole prompt gives the input
-embedding of one token between prompt and title. Stage 1 tunes LLM and layer on titles. Stage 2 tunes the layer alone by
-noised copies of each thought, of which one has no noise. The reward is minus the true title's perplexity; its advantage
-is over the mean of the batch's copies without noise, over the advantages' norm; there is no KL term. (The released code
-swaps the baselines of neighbouring groups and then takes the mean of them all, so that the swap does nothing; it is
-left out. Its clipping of a ratio to itself is idle and left out, too.)
+embedding of one token between prompt and title. Stage 1 tunes LLM and layer on titles. Stage 2 tunes the layer only, by
+noised copies of each thought, of which one has no noise. The reward is minus the true title's perplexity; the advantage
+is the reward minus the mean of the batch's copies without noise, divided by the norm of all; there is no KL term. (The
+released code swaps the baselines of neighbouring groups and then takes the mean of them all, so that the swap does
+nothing; it is left out. Its clipping of a ratio to itself never binds and is left out, too.)
 Different: stage 1 begins with the title tuning of title_sft.py; the layer's values are scaled at the start so that
 thoughts are as large as the vocabulary's tokens; the noise is a share of each thought's size, where the original's 1.5
 fits Qwen's embeddings; beams over the trie of all titles. Controls: `rl_steps: 0`, stage 1 alone; `thought: token`, one
@@ -123,8 +122,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
 
 
 def rows_of_stages(split: Split, settings: Params, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `split.llm_train` that each stage's steps take: a seeded order, from its start again where it
-    ends."""
+    """The rows of `split.llm_train` that each stage takes, int64: a seeded order, repeated where it ends."""
     order = np.random.default_rng(derive_seed(seed, "thoughts")).permutation(len(split.llm_train))
     second = settings.rl_steps if settings.thought == "latent" else 0
     count = settings.thought_steps * settings.users_per_step

@@ -57,12 +57,11 @@ class Params(TitleBeams):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByHybridPrompt":
-    """Fit SASRec, tune the LLM's adapters to titles, go on with adapters and projector; a killed fit from its last
-    checkpoint.
+    """Fit SASRec, tune the LLM's adapters to titles, and train adapters and projector on. A killed fit resumes.
 
     The fit reports losses: of each step of the tuning; hybrid: of each step of the second stage, see
-    `learn_item_tokens`; sasrec, sasrec_tried: what its fit found, and settings with their NDCG@10 on validation cases,
-    empty where there was no choice.
+    `learn_item_tokens`; sasrec: the report of its fit; sasrec_tried: settings with their NDCG@10 on validation cases,
+    empty where there was only one.
     """
     settings = Params.model_validate(params)
     import torch
@@ -94,16 +93,14 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
 
 
 def item_vectors(sasrec: Any, n_items: int, shuffled: int | None) -> "Tensor":
-    """SASRec's input vectors of the catalogue, float32 [n_items, d], on the CPU; shuffled: the seed of a random order
-    of them."""
+    """SASRec's input vectors of the catalogue, float32 [n_items, d], on the CPU. shuffled: seed of a random order."""
     vectors: Tensor = sasrec.net.item_embedding.weight.detach().float().cpu()[1:]  # row 0 is padding
     assert len(vectors) == n_items
     return vectors.clone() if shuffled is None else vectors[np.random.default_rng(shuffled).permutation(n_items)]
 
 
 def rows_of_second_stage(split: Split, settings: Params, seed: int) -> np.ndarray:
-    """The rows of `split.llm_train` that its steps take, in a seeded order of their own, from its start again where it
-    ends."""
+    """The rows of `split.llm_train` that the second stage takes, int64: a seeded order, repeated where it ends."""
     order = np.random.default_rng(derive_seed(seed, "hybrid")).permutation(len(split.llm_train))
     return np.resize(order, settings.hybrid_steps * settings.users_per_step)
 

@@ -2,10 +2,10 @@
 
 The decoupled pipeline of retrieve-then-rerank (Hou et al., "Large Language Models are Zero-Shot Rankers for Recommender
 Systems", ECIR 2024). Kept: candidates of a sequential recommender, a zero-shot LLM that sees the history, and, as in
-R2ec, a written reasoning before it answers. Different: the order isn't written out as a list, which a small LM can't
-do, but read off how likely each candidate's title is as the answer, less how likely it is without any history (the
-domain-conditional PMI of Holtzman et al., "Surface Form Competition", EMNLP 2021), so that common titles don't win by
-being common.
+R2ec, a written reasoning before it answers. Different: the LLM doesn't write the order as a list, which a small LM
+can't do. Candidates are ordered by the log-probability of their titles as the answer minus that without any history
+(the domain-conditional PMI of Holtzman et al., "Surface Form Competition", EMNLP 2021), so that common titles don't win
+by being common.
 """
 
 from collections.abc import Iterator, Sequence
@@ -77,7 +77,7 @@ class LLMRerank(Recommender):
         """tried: SASRec's settings and their NDCG@10 on validation cases."""
         self.settings, self.sasrec, self.llm, self.tried = settings, sasrec, llm, tried
         tokenizer = llm.prompts.tokenizer
-        # Right behind `<answer>`; the closing tag tells a whole title from one that begins another.
+        # They stand right behind `<answer>`; the closing tag tells a whole title from the beginning of a longer one.
         self.titles: list[list[int]] = tokenizer(
             [f"{title}</answer>" for title in llm.prompts.titles], add_special_tokens=False
         )["input_ids"]
@@ -87,7 +87,7 @@ class LLMRerank(Recommender):
         user_message = opening + NO_HISTORY.format(category=split.category) + closing
         prompt = tokenizer(user_message, add_special_tokens=False)["input_ids"] + llm.prompts.answer_ids
         everything = np.arange(split.n_items)
-        self.without_history = self.likelihoods([prompt], everything[None])[0]  # float64 [n_items], without a history
+        self.without_history = self.likelihoods([prompt], everything[None])[0]  # float64 [n_items]
         self._texts: list[pd.DataFrame] = []
         self._written = 0
 
@@ -105,14 +105,14 @@ class LLMRerank(Recommender):
         return self._written
 
     def report(self) -> dict[str, Any]:
-        """sasrec: what its fit found; sasrec_tried: see `tried`, empty where there was no choice."""
+        """sasrec: the report of its fit; sasrec_tried: see `tried`, empty where there was only one setting."""
         return {"sasrec": self.sasrec.report(), "sasrec_tried": self.tried}
 
     def _reordered(self, cases: Cases, scores: np.ndarray) -> np.ndarray:
         """SASRec's scores [b, n_items] with each row's best candidates lifted above the rest and reordered."""
         allowed = scores.copy()
         for i in range(len(cases)):
-            allowed[i, cases.history(i)] = -np.inf  # what a user has had is no candidate
+            allowed[i, cases.history(i)] = -np.inf  # an item of the history is no candidate
         count = min(self.settings.candidates, scores.shape[1])
         # A stable sort: ties go to the lower item number, whatever else is in the batch.
         candidates = np.argsort(-allowed, axis=1, kind="stable")[:, :count]
@@ -145,11 +145,10 @@ class LLMRerank(Recommender):
         return [list(prompt) + ids[mask].tolist() for prompt, ids, mask in rows]
 
     def likelihoods(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
-        """Mean log-probability of the tokens of "title</answer>" behind each prompt, float64 [b, c], of items int [b,
-        c].
+        """Mean log-probability of the tokens of "title</answer>" behind each prompt, float64 [b, c].
 
-        A prompt is read once for all of its titles, or for as many of them as are read together; several prompts are
-        where that leaves room.
+        items: int [b, c]. At most ROWS_AT_ONCE titles are read together: those of several prompts, or a part of one
+        prompt's, which is read once for each such part.
         """
         values = np.empty(items.shape)
         at_once = max(1, ROWS_AT_ONCE // items.shape[1])
@@ -161,7 +160,7 @@ class LLMRerank(Recommender):
         return values
 
     def _read(self, prompts: Sequence[Sequence[int]], items: np.ndarray) -> np.ndarray:
-        """`likelihoods` of as many titles as are read together."""
+        """`likelihoods` of titles that are read together."""
         import torch
 
         from lm.writing.rollouts import pack_rollouts, pad_id

@@ -1,5 +1,4 @@
-"""A first-order Markov chain: what users took right after what they took last. As in Rendle et al., WWW 2010 (FPMC's
-MC).
+"""A first-order Markov chain: which items users took right after their last ones. Rendle et al., WWW 2010 (FPMC's MC).
 
 The state is all items of the newest second of a history, with equal weight, as a basket has no order:
 p(v | history) = mean over its items h of (count(h, v) + smoothing * share(v)) / (count(h) + smoothing),

@@ -1,5 +1,4 @@
-"""Popularity: every user gets the items that most users had in the training period. The floor for every other
-method."""
+"""Popularity: every user gets the items that most users had in the training period. The floor of all methods."""
 
 from collections.abc import Iterator
 from pathlib import Path

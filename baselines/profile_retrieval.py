@@ -1,9 +1,8 @@
-"""Profile retrieval: the LLM writes what the user would choose next, a sentence encoder ranks the catalogue by that
-text.
+"""Profile retrieval: an LLM describes what the user would choose next, a sentence encoder ranks the catalogue by that.
 
-The plainest decoupled reasoner: neither part is trained, and the text is all that passes between them. Close to the
-zero-shot text rankers that LANGPTUNE (Gao et al., arXiv 2410.18870) and Rec-R1 (Lin et al., arXiv 2503.24289) start
-from; kept: a written profile and an encoder's cosine; left out: their training, which are baselines of their own.
+The plainest decoupled reasoner: neither part is trained, and only the text passes between them. Close to the zero-shot
+text rankers from which LangPTune (Gao et al., arXiv 2410.18870) and Rec-R1 (Lin et al., arXiv 2503.24289) start. Kept:
+a written profile and an encoder's cosine. Left out: their trainings, which are rows of their own.
 """
 
 import copy
@@ -38,7 +37,7 @@ REQUEST = (
 
 
 class Params(PopularityMix):
-    """query: what is looked up: the profile, or the newest titles and the profile behind them.
+    """query: the text that is looked up: the profile, or the newest titles and the profile behind them.
 
     max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave; max_new_tokens:
     of a profile; encoder: folder of the sentence encoder, fetched if it is the default and isn't there; texts: folder
@@ -110,10 +109,10 @@ class ProfileRetrieval(Recommender):
         return sum(text.tokens for text in self._written)
 
     def report(self) -> dict[str, Any]:
-        """writing_seconds: what the texts cost when they were written, which may have been in another run."""
+        """writing_seconds: that the texts took when they were written, perhaps in another run."""
         return {"writing_seconds": round(sum(text.seconds for text in self._written), 3)}
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """A profile per test case, and per validation case where a share of popularity is a choice."""
+    """A profile per test case, and per validation case where a share of popularity is chosen."""
     return [texts_of(s, p, s.test + chosen_by(s, p, "popularity"))]

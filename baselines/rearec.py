@@ -1,12 +1,12 @@
-"""ReaRec: SASRec thinks before it recommends, by latent steps behind the last item and without a word.
+"""ReaRec: SASRec reasons before it recommends, by latent steps behind the last item and without any text.
 
 Tang et al., "Think Before Recommend: Unleashing the Latent Reasoning Power for Sequential Recommendation" (arXiv
 2503.22675; github.com/TangJiakai/ReaRec). Kept: a step's input is the state before it plus a learned vector of that
 step, through the same LayerNorm and dropout as items; a step attends to all items and to the steps before it. `erl`:
-the mean of the states speaks for the user, and the distributions of the steps are pushed apart by their KL divergence,
-as its released code weighs and detaches it. `prl`: the last state speaks for the user; the earlier ones learn the same
-target at higher temperatures, and each step's state under noise has to find its own without noise among those of the
-batch, after two epochs without noise.
+the user's vector is the mean of the states, and the distributions of the steps are pushed apart by their KL divergence,
+as its released code weighs and detaches it. `prl`: the user's vector is the last state; the earlier states learn the
+same target at higher temperatures, and each step's noisy state is matched to its clean one among the batch's, after two
+epochs without noise.
 Different: every place of a line is learned from, as the row sasrec does, and not one target of each history, so that a
 batch holds several places of one user; our SASRec's size and settings (64 wide, full histories of the dataset);
 temperature 1, the plain cross-entropy of SASRec, in the place of .07. With `steps: 0` it is the row sasrec to the last
@@ -63,6 +63,6 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 
 
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
-    """See `benchmark.workload`. A step costs what SASRec does beside the loss, with noise, which doubles it, a bit more."""
+    """See `benchmark.workload`. A step costs as much as SASRec does beside the loss; with noise, 1.2 times that."""
     step = 1.2 if p["learning"] == "prl" and p["noise"] else 1.0
     return trained(s, [p], PER_CASE * (1 + step * p["steps"]))

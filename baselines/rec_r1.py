@@ -1,12 +1,10 @@
-"""Rec-R1: the LLM writes a search query, BM25 ranks the catalogue by it, GRPO trains the LLM on the NDCG of that
-ranking.
+"""Rec-R1: an LLM writes a search query, BM25 ranks the catalogue by it, GRPO trains the LLM on that ranking's NDCG.
 
 Lin et al., "Rec-R1: Bridging Generative Large Language Models and User-Centric Recommendation Systems via Reinforcement
 Learning" (arXiv 2503.24289; github.com/linjc16/Rec-R1). Kept: a fixed black-box ranker (BM25 over the items' texts),
 its NDCG for the next item as the reward, GRPO's advantages. Different: the loss, which is trl 1.16's default and DAPO's
-(arXiv
-2503.14476: the mean over all tokens of a batch, not over each rollout's first) without a KL term; LoRA, the prompt's
-wording, a query without a reasoning of its own before it, and bm25s in the place of Lucene.
+(arXiv 2503.14476: the mean over all tokens of a batch, not over each rollout's first) without a KL term; LoRA, the
+prompt's wording, a query without a reasoning of its own before it, and bm25s in the place of Lucene.
 """
 
 import time
@@ -34,7 +32,7 @@ WORD = r"(?u)\b\w+\b"
 
 
 class Params(WriterTraining):
-    """All are those of the writer's training; max_steps 0: the LLM as it is."""
+    """The settings of the writer's training; max_steps 0: the LLM as it is."""
 
 
 class BM25:

@@ -5,8 +5,8 @@ github.com/chenyuxin1999/S-DPO). Kept: the two stages, supervised tuning and the
 rejected titles; policy and reference both begin as the tuned model; 3 rejected titles drawn at random, beta 1.
 Different, as in the row "SDPO*" of R2ec's paper (arXiv 2505.16994, Section 4.1): there are no candidates in the prompt.
 Rejected titles come from the whole catalogue, and the LLM ranks it by beams over the trie of all titles, where the
-original picks one of 20. Different, too: one prompt in the place of 10 drawn at random, rejected titles that are the
-same in every epoch, 16 cases a step where the original has 128, so that a smaller and noisier gain is to be expected,
+original picks one of 20. Different, too: one prompt in the place of 10 drawn at random; rejected titles that are the
+same in every epoch; 16 cases a step where the original has 128, so that a smaller and noisier gain is to be expected;
 and a fixed number of steps without early stopping. The loss is a cross-entropy (`_writers/pairwise.py`), which can't
 overflow as the released form can.
 """
@@ -56,7 +56,7 @@ class Params(TitleBeams):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByTitle":
-    """Tune the LLM's adapters, and go on with them by preferences. A killed fit goes on from its last checkpoint.
+    """Tune the LLM's adapters to titles, then train them by preferences. A killed fit goes on from its last checkpoint.
 
     The fit reports losses: of each step of the tuning; preferences: of each step of the second stage, see
     `pairwise.prefer`.
@@ -116,10 +116,10 @@ def _prefer(
 
 
 def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, seed: int) -> Iterator[list[int]]:
-    """For each case so many items with titles of their own, outside its history and without its target's title.
+    """For each case `count` items with different titles, outside its history and without its target's title.
 
-    Drawn one after the other without replacement, in proportion to weights [n_items], of which 0 is never drawn; seeded
-    by case. Raises InputError where there are fewer.
+    They are drawn without replacement, in proportion to weights [n_items], of which 0 is never drawn; seeded by case.
+    Raises InputError where there are fewer.
     """
     assert cases.target is not None
     with np.errstate(divide="ignore"):
@@ -145,8 +145,7 @@ def rejected(cases: Cases, titles: list[str], weights: np.ndarray, count: int, s
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """The tuning; the second stage, in which a case's titles share its prompt, as in what the reference reads;
-    beams."""
+    """The tuning; the second stage, in which a case's titles share its prompt, for the reference, too; beams."""
     prompt, titles = prompt_tokens(s, p["max_items"]), (1 + p["negatives"]) * s.line
     cases = p["preference_steps"] * p["users_per_step"]
     second = Work(

@@ -1,13 +1,12 @@
-"""SPRec: an LLM tuned to write the next title plays against itself, and learns to prefer what was taken to what it
-would have said.
+"""SPRec: an LLM tuned to write the next title plays against itself: it learns to prefer true titles to its own answers.
 
 Gao et al., "SPRec: Self-Play to Debias LLM-based Recommendation", WWW 2025 (arXiv 2412.09243;
 github.com/RegionCh/SPRec). Kept: after the tuning several iterations, in each of which the LLM as it is answers some
 training cases greedily, is tuned on their true titles, and then learns by DPO to prefer the true title to its own
-answer, against itself as it was before that step; beta .1; and the ranking, by the sentence embedding nearest to a
+answer, with itself before that step as the reference; beta .1; and the ranking, by the sentence embedding nearest to a
 greedy free text. Different: answers are held to the trie of all titles and leave the history out, so that none is
-unusable; those that are right are left out, which the released code keeps, though they teach nothing; the tuning's loss
-is on the title alone, in one prompt for all three uses; 2 iterations of 320 cases where the original has up to 5 of
+unusable; right answers are left out, which the released code keeps, though they teach nothing; the tuning's loss is on
+the title only, in one prompt for all three uses; 2 iterations of 320 cases where the original has up to 5 of
 2,048; one epoch of preferences but half of one of tuning, at 1e-4; all-MiniLM-L6-v2 and cosines of its vectors, where
 the original has L2 distances of paraphrase-MiniLM-L3-v2. `ranking: beams` ranks as title_sft.py does: grounding costs
 much by itself, so that only this setting is to be compared with that row.
@@ -73,7 +72,7 @@ class Params(TitleBeams):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:
-    """Tune the LLM's adapters, and let it play. A killed fit goes on behind its last whole part.
+    """Tune the LLM's adapters to titles, then run self-play. A killed fit goes on after its last finished part.
 
     The fit reports losses: of each step of the tuning; iterations: of each, see `_iteration`.
     """
@@ -159,9 +158,11 @@ def play(
 
 
 def _iteration(settings: Params, recommender: "ByTitle", cases: Cases, seed: int, folder: Path) -> dict[str, Any]:
-    """Answer, tune, prefer. Reports answers: of how many cases; right: how many of them were the true title, and so
-    were left out; losses and preferences: of each step; changed: share of other answers afterwards, among the first
-    cases."""
+    """Answer, tune, prefer.
+
+    Reports answers: number of cases with one; right: how many of them were the true title, and so were left out; losses
+    and preferences: of each step; changed: share of the first cases whose answer is another one afterwards.
+    """
     assert cases.target is not None
     answers = _kept_answers(recommender, cases, folder / "answers.npy")
     own = settings.model_copy(update={"max_steps": settings.tuning_steps, "learning_rate": settings.tuning_rate})
@@ -189,7 +190,7 @@ def _iteration(settings: Params, recommender: "ByTitle", cases: Cases, seed: int
 def _prefer(
     settings: Params, recommender: "ByTitle", cases: Cases, answers: np.ndarray, seed: int, folder: Path
 ) -> list[dict[str, float]]:
-    """DPO on the true title of each case and the LLM's own answer."""
+    """Train by DPO on the true title of each case against the LLM's own answer."""
     from baselines._writers.pairwise import prefer_titles
 
     assert cases.target is not None
@@ -208,7 +209,7 @@ def _prefer(
 
 
 def _kept_answers(recommender: "ByTitle", cases: Cases, path: Path) -> np.ndarray:
-    """`own_answers`, or those of a fit that was killed behind them: the LLM has learned since."""
+    """`own_answers`, or those that a killed fit has kept at `path`: its LLM has learned since."""
     if not path.exists():
         answers = own_answers(recommender, cases)
         with atomic(path) as temporary, temporary.open("wb") as file:
@@ -217,8 +218,7 @@ def _kept_answers(recommender: "ByTitle", cases: Cases, path: Path) -> np.ndarra
 
 
 def own_answers(recommender: "ByTitle", cases: Cases) -> np.ndarray:
-    """The item that the LLM as it is would say next to each case, greedily along the trie, int64 [n]; -1: none is open
-    to it."""
+    """The item that the present LLM answers for each case, greedily along the trie, int64 [n]; -1: no item is open."""
     answers = list[int]()
     for batch in cases.batches(recommender.settings.evaluation_rows):
         best = recommender.search(batch, recommender.builder.user_messages(REQUEST, batch), 1).best

@@ -1,9 +1,8 @@
-"""RecBole's sequential models as RecBole trains them (Zhao et al., CIKM 2021): its batches, loss, validation and early
-stopping.
+"""RecBole's sequential models as RecBole itself trains them (Zhao et al., CIKM 2021), with its batches and validation.
 
-A peer to hold our own training of the same networks against (config/recbole.yaml), not a baseline for the tables: it
-reads each history once per target. Everything is RecBole's default but for the splits, which are ours, and `loss_type:
-CE`'s `train_neg_sample_args`, without which it can't run.
+A peer with which our own training of the same networks is compared (config/recbole.yaml), not a baseline of the tables:
+it reads each history once per target. All settings are RecBole's defaults but the splits, which are ours, and
+`train_neg_sample_args`, without which `loss_type: CE` can't run.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from benchmark.workload import FitCost, Sizes, trained
 
 
 class Params(BaseModel):
-    """model: RecBole's class. The rest are RecBole's own names and defaults."""
+    """model: RecBole's class. The others are RecBole's own names and defaults."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     model: Literal["SASRec", "GRU4Rec", "BERT4Rec", "Caser"] = "SASRec"
@@ -32,8 +31,7 @@ class Params(BaseModel):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "StockRecBole":
-    """Train until RecBole stops, inside an empty `workdir`, which is empty again afterwards: a killed fit trains
-    anew."""
+    """Train until RecBole stops, inside an empty `workdir`, which is removed afterwards: a killed fit trains anew."""
     settings = Params.model_validate(params)
     # It brings back what numpy 2 dropped, without which RecBole can't be imported.
     from baselines._recbole.training import Config, get_model, init_seed  # isort: skip
@@ -50,7 +48,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "S
         train, valid, _ = data_preparation(config, dataset)
         init_seed(seed, reproducibility=True)
         net = get_model(settings.model)(config, train.dataset).to(config["device"])
-        torch.autograd.set_detect_anomaly(False)  # importing its models switches it on, for whoever asked for them
+        torch.autograd.set_detect_anomaly(False)  # importing RecBole's models switches it on for the whole process
         trainer = get_trainer(config["MODEL_TYPE"], settings.model)(config, net)
         curve: list[float] = []
         shown = sys.stderr.isatty()
@@ -62,8 +60,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "S
 
 
 class StockRecBole(Recommender):
-    """Scores by a trained RecBole model. names: RecBole's `field2id_token`, which numbers items in an order of its
-    own."""
+    """Scores by a trained RecBole model. names: RecBole's `field2id_token`, its own numbering of items and users."""
 
     def __init__(self, net: Any, names: dict[str, Any], split: Split, curve: list[float]) -> None:
         self.net, self.length, self.curve = net, split.history_length, curve
@@ -93,7 +90,7 @@ class StockRecBole(Recommender):
 
 
 def _of_our_splits(split: Split, seed: int) -> dict[str, Any]:
-    """What makes RecBole read our cases as they are, one row each, in the place of splitting a log itself."""
+    """Settings by which RecBole reads our cases as they are, one row each, and splits no log itself."""
     import torch
 
     return {

@@ -1,5 +1,4 @@
-"""TIGER: generative retrieval. Every item has a semantic id of a few codes; a seq2seq transformer writes the next
-item's.
+"""TIGER: generative retrieval. An item has a semantic id of a few codes; a seq2seq transformer writes the next item's.
 
 Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065; no code by the authors).
 Kept: ids by residual quantisation of the embeddings of the items' texts, one more code where items would share an id,
@@ -83,8 +82,10 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
 
 
 def semantic_ids(vectors: np.ndarray, codes: int, levels: int, seed: int) -> np.ndarray:
-    """int64 [V, levels + 1]: k-means of what the levels before left over; the last code counts the items of equal
-    ids."""
+    """Semantic ids, int64 [V, levels + 1], by k-means of the residuals of the levels before.
+
+    vectors: float [V, d]. The last code numbers the items whose other codes are equal.
+    """
     from sklearn.cluster import KMeans
 
     residual, labels = np.asarray(vectors, dtype=np.float64), []
@@ -184,7 +185,7 @@ def _train(
     )
     last = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    # Or the model would go on in `dtype` when scoring, where a case's scores must not depend on its company in a batch.
+    # Without this the model would score in `dtype`, and a case's scores would depend on the other cases of its batch.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return [round(float(entry["eval_loss"]), 5) for entry in trainer.state.log_history if "eval_loss" in entry]
 

@@ -1,8 +1,8 @@
-"""Title tuning alone: an LLM tuned to write the next title ranks the items that its beams find.
+"""Title tuning alone: an LLM tuned to write the next title ranks the items that its beams reach.
 
 A control, and no paper's method: the part that BIGRec (Bao et al., arXiv 2308.08434), D3 (arXiv 2406.14900), S-DPO
-(arXiv 2406.09215), LLaRA (arXiv 2312.02445) and SPRec (arXiv 2412.09243) have in common. It is D3 with alpha 1, so that
-no other recommender has a say; what s_dpo.py and sp_rec.py add to it is the difference to this row.
+(arXiv 2406.09215), LLaRA (arXiv 2312.02445) and SPRec (arXiv 2412.09243) have in common. It is D3 with alpha 1, without
+another recommender. The effect of what s_dpo.py and sp_rec.py add is their difference to this row.
 """
 
 from pathlib import Path
@@ -33,8 +33,7 @@ Params = TitleBeams
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByTitle":
-    """Tune the LLM's adapters. A killed fit goes on from its last checkpoint. The fit reports the losses of each
-    step."""
+    """Tune the LLM's adapters; a killed fit goes on from its last checkpoint. It reports the losses of each step."""
     settings = Params.model_validate(params)
     from baselines._writers.title_ranking import ByTitle
 

@@ -1,5 +1,4 @@
-"""Cross-entropy over the whole catalogue for many targets of few states: what sequential models learn by. Needs
-torch."""
+"""Cross-entropy over the whole catalogue for many targets of few states, as sequential models need it. Needs torch."""
 
 from typing import Any
 
@@ -16,9 +15,9 @@ def cross_entropy(
     """Mean over n targets of -log softmax(states @ weight.T + bias)[target], a scalar.
 
     states: float32 [s, d]; weight: float32 [v, d]; bias: float32 [v]; target: int64 [n]; state_of: int64 [n],
-    ascending, which state says each target. Equal to torch's own on `states[state_of]`, with a state's logits computed
-    once and never all kept: loss and gradients come of one pass over blocks of `BLOCK`, or of `LEAST` states. The
-    gradient can't be differentiated again.
+    ascending, which state predicts each target. Equal to torch's own on `states[state_of]`, but a state's logits are
+    computed once and never all kept: loss and gradients come from one pass over blocks of `BLOCK`, or of `LEAST`
+    states. The gradient can't be differentiated again.
     """
     zero = weight.new_zeros(len(weight)) if bias is None else bias
     loss: Tensor = _CrossEntropy.apply(states, weight, zero, state_of, target)

@@ -1,4 +1,4 @@
-"""Dropout that doesn't take most of a small network's time on a CPU. Needs torch."""
+"""Faster dropout: on a CPU, torch's own takes most of a small network's time. Needs torch."""
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class ByteDropout(nn.Dropout):
 
 
 def use_byte_dropout(net: nn.Module) -> None:
-    """Put it in the place of every torch dropout inside `net`."""
+    """Replace every torch dropout inside `net` by a ByteDropout."""
     for module in list(net.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:

@@ -1,5 +1,4 @@
-"""The network of kar.py: RecBole's SASRec with vectors of written knowledge about items and users. Needs torch and
-RecBole."""
+"""The network of kar.py, RecBole's SASRec with vectors of written knowledge, and its loss. Needs torch and RecBole."""
 
 from typing import Any
 
@@ -22,8 +21,8 @@ class HybridExperts(nn.Module):
     """KAR's adaptor: each side's gate mixes the experts that both sides share and those of its own.
 
     Args:
-        width: of the knowledge vectors. out: of what it makes of them. size: hidden units of an expert.
-        shared, own: numbers of experts.
+        width: of the knowledge vectors. out: of the adapted vectors. size: hidden units of an expert.
+        shared, own: number of shared experts, and of experts of each side.
     """
 
     def __init__(self, width: int, out: int, size: int, shared: int, own: int, dropout: float) -> None:
@@ -49,7 +48,7 @@ class HybridExperts(nn.Module):
 
 
 class _Informed(nn.Module):
-    """An item's vector and what is known of the item; row 0 is padding and stays as it is."""
+    """Adds the adapted knowledge of each item to its vector; row 0 is padding and stays as it is."""
 
     def __init__(self, adaptor: HybridExperts, items: Tensor) -> None:
         super().__init__()
@@ -88,10 +87,10 @@ class KnowingSASRec(SASRec):
 
 
 def knowing_loss(row_of: Tensor, vectors: Tensor) -> Loss:
-    """SASRec's loss at every position, with what is known of the user added to the states where a case has a text.
+    """SASRec's loss at every position, with user knowledge added to the states of cases that have a text.
 
-    row_of: int64 [training cases], which of `vectors`, float32 [1 + texts, width], is the case's own; 0: it has none.
-    Cases of one context have one history, so that a text of one is a text of all.
+    row_of: int64 [training cases], the row of `vectors`, float32 [1 + texts, width], of each case; 0: it has no text.
+    Cases of one context have the same history, so that a text of one of them serves all.
     """
 
     def loss(net: KnowingSASRec, batch: Batch) -> Tensor:

@@ -27,8 +27,10 @@ Learning = Literal["prl", "erl"]
 
 @dataclass(frozen=True)
 class Grid:
-    """s places of b lines as a table of b rows and as many columns as a line has places at most: one product serves a
-    line."""
+    """A table of b lines' places, s in all: a row per line, as many columns as the longest line has places.
+
+    One matrix product serves all places of a line.
+    """
 
     rows: int
     columns: int
@@ -54,8 +56,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Read:
-    """What the latent steps behind s places of b lines go on from: the places' states, and what each layer's attention
-    has kept."""
+    """The input of the latent steps behind s places of b lines: the places' states, each layer's keys and values."""
 
     states: Tensor  # [s, d]
     keys: list[Tensor]  # of each layer, [b, heads, L, d / heads]
@@ -68,8 +69,8 @@ class LatentSASRec(SASRec):
     """SASRec whose state goes through `steps` latent steps: with none it is SASRec, to the last bit.
 
     Args:
-        config, dataset: RecBole's. steps: latent steps. learning: `prl`: the last step's state speaks for the user;
-        `erl`: the mean of the states, the one that has read the last item included.
+        config, dataset: RecBole's. steps: number of latent steps. learning: which state is the user's vector. `prl`:
+            the last step's; `erl`: the mean of the states, the one that has read the last item included.
     """
 
     def __init__(self, config: Any, dataset: Any, steps: int, learning: Learning) -> None:
@@ -84,7 +85,7 @@ class LatentSASRec(SASRec):
         return self.user_vectors(self.think(self.read(item_seq, rows * item_seq.shape[1] + item_seq_len - 1)))
 
     def user_vectors(self, states: Tensor) -> Tensor:
-        """What speaks for the user, [s, d], of the states, [steps + 1, s, d]."""
+        """The users' vectors, [s, d], from the states, [steps + 1, s, d]."""
         return states[-1] if self.learning == "prl" else states.mean(dim=0)
 
     def read(self, items: Tensor, places: Tensor) -> Read:
@@ -104,8 +105,7 @@ class LatentSASRec(SASRec):
         return Read(states, keys, values, mask[row, :, places % length], grid)
 
     def think(self, read: Read, noise: float = 0.0) -> Tensor:
-        """States before and after each step, [steps + 1, s, d]. noise: standard deviation of what is added to each
-        step's input."""
+        """States before and after each step, [steps + 1, s, d]. noise: standard deviation of noise on steps' inputs."""
         states = [read.states]
         own: list[list[tuple[Tensor, Tensor]]] = [[] for _ in read.keys]  # of each layer, each step's key and value
         for step in range(self.steps):
@@ -166,7 +166,7 @@ def progressive_loss(states: Tensor, weight: Tensor, batch: Batch, tau: float, a
 
 
 def contrast(noisy: Tensor, clean: Tensor, tau: float) -> Tensor:
-    """InfoNCE, the mean over steps and places: a state with noise finds its own without among those of the batch.
+    """InfoNCE, the mean over steps and places: each noisy state is matched to its clean state among the batch's.
 
     noisy, clean: [steps, s, d].
     """
@@ -178,8 +178,8 @@ def contrast(noisy: Tensor, clean: Tensor, tau: float) -> Tensor:
 def divergence(states: Tensor, weight: Tensor, tau: float) -> Tensor:
     """Mean over places and ordered pairs i != j of KL(p_j || p_i), p_k the items' distribution by state k.
 
-    Only p_j has gradients. states: [steps + 1, s, d]; 0 for one state. Loss and gradients come of one pass over blocks
-    of places, as those of `cross_entropy`.
+    Only p_j has gradients. states: [steps + 1, s, d]; 0 for one state. Loss and gradients come from one pass over
+    blocks of places, as those of `cross_entropy` do.
     """
     loss: Tensor = _Divergence.apply(states, weight, tau) if len(states) > 1 else states.new_zeros(())
     return loss
@@ -219,10 +219,10 @@ class _Divergence(torch.autograd.Function):
 
 
 class ThinkingEverywhere(EveryPosition):
-    """Every case of a piece of a line is learned by the states of its place, before and after each step.
+    """Trains on every case of a piece of a line, by the states of its place before and after each step.
 
-    Args: tau, alpha: temperatures, see `temperatures`. push: weight of `divergence`, which is taken off (`erl`). noise:
-    standard deviation (`prl`), without which there is no `contrast`; quiet_epochs: before there is any.
+    Args: tau, alpha: see `temperatures`. push: weight of `divergence`, which is subtracted from the loss (`erl`).
+    noise: standard deviation of the noise (`prl`); 0: no `contrast`. quiet_epochs: epochs before the noise begins.
     """
 
     def __init__(
@@ -259,5 +259,5 @@ class ThinkingEverywhere(EveryPosition):
 
 
 def learner(split: Split, settings: CausalParams, **how: Any) -> Callable[[int], ThinkingEverywhere]:
-    """What `train` wants of `ThinkingEverywhere`; how: its settings."""
+    """The `learner` argument of `train` for `ThinkingEverywhere`; how: its settings."""
     return partial(ThinkingEverywhere, split, settings, **how)

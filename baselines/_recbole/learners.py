@@ -1,5 +1,4 @@
-"""What RecBole's sequential networks learn by here: every position of a line, every case, or masked places. Needs
-torch."""
+"""Learners of RecBole's sequential networks: they train on every position of a line, or on every case. Needs torch."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -47,15 +46,19 @@ def fit_causal(name: str, split: Split, seed: int, settings: CausalParams) -> Re
 
 
 def causal_loss(net: Any, batch: Batch) -> Tensor:
-    """Cross-entropy of each target over the catalogue, padding's row included, from the state at its context: what
-    RecBole's SASRec and GRU4Rec compute for one target of each history."""
+    """Cross-entropy of each target over the catalogue, padding's row included, from the state at its context.
+
+    RecBole's SASRec and GRU4Rec compute the same for one target of each history.
+    """
     states = states_everywhere(net, batch.items)[batch.places]
     return cross_entropy(states, net.item_embedding.weight, batch.state_of, batch.target)
 
 
 def states_everywhere(net: Any, items: Tensor) -> Tensor:
-    """A causal network's states at all places of items, int64 [b, length], as float32 [b * length, d]: its `forward`
-    ends by choosing the last place of each row."""
+    """A causal network's states at all places of items, int64 [b, length] -> float32 [b * length, d].
+
+    The network's own `forward` ends by choosing the last place of each row.
+    """
     net.gather_indexes = lambda output, _: output
     try:
         states: Tensor = net.forward(items, (items > 0).sum(dim=1))
@@ -65,11 +68,11 @@ def states_everywhere(net: Any, items: Tensor) -> Tensor:
 
 
 class EveryCase:
-    """A network that gives one state per history learns each training case, histories in a random order: cases that
-    share theirs, as those of one second do, share the state.
+    """A network that gives one state per history learns each training case, histories in a random order.
 
-    loss: of RecBole's inputs of b histories (`USER`, `HISTORY`, `LENGTH`) and their n targets: `state_of`, int64 [n],
-    ascending, which history is a target's, and `target`, int64 [n].
+    Cases that share a history, as those of one second do, share its state. loss: takes the network, RecBole's inputs
+    of b histories (`USER`, `HISTORY`, `LENGTH`), and of their n targets `state_of`, int64 [n], ascending, the history
+    of each target, and `target`, int64 [n].
     """
 
     def __init__(

@@ -1,9 +1,8 @@
-"""RecBole's BERT4Rec with what its version 1.2.1 loses, and what it learns from; apart from bert4rec.py because torch
-takes seconds to import.
+"""The network of bert4rec.py, RecBole's BERT4Rec with three faults of version 1.2.1 mended, and its learner.
 
-RecBole's own class never trains on a case's target, which isn't in its history; gives position 0 no loss, so that a
-history of one item teaches nothing; and, to make room for the mask, drops the oldest item even of a history that is
-short, so that one of one item is scored by nothing at all.
+RecBole's own class never trains on a case's target, which isn't in its history. It gives position 0 no loss, so that a
+history of one item teaches nothing. To make room for the mask it drops the oldest item even of a short history, so that
+a history of one item is scored by no item at all. A file of its own, since torch takes seconds to import.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,23 +36,25 @@ class MaskedItems(BERT4Rec):
         return scores
 
     def loss(self, items: Tensor, masked: Tensor) -> Tensor:
-        """Mean cross-entropy of the masked items. items: int64 [b, L + 1], left-aligned, 0 for none; masked: bool [b, L
-        + 1]."""
+        """Mean cross-entropy of the masked items.
+
+        items: int64 [b, L + 1], left-aligned, 0 for none. masked: bool [b, L + 1].
+        """
         states = self.forward(items.masked_fill(masked, self.mask_token))[masked]
         weight, state_of = self.item_embedding.weight[: self.n_items], torch.arange(len(states), device=items.device)
         return cross_entropy(states, weight, state_of, items[masked], self.output_bias)
 
 
 class MaskedPlaces:
-    """Pieces of all training lines, of L + 1 items, some of which are masked; and beside them cases drawn anew, history
-    and target, of which the target alone is masked, as in scoring, where nothing of its own second is read. In an epoch
-    all lines are cut
-    so often, each time elsewhere, that there are about as many targets as cases: as many as a causal network has in an
-    epoch.
+    """Rows of two kinds: pieces of all training lines with some items masked, and cases with their target masked.
+
+    A piece has at most L + 1 items. A case is drawn anew, its history with its target behind it, of which only the
+    target is masked, as in scoring: no other item of its second is read. In an epoch all lines are cut so many times,
+    each time elsewhere, that there are about as many targets as cases, which a causal network has in an epoch.
 
     Args:
         length: L, the history items that the network reads. targets: of a step, about. mask_ratio: share of a piece's
-        items that are masked. last_alone: share of the rows that are cases, below 1.
+            items that are masked. last_alone: share of the rows that are cases, below 1.
     """
 
     def __init__(self, split: Split, length: int, *, targets: int, mask_ratio: float, last_alone: float) -> None:
@@ -79,8 +80,7 @@ class MaskedPlaces:
             yield partial(net.loss, items, masked)
 
     def pieces(self, rng: np.random.Generator) -> np.ndarray:
-        """All lines in pieces of at most L + 1 items, int64 [p, L + 1]; the first piece of each has a length drawn
-        anew."""
+        """All lines in pieces of at most L + 1 items, int64 [p, L + 1]; the length of a line's first piece is drawn."""
         width, lines = self.length + 1, self.lines
         lengths = np.diff(lines.offsets)
         place = np.arange(len(lines.items)) - np.repeat(lines.offsets[:-1], lengths)
@@ -120,7 +120,9 @@ def last_of(items: np.ndarray) -> np.ndarray:
 
 
 def masked_some(items: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Which items of [b, L + 1] are masked, bool: each with probability `share`; the last where none would be; never
-    padding."""
+    """Which items of [b, L + 1] are masked, bool: each with probability `share`, but never padding.
+
+    A row of which none was drawn has its last item masked.
+    """
     drawn = (rng.random(items.shape) < share) & (items > 0)
     return np.where(drawn.any(axis=1, keepdims=True), drawn, last_of(items))

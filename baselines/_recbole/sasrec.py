@@ -35,20 +35,23 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 def fit_best(
     split: Split, settings: Sequence[Params], *, seed: int, workdir: Path
 ) -> tuple[Recommender, list[dict[str, Any]]]:
-    """SASRec by the setting with the best NDCG@10 on the validation cases, the first among equals: as a table's row
-    SASRec chooses from its grid, so that what builds on SASRec has as good a one.
+    """Fit SASRec by each setting and take the best NDCG@10 on the validation cases, the first among equals.
 
-    Returns it and each setting's params and value; nothing is validated where there is only one setting.
+    The table's row SASRec chooses from its grid in the same way, so that methods that build on it have as good a one.
+    Returns it and each setting's params and value; a single setting is not validated.
     """
-    made = [
-        fit(split, seed=seed, params=one.model_dump(), workdir=workdir / f"sasrec{number}")
-        for number, one in enumerate(settings)
+    recommenders = [
+        fit(split, seed=seed, params=setting.model_dump(), workdir=workdir / f"sasrec{number}")
+        for number, setting in enumerate(settings)
     ]
-    if len(made) == 1:
-        return made[0], []
-    values = [validation_ndcg(one, split.valid, split.n_items, f"SASRec, setting {i}") for i, one in enumerate(made, 1)]
-    tried = [{"params": one.model_dump(), "value": value} for one, value in zip(settings, values, strict=True)]
-    return made[values.index(max(values))], tried
+    if len(recommenders) == 1:
+        return recommenders[0], []
+    values = [
+        validation_ndcg(recommender, split.valid, split.n_items, f"SASRec, setting {number}")
+        for number, recommender in enumerate(recommenders, 1)
+    ]
+    tried = [{"params": setting.model_dump(), "value": value} for setting, value in zip(settings, values, strict=True)]
+    return recommenders[values.index(max(values))], tried
 
 
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:

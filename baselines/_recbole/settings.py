@@ -1,7 +1,6 @@
-"""Adapter to RecBole's sequential models (Zhao et al., RecBole, CIKM 2021): their networks, all positions of our
-training cases.
+"""Settings that our trainings of RecBole's sequential networks (Zhao et al., RecBole, CIKM 2021) share.
 
-A method is then a file of a few lines that names the model class and its settings; see gru4rec.py.
+A method is then a file of a few lines that names the network's class and its own settings; see gru4rec.py.
 """
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +24,10 @@ class Params(BaseModel):
 
 
 class CausalParams(Params):
-    """Settings of a network whose state at each place of a line has read what is before it, and which learns at all of
-    them.
+    """Settings of a causal network, whose state at a place has read the items up to it, and which learns at all places.
 
     stride: items by which one piece of a line begins behind the one before it; null: half of what the network reads, so
-    that each target is predicted from at least the other half, where there is so much.
+    that each target is predicted from at least the other half, where its line is that long.
     """
 
     stride: int | None = Field(default=None, ge=1)

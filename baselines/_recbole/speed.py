@@ -1,9 +1,8 @@
-"""`python -m baselines._recbole.speed`: targets per second of SASRec and GRU4Rec here and in RecBole's own training, on
-one thread.
+"""`python -m baselines._recbole.speed`: targets per second of SASRec and GRU4Rec, in our training and in RecBole's.
 
-Both train RecBole's network with full cross-entropy on the same training cases, at their own batch sizes, and each runs
-in a process of its own, whose peak memory is its own. RecBole gets a random `--cases` of them, since its seconds grow
-with their number.
+Both trainings use RecBole's network with full cross-entropy on the same training cases, at their own batch sizes, on
+one thread. Each runs in a process of its own, for its peak memory. RecBole gets a random `--cases` of the cases, since
+its seconds grow with their number.
 """
 
 import argparse

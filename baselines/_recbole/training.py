@@ -1,6 +1,7 @@
-"""The training behind _recbole.py: RecBole's networks, our batches and loss. Apart from it because torch and RecBole
-take seconds to import. RecBole's own trainer learns from one target of each history, and so reads a history as often as
-it has items.
+"""Trains RecBole's networks on our batches and by our losses, and scores by them. Needs torch and RecBole.
+
+RecBole's own trainer learns from one target of each history, and so reads a history as often as it has items. A file
+of its own, since torch and RecBole take seconds to import.
 """
 
 import contextlib
@@ -39,8 +40,10 @@ HISTORY, LENGTH, USER = "item_id_list", "item_length", "user_id"  # what RecBole
 
 
 class Catalogue:
-    """What RecBole's networks ask a dataset for: numbers of users and items, padding included. Item v is number v +
-    1."""
+    """Stands for RecBole's dataset: its networks ask it how many users and items there are, padding included.
+
+    Item v has number v + 1.
+    """
 
     def __init__(self, n_items: int, n_users: int) -> None:
         self.user_num, self._sizes = n_users + 1, {"item_id": n_items + 1, USER: n_users + 1}
@@ -50,13 +53,12 @@ class Catalogue:
 
 
 class Learner(Protocol):
-    """How a network learns: the steps of an epoch, each as a function that gives the mean loss of its targets, a
-    scalar."""
+    """Gives the steps of an epoch, each as a function that computes the mean loss of its targets, a scalar."""
 
     def losses(self, net: Any, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]: ...
 
 
-# What makes the network of RecBole's Config and the catalogue.
+# Makes the network from RecBole's Config and the catalogue.
 Maker = Callable[[Config, Catalogue], Any]
 
 
@@ -70,12 +72,11 @@ def train(
     make: Maker | None = None,
     validate: Callable[["RecBoleRecommender"], float] | None = None,
 ) -> "RecBoleRecommender":
-    """Train RecBole's network `name`, or one derived from it, on all training cases, until validation NDCG@10 rises no
-    more.
+    """Train RecBole's network `name`, or one derived from it, on all training cases while validation NDCG@10 rises.
 
-    learner: what it learns from, of the number of history items that the network reads. validate: the value that ends
-    the training, in the place of the NDCG@10 of all validation cases. Raises InputError for a setting that the network
-    doesn't have, and where the loss isn't finite.
+    learner: takes the number of history items that the network reads, and gives the steps of each epoch. make: makes a
+    derived network. validate: the value that ends the training, in the place of NDCG@10 on all validation cases. Raises
+    InputError for a setting that the network doesn't have, and where the loss isn't finite.
     """
     longest = max(int(np.diff(cases.offsets).max()) for cases in (split.train, split.valid))
     length = min(settings["max_history"] or split.history_length, split.history_length, longest)
@@ -101,8 +102,7 @@ def _fit(
     rng: np.random.Generator,
     value: Callable[["RecBoleRecommender"], float],
 ) -> dict[str, Any]:
-    """Adam until `patience` epochs in a row were not better; the best epoch's weights stay. Returns what is worth
-    recording."""
+    """Adam until `patience` epochs in a row were not better; the best epoch's weights stay. Returns the report."""
     net, curve, best = fitted.net, list[float](), -1
     rate, decay = settings["learning_rate"], settings["weight_decay"]
     optimizer = torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay, fused=True)
@@ -148,15 +148,14 @@ class RecBoleRecommender(Recommender):
 
     @torch.no_grad()
     def scores_of(self, batch: Cases, **more: Tensor) -> np.ndarray:
-        """Scores of one batch, float32 [b, n_items]. more: what a derived network reads besides, by the name of its
-        input."""
+        """Scores of one batch, float32 [b, n_items]. more: further inputs of a derived network, by name."""
         self.net.eval()
         inputs = self.inputs(batch) | {name: values.to(self.net.device) for name, values in more.items()}
         scores: np.ndarray = self.net.full_sort_predict(inputs).view(len(batch), -1)[:, 1:].float().numpy(force=True)
         return scores
 
     def inputs(self, cases: Cases) -> dict[str, Tensor]:
-        """What RecBole's networks read of these cases, on their device."""
+        """The inputs of RecBole's networks for these cases, by name, on their device."""
         items = left_aligned(cases, self.length)
         fields = {HISTORY: items, LENGTH: (items > 0).sum(axis=1), USER: numbers_of(self.users, cases.user)}
         return {field: torch.from_numpy(values).to(self.net.device) for field, values in fields.items()}
@@ -177,9 +176,11 @@ def numbers_of(users: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _config(name: str, length: int, seed: int, settings: dict[str, Any]) -> Config:
-    """RecBole's configuration of a network. Raises InputError for a setting that isn't in the network's own defaults:
-    RecBole takes it without a word, and nothing reads it."""
-    # The rest are settings of our training.
+    """RecBole's configuration of a network.
+
+    Raises InputError for a setting that isn't in the network's own defaults: RecBole would take it and ignore it.
+    """
+    # The other settings are those of our training.
     own = {key: value for key, value in settings.items() if key not in CausalParams.model_fields}
     config = Config(
         model=name,
@@ -208,8 +209,10 @@ def _config(name: str, length: int, seed: int, settings: dict[str, Any]) -> Conf
 
 
 def _read_padding_as_nothing(net: torch.nn.Module) -> None:
-    """Let padding be a vector of zeros, also for a user never seen. RecBole draws its vector at random, and the
-    cross-entropy over all rows moves it as a wrong answer; behind a short history Caser's convolutions read it.
+    """Make padding a vector of zeros, also for a user that was never seen.
+
+    RecBole draws its vector at random, and the cross-entropy over all rows moves it as a wrong answer. Caser's
+    convolutions read it behind a short history.
     """
 
     def blank(_: torch.nn.Module, inputs: tuple[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
@@ -235,8 +238,7 @@ def _faster_on_cpu(net: torch.nn.Module) -> None:
 
 @contextlib.contextmanager
 def without_arguments() -> Iterator[None]:
-    """Run without the program's arguments, which RecBole reads; afterwards the GPUs that later work sees are as
-    before."""
+    """Hide the program's arguments, which RecBole would read, and restore the visible GPUs, which it changes."""
     arguments, gpus = sys.argv, os.environ.get(GPUS)
     sys.argv = arguments[:1]
     try:

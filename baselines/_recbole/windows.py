@@ -1,4 +1,4 @@
-"""What sequential models learn from in one step: pieces of users' lines, cut anew in each epoch. Needs torch.
+"""Cuts users' lines into the pieces that sequential models learn from, anew in each epoch. Needs torch.
 
 Items have RecBole's numbers here: 1 + their own, 0 for none.
 """
@@ -28,9 +28,9 @@ class Batch:
 class Windows:
     """Pieces of at most `length` items that hold every case once, in each epoch at other places of the lines.
 
-    A case is predicted from the items of its piece up to its context: all of its history of `length` where that is no
-    longer than `length - stride`, else at least so much of it. stride: items by which a piece begins behind the one
-    before it, 1..length.
+    A case is predicted from the items of its piece up to its context: from its whole history where that has at most
+    `length - stride` items, else from at least so many. stride: items by which a piece begins behind the one before
+    it, 1..length.
     """
 
     lines: Sequences
@@ -38,7 +38,7 @@ class Windows:
     stride: int
 
     def batches(self, targets: int, rng: np.random.Generator, device: torch.device) -> Iterator[Batch]:
-        """All cases in a random order of pieces, so many pieces at a time that they have about `targets` cases."""
+        """All cases, pieces in a random order, as many pieces in a batch as have about `targets` cases."""
         lines, length = self.lines, self.length
         line = np.searchsorted(lines.offsets, lines.context, side="right") - 1
         place = lines.context - lines.offsets[line]
@@ -62,11 +62,11 @@ class Windows:
 def steps(
     group: np.ndarray, rank: np.ndarray, targets: int, within: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Groups of cases in the order of their rank, so many at a time that they have about `targets` cases.
+    """Groups of cases in the order of their rank, as many in a step as have about `targets` cases.
 
-    group: int64 [n], of each case; rank: int64 [groups], a permutation; within: what orders the cases of a group
-    (default: their numbers). Yields the numbers of the groups, int64 [g], those of their cases, int64 [m], group by
-    group, and of each of these cases its group's place among the g, int64 [m], ascending.
+    group: int64 [n], of each case; rank: int64 [groups], a permutation; within: a key that orders the cases of a group
+    (default: their numbers). Yields for each step the numbers of its groups, int64 [g], the numbers of their cases,
+    int64 [m], group by group, and each case's place of its group among the g, int64 [m], ascending.
     """
     size = max(1, round(targets * len(rank) / len(group)))
     of_case = rank[group]

@@ -1,5 +1,6 @@
-"""Training an LLM to write for a fixed recommender: trl's GRPOTrainer with that recommender's ranking as the reward,
-and R2ec's engine to write the rollouts.
+"""Trains an LLM to write for a fixed recommender, by trl's GRPOTrainer with that recommender's ranking as the reward.
+
+R2ec's engine writes the rollouts.
 
 trl 1.16's defaults stay: its loss is DAPO's (Yu et al., arXiv 2503.14476), which divides by the tokens of the whole
 batch where the paper of GRPO takes each rollout's mean first, so that long rollouts weigh more. Advantages are GRPO's,
@@ -27,8 +28,10 @@ from lm.settings import RolloutSettings
 
 
 def ndcg_of(scores: np.ndarray, targets: np.ndarray, history: np.ndarray, k: int) -> np.ndarray:
-    """NDCG@k of each row's target among the items outside the history, ties against it. history: int [n, L], -1 for
-    none."""
+    """NDCG@k of each row's target among the items outside the history, ties against it, float64 [n].
+
+    scores: float [n, n_items]. targets: int [n]. history: int [n, L], -1 for none.
+    """
     rows = np.arange(len(scores))
     ahead = scores >= scores[rows, targets][:, None]
     ahead = np.pad(ahead, ((0, 0), (0, 1)))  # one column more takes the -1
@@ -51,7 +54,7 @@ def train_writer(
 ) -> list[float]:
     """GRPO on the rows of `rows_of`; goes on from the last checkpoint in `folder`.
 
-    request: the message to the LLM, see `llm_texts.Asker.about_users`. score: texts -> scores of all items,
+    request: the message to the LLM, see `llm_texts.MessageBuilder.user_messages`. score: texts -> scores of all items,
     [n, n_items]; the reward is the NDCG of the case's target in them. Returns the mean reward of each step.
     """
     cases = split.llm_train.take(rows_of(split, settings, seed))

@@ -1,5 +1,4 @@
-"""The second stage of llara.py: a projector makes tokens of item vectors, which stand behind the titles of a
-history."""
+"""The second stage of llara.py: a projector turns item vectors into tokens, which stand behind a history's titles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from r2ec.model.network import R2ec
 
 @dataclass(frozen=True)
 class Training:
-    """How adapters and projector go on: steps, their rates, and the decay of the projector."""
+    """Settings of the second stage: steps, learning rates of adapters and projector, and the projector's decay."""
 
     steps: Steps
     learning_rate: float
@@ -33,11 +32,10 @@ class Training:
 
 
 class Projector(nn.Module):
-    """LLaRA's: Linear, GELU, Linear, from item vectors, float32 [n_items, d], which stay as they are, to an LM's
-    inputs.
+    """LLaRA's projector: Linear, GELU, Linear, from frozen item vectors, float32 [n_items, d], to an LM's inputs.
 
-    size: root mean square of what it gives for the catalogue at the start, by a scale of its last layer. As torch
-    begins a layer, it would be far from the size of a token.
+    size: root mean square of its output for the catalogue at the start, to which its last layer is scaled. By torch's
+    initialisation it would be far from the size of a token.
     """
 
     def __init__(self, items: Tensor, width: int, size: float) -> None:
@@ -57,8 +55,7 @@ class Projector(nn.Module):
 
 
 def is_hybrid(step: int, steps: int, seed: int) -> bool:
-    """Whether a step's prompts hold item tokens: with probability step / steps, the same for all of its
-    micro-batches."""
+    """Whether a step's prompts hold item tokens, with probability step / steps; the same for all its micro-batches."""
     return bool(np.random.default_rng(derive_seed(seed, "curriculum", step)).random() < step / steps)
 
 
@@ -83,7 +80,7 @@ class ByHybridPrompt(ByTitle):
 
 
 class _Trained(nn.Module):
-    """What the training changes: adapters and projector."""
+    """The modules that the training changes: adapters and projector."""
 
     def __init__(self, net: R2ec, projector: Projector) -> None:
         super().__init__()
@@ -93,10 +90,9 @@ class _Trained(nn.Module):
 def learn_item_tokens(
     recommender: ByHybridPrompt, cases: Cases, settings: Training, *, seed: int, folder: Path
 ) -> list[dict[str, float]]:
-    """Train adapters and projector on the titles of these cases, step by step, text-only steps giving way to hybrid
-    ones.
+    """Train adapters and projector on the titles of these cases; text-only steps give way to hybrid ones.
 
-    Returns of each step `loss`, the mean over the tokens of its titles and their ends, and `hybrid`, 1 or 0.
+    Returns for each step `loss`, the mean over the tokens of its titles and their ends, and `hybrid`, 1 or 0.
     """
     assert cases.target is not None
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Adapters that several rows begin from: trained once, kept on disk, charged to each row that finds them."""
+"""Keeps adapters that several rows begin from: trained once, kept on disk, charged to each row that loads them."""
 
 import json
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from benchmark.storage.kept import kept, place
 def kept_adapters(
     folder: Path, about: dict[str, Any], model: PreTrainedModel | PeftModel, train: Callable[[], Any]
 ) -> Any:
-    """Give what `model` trains the values that `train` gives it, and return what that returns, a JSON value.
+    """Train `model` by calling `train`, or load the trainable weights that an equal training has kept.
 
-    about: all that the training depends on, as JSON, whose hash names the file. The first who asks trains, and who asks
-    meanwhile waits. A training that was killed goes on where `train` can.
+    about: all that the training depends on, as JSON; its hash names the file. The first job trains, and others wait for
+    it. A killed training goes on where `train` can. Returns what `train` returned, a JSON value.
     """
     path = place(folder, about, ".safetensors")
 
@@ -31,7 +31,7 @@ def kept_adapters(
     was_kept = kept(path, make)
     own = _trainable(model)
     with safe_open(path, framework="pt") as file:
-        # The name says that they are of the same backbone and adapters.
+        # The file's name says that they are of the same backbone and adapters.
         for name in file.keys() if was_kept else ():
             own[name].copy_(file.get_tensor(name))
         return json.loads(file.metadata()["report"])

@@ -1,5 +1,4 @@
-"""The two trainings of latent_r3.py: an attention layer over what the LM has read of a prompt gives one more input, the
-thought."""
+"""The thinker of latent_r3.py and its two trainings: an attention layer over a prompt's states gives the thought."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +40,10 @@ class Thinker(nn.Module):
         self.frequencies: Tensor
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states [n, q, d] of prompts that end in the last column; mask bool [n, q], True at real tokens -> float32 [n,
-        d]."""
+        """Thoughts, float32 [n, d], of prompts that end in the last column.
+
+        states: [n, q, d]. mask: bool [n, q], True at real tokens.
+        """
         states = states.float()
         angles = torch.arange(states.shape[1], device=states.device)[:, None] * self.frequencies
         query = _rotated(self.query(states[:, -1:]), angles[-1:])
@@ -54,7 +55,7 @@ class Thinker(nn.Module):
 
     @torch.no_grad()
     def resize(self, thoughts: Tensor, size: float) -> None:
-        """Scale the values so that what it gave, `thoughts` [n, d], would have the root mean square `size`."""
+        """Scale the value layer so that its output `thoughts`, [n, d], would have the root mean square `size`."""
         scale = size / thoughts.square().mean().sqrt()
         self.value.weight.mul_(scale)
         self.value.bias.mul_(scale)
@@ -68,8 +69,10 @@ def _rotated(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Thinking(nn.Module):
-    """An LM and its thinker: prompt, thought, title. Without a thinker the thought is the embedding of
-    `placeholder`."""
+    """An LM and its thinker, which read prompt, thought and title.
+
+    Without a thinker the thought is the embedding of the token `placeholder`.
+    """
 
     def __init__(self, model: nn.Module, thinker: Thinker | None, placeholder: int) -> None:
         super().__init__()
@@ -94,8 +97,7 @@ class Thinking(nn.Module):
     def title_logps(
         self, thoughts: Tensor, mask: Tensor, cache: DynamicCache, titles: Sequence[Sequence[int]], pad: int
     ) -> Tensor:
-        """log pi of each token of each title behind prompt and thought, float32 [N, longest title], 0 behind a title's
-        end.
+        """log pi of each token of each title behind prompt and thought, float32 [N, longest title], 0 behind its end.
 
         thoughts: [N, d], N a multiple of the prompts in mask and cache: those of a prompt stand together, as do the
         titles.
@@ -113,7 +115,7 @@ class Thinking(nn.Module):
         return logps.new_zeros(ids.shape).masked_scatter(real_tokens, logps)
 
     def _run(self, inputs: dict[str, Tensor], mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Last states of what is given behind the cache; mask [n, cached + q]."""
+        """Last hidden states of the inputs behind the cache, [n, q, d]; mask [n, cached + q]."""
         width = next(iter(inputs.values())).shape[1]
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
         out = self.causal_lm.get_decoder()(
@@ -124,7 +126,7 @@ class Thinking(nn.Module):
 
 
 class ByThought(ByTitle):
-    """A tuned LLM as a recommender that thinks once before it answers: prompts end in the thought's id."""
+    """A tuned LLM as a recommender with one latent thought before its answer: prompts end in the thought's id."""
 
     thinking: Thinking
     soft: SoftTokens
@@ -156,7 +158,7 @@ def learn_to_think(
 ) -> list[dict[str, float]]:
     """Stage 1: adapters and thinker learn the titles of these cases together.
 
-    Returns of each step `loss`, the mean over the tokens of its titles and their ends.
+    Returns for each step `loss`, the mean over the tokens of its titles and their ends.
     """
     model, pad = recommender.thinking, pad_id(recommender.tokenizer)
     if not torch.cuda.is_available():
@@ -185,11 +187,10 @@ def noises(seed: int, step: int, prompts: int, thoughts: int, width: int) -> Ten
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Rewards [prompts, thoughts] less the mean of those of the thoughts without noise, the first ones; over their
-    norm.
+    """Rewards [prompts, thoughts] minus the mean reward of the first thoughts, which have no noise; over their norm.
 
-    >>> found = advantages(torch.tensor([[-2.0, -1.0], [-4.0, -7.0]]))  # less -3: 1, 2, -1, -4, whose norm is sqrt(22)
-    >>> [[round(one, 4) for one in row] for row in found.tolist()]
+    >>> out = advantages(torch.tensor([[-2.0, -1.0], [-4.0, -7.0]]))  # minus -3: 1, 2, -1, -4, whose norm is sqrt(22)
+    >>> [[round(value, 4) for value in row] for row in out.tolist()]
     [[0.2132, 0.4264], [-0.2132, -0.8528]]
     """
     centred = rewards - rewards[:, 0].mean()
@@ -207,14 +208,15 @@ def reinforce(
     seed: int,
     folder: Path,
 ) -> list[dict[str, float]]:
-    """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title. Nothing is
-    generated.
+    """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title.
 
-    A thought's reward is minus the perplexity of the title. The loss is minus its advantage times the likelihood ratio
-    of each of the title's tokens to itself, the mean over tokens, so that the gradient is that of the log-likelihood.
-    Advantages are those of the whole step: of several micro-batches its thoughts are read once more, beforehand. times:
-    thoughts of a prompt; noise: see `latent_r3.Params`. Returns of each step `loss`, `perplexity` of titles behind
-    thoughts without noise, `noised` behind the others, `better`: share of these that are better.
+    No text is generated. A thought's reward is minus the perplexity of the title. The loss is minus its advantage times
+    the ratio of each title token's likelihood to itself, the mean over tokens, so that the gradient is that of the
+    log-likelihood. Advantages are those of the whole step; a step of several micro-batches reads its thoughts once
+    more beforehand.
+
+    times: thoughts of a prompt. noise: see `latent_r3.Params`. Returns for each step `loss`, `perplexity` of titles
+    behind thoughts without noise, `noised`: behind the others, `better`: share of the others with a lower perplexity.
     """
     model, pad = recommender.thinking, pad_id(recommender.tokenizer)
     assert model.thinker is not None
@@ -224,7 +226,7 @@ def reinforce(
         parameter.requires_grad_(False)
 
     def logps_of(step: int, rows: list[int], of_step: list[int]) -> Tensor:
-        """Of the titles of these rows, each behind its thoughts, [rows * times, longest title]."""
+        """log pi of the titles of these rows, each behind each of its thoughts, [rows * times, longest title]."""
         thoughts, mask, cache = model.read([prompts[row] for row in rows], pad)
         sizes = thoughts.detach().square().mean(dim=1).sqrt()
         drawn = noises(seed, step, len(of_step), times, thoughts.shape[1])[[row - of_step[0] for row in rows]]

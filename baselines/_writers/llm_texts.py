@@ -1,9 +1,9 @@
-"""What the LLM baselines share: texts written greedily, by a frozen LLM each of them once and kept on disk.
+"""Writes the texts of the LLM baselines greedily, builds their messages, and keeps a frozen LLM's texts on disk.
 
-A text is found again by the hash of model, settings, prompt and the versions of what writes, so that methods that ask
-the same LLM the same thing wait for it once, and a killed run goes on where it was. What a text cost is kept with it
-and charged wherever it is used, also where it came from disk: in `tokens_written`, `writing_seconds` and a run's
-seconds (`benchmark.storage.ledger`).
+A kept text is named by the hash of model, settings, prompt and the versions of the writing code. So methods that send
+the same message to the same LLM wait for its text once, and a killed run goes on where it was. The cost of a text is
+kept with it and charged wherever the text is used, also where it came from disk: in `tokens_written`,
+`writing_seconds` and a run's seconds (`benchmark.storage.ledger`).
 """
 
 import copy
@@ -39,13 +39,13 @@ from lm.writing.stopping import EndOfTurn
 
 ROWS_AT_ONCE = 64
 TEXTS = Stage("texts", 1, after=(WRITING,))
-# Of what is kept of a text; files with other columns have other names.
+# Columns of a kept text; files with other columns have other names.
 COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
 
 
 @dataclass(frozen=True)
 class Text:
-    """One text: what was written up to the end of the turn or the limit, and what it cost."""
+    """One text, written up to the end of the turn or the limit, and its cost."""
 
     text: str
     tokens: int  # sampled, the end of the turn included
@@ -77,8 +77,8 @@ class Writer:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._loaded.tokenizer
 
-    def builder(self, split: Split, max_items: int, max_prompt_tokens: int) -> "Asker":
-        """What makes the messages about this split's users."""
+    def builder(self, split: Split, max_items: int, max_prompt_tokens: int) -> "MessageBuilder":
+        """The builder of messages about this split's users and items."""
         loaded, length = self._loaded, self.settings.max_new_tokens
         return MessageBuilder(split, loaded.model, loaded.tokenizer, max_items, max_prompt_tokens, length)
 
@@ -94,8 +94,8 @@ class Writer:
             _ready(store, self.path)
             by_key = dict(zip(keys, prompts, strict=True))
             texts = _read(store, list(by_key))
-            # Similar lengths together: less padding. The batches are those of the whole call, whatever is there
-            # already: in bf16 a near tie between two tokens may fall differently in other company.
+            # Similar lengths together: less padding. The batches are those of the whole call, whatever is on disk
+            # already: in bf16 a near tie between two tokens may be resolved differently in another batch.
             order = sorted(by_key, key=lambda key: len(by_key[key]))
             parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
             parts = [part for part in parts if any(key not in texts for key in part)]
@@ -112,7 +112,7 @@ class Writer:
         return [texts[key] for key in keys]
 
     def without_cache(self) -> "Writer":
-        """The same LLM and settings; every text is written anew and none is kept."""
+        """A writer with the same LLM and settings that writes every text anew and keeps none."""
         fresh = copy.copy(self)
         fresh.write = lambda prompts, desc="": self._generate(prompts)  # type: ignore[method-assign]
         return fresh
@@ -146,7 +146,7 @@ def causal_lm_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
-    """Within it, the LM is as it was before its adapters were trained."""
+    """Inside this context the LM is as it was before its adapters were trained."""
     return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
@@ -154,13 +154,13 @@ def untuned(model: PreTrainedModel | PeftModel) -> AbstractContextManager[None]:
 def states_of(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[str], desc: str = ""
 ) -> Tensor:
-    """The LM's last state that has read each text, float32 [n, d]; no text may be empty.
+    """The LM's state that has read the last token of each text, float32 [n, d]; no text may be empty.
 
-    Behind what the tokenizer puts before every text: Gemma's `<bos>`, without which it hardly works; nothing for
+    The tokenizer's own opening tokens stand before each text: Gemma's `<bos>`, without which it hardly works; none for
     SmolLM2 and Qwen.
     """
     causal_lm = causal_lm_of(model)
-    # What an LLM has written may spell a special token: it is text.
+    # A text that spells a special token, as an LLM may write it, stays text.
     ids = tokenizer(list(inputs), split_special_tokens=True)["input_ids"]
     # Similar lengths together: less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -182,21 +182,21 @@ def greedy(max_new_tokens: int) -> RolloutSettings:
 
 
 def greedy_as_trained(max_new_tokens: int) -> RolloutSettings:
-    """As `greedy`, by adapters that stay beside the weights: folded into bf16 they would be another model than was
-    trained. R2ec is scored so, too."""
+    """As `greedy`, with adapters that stay beside the weights, as R2ec is scored.
+
+    Folded into bf16 weights they would be another model than was trained.
+    """
     return greedy(max_new_tokens).model_copy(update={"merge_adapters": False})
 
 
 class MessageBuilder:
-    """Messages to one LLM about users and items, in titles as every method reads them, in prompts that the LLM can
-    read.
+    """Builds messages to one LLM about users and items, with titles as every method reads them.
 
     Args:
         max_items: history items shown. max_prompt_tokens: of a whole prompt, template included; beyond it the oldest
-        items leave
-            first, then the end of the newest title. written: tokens that may stand behind a prompt.
+            items leave first, then the end of the newest title. written: tokens that may stand behind a prompt.
 
-    Raises InputError where the LLM reads fewer tokens than that.
+    Raises InputError where the LLM reads fewer tokens than prompt and written ones together.
     """
 
     def __init__(
@@ -215,8 +215,10 @@ class MessageBuilder:
         self.titles = texts.titles(split.items, tokenizer)
 
     def user_messages(self, request: str, cases: Cases) -> list[str]:
-        """`request` with {category}, {several} and {history} filled in for each case: the newest titles, the last at
-        the end."""
+        """`request` for each case, with {category}, {several} and {history} filled in: its newest titles, oldest first.
+
+        Raises InputError where the request leaves no room for any title.
+        """
         return [self._about_user(request, self.shown(cases, i), f"case {cases.case[i]}") for i in range(len(cases))]
 
     def shown(self, cases: Cases, i: int) -> list[str]:
@@ -224,7 +226,10 @@ class MessageBuilder:
         return [self.titles[item] for item in cases.history(i)[-self.max_items :].tolist()]
 
     def item_messages(self, request: str, descriptions: Sequence[str]) -> list[str]:
-        """`request` with {category} and {item} filled in, for each item what is said of it."""
+        """`request` for each item, with {category} and {item} filled in. descriptions: one text per item.
+
+        A description loses its end where the prompt would be too long. Raises InputError where nothing of it fits.
+        """
         return [
             self._cut(lambda description: request.format(category=self.category, item=description), text, f"item {v}")
             for v, text in enumerate(descriptions)
@@ -260,7 +265,7 @@ def micro_batch(rows: int, most: int) -> int:
 
 
 def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataFrame:
-    """What `Recommender.texts` gives: case, prompt, reasoning (the text), cut."""
+    """The frame that `Recommender.texts` gives: case, prompt, reasoning (the text), cut."""
     return pd.DataFrame(
         {
             "case": cases.case,
@@ -272,10 +277,10 @@ def as_frame(cases: Cases, messages: list[str], written: list[Text]) -> pd.DataF
 
 
 class ByText(Recommender):
-    """Scores of what an LLM writes for each case: a text per case, greedily, by the model as it is now.
+    """Scores items by a text that an LLM writes for each case, greedily, by the model as it is now.
 
-    request: the message, see `Asker.about_users`. scores_of: n texts (some may be empty) -> scores of all items, float
-    [n, n_items]. learned_from: what `learned` says.
+    request: the message, see `MessageBuilder.user_messages`. scores_of: n texts (some may be empty) -> scores of all
+    items, float [n, n_items]. report, learned_from: of the fit.
     """
 
     def __init__(
@@ -348,9 +353,9 @@ def _sum(row: Sequence[Any]) -> str:
 
 
 def _read(store: sqlite3.Connection, keys: list[str]) -> dict[str, Text]:
-    """Those of the texts that are on disk, which are charged to who asks.
+    """The texts that are on disk, by key; their cost is charged to this run.
 
-    A damaged one is said and left out: it is written anew.
+    A damaged text is reported and left out, so that it is written anew.
     """
     texts = {}
     for start in range(0, len(keys), 500):

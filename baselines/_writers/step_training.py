@@ -1,5 +1,4 @@
-"""transformers' Trainer for a training whose loss is a function of row numbers and step; its checkpoints hold what is
-trained."""
+"""transformers' Trainer for a loss that is a function of step and rows; its checkpoints hold trained weights only."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,9 +20,8 @@ from benchmark.storage.io import atomic, last_checkpoint
 
 TRAINED = "trained.safetensors"
 
-# Of the step's number (from 0), a micro-batch's row numbers and all rows of its step: the loss of the micro-batch, a
-# scalar, whose sum over the micro-batches is the step's; and what to log of it, whose means over the micro-batches are
-# the step's.
+# Takes the step's number (from 0), a micro-batch's row numbers, and all row numbers of its step. Gives the loss of the
+# micro-batch, a scalar, whose sum over micro-batches is the step's; and values to log, averaged over micro-batches.
 Loss = Callable[[int, list[int], list[int]], tuple[Tensor, dict[str, float]]]
 
 
@@ -49,11 +47,10 @@ class Steps:
 def run_steps(
     model: nn.Module, loss: Loss, groups: Sequence[Group], steps: Steps, *, seed: int, folder: Path, name: str
 ) -> list[dict[str, float]]:
-    """Train the trainable parameters of `model` by AdamW on rows 0, 1, ..., each once; only those of `groups` may be
-    trainable.
+    """Train the trainable parameters of `model`, which must be those of `groups`, by AdamW on rows 0, 1, ..., once.
 
     name: of the training, in errors. Goes on from the last checkpoint in `folder`. Returns for each step its loss and
-    what `loss` logs. Raises InputError where the loss isn't finite.
+    the values that `loss` logs. Raises InputError where the loss isn't finite.
     """
     at_once = micro_batch(steps.rows, steps.at_once)
     arguments = TrainingArguments(
@@ -120,7 +117,7 @@ class StepTrainer(Trainer):
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of what the micro-batches since the last logging said."""
+        """Add the means of the values that the micro-batches since the last logging gave."""
         if "loss" in logs:
             logs = logs | {name: float(np.mean(values)) for name, values in self._gathered.items()}
             self._gathered.clear()
@@ -128,7 +125,7 @@ class StepTrainer(Trainer):
 
     @property
     def logged(self) -> list[dict[str, float]]:
-        """Of each step, those of earlier runs included."""
+        """The logged values of each step, steps of earlier runs included."""
         steps = [entry for entry in self.state.log_history if "loss" in entry]
         of_trainer = {"epoch", "step", "learning_rate", "grad_norm"}
         return [{name: round(float(entry[name]), 4) for name in entry if name not in of_trainer} for entry in steps]

@@ -1,7 +1,7 @@
-"""A tuned LLM as a recommender: how likely it finds each item's title as the answer, for the items that its beams find.
+"""A tuned LLM as a recommender: it scores an item by its title's log-probability, where one of its beams ends in it.
 
 An item that no beam has reached isn't retrieved (-inf). Items of the history are closed, since the evaluator would drop
-them. Items of one title differ by the assistant alone, and don't differ without one.
+them. Items with the same title differ by the assistant's scores only, and not at all without an assistant.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class ByTitle(Recommender):
-    """Log-probability of an item's title for the items that the beams find, -inf for the others.
+    """Log-probability of an item's title for the items that the beams reach, -inf for the others.
 
     Args:
-        request: the message, see `Asker.about_users`. found: what the fit reports. learned_from: what `learned` says.
+        request: the message, see `MessageBuilder.user_messages`. fit_report, learned_from: of the fit.
         assistant, alpha: another recommender, whose log-probabilities have weight 1 - alpha (see `title_search`).
     """
 
@@ -68,7 +68,7 @@ class ByTitle(Recommender):
             yield scores
 
     def search(self, cases: Cases, messages: list[str], beams: int) -> Search:
-        """The beams of some cases, which are read together, by the LLM as it is now."""
+        """The beams of these cases, which are read together, by the LLM as it is now."""
         import torch
 
         from lm.backbone import merged_adapters
@@ -78,7 +78,7 @@ class ByTitle(Recommender):
         beam_search = Search(self.trie, self.assistance(cases), self.alpha, beams)
         with (
             torch.no_grad(),
-            # As it was trained: folded into bf16 it would be another model.
+            # Adapters not folded, as in training: folded into bf16 they would be another model.
             merged_adapters(self.model, False) as causal_lm,
             SharedPromptDecoder(causal_lm, beams) as decoder,
         ):
@@ -92,8 +92,10 @@ class ByTitle(Recommender):
         return [prompt_ids(self.tokenizer, message) for message in messages]
 
     def assistance(self, cases: Cases) -> np.ndarray:
-        """The assistant's log-probabilities, or equal ones, float64 [n, places of the trie]; -inf for the history's
-        items."""
+        """Log-probabilities of the assistant, or equal ones without it, float64 [n, places of the trie].
+
+        They are -inf for the items of the history.
+        """
         scores = np.zeros((len(cases), self.split.n_items))
         if self.assistant is not None:
             scores = np.concatenate([np.array(part, dtype=np.float64) for part in self.assistant.score(cases)])

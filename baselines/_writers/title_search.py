@@ -1,10 +1,10 @@
-"""Beams over the trie of all titles: the LLM writes real titles only, and every item that a beam finds has a score.
+"""Beam search over the trie of all titles: the LLM writes real titles only, and every item at a beam's end is scored.
 
-As in D3 (Bao et al., arXiv 2406.14900): the sum of log-probabilities without any length normalisation, and
-log-probabilities of a second model mixed in token by token with weight 1 - alpha. The LLM's probabilities are
-normalised over the tokens that the trie allows, where Hugging Face's constrained beam search normalises over the whole
-vocabulary first and masks then. So a ghost token (the only one allowed) adds exactly nothing, and a title is done as
-soon as no other begins like it.
+As in D3 (Bao et al., arXiv 2406.14900), a score is the sum of log-probabilities without any length normalisation, and
+log-probabilities of a second model are mixed in token by token with weight 1 - alpha. The LLM's probabilities are
+normalised over the tokens that the trie allows; Hugging Face's constrained beam search normalises over the whole
+vocabulary and masks afterwards. So a ghost token (the only one allowed) adds exactly nothing, and a title is complete
+as soon as no other title begins like it.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def title_tokens(tokenizer: "PreTrainedTokenizerBase", titles: Sequence[str]) -> list[list[int]]:
-    """Each title's tokens and what the chat template closes a turn with, as a tuned LLM has learned to write it.
+    """Each title's tokens and the token that closes a turn, as a tuned LLM has learned to write them.
 
-    A title that spells a special token is text, and no end. A line break that a template puts behind the turn isn't
-    among them.
+    A title that spells a special token is text, and no end. A line break that a template puts behind the turn is left
+    out.
     """
     from lm.chat import turn_end_ids
 
@@ -41,7 +41,7 @@ class Trie:
     """
 
     def __init__(self, titles: Sequence[Sequence[int]]) -> None:
-        """titles: of each item, none the beginning of another (an end token sees to that); equal ones may be there."""
+        """titles: tokens of each item's title; none begins another (end tokens see to that), but some may be equal."""
         self.items = np.array(sorted(range(len(titles)), key=lambda item: list(titles[item])), dtype=np.int64)
         ordered = [list(titles[item]) for item in self.items]
         nodes = [(0, len(ordered), 0, -1)]  # first and last place, depth, the token that leads there; the root
@@ -60,15 +60,17 @@ class Trie:
         self.first, self.last, self.token = table[:, 0], table[:, 1], table[:, 3]
 
     def masses(self, node: int, logq: np.ndarray) -> np.ndarray:
-        """log of the summed probabilities below each child of an unsettled node, float64; logq: of each place, float64
-        [n]."""
+        """log of the summed probabilities below each child of an unsettled node, float64 [children].
+
+        logq: log-probability of each place, float64 [n].
+        """
         start = self.first[node]
         starts = self.first[self.children[node]] - start
         return np.asarray(np.logaddexp.reduceat(logq[start : self.last[node]], starts))
 
 
 def gains(logits: np.ndarray, masses: np.ndarray, alpha: float) -> np.ndarray:
-    """What each child adds to a beam's score, float64 [children]; -inf where nothing below it is open.
+    """The gain of a beam's score by each child, float64 [children]; -inf where no item below the child is open.
 
     logits: the LLM's; masses: the assistant's, logs. Each is normalised over the open children before they are mixed.
     """
@@ -91,10 +93,10 @@ class Search:
         self.read = 0  # tokens that the LLM has read of titles
 
     def run(self, decoder: "SharedPromptDecoder", prompts: Sequence[Sequence[int]]) -> None:
-        """Until no open beam can displace a whole title: scores only fall."""
+        """Search until no open beam can displace a complete title, since scores only fall."""
         import torch
 
-        # A settled root: there is one title in all.
+        # The root is settled where all items have the same title.
         self.open = self._settle([[(0.0, 0, user)] for user in range(len(self.logq))])[1]
         if not self.open:
             return
@@ -111,8 +113,10 @@ class Search:
             logits = decoder.step(tokens)
 
     def _grown(self, logits: "Tensor") -> list[list[tuple[float, int, int]]]:
-        """Each user's beams with one token more: score, node, and the beam's row in `open`. logits: of the rows, [rows,
-        v]."""
+        """Each user's beams with one token more: score, node, and the row in `open` of the beam before.
+
+        logits: of the rows, [rows, |vocabulary|].
+        """
         import torch
 
         children = [self.trie.children[node] for _, node, _ in self.open]
@@ -130,7 +134,10 @@ class Search:
         return grown
 
     def _settle(self, grown: list[list[tuple[float, int, int]]]) -> tuple[list[int], list[tuple[int, int, float]]]:
-        """Whole titles go to `best`; the parents' rows and the beams that go on, at most `beams` of a user."""
+        """Put complete titles into `best`; return the beams that go on, at most `beams` of a user.
+
+        Returns the rows in `open` that they continue, and user, node and score of each.
+        """
         parents, going = [], []
         for user, beams in enumerate(grown):
             for score, node, _ in beams:
@@ -145,7 +152,7 @@ class Search:
         return parents, going
 
     def _add(self, user: int, node: int, score: float) -> None:
-        """The open items of a settled node; those of one title share its score by the assistant's probabilities."""
+        """Add the open items of a settled node; the assistant's probabilities share its score out among them."""
         places = np.arange(self.trie.first[node], self.trie.last[node])
         places = places[self.logq[user, places] > -np.inf]
         own = self.logq[user, places]

@@ -1,5 +1,7 @@
-"""Tuning an LLM to write the next item's title, which bigrec.py, d3.py, title_sft.py, s_dpo.py and sp_rec.py begin
-with: trl's supervised fine-tuning, done once per dataset, seed and settings, and kept for all of them. Light to import.
+"""Tunes an LLM to write the next item's title, by trl's supervised fine-tuning. Light to import.
+
+bigrec.py, d3.py, title_sft.py, s_dpo.py, sp_rec.py, llara.py and latent_r3.py begin with it. It is done once per
+dataset, seed and settings, and kept for all of them.
 """
 
 from functools import partial
@@ -28,12 +30,12 @@ REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "Answer with the title of the {category} that I will choose next."
 )
-# The rows that begin with it have one random stream in each repetition, in the place of one by each row's name, so
-# that they begin with the same.
+# Rows that begin with the tuning have one random stream in each repetition, in the place of one by each row's name, so
+# that they begin with the same adapters.
 STREAM = "title tuning"
-# The adapters.
+# The tuned adapters.
 TITLES = Stage("title tuning", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl"))
-# Of a title's tokens those that a beam reads: 20 beams took 34 to 99 tokens a case on the embedded datasets.
+# Share of a title's tokens that a beam reads: 20 beams took 34 to 99 tokens a case on the embedded datasets.
 READ_OF_TITLES = 0.25
 CLOSING = 8  # tokens at most that a chat template puts behind a title
 
@@ -69,8 +71,8 @@ def tuned(
 ) -> tuple["PeftModel", "PreTrainedTokenizerBase", list[float]]:
     """The LLM with adapters tuned on the training cases' titles, in evaluation mode; its tokenizer; each step's loss.
 
-    request: the message, see `llm_texts.Asker.about_users`. Adapters that another row has tuned alike are taken from
-    `settings.tunings`. A killed tuning goes on from the last checkpoint in `folder`.
+    request: the message, see `llm_texts.MessageBuilder.user_messages`. Adapters that another row has tuned in the same
+    way are loaded from `settings.tunings`. A killed tuning goes on from the last checkpoint in `folder`.
     """
     import torch
 
@@ -105,7 +107,7 @@ def tuned(
     return model.eval(), loaded.tokenizer, losses
 
 
-def examples(builder: "Asker", request: str, cases: Cases) -> dict[str, list[str]]:
+def examples(builder: "MessageBuilder", request: str, cases: Cases) -> dict[str, list[str]]:
     """The message about each training case, `prompt`, and the title of its target, `completion`."""
     assert cases.target is not None
     titles = [builder.titles[target] for target in cases.target.tolist()]
@@ -121,8 +123,7 @@ def tune(
     seed: int,
     folder: Path,
 ) -> list[float]:
-    """Supervised fine-tuning on these examples, one epoch of them, loss on the titles and the ends of their turns
-    alone.
+    """Supervised fine-tuning on one epoch of these examples, with the loss on titles and the ends of their turns only.
 
     Returns each step's loss. Goes on from the last checkpoint in `folder`.
     """
@@ -164,7 +165,7 @@ def tune(
 
 
 def learned_from(split: Split, settings: TitleTuning, seed: int, *more: np.ndarray) -> Learned:
-    """What the tuning learned from, and what was trained on other rows of `split.llm_train` besides."""
+    """The cases that the tuning and later stages learned from. more: rows of `split.llm_train` of later stages."""
     return Learned.of_fit(split.llm_train.take(np.unique(np.concatenate([rows_of(split, settings, seed), *more]))))
 
 
@@ -181,7 +182,9 @@ def tuning_work(s: Sizes, p: dict[str, Any]) -> Work:
 
 
 def beams_work(s: Sizes, p: dict[str, Any]) -> Work:
-    """A prompt for each test case, and beams behind it. A title is done where no other begins like it, long before its
-    end."""
+    """A prompt for each test case, and beams behind it.
+
+    A title is complete where no other begins like it, long before its end.
+    """
     read, written = s.test * prompt_tokens(s, p["max_items"]), s.test * p["beams"] * s.line * READ_OF_TITLES
     return Work(read=read, written=written, rows=p["evaluation_rows"] * p["beams"])

@@ -74,7 +74,7 @@ def test_a_target_that_the_llm_finds_likeliest_comes_first(made: LLMRerank, monk
     target = some.target
     assert target is not None
     common = np.linspace(-9, -1, split().n_items)
-    monkeypatch.setattr(made, "alone", common)
+    monkeypatch.setattr(made, "without_history", common)
     monkeypatch.setattr(made, "likelihoods", lambda prompts, items: common[items] + (items == wanted[:, None]))
     own = np.concatenate(list(made.sasrec.score(replace(some, target=None)))).astype(np.float64)
     hits, candidates = 0, 0

@@ -344,17 +344,17 @@ def never_a_turn(name: str, said: list[str]) -> None:
         return [token for token in ids if token in special]
 
     split = Split("x", "movie", 20, items, cases, cases, 5.0)
-    builder = MessageBuilder(split, tiny_lm_of(), tokenizer, 20, 3000, 8)
-    (message,) = builder.user_messages("My {category}s:\n{history}\nNext?", cases)
+    messages = MessageBuilder(split, tiny_lm_of(), tokenizer, 20, 3000, 8)
+    (message,) = messages.user_messages("My {category}s:\n{history}\nNext?", cases)
     nothing = specials(prompt_ids(tokenizer, "x"))
     assert specials(prompt_ids(tokenizer, message)) == nothing
     assert len(message.splitlines()) == 2 + n
     builder = PromptBuilder(tokenizer, items, "movie", PromptSettings(max_prompt_tokens=3000), rating_scale=5)
-    assert builder.titles == builder.titles
+    assert builder.titles == messages.titles
     user, item = builder.user_prompts(cases)[0], builder.item_prompts()
     assert all(specials(ids) == nothing for ids in (user, *item))
     assert all(
-        len(tokenizer(title, add_special_tokens=False)["input_ids"]) <= texts.TITLE_TOKENS for title in builder.titles
+        len(tokenizer(title, add_special_tokens=False)["input_ids"]) <= texts.TITLE_TOKENS for title in messages.titles
     )
     assert specials(tokenizer(builder.user_text(cases, 0), add_special_tokens=False)["input_ids"]) == nothing
 
