@@ -35,6 +35,7 @@ from baselines._writers.title_tuning import (
 )
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import intact, note_sum
 from benchmark.storage.io import atomic, sha256_of_json
 from benchmark.storage.stages import Stage
 from benchmark.workload import TUNING, Sizes, Work, named, prompt_tokens, texts_of
@@ -210,10 +211,12 @@ def _prefer(
 
 def _kept_answers(recommender: "ByTitle", cases: Cases, path: Path) -> np.ndarray:
     """`own_answers`, or those that a killed fit has kept at `path`: its LLM has learned since."""
-    if not path.exists():
+    if not intact(path):
         answers = own_answers(recommender, cases)
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            np.save(file, answers)
+        with atomic(path) as temporary:
+            with temporary.open("wb") as file:
+                np.save(file, answers)
+            note_sum(path, temporary)
     return np.asarray(np.load(path))
 
 

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import last_checkpoint
 from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
 
@@ -146,7 +145,9 @@ def _train(
     """Cross-entropy of the target's codes. Returns the validation loss of each epoch; the best epoch's weights stay."""
     import torch
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, TrainingArguments
+
+    from lm.checkpoints import CheckedTrainer, train
 
     def rows(cases: Cases) -> Dataset:
         assert cases.target is not None
@@ -165,7 +166,7 @@ def _train(
         num_train_epochs=settings.epochs,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=None,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
@@ -176,15 +177,14 @@ def _train(
         bf16=settings.dtype == "bfloat16",  # weights stay float32
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = Trainer(
+    trainer = CheckedTrainer(
         model=model,
         args=arguments,
         train_dataset=rows(split.train),
         eval_dataset=rows(split.valid),
         callbacks=[EarlyStoppingCallback(settings.patience)],
     )
-    last = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    train(trainer)
     # Without this the model would score in `dtype`, and a case's scores would depend on the other cases of its batch.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return [round(float(entry["eval_loss"]), 5) for entry in trainer.state.log_history if "eval_loss" in entry]

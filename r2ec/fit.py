@@ -12,7 +12,7 @@ from benchmark.contract import Cases, Learned, Split
 from benchmark.evaluate import validation_ndcg
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact
-from benchmark.storage.io import last_checkpoint
+from lm import checkpoints
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE
 from r2ec.model.prompts import end_of_reasoning
@@ -87,11 +87,9 @@ def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitRepo
     """
     validation_cases = sample(split.valid, reader.params.training.eval_cases, split.name)
     trainer = trainer_of(reader, split, validation_cases, seed, folder)
-    last = last_checkpoint(folder)
-    if last is not None:
-        reader.table.load(last / TABLE)  # DeepSpeed reads its own weights from a checkpoint, and nothing else
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    # DeepSpeed reads its own weights from a checkpoint, and nothing else.
+    checkpoints.train(trainer, lambda last: reader.table.load(last / TABLE))
     report = replace(
         report,
         recpo_steps=trainer.state.global_step,

@@ -23,7 +23,7 @@ from baselines._writers.settings import WriterTraining, rows_of
 from baselines._writers.trl import faster_on_cpu, shared_prompt_rollouts
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import last_checkpoint
+from lm.checkpoints import train
 from lm.settings import RolloutSettings
 
 
@@ -86,7 +86,7 @@ def train_writer(
         max_steps=settings.max_steps,
         shuffle_dataset=False,
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        save_total_limit=None,
         logging_steps=1,
         seed=derive_seed(seed, "grpo") % 2**31,
         report_to=[],
@@ -109,7 +109,6 @@ def train_writer(
         processing_class=tokenizer,
         rollout_func=shared_prompt_rollouts(model, tokenizer, sampling, derive_seed(seed, "rollouts")),
     )
-    last = last_checkpoint(folder)
     with faster_on_cpu(model):
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        train(trainer)
     return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]

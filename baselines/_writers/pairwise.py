@@ -33,8 +33,10 @@ from baselines._writers.title_tuning import TitleTuning
 from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import atomic, last_checkpoint
+from benchmark.storage.checksums import intact, note_sum
+from benchmark.storage.io import atomic
 from lm.chat import prompt_ids
+from lm.checkpoints import train
 from lm.kernels.attention import use_grouped_attention
 from lm.writing.rollouts import pack_rollouts, pad_id
 from r2ec.model.network import WEIGHTS, R2ec
@@ -143,7 +145,7 @@ def prefer(
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        save_total_limit=None,
         logging_steps=1,
         seed=derive_seed(seed, "preferences"),
         report_to=[],
@@ -152,8 +154,7 @@ def prefer(
     )
     reference = reference_logps(net, seen, pad, at_once, folder / REFERENCE)
     trainer = PreferenceTrainer(net, arguments, seen, reference, settings, pad)
-    last = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    train(trainer)
     model.eval()
     logged = [entry for entry in trainer.state.log_history if "margin" in entry]
     return [{name: round(float(entry[name]), 4) for name in LOGGED} for entry in logged]
@@ -187,7 +188,7 @@ def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int,
     They are read in the training's own first batches and by its kernels: in bf16 others round otherwise, and the first
     step would begin with differences that come from no learning.
     """
-    if path.exists():
+    if intact(path):
         return np.asarray(np.load(path))
     net.eval()
     starts = range(0, len(preferences), at_once)
@@ -196,8 +197,10 @@ def reference_logps(net: R2ec, preferences: Preferences, pad: int, at_once: int,
         for start in tqdm(starts, desc="reference", unit="batch", delay=5, leave=False)
     ]
     reference = torch.cat(parts).numpy()
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, reference)
+    with atomic(path) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, reference)
+        note_sum(path, temporary)
     return reference
 
 

@@ -16,7 +16,8 @@ from transformers import Trainer, TrainingArguments
 from baselines._writers.llm_texts import micro_batch
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import atomic, last_checkpoint
+from benchmark.storage.io import atomic
+from lm.checkpoints import train
 
 TRAINED = "trained.safetensors"
 
@@ -61,7 +62,7 @@ def run_steps(
         learning_rate=groups[0].learning_rate,
         lr_scheduler_type="linear",
         save_steps=steps.save_steps,
-        save_total_limit=1,
+        save_total_limit=None,
         logging_steps=1,
         seed=derive_seed(seed, name) % 2**31,
         report_to=[],
@@ -69,8 +70,7 @@ def run_steps(
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = StepTrainer(model, arguments, loss, groups, steps, name)
-    last = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    train(trainer)
     model.eval()
     return trainer.logged
 

@@ -15,7 +15,7 @@ from baselines._writers.settings import rows_of
 from benchmark.contract import Cases, Learned, Split
 from benchmark.data.texts import PROMPT_TOKENS, TITLE_TOKENS
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import last_checkpoint, sha256_of_json
+from benchmark.storage.io import sha256_of_json
 from benchmark.storage.stages import Stage
 from benchmark.workload import TUNING, Sizes, Work, named, prompt_tokens
 from lm.settings import BackboneSettings, LoraSettings
@@ -133,6 +133,7 @@ def tune(
 
     from baselines._writers import llm_texts
     from baselines._writers.trl import faster_on_cpu
+    from lm.checkpoints import train
 
     rows = {
         "prompt": [[{"role": "user", "content": message}] for message in learned["prompt"]],
@@ -149,7 +150,7 @@ def tune(
         completion_only_loss=True,
         max_length=None,
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        save_total_limit=None,
         logging_steps=1,
         seed=derive_seed(seed, "tuning") % 2**31,
         report_to=[],
@@ -158,9 +159,8 @@ def tune(
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
-    last = last_checkpoint(folder)
     with faster_on_cpu(model):
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        train(trainer)
     return [round(float(entry["loss"]), 4) for entry in trainer.state.log_history if "loss" in entry]
 
 

@@ -7,6 +7,7 @@ beside it, `{name}.sha256`; a kept folder has `SHA256SUMS` in it. Both have the 
 A file is hashed before anything parses it: readers of parquet and safetensors may end the process on damaged bytes.
 """
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -83,14 +84,16 @@ def note_sum(path: Path, written: Path) -> None:
 def damage(path: Path) -> str | None:
     """What is wrong with a kept file or folder, in words; None if it is as it was written.
 
-    One without checksums was kept before there were any: it is taken as it is, and its checksums are written now.
+    One without checksums was kept before there were any: it is taken as it is, and its checksums are written now, where
+    that is allowed.
     """
     noted = path / SUMS if path.is_dir() else _beside(path)
     if not noted.exists():
-        if path.is_dir():
-            write_sums(path)
-        else:
-            note_sum(path, path)
+        try:
+            note(path, path)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
         return None
     try:
         lines = noted.read_text(encoding="utf-8").splitlines()

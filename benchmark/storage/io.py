@@ -137,24 +137,6 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: is not JSON of ours ({error}); {DAMAGED}") from None
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a Trainer's folder, None without one: trainer_state.json, which is written last,
-    is whole.
-
-    transformers' own `get_last_checkpoint` also takes one that a killed run has left half-written.
-    """
-    found = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        read_json(checkpoint / "trainer_state.json")
-    except (OSError, InputError):
-        return False
-    return True
-
-
 def sha256_of(path: str | Path) -> str:
     """The hex sha256 of a file, read in blocks."""
     with open(path, "rb") as file:

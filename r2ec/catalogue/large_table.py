@@ -2,12 +2,16 @@
 
     manifest.json        rows, width, dtype, rows of a shard, what encoded them, and the shards' names in order
     {name}.states.npy    [shard_rows, width]; numpy has no bfloat16, which lies there as uint16
+    {name}.states.npy.sha256
     {name}.prompts.npy   uint8 [shard_rows, 16], the hash of each row's prompt
 
 A shard's name is the hash of its encoder and of its prompts, and its states are written last. So what is there under
-the right name is whole and right: a killed encoding goes on with the shard that it was at, and an unchanged shard is
-neither read nor written again. The manifest changes in one rename when all of its shards are there; until then the
-table is the earlier one. One process may write a table at a time.
+the right name is whole: a killed encoding goes on with the shard that it was at, and an unchanged shard is not written
+again. The manifest changes in one rename when all of its shards are there; until then the table is the earlier one. One
+process may write a table at a time.
+
+A shard's checksum is compared when a table first reads of it, and by each refresh. Its name tells whether the hashes of
+its prompts are those that were written.
 """
 
 import errno
@@ -24,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.errors import InputError, checked
+from benchmark.storage.checksums import damage, forget, intact, note_sum
 from benchmark.storage.io import atomic, read_json, sha256_of_json, write_json
 from r2ec.model.item_table import ItemTable, hash_of
 from r2ec.model.network import R2ec
@@ -31,6 +36,7 @@ from r2ec.model.network import R2ec
 MANIFEST = "manifest.json"
 SHARD_ROWS = 2**16  # what a killed encoding loses at most; 75 MB of 576 bfloat16
 HASH_BYTES = 16
+AGAIN = "encode the table again, what is whole is kept"
 FORMAT: Literal[1] = 1
 Dtype = Literal["bfloat16", "float16", "float32"]
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -61,7 +67,8 @@ class Manifest(BaseModel):
 class LargeTable:
     """A finished table, opened to read: V rows of `width`. Rows are read from disk when they are indexed.
 
-    Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape.
+    Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape; where it is
+    read, also for one that is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -77,6 +84,7 @@ class LargeTable:
                 f"{path}: {len(self.manifest.shards)} shards of {self.manifest.shard_rows} don't make {len(self)} "
                 "rows; encode the table again"
             )
+        self._checked: set[int] = set()  # shards whose checksum has been compared
         for number in range(len(self.manifest.shards)):
             self._map(number)
 
@@ -107,7 +115,7 @@ class LargeTable:
         size, parts = self.manifest.shard_rows, []
         for number in range(start // size, -(-stop // size)):
             begin = number * size
-            parts.append(self._tensor(self._map(number)[max(start - begin, 0) : stop - begin]))
+            parts.append(self._tensor(self._whole(number)[max(start - begin, 0) : stop - begin]))
         return parts[0] if len(parts) == 1 else torch.cat([torch.empty(0, self.width, dtype=self.dtype), *parts])
 
     def rows(self, numbers: Tensor | np.ndarray | Sequence[int]) -> Tensor:
@@ -121,12 +129,35 @@ class LargeTable:
         for where in np.split(order, np.flatnonzero(np.diff(shard_of)) + 1):
             number = int(wanted[where[0]] // self.manifest.shard_rows)
             inside = wanted[where] - number * self.manifest.shard_rows
-            states[torch.from_numpy(where)] = self._tensor(self._map(number)[inside])
+            states[torch.from_numpy(where)] = self._tensor(self._whole(number)[inside])
         return states
 
     def prompt_hashes(self) -> np.ndarray:
         """The hash of every row's prompt, uint8 [V, 16]: 160 MB for 10 million rows."""
-        return np.concatenate([np.load(_prompts_file(self.folder, name)) for name in self.manifest.shards])
+        return np.concatenate([self._hashes(name) for name in self.manifest.shards])
+
+    def check(self) -> None:
+        """Compare the checksum of every shard that hasn't been read yet. Raises InputError for one that is damaged."""
+        for number in range(len(self.manifest.shards)):
+            self._whole(number)
+
+    def _hashes(self, name: str) -> np.ndarray:
+        path, about = _prompts_file(self.folder, name), self.manifest
+        try:
+            hashes: np.ndarray = np.load(path)
+            same = name == _name(hashes, about.width, about.dtype, about.encoder)
+        except (OSError, ValueError, EOFError):
+            same = False
+        if not same:
+            raise InputError(f"{path}: missing or not what was written there; {AGAIN}")
+        return hashes
+
+    def _whole(self, number: int) -> np.ndarray:
+        if number not in self._checked:
+            if (why := damage(_states_file(self.folder, self.manifest.shards[number]))) is not None:
+                raise InputError(f"{why}; {AGAIN}")
+            self._checked.add(number)
+        return self._map(number)
 
     def _map(self, number: int) -> np.ndarray:
         rows = min(self.manifest.shard_rows, len(self) - number * self.manifest.shard_rows)
@@ -189,7 +220,9 @@ def refresh(
                 raise InputError(f"items {start} to {stop - 1}: {len(texts)} prompts; give one for each item")
             hashes = np.frombuffer(b"".join(_hash(text) for text in texts), np.uint8).reshape(-1, HASH_BYTES)
             name = _name(hashes, width, dtype, encoder)
-            if not _is_whole(folder, name, (stop - start, width), dtype):
+            if not (known and name in known.names) and not _is_whole(
+                folder, name, hashes, (stop - start, width), dtype
+            ):
                 states, new = _states_of(texts, hashes, known, encode, width, DTYPES[dtype], start)
                 _write(folder, name, hashes, states, dtype)
                 encoded += new
@@ -199,7 +232,7 @@ def refresh(
     manifest = Manifest(rows=count, width=width, dtype=dtype, shard_rows=shard_rows, encoder=encoder, shards=names)
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     of_table = set(names)
-    for file in [*folder.glob("*.npy"), *folder.glob(".*.npy.part*")]:
+    for file in [*folder.glob("*.npy*"), *folder.glob(".*.npy*.part*")]:
         if file.name.partition(".")[0] not in of_table:
             file.unlink(missing_ok=True)
     return Refreshed(encoded, np.concatenate(changed).astype(np.int64))
@@ -217,10 +250,11 @@ def encoding(model: R2ec) -> Encode:
 
 
 class _Known:
-    """Rows of an earlier table by the hash of their prompt."""
+    """Rows of an earlier table by the hash of their prompt. Raises InputError for a table that is damaged."""
 
     def __init__(self, table: LargeTable) -> None:
-        self.table, self.hashes = table, table.prompt_hashes()
+        table.check()
+        self.table, self.hashes, self.names = table, table.prompt_hashes(), frozenset(table.manifest.shards)
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -250,11 +284,11 @@ def _known(folder: Path, width: int, dtype: Dtype, encoder: str) -> _Known | Non
         return None
     try:
         table = LargeTable(folder)
+        about = table.manifest
+        return _Known(table) if (about.width, about.dtype, about.encoder) == (width, dtype, encoder) else None
     except InputError as error:
         print(f"{error}\nits other shards are kept", flush=True)
         return None
-    about = table.manifest
-    return _Known(table) if (about.width, about.dtype, about.encoder) == (width, dtype, encoder) else None
 
 
 def _states_of(
@@ -317,7 +351,7 @@ def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: Dtype) -> np
         # Copy-on-write: torch wants memory that it may write to, and nothing done to a block reaches the file.
         states: np.ndarray = np.load(path, mmap_mode="c")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: missing or cut ({error}); encode the table again, what is whole is kept") from None
+        raise InputError(f"{path}: missing or cut ({error}); {AGAIN}") from None
     if states.shape != shape or states.dtype != STORED[dtype]:
         raise InputError(
             f"{path}: {states.dtype} {list(states.shape)}, expected {dtype} {list(shape)}; delete it and encode the "
@@ -326,12 +360,16 @@ def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: Dtype) -> np
     return states
 
 
-def _is_whole(folder: Path, name: str, shape: tuple[int, int], dtype: Dtype) -> bool:
+def _is_whole(folder: Path, name: str, hashes: np.ndarray, shape: tuple[int, int], dtype: Dtype) -> bool:
+    """Whether a shard is there as it was written; what is damaged is removed."""
     try:
         _mapped(folder, name, shape, dtype)
-    except InputError:
-        return False
-    return _prompts_file(folder, name).exists()
+        same = np.array_equal(np.load(_prompts_file(folder, name)), hashes)
+    except (InputError, OSError, ValueError, EOFError):
+        same = False
+    if not same:
+        forget(_states_file(folder, name))
+    return same and intact(_states_file(folder, name))
 
 
 def _write(folder: Path, name: str, hashes: np.ndarray, states: Tensor, dtype: Dtype) -> None:
@@ -339,8 +377,11 @@ def _write(folder: Path, name: str, hashes: np.ndarray, states: Tensor, dtype: D
     stored = states.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else states.numpy()
     try:
         for path, array in ((_prompts_file(folder, name), hashes), (_states_file(folder, name), stored)):
-            with atomic(path) as temporary, temporary.open("wb") as file:
-                np.save(file, array)
+            with atomic(path) as temporary:
+                with temporary.open("wb") as file:
+                    np.save(file, array)
+                if array is stored:
+                    note_sum(path, temporary)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmark.errors import InputError, checked
 from benchmark.evaluate import top_items
 from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import check_kept, write_sums
 from benchmark.storage.io import atomic, read_json, write_json
 from r2ec.catalogue.large_table import LargeTable
 from r2ec.model.ranking import (
@@ -239,6 +240,7 @@ class NearestIndex:
             np.save(temporary / PROBE, self._vectors_at(self._probed()))
             about = About(kind=self.kind, rows=len(self.items), table=_hash(self.items))
             write_json(temporary / ABOUT, about.model_dump(mode="json"))
+            write_sums(temporary)
 
     @classmethod
     def load(
@@ -251,10 +253,12 @@ class NearestIndex:
         prior: Tensor | None = None,
         item_map: ItemMap | None = None,
     ) -> "NearestIndex":
-        """What `save` wrote. Raises InputError for one of another table or of other scores (map, cosine, prior)."""
+        """What `save` wrote. Raises InputError for one that is damaged, of another table or of other scores (map, cosine,
+        prior)."""
         folder = Path(folder)
         if not (folder / ABOUT).is_file():
             raise InputError(f"{folder}: holds no index; build one")
+        check_kept(folder)
         about = checked(About, read_json(folder / ABOUT), str(folder / ABOUT))
         if about.rows != len(items) or about.table != _hash(items):
             raise InputError(f"{folder}: built from another table; update the index or build it again")

@@ -14,6 +14,7 @@ from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.evaluate import rank_batch
 from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import intact, note_sum
 from benchmark.storage.io import atomic, sha256_of
 from lm.writing.engine import TransformersEngine
 from r2ec.model.network import WEIGHTS
@@ -56,10 +57,12 @@ def sampled(reader: Reader, cases: Cases, samples: int, folder: Path) -> Sampled
     for start in tqdm(starts, desc="sampling", unit="part", mininterval=5, delay=5):
         path = folder / f"{start:06d}.npz"
         paths.append(path)
-        if not path.exists():
+        if not intact(path):
             part = _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
-            with atomic(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, allow_pickle=False, **part)
+            with atomic(path) as temporary:
+                with open(temporary, "wb") as file:
+                    np.savez(file, allow_pickle=False, **part)
+                note_sum(path, temporary)
     return _read(paths)
 
 

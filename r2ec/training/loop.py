@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback, Trainer
 
 from benchmark.contract import Cases
 from benchmark.errors import InputError
+from benchmark.storage.checkpoints import check_checkpoint
 from lm.writing.engine import TransformersEngine
 from lm.writing.rollouts import Rollouts, pad_id, without_reasoning
 from r2ec.model.item_table import TABLE, ItemTable
@@ -249,6 +250,7 @@ class RolloutTrainer(Trainer):
         self.table.load(Path(resume_from_checkpoint) / TABLE)
 
     def _load_best_model(self) -> None:
+        check_checkpoint(Path(str(self.state.best_model_checkpoint)))
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
 

@@ -79,7 +79,7 @@ def training_arguments(
         lr_scheduler_type=settings.lr_scheduler_type,
         max_grad_norm=settings.max_grad_norm,
         logging_steps=settings.logging_steps,
-        save_total_limit=2,
+        save_total_limit=None,  # lm/checkpoints.py removes older ones
         seed=seed,
         data_seed=seed,
         report_to=["tensorboard"],

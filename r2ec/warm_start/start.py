@@ -16,9 +16,10 @@ from benchmark.contract import Cases, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
 from benchmark.storage.checksums import intact
-from benchmark.storage.io import last_checkpoint, locked, read_json, sha256_of_json
+from benchmark.storage.io import locked, read_json, sha256_of_json
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
+from lm.checkpoints import train
 from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE, hash_of
 from r2ec.model.network import WEIGHTS
@@ -178,8 +179,8 @@ def _teach_adapters(
         seed=derive_seed(seed, "taught adapters"),  # other cases first than those of RecPO
         folder=folder,
     )
-    last, started = last_checkpoint(folder), time.monotonic()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    started = time.monotonic()
+    train(trainer)
     log = trainer.logged("divergence")
     reader.model.eval()
     head, frozen = reader.model.head, reader.table.states.clone()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.config.methods import ROOT
-from benchmark.storage.io import last_checkpoint
+from benchmark.storage.checkpoints import last_checkpoint
 from tests.support.tiny_fits import settings, write_backbone
 
 # In the middle of each of these. Between two checkpoints a step is done again.
@@ -62,6 +62,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
         training={"max_steps": 5, "save_steps": 2},
     )
     points = WARM_START + steps(0, 2) + checkpoint(2) + steps(2, 4) + checkpoint(4) + steps(4, 5) + checkpoint(5) + END
+    points.insert(-len(END), ("checkpoint, no checksums", 5))
     assert run(tmp_path, made, points, {})["recpo_steps"] == 5
 
 

@@ -125,7 +125,7 @@ def test_only_what_changed_is_encoded(tmp_path: Path) -> None:
     # The first shard, rows 0 to 3, was not touched; those that are no longer of the table are gone.
     first = LargeTable(tmp_path).manifest.shards[0]
     assert (tmp_path / f"{first}.states.npy").stat().st_mtime_ns == files[f"{first}.states.npy"]
-    assert len(list(tmp_path.iterdir())) == 1 + 2 * 3
+    assert len(list(tmp_path.iterdir())) == 1 + 3 * 3
 
 
 def test_items_that_move_keep_their_states(tmp_path: Path) -> None:
@@ -250,6 +250,26 @@ def same(a: Path, b: Path) -> bool:
 def damaged(folder: Path) -> Path:
     bring(folder, some(11), Encoder())
     return folder / f"{LargeTable(folder).manifest.shards[1]}.states.npy"
+
+
+@pytest.mark.parametrize("file", ["states", "prompts", "states.npy.sha256"])
+def test_a_flipped_bit_is_named_and_encoded_again(file: str, tmp_path: Path, capsys: Any) -> None:
+    path = damaged(tmp_path)
+    before = LargeTable(tmp_path)  # opened while all was well, and not read yet
+    path = path.with_name(path.name.replace("states.npy", file if file.endswith("256") else f"{file}.npy"))
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 4  # a mantissa's bit, a hash's, a name's
+    path.write_bytes(content)
+    for table in (before, LargeTable(tmp_path)):
+        assert table.rows([3, 8]).tolist() == expected([some(11)[3], some(11)[8]]).tolist()  # of the other shards
+        with pytest.raises(
+            InputError, match=f"{path.name.partition('.sha')[0]}.* not what was .*encode the table again"
+        ):
+            table.prompt_hashes() if file == "prompts" else table.rows([5])
+    done = bring(tmp_path, some(11), encode := Encoder())
+    assert done.encoded == 4 and encode.seen == [tuple(prompt) for prompt in some(11)[4:8]]
+    assert "its other shards are kept" in capsys.readouterr().out
+    assert torch.equal(whole(tmp_path), expected(some(11)))
 
 
 @pytest.mark.parametrize("how", ["missing", "cut", "another shape"])

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from transformers import TrainerState
 
 from benchmark.config.overlay import overlaid
+from lm import checkpoints
 from lm.writing.engine import TransformersEngine
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
@@ -37,7 +38,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill(owner: type, name: str, when: Callable[[], bool], after: bool = False) -> None:
+def kill(owner: Any, name: str, when: Callable[[], bool], after: bool = False) -> None:
     """Let a call of `owner.name` die, before it does anything or when it is done."""
     original = getattr(owner, name)
 
@@ -123,6 +124,8 @@ def arm(point: str, step: int, batches: int) -> None:
     elif point == "checkpoint, half a state":
         original = TrainerState.save_to_json
         TrainerState.save_to_json = lambda *args: (half_a_file if at("checkpoint") else original)(*args)  # type: ignore
+    elif point == "checkpoint, no checksums":
+        kill(checkpoints, "finish_checkpoint", lambda: now.step == step)
     elif point == "last table":
         kill(ItemTable, "write", lambda: now.phase == stage + "final")
     elif point == "last save":  # the weights are written
