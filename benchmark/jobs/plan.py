@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config.factors import Ablations, ablations_of, settings_of
-from benchmark.config.methods import BACKBONE, model_files
+from benchmark.config.methods import BACKBONE, ENCODER, all_params, load_method, model_files
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.data.settings import source_of
 from benchmark.errors import InputError
@@ -22,12 +22,14 @@ from benchmark.jobs.code import code_hash, made_by, source_files
 from benchmark.jobs.stale import Job
 from benchmark.processes import WORKFLOW
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
+from benchmark.storage.checksums import SUMS
 from benchmark.storage.io import sha256_of_json
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")
 RUN = ("rankings.parquet", "run.json")
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
+ENCODER_SUMS = f"{ENCODER}/{SUMS}"  # of the sentence encoder that the rule fetch_encoder makes
 LONGEST_MINUTES = 400  # of a run, in its priority: what is longer is no more urgent, and no run goes before the data
 
 
@@ -172,8 +174,12 @@ class Plan:
         return 100 * (weight + awaited)
 
     def embedded(self, run: str) -> list[str]:
-        """What the rule fetch_backbone makes, for the methods with a setting that takes it."""
-        return [MANIFEST] if any(Path(one["name"]) == Path(EMBEDDED) for one in self.backbones(run)) else []
+        """What the rules fetch_backbone and fetch_encoder make, for the methods with a setting that takes it: a run in
+        its sandbox could write neither."""
+        method = load_method(self.config.module_of(self.base(run)))
+        encoders = [all_params(method, setting).get("encoder") for setting in self.settings(run)]
+        found = [MANIFEST] if any(Path(one["name"]) == Path(EMBEDDED) for one in self.backbones(run)) else []
+        return found + ([ENCODER_SUMS] if any(one and Path(one) == Path(ENCODER) for one in encoders) else [])
 
     def own_models(self, run: str) -> list[str]:
         """Files of the user's own models that a run's settings name: other weights make it run again."""

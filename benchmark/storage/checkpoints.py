@@ -46,8 +46,8 @@ def check_checkpoint(path: Path) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=_step, reverse=True)
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(checkpoints, key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> int:

@@ -15,6 +15,7 @@ its prompts are those that were written.
 """
 
 import errno
+import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ from r2ec.model.network import R2ec
 MANIFEST = "manifest.json"
 SHARD_ROWS = 2**16  # what a killed encoding loses at most; 75 MB of 576 bfloat16
 HASH_BYTES = 16
+# What numpy raises for a damaged header, of a length that nothing has or that is no Python.
+UNREADABLE = (OSError, ValueError, EOFError, OverflowError, MemoryError, tokenize.TokenError)
 AGAIN = "encode the table again, what is whole is kept"
 FORMAT: Literal[1] = 1
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -146,7 +149,7 @@ class LargeTable:
         try:
             hashes: np.ndarray = np.load(path)
             same = name == _name(hashes, about.width, about.dtype, about.encoder)
-        except (OSError, ValueError, EOFError):
+        except UNREADABLE:
             same = False
         if not same:
             raise InputError(f"{path}: missing or not what was written there; {AGAIN}")
@@ -350,7 +353,7 @@ def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: Dtype) -> np
     try:
         # Copy-on-write: torch wants memory that it may write to, and nothing done to a block reaches the file.
         states: np.ndarray = np.load(path, mmap_mode="c")
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: missing or cut ({error}); {AGAIN}") from None
     if states.shape != shape or states.dtype != STORED[dtype]:
         raise InputError(
@@ -365,7 +368,7 @@ def _is_whole(folder: Path, name: str, hashes: np.ndarray, shape: tuple[int, int
     try:
         _mapped(folder, name, shape, dtype)
         same = np.array_equal(np.load(_prompts_file(folder, name)), hashes)
-    except (InputError, OSError, ValueError, EOFError):
+    except (InputError, *UNREADABLE):
         same = False
     if not same:
         forget(_states_file(folder, name))

@@ -78,6 +78,17 @@ def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     assert embedded == ["resources/smollm2-135m-instruct/manifest.json"]
 
 
+def test_the_sentence_encoder_is_fetched_before_the_runs_that_read_it() -> None:
+    """They run in a sandbox, where they can't write it."""
+
+    def embedded(method: str, **params: str) -> list[str]:
+        return plan(methods={method: {"params": params}}, ablations={}).embedded(method)
+
+    sums = "resources/all-minilm-l6-v2/SHA256SUMS"
+    assert embedded("tiger") == [sums] == embedded("tiger", encoder="./resources/all-minilm-l6-v2/")
+    assert embedded("tiger", encoder="own") == [] == embedded("popularity")
+
+
 def said_by_a_job(prefix: str, **environment: str) -> list[str]:
     """The first folder of PATH and the variables that a job sees behind a prefix, as Snakemake makes of it."""
     code = f"echo ${{PATH%%:*}}; echo $PYTHONPATH; echo $OMP_WAIT_POLICY; echo ${{{REQUIRE_CLEAN}:-}}"

@@ -20,8 +20,10 @@ from benchmark.errors import InputError
 from benchmark.jobs.stale import Job, why_stale, write_record
 from benchmark.sandbox.evaluator import read_targets
 from benchmark.storage import checksums, ledger
+from benchmark.storage.checkpoints import finish_checkpoint, last_checkpoint
 from benchmark.storage.io import atomic, write_json
 from benchmark.storage.wheel import check_sha256
+from r2ec.catalogue.large_table import LargeTable, refresh
 from tests.faults.count import Outcome
 from tests.support.planted import planted, write_prepared
 from tests.support.results_tree import write_results
@@ -87,6 +89,8 @@ def keep_everything(folder: Path) -> list[Kept]:
         *_model(folder / "model"),
         _cost(folder / "warm"),
         _record(folder),
+        *_checkpoint(folder / "training"),
+        *_table_on_disk(folder / "table"),
     ]
     return found
 
@@ -117,6 +121,43 @@ def _model(folder: Path) -> list[Kept]:
         return [load_file(folder / "weights.safetensors")["weight"].tolist(), (folder / "settings.json").read_bytes()]
 
     return [Kept(f"warm start or model, {path.name}", path, read) for path in sorted(folder.iterdir())]
+
+
+def _checkpoint(folder: Path) -> list[Kept]:
+    """The newest checkpoint of a training, with the one that it goes back to."""
+    for step in (2, 4):
+        path = folder / f"checkpoint-{step}"
+        path.mkdir(parents=True)
+        save_file({"weight": torch.full((256,), float(step))}, path / "weights.safetensors")
+        write_json(path / "trainer_state.json", {"global_step": step, "best_model_checkpoint": None})
+        finish_checkpoint(folder, step, None)
+    newest = folder / "checkpoint-4"
+
+    def read() -> Any:
+        last = last_checkpoint(folder)
+        if last != newest:
+            assert last is not None and (load_file(last / "weights.safetensors")["weight"] == 2).all()
+            shutil.rmtree(newest, ignore_errors=True)
+            return None
+        return [load_file(last / "weights.safetensors")["weight"].tolist()]
+
+    return [Kept(f"checkpoint, {path.name}", path, read) for path in sorted(newest.iterdir())]
+
+
+def _table_on_disk(folder: Path) -> list[Kept]:
+    """One shard of an item table of ten items."""
+    prompts = [[item] for item in range(10)]
+
+    def encode(some: Any) -> torch.Tensor:
+        return torch.tensor([[float(prompt[0])] * 8 for prompt in some])
+
+    refresh(folder, 10, lambda start, stop: prompts[start:stop], encode, width=8, encoder="e", dtype="float32")
+
+    def read() -> Any:
+        table = LargeTable(folder)
+        return [table[:10].tolist(), table.prompt_hashes().tolist()]
+
+    return [Kept(f"item table on disk, {path.suffixes[0]}", path, read) for path in sorted(folder.glob("*.npy*"))]
 
 
 def _cost(path: Path) -> Kept:

@@ -32,8 +32,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> list[damage.Kept]:
 
 @pytest.mark.parametrize("how", [damage.flipped, damage.cut])
 def test_damage_is_named_or_made_anew(how: object, kept: list[damage.Kept]) -> None:
-    assert len(kept) == 14
-    as_it_should_be(damage.damaged(kept, how, "damage", 42, 1), 42)  # type: ignore[arg-type]
+    assert len(kept) == 20
+    as_it_should_be(damage.damaged(kept, how, "damage", 60, 1), 60)  # type: ignore[arg-type]
 
 
 def test_damage_that_nobody_notes_is_called_silent(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from benchmark.config.read import read_config, read_yaml
 from benchmark.errors import InputError
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
 from benchmark.jobs.outputs import Outputs
-from benchmark.jobs.plan import MANIFEST, Plan, data_files, run_files, shell_prefix
+from benchmark.jobs.plan import ENCODER_SUMS, MANIFEST, Plan, data_files, run_files, shell_prefix
 from benchmark.jobs.stale import record_command, why_stale
 from benchmark.provenance import memory_bytes, require_clean
 

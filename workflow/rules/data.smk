@@ -76,3 +76,23 @@ rule fetch_backbone:
     # folder or none.
     shell:
         "rm -rf {params.folder:q} && python -m lm.embedded --out {params.folder:q} > {log} 2>&1"
+
+
+rule fetch_encoder:
+    """Fetch the sentence encoder, once: a folder that is there is taken, and checked when it is loaded."""
+    output:
+        ENCODER_SUMS,
+    log:
+        "results/logs/fetch_encoder.log",
+    priority: FIRST
+    conda:
+        "../../environment.yml"
+    resources:
+        runtime=RULES["fetch_encoder"].runtime,
+        mem_mb=RULES["fetch_encoder"].mem_mb,
+    params:
+        folder=subpath(output[0], parent=True),
+    message:
+        "fetch the sentence encoder"
+    shell:
+        "rm -rf {params.folder:q} && python -m baselines._writers.sentences {params.folder:q} > {log} 2>&1"
