@@ -54,6 +54,15 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
     return ids_of(tokenizer, opening + message + tail)
 
 
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> list[int]:
+    """Token ids of a conversation in the chat template, up to where the assistant begins to write.
+
+    turns: the user's first, the assistant's answer, and so on, the user's last; one turn is what `prompt_ids` reads.
+    """
+    messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    return ids_of(tokenizer, str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)))
+
+
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text, with nothing put before or behind it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

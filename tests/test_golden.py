@@ -141,6 +141,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "latent_r3": {name: value for name, value in TUNED.items() if name != "max_new_tokens"}
     | {"beams": 5, "thought_steps": 2, "rl_steps": 2, "rl_rate": 1e-2, "thoughts": 3, "placeholder": "<bos>"},
     "kar": LM | {"max_items": 3, "cases": 40, "epochs": 1, "item_knowledge": "attributes"},
+    "slim": {"max_new_tokens": 4, "max_items": 3, "cases": 20, "taught": 6, "step_tokens": 3, "epochs": 1}
+    | {"writer_steps": 2, "users_per_step": 4, "at_once": 2, "writer_rate": 1e-2},
     "langptune": WRITES | {"contrastive_cases": 12, "contrastive_batch": 6},
     "llm_rerank": {"sasrec": [{"epochs": 1}], "candidates": 8, "rollouts": {"max_new_tokens": 3}},
     "profile_retrieval": LM,

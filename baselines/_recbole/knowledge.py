@@ -96,10 +96,15 @@ def knowing_loss(row_of: Tensor, vectors: Tensor) -> Loss:
     def loss(net: KnowingSASRec, batch: Batch) -> Tensor:
         with parametrize.cached():
             states = states_everywhere(net, batch.items)[batch.places]
-            own = row_of.to(states.device)[batch.case]
-            rows = torch.zeros_like(batch.places).scatter_reduce(0, batch.state_of, own, "amax")
+            rows = rows_of_states(row_of, batch)
             user_knowledge = net.adaptor(vectors.to(states.device)[rows], USER)
             states = states + torch.where((rows > 0)[:, None], user_knowledge, net.no_text)
             return cross_entropy(states, net.item_embedding.weight, batch.state_of, batch.target)
 
     return loss
+
+
+def rows_of_states(row_of: Tensor, batch: Batch) -> Tensor:
+    """Which text each state of the batch has, int64 [s], of `row_of`, int64 [training cases]; 0: it has none."""
+    own = row_of.to(batch.places.device)[batch.case]
+    return torch.zeros_like(batch.places).scatter_reduce(0, batch.state_of, own, "amax")

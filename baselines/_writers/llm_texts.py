@@ -35,6 +35,7 @@ from lm import backbone as backbones
 from lm.chat import prompt_ids
 from lm.settings import BackboneSettings, RolloutSettings
 from lm.writing.engine import WRITING, TransformersEngine
+from lm.writing.rollouts import RolloutResult
 from lm.writing.stopping import EndOfTurn
 
 ROWS_AT_ONCE = 64
@@ -129,12 +130,16 @@ def write_now(
 ) -> list[Text]:
     """One greedy text per prompt (token ids) by the model as it is now; nothing is kept."""
     engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
-    result = engine.generate(prompts, cases=np.arange(len(prompts)), seed=0)
+    return texts_in(engine.generate(prompts, cases=np.arange(len(prompts)), seed=0), tokenizer)
+
+
+def texts_in(result: RolloutResult, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
+    """Each rollout's text, its end of the turn left out."""
     rows, lengths = result.rollouts.completion_ids.tolist(), result.lengths.tolist()
     texts = []
     for ids, length, ended in zip(rows, lengths, result.ended.tolist(), strict=True):
         text = tokenizer.decode(ids[: length - ended], skip_special_tokens=True)
-        texts.append(Text(str(text).strip(), length, not ended, result.seconds / len(prompts)))
+        texts.append(Text(str(text).strip(), length, not ended, result.seconds / len(rows)))
     return texts
 
 

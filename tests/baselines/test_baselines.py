@@ -53,6 +53,7 @@ CHECKPOINTS = {
     "latent_r3": {"tuning", "thoughts", "reinforced"},
     "s_dpo": {"tuning", "preferences"},
     "sp_rec": {"tuning", "iteration0", "iteration1"},
+    "slim": {"tuning"},
     "title_sft": {"tuning"},
     "tiger": {"training"},
     "langptune": {"encoder0", "writer0", "encoder1"},
@@ -134,6 +135,10 @@ def quick(name: str) -> dict[str, Any]:
         return tiny_llm() | tiny_tuning() | few | {"encoder": tiny_reader()["encoder"]}
     if name == "kar":
         return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
+    if name == "slim":
+        few = {"users_per_step": 2, "writer_steps": 2, "tunings": str(Path(tempfile.mkdtemp()) / "tunings")}
+        own = {"cases": 50, "max_items": 4, "taught": 4, "step_tokens": 3}
+        return tiny_llm() | tiny_reader() | QUICK["sasrec"] | own | few
     if name == "rec_r1":
         return tiny_llm() | {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2}
     return QUICK.get(name, {})

@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from baselines import kar
+from baselines._knowledge import users
+from baselines._knowledge.users import ByKnowledge, Knowing, Standard, none_first, sampled
 from baselines._recbole import knowledge
 from baselines._recbole.knowledge import ITEM, KNOWLEDGE, USER, HybridExperts, knowing_loss
 from baselines._recbole.windows import Batch
 from baselines._writers.llm_texts import Text, Writer
 from baselines._writers.sentences import item_texts
-from baselines.kar import KAR, Knowing, Standard, fit, none_first, sampled
+from baselines.kar import fit
 from benchmark.contract import Cases, Recommender, Split
 from tests.support.interrupting import interrupt
 from tests.support.planted import N_ITEMS, as_split, planted, prepare_planted
@@ -76,16 +78,16 @@ def test_each_side_learns_the_shared_experts_and_its_own() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> KAR:
+def made(tmp_path_factory: pytest.TempPathFactory) -> ByKnowledge:
     folder = tmp_path_factory.mktemp("kar")
     return fit(split(), seed=1, params=settings(folder), workdir=folder / "work")
 
 
-def test_knowledge_is_added_to_items_and_states(made: KAR) -> None:
+def test_knowledge_is_added_to_items_and_states(made: ByKnowledge) -> None:
     net, data = made.trained.net.eval(), split()
     adaptor = net.adaptor
     # Items: the id's vector plus the adaptor's, nothing for padding.
-    items = Standard(made.knowledge.of_items()).known
+    items = Standard(made.knowledge.of_items(written=False)).known
     own = net.item_embedding.parametrizations.weight.original
     with torch.no_grad():
         table, known = net.item_embedding.weight, adaptor(items, ITEM)
@@ -100,7 +102,7 @@ def test_knowledge_is_added_to_items_and_states(made: KAR) -> None:
     assert float((users[0] - users[1]).abs().max()) > 1e-4
 
 
-def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: KAR) -> None:
+def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: ByKnowledge) -> None:
     """Against a loop over cases. Two cases of one context have one history: the text of one is that of both."""
     net = made.trained.net.eval()
     vectors = none_first(torch.randn(2, made.standard.known.shape[1]))
@@ -126,7 +128,7 @@ def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: KAR) -> Non
         net.no_text -= 0.3
 
 
-def test_scores_are_those_of_the_cases_own_texts(made: KAR) -> None:
+def test_scores_are_those_of_the_cases_own_texts(made: ByKnowledge) -> None:
     cases = split().valid.take(CASES)
     found = scored(made, cases)
     texts = made.texts()
@@ -189,7 +191,7 @@ def test_a_text_that_names_the_target_finds_it(tmp_path: Path, monkeypatch: pyte
     chosen = settings(tmp_path, item_knowledge="written", max_items=20, cases=10**6, epochs=20, patience=20)
     chosen |= {"learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2, "train_batch_size": 64}
     writer = Writer(kar.Params.model_validate(chosen).backbone, 3, tmp_path / "texts")
-    about = kar.Knowledge(data, kar.Params.model_validate(chosen), writer, None)  # type: ignore[arg-type]
+    about = users.Knowledge(data, kar.Params.model_validate(chosen), writer, None)  # type: ignore[arg-type]
     monkeypatch.setattr(about, "_write", lambda messages, desc: messages)
     monkeypatch.setattr(about, "encoder", SimpleNamespace(encode=lambda messages, desc: messages))
     for cases in (data.train, data.valid):
@@ -216,7 +218,7 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytes
     expected = scored(whole, cases)
     elsewhere = params | {"texts": str(tmp_path / "others")}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, kar, "validation_ndcg", call=2)
+        interrupt(patch, users, "validation_ndcg", call=2)
         fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "broken")
     monkeypatch.setattr(Writer, "_generate", lambda self, prompts: pytest.fail("written twice"))
     again = fit(split(), seed=3, params=elsewhere, workdir=tmp_path / "broken")

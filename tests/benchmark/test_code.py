@@ -171,7 +171,7 @@ def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
     ("package", "named_by"),
     [
         ("peft", LM),
-        ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank", "rearec", "llara"}),
+        ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank", "rearec", "llara", "slim"}),
         ("trl", TRL),
         ("numpy", {"popularity", "item_knn", "ease", "markov"}),
         ("matplotlib", set()),

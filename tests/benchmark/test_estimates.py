@@ -223,6 +223,21 @@ def test_tokens_of_preferences_and_self_play_by_hand() -> None:
     assert made_alike[-1] == ranking and [one.kept for one in made_alike[1:3]] == [answers.kept, steps.kept]
 
 
+def test_tokens_of_a_distillation_by_hand() -> None:
+    """30 cases, two conversations of three answers each of 8 tokens; 24 tokens of a question and the template."""
+    common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8, "cases": 20}
+    own = {"taught": 30, "step_tokens": 8, "users_per_step": 4, "at_once": 2, "writer_steps": 5}
+    teacher, student, fitted, alone = load_method("slim").work(SIZES, filled("slim", **common, **own), 1)
+    assert plain(teacher) == Work(read=30 * 60 + 60 * (2 * 60 + 3 * 32), written=60 * 24, rows=64)
+    assert plain(student) == Work(learned=20 * (60 + 24), held=2 * (60 + 24))
+    assert plain(fitted) == Work(read=(20 + SIZES.valid) * 60, written=(20 + SIZES.valid) * 8, rows=64)
+    assert alone == Work(read=50 * 60, written=50 * 8, rows=64)
+    again = load_method("slim").work(SIZES, filled("slim", **common, **own, learning_rate=0.01), 1)
+    assert [one.kept for one in again] == [teacher.kept, student.kept, fitted.kept, ()]
+    undistilled = filled("slim", **common, distilled=False)
+    assert load_method("slim").work(SIZES, undistilled, 1) == [replace(fitted, kept=()), alone]
+
+
 def untuned() -> Config:
     """config.yaml with R2ec's params alone, on two threads, as they were measured before there was a grid."""
     config = read_config_file(ROOT / "config" / "config.yaml")

@@ -27,7 +27,7 @@ def files_by_method() -> dict[str, list[str]]:
 
 
 LLM = ["bigrec", "d3", "frozen_llm", "kar", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
-LLM += ["latent_r3", "llara", "s_dpo", "sp_rec", "title_sft"]
+LLM += ["latent_r3", "llara", "s_dpo", "slim", "sp_rec", "title_sft"]
 RECBOLE = ["baselines/_recbole/dropout.py", "baselines/_recbole/settings.py", "baselines/_recbole/training.py"]
 
 

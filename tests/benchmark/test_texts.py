@@ -151,7 +151,7 @@ def test_no_title_does_more_than_a_title(name: str, tmp_path: Path) -> None:
 
 def test_every_pipeline_is_found() -> None:
     known = {"r2ec", "bigrec", "d3", "frozen_llm", "kar", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
-    known |= {"latent_r3", "llara", "s_dpo", "sp_rec", "title_sft"}
+    known |= {"latent_r3", "llara", "s_dpo", "slim", "sp_rec", "title_sft"}
     assert known <= set(llm_methods())
 
 

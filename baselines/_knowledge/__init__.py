@@ -1,0 +1,1 @@
+"""What an LLM writes about users, shared by the baselines that give it to a sequential network."""
