@@ -1,7 +1,7 @@
-"""The command line of the project: `r2ec-bench`, or `python -m benchmark.cli`. It starts what exists and does nothing
-itself.
+"""The command line of the project: `r2ec-bench`, or `python -m benchmark.cli`.
 
-Each command takes this process's place, so that exit codes are its own and Ctrl-C reaches it and its jobs.
+It starts other modules and does nothing itself. Each command takes this process's place, so that exit codes are the
+command's own, and Ctrl-C reaches it and its jobs.
 """
 
 import argparse
@@ -28,13 +28,13 @@ MODULES = {
     "check-table": ("benchmark.output.check_table", "say which rows of a printed table of Hit@k and NDCG@k can't be"),
     "publish": ("benchmark.output.publish", "copy a finished run's tables, plots and page to results/published"),
 }
-RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make tables,
-plots and a page. What has been made already and still follows from CONFIG and data is kept. After Ctrl-C, or a failed job, the
+RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make
+tables, plots and a page. Results that still follow from CONFIG and data are kept. After Ctrl-C, or a failed job, the
 same command goes on where it stopped. After kill -9 or a power cut give it once with `-- --unlock` behind it first.
 """
-QUICK_RUN = """A first look in minutes, on two processor cores: one small dataset, few methods, the real small LLM as R2ec with
-and without a reasoning. It writes to results/quick and leaves everything else alone. The numbers are small ones, to
-look at and not to cite.
+QUICK_RUN = """A first look in minutes, on two processor cores: one small dataset, few methods, and R2ec on a real
+small LLM, with and without a reasoning. It writes to results/quick and changes nothing else. The numbers are of a small
+sample: look at them, don't cite them.
 """
 EPILOG = """examples:
   r2ec-bench quick                                   a first look, in minutes
@@ -49,12 +49,13 @@ PASSED_ON = "all that stands behind -- goes to Snakemake, such as: -- --keep-goi
 
 
 def parsers() -> argparse.ArgumentParser:
-    """The whole command line."""
-    what = WORKFLOW | {name: told for name, (_, told) in MODULES.items()}
+    """The parser of the whole command line."""
+    summaries = WORKFLOW | {name: summary for name, (_, summary) in MODULES.items()}
     parser = argparse.ArgumentParser(
         prog="r2ec-bench",
         usage="r2ec-bench COMMAND ...",
-        description=f"{ABOUT}\n\ncommands:\n" + "\n".join(f"    {name:12} {told}" for name, told in what.items()),
+        description=f"{ABOUT}\n\ncommands:\n"
+        + "\n".join(f"    {name:12} {summary}" for name, summary in summaries.items()),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -72,7 +73,8 @@ def parsers() -> argparse.ArgumentParser:
         nargs="?",
         default="config/config.yaml",
         metavar="CONFIG",
-        help="a YAML file of your own, or one of the project's, such as config/smoke.yaml (default: config/config.yaml)",
+        help="a YAML file of your own, or one of the project's, such as config/smoke.yaml (default: "
+        "config/config.yaml)",
     )
     run.add_argument(
         "--directory",
@@ -88,11 +90,13 @@ def parsers() -> argparse.ArgumentParser:
         usage="r2ec-bench quick [--cores N] [--dry-run] [-- SNAKEMAKE'S ARGUMENTS]",
         formatter_class=shape,
     )
-    for one in (run, quick):
-        one.add_argument(
+    for subparser in (run, quick):
+        subparser.add_argument(
             "--cores", type=_cores, default="all", metavar="N", help="processor cores to use (default: all)"
         )
-        one.add_argument("--dry-run", action="store_true", help="only say what would be run, and how long it may take")
+        subparser.add_argument(
+            "--dry-run", action="store_true", help="only say what would be run, and how long it may take"
+        )
     for name in MODULES:
         commands.add_parser(name, add_help=False)
     return parser
@@ -128,7 +132,7 @@ def readable(path: Path) -> None:
 
 
 def own_folder(folder: Path) -> None:
-    """A folder to run in that shares the downloads in resources/ with others."""
+    """Make a folder to run in, which shares the downloads in resources/ with other runs."""
     Path("resources").mkdir(exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "resources"
@@ -141,30 +145,35 @@ def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list
     """Run the workflow in `directory`, in place of this process."""
     path = config_file(config)
     readable(path)
-    wanted = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(path)]
-    wanted += ["--directory", str(directory), "--cores", cores, *(["--dry-run", "--quiet", "rules"] if dry_run else [])]
-    become("snakemake", [*wanted, *more])
+    arguments = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(path)]
+    arguments += [
+        "--directory",
+        str(directory),
+        "--cores",
+        cores,
+        *(["--dry-run", "--quiet", "rules"] if dry_run else []),
+    ]
+    become("snakemake", [*arguments, *more])
 
 
 def become(module: str, arguments: list[str], called: str = "") -> NoReturn:
-    """Go on as `python -m module`, in the same process: nobody is left between it and the terminal.
+    """Go on as `python -m module`, in the same process: no process of ours stays between it and the terminal.
 
     called: the command that its --help names.
     """
     sys.stdout.flush()
-    named = (
-        {"R2EC_BENCH_CALLED": called} if called else {}
-    )  # `benchmark.errors.CALLED`, whose import takes too long for --help
+    # The name is `benchmark.errors.CALLED`, whose import takes too long for --help.
+    named = {"R2EC_BENCH_CALLED": called} if called else {}
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], os.environ | named)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command. argv: what stands behind its name; None: that of this process."""
-    given = sys.argv[1:] if argv is None else argv
-    if given and given[0] in MODULES:
-        become(MODULES[given[0]][0], given[1:], f"r2ec-bench {given[0]}")
-    at = given.index("--") if "--" in given else len(given)
-    own, more = given[:at], given[at + 1 :]
+    """Run the command. argv: the words behind `r2ec-bench`; None: those of this process."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in MODULES:
+        become(MODULES[words[0]][0], words[1:], f"r2ec-bench {words[0]}")
+    at = words.index("--") if "--" in words else len(words)
+    own, more = words[:at], words[at + 1 :]
     args = parsers().parse_args(own)
     if args.command == "quick":
         own_folder(QUICK)

@@ -1,4 +1,4 @@
-"""What a method gets and what it gives. The only thing a method has to know of the benchmark.
+"""What a method gets and what it returns: the only part of the benchmark that a method has to know.
 
 A method is a module (`baselines/{name}.py`, or `r2ec/method.py`) with
 
@@ -23,15 +23,13 @@ from benchmark.provenance import derive_seed
 class Cases:
     """n cases: each a user's history and, for training and validation, the next item.
 
-    Histories are ragged: those of case i are `items[offsets[i]:offsets[i + 1]]`, oldest first, at most the dataset's
-    history length, at least one.
+    Histories are ragged: that of case i is `items[offsets[i]:offsets[i + 1]]`, oldest first, with at least one item and
+    at most the dataset's history length. Only a control of leaks may read `time` of the case itself.
     """
 
     case: np.ndarray  # int64 [n], the number of the case in the whole dataset; ascending in time
     user: np.ndarray  # int32 [n]
-    time: (
-        np.ndarray
-    )  # int64 [n], Unix seconds at which the next item was taken (no method but a leak control may use it)
+    time: np.ndarray  # int64 [n], Unix seconds at which the next item was taken
     offsets: np.ndarray  # int64 [n + 1]
     items: np.ndarray  # int32 [offsets[-1]]
     ratings: np.ndarray  # float32 [offsets[-1]], NaN where the source has none
@@ -68,8 +66,10 @@ class Cases:
             yield self.take(np.arange(start, min(start + size, len(self))))
 
     def sample(self, size: int, *names: object) -> "Cases":
-        """`size` of these cases or all, in their order, drawn by a seed from `names` and their number; more hold the
-        fewer."""
+        """`size` of these cases, or all, in their order, drawn by a seed from `names` and the number of the cases.
+
+        A larger sample of the same names holds the smaller one.
+        """
         order = np.random.default_rng(derive_seed(*names, len(self))).permutation(len(self))
         return self.take(np.sort(order[:size]))
 
@@ -84,10 +84,10 @@ class Cases:
         return out
 
     def sequences(self) -> "Sequences":
-        """What each user took, in one line per user: for methods that learn at every position at once.
+        """The items of each user as one sequence: for methods that learn at every position at once.
 
-        For all training cases of a split. Raises ValueError for cases some of which are left out, whose histories are
-        not part of one line.
+        These have to be all training cases of a split. Raises ValueError where some are left out, as the histories are
+        then not part of one sequence.
         """
         assert self.target is not None
         order = np.lexsort((np.arange(len(self)), self.user))
@@ -105,9 +105,9 @@ class Cases:
         width = int(items.max()) + 1
         key = np.repeat(user.astype(np.int64), np.diff(offsets)) * width + items
         sorted_places = np.argsort(key, kind="stable")
-        wanted = self.user.astype(np.int64) * width + self.items[self.offsets[1:] - 1]
-        found = np.searchsorted(key[sorted_places], wanted).clip(max=len(key) - 1)
-        context = sorted_places[found]
+        newest_keys = self.user.astype(np.int64) * width + self.items[self.offsets[1:] - 1]
+        at = np.searchsorted(key[sorted_places], newest_keys).clip(max=len(key) - 1)
+        context = sorted_places[at]
         lengths = np.diff(self.offsets)
         inside = np.repeat(context - lengths + 1, lengths) + _ranges(lengths)
         if inside.min() < 0 or not np.array_equal(items[inside], self.items):
@@ -166,11 +166,10 @@ class Learned:
 
     @classmethod
     def of_fit(cls, trained: Cases, counted: Cases | None = None, read: Cases | None = None) -> "Learned":
-        """Of a fit that trained on some cases, took counts of others, such as a prior, and read the histories of others
-        still.
+        """What a fit learned from that trained on some cases, took counts of others and read the histories of others.
 
-        The cases that taught it more than counts, however much was counted beside them; where there are none, what was
-        counted; where nothing was, the histories that were read. A row is never credited with more than that.
+        One of these three counts: the cases trained on, where there are any; else the cases of which something was
+        counted, such as a prior; else the histories read.
         """
         if len(trained):
             return cls.of(trained)
@@ -228,7 +227,7 @@ class WatchedSplit(Split):
         return train if self.llm_rows is None else train.take(self.llm_rows)
 
     def learned(self) -> Learned:
-        """All training cases if any fit asked for them, the LLM's sample if it asked for that alone, or nothing."""
+        """What the fits asked for: all training cases, only the sample that an LLM may read, or nothing."""
         if not self.asked:
             return Learned(0, 0, 0)
         return Learned.of(self.train if "train" in self.asked else self.llm_train)
@@ -254,15 +253,16 @@ class Recommender(ABC):
         return 0
 
     def uncached(self) -> "Recommender":
-        """The same, with nothing kept from earlier scoring, such as texts on disk: one user's latency is measured on
-        it."""
+        """The same recommender without anything kept from earlier scoring, such as texts on disk.
+
+        One user's latency is measured on it.
+        """
         return self
 
     def learned(self) -> Learned | None:
-        """What the fit learned from, where that is less than the training cases that it asked for
-        (`WatchedSplit.learned`).
+        """What the fit learned from (`Learned.of_fit`), where that is less than the training cases it asked for.
 
-        The cases that taught it more than counts: see `Learned.of_fit`. A kept fit says what it said when it was made.
+        None: those that it asked for (`WatchedSplit.learned`). A kept fit says what it said when it was made.
         """
         return None
 
@@ -272,15 +272,16 @@ class Recommender(ABC):
 
 
 def watched(split: Split) -> WatchedSplit:
-    """The same split, which notes what of it is asked for."""
-    return WatchedSplit(**{one.name: getattr(split, one.name) for one in fields(split)})
+    """The same split, which notes which of its training cases are asked for."""
+    return WatchedSplit(**{attribute.name: getattr(split, attribute.name) for attribute in fields(split)})
 
 
 def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
-    """One batch of scores [b, n_items] as float32 or float64, in whose order nothing is lost.
+    """One batch of scores [b, n_items] as float32 or float64, with their order intact.
 
-    float64 stays, as Unix seconds that differ by one are equal in float32; whole numbers become float64, float16
-    float32. Raises InputError for a wrong shape or type, NaN or +inf, and whole numbers that float64 can't tell apart.
+    float64 stays, as Unix seconds that differ by one are equal in float32. Whole numbers become float64, and float16
+    becomes float32. Raises InputError for a wrong shape or type, NaN or +inf, and whole numbers that float64 can't tell
+    apart.
     """
     if type(scores) is not np.ndarray:  # a masked array hides values
         raise InputError(f"{method}: score() gave {type(scores).__name__}, expected NumPy arrays; fix its score()")

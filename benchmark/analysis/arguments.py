@@ -18,14 +18,14 @@ STATISTICS = "statistics"  # folder in that of the results
 
 
 def results_argument(parser: argparse.ArgumentParser) -> None:
-    """--results."""
+    """Add --results, the folder with data/ and runs/, to a command line."""
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
     )
 
 
 def datasets_argument(parser: argparse.ArgumentParser) -> None:
-    """--datasets."""
+    """Add --datasets, the names of the datasets, to a command line."""
     parser.add_argument(
         "--datasets", nargs="+", required=True, help="names of the datasets, in the order of the tables"
     )
@@ -34,9 +34,9 @@ def datasets_argument(parser: argparse.ArgumentParser) -> None:
 def check_datasets(datasets: list[str]) -> None:
     """Raise InputError for a dataset that is given twice, or whose name is that of a table of all."""
     _each_once("--datasets", datasets)
-    for taken in TABLES_OF_ALL:
-        if taken in datasets:
-            raise InputError(f"--datasets: '{taken}' is the name of the table of all datasets; rename this dataset")
+    for reserved in TABLES_OF_ALL:
+        if reserved in datasets:
+            raise InputError(f"--datasets: '{reserved}' is the name of the table of all datasets; rename this dataset")
 
 
 def runs_arguments(
@@ -55,13 +55,15 @@ def runs_arguments(
         type=int,
         nargs="+",
         required=True,
-        help="how many runs there are of each method: one number for all, or one for each in their order; seed1 to seedN are read",
+        help="how many runs each method has: one number for all, or one for each in their order; seed1 to seedN are "
+        "read",
     )
     parser.add_argument(
         "--settings",
         type=_settings,
         default="{}",
-        help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON (default: any)",
+        help="refuse runs that were made with other settings: by method, a list of those that are right, as JSON "
+        "(default: any)",
     )
     parser.add_argument(
         "--less-information",
@@ -69,29 +71,29 @@ def runs_arguments(
         default="{}",
         help="methods that may learn from less than the others, as JSON: by method, the reason (default: none may)",
     )
-    given = _with_out(parser, argv, out)
-    check_datasets(given.datasets)
-    _each_once("--methods", given.methods)
-    for name in given.less_information:
-        if name not in given.methods:
-            raise InputError(f"--less-information: no method {name!r}{among(name, given.methods)}")
-    if "reference" in given and given.reference not in (None, *given.methods):
-        raise InputError(f"--reference: no method {given.reference!r}{among(given.reference, given.methods)}")
-    given.seeds = _by_method(given.methods, given.seeds)
-    return given
+    args = _with_out(parser, argv, out)
+    check_datasets(args.datasets)
+    _each_once("--methods", args.methods)
+    for name in args.less_information:
+        if name not in args.methods:
+            raise InputError(f"--less-information: no method {name!r}{among(name, args.methods)}")
+    if "reference" in args and args.reference not in (None, *args.methods):
+        raise InputError(f"--reference: no method {args.reference!r}{among(args.reference, args.methods)}")
+    args.seeds = _by_method(args.methods, args.seeds)
+    return args
 
 
 def factors_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """The factors of ablations that a command line names, with their runs."""
     results_argument(parser)
     add_factors(parser)
-    given = _with_out(parser, argv, STATISTICS)
-    given.out = given.out / given.ablations
-    return given
+    args = _with_out(parser, argv, STATISTICS)
+    args.out = args.out / args.ablations
+    return args
 
 
 def add_factors(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--factors and --ablations."""
+    """Add --factors and --ablations to a command line."""
     parser.add_argument(
         "--factors",
         type=read_factors,
@@ -103,15 +105,15 @@ def add_factors(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def ablations_argument(parser: argparse.ArgumentParser) -> None:
-    """--ablations."""
+    """Add --ablations, the name of the ablations' folders, to a command line."""
     parser.add_argument("--ablations", default="ablations", help="name of their folders (default: ablations)")
 
 
 def _with_out(parser: argparse.ArgumentParser, argv: list[str] | None, out: str) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
-    given = parser.parse_args(argv)
-    given.out = given.out or given.results / out
-    return given
+    args = parser.parse_args(argv)
+    args.out = args.out or args.results / out
+    return args
 
 
 def _each_once(option: str, names: list[str]) -> None:

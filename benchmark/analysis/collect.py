@@ -1,4 +1,4 @@
-"""Finished runs of one dataset, read back and held against each other before any statistic of them is computed.
+"""Read the finished runs of one dataset, and check that they may be compared, before any statistic is computed.
 
 All statistics start here, so none of them can be of runs that don't belong together.
 """
@@ -46,18 +46,17 @@ class Collected:
     seeds: dict[str, int]  # number of seeds by method, in the order asked for
     ranks: list[np.ndarray]  # per method int32 [its seeds, n], 1-based
     records: dict[tuple[str, int], RunRecord]  # by (method, seed)
-    less_information: dict[str, str] = field(
-        default_factory=dict
-    )  # the config's reason, by method that learned from less
+    # By method that learned from less than the others: the config's reason.
+    less_information: dict[str, str] = field(default_factory=dict)
     failed: dict[str, FailedRun] = field(default_factory=dict)  # methods that were asked for and have no result
 
     def of(self, methods: Sequence[str]) -> "Collected":
         """These methods alone."""
-        kept = [place for place, method in enumerate(self.methods) if method in methods]
+        places = [place for place, method in enumerate(self.methods) if method in methods]
         return replace(
             self,
             seeds={method: number for method, number in self.seeds.items() if method in methods},
-            ranks=[self.ranks[place] for place in kept],
+            ranks=[self.ranks[place] for place in places],
             records={run: record for run, record in self.records.items() if run[0] in methods},
         )
 
@@ -112,7 +111,8 @@ class Collected:
         kind = self.records[method, 1].kind
         if kind is None:
             raise InputError(
-                f"{self.run_folder(method, 1) / 'run.json'}: kind is missing; run this seed again, or add it: {' or '.join(KINDS)}"
+                f"{self.run_folder(method, 1) / 'run.json'}: kind is missing; run this seed again, or add it: "
+                f"{' or '.join(KINDS)}"
             )
         return kind
 
@@ -136,12 +136,11 @@ def collect(
     settings: Settings | None = None,
     less_information: dict[str, str] | None = None,
 ) -> Collected:
-    """Read `results/runs/{dataset}` and check that its runs may be compared: seed1..seedN of each method, N =
-    seeds[method].
+    """Read the runs seed1..seedN of each method in `results/runs/{dataset}` and check that they may be compared.
 
-    A method of which a run has failed is left out of all that is compared, and stands in `failed` with the first of its
-    failures. settings: of each method, those of which its runs must have one. Without a method's own, any will do.
-    less_information: of methods that may learn from less than the others, the reason.
+    seeds: N by method. settings: by method, a list of which each run must have one; a method that is not in it may have
+    any. less_information: by method that may learn from less than the others, the reason. A method with a failed run is
+    left out of the comparison; `failed` holds the first of its failures.
     Raises InputError for a missing or unreadable run, cases that differ from test.parquet, targets that differ between
     runs, ranks outside 1..candidates, another data hash than dataset.json's, other settings, metrics that ranks can't
     give, or methods that learned from unequal data (`benchmark.analysis.information`).
@@ -150,28 +149,28 @@ def collect(
     about = _read_about(folder / "dataset.json")
     failed = failures(runs, seeds)
     if len(failed) == len(seeds):
-        name, one = next(iter(failed.items()))
-        raise InputError(f"{dataset}: no method has a result; {name} has failed: {one.failed} (log: {one.log})")
+        name, failure = next(iter(failed.items()))
+        raise InputError(f"{dataset}: no method has a result; {name} has failed: {failure.failed} (log: {failure.log})")
     seeds = {method: number for method, number in seeds.items() if method not in failed}
     cases = read_test(folder, about)
     records: dict[tuple[str, int], RunRecord] = {}
     ranks = [np.empty((number, len(cases)), dtype=np.int32) for number in seeds.values()]
     target: np.ndarray | None = None
-    for (method, number), mine in zip(seeds.items(), ranks, strict=True):
+    for (method, number), method_ranks in zip(seeds.items(), ranks, strict=True):
         for seed in range(1, number + 1):
             run = runs / method / f"seed{seed}"
             record = read_run(run / "run.json")
             _check_record(run / "run.json", record, (dataset, method, seed), about["split_hash"], len(cases))
-            if settings and (wanted := settings.get(method)):
-                _check_settings(run / "run.json", record.params, wanted)
+            if settings and (allowed := settings.get(method)):
+                _check_settings(run / "run.json", record.params, allowed)
             if record.files is not None:
                 check_file(run / "rankings.parquet", record.files.get("rankings.parquet"), RUN_AGAIN.format(run=run))
             columns = _read_rankings(run / "rankings.parquet", cases)
             target = columns["target"] if target is None else target
             _same(run / "rankings.parquet", "target", columns["target"], target, "those of the other runs")
-            mine[seed - 1] = columns["rank"]
+            method_ranks[seed - 1] = columns["rank"]
             records[method, seed] = record
-            check_means(per_case(mine[seed - 1]).mean(axis=1), len(cases), str(run))
+            check_means(per_case(method_ranks[seed - 1]).mean(axis=1), len(cases), str(run))
     assert target is not None  # the command line asks for at least one method and one seed
     learned = {run: Learned(**record.learned.model_dump()) for run, record in records.items()}
     less = check_information(dataset, learned, less_information or {})
@@ -179,25 +178,24 @@ def collect(
 
 
 def failures(runs: Path, seeds: dict[str, int]) -> dict[str, FailedRun]:
-    """Of the methods in the folder `runs`, those of which a run has failed, each with its first one."""
-    found: dict[str, FailedRun] = {}
+    """The methods that have a failed run in the folder `runs`, each with the first of its failed runs."""
+    first_failures: dict[str, FailedRun] = {}
     for method, seed in ((method, seed) for method, number in seeds.items() for seed in range(number, 0, -1)):
         if (failed := read_failed(runs / method / f"seed{seed}" / "run.json")) is not None:
-            found[method] = failed
-    return found
+            first_failures[method] = failed
+    return first_failures
 
 
 def shared_methods(collected: Sequence[Collected]) -> list[str]:
     """The methods that have results on each of these datasets, in their order."""
-    return [method for method in collected[0].methods if all(method in one.methods for one in collected)]
+    return [method for method in collected[0].methods if all(method in results.methods for results in collected)]
 
 
-def collect_all(given: argparse.Namespace) -> list[Collected]:
+def collect_all(args: argparse.Namespace) -> list[Collected]:
     """The runs that a command line of `runs_arguments` names, dataset by dataset. Raises InputError as `collect`
     does."""
     return [
-        collect(given.results, dataset, given.seeds, given.settings, given.less_information)
-        for dataset in given.datasets
+        collect(args.results, dataset, args.seeds, args.settings, args.less_information) for dataset in args.datasets
     ]
 
 
@@ -210,8 +208,8 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 def _check_record(path: Path, record: RunRecord, place: tuple[str, str, int], split_hash: str, n_cases: int) -> None:
     if (record.dataset, record.method, record.seed) != place:
-        found = f"{record.dataset}/{record.method}/seed{record.seed}"
-        raise InputError(f"{path}: is the record of {found}; delete the folder and run this seed again")
+        recorded = f"{record.dataset}/{record.method}/seed{record.seed}"
+        raise InputError(f"{path}: is the record of {recorded}; delete the folder and run this seed again")
     if record.data_hash != split_hash:
         raise InputError(
             f"{path}: ran on data {record.data_hash!r}, but dataset.json has {split_hash!r}; run this seed again"
@@ -220,26 +218,29 @@ def _check_record(path: Path, record: RunRecord, place: tuple[str, str, int], sp
         raise InputError(f"{path}: n_cases is {record.n_cases}, but test.parquet has {n_cases}; run this seed again")
 
 
-def _holds(found: Any, given: Any) -> bool:
-    """Whether these settings are those given, whose defaults may be left out, also within a list of settings."""
-    if isinstance(given, dict):
-        return isinstance(found, dict) and all(
-            key in found and _holds(found[key], value) for key, value in given.items()
+def _holds(recorded: Any, configured: Any) -> bool:
+    """Whether a run's settings hold all those of the config, which may leave defaults out, also inside lists."""
+    if isinstance(configured, dict):
+        return isinstance(recorded, dict) and all(
+            key in recorded and _holds(recorded[key], value) for key, value in configured.items()
         )
-    if isinstance(given, list):
-        return isinstance(found, list) and len(found) == len(given) and all(map(_holds, found, given))
-    return bool(found == given)
+    if isinstance(configured, list):
+        return (
+            isinstance(recorded, list) and len(recorded) == len(configured) and all(map(_holds, recorded, configured))
+        )
+    return bool(recorded == configured)
 
 
-def _check_settings(path: Path, params: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
-    """A run of the settings of an earlier config, copied or kept, must not stand under this one's name."""
-    if any(_holds(params, one) for one in wanted):
+def _check_settings(path: Path, params: dict[str, Any], allowed: list[dict[str, Any]]) -> None:
+    """Raise InputError for a run whose settings the config no longer has: it is of an earlier config."""
+    if any(_holds(params, setting) for setting in allowed):
         return
-    found, given = flatten(params), flatten(wanted[0])
-    key = next(key for key, value in given.items() if key not in found or not _holds(found[key], value))
-    had = repr(found[key]) if key in found else "no such setting"
+    recorded, configured = flatten(params), flatten(allowed[0])
+    key = next(key for key, value in configured.items() if key not in recorded or not _holds(recorded[key], value))
+    had = repr(recorded[key]) if key in recorded else "no such setting"
     raise InputError(
-        f"{path}: was run with {'.'.join(key)} {had}, but the config has {given[key]!r}; delete the folder and run this seed again"
+        f"{path}: was run with {'.'.join(key)} {had}, but the config has {configured[key]!r}; delete the folder and run "
+        "this seed again"
     )
 
 
@@ -271,13 +272,13 @@ def _read_rankings(path: Path, cases: Cases) -> dict[str, np.ndarray]:
     return columns
 
 
-def _same(path: Path, name: str, found: np.ndarray, wanted: np.ndarray, whose: str) -> None:
-    if len(found) != len(wanted):
+def _same(path: Path, name: str, values: np.ndarray, expected: np.ndarray, source: str) -> None:
+    if len(values) != len(expected):
         raise InputError(
-            f"{path}: {len(found)} rows, but test.parquet has {len(wanted)} cases; evaluate this run on all of them"
+            f"{path}: {len(values)} rows, but test.parquet has {len(expected)} cases; evaluate this run on all of them"
         )
-    if (bad := np.flatnonzero(found != wanted)).size:
+    if (bad := np.flatnonzero(values != expected)).size:
         row = int(bad[0])
         raise InputError(
-            f"{path}: row {row}: {name} {found[row]} differs from {whose} ({wanted[row]}); evaluate this run again"
+            f"{path}: row {row}: {name} {values[row]} differs from {source} ({expected[row]}); evaluate this run again"
         )

@@ -85,9 +85,10 @@ def tests_frame(results: Collected, families: dict[str, list[Comparison]]) -> pd
 
 
 def comparisons(results: Collected, pairs: Sequence[tuple[str, str]], family: int = 0) -> list[Comparison]:
-    """These pairs of methods by every metric, metric by metric; one resample matrix and one sign matrix serve them all.
+    """Compare these pairs of methods by every metric; all share one resample matrix and one sign matrix.
 
-    family: number of tests that are corrected together, where it is more than these.
+    The result is ordered by metric, then as `pairs`. family: the number of tests that are corrected together, where
+    that is more than these.
     """
     n_methods, n_cases = len(results.methods), len(results.cases)
     at = {method: place for place, method in enumerate(results.methods)}

@@ -1,11 +1,14 @@
-"""How much each statistic sees: `python -m benchmark.analysis.discrimination --runs results/published/baselines/runs`.
+"""Measure how many pairs of methods each statistic tells apart: `python -m benchmark.analysis.discrimination`.
 
-Of all pairs of methods of a dataset, the share that a statistic calls different at p < 0.05 is its discriminative
-power: Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006. The test is that of the tables, signs
-flipped per user, without a correction. Power alone would favour a statistic that sees something else than what
-recommendations are read for: beside it stands how often a statistic contradicts NDCG@10, both being below 0.05, and how
-often it points the other way, whatever NDCG@10's p. What a statistic saves is the number of cases that NDCG@10 would
-need for the same: the ratio of the squared z of a pair, its median over pairs that either calls different.
+    python -m benchmark.analysis.discrimination --runs results/published/baselines/runs --out somewhere
+
+A statistic's discriminative power is the share of all pairs of a dataset's methods that it calls different at p < 0.05:
+Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006. The test is that of the tables, signs flipped
+per user, without a correction. Power alone would favour a statistic that measures something else than what
+recommendations are read for. So the table also says how often a statistic contradicts NDCG@10 where both are below
+0.05, and how often it points the other way, whatever NDCG@10's p. It says, too, how many cases NDCG@10 needs to see as
+much as one case by this statistic: the ratio of the squared z of a pair, its median over pairs that either calls
+different.
 
 The claims' statistic was chosen by this table, of baselines that no claim is about (docs/claims.md). --out gets
 discrimination.csv, a row per pair and statistic, and discrimination.md.
@@ -35,7 +38,7 @@ COLUMNS = ("case", "user", "rank")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of one dataset's test cases by several methods, a training of each."""
+    """The ranks of one dataset's test cases by several methods, one training of each."""
 
     dataset: str
     users: np.ndarray  # int [n]
@@ -52,11 +55,11 @@ def read_ranks(runs: Path) -> list[Ranks]:
         tables = {file.parents[1].name: read_rankings(file) for file in sorted(folder.glob("*/seed1/rankings.parquet"))}
         if len(tables) < 2:
             raise InputError(f"{folder}: rankings of {len(tables)} methods; give at least two to compare")
-        first, one = next(iter(tables.items()))
+        first, first_ranks = next(iter(tables.items()))
         for method, ranks in tables.items():
-            if not np.array_equal(ranks["case"], one["case"]):
+            if not np.array_equal(ranks["case"], first_ranks["case"]):
                 raise InputError(f"{folder}: {method} ranked other cases than {first}; give runs on the same data")
-        out.append(Ranks(folder.name, one["user"], {method: ranks["rank"] for method, ranks in tables.items()}))
+        out.append(Ranks(folder.name, first_ranks["user"], {method: ranks["rank"] for method, ranks in tables.items()}))
     if not out:
         raise InputError(f"{runs}: no folder of a dataset; give a folder such as results/runs")
     return out
@@ -71,23 +74,23 @@ def read_rankings(path: Path) -> dict[str, np.ndarray]:
     return {name: columns.column(name).to_numpy() for name in COLUMNS}
 
 
-def pairs_of(one: Ranks) -> pd.DataFrame:
+def pairs_of(results: Ranks) -> pd.DataFrame:
     """Every pair of methods by every statistic; differences and z are positive where `a` ranks better.
 
     Columns: dataset, a, b, statistic, difference, z, p.
     """
     rows = []
-    methods = list(one.ranks)
+    methods = list(results.ranks)
     pairs = list(combinations(range(len(methods)), 2))
     for name in CANDIDATES:
-        values = direction(name) * np.stack([statistic(name, ranks) for ranks in one.ranks.values()])
-        sums, _ = significance.user_sums(values, one.users)
-        p = significance.randomisation_test(sums, pairs, derive_seed("discrimination", one.dataset))
+        values = direction(name) * np.stack([statistic(name, ranks) for ranks in results.ranks.values()])
+        sums, _ = significance.user_sums(values, results.users)
+        p = significance.randomisation_test(sums, pairs, derive_seed("discrimination", results.dataset))
         for (i, j), value in zip(pairs, p.tolist(), strict=True):
-            found = components(values[[i]], values[[j]], one.users, seedless=(True, True))
-            error = np.sqrt(found.users.variance)
-            z = found.difference / error if error else 0.0
-            rows.append((one.dataset, methods[i], methods[j], name, found.difference, z, value))
+            parts = components(values[[i]], values[[j]], results.users, seedless=(True, True))
+            error = np.sqrt(parts.users.variance)
+            z = parts.difference / error if error else 0.0
+            rows.append((results.dataset, methods[i], methods[j], name, parts.difference, z, value))
     return pd.DataFrame(rows, columns=["dataset", "a", "b", "statistic", "difference", "z", "p"])
 
 
@@ -102,15 +105,20 @@ def summary(pairs: pd.DataFrame) -> pd.DataFrame:
     base = pairs[pairs.statistic == HELD_AGAINST].set_index(keys)
     rows = []
     for name, part in pairs.groupby("statistic", sort=False):
-        mine = part.set_index(keys).loc[base.index]
-        seen, seen_by_base = mine.p < significance.ALPHA, base.p < significance.ALPHA
-        same = np.sign(mine.difference) == np.sign(base.difference)
-        either = (seen | seen_by_base) & (base.z != 0)
-        row: dict[str, object] = {"statistic": name, "pairs": len(mine)}
-        row |= {str(dataset): share for dataset, share in seen.groupby(level="dataset", sort=False).mean().items()}
-        row |= {"all": seen.mean(), "agree": int((seen & seen_by_base & same).sum())}
-        row |= {"contradict": int((seen & seen_by_base & ~same).sum()), "opposed": float((~same)[seen].mean())}
-        rows.append(row | {"cases": float(((mine.z / base.z) ** 2)[either].median())})
+        part_by_pair = part.set_index(keys).loc[base.index]
+        significant, base_significant = part_by_pair.p < significance.ALPHA, base.p < significance.ALPHA
+        same = np.sign(part_by_pair.difference) == np.sign(base.difference)
+        either = (significant | base_significant) & (base.z != 0)
+        row: dict[str, object] = {"statistic": name, "pairs": len(part_by_pair)}
+        row |= {
+            str(dataset): share for dataset, share in significant.groupby(level="dataset", sort=False).mean().items()
+        }
+        row |= {"all": significant.mean(), "agree": int((significant & base_significant & same).sum())}
+        row |= {
+            "contradict": int((significant & base_significant & ~same).sum()),
+            "opposed": float((~same)[significant].mean()),
+        }
+        rows.append(row | {"cases": float(((part_by_pair.z / base.z) ** 2)[either].median())})
     return pd.DataFrame(rows)
 
 
@@ -148,12 +156,12 @@ def main() -> None:
         "--runs", type=Path, required=True, help="folder with {dataset}/{method}/seed1/rankings.parquet"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    given = parser.parse_args()
-    pairs = pd.concat([pairs_of(one) for one in read_ranks(given.runs)], ignore_index=True)
+    args = parser.parse_args()
+    pairs = pd.concat([pairs_of(results) for results in read_ranks(args.runs)], ignore_index=True)
     text = as_markdown(summary(pairs))
     digits = pairs.assign(z=pairs.z.round(4), difference=pairs.difference.round(6), p=pairs.p.map("{:.4g}".format))
-    write_text(given.out / "discrimination.csv", digits.to_csv(index=False, lineterminator="\n"))
-    write_text(given.out / "discrimination.md", text)
+    write_text(args.out / "discrimination.csv", digits.to_csv(index=False, lineterminator="\n"))
+    write_text(args.out / "discrimination.md", text)
     print(text)
 
 

@@ -1,10 +1,11 @@
 """The paper's ablation in per cent beside ours: `python -m benchmark.analysis.gains --runs FOLDER --out FOLDER`.
 
-Table 2 of the paper leaves parts of R2ec out. What a part gains is R2ec's value divided by that without it, less 1, on
-each of its datasets; the paper gives no intervals. Ours are ratios of means over cases with 95 % bootstrap intervals
-over users, of the runs in --runs/{dataset}/{run}/seed1, a training each: trainings are not covered. The third finding
-of the paper's Section 4.3, that the rank part of the reward alone (w/o R_c) beats the softmax part alone (w/o R_d), is
-a row of its own. A row of the paper that no ranking can have is marked (docs/paper-table.md).
+Table 2 of the paper leaves parts of R2ec out. The gain of a part is (value of R2ec) / (value without the part) - 1, on
+each of the paper's datasets; the paper gives no intervals. Our gains are ratios of means over cases, with 95 %
+bootstrap intervals over users. They are of the runs in --runs/{dataset}/{run}/seed1, one training each, so that the
+intervals don't cover trainings. The third finding of the paper's Section 4.3 is that the rank part of the reward alone
+(w/o R_c) beats the softmax part alone (w/o R_d); it has a row of its own. A row of the paper that no ranking can have
+is marked (docs/paper-table.md).
 
 --out gets gains.csv and gains.md.
 """
@@ -31,7 +32,7 @@ METRICS = ("Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20")
 
 @dataclass(frozen=True)
 class Gain:
-    """What is compared: the paper's rows, and our runs."""
+    """One comparison: two rows of the paper's Table 2, and our two runs of the same."""
 
     says: str
     value: str  # of Table 2
@@ -103,11 +104,11 @@ def as_markdown(frame: pd.DataFrame) -> str:
         cells = [f"{100 * row['gain']:+.0f} %" + _interval(row["low"], row["high"]) for row in part.to_dict("records")]
         lines.append([plain(str(says)), f"{plain(str(source))}{mark}", *cells])
     text = (
-        "The value with a part divided by that without it, less 1. Ours: below it the 95 % interval over users of these "
-        "trained models, one training of each; how far other trainings would move it is not covered. The paper gives "
-        "no intervals; its backbone has 2B parameters and its texts up to 512 tokens, ours 135M and 16. Both of our heads go "
-        "without warm start and popularity prior, of which a classification head has none. * One of the two "
-        "printed rows can't be the Hit and NDCG of any ranking (docs/paper-table.md)."
+        "The gain of a part is the value with it divided by the value without it, minus 1. Ours: below it the 95 % "
+        "interval over users of these trained models, one training of each; how far other trainings would move it is "
+        "not covered. The paper gives no intervals; its backbone has 2B parameters and its texts up to 512 tokens, "
+        "ours 135M and 16. Both of our heads go without warm start and popularity prior, of which a classification head "
+        "has none. * One of the two printed rows can't be the Hit and NDCG of any ranking (docs/paper-table.md)."
     )
     shown = table(["gain of", "source", *METRICS], lines, left=2)
     return f"# What the parts gain, in the paper and here\n\n{shown}\n\n{text}\n"
@@ -123,13 +124,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder with {dataset}/{run}/seed1/rankings.parquet")
     parser.add_argument("--dataset", default="ml-100k", help="the dataset of our runs (default: ml-100k)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    given = parser.parse_args()
-    frames = [of_the_paper(read_table(PAPER)), of_ours(given.runs, given.dataset)]
+    args = parser.parse_args()
+    frames = [of_the_paper(read_table(PAPER)), of_ours(args.runs, args.dataset)]
     frame = pd.concat(frames, ignore_index=True)
     order = {gain.says: i for i, gain in enumerate(GAINS)}
     frame = frame.sort_values("says", key=lambda says: says.map(order), kind="stable")
-    write_text(given.out / "gains.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
-    write_text(given.out / "gains.md", as_markdown(frame))
+    write_text(args.out / "gains.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    write_text(args.out / "gains.md", as_markdown(frame))
     print(as_markdown(frame))
 
 

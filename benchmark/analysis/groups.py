@@ -1,5 +1,4 @@
-"""Test cases in groups by length of the history and by popularity of the target: means and intervals that plots
-show."""
+"""Means and intervals of groups of test cases, by length of the history and by popularity of the target, for plots."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from benchmark.metrics import METRICS
 
 ALL, HISTORY, TARGET = "all", "history", "target"  # what cases are grouped by
 MAIN = METRICS.index("NDCG@10")  # the metric of the groups
-Group = tuple[str, str, np.ndarray]  # what it is by, its name, its cases (int)
+Group = tuple[str, str, np.ndarray]  # what its cases are grouped by, its name, the rows of its cases (int)
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,15 @@ def measured(results: Collected, bounds: tuple[np.ndarray, np.ndarray]) -> Measu
         points.append(_points(results, group, METRICS[MAIN], low, high))
         pairs.append(_pairs(results, group, replicates))
     means, seeds = zip(*points, strict=True)
-    return Measured(pd.concat(means, ignore_index=True), *(_all_of(parts) for parts in (seeds, pairs)))
+    return Measured(pd.concat(means, ignore_index=True), *(_concatenated(parts) for parts in (seeds, pairs)))
 
 
-def _all_of(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _concatenated(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 def _pairs(results: Collected, group: Group, replicates: np.ndarray | None) -> pd.DataFrame:
-    """Of one group every pair's difference in NDCG@10 with its interval; no rows for a group of no case.
+    """Every pair's difference in NDCG@10 within one group, with its interval; no rows for a group without cases.
 
     Where no case differs, nothing is known of how differences spread, so that there is no interval.
     replicates: float64 [resamples, methods]; None: too few users to resample.
@@ -65,29 +64,31 @@ def _pairs(results: Collected, group: Group, replicates: np.ndarray | None) -> p
         return pd.DataFrame(columns=columns)
     values = results.case_means[MAIN][:, rows]
     means = values.mean(axis=-1)
-    found = []
+    differences = []
     for a, b in combinations(range(len(results.methods)), 2):
         low = high = np.array([np.nan])
         if replicates is not None and (values[a] != values[b]).any():
             low, high = significance.interval(replicates[:, [a]] - replicates[:, [b]])
-        found.append((by, name, results.methods[a], results.methods[b], means[a] - means[b] + 0.0, low[0], high[0]))
-    return pd.DataFrame(found, columns=columns)  # without rows, but with columns, where there is one method
+        differences.append(
+            (by, name, results.methods[a], results.methods[b], means[a] - means[b] + 0.0, low[0], high[0])
+        )
+    return pd.DataFrame(differences, columns=columns)  # without rows, but with columns, where there is one method
 
 
 def _points(
     results: Collected, group: Group, metric: str, low: np.ndarray, high: np.ndarray
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of a group the methods' means with their intervals, and the single seeds' means."""
+    """The methods' means within one group with their intervals, and the means of the single seeds."""
     by, name, rows = group
     place = METRICS.index(metric)
     by_seed = [values[place][:, rows].mean(axis=-1) if len(rows) else np.empty(0) for values in results.values]
     group_of = {"by": by, "group": name, "n_cases": len(rows), "n_users": len(np.unique(results.cases.user[rows]))}
-    means = [float(mine.mean()) if len(mine) else np.nan for mine in by_seed]
+    means = [float(seed_means.mean()) if len(seed_means) else np.nan for seed_means in by_seed]
     frame = pd.DataFrame({"metric": metric, "method": results.methods, "mean": means, "low": low, "high": high})
     single = [
         {"by": by, "group": name, "metric": metric, "method": method, "seed": seed, "mean": float(mean)}
-        for method, mine in zip(results.methods, by_seed, strict=True)
-        for seed, mean in enumerate(mine, 1)
+        for method, seed_means in zip(results.methods, by_seed, strict=True)
+        for seed, mean in enumerate(seed_means, 1)
     ]
     return pd.concat([pd.DataFrame(group_of, index=frame.index), frame], axis=1), pd.DataFrame(single)
 
@@ -124,12 +125,12 @@ def popularity_buckets(target: np.ndarray, train: Cases, n_items: int) -> list[t
     interactions (ties: the lower item number first). Tail: the rest.
     """
     _, item = train.interactions()
-    seen = np.bincount(item, minlength=n_items)
-    order = np.argsort(-seen, kind="stable")
-    n_head = int(np.searchsorted(np.cumsum(seen[order]), seen.sum() / 2)) + 1
+    popularity = np.bincount(item, minlength=n_items)
+    order = np.argsort(-popularity, kind="stable")
+    n_head = int(np.searchsorted(np.cumsum(popularity[order]), popularity.sum() / 2)) + 1
     head = np.zeros(n_items, dtype=bool)
     head[order[:n_head]] = True
-    cold = seen[target] == 0
+    cold = popularity[target] == 0
     return [
         ("cold target", np.flatnonzero(cold)),
         ("tail target", np.flatnonzero(~cold & ~head[target])),

@@ -1,5 +1,4 @@
-"""What a row's lists hold, all cases together: how many items it recommends to anybody, and how much it repeats a
-few."""
+"""How many different items a row recommends over all cases, and how often it repeats a few."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,11 +24,11 @@ def three_items_share(results: Collected, method: str) -> float:
 
 def _times_recommended(results: Collected, method: str) -> list[np.ndarray]:
     """How often each recommended item stands in a list, int64, seed by seed. Raises InputError without lists."""
-    found = []
+    by_seed = []
     for seed in range(1, results.seeds[method] + 1):
         path = results.run_folder(method, seed) / "rankings.parquet"
         if "top_items" not in pq.read_schema(path).names:
             raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
         lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
-        found.append(np.unique(lists.flatten().to_numpy(), return_counts=True)[1])
-    return found
+        by_seed.append(np.unique(lists.flatten().to_numpy(), return_counts=True)[1])
+    return by_seed

@@ -1,8 +1,7 @@
-"""Hold the tests to the null on real trainings: `python -m benchmark.analysis.null_check --runs FOLDER --out FOLDER`.
+"""Check on real trainings how often a test calls equal methods different: `python -m benchmark.analysis.null_check`.
 
-Trainings of one setting with other seeds differ by luck alone. Drawn into two groups that share none, they have to be
-called different in 5 % of the draws. The runs are those of config/null.yaml (`make null`): two small networks, 20 seeds
-each.
+Trainings of one setting with other seeds differ by luck alone. Two groups of them that share none have to be called
+different in 5 % of the draws. The runs are those of config/null.yaml (`make null`): two small networks, 20 seeds each.
 
     python -m benchmark.analysis.null_check --runs results/published/null/runs --out somewhere
 
@@ -35,7 +34,7 @@ FLIPS = 999  # of the test over users alone; its p needs to be right about 0.05 
 def shares(
     ranks: np.ndarray, users: np.ndarray, name: str, side: int, seed: int, draws: int = DRAWS
 ) -> tuple[float, float, float]:
-    """Shares of draws that are called different: by users and trainings, by the same in pairs, and by users alone.
+    """Shares of draws that three tests call different: over users and trainings, over paired trainings, over users.
 
     The first two are NaN for one training on a side. ranks: int [trainings, n], of one setting; two groups of `side`
     are drawn from them. users: int [n]. Raises InputError for fewer than 2 * side trainings.
@@ -49,9 +48,9 @@ def shares(
     groups = np.stack([sums[:, part].mean(axis=2) for part in (drawn[:, :side], drawn[:, side:])])  # [2, users, draws]
     columns = np.concatenate([groups[0], groups[1]], axis=1)
     pairs = np.column_stack([np.arange(draws), draws + np.arange(draws)])
-    alone = significance.randomisation_test(columns, pairs, seed, FLIPS) < significance.ALPHA
+    by_users = significance.randomisation_test(columns, pairs, seed, FLIPS) < significance.ALPHA
     if side == 1:
-        return float("nan"), float("nan"), float(alone.mean())
+        return float("nan"), float("nan"), float(by_users.mean())
     different = np.array(
         [
             [
@@ -62,7 +61,7 @@ def shares(
         ]
     )
     both, paired = different.mean(axis=0).tolist()
-    return both, paired, float(alone.mean())
+    return both, paired, float(by_users.mean())
 
 
 def check(runs: Path) -> pd.DataFrame:
@@ -78,9 +77,9 @@ def check(runs: Path) -> pd.DataFrame:
                 if 2 * side > len(ranks):
                     continue
                 seed = derive_seed("null", dataset, method, name, side)
-                found = shares(ranks, users, name, side, seed, DRAWS)
+                called_different = shares(ranks, users, name, side, seed, DRAWS)
                 n_users = len(np.unique(users))
-                rows.append((dataset, method, len(ranks), len(users), n_users, name, side, *found, DRAWS))
+                rows.append((dataset, method, len(ranks), len(users), n_users, name, side, *called_different, DRAWS))
     if not rows:
         raise InputError(f"{runs}: no two trainings of one method; run config/null.yaml")
     columns = ["dataset", "method", "trainings", "n_cases", "n_users", "statistic", "side"]
@@ -114,10 +113,10 @@ def main() -> None:
         "--runs", type=Path, required=True, help="folder with {dataset}/{method}/seed*/rankings.parquet"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    given = parser.parse_args()
-    frame = check(given.runs)
-    write_text(given.out / "null.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
-    write_text(given.out / "null.md", as_markdown(frame))
+    args = parser.parse_args()
+    frame = check(args.runs)
+    write_text(args.out / "null.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    write_text(args.out / "null.md", as_markdown(frame))
     print(as_markdown(frame))
 
 

@@ -7,11 +7,10 @@ paired. Holm's correction is over the whole registered family; a claim whose run
 Verdicts, in this order:
 
 - "not run": a run is missing, or was made at a commit whose config had another claim, or none;
-- "no effect worth having": the whole 95 % interval lies within the smallest effect, a share of the mean of `against`.
-Of a
-  claim that expects `equal` this is "supports";
-- "supports", "contradicts": p, corrected, is below 0.05, and the difference has the expected sign or the other one. A
-  claim that expects `equal` is contradicted where the interval lies outside the smallest effect, too;
+- "no effect worth having": the whole 95 % interval lies within the smallest effect, which is a share of the mean of
+  `against`. For a claim that expects `equal` the verdict is then "supports";
+- "supports", "contradicts": the corrected p is below 0.05, and the difference has the expected sign or the other one.
+  A claim that expects `equal` is contradicted where, besides, the interval lies outside the smallest effect;
 - "can't tell" in every other case: the smallest detectable difference says what could have been seen.
 
 The folder --out gets registered.csv, a row per claim; registered.datasets.csv, a row per claim and dataset, whose p are
@@ -60,13 +59,13 @@ class OnDataset:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A claim with what its runs say, or why they say nothing."""
+class Measured:
+    """A registered claim with its measurements on each dataset, or the reason why there are none."""
 
     factor: Factor
     claim: ClaimConfig
     datasets: list[OnDataset]
-    missing: str  # "" where all is there
+    missing: str  # why there are no measurements; "" where all runs are there
 
 
 def registered(factors: Sequence[Factor]) -> list[tuple[Factor, ClaimConfig]]:
@@ -74,23 +73,23 @@ def registered(factors: Sequence[Factor]) -> list[tuple[Factor, ClaimConfig]]:
     return [(factor, claim) for factor in factors for claim in factor.claims if claim.smallest_effect is not None]
 
 
-def measure(factor: Factor, claim: ClaimConfig, results: Path, config: str) -> Found:
+def measure(factor: Factor, claim: ClaimConfig, results: Path, config: str) -> Measured:
     """Read a claim's runs. Raises InputError for runs that are there and can't be compared, as `collect` does."""
     runs = (factor.runs[claim.value], factor.runs[claim.against])
-    asked = [
+    expected = [
         results / "runs" / dataset / run / f"seed{seed}" / "run.json"
         for dataset in factor.datasets
         for run in runs
         for seed in range(1, factor.seeds + 1)
     ]
-    there = sum(path.exists() for path in asked)
-    if there < len(asked):
-        return Found(factor, claim, [], f"{there} of {len(asked)} runs are there")
+    present = sum(path.exists() for path in expected)
+    if present < len(expected):
+        return Measured(factor, claim, [], f"{present} of {len(expected)} runs are there")
     datasets = [_on_dataset(factor, claim, results, dataset, runs) for dataset in factor.datasets]
-    commits = sorted({commit for one in datasets for commit in one.commits})
+    commits = sorted({commit for on_dataset in datasets for commit in on_dataset.commits})
     if unregistered := [commit for commit in commits if not was_registered(claim, commit, config)]:
-        return Found(factor, claim, [], f"commit {unregistered[0][:10]} of its runs had no such claim")
-    return Found(factor, claim, datasets, "")
+        return Measured(factor, claim, [], f"commit {unregistered[0][:10]} of its runs had no such claim")
+    return Measured(factor, claim, datasets, "")
 
 
 def _on_dataset(factor: Factor, claim: ClaimConfig, results: Path, dataset: str, runs: tuple[str, str]) -> OnDataset:
@@ -127,43 +126,46 @@ def was_registered(claim: ClaimConfig, commit: str, config: str) -> bool:
     return any(ClaimConfig.model_validate(entry) == claim for entry in entries)
 
 
-def verdict(claim: ClaimConfig, found: Judged, margin: float, p_holm: float) -> str:
+def verdict(claim: ClaimConfig, judged: Judged, margin: float, p_holm: float) -> str:
     """By the rules at the top of this file. margin: the smallest effect in units of the statistic."""
-    if -margin < found.low and found.high < margin:
+    if -margin < judged.low and judged.high < margin:
         return SUPPORTS if claim.expect == "equal" else NOT_WORTH
     if p_holm >= significance.ALPHA:
         return CANT_TELL
     if claim.expect == "equal":
-        return CONTRADICTS if found.low > margin or found.high < -margin else CANT_TELL
-    return SUPPORTS if (found.difference > 0) == (claim.expect == "higher") else CONTRADICTS
+        return CONTRADICTS if judged.low > margin or judged.high < -margin else CANT_TELL
+    return SUPPORTS if (judged.difference > 0) == (claim.expect == "higher") else CONTRADICTS
 
 
-def verdicts(claims: Sequence[Found]) -> pd.DataFrame:
+def verdicts(claims: Sequence[Measured]) -> pd.DataFrame:
     """One row per claim, the frame of registered.csv; numbers are empty where it wasn't run."""
-    judged = [judge([one.parts for one in found.datasets]) if found.datasets else None for found in claims]
-    corrected = significance.holm([one.p if one else 1.0 for one in judged]).tolist()
+    judgements = [
+        judge([on_dataset.parts for on_dataset in measured.datasets]) if measured.datasets else None
+        for measured in claims
+    ]
+    corrected = significance.holm([judgement.p if judgement else 1.0 for judgement in judgements]).tolist()
     rows = []
-    for found, one, p_holm in zip(claims, judged, corrected, strict=True):
-        claim, parts = found.claim, found.datasets
+    for measured, judgement, p_holm in zip(claims, judgements, corrected, strict=True):
+        claim, parts = measured.claim, measured.datasets
         assert claim.smallest_effect is not None
-        row: dict[str, object] = {"factor": found.factor.name, "says": claim.says, "value": claim.value}
+        row: dict[str, object] = {"factor": measured.factor.name, "says": claim.says, "value": claim.value}
         row |= {"against": claim.against, "statistic": claim.metric, "expect": claim.expect}
-        row |= {"smallest_effect": claim.smallest_effect, "trainings": found.factor.seeds}
-        row |= {"datasets": " ".join(found.factor.datasets), "verdict": NOT_RUN, "missing": found.missing}
-        if one is not None:
+        row |= {"smallest_effect": claim.smallest_effect, "trainings": measured.factor.seeds}
+        row |= {"datasets": " ".join(measured.factor.datasets), "verdict": NOT_RUN, "missing": measured.missing}
+        if judgement is not None:
             mean = float(np.mean([part.mean_against for part in parts]))
             margin = claim.smallest_effect * mean
-            row |= {"verdict": verdict(claim, one, margin, p_holm), "mean_against": mean, "margin": margin}
+            row |= {"verdict": verdict(claim, judgement, margin, p_holm), "mean_against": mean, "margin": margin}
             row |= {
                 "mean": float(np.mean([part.mean for part in parts])),
-                **_numbers(one, len(claims)),
+                **_numbers(judgement, len(claims)),
                 "p_holm": p_holm,
             }
             row |= {"n_cases": sum(part.n_cases for part in parts), "n_users": sum(part.n_users for part in parts)}
             row |= {"seconds": sum(part.seconds for part in parts)}
             row |= {"commit": " ".join(sorted({commit for part in parts for commit in part.commits}))}
         rows.append(row | {"family_size": len(claims)})
-    columns = [*COLUMNS, *(["commit"] if any(judged) else [])]
+    columns = [*COLUMNS, *(["commit"] if any(judgements) else [])]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -190,28 +192,28 @@ DATASET_COLUMNS = (
 )
 
 
-def _numbers(one: Judged, family: int) -> dict[str, object]:
+def _numbers(judged: Judged, family: int) -> dict[str, object]:
     return {
-        "difference": one.difference,
-        "low": one.low,
-        "high": one.high,
-        "p": one.p,
-        "error": one.error,
-        "error_trainings": one.error_trainings,
-        "detectable": one.detectable(family),
-        "covers": one.covers,
+        "difference": judged.difference,
+        "low": judged.low,
+        "high": judged.high,
+        "p": judged.p,
+        "error": judged.error,
+        "error_trainings": judged.error_trainings,
+        "detectable": judged.detectable(family),
+        "covers": judged.covers,
     }
 
 
-def by_dataset(claims: Sequence[Found]) -> pd.DataFrame:
+def by_dataset(claims: Sequence[Measured]) -> pd.DataFrame:
     """One row per claim and dataset, the frame of registered.datasets.csv: described, not judged."""
     rows = []
-    for found in claims:
-        for part in found.datasets:
-            one = judge([part.parts])
-            row: dict[str, object] = {"says": found.claim.says, "dataset": part.dataset}
-            row |= {"statistic": found.claim.metric, "mean": part.mean, "mean_against": part.mean_against}
-            row |= _numbers(one, 1) | {"n_cases": part.n_cases, "n_users": part.n_users}
+    for measured in claims:
+        for part in measured.datasets:
+            judged = judge([part.parts])
+            row: dict[str, object] = {"says": measured.claim.says, "dataset": part.dataset}
+            row |= {"statistic": measured.claim.metric, "mean": part.mean, "mean_against": part.mean_against}
+            row |= _numbers(judged, 1) | {"n_cases": part.n_cases, "n_users": part.n_users}
             rows.append(row | {"by_training": " ".join(f"{difference:+.6f}" for difference in part.by_training)})
     return pd.DataFrame(rows, columns=list(DATASET_COLUMNS))
 
@@ -263,16 +265,16 @@ def main() -> None:
     parser.add_argument("--config", default="config/claims.yaml", help="the config (default: config/claims.yaml)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with data/ and runs/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    given = parser.parse_args()
-    factors = list(ablations_of(read_config_file(given.config), given.config).factors.values())
+    args = parser.parse_args()
+    factors = list(ablations_of(read_config_file(args.config), args.config).factors.values())
     claims = registered(factors)
     if not claims:
-        raise InputError(f"{given.config}: no claim has a smallest_effect; give those that are registered one")
-    found = [measure(factor, claim, given.results, given.config) for factor, claim in claims]
-    frame = verdicts(found)
-    for name, one in (("registered.csv", frame), ("registered.datasets.csv", by_dataset(found))):
-        write_text(given.out / name, one.to_csv(index=False, lineterminator="\n"))
-    write_text(given.out / "registered.md", as_markdown(frame))
+        raise InputError(f"{args.config}: no claim has a smallest_effect; give those that are registered one")
+    measured = [measure(factor, claim, args.results, args.config) for factor, claim in claims]
+    frame = verdicts(measured)
+    for name, table in (("registered.csv", frame), ("registered.datasets.csv", by_dataset(measured))):
+        write_text(args.out / name, table.to_csv(index=False, lineterminator="\n"))
+    write_text(args.out / "registered.md", as_markdown(frame))
     print(as_markdown(frame))
 
 

@@ -125,9 +125,8 @@ def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips:
         rows = stop - start
         random = np.frombuffer(generator.bytes(-(-rows * n_users // 8)), dtype=np.uint8)
         bits = np.unpackbits(random, count=rows * n_users).reshape(rows, n_users)
-        flipped = np.ascontiguousarray(
-            ((bits * 2.0 - 1.0) @ sums).T
-        )  # a column's flips side by side: one pass per pair
+        # A column's flips lie side by side, so that a pair takes one pass.
+        flipped = np.ascontiguousarray(((bits * 2.0 - 1.0) @ sums).T)
         for pair, (i, j) in enumerate(zip(first, second, strict=True)):
             extreme[pair] += np.count_nonzero(np.abs(flipped[i] - flipped[j]) >= reach[pair])
     return (1.0 + extreme) / (flips + 1.0)
@@ -141,10 +140,10 @@ def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
     that differ, the exact distribution of |sum of +-D_k| is used (exact McNemar in the simple case; statistic = sum
     D_k). Raises InputError for values that are no integers.
     """
-    given = np.asarray(differences)
-    _refuse_nan(given, "differences")
-    d = np.rint(given).astype(np.int64)
-    if not np.array_equal(d, given):
+    values = np.asarray(differences)
+    _refuse_nan(values, "differences")
+    d = np.rint(values).astype(np.int64)
+    if not np.array_equal(d, values):
         raise InputError("McNemar's test got a difference that is no integer; pass hit counts, not hit rates")
     d = d[d != 0]
     if len(d) < FEW_USERS:
@@ -208,9 +207,9 @@ def _blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, rows)
 
 
-def _refuse_nan(values: np.ndarray, what: str) -> None:
+def _refuse_nan(values: np.ndarray, name: str) -> None:
     if not np.isfinite(values).all():
         place = np.argwhere(~np.isfinite(values))[0].tolist()
         raise InputError(
-            f"{what}: entry {place} is {values[tuple(place)]}; a failed case has a rank (the last), it is not left out"
+            f"{name}: entry {place} is {values[tuple(place)]}; a failed case has a rank (the last), it is not left out"
         )

@@ -47,11 +47,11 @@ def summarise(
         }
         for j, metric in enumerate(METRICS):
             by_seed = results.values[i][j].mean(axis=-1)
-            mine = against[(against.method_a == method) & (against.metric == metric)]
+            test = against[(against.method_a == method) & (against.metric == metric)]
             row[metric] = round(float(by_seed.mean()), 6)
             row[f"{metric}_sd"] = round(float(by_seed.std(ddof=1)), 6) if len(by_seed) > 1 else np.nan
             row[f"{metric}_low"], row[f"{metric}_high"] = round(float(low[j, i]), 6), round(float(high[j, i]), 6)
-            row[f"{metric}_p_holm"] = float(mine.p_holm.iloc[0]) if len(mine) else np.nan
+            row[f"{metric}_p_holm"] = float(test.p_holm.iloc[0]) if len(test) else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -76,9 +76,9 @@ def background(results: Collected) -> pd.DataFrame:
                 "dataset": results.dataset,
                 "method": method,
                 "n_cases": len(results.cases),
-                "learned_users": round(float(np.mean([one.users for one in learned]))),
-                "learned_targets": round(float(np.mean([one.targets for one in learned]))),
-                "learned_positions": round(float(np.mean([one.positions for one in learned]))),
+                "learned_users": round(float(np.mean([amount.users for amount in learned]))),
+                "learned_targets": round(float(np.mean([amount.targets for amount in learned]))),
+                "learned_positions": round(float(np.mean([amount.positions for amount in learned]))),
                 "settings_tried": len(tuning.trials) if tuning else 1,
                 "less_information": results.less_information.get(method, ""),
                 "distinct_items": round(distinct_items(results, method)),

@@ -12,8 +12,7 @@ the same layout with unequal numbers of cases):
 
     variance of the difference = users' part + trainings' part
     users' part = variance over users of the difference of means over trainings; it holds rest_us, too
-    trainings' part = sum over methods of max(0, variance of the trainings' means - what rest_us makes of it) /
-    trainings
+    trainings' part = sum over methods of max(0, variance of the trainings' means - what rest_us adds to it) / trainings
 
 Both parts are estimated, the second from few trainings. The reference distribution is that of the sum of two
 independent Student variables, each with its own part and degrees of freedom (Behrens and Fisher's solution); several
@@ -52,7 +51,7 @@ class Components:
     users: Part
     trainings: tuple[Part, ...]  # a part per method that trains; one where both are read from the same trainings
     n_trainings: tuple[int, int]
-    covered: bool  # whether each method that trains has at least two trainings
+    covered: bool  # whether each method that depends on a seed has at least two trainings
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class Judged:
     high: float
     p: float
     error: float  # standard error
-    error_trainings: float  # its part that is the trainings'; NaN where nothing is known of it
+    error_trainings: float  # the trainings' part of the standard error; NaN where nothing is known of it
     covers: str  # BOTH or USERS
     users: Part
-    trainings: Part  # of variance 0 where it isn't covered
+    trainings: Part  # of variance 0 where trainings are not covered
 
     def detectable(self, family: int) -> float:
         """The smallest true difference that is found with POWER at Holm's first step, ALPHA / family.
@@ -91,9 +90,10 @@ def components(
     """The difference `first` minus `second` and the parts of its variance.
 
     first, second: float [trainings, n], a case's values by each training of a method. users: int [n].
-    shared: training s of both is one training, read in two ways, or two with the same random numbers; both have as
-    many. seedless: whether a method depends on no seed, so that its one row is all that there is. Raises InputError for
-    unequal numbers of shared trainings, fewer than 2 users, NaN.
+    shared: training s of both methods is one training that is read in two ways, or two trainings with the same random
+    numbers; then both have the same number of trainings. seedless: for each method, whether it depends on no seed, so
+    that one training is all that there is. Raises InputError for unequal numbers of shared trainings, fewer than 2
+    users, NaN.
     """
     if shared and len(first) != len(second):
         raise InputError(f"{len(first)} and {len(second)} trainings can't be shared; give the same ones for both")
@@ -119,10 +119,10 @@ def components(
             covered = False
             continue
         means = side.sum(axis=0) / n_cases
-        # What is left of a user's value without the user's and the training's own: float64 [users, trainings].
-        rest = side - side.mean(axis=1, keepdims=True) - np.outer(counts, means - means.mean())
-        by_rest = correction * float((rest**2).sum()) / n_cases**2 / (trainings - 1)
-        parts.append(Part(max(0.0, float(means.var(ddof=1)) - by_rest) / trainings, trainings - 1))
+        # rest_us: a user's value without the user's and the training's own part, float64 [users, trainings].
+        residuals = side - side.mean(axis=1, keepdims=True) - np.outer(counts, means - means.mean())
+        by_residuals = correction * float((residuals**2).sum()) / n_cases**2 / (trainings - 1)
+        parts.append(Part(max(0.0, float(means.var(ddof=1)) - by_residuals) / trainings, trainings - 1))
     numbers = (len(first), len(second))
     return Components(
         difference, Part(correction * float(errors @ errors), n_users - 1), tuple(parts), numbers, covered
@@ -135,7 +135,7 @@ def judge(datasets: Sequence[Components]) -> Judged:
     Covers trainings only where each dataset does: else no dataset's trainings count, and `covers` says so.
     """
     difference, users, trainings = _parts_of(datasets)
-    covered = all(one.covered for one in datasets)
+    covered = all(dataset.covered for dataset in datasets)
     error = float(np.sqrt(users.variance + trainings.variance))
     reach = _critical(users, trainings, 1 - LEVEL) if error else 0.0
     return Judged(
@@ -152,7 +152,7 @@ def judge(datasets: Sequence[Components]) -> Judged:
 
 
 def p_value(datasets: Sequence[Components]) -> float:
-    """p of `judge` alone, without its interval."""
+    """The p of `judge`, without the cost of its interval."""
     difference, users, trainings = _parts_of(datasets)
     return _tails(abs(difference), users, trainings) if users.variance + trainings.variance else 1.0
 
@@ -160,10 +160,10 @@ def p_value(datasets: Sequence[Components]) -> float:
 def _parts_of(datasets: Sequence[Components]) -> tuple[float, Part, Part]:
     """The mean difference, the users' part and the trainings'."""
     share = 1 / len(datasets)
-    users = _together([_scaled(one.users, share) for one in datasets])
-    covered = all(one.covered for one in datasets)
-    trainings = _together([_scaled(part, share) for one in datasets for part in one.trainings if covered])
-    return share * sum(one.difference for one in datasets), users, trainings
+    users = _together([_scaled(dataset.users, share) for dataset in datasets])
+    covered = all(dataset.covered for dataset in datasets)
+    trainings = _together([_scaled(part, share) for dataset in datasets for part in dataset.trainings if covered])
+    return share * sum(dataset.difference for dataset in datasets), users, trainings
 
 
 def _scaled(part: Part, share: float) -> Part:

@@ -1,9 +1,11 @@
-"""What NDCG@10 doesn't see: `python -m benchmark.analysis.whole_ranking --datasets ml-100k --methods sasrec r2ec
---seeds 3`.
+"""Statistics of the whole ranking, beyond what NDCG@10 sees: `python -m benchmark.analysis.whole_ranking`.
 
-Per dataset and method NDCG@100, by which claims are read (docs/claims.md), NDCG@1000, the paper's own reward, and the
-geometric mean rank. Intervals are 95 %; they cover users and trainings where a method has several trainings, or where
-nothing in it depends on a seed, and users alone where it has one. `covers` says which, and so does the caption.
+    python -m benchmark.analysis.whole_ranking --datasets ml-100k --methods sasrec r2ec --seeds 3
+
+Per dataset and method these are NDCG@100, by which claims are read (docs/claims.md); NDCG@1000, the paper's own reward;
+and the geometric mean rank. Intervals are 95 %. They cover users and trainings where a method has several trainings, or
+where nothing in it depends on a seed, and users alone where it has one. The column `covers` says which, and so does the
+caption.
 
 --out gets whole_ranking.csv and whole_ranking.md. Columns of the first: dataset, method, trainings, covers, n_cases,
 n_users, and per statistic s (NDCG@100, NDCG@1000, geometric mean rank) s, s_low, s_high, and s_sd over trainings.
@@ -35,11 +37,11 @@ def whole_ranking(results: Collected) -> pd.DataFrame:
             values = statistic(name, ranks)
             nothing = np.zeros((1, values.shape[1]))
             alike = len(ranks) > 1 and bool((ranks == ranks[0]).all())  # nothing in it depends on a seed
-            found = judge([components(values, nothing, results.cases.user, seedless=(alike, True))])
+            judged = judge([components(values, nothing, results.cases.user, seedless=(alike, True))])
             means = values.mean(axis=1)
             label, scale = (GEOMETRIC, np.exp) if name == LOG_RANK else (name, float)
-            row |= {"covers": found.covers, label: scale(found.difference)}
-            row |= {f"{label}_low": scale(found.low), f"{label}_high": scale(found.high)}
+            row |= {"covers": judged.covers, label: scale(judged.difference)}
+            row |= {f"{label}_low": scale(judged.low), f"{label}_high": scale(judged.high)}
             shown = np.exp(means) if name == LOG_RANK else means
             row[f"{label}_sd"] = float(shown.std(ddof=1)) if len(means) > 1 else np.nan
         rows.append(row)
@@ -76,10 +78,10 @@ def note(frame: pd.DataFrame) -> str:
     if single.empty:
         return f"{text} over users and trainings. A lower geometric mean rank is better."
     several = " over users and trainings" if len(single) < len(frame) else ""
-    alone = "; " if several else ", "
+    separator = "; " if several else ", "
     return (
-        f"{text}{several}{alone}of rows with one training over users alone: how far another training would lie from it is "
-        "not known, and no interval of theirs says so. A lower geometric mean rank is better."
+        f"{text}{several}{separator}of rows with one training over users alone: how far another training would lie from "
+        "it is not known, and no interval of theirs says so. A lower geometric mean rank is better."
     )
 
 
@@ -90,10 +92,10 @@ def tables(collected: Sequence[Collected]) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = runs_arguments(command_line("benchmark.analysis.whole_ranking", __doc__), out="tables")
-    frame = tables(collect_all(given))
-    write_text(given.out / "whole_ranking.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    write_text(given.out / "whole_ranking.md", as_markdown(frame))
+    args = runs_arguments(command_line("benchmark.analysis.whole_ranking", __doc__), out="tables")
+    frame = tables(collect_all(args))
+    write_text(args.out / "whole_ranking.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    write_text(args.out / "whole_ranking.md", as_markdown(frame))
     print(as_markdown(frame))
 
 

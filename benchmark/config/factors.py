@@ -1,10 +1,10 @@
 """The section `ablations` of the config: factors of a method, their values, and the runs that these add.
 
-A value is settings laid over its base's params. It runs like any method, with the random streams of its base, so that a
-difference is the factor's and not the seed's, in results/runs/{dataset}/{base}--{what it changes}, such as
-r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's, and
-factors and labels can be renamed, added and moved without a run. Values that differ only in what scoring reads (a
-method's SCORING) score one fit. Nothing is trained twice.
+A value is a set of settings laid over its base's params. It runs like any method, with the random streams of its base,
+so that a difference is the factor's and not the seed's. Its folder is results/runs/{dataset}/{base}--{changes}, such as
+r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's run,
+and factors and labels can be renamed, added and moved without a run. Values that differ only in settings that scoring
+reads (a method's SCORING) score one fit. Nothing is trained twice.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Factor(Strict):
     base: str  # label of the base
     runs: dict[str, str]  # label -> folder in results/runs/{dataset}, in the order of the table
     scored: list[str] = Field(default=[])  # those of these runs that only score another one's fit
-    settings: dict[str, list[dict[str, Any]]] = Field(default={})  # what each of these runs may have been made with
+    settings: dict[str, list[dict[str, Any]]] = Field(default={})  # by run: the settings it may have been made with
     claims: list[ClaimConfig]
     less_information: dict[str, str] = Field(default={})  # by run that may learn from less than the others: the reason
 
@@ -60,20 +60,20 @@ class Factor(Strict):
         return {run: label for label, run in self.runs.items()}
 
 
-class _Given(Strict):
+class _FactorList(Strict):
     factors: list[Factor]
 
 
 def read_factors(text: str) -> list[Factor]:
     """The factors of a command line, as JSON. Raises InputError."""
     try:
-        return checked(_Given, {"factors": json.loads(text)}, "--factors").factors
+        return checked(_FactorList, {"factors": json.loads(text)}, "--factors").factors
     except json.JSONDecodeError as error:
         raise InputError(f"--factors: not JSON ({error}); give what the workflow gives") from None
 
 
 def arguments(parser: argparse.ArgumentParser, out: str, argv: list[str] | None = None) -> argparse.Namespace:
-    """What the command lines of the ablations' tables, plots and claims share, read; so are its `factors`."""
+    """Read a command line with the arguments that the ablations' tables, plots and claims share."""
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder with data/ and runs/ (default: results)"
     )
@@ -84,9 +84,9 @@ def arguments(parser: argparse.ArgumentParser, out: str, argv: list[str] | None 
         help="factors and their runs as JSON, as the workflow writes them",
     )
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {out} in --results)")
-    given = parser.parse_args(argv)
-    given.out = given.out or given.results / out
-    return given
+    args = parser.parse_args(argv)
+    args.out = args.out or args.results / out
+    return args
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Variant:
 
     base: str  # the row of `methods` that it varies
     overlay: dict[str, Any]  # the settings that differ, laid over that row's params
-    fit: str  # name of the run that differs in nothing but what only scoring reads: where the fit lies
+    fit: str  # name of the run whose fit this one scores: the two differ only in settings that scoring reads
     after: str | None  # the run that makes this fit; None: this one itself
 
 
@@ -109,7 +109,7 @@ class Ablations:
 
 def ablations_of(config: Config, where: str = "config") -> Ablations:
     """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
-    found = Ablations({}, {})
+    ablations = Ablations({}, {})
     for name, entry in config.ablations.items():
         if entry.base not in config.methods:
             known = among(entry.base, config.methods)
@@ -122,37 +122,36 @@ def ablations_of(config: Config, where: str = "config") -> Ablations:
                 both = f"{same[0]!r} and {label!r}"
                 raise InputError(f"{where}: ablations.{name}: the values {both} have equal params; leave one out")
             runs[label] = run
-            if run != entry.base and run not in found.variants:
+            if run != entry.base and run not in ablations.variants:
                 fitted = for_fitting(load_method(config.module_of(entry.base)), unflatten(changes))
                 fit = run_name(entry.base, flatten(fitted))
-                found.variants[run] = Variant(entry.base, unflatten(changes), fit, None)
-        found.factors[name] = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
-    # By name of a fit, the run that makes it: the one that changes no more, or else the first.
+                ablations.variants[run] = Variant(entry.base, unflatten(changes), fit, None)
+        ablations.factors[name] = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
+    # By name of a fit, the run that makes it: the run of that name, where there is one, or else the first.
     makers: dict[str, str] = {}
-    for run, variant in found.variants.items():
-        plain = variant.fit == variant.base or variant.fit in found.variants
+    for run, variant in ablations.variants.items():
+        plain = variant.fit == variant.base or variant.fit in ablations.variants
         makers.setdefault(variant.fit, variant.fit if plain else run)
-    for run, variant in found.variants.items():
+    for run, variant in ablations.variants.items():
         maker = makers[variant.fit]
-        found.variants[run] = replace(variant, after=None if maker == run else maker)
-    for name, factor in found.factors.items():
+        ablations.variants[run] = replace(variant, after=None if maker == run else maker)
+    for name, factor in ablations.factors.items():
         runs_of_it = factor.runs.values()
-        scored = [run for run in runs_of_it if run in found.variants and found.variants[run].after]
-        settings = {run: settings_of(run, config, found) for run in runs_of_it}
-        found.factors[name] = factor.model_copy(update={"scored": scored, "settings": settings})
-    return found
+        scored = [run for run in runs_of_it if run in ablations.variants and ablations.variants[run].after]
+        settings = {run: settings_of(run, config, ablations) for run in runs_of_it}
+        ablations.factors[name] = factor.model_copy(update={"scored": scored, "settings": settings})
+    return ablations
 
 
 def settings_of(run: str, config: Config, ablations: Ablations) -> list[dict[str, Any]]:
-    """What a run of a method, or of an ablation's variant, may be made with: each setting of the grid, or the only
-    one."""
+    """The settings that a run of a method, or of an ablation's variant, may be made with: those of its grid, or one."""
     variant = ablations.variants.get(run)
     base, overlay = (run, {}) if variant is None else (variant.base, variant.overlay)
-    return [overlaid(one, overlay) for one in config.method(base).settings()]
+    return [overlaid(params, overlay) for params in config.method(base).settings()]
 
 
 def _changes(config: Config, base: str, overlay: dict[str, Any], where: str) -> Changes:
-    """What an overlay changes in the base's params, defaults filled in, whichever setting its tuning may choose."""
+    """The params, defaults filled in, that an overlay changes in at least one of the base's settings."""
     method = load_method(config.module_of(base))
     changes: Changes = {}
     for params in config.method(base).settings():
@@ -193,7 +192,7 @@ def _factor(config: Config, name: str, entry: AblationConfig, runs: dict[str, st
 
 
 def _with_base(base: str, runs: dict[str, str], where: str) -> dict[str, str]:
-    """A factor's runs by label with the base's, which comes first under its own name where no value is it."""
+    """A factor's runs by label with the base's run, which is added first, under its own name, where no value is it."""
     if base in runs.values():
         if len(runs) == 1:
             raise InputError(f"{where}: every value is the base itself; add one that differs from it")

@@ -1,4 +1,4 @@
-"""Finding a method's module and the files it is made of. The file name is the method's name; there is no registry."""
+"""Find a method's module, and read what it declares. The file name is the method's name; there is no registry."""
 
 import importlib
 import math
@@ -62,15 +62,14 @@ def _check_finite(value: Any, place: str) -> None:
 
 
 def trains_in_processes(method: ModuleType) -> bool:
-    """Whether fit() may be called by several processes together, which says `SEVERAL_PROCESSES = True` in the file."""
+    """Whether several processes may call fit() together: the method's file then says `SEVERAL_PROCESSES = True`."""
     return bool(vars(method).get("SEVERAL_PROCESSES", False))
 
 
 def kind_of(method: ModuleType) -> Kind:
-    """Whether a method is a baseline, or one that baselines are held against, which says `KIND = "reference"` in its
-    file.
+    """Whether a method is a baseline, or a reference, which baselines are compared with.
 
-    Raises InputError for another word.
+    A reference says `KIND = "reference"` in its file. Raises InputError for another word.
     """
     kind = vars(method).get("KIND", "baseline")
     if kind not in KINDS:
@@ -87,9 +86,9 @@ def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def stream_of(method: ModuleType, row: str) -> str:
-    """What a row's random streams are named by: the row, or what its method says in `STREAM`.
+    """The name from which a row's seeds are derived: the row's own, or the one in its method's `STREAM`.
 
-    Rows of one stream have one seed in each repetition, so that they share what they begin with.
+    Rows of one stream have one seed in each repetition, so that they begin from the same random numbers.
     """
     return str(vars(method).get("STREAM", row))
 
@@ -101,11 +100,10 @@ def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_files(params: dict[str, Any]) -> list[Path]:
-    """The files of the user's own models that a method's settings name: in the folders `backbone.name` and `encoder`,
-    sorted.
+    """The files of the user's own models that a method's settings name, sorted: in `backbone.name` and `encoder`.
 
-    None of the models that the project's own code fetches by a pinned checksum, nor of one of the hub, whose revision
-    is in the settings.
+    Models that the project's own code fetches are left out, as their checksum is pinned; so are models of the hub, as
+    the settings hold their revision.
     """
     backbone = params.get("backbone")
     named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]

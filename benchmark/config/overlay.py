@@ -1,5 +1,4 @@
-"""Settings laid over others: of a grid over a method's params, of an ablation over its base's, and the run that these
-make."""
+"""Lay settings over others (a grid's over a method's params, an ablation's over its base's), and name the run of it."""
 
 import json
 import re
@@ -32,10 +31,10 @@ def flatten(params: dict[str, Any], path: tuple[str, ...] = ()) -> Changes:
     >>> flatten({"recpo": {"beta": 0.05, "tau": 0.1}, "rows": 64})
     {('recpo', 'beta'): 0.05, ('recpo', 'tau'): 0.1, ('rows',): 64}
     """
-    found: Changes = {}
+    flat: Changes = {}
     for key, value in params.items():
-        found |= flatten(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
-    return found
+        flat |= flatten(value, (*path, key)) if isinstance(value, dict) and value else {(*path, key): value}
+    return flat
 
 
 def unflatten(changes: Changes) -> dict[str, Any]:
@@ -44,12 +43,12 @@ def unflatten(changes: Changes) -> dict[str, Any]:
     >>> unflatten({("recpo", "beta"): 0, ("rows",): 8})
     {'recpo': {'beta': 0}, 'rows': 8}
     """
-    found: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for path, value in changes.items():
         for key in reversed(path):
             value = {key: value}
-        found = overlaid(found, value)
-    return found
+        sections = overlaid(sections, value)
+    return sections
 
 
 def run_name(base: str, changes: Changes) -> str:

@@ -1,4 +1,4 @@
-"""Reading and checking a configuration.
+"""Read and check a configuration.
 
 An entry of `datasets` or `methods` that says `like: NAME` is that entry of config/shared.yaml with the rest of it laid
 over. `composed` puts them together before anything is checked, so that all that follows, jobs and records among it, sees
@@ -91,8 +91,10 @@ def _check(config: Config, where: str) -> Config:
 
 
 def _check_device(entry: MethodConfig, params: dict[str, Any], where: str) -> None:
-    """A job sees the GPUs that `gpus` gives it, and no other: an LM on a GPU needs one, and a GPU an LM that uses
-    it."""
+    """Raise InputError where an LM is to run on a GPU and has none, or has one and does not use it.
+
+    A job sees the GPUs that `gpus` gives it, and no other.
+    """
     backbone = params.get("backbone")
     if not isinstance(backbone, dict):
         return
@@ -115,8 +117,10 @@ def read_config_file(path: str | Path) -> Config:
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML as Snakemake reads it, but with a place for what it can't be, and no name twice: the last would win
-    unseen."""
+    """YAML as Snakemake reads it, but errors name their place, and a name that stands twice is one.
+
+    Plain YAML would silently take the last of two values.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -132,8 +136,8 @@ class _Yaml(yaml.SafeLoader):
         try:
             return self.construct_yaml_timestamp(node)
         except ValueError as error:
-            said = f"no such date as {node.value!r}: {error}"
-            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from None
+            reason = f"no such date as {node.value!r}: {error}"
+            raise yaml.MarkedYAMLError(problem=reason, problem_mark=node.start_mark) from None
 
 
 _Yaml.add_constructor("tag:yaml.org,2002:timestamp", _Yaml.construct_date)
@@ -156,8 +160,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split()).replace(' in "<unicode string>", line ', " in line ")
-        raise InputError(f"{path}: can't be read as YAML ({said})") from None
+        reason = " ".join(str(error).split()).replace(' in "<unicode string>", line ', " in line ")
+        raise InputError(f"{path}: can't be read as YAML ({reason})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
     return value

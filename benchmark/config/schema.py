@@ -32,7 +32,7 @@ Reason = Annotated[str, Field(pattern=r"^\S[^\n]*$")]
 
 
 class ClaimConfig(Strict):
-    """A statement that two values of the factor are held against."""
+    """A statement about two values of the factor, which their runs test."""
 
     says: str = Field(min_length=1, description="the statement, in one sentence")
     value: Label = Field(description="the value that it speaks of")
@@ -58,8 +58,8 @@ class ClaimConfig(Strict):
         if self.value == self.against:
             raise ValueError(f"a claim compares two values, but both are {self.value!r}")
         if (self.expect == "equal") != (self.margin is not None):
-            what = "needs a margin, such as 0.1" if self.expect == "equal" else "takes no margin"
-            raise ValueError(f"expect: {self.expect} {what}")
+            demand = "needs a margin, such as 0.1" if self.expect == "equal" else "takes no margin"
+            raise ValueError(f"expect: {self.expect} {demand}")
         if self.smallest_effect is None and self.metric not in METRICS:
             raise ValueError(f"metric: {self.metric} is for claims with a smallest_effect; the tables have {METRICS}")
         if self.smallest_effect and self.margin and self.smallest_effect != self.margin:
@@ -167,9 +167,9 @@ class Config(Strict):
     @field_validator("datasets", mode="after")
     @classmethod
     def every_table_has_a_file_of_its_own(cls, value: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
-        for taken in TABLES_OF_ALL:
-            if taken in value:
-                raise ValueError(f"'{taken}' is the name of the table of all datasets; rename this dataset")
+        for reserved in TABLES_OF_ALL:
+            if reserved in value:
+                raise ValueError(f"'{reserved}' is the name of the table of all datasets; rename this dataset")
         for name in value:
             if f"{name}.tests" in value:
                 raise ValueError(
@@ -188,10 +188,10 @@ class Config(Strict):
     @field_validator("ablations_folder", mode="after")
     @classmethod
     def the_folder_is_no_other_one(cls, value: str) -> str:
-        taken = (
+        reserved = (
             "data fetched logs made_from plots published quick report runs states statistics tables texts usage work"
         )
-        if value in taken.split():
+        if value in reserved.split():
             raise ValueError(f"results/{value} holds something else; name another folder, such as ablations")
         return value
 

@@ -1,5 +1,4 @@
-"""What pydantic finds wrong with a setting, in the words of whoever wrote it; and what a misspelt name may have
-meant."""
+"""Sentences about wrong settings, in the words of the config and not of pydantic, and guesses at misspelt names."""
 
 import difflib
 import types
@@ -16,8 +15,8 @@ LONGEST = 60  # characters of a value that are shown
 ONE_LINE = r"^[^\n]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
 
-# By pydantic's type of an error, what would be right; braces hold what pydantic says beside it.
-# tests/benchmark/test_typos.py holds this to be all that our settings can raise.
+# By pydantic's type of an error, what would be right; braces hold fields of the error's context.
+# tests/benchmark/test_typos.py checks that these are all types that our settings can raise.
 EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -79,17 +78,17 @@ def _escaped(character: str) -> str:
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """Where the first thing is wrong in a value of this model (empty: in it as a whole), and what, in one sentence."""
+    """The place of the first error in a value of this model ("": the value as a whole), and a sentence about it."""
     errors = error.errors()
     first = errors[0]
     if first["type"] == "missing":  # it may be there, misspelt
-        beside = [one for one in errors if _unknown(one) and one["loc"][:-1] == first["loc"][:-1]]
+        beside = [detail for detail in errors if _unknown(detail) and detail["loc"][:-1] == first["loc"][:-1]]
         first = beside[0] if beside else first
     return problem(first, model)
 
 
 def problem(error: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
-    """Where one thing is wrong, and what."""
+    """The place of one error, and a sentence about it."""
     loc = error["loc"]
     if _unknown(error):
         return _path(loc[:-1]), f"unknown setting {loc[-1]!r}{among(loc[-1], _names_at(model, loc[:-1]))}"
@@ -118,7 +117,7 @@ def _expected(error: ErrorDetails) -> str:
 
 
 def _advice(error: ErrorDetails) -> str:
-    """What else helps with this value."""
+    """The end of the sentence that says how to mend this value; "" for none."""
     value = error["input"]
     if error["type"] == "string_type" and isinstance(value, bool | int | float):
         return "; put it in quotes"
@@ -153,7 +152,7 @@ def _plain(kind: Any) -> Any:
     if typing.get_origin(kind) is typing.Annotated:
         return _plain(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return _plain(next(one for one in typing.get_args(kind) if one is not type(None)))
+        return _plain(next(member for member in typing.get_args(kind) if member is not type(None)))
     return kind
 
 
@@ -167,8 +166,10 @@ def _is_section(kind: Any) -> bool:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names that this one may be a misspelling of, whatever its case and dashes: none, one, or two as near.
 
-    >>> nearest("foldr", ["folder", "attributes"]), nearest("popp", ["popularity", "caser"]), nearest("GRU4Rec", ["gru4rec"])
-    (['folder'], ['popularity'], ['gru4rec'])
+    >>> nearest("foldr", ["folder", "attributes"]), nearest("popp", ["popularity", "caser"])
+    (['folder'], ['popularity'])
+    >>> nearest("GRU4Rec", ["gru4rec"])
+    ['gru4rec']
     >>> nearest("zzz", ["folder"]), nearest("top_l", ["top_k", "top_p", "tau"])
     ([], ['top_p', 'top_k'])
     """
@@ -176,8 +177,8 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     key = _folded(name)
     alike = difflib.get_close_matches(key, names, n=2)
     if not alike:  # the beginning of a long name, or nearly so
-        begun = [one for one in names if one[:3] == key[:3]]
-        alike = difflib.get_close_matches(key, begun, n=1, cutoff=0.4)
+        same_start = [one for one in names if one[:3] == key[:3]]
+        alike = difflib.get_close_matches(key, same_start, n=1, cutoff=0.4)
     likeness = [difflib.SequenceMatcher(None, one, key).ratio() for one in alike]
     return [names[one] for one, like in zip(alike, likeness, strict=True) if like > likeness[0] - AS_NEAR]
 
@@ -207,7 +208,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def counted_in_words(methods: Sequence[str], numbers: Sequence[int]) -> str:
-    """The number that most methods have, and the methods that have another one.
+    """The number that most methods have, and the methods that have another one, in words.
 
     >>> counted_in_words(["popularity", "sasrec", "r2ec"], [3, 3, 3])
     '3'

@@ -1,5 +1,4 @@
-"""What became of a dataset's interactions: counted on the way, said in sentences, and refused where too many would
-vanish."""
+"""Count what is dropped of a dataset's interactions, say it in sentences, and refuse to drop too many."""
 
 from dataclasses import dataclass, field
 
@@ -23,12 +22,14 @@ class Dropped:
 
 @dataclass
 class Account:
-    """What became of a dataset's interactions. It is filled on the way, so that it also shows what came before an
-    error."""
+    """What became of a dataset's interactions.
+
+    It is filled while they are read, so that it also shows what came before an error.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)  # as in dataset.json
     dropped: dict[str, Dropped] = field(default_factory=dict)  # by the reason in words, in the order of the rules
-    warnings: list[str] = field(default_factory=list)  # sentences about what is no error, but may not be meant
+    warnings: list[str] = field(default_factory=list)  # sentences about data that the user may not mean
 
     def drop(self, reason: str, rows: np.ndarray, note: str = "") -> None:
         """Write down that these rows of the source's interactions are left out; nothing for none."""
@@ -83,16 +84,16 @@ def _meant(name: str, known: set[str]) -> str:
 
 
 def warnings_of(raw: Raw, account: Account) -> list[str]:
-    """Sentences about what is no error, but may not be meant."""
-    found, counts = [], account.counts
+    """Sentences about data that is no error, but that the user may not mean."""
+    sentences, counts = [], account.counts
     whole = counts["interactions_read"]
-    for reason, what in (
+    for reason, problem in (
         (UNKNOWN_ITEM, "name an item that isn't in items"),
         (UNTITLED, "are of an item without a title"),
     ):
         if dropped := account.dropped.get(reason):
             first = raw.interactions["item_id"].iloc[dropped.first]
-            found.append(f"{share(dropped.rows, whole)} interactions {what}, first {first!r}; they are dropped")
+            sentences.append(f"{share(dropped.rows, whole)} interactions {problem}, first {first!r}; they are dropped")
     if counts["test_users"] == 1:
-        found.append("all test cases are one user's; intervals and tests are over users and need several")
-    return found
+        sentences.append("all test cases are one user's; intervals and tests are over users and need several")
+    return sentences
