@@ -22,7 +22,7 @@ class InputError(Exception):
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Wrap a `main()`: an InputError becomes one line on stderr and exit code 2, anything else a traceback.
 
-    As a job of the workflow it ends when that is gone.
+    A job of the workflow ends soon after its workflow is gone.
     """
 
     @functools.wraps(main)

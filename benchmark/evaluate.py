@@ -28,11 +28,10 @@ def rank(
 ) -> pa.Table:
     """Turn a method's score batches into rankings.
 
-    recommender_scores: batches [b, n_items] of numbers, together as many rows as `cases`, ranked in the precision that
-    they have; target: int [n].
-    Returns one row per case: case, user, target, rank (1-based), candidates (unmasked items), top_items (20 best, best
-    first). Memory is bounded by one batch. Raises InputError for scores of a wrong shape, NaN or +inf, or a wrong
-    number of rows.
+    recommender_scores: batches [b, n_items] of numbers, together as many rows as `cases`, ranked in their own
+    precision. target: int [n]. Returns one row per case: case, user, target, rank (1-based), candidates (number of
+    unmasked items), top_items (the 20 best, best first). Memory is bounded by one batch. Raises InputError for scores
+    of a wrong shape, NaN or +inf, or a wrong number of rows.
     """
     ranks = np.zeros(len(cases), dtype=np.int32)
     candidates = np.zeros(len(cases), dtype=np.int32)
@@ -107,9 +106,8 @@ def top_items(scores: np.ndarray, k: int) -> np.ndarray:
     # The k-th largest block maximum bounds the k-th best item from below. Among equal maxima the lower block comes
     # first, as the lower item number does among equal items, so a stable choice of blocks keeps the tie rule.
     blocks = _sorted_top(maxima, np.broadcast_to(np.arange(maxima.shape[1]), maxima.shape), k)
-    blocks = np.sort(
-        np.where(blocks < 0, 0, blocks), axis=1
-    )  # -1: a row with fewer than k finite blocks, block 0 again
+    # -1 stands in a row with fewer than k finite blocks: block 0 takes its place once more.
+    blocks = np.sort(np.where(blocks < 0, 0, blocks), axis=1)
     inner = (blocks[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(b, -1)
     columns = np.concatenate([inner, np.broadcast_to(np.arange(whole, n), (b, n - whole))], axis=1)
     values = np.take_along_axis(scores, columns, axis=1)

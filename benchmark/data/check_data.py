@@ -1,5 +1,6 @@
-"""Say what a benchmark would read, keep and drop of your data, and why, before anything runs. Nothing is written, but
-sources that are downloaded are kept in --resources.
+"""Say what a run would read, keep and drop of your data, and why, before anything runs.
+
+Nothing is written, but downloads of other sources are kept in --resources.
 
 FOLDER holds interactions.csv (user_id, item_id, timestamp, optional rating) and items.csv (item_id, title, any further
 columns), or both as .parquet. Settings of the dataset are given as options, or read from a config.
@@ -31,12 +32,12 @@ from benchmark.datasets import Raw
 from benchmark.errors import InputError, checked, command
 
 APART = ("source", "options")  # settings of a dataset that have an option of their own
-WIDE = 10  # columns before what a line says
+WIDE = 10  # characters before the text of a line
 
 
 @dataclass
 class Checked:
-    """What is known of one dataset. problem: why it can't be used, in one sentence; None: it can."""
+    """One dataset as far as it could be read. problem: a sentence why it can't be used; None: it can."""
 
     name: str
     settings: DatasetConfig
@@ -48,59 +49,59 @@ class Checked:
 
 def check(name: str, settings: DatasetConfig, resources: Path) -> Checked:
     """Read a dataset and prepare it in memory, by the very code that a run prepares it with."""
-    found = Checked(name, settings)
+    dataset = Checked(name, settings)
     try:
         source, options = source_of(settings, name)
-        found.files = source.fetch(options, resources)
-        found.raw = source.load(options, found.files, settings.limits)
-        check_parts(prepare(found.raw, settings, name, found.account), name)
+        dataset.files = source.fetch(options, resources)
+        dataset.raw = source.load(options, dataset.files, settings.limits)
+        check_parts(prepare(dataset.raw, settings, name, dataset.account), name)
     except InputError as error:
-        found.problem = str(error)
-    return found
+        dataset.problem = str(error)
+    return dataset
 
 
-# What is said
+# The report
 
 
-def report(found: Checked) -> list[str]:
-    """All that is known of a dataset, for a reader; without the problem."""
-    lines = [f"{found.name}: what a run would read, keep and drop"]
-    if found.raw is not None:
-        lines += _block("Read", _read(found))
-        lines += _block("Dropped", _dropped(found.account, found.raw) or ["nothing"])
-        lines += _block("Kept", _kept(found.account.counts))
-        if found.raw.expected and found.problem is None:
-            lines += beside(found.raw.expected, found.account.counts, found.settings)[1].splitlines()
-    lines += _block("Warning", found.account.warnings)
+def report(dataset: Checked) -> list[str]:
+    """The report on a dataset, line by line, without its problem."""
+    lines = [f"{dataset.name}: what a run would read, keep and drop"]
+    if dataset.raw is not None:
+        lines += _block("Read", _read(dataset))
+        lines += _block("Dropped", _dropped(dataset.account, dataset.raw) or ["nothing"])
+        lines += _block("Kept", _kept(dataset.account.counts))
+        if dataset.raw.expected and dataset.problem is None:
+            lines += beside(dataset.raw.expected, dataset.account.counts, dataset.settings)[1].splitlines()
+    lines += _block("Warning", dataset.account.warnings)
     return lines
 
 
-def _block(title: str, said: list[str]) -> list[str]:
-    return [f"{title if not number else '':{WIDE}}{line}" for number, line in enumerate(said)]
+def _block(title: str, sentences: list[str]) -> list[str]:
+    return [f"{title if not number else '':{WIDE}}{line}" for number, line in enumerate(sentences)]
 
 
-def _n(number: int, what: str) -> str:
+def _n(number: int, noun: str) -> str:
     """A number and its noun.
 
     >>> _n(1, "user"), _n(1200, "user")
     ('1 user', '1,200 users')
     """
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _read(found: Checked) -> list[str]:
-    assert found.raw is not None
-    log, items = found.raw.interactions, found.raw.items
-    lines = [", ".join(map(str, found.files))] if found.files else []
+def _read(dataset: Checked) -> list[str]:
+    assert dataset.raw is not None
+    log, items = dataset.raw.interactions, dataset.raw.items
+    lines = [", ".join(map(str, dataset.files))] if dataset.files else []
     lines.append(f"{_n(len(log), 'interaction')} of {_n(log['user_id'].nunique(), 'user')}, {_n(len(items), 'item')}")
     if len(log):
         first, last = (_moment(value) for value in (log["timestamp"].min(), log["timestamp"].max()))
         rated = int(log["rating"].notna().sum())
         lines.append(f"from {first} to {last} UTC, {f'{rated:,} with a rating' if rated else 'no ratings'}")
-    if untitled := found.account.counts.get("items_without_title"):
+    if untitled := dataset.account.counts.get("items_without_title"):
         lines.append(f"{untitled:,} of the items have no title")
-    if found.raw.about:
-        lines.append(f"the source itself: {', '.join(f'{key} {value}' for key, value in found.raw.about.items())}")
+    if dataset.raw.about:
+        lines.append(f"the source itself: {', '.join(f'{key} {value}' for key, value in dataset.raw.about.items())}")
     return lines
 
 
@@ -146,14 +147,14 @@ def _kept(counts: dict[str, int]) -> list[str]:
 
 
 def _part(part: str, counts: dict[str, int]) -> str:
-    """One part of the split: its cases, and the targets of it that no method can have learned."""
-    used, there = counts[part], counts[f"cases_{part}"]
+    """A line on one part of the split: its cases, and its targets that occur in no training case."""
+    used, available = counts[part], counts[f"cases_{part}"]
     users = f" of {_n(counts['test_users'], 'user')}" if part == "test" else ""
-    said = f"{part:6}{_n(used, 'case')}{users}" + (f", a sample of {there:,}" if used < there else "")
+    sentence = f"{part:6}{_n(used, 'case')}{users}" + (f", a sample of {available:,}" if used < available else "")
     if part == "train":
-        return said
+        return sentence
     cold = counts[f"cold_targets_{part}"]
-    return f"{said}; {_n(cold, 'target')} ({cold / used:.1%}) never seen in training"
+    return f"{sentence}; {_n(cold, 'target')} ({cold / used:.1%}) never seen in training"
 
 
 def entry(settings: DatasetConfig) -> dict[str, Any]:
@@ -175,14 +176,14 @@ def _shape(annotation: Any) -> str:
     ('N', 's|ms', 'YYYY-MM-DD', 'true|false')
     """
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        annotation = next(one for one in typing.get_args(annotation) if one is not type(None))
+        annotation = next(member for member in typing.get_args(annotation) if member is not type(None))
     if typing.get_origin(annotation) is Literal:
         return "|".join(typing.get_args(annotation))
     return {int: "N", bool: "true|false", datetime.date: "YYYY-MM-DD"}.get(annotation, "TEXT")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line. Settings of the dataset are those that were given, as YAML reads them."""
+    """Read the command line. A setting of the dataset is its text, None where it isn't given."""
     parser = argparse.ArgumentParser(
         prog="r2ec-bench check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -206,21 +207,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for name, about in DatasetConfig.model_fields.items():
         if name not in APART:
             shape, default = _shape(about.annotation), about.get_default()
-            said = about.description or f"see config/README.md (default: {default})"
+            help_text = about.description or f"see config/README.md (default: {default})"
             if name == "category":
-                said = f"{said}; no matter here"
-            group.add_argument(_option(name), dest=f"set_{name}", metavar=shape, help=said.replace("%", "%%"))
+                help_text = f"{help_text}; no matter here"
+            group.add_argument(_option(name), dest=f"set_{name}", metavar=shape, help=help_text.replace("%", "%%"))
     return parser.parse_args(argv)
 
 
-def changes_of(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+def changes_of(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of the dataset that the command line gives, and those of its source. Raises InputError."""
-    named = {name: getattr(given, f"set_{name}") for name in DatasetConfig.model_fields if name not in APART}
+    named = {name: getattr(args, f"set_{name}") for name in DatasetConfig.model_fields if name not in APART}
     settings = {name: _value(_option(name), text) for name, text in named.items() if text is not None}
-    if given.source is not None:
-        settings["source"] = given.source
-    options: dict[str, Any] = {} if given.folder is None else {"folder": str(given.folder)}
-    for text in given.option:
+    if args.source is not None:
+        settings["source"] = args.source
+    options: dict[str, Any] = {} if args.folder is None else {"folder": str(args.folder)}
+    for text in args.option:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--option {text}: expected KEY=VALUE, such as timestamp_unit=ms")
@@ -237,52 +238,52 @@ def _value(option: str, text: str) -> Any:
         raise InputError(f"{option}: {text!r} can't be read: {error}") from None
 
 
-def entries(given: argparse.Namespace) -> dict[str, DatasetConfig]:
+def entries(args: argparse.Namespace) -> dict[str, DatasetConfig]:
     """The datasets to check by name, with what the command line changes. Raises InputError."""
-    settings, options = changes_of(given)
-    if given.config is None:
-        if given.folder is None and given.source in (None, "files"):
+    settings, options = changes_of(args)
+    if args.config is None:
+        if args.folder is None and args.source in (None, "files"):
             raise InputError("no data is named; give FOLDER with interactions.csv and items.csv, or --config FILE")
-        name = given.dataset or (given.folder.resolve().name if given.folder else given.source)
-        found: Any = {name: {"source": "files", "category": "item"}}
+        name = args.dataset or (args.folder.resolve().name if args.folder else args.source)
+        datasets: Any = {name: {"source": "files", "category": "item"}}
         place = "check-data"
     else:
-        found = read_yaml(given.config).get("datasets")
-        place = f"{given.config}: datasets"
-        if not isinstance(found, dict) or not found:
-            raise InputError(f"{given.config}: names no datasets; see config/README.md")
-        found = composed({"datasets": found}, str(given.config))["datasets"]
-        if given.dataset is not None:
-            if given.dataset not in found:
-                raise InputError(f"{place}: no dataset {given.dataset!r}{among(given.dataset, found)}")
-            found = {given.dataset: found[given.dataset]}
+        datasets = read_yaml(args.config).get("datasets")
+        place = f"{args.config}: datasets"
+        if not isinstance(datasets, dict) or not datasets:
+            raise InputError(f"{args.config}: names no datasets; see config/README.md")
+        datasets = composed({"datasets": datasets}, str(args.config))["datasets"]
+        if args.dataset is not None:
+            if args.dataset not in datasets:
+                raise InputError(f"{place}: no dataset {args.dataset!r}{among(args.dataset, datasets)}")
+            datasets = {args.dataset: datasets[args.dataset]}
     read = {}
-    for name, value in found.items():
+    for name, value in datasets.items():
         whole = value
         if isinstance(value, dict):
             of_source = value.get("options") or {}
             whole = value | settings | ({"options": of_source | options} if options else {})
-        read[str(name)] = checked(DatasetConfig, whole, place if given.config is None else f"{place}.{name}")
+        read[str(name)] = checked(DatasetConfig, whole, place if args.config is None else f"{place}.{name}")
     return read
 
 
 @command
 def main() -> None:
-    given = parse()
-    wanted, problems = entries(given), []
-    for name, settings in wanted.items():
-        found = check(name, settings, given.resources)
-        print(printable("\n".join(report(found))))
-        if found.problem is None:
+    args = parse()
+    datasets, problems = entries(args), []
+    for name, settings in datasets.items():
+        dataset = check(name, settings, args.resources)
+        print(printable("\n".join(report(dataset))))
+        if dataset.problem is None:
             print(f"\n{name} can be used. Its entry in a config:\n")
             print(yaml.safe_dump({name: entry(settings)}, sort_keys=False, default_flow_style=False))
         else:
-            problems.append(found.problem)
-            if len(wanted) > 1:
-                print(printable(f"{'Problem':{WIDE}}{found.problem}\n"))
+            problems.append(dataset.problem)
+            if len(datasets) > 1:
+                print(printable(f"{'Problem':{WIDE}}{dataset.problem}\n"))
     if problems:
         raise InputError(
-            problems[0] if len(wanted) == 1 else f"{len(problems)} of {len(wanted)} datasets can't be used"
+            problems[0] if len(datasets) == 1 else f"{len(problems)} of {len(datasets)} datasets can't be used"
         )
 
 

@@ -1,4 +1,4 @@
-"""Interactions by the rules of benchmark/data/protocol.py: what is dropped, and in which order the rest stands."""
+"""Drop and sort interactions by the rules of benchmark/data/protocol.py."""
 
 from dataclasses import dataclass
 
@@ -32,10 +32,10 @@ class Log:
 
 
 def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None = None) -> Log:
-    """Drop what the rules say, repeat the minimum counts until they hold, number users and items.
+    """Drop interactions by the rules, repeat the minimum counts until they hold, number users and items.
 
-    account: where to write down what is dropped, and why. Raises InputError for bad values (naming row and value) and
-    when nothing is left.
+    account: records what is dropped, and why. Raises InputError for bad values, naming row and value, and where no
+    interaction is left.
     """
     account = account or Account()
     check_raw(raw, where, settings.limits)
@@ -55,27 +55,26 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
     keep(log["item"] >= 0, "dropped_unknown_item", UNKNOWN_ITEM)
     keep(pd.Series(has_title[log["item"]], log.index), "dropped_no_title", UNTITLED)
     keep(_in_window(log, settings), "dropped_outside_window", "outside the window from `start` to `end`")
-    # A hash of the pair orders what happened at one time: it carries nothing that a model could learn from.
+    # A hash of user and item orders interactions of one time: a model can learn nothing from it.
     # The rating is the last key so that nothing at all depends on the order of the source's rows.
     log = log.assign(tie=tie_of(raw.interactions, log.index.to_numpy()))
     log = log.iloc[np.lexsort((log["rating"], log["tie"], log["fraction"], log["timestamp"]))]
     keep(~log.duplicated(["user", "item"]), "dropped_repeats", "repeats: the user took the item before")
     log = _without_rare(log, settings, account)
-    check_unknown(
-        raw, account, settings.max_unknown_items, where
-    )  # last, so that the account says what else is dropped
+    # Last, so that the account also says what else is dropped.
+    check_unknown(raw, account, settings.max_unknown_items, where)
     if log.empty:
         raise InputError(
             f"{where}: no interaction is left after title, window and minimum counts {_for_more(raw, settings, counts)}"
         )
     # Items keep the order of the source's catalogue; users are numbered by their first interaction.
-    taken = np.zeros(len(items), bool)
-    taken[log["item"]] = True
-    rows = np.flatnonzero(taken)
+    kept_items = np.zeros(len(items), bool)
+    kept_items[log["item"]] = True
+    rows = np.flatnonzero(kept_items)
     if len(rows) < len(items):  # no copy of all texts for nothing
         items, texts = items.iloc[rows], None if texts is None else texts.take(rows)
     items = items.reset_index(drop=True)
-    user, item = pd.factorize(log["user"])[0], (np.cumsum(taken) - 1)[log["item"]]
+    user, item = pd.factorize(log["user"])[0], (np.cumsum(kept_items) - 1)[log["item"]]
     log = log.assign(user=user, item=item)
     log = log.iloc[np.lexsort((log["tie"], log["fraction"], log["timestamp"], log["user"]))]
     counts |= {"interactions": len(log), "users": int(user.max()) + 1, "items": len(items)}
@@ -95,13 +94,13 @@ def clean(raw: Raw, settings: DatasetConfig, where: str, account: Account | None
 def _without_rare(log: pd.DataFrame, settings: DatasetConfig, account: Account) -> pd.DataFrame:
     """The interactions of which the minimum counts hold; the account says what is dropped."""
     account.counts["interactions_before_minimum_counts"] = len(log)
-    left = minimum_counts(log, settings.min_user_count, settings.min_item_count)
-    account.counts["dropped_minimum_counts"] = len(log) - len(left)
-    if len(left) < len(log):
+    kept = minimum_counts(log, settings.min_user_count, settings.min_item_count)
+    account.counts["dropped_minimum_counts"] = len(log) - len(kept)
+    if len(kept) < len(log):
         least = f"{settings.min_user_count} per user, {settings.min_item_count} per item"
-        rows = np.setdiff1d(log.index, left.index, assume_unique=True)
+        rows = np.setdiff1d(log.index, kept.index, assume_unique=True)
         account.drop(f"below the minimum counts ({least})", rows, _how_many(log, int(rows.min())))
-    return left
+    return kept
 
 
 def _in_window(log: pd.DataFrame, settings: DatasetConfig) -> pd.Series:
@@ -115,7 +114,7 @@ def _in_window(log: pd.DataFrame, settings: DatasetConfig) -> pd.Series:
 
 
 def _for_more(raw: Raw, settings: DatasetConfig, counts: dict[str, int]) -> str:
-    """The minimum counts, and what helps where no interaction is left, for the end of a sentence."""
+    """The end of a sentence where no interaction is left: the minimum counts, and what to change."""
     least = f"({settings.min_user_count} per user, {settings.min_item_count} per item); "
     if raw.interactions.empty:
         return least + "the source has none"
@@ -131,16 +130,17 @@ def _how_many(log: pd.DataFrame, row: int) -> str:
 
 
 def numbered(raw: Raw) -> pd.DataFrame:
-    """The interactions with numbers for ids, a part of their memory: user, item (int64), timestamp, fraction, rating.
+    """The interactions with numbers in place of ids, which take less memory.
 
-    user: one number per user, in no order that matters. item: its row of raw.items, -1 for none.
+    Columns: user (int64, in no order that matters), item (int64, its row of raw.items, -1 for none), timestamp,
+    fraction, rating.
     """
     log = raw.interactions
-    found, known = (
+    item_ids, catalogue_ids = (
         pa.Table.from_pandas(table[["item_id"]], preserve_index=False).column(0).cast(pa.large_string())
         for table in (log, raw.items)
     )
-    item = pc.index_in(found, value_set=known).fill_null(-1)
+    item = pc.index_in(item_ids, value_set=catalogue_ids).fill_null(-1)
     return pd.DataFrame(
         {
             "user": pd.factorize(log["user_id"])[0],
@@ -154,21 +154,21 @@ def numbered(raw: Raw) -> pd.DataFrame:
 
 def titled(titles: pd.Series, rows: int = 2**16) -> np.ndarray:
     """Whether each item has a title, bool [n]; `rows` of them are in memory at a time."""
-    found = np.zeros(len(titles), bool)
+    has_title = np.zeros(len(titles), bool)
     for start in range(0, len(titles), rows):
         part = titles.iloc[start : start + rows].fillna("")
-        found[start : start + rows] = [one_line(title) != "" for title in part]  # invisible characters are no title
-    return found
+        has_title[start : start + rows] = [one_line(title) != "" for title in part]  # invisible characters are no title
+    return has_title
 
 
 def tie_of(log: pd.DataFrame, rows: np.ndarray, at_once: int = 2**18) -> np.ndarray:
     """The hash of user and item of these rows, uint64 [n]; `at_once` of the pairs are in memory at a time."""
-    found = np.empty(len(rows), np.uint64)
+    hashes = np.empty(len(rows), np.uint64)
     for start in range(0, len(rows), at_once):
         part = log.iloc[rows[start : start + at_once]]
         pairs = (part["user_id"] + "\x1f" + part["item_id"]).to_numpy(dtype=object)
-        found[start : start + at_once] = pd.util.hash_array(pairs, categorize=False)
-    return found
+        hashes[start : start + at_once] = pd.util.hash_array(pairs, categorize=False)
+    return hashes
 
 
 def check_raw(raw: Raw, where: str, limits: Limits) -> None:
@@ -183,8 +183,8 @@ def check_raw(raw: Raw, where: str, limits: Limits) -> None:
     if len(times) and (bad := impossible(times, limits)).size:
         row = int(bad[0])
         raise InputError(
-            f"{where}: interactions: row {row}: {said_of(times[row], 's', limits)}; mend it, or let earliest and latest say "
-            "what can be"
+            f"{where}: interactions: row {row}: {said_of(times[row], 's', limits)}; mend it, or let earliest and "
+            "latest say what can be"
         )
 
 

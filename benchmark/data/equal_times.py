@@ -1,4 +1,4 @@
-"""Interactions of one user that share their second: how many, what `same_time` makes of them, and what to say of it.
+"""Count interactions of one user that share their second, and warn of what `same_time` does to them.
 
 All functions take columns of a log that is sorted by user and time, one row per interaction: user (int), time (int,
 Unix seconds) and fraction (int, nanoseconds within the second).
@@ -20,8 +20,8 @@ def in_shared_second(user: np.ndarray, time: np.ndarray) -> int:
 def hidden(user: np.ndarray, time: np.ndarray) -> int:
     """How many interactions `same_time: exclude` takes out of the history of a case of their own second.
 
-    They are those that `order` would show there: of each second that has cases all but the last one. A user's first
-    second has none, as nothing lies before it.
+    They are those that `same_time: order` would show there: in each second that has cases, all but the last one. A
+    user's first second has no cases, as nothing lies before it.
 
     >>> hidden(np.array([1, 1, 1, 1, 1, 2, 2]), np.array([5, 5, 8, 8, 8, 5, 5]))
     2
@@ -42,7 +42,10 @@ def whole_days(time: np.ndarray, fraction: np.ndarray) -> bool:
 
 
 def warnings_of(user: np.ndarray, time: np.ndarray, fraction: np.ndarray, same_time: str) -> list[str]:
-    """A sentence where dates in place of times hide much, or where a hash orders most of what `order` reads."""
+    """Warnings where `exclude` hides interactions because times are dates, or a hash orders most of what `order` reads.
+
+    There is at most one sentence.
+    """
     if len(user) < 2:
         return []
     if same_time == "exclude":
@@ -50,8 +53,8 @@ def warnings_of(user: np.ndarray, time: np.ndarray, fraction: np.ndarray, same_t
         if not lost or not whole_days(time, fraction):
             return []
         return [
-            f"timestamps are whole days, so that same_time: exclude takes {share(lost, len(user))} interactions out of the "
-            "histories of cases of their own day; same_time: order would keep them there, in the order of a hash"
+            f"timestamps are whole days, so that same_time: exclude takes {share(lost, len(user))} interactions out of "
+            "the histories of cases of their own day; same_time: order would keep them there, in the order of a hash"
         ]
     same = _as_the_one_before(user, time) & (np.diff(fraction) == 0)
     of_ties = int((np.append(same, False) | np.append(False, same)).sum())

@@ -1,6 +1,6 @@
-"""Get the files of one dataset, check them, and write down what was got: `python -m benchmark.data.fetch`.
+"""Get the files of one dataset, check them, and list them in a manifest: `python -m benchmark.data.fetch`.
 
-The workflow calls this for each dataset of a config. Of data of your own nothing is copied: its files are looked for.
+The workflow calls this for each dataset of a config. Files of your own are not copied, only checked to be there.
 
     python -m benchmark.data.fetch --settings '{"source": "ml_100k", "category": "movie"}' --out fetched.json
 
@@ -25,10 +25,10 @@ def main() -> None:
         help="folder in which downloads are kept (default: resources)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    given = parser.parse_args()
-    source, options = source_of(read_dataset_settings(given.settings), "--settings")
-    files = source.fetch(options, given.resources)
-    write_json(given.out, [{"path": str(f), "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files])
+    args = parser.parse_args()
+    source, options = source_of(read_dataset_settings(args.settings), "--settings")
+    files = source.fetch(options, args.resources)
+    write_json(args.out, [{"path": str(f), "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn the files of one dataset into what methods are measured on: `python -m benchmark.data.prepare`.
+"""Turn the files of one dataset into training, validation and test cases: `python -m benchmark.data.prepare`.
 
 The workflow calls this for each dataset of a config. To see what becomes of data of your own, ask `r2ec-bench
 check-data` first.
@@ -34,7 +34,7 @@ from benchmark.storage.wheel import check_sha256
 
 
 def split_hash(prepared: Prepared) -> str:
-    """sha256 over all that a method can see: equal for two runs exactly if they are measured on the same data."""
+    """The sha256 over items, cases and targets: two runs have the same one exactly if their data are the same."""
     digest = hashlib.sha256()
     for name, parts in columns_in_parts(prepared):
         digest.update(f"{name}\x1f".encode())
@@ -60,7 +60,7 @@ def split_hash(prepared: Prepared) -> str:
 
 
 def columns_in_parts(prepared: Prepared, rows: int = 2**16) -> Iterator[tuple[str, Iterator[pd.Series]]]:
-    """Name and values of each column of the items, those on disk last; not all at a time, as there may be gigabytes."""
+    """Name and values of each column of the items, those on disk last, `rows` at a time, as there may be gigabytes."""
 
     def in_memory(column: pd.Series) -> Iterator[pd.Series]:
         return (column.iloc[start : start + rows] for start in range(0, len(column), rows))
@@ -76,7 +76,7 @@ def columns_in_parts(prepared: Prepared, rows: int = 2**16) -> Iterator[tuple[st
 
 
 def write_items(prepared: Prepared, path: Path) -> None:
-    """Write items.parquet with all their columns; those on disk go from there to there."""
+    """Write items.parquet with all columns; those on disk are copied batch by batch."""
     items, texts = prepared.items, prepared.texts
     if texts is None:
         items.to_parquet(path, index=False)
@@ -131,33 +131,33 @@ def check_written(prepared: Prepared, folder: Path, expected: str) -> None:
         test=test,
         llm_rows=np.flatnonzero(of_llm),
     )
-    if (found := split_hash(again)) != expected:
+    if (written := split_hash(again)) != expected:
         raise InputError(
-            f"{folder}: the files that were written have split_hash {found[:12]}..., the split has {expected[:12]}...; check disk "
-            "and memory of this machine and prepare again"
+            f"{folder}: the files that were written have split_hash {written[:12]}..., the split has "
+            f"{expected[:12]}...; check disk and memory of this machine and prepare again"
         )
 
 
 def beside(expected: Expected, counts: dict[str, int], settings: DatasetConfig) -> tuple[bool, str]:
-    """Whether the counts are those expected, and a table of both with one sentence on what to look at."""
+    """Whether the counts are those that a publication states, and a table of both with a sentence on the reason."""
     names = list(expected.counts)
-    found = {name: counts[name] for name in names}
+    ours = {name: counts[name] for name in names}
     rows = [("", names), (expected.source, [f"{n:,}" for n in expected.counts.values()])]
-    rows.append(("ours", [f"{n:,}" for n in found.values()]))
+    rows.append(("ours", [f"{n:,}" for n in ours.values()]))
     wide = max(len(head) for head, _ in rows)
     lines = [f"{head:{wide}}" + "".join(f"{cell:>13}" for cell in cells) for head, cells in rows]
-    differ = [name for name in names if found[name] != expected.counts[name]]
+    differ = [name for name in names if ours[name] != expected.counts[name]]
     other = [
         f"{key} {getattr(settings, key)}" for key, value in expected.settings.items() if getattr(settings, key) != value
     ]
     if not differ:
         lines.append(f"Our counts are those of {expected.source}.")
     else:
-        said = f"OUR COUNTS DIFFER from {expected.source} in {', '.join(differ)}."
+        sentence = f"OUR COUNTS DIFFER from {expected.source} in {', '.join(differ)}."
         if other:
             needed = ", ".join(f"{key} {value}" for key, value in expected.settings.items())
-            said += f" They need {needed}; the config has {', '.join(other)}."
-        lines.append(f"{said} {expected.advice}.")
+            sentence += f" They need {needed}; the config has {', '.join(other)}."
+        lines.append(f"{sentence} {expected.advice}.")
     return not differ, "\n".join(lines)
 
 
@@ -170,23 +170,23 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help="its entry in a config, as JSON")
     parser.add_argument("--manifest", type=Path, required=True, help="the file that benchmark.data.fetch wrote")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write, such as results/data/ml-100k")
-    given = parser.parse_args()
-    settings = read_dataset_settings(given.settings)
+    args = parser.parse_args()
+    settings = read_dataset_settings(args.settings)
     source, options = source_of(settings, "--settings")
-    if not given.manifest.exists():
-        raise InputError(f"{given.manifest}: missing; run benchmark.data.fetch first")
-    manifest = read_json(given.manifest)
+    if not args.manifest.exists():
+        raise InputError(f"{args.manifest}: missing; run benchmark.data.fetch first")
+    manifest = read_json(args.manifest)
     for entry in manifest:
         check_sha256(Path(entry["path"]), entry["sha256"], "it has changed since it was fetched, so fetch it again")
     raw = source.load(options, [Path(entry["path"]) for entry in manifest], settings.limits)
     account = Account()
     try:
-        prepared = prepare(raw, settings, given.dataset, account)
+        prepared = prepare(raw, settings, args.dataset, account)
     finally:  # also before an error
         for warning in account.warnings:
-            print(f"{given.dataset}: warning: {warning}", flush=True)
+            print(f"{args.dataset}: warning: {warning}", flush=True)
     about = {
-        "dataset": given.dataset,
+        "dataset": args.dataset,
         "settings": settings.model_dump(mode="json"),
         "counts": prepared.counts,
         "sources": [{"file": Path(e["path"]).name, "bytes": e["bytes"], "sha256": e["sha256"]} for e in manifest],
@@ -196,15 +196,15 @@ def main() -> None:
         about["warnings"] = account.warnings
     if raw.about:
         about["source"] = raw.about
-        print(f"{given.dataset}: the source itself: {', '.join(f'{key} {value}' for key, value in raw.about.items())}")
+        print(f"{args.dataset}: the source itself: {', '.join(f'{key} {value}' for key, value in raw.about.items())}")
     if raw.expected:
         equal, table = beside(raw.expected, prepared.counts, settings)
         about["expected"] = {"source": raw.expected.source, "counts": raw.expected.counts, "equal": equal}
         print(table)
-    write_dataset(prepared, about, given.out)
+    write_dataset(prepared, about, args.out)
     c = prepared.counts
     print(
-        f"{given.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
+        f"{args.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
         f"train {c['train']}, valid {c['valid']}, "
         f"test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets; "
         f"hidden by equal times: {share(c['interactions_hidden'], c['interactions'])} interactions"

@@ -5,18 +5,18 @@ in time order, 80/10/10. What the paper leaves open has one rule each, counted i
 
 repeats             only a user's first interaction with an item counts; later ones are dropped (of several at one time,
                     the one with the lowest rating counts).
-order               by the time in the precision that the source gives, milliseconds or finer. Only what is equal in it,
-                    a tie, is ordered by a hash, never by file order or item number, which could give the target away.
+order               by the time in the precision that the source gives, milliseconds or finer. A tie is ordered by a
+                    hash, never by file order or item number, which could give the target away.
 one second          (same_time: exclude) a history holds only what lies strictly before its case's second, so that the
                     items of one basket don't predict each other, however fine the times are. With same_time: order they
                     follow each other.
 one interaction     a user with nothing before the last second has no case and is left out.
 no title            items without a title are dropped with their interactions.
-unknown items       so are interactions of items that the catalogue doesn't have; more than max_unknown_items of them
-                    are refused.
+unknown items       interactions of items that the catalogue doesn't have are dropped; more than max_unknown_items of
+                    them are refused.
 impossible times    times before earliest or after latest are refused.
-popularity          the source's average_rating and rating_number tell what came after the cases; popularity_columns
-                    keeps them.
+popularity          the source's average_rating and rating_number hold what came after the cases, so that they are left
+                    out; popularity_columns keeps them.
 cold targets        items never seen in training stay in the catalogue and among the targets.
 
 With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
@@ -39,11 +39,11 @@ from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
 
-# Item columns that tell how popular an item became, in any spelling: those of Amazon Reviews, and their likes.
-POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount", "numberofratings",
-              "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
+# Item columns that tell how popular an item became, without case and separators: those of Amazon Reviews and similar.
+POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount",
+              "numberofratings", "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
 
-FEW = 0.01  # a share of the ratings that says little of their scale
+FEW = 0.01  # share of the ratings that is too small to set their scale without a warning
 
 
 def make_cases(log: Log, history_length: int, same_time: str) -> Cases:
@@ -106,8 +106,7 @@ def sample_rows(rows: np.ndarray, size: int | None, *names: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One dataset, split. `test` still holds its targets here. texts: text columns behind those of items, kept on
-    disk."""
+    """One dataset, split. `test` still holds its targets here. texts: further text columns of the items, on disk."""
 
     items: pd.DataFrame
     train: Cases
@@ -120,7 +119,7 @@ class Prepared:
 
 
 def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | None = None) -> Prepared:
-    """Clean, make cases, split, sample. account: where to write down what becomes of the interactions.
+    """Clean the interactions, make cases, split and sample them. account: records what becomes of the interactions.
 
     Raises InputError for bad values and for an empty split.
     """
@@ -131,7 +130,8 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     raw, hidden = without_popularity(raw, settings.popularity_columns)
     if hidden:
         account.warnings.append(
-            f"item columns {', '.join(hidden)} are hidden from all methods, as they tell what came later (popularity_columns)"
+            f"item columns {', '.join(hidden)} are hidden from all methods, as they tell what came later "
+            "(popularity_columns)"
         )
     log = clean(raw, settings, name, account)
     cases = make_cases(log, settings.history_length, settings.same_time)
@@ -176,44 +176,48 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     return Prepared(items=items, counts=counts, llm_rows=llm_rows, texts=log.texts, rating_scale=scale, **parts)
 
 
-def _scale(ratings: np.ndarray, given: float | str | None, name: str) -> float | None:
-    """What the ratings are out of, as the settings or the ratings themselves say. Raises InputError for one above
-    that."""
-    if given is None or isinstance(given, str):
-        return rating_scale(ratings) if given is None else None
-    if (highest := np.nanmax(ratings, initial=0.0)) > given:
-        raise InputError(f"{name}: a rating is {highest:g}, but rating_scale is {given:g}; raise it")
-    return given
+def _scale(ratings: np.ndarray, configured: float | str | None, name: str) -> float | None:
+    """The upper end of the rating scale, by settings or ratings. Raises InputError for a rating above it."""
+    if configured is None or isinstance(configured, str):
+        return rating_scale(ratings) if configured is None else None
+    if (highest := np.nanmax(ratings, initial=0.0)) > configured:
+        raise InputError(f"{name}: a rating is {highest:g}, but rating_scale is {configured:g}; raise it")
+    return configured
 
 
 def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
-    """A sentence where a few ratings alone, as slips of the hand would be, make the scale as large as it is."""
+    """A warning where few ratings, which may be typing errors, make the scale as large as it is."""
     if scale is None or settings.rating_scale is not None:
         return []
-    lower = max((one for one in SCALES if one < scale), default=None)
+    lower = max((smaller for smaller in SCALES if smaller < scale), default=None)
     above = 0 if lower is None else int((ratings > lower).sum())
     if not 0 < above < FEW * np.isfinite(ratings).sum():
         return []
     return [
-        f"ratings count as out of {scale:g}, because {above} of them are above {lower:g}, the highest {np.nanmax(ratings):g}; "
-        "mend those, or set rating_scale"
+        f"ratings count as out of {scale:g}, because {above} of them are above {lower:g}, the highest "
+        f"{np.nanmax(ratings):g}; mend those, or set rating_scale"
     ]
 
 
 def what_would_help(log: Log, settings: DatasetConfig) -> str:
-    """What to change where a part of the split is empty: same_time, if that brings cases into each part; else the
-    rest."""
+    """The end of a sentence that says what to change where a part of the split is empty."""
     ordered = split_cases(make_cases(log, settings.history_length, "order"), settings.split)
     if settings.same_time == "exclude" and all(len(rows) for rows in ordered):
         n, shared = len(log.user), equal_times.in_shared_second(log.user, log.time)
-        return f"{shared} of {n} interactions share their second with another of their user: same_time: order gives them an order"
+        return (
+            f"{shared} of {n} interactions share their second with another of their user: same_time: order gives them "
+            "an order"
+        )
     by_user = np.bincount(log.user)
     if settings.split == "leave-one-out":
         return (
-            f"leave-one-out trains on users with four interactions or more, and the longest has {by_user.max()}: take split: "
-            "global-temporal, widen the time window or lower min_item_count"
+            f"leave-one-out trains on users with four interactions or more, and the longest has {by_user.max()}: take "
+            "split: global-temporal, widen the time window or lower min_item_count"
         )
-    return f"widen the time window or lower the minimum counts (left: {len(log.user)} interactions of {len(by_user)} users)"
+    return (
+        "widen the time window or lower the minimum counts "
+        f"(left: {len(log.user)} interactions of {len(by_user)} users)"
+    )
 
 
 def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:
@@ -232,14 +236,14 @@ def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:
 
 def check_no_popularity(items: pd.DataFrame) -> None:
     """Raise InputError where the source has columns itself that leaky_popularity would make."""
-    if taken := [column for column in ("average_rating", "rating_number") if column in items.columns]:
+    if clashing := [column for column in ("average_rating", "rating_number") if column in items.columns]:
         raise InputError(
-            f"leaky_popularity: the source's items have a column {taken[0]!r} already; leave leaky_popularity out"
+            f"leaky_popularity: the source's items have a column {clashing[0]!r} already; leave leaky_popularity out"
         )
 
 
 def popularity(log: Log) -> pd.DataFrame:
-    """A LEAK, for the control of it alone: the items with how popular the whole log makes them, test period included.
+    """A LEAK, only for the control that measures it: the items with their popularity in the whole log, test included.
 
     Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item
     prompts: average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They

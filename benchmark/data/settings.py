@@ -1,8 +1,7 @@
-"""A dataset's entry in the config, by itself: what getting and preparing a dataset depends on, and no more of the
-config.
+"""The schema of a dataset's entry in the config: all that getting and preparing a dataset depends on.
 
-After a dataset has been prepared again Snakemake runs every training again: no change of `benchmark.config` may bring
-that about.
+It stands apart from `benchmark.config`: once a dataset is prepared again, Snakemake runs every training again, and no
+change of the config's schema may cause that.
 """
 
 import calendar
@@ -50,7 +49,8 @@ class DatasetConfig(Strict):
     )
     popularity_columns: bool = Field(
         default=False,
-        description="keep the source's own average_rating and rating_number in items, for all methods; they tell what came later",
+        description="keep the source's own average_rating and rating_number in items, for all methods; they tell what "
+        "came later",
     )
     history_length: int = Field(default=20, ge=1)
     split: Literal["global-temporal", "leave-one-out"] = "global-temporal"
@@ -64,13 +64,13 @@ class DatasetConfig(Strict):
     test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
     rating_scale: Annotated[float, Field(gt=0)] | Literal["none"] | None = Field(
         default=None,
-        description="what prompts say that ratings are out of; null: 5, 10 or 100, whichever holds the highest; none: no prompt "
-        "mentions a rating",
+        description="what prompts say that ratings are out of; null: 5, 10 or 100, whichever holds the highest; none: "
+        "no prompt mentions a rating",
     )
     leaky_popularity: bool = Field(
         default=False,
-        description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, test "
-        "period included; only prompts.leaky_attributes of r2ec shows them",
+        description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, "
+        "test period included; only prompts.leaky_attributes of r2ec shows them",
     )
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class DatasetConfig(Strict):
 
     @property
     def limits(self) -> Limits:
-        """What an interaction can be."""
+        """The times that an interaction can have, and the share of unknown items that is accepted."""
         latest = self.latest or datetime.date(datetime.date.today().year + 1, 12, 31)
         return Limits(seconds_of(self.earliest), seconds_of(latest) + 86_400, self.max_unknown_items)
 

@@ -1,4 +1,4 @@
-"""A prepared dataset on disk, `results/data/{dataset}`: files of cases, and a split without its test cases."""
+"""Read and write a prepared dataset, `results/data/{dataset}`: files of cases, and a split without its test cases."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from benchmark.storage.io import read_json
 
 LLM = "llm"  # of train.parquet: whether the case is one of those that an LLM may read
 CASE_COLUMNS = ("case", "user", "time", "history", "ratings", "times", "target")
-
-
 PREPARE_AGAIN = "delete it and prepare the dataset again"
 
 
@@ -52,8 +50,8 @@ def read_test(folder: Path, about: dict[str, Any]) -> Cases:
 def read_cases(path: Path, targets: bool) -> Cases:
     """Read one parquet file of cases. Raises InputError for a missing column or a broken order."""
     table = pq.read_table(path)
-    wanted = [c for c in CASE_COLUMNS if targets or c != "target"]
-    if missing := [c for c in wanted if c not in table.column_names]:
+    columns = [c for c in CASE_COLUMNS if targets or c != "target"]
+    if missing := [c for c in columns if c not in table.column_names]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; prepare the dataset again")
     if not targets and "target" in table.column_names:
         raise InputError(f"{path}: test cases must not hold a column 'target'; prepare the dataset again")
@@ -147,7 +145,5 @@ def read_split(folder: str | Path) -> Split:
         llm_rows=None if of_llm.all() else np.flatnonzero(of_llm),
         valid=read_cases(valid, targets=True),
         rating_scale=about["rating_scale"],
-        category_plural=about["settings"].get(
-            "category_plural"
-        ),  # absent where it was prepared before that was a setting
+        category_plural=about["settings"].get("category_plural"),  # absent in datasets prepared by earlier versions
     )

@@ -1,9 +1,8 @@
-"""What of a catalogue's texts reaches a model: one cleaning, one limit of a title and one scale of ratings, for every
-method.
+"""Clean and shorten a catalogue's titles and attributes, and find the scale of its ratings, alike for every method.
 
 A title may hold anything: line breaks that would begin a line of their own in a prompt, tokens of a chat template that
-would open a turn, ten thousand letters without a space. Every method that reads titles or attributes reads what these
-functions give.
+would open a turn, ten thousand letters without a space. Every method that reads titles or attributes reads them by
+these functions.
 """
 
 import contextlib
@@ -25,9 +24,9 @@ TITLE_TOKENS = 128  # of the tokenizer in use; a longer title loses its end
 ATTRIBUTE_WORDS, ATTRIBUTE_CHARACTERS = 100, 2000  # of each attribute; characters bound texts without spaces
 PROMPT_TOKENS = 1024  # of a whole prompt, where a method's settings don't say another number
 # Attributes that were read when a catalogue was crawled, after the cases: they tell how popular an item became. The
-# names are Amazon Reviews 2023's. Prepare leaves them out, or makes them text, which all methods read
-# (popularity_columns). As numbers, of leaky_popularity, no method reads them, and R2ec's `prompts.leaky_attributes`
-# shows them, for the control of it alone.
+# names are Amazon Reviews 2023's. `benchmark.data.prepare` leaves them out, or keeps them as text, which all methods
+# read (popularity_columns). The numbers that leaky_popularity adds are read by R2ec's `prompts.leaky_attributes`
+# alone, the control that measures this leak.
 LEAKY = ("average_rating", "rating_number")
 NOT_ATTRIBUTES = ("item_id", "title")
 SCALES = (5.0, 10.0, 100.0)  # what ratings may be out of
@@ -59,16 +58,16 @@ def _visible(character: str) -> str:
 
 
 def marks_of(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
-    """Finds what this tokenizer or its chat template takes for more than text: special tokens, and marks of a turn."""
+    """A pattern of what is no plain text to a tokenizer or its chat template: special tokens, and marks of a turn."""
     added = tokenizer.added_tokens_decoder.values()
     # A plain word that somebody added to the vocabulary is text.
-    found = {str(token) for token in added if token.special or not str(token).isalnum()}
+    marks = {str(token) for token in added if token.special or not str(token).isalnum()}
     if tokenizer.chat_template is not None:
         messages = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
         with contextlib.suppress(jinja2.TemplateError):  # lm.chat.split_template says what is wrong with it
-            found.update(TEMPLATE_MARK.findall(str(tokenizer.apply_chat_template(messages, tokenize=False))))
-    found = {" ".join(mark.split()) for mark in found} - {""}
-    longest_first = sorted(found, key=lambda mark: (-len(mark), mark))
+            marks.update(TEMPLATE_MARK.findall(str(tokenizer.apply_chat_template(messages, tokenize=False))))
+    marks = {" ".join(mark.split()) for mark in marks} - {""}
+    longest_first = sorted(marks, key=lambda mark: (-len(mark), mark))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
@@ -78,11 +77,11 @@ def cleaned(column: pd.Series, marks: re.Pattern[str]) -> list[str]:
 
 
 def _unmarked(text: str, marks: re.Pattern[str]) -> str:
-    found = text
-    while marks.search(found):  # what is left may be a mark again
-        found = " ".join(marks.sub(" ", found).split())
+    cleaned_text = text
+    while marks.search(cleaned_text):  # what is left may be a mark again
+        cleaned_text = " ".join(marks.sub(" ", cleaned_text).split())
     # Nothing but marks: the words in them, so that a title stays one.
-    return found or marks.sub("", " ".join(re.findall(r"\w+", text)))
+    return cleaned_text or marks.sub("", " ".join(re.findall(r"\w+", text)))
 
 
 def titles(items: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -91,19 +90,20 @@ def titles(items: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> list[st
     Raises InputError for an item without a title.
     """
     marks = marks_of(tokenizer)
-    found = [title[: NO_TOKEN_IS_LONGER * TITLE_TOKENS] for title in cleaned(items["title"], marks)]
-    if empty := [v for v, title in enumerate(found) if not title]:
+    titles_read = [title[: NO_TOKEN_IS_LONGER * TITLE_TOKENS] for title in cleaned(items["title"], marks)]
+    if empty := [v for v, title in enumerate(titles_read) if not title]:
         raise InputError(f"item {empty[0]} has no title; give every item one or leave it out of the dataset")
 
     def fits(text: str) -> bool:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= TITLE_TOKENS
 
-    lengths = [len(ids) for ids in tokenizer(found, add_special_tokens=False)["input_ids"]]
-    found = [
-        title if length <= TITLE_TOKENS else longest(title, fits) for title, length in zip(found, lengths, strict=True)
+    lengths = [len(ids) for ids in tokenizer(titles_read, add_special_tokens=False)["input_ids"]]
+    titles_read = [
+        title if length <= TITLE_TOKENS else longest(title, fits)
+        for title, length in zip(titles_read, lengths, strict=True)
     ]
     # In R2ec's brackets a title INST would be [INST].
-    return [title.lower() if marks.search(f"[{title}]") else title for title in found]
+    return [title.lower() if marks.search(f"[{title}]") else title for title in titles_read]
 
 
 def attributes(
@@ -138,20 +138,20 @@ def longest(text: str, fits: Callable[[str], bool]) -> str:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(text[:middle]) else (low, middle)
-    kept = text[:low]
-    if low and not text[low].isspace() and " " in kept:
-        kept = kept[: kept.rindex(" ")]
-    kept = kept.rstrip()
-    while kept and not fits(kept):  # some tokenizers need more tokens for less text
-        kept = kept[:-1].rstrip()
-    return kept
+    beginning = text[:low]
+    if low and not text[low].isspace() and " " in beginning:
+        beginning = beginning[: beginning.rindex(" ")]
+    beginning = beginning.rstrip()
+    while beginning and not fits(beginning):  # some tokenizers need more tokens for less text
+        beginning = beginning[:-1].rstrip()
+    return beginning
 
 
 def rating_scale(ratings: np.ndarray) -> float | None:
-    """What these ratings (float [n], NaN: none) are out of: 5, 10 or 100; None where they say nothing of liking.
+    """The upper end of the scale of ratings (float [n], NaN: none): 5, 10 or 100; None where they don't say liking.
 
-    That is where there are none, where all are equal or none is above 1 (somebody took the item, and no more), and
-    where one is negative or above 100 (counts, not ratings).
+    They say nothing where there are none, where all are equal or none is above 1 (somebody took the item, and no more),
+    and where one is negative or above 100 (counts, not ratings).
 
     >>> rating_scale(np.array([4.0, 8.0])), rating_scale(np.array([1.0, 1.0]))
     (10.0, None)

@@ -5,9 +5,9 @@
     fetch(options, folder)      put what is needed into `folder`, checksums verified; returns the files
     load(options, files, limits) -> Raw: interactions and items as the source has them
 
-`files` is a list of paths; what they are is the source's own business. Nothing here sorts or splits, and only
-`amazon_2023` filters: that is `benchmark/data/protocol.py`, the same for every source. It refuses what breaks the
-limits, too; a source that can name the file and the row, or that filters, does so before.
+`files` is a list of paths, in an order of the source's own. No source sorts or splits, and only `amazon_2023` filters:
+`benchmark/data/protocol.py` does that, alike for every source. It also refuses what breaks the limits; a source that
+can name the file and the row, or that filters, refuses it before.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a dataset's config takes for possible."""
+    """The times that a dataset's config takes for possible, and the share of unknown items that it accepts."""
 
     first: int  # Unix seconds of the earliest interaction
     end: int  # Unix seconds, later than the latest interaction
@@ -41,17 +41,15 @@ class Limits:
 class Raw:
     """What a source gives.
 
-    interactions: user_id (str), item_id (str), timestamp (int64, Unix seconds), rating (float32, NaN: none given), and
-    where the
-        source is finer than seconds fraction (int32, nanoseconds within the second): it orders, and methods see seconds
+    interactions: user_id (str), item_id (str), timestamp (int64, Unix seconds), rating (float32, NaN: none given).
+        Where the source is finer than seconds, also fraction (int32, nanoseconds within the second): it orders
+        interactions, and methods see seconds.
     items: item_id (str), title (str, may be missing), any further text columns (str); one row per item. Methods take
-    text
-        columns for attributes, numeric ones not.
-    texts: further text columns, behind those of items, where there may be too many of them for memory
-    about: what a source that filters or corrects by itself did, for dataset.json (large sources must: not all of it
-    fits in
-        memory)
-    notes: sentences about what may not be meant, such as a column that was ignored, for the screen
+        text columns for attributes, but not numeric ones.
+    texts: further text columns of the items, on disk, where there may be too many of them for memory.
+    about: what a source did that filters or corrects by itself, for dataset.json. Large sources have to, as not all of
+        their data fits in memory.
+    notes: sentences about data that the user may not mean, such as a column that was ignored, for the screen.
     """
 
     interactions: pd.DataFrame

@@ -1,4 +1,4 @@
-"""Lines of the raw files of Amazon Reviews 2023: which one is broken, and why."""
+"""Find the broken line of a raw file of Amazon Reviews 2023, and say what is wrong with it."""
 
 import contextlib
 import gzip
@@ -38,11 +38,11 @@ def first_bad_line(path: Path, problem: Problem, otherwise: str, header: bool = 
         for number, line in enumerate(tqdm(lines, desc="looking for the line", unit="line", delay=5, leave=False), 1):
             try:
                 text = line.decode("utf-8").rstrip("\r\n")
-                why = None if header and number == 1 else problem(text)
+                problem_found = None if header and number == 1 else problem(text)
             except ValueError as error:  # no UTF-8, no JSON, or half a surrogate pair, which is no character
-                why = str(error)
-            if why is not None:
-                return f"line {number}: {why} ({line[:60].decode('utf-8', 'replace').strip()!r})"
+                problem_found = str(error)
+            if problem_found is not None:
+                return f"line {number}: {problem_found} ({line[:60].decode('utf-8', 'replace').strip()!r})"
     return otherwise
 
 

@@ -1,10 +1,10 @@
-"""The raw files of Amazon Reviews 2023 through DuckDB: read once each, filtered on disk, in bounded memory.
+"""Read and filter the raw files of Amazon Reviews 2023 with DuckDB: each once, on disk, in bounded memory.
 
-Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY; what is
-left after all filters is handed over, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items
+Both files are streamed into a database in a temporary folder (TMPDIR), of which DuckDB holds at most MEMORY. Only rows
+that pass all filters reach Python, the items' attributes in a file. Tables: `log` (every interaction), `seen` (items
 that have one), `lines` (every line of the metadata, its texts only where the item is seen), `usable` (items that pass
-the rules), `recent` (their last interaction), `chosen` (the interactions left), `kept` (their items' lines),
-`left_over` (what they say).
+the rules), `recent` (their last interaction), `chosen` (the interactions that are kept), `kept` (the line of each item
+that is kept), `left_over` (the columns of these lines).
 """
 
 import functools
@@ -29,12 +29,12 @@ from benchmark.datasets._times import seconds_and_fraction
 from benchmark.errors import InputError
 
 ID = pd.ArrowDtype(pa.string())
-BETWEEN = {"categories": " > "}  # what stands between the parts of an attribute's list; else a space
+BETWEEN = {"categories": " > "}  # separator of the parts of an attribute's list, by attribute; else a space
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a preset and the options over it come down to. amazon_2023.py explains each."""
+    """The rules that a preset and the options over it amount to. amazon_2023.py explains each."""
 
     start: pd.Timestamp  # UTC
     end: pd.Timestamp
@@ -58,9 +58,9 @@ def read_interactions(con: duckdb.DuckDBPyConnection, path: Path, end_ms: int, l
     a missing id or time, a time outside the limits, or what is no number.
     """
     with opened(path) as lines:
-        found = next(lines, b"").decode(errors="replace").strip()
-    if found.split(",") != HEADER:
-        raise InputError(f"{path}: line 1: columns are {found!r}, expected {','.join(HEADER)!r}; take the right file")
+        header = next(lines, b"").decode(errors="replace").strip()
+    if header.split(",") != HEADER:
+        raise InputError(f"{path}: line 1: columns are {header!r}, expected {','.join(HEADER)!r}; take the right file")
     columns = "{user_id: 'VARCHAR', parent_asin: 'VARCHAR', rating: 'FLOAT', timestamp: 'BIGINT'}"
     sql = f"""
         CREATE TABLE log AS SELECT user_id, parent_asin AS item_id, rating, "timestamp" AS ms
@@ -98,26 +98,28 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     texts = "".join(f", CASE WHEN known THEN {name} END AS {name}" for name in rules.attributes)
 
     def title_of(raw: pa.ChunkedArray) -> pa.Array:
-        found = [rules.title(text) if text is not None and is_title(text) else None for text in raw.to_pylist()]
+        titles = [rules.title(text) if text is not None and is_title(text) else None for text in raw.to_pylist()]
         return pa.array(
-            [None if pair is None else {"text": pair[0], "words": pair[1]} for pair in found],
+            [None if pair is None else {"text": pair[0], "words": pair[1]} for pair in titles],
             pa.struct([("text", pa.string()), ("words", pa.int32())]),
         )
 
-    said = duckdb.struct_type({"text": "VARCHAR", "words": "INTEGER"})
+    title_type = duckdb.struct_type({"text": "VARCHAR", "words": "INTEGER"})
     con.create_function(
         "title_of",
         title_of,
         ["VARCHAR"],
-        said,
+        title_type,
         type=PythonUDFType.ARROW,
         null_handling=FunctionNullHandling.SPECIAL,
     )
     sql = f"""
         CREATE TABLE lines AS
-        SELECT item_id, known, title_of(CASE WHEN known AND json_type(title) = 'VARCHAR' THEN title ->> '$' END) AS title,
+        SELECT item_id, known,
+               title_of(CASE WHEN known AND json_type(title) = 'VARCHAR' THEN title ->> '$' END) AS title,
                known AND json_type(title) NOT IN ('VARCHAR', 'NULL') AS titled_otherwise,
-               coalesce(isfinite(TRY_CAST(price ->> '$' AS DOUBLE)), false) AS priced, average_rating, rating_number {texts}
+               coalesce(isfinite(TRY_CAST(price ->> '$' AS DOUBLE)), false) AS priced,
+               average_rating, rating_number {texts}
         FROM (SELECT nullif(parent_asin, '') AS item_id, parent_asin IN (SELECT item_id FROM seen) AS known, *
               FROM read_json({quoted(path)}, format = 'newline_delimited', ignore_errors = true,
                              columns = {{{columns}}}))
@@ -134,15 +136,14 @@ def read_items(con: duckdb.DuckDBPyConnection, path: Path, rules: Rules) -> dict
     if counts["lines_broken"] > rules.broken_lines:
         why = first_bad_line(path, bad_item, "a line holds no JSON object with a parent_asin")
         raise InputError(
-            f"{path}: {why}; broken lines: {counts['lines_broken']}, of {counts['items_read']}: fetch the file again, or let "
-            f"broken_lines tolerate them (it is {rules.broken_lines})"
+            f"{path}: {why}; broken lines: {counts['lines_broken']}, of {counts['items_read']}: fetch the file again, "
+            f"or let broken_lines tolerate them (it is {rules.broken_lines})"
         )
     return counts | _mark_usable(con, rules)
 
 
 def _mark_usable(con: duckdb.DuckDBPyConnection, rules: Rules) -> dict[str, int]:
-    """Make `usable`: items that pass the rules, one line each. What each rule drops, in the order in which they are
-    asked."""
+    """Make `usable`: the items that pass the rules, one line each. Returns how many each rule drops, in its order."""
     drops = {
         "items_without_interaction": "known IS NOT TRUE AND item_id IS NOT NULL",
         "items_without_title": "known AND coalesce(title.words, 0) = 0",
@@ -156,7 +157,8 @@ def _mark_usable(con: duckdb.DuckDBPyConnection, rules: Rules) -> dict[str, int]
     # Of an item's lines one stays, whatever their order in the file: the least by a hash of what they say.
     texts = ", ".join(["title", "average_rating", "rating_number", *rules.attributes])
     con.execute(
-        f"CREATE TABLE usable AS SELECT item_id, arg_min(rowid, hash({texts})) AS line FROM lines WHERE {passes} GROUP BY 1"
+        f"CREATE TABLE usable AS SELECT item_id, arg_min(rowid, hash({texts})) AS line "
+        f"FROM lines WHERE {passes} GROUP BY 1"
     )
     lines = number(con, f"SELECT count(*) FROM lines WHERE {passes}")
     return counts | {"items_repeated": lines - number(con, "SELECT count(*) FROM usable")}
@@ -170,7 +172,8 @@ def check_known(con: duckdb.DuckDBPyConnection, path: Path, limits: Limits) -> d
         first = con.execute(f"SELECT min(item_id) {of_unknown}").fetchall()[0][0]
         raise InputError(
             f"{path}: {share(unknown, rows)} interactions name an item that the metadata doesn't have, such as "
-            f"{first!r}; take both files of one category, or let max_unknown_items accept them (it is {limits.unknown_items:g})"
+            f"{first!r}; take both files of one category, or let max_unknown_items accept them "
+            f"(it is {limits.unknown_items:g})"
         )
     return {"dropped_unknown_item": unknown}
 
@@ -208,30 +211,30 @@ def choose(
         start = rules.start - pd.DateOffset(months=widened * rules.widen_months)
     if items < rules.min_items:
         print(
-            f"window: {items:,} items although it goes back to the first interaction; min_items asks for {rules.min_items:,}"
+            f"window: {items:,} items although it goes back to the first interaction; min_items asks for "
+            f"{rules.min_items:,}"
         )
     if rules.k_core == 1:
         distinct = _fill(con, start_ms, end_ms, 1)
     of_usable = "FROM log SEMI JOIN usable USING (item_id)"
     usable = number(con, f"SELECT count(*) {of_usable}")
     inside = number(con, f"SELECT count(*) {of_usable} WHERE ms >= {start_ms} AND ms < {end_ms}")
-    left = number(con, "SELECT count(*) FROM chosen")
+    kept = number(con, "SELECT count(*) FROM chosen")
     return start, {
         "dropped_of_dropped_items": number(con, "SELECT count(*) FROM log") - usable - unknown,
         "dropped_outside_window": usable - inside,
         "dropped_repeats": inside - distinct,
-        "dropped_k_core": distinct - left,
-        "interactions": left,
+        "dropped_k_core": distinct - kept,
+        "interactions": kept,
         "items": items,
         "months_widened": widened * rules.widen_months,
     }
 
 
 def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: int) -> int:
-    """Make `chosen`: one row per user and item, the protocol's (the first, of equal times the lowest rating), then the
-    k-core.
+    """Make `chosen`: one row per user and item, then the k-core. Returns the number of rows before the k-core.
 
-    Returns the number of rows before the k-core.
+    The row is that of the protocol: the first interaction; of those at one time, the one with the lowest rating.
     """
     con.execute(
         f"""
@@ -246,18 +249,20 @@ def _fill(con: duckdb.DuckDBPyConnection, start_ms: int, end_ms: int, k_core: in
         for side in ("item_id", "user_id"):
             rare = f"SELECT {side} FROM chosen GROUP BY 1 HAVING count(*) < {k_core}"
             con.execute(f"DELETE FROM chosen WHERE {side} IN ({rare})")
-        left = number(con, "SELECT count(*) FROM chosen")
-        if left == before:
+        remaining = number(con, "SELECT count(*) FROM chosen")
+        if remaining == before:
             break
-        before = left
+        before = remaining
     return distinct
 
 
 def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """user_id, item_id, timestamp (int64, s), rating (float32), fraction (int32, ns), by time, user and item. Ids are
-    Arrow's."""
-    found = con.sql("SELECT user_id, item_id, ms, rating FROM chosen ORDER BY ms, user_id, item_id")
-    table = found.to_arrow_table()
+    """The interactions of `chosen`, sorted by time, user and item.
+
+    Columns: user_id, item_id (Arrow's strings), timestamp (int64, s), rating (float32), fraction (int32, ns).
+    """
+    query = con.sql("SELECT user_id, item_id, ms, rating FROM chosen ORDER BY ms, user_id, item_id")
+    table = query.to_arrow_table()
     ids = {name: table.column(name) for name in ("user_id", "item_id")}
     seconds, fraction = seconds_and_fraction(table.column("ms").to_numpy(), "ms")
     return pd.DataFrame(
@@ -271,10 +276,10 @@ def interactions_left(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 
 def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tuple[pd.DataFrame, TextsOnDisk | None]:
-    """item_id, title, average_rating and rating_number (numbers; NaN and 0 where missing), by id; the attributes as
-    text.
+    """The items of `chosen`, sorted by id, and their attributes as text.
 
-    Text is Arrow's, a third of the memory of Python's. The attributes stay in a file in `folder`, which may be deleted.
+    Columns: item_id, title (Arrow's strings, which take a third of the memory of Python's), average_rating (NaN where
+    missing) and rating_number (0 where missing). The attributes stay in a file in `folder`, which may be deleted.
     """
     names = ["item_id", "title", "average_rating", "rating_number"]
     # One table to join or to sort at a time: in a single statement they share the memory, and 2 GB of items have too
@@ -290,7 +295,7 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tu
         """
     )
     n = number(con, "SELECT count(*) FROM left_over")
-    found = con.sql("SELECT * FROM left_over ORDER BY item_id")  # streamed, unlike what execute() gives
+    query = con.sql("SELECT * FROM left_over ORDER BY item_id")  # streamed, unlike what execute() gives
     schema = pa.schema([(name, pa.large_string()) for name in rules.attributes])
     path = str(folder / "texts.arrow")
     parts = []
@@ -299,7 +304,7 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tu
         pa.ipc.new_file(file, schema) as out,
         tqdm(total=n, desc="texts of items", unit="item", delay=5, leave=False) as bar,
     ):
-        for batch in found.to_arrow_reader(10_000):
+        for batch in query.to_arrow_reader(10_000):
             # A copy: any column of DuckDB's batch keeps all of it in memory, the attributes' JSON too.
             parts.append(batch.select(names).take(pa.array(np.arange(batch.num_rows))))
             if rules.attributes:
@@ -317,8 +322,8 @@ def items_left(con: duckdb.DuckDBPyConnection, rules: Rules, folder: Path) -> tu
 def _texts_of(column: pa.Array, name: str, rules: Rules) -> pa.Array:
     """An attribute's JSON as text."""
     between = BETWEEN.get(name, " ")
-    found = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in column.to_pylist()]
-    return pa.array(found, pa.large_string())
+    texts = [attribute(value, rules.attribute_words, between, rules.cleaned) for value in column.to_pylist()]
+    return pa.array(texts, pa.large_string())
 
 
 def _ms(moment: pd.Timestamp) -> int:

@@ -1,5 +1,4 @@
-"""Titles and attributes of Amazon Reviews 2023 as text: HTML, white space, lists; by our rule and by the released
-code's."""
+"""Turn titles and attributes of Amazon Reviews 2023 into plain text, by our rules or by those of the released code."""
 
 import html
 import json
@@ -23,8 +22,7 @@ def clean(text: str) -> str:
 
 
 def clean_released(text: str) -> str:
-    """The released code's cleaning of a title: tags out without a space in their place, each non-ASCII character a
-    space.
+    """A title as the released code cleans it: tags go without a space, each non-ASCII character becomes a space.
 
     >>> clean_released("Caf\\u00e9 <b>Blue</b>\\tnote")
     'Caf  Blue note'
@@ -34,7 +32,7 @@ def clean_released(text: str) -> str:
 
 
 def is_title(raw: str) -> bool:
-    """Whether a text can be a title: no missing one that pandas turned into text.
+    """Whether a text is a title, and not a missing one that pandas turned into "nan".
 
     >>> is_title("Nan Goldin"), is_title(" nan "), is_title("")
     (True, False, False)
@@ -55,8 +53,8 @@ def title(raw: str) -> tuple[str, int]:
 def title_released(raw: str) -> tuple[str, int]:
     """A title by the released code, and its number of words: single spaces part them, and the text isn't cleaned yet.
 
-    A title of one character is none, nor is one that holds a piece of the page's source. One of which nothing but
-    spaces is left, as of a Japanese one, is none here either; the released code keeps it.
+    A title of one character counts as none, and so does one that holds a piece of the page's source. A title that is
+    cleaned to spaces, such as a Japanese one, counts as none here, too; the released code keeps it.
 
     >>> title_released('"Tom &amp; Jerry"'), title_released("one  two"), title_released("X")
     (('Tom & Jerry', 3), ('one two', 3), ('', 0))

@@ -1,4 +1,4 @@
-"""A database in a temporary folder, in bounded memory, and files read into it under a progress bar."""
+"""Open a DuckDB database in a temporary folder, in bounded memory, and read files into it under a progress bar."""
 
 import contextlib
 import os
@@ -30,8 +30,8 @@ def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     with tempfile.TemporaryDirectory(prefix="amazon-2023-") as folder:
         if (free := shutil.disk_usage(folder).free) < needed:
             raise InputError(
-                f"{folder}: {free / 1e9:.2f} GB are left and up to {needed / 1e9:.2f} GB may be needed; free some, or set "
-                "TMPDIR to a larger disk"
+                f"{folder}: {free / 1e9:.2f} GB are left and up to {needed / 1e9:.2f} GB may be needed; free some, or "
+                "set TMPDIR to a larger disk"
             )
         con = duckdb.connect(
             f"{folder}/tables.duckdb",
@@ -43,33 +43,36 @@ def workspace(*files: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
             },
         )
         try:
-            # How far a statement is can only be asked where DuckDB keeps count; the bar is tqdm's.
+            # query_progress() works only while DuckDB's own bar is enabled; the bar that is shown is tqdm's.
             con.execute(
                 "SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0"
             )
             yield con, Path(folder)
         except (duckdb.Error, OSError) as error:
-            said = str(error).splitlines()[0]
-            if "could not allocate" in said:
+            message = str(error).splitlines()[0]
+            if "could not allocate" in message:
                 raise InputError(
-                    f"{folder}: {MEMORY} of memory are too little for these files ({said}); raise MEMORY in {Path(__file__).name}"
+                    f"{folder}: {MEMORY} of memory are too little for these files ({message}); raise MEMORY in "
+                    f"{Path(__file__).name}"
                 ) from None
-            if not any(word in said for word in FULL):
+            if not any(word in message for word in FULL):
                 raise
-            raise InputError(f"{folder}: no room is left ({said}); free some, or set TMPDIR to a larger disk") from None
+            raise InputError(
+                f"{folder}: no room is left ({message}); free some, or set TMPDIR to a larger disk"
+            ) from None
         finally:
             con.close()
 
 
 def read(
-    con: duckdb.DuckDBPyConnection, sql: str, file: Path, what: str, problem: Problem, header: bool = False
+    con: duckdb.DuckDBPyConnection, sql: str, file: Path, label: str, problem: Problem, header: bool = False
 ) -> None:
-    """Execute the statement that reads one of the files, under a progress bar. header: its first line is one.
+    """Execute the statement that reads a file, under a progress bar with this label. header: its first line is one.
 
-    Raises InputError where the file is cut off, or by the line for which `problem` finds one.
+    Raises InputError where the file is cut off, and for its first line in which `problem` finds something wrong.
     """
     try:
-        with ThreadPoolExecutor(1) as pool, tqdm(total=100, desc=what, unit="%", delay=5, leave=False) as bar:
+        with ThreadPoolExecutor(1) as pool, tqdm(total=100, desc=label, unit="%", delay=5, leave=False) as bar:
             job = pool.submit(con.execute, sql)
             try:
                 while wait([job], timeout=0.2).not_done:

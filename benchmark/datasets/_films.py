@@ -1,13 +1,13 @@
-"""Titles of MovieLens as a person would write them, and films that stand in the catalogue more than once."""
+"""Rewrite titles of MovieLens as a person would write them, and merge films that the catalogue holds more than once."""
 
 import re
 
 import pandas as pd
 
 # Articles that MovieLens puts behind a comma: English first, then those of other languages that occur in it.
-ARTICLES = ("The", "A", "An", "La", "Le", "Les", "L'", "L’", "Un", "Une", "El", "Los", "Las", "Lo", "Il", "I", "Der", "Die", "Das",
-            "Det", "Den", "De", "En", "O", "Da")  # fmt: skip
-# At the end of a title, of what stands in brackets, or before a colon; and behind brackets.
+ARTICLES = ("The", "A", "An", "La", "Le", "Les", "L'", "L’", "Un", "Une", "El", "Los", "Las", "Lo", "Il", "I", "Der",
+            "Die", "Das", "Det", "Den", "De", "En", "O", "Da")  # fmt: skip
+# An article at the end of a title, at the end of brackets, or before a colon; and one behind brackets.
 BEHIND = re.compile(rf"(?:(?<=[()])|^)(?P<name>[^()]*[^()\s]),\s*(?P<article>{'|'.join(ARTICLES)})(?=\s*(?:[():]|$))")
 AT_THE_END = re.compile(rf"(?P<name>.*[)]),\s*(?P<article>{'|'.join(ARTICLES)})", re.DOTALL)
 ALIAS = re.compile(r"(\s*(?:a\.k\.a\.\s+)?)(.*)", re.DOTALL)
@@ -21,8 +21,10 @@ def article_first(title: str) -> str:
     ('The Crow', 'The Good, the Bad and the Ugly')
     >>> article_first("Samouraï, Le (Godson, The)"), article_first("Enfer, L'")
     ('Le Samouraï (The Godson)', "L'Enfer")
-    >>> article_first("Librarian, The: The Curse of the Judas Chalice"), article_first("Macbeth (a.k.a. Tragedy of Macbeth, The)")
-    ('The Librarian: The Curse of the Judas Chalice', 'Macbeth (a.k.a. The Tragedy of Macbeth)')
+    >>> article_first("Librarian, The: The Curse of the Judas Chalice")
+    'The Librarian: The Curse of the Judas Chalice'
+    >>> article_first("Macbeth (a.k.a. Tragedy of Macbeth, The)")
+    'Macbeth (a.k.a. The Tragedy of Macbeth)'
     >>> article_first("Human Centipede II (Full Sequence), The"), article_first("Trilogy: One: Two, A")
     ('The Human Centipede II (Full Sequence)', 'A Trilogy: One: Two')
     >>> article_first("Play It Again, Sam"), article_first("Crazy, Stupid, Love.")
@@ -38,19 +40,21 @@ def article_first(title: str) -> str:
 
 
 def year_apart(title: str, year: str) -> tuple[str, str]:
-    """Title and year, the year out of the title where the column has none; "" for what is no year.
+    """Title and year. Where the column `year` holds no year, it is taken from the title's end; "" where that has none.
 
-    >>> year_apart("The Time of the Great Giving (1995)", "V"), year_apart("unkonwn", "unkonwn"), year_apart("1941 (1979)", "1979")
-    (('The Time of the Great Giving', '1995'), ('unkonwn', ''), ('1941 (1979)', '1979'))
+    >>> year_apart("The Time of the Great Giving (1995)", "V"), year_apart("unkonwn", "unkonwn")
+    (('The Time of the Great Giving', '1995'), ('unkonwn', ''))
+    >>> year_apart("1941 (1979)", "1979")
+    ('1941 (1979)', '1979')
     """
     if re.fullmatch(r"\d{4}", year):
         return title, year
-    found = YEAR.fullmatch(title)
-    return (found[1], found[2]) if found else (title, "")
+    match = YEAR.fullmatch(title)
+    return (match[1], match[2]) if match else (title, "")
 
 
 def merged(log: pd.DataFrame, films: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """The log and the films (item_id and what is read of them), films that read the same as one, and how many went.
+    """The log and the films with those merged that differ in nothing but item_id, and the number of films that went.
 
     The first in the catalogue stays, and with it the interactions of the others. Films without a title aren't merged.
     """

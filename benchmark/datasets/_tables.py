@@ -1,4 +1,4 @@
-"""A table of the user's own, .csv or .parquet, column by column: what is read, what is ignored, and what is refused."""
+"""Read a user's table, .csv or .parquet: required and optional columns, with sentences about those that are ignored."""
 
 import csv
 import re
@@ -11,30 +11,30 @@ import pyarrow.parquet
 
 from benchmark.errors import InputError
 
-MOST_NAMES = 300  # characters of the columns' names that are said
+MOST_NAMES = 300  # characters of the columns' names in a message
 NUMBERS = ("timestamp", "rating")
 # What pandas calls a column of row numbers that was written by mistake: to_csv() and to_parquet() without index=False.
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 ROW_NUMBERS = ("index", "level_0")  # such a column only where it holds 0, 1, 2, ...
 
 
-def read(path: Path, wanted: list[str], optional: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
-    """The wanted columns, and of the optional (None: all other) ones those that are there. All but NUMBERS are text.
+def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
+    """The required columns, the optional ones that the table has, and sentences about columns that are ignored.
 
-    Also sentences about columns that were ignored. Raises InputError for a file that is no table, a missing column, one
-    that stands there twice or in another spelling, and a quote that is never closed.
+    optional: None for all others. Columns are text, but for those in NUMBERS. Raises InputError for a file that is no
+    table, a missing column, one that occurs twice or in another spelling, and a quote that is never closed.
     """
     table = _table(path)
-    found = [name for name in table.column_names if not INDEX.fullmatch(name)]
-    ignored = [name for name in table.column_names if name not in found]
-    known = [*wanted, *(optional or [])]
-    _check_names(path, found, wanted, known, everything=optional is None)
+    names = [name for name in table.column_names if not INDEX.fullmatch(name)]
+    ignored = [name for name in table.column_names if name not in names]
+    known = [*required, *(optional or [])]
+    _check_names(path, names, required, known, everything=optional is None)
     if optional is None:  # else no further column is read at all
-        numbers = [name for name in ROW_NUMBERS if name in found and name not in known and _counts_rows(table, name)]
-        found, ignored = [name for name in found if name not in numbers], ignored + numbers
+        numbers = [name for name in ROW_NUMBERS if name in names and name not in known and _counts_rows(table, name)]
+        names, ignored = [name for name in names if name not in numbers], ignored + numbers
     else:
         ignored = []
-    chosen = found if optional is None else [*wanted, *(name for name in optional if name in found)]
+    chosen = names if optional is None else [*required, *(name for name in optional if name in names)]
     columns = {}
     for name in chosen:
         column = table.column(name)
@@ -51,10 +51,9 @@ def read(path: Path, wanted: list[str], optional: list[str] | None) -> tuple[pd.
 
 
 def _plain_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
-    """A column of numbers as pandas can take it, whatever it holds: moments as text, which is refused later with its
-    row.
+    """A column of numbers as pandas can hold it; anything else, such as times, as text.
 
-    pandas itself may end on moments that it can't hold.
+    Text is refused later, with its row. pandas itself raises for times that it can't hold.
     """
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
@@ -83,14 +82,13 @@ def _table(path: Path) -> pa.Table:
         )
     # UnicodeDecodeError: of a header, or of a column's name in a parquet file. csv.Error: a field of many megabytes.
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        advice = "; save it in UTF-8" if "UTF8" in said or "utf-8" in said else ""
-        raise InputError(f"{path}: can't be read ({said}){advice}") from None
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        advice = "; save it in UTF-8" if "UTF8" in message or "utf-8" in message else ""
+        raise InputError(f"{path}: can't be read ({message}){advice}") from None
 
 
 def check_quotes(path: Path) -> None:
-    """Raise InputError where a quote isn't closed, or not at the end of its field: what follows would be read as
-    text."""
+    """Raise InputError where a quote isn't closed at the end of its field: what follows would be read as its text."""
     with open(path, "rb") as file:
         if not any(b'"' in block for block in iter(lambda: file.read(2**20), b"")):
             return
@@ -103,35 +101,34 @@ def check_quotes(path: Path) -> None:
                 line = rows.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"{path}: line {line}: a quote isn't closed at the end of its field ({error}); close it, or double a quote that "
-            "stands for itself"
+            f"{path}: line {line}: a quote isn't closed at the end of its field ({error}); close it, or double a quote "
+            "that stands for itself"
         ) from None
     finally:
         csv.field_size_limit(before)
 
 
-def _check_names(path: Path, found: list[str], wanted: list[str], known: list[str], everything: bool) -> None:
-    """Raise InputError for a column that is missing, occurs twice, or differs from another that is read in spelling
-    alone."""
-    if twice := [name for name in found if found.count(name) > 1]:
+def _check_names(path: Path, names_found: list[str], required: list[str], known: list[str], everything: bool) -> None:
+    """Raise InputError for a column that is missing, occurs twice, or is one that is read in another spelling."""
+    if twice := [name for name in names_found if names_found.count(name) > 1]:
         raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
-    plain = {_plain(name): name for name in reversed(found)} if everything else {}
+    plain = {_plain(name): name for name in reversed(names_found)} if everything else {}
     plain |= {_plain(name): name for name in reversed(known)}
-    for name in found:
+    for name in names_found:
         meant = plain.get(_plain(name), name)
-        if meant != name and meant in found:
+        if meant != name and meant in names_found:
             raise InputError(f"{path}: columns {meant!r} and {name!r} differ in spelling alone; keep or rename one")
         if meant != name:
             raise InputError(f"{path}: column {name!r} must be called {meant!r}; rename it")
-    if missing := [name for name in wanted if name not in found]:
-        one = len(found) == 1 and re.search(r"[;\t|]", found[0])
-        advice = f"; separate columns by commas, not by {one[0]!r}" if one else ""
-        names = " ".join(", ".join(found).split())[:MOST_NAMES]
+    if missing := [name for name in required if name not in names_found]:
+        separator = len(names_found) == 1 and re.search(r"[;\t|]", names_found[0])
+        advice = f"; separate columns by commas, not by {separator[0]!r}" if separator else ""
+        names = " ".join(", ".join(names_found).split())[:MOST_NAMES]
         raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}){advice}")
 
 
 def _plain(name: str) -> str:
-    """A column's name without capitals and what parts its words.
+    """A column's name in lower case, without separators of words.
 
     >>> _plain(" Item ID"), _plain("item_id"), _plain("price $"), _plain("_")
     ('itemid', 'itemid', 'price$', '_')

@@ -1,4 +1,4 @@
-"""Text columns of items that stay on disk, because there may be gigabytes of them."""
+"""Text columns of items that stay on disk and are read in batches, because there may be gigabytes of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,10 +9,10 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class TextsOnDisk:
-    """Row v belongs to row v of the items.
+    """Text columns of items in an open file; row v belongs to row v of the items.
 
-    file: the columns, open, so that it may have been deleted already. rows: int64, ascending, those of its rows that
-    are meant; None: all.
+    file: its name may be deleted while it is open. rows: int64, ascending, the rows of the file that belong to the
+    items; None: all.
     """
 
     file: pa.ipc.RecordBatchFileReader

@@ -1,4 +1,4 @@
-"""Timestamps as a file gives them: units, full precision, and what is said of those that can't be."""
+"""Read timestamps of any unit in full precision, and say what is wrong with impossible ones."""
 
 import datetime
 import re
@@ -9,14 +9,14 @@ from benchmark.datasets import Limits
 
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-# What is plausible of any file, whatever its dataset's config says: two units in one file aren't told apart otherwise.
+# Plausible times of any file, whatever its dataset's config says: they tell two units in one file apart.
 USUAL = Limits(first=631_152_000, end=2_524_608_000, unknown_items=0)  # 1990 to 2049
 EPOCH = datetime.datetime(1970, 1, 1)
 YEAR = 31_556_952  # seconds, the Gregorian calendar's mean
 
 
 def seconds_and_fraction(values: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """Whole seconds (int64 or float64 as given, rounded down) and what is left of them (int32, nanoseconds).
+    """Whole seconds (int64 or float64 as the values, rounded down) and the nanoseconds beyond them (int32).
 
     >>> seconds_and_fraction(np.array([1600000000150, -1]), "ms")
     (array([1600000000,         -1]), array([150000000, 999000000], dtype=int32))
@@ -24,11 +24,11 @@ def seconds_and_fraction(values: np.ndarray, unit: str) -> tuple[np.ndarray, np.
     (array([1.6e+09]), array([250000000], dtype=int32))
     """
     per = PER_SECOND[unit]
-    seconds, rest = np.divmod(values, per)
+    seconds, remainder = np.divmod(values, per)
     if values.dtype.kind == "f":
-        rest = np.minimum(np.rint(rest * (1e9 / per)), 999_999_999)
-        return seconds, rest.astype(np.int32)
-    return seconds, (rest * (10**9 // per)).astype(np.int32)
+        remainder = np.minimum(np.rint(remainder * (1e9 / per)), 999_999_999)
+        return seconds, remainder.astype(np.int32)
+    return seconds, (remainder * (10**9 // per)).astype(np.int32)
 
 
 def impossible(seconds: np.ndarray, limits: Limits) -> np.ndarray:
@@ -37,7 +37,7 @@ def impossible(seconds: np.ndarray, limits: Limits) -> np.ndarray:
 
 
 def as_words(seconds: float) -> str:
-    """A moment for a reader, also one of a year that calendars here don't have.
+    """The day of a time in Unix seconds, for a reader; its year, where Python's calendar does not reach so far.
 
     >>> as_words(1408506242), as_words(-62167219200), as_words(1.5e12)
     ('2014-08-20', 'the year 0', 'the year 49503')
@@ -48,7 +48,7 @@ def as_words(seconds: float) -> str:
 
 
 def said_of(value: object, unit: str, limits: Limits) -> str:
-    """Why a timestamp outside the limits is none, without what to do.
+    """The sentence why a timestamp outside the limits is no time, without advice.
 
     >>> said_of(1408506242, "ms", Limits(631152000, 1830297600, 0))
     'timestamp 1408506242 is no time in milliseconds (it reads as 1970-01-17, outside 1990-01-01 to 2027-12-31)'
@@ -70,19 +70,18 @@ def other_unit(value: object, unit: str, limits: Limits) -> str | None:
 
 
 def of_two_units(values: np.ndarray, unit: str, limits: Limits) -> tuple[int, int, str] | None:
-    """A row that is a time in this unit, one that is none but one in another, and that unit; None where there aren't
-    both.
+    """A row that is a time in this unit, a row that is one only in another unit, and that unit; None without both.
 
     >>> of_two_units(np.array([1600000000, 1600000000000, 5]), "s", Limits(631152000, 1830297600, 0))
     (0, 1, 'ms')
     """
-    here = (values >= limits.first * PER_SECOND[unit]) & (values < limits.end * PER_SECOND[unit])
-    if here.all() or not here.any():
+    in_this_unit = (values >= limits.first * PER_SECOND[unit]) & (values < limits.end * PER_SECOND[unit])
+    if in_this_unit.all() or not in_this_unit.any():
         return None
     for other, per in PER_SECOND.items():
-        there = ~here & (values >= limits.first * per) & (values < limits.end * per)
-        if there.any():
-            return int(np.argmax(here)), int(np.argmax(there)), other
+        in_other_unit = ~in_this_unit & (values >= limits.first * per) & (values < limits.end * per)
+        if in_other_unit.any():
+            return int(np.argmax(in_this_unit)), int(np.argmax(in_other_unit)), other
     return None
 
 
@@ -92,10 +91,10 @@ def as_day(value: object) -> str | None:
     >>> as_day(20140820), as_day(20141340), as_day(1408506242)
     ('2014-08-20', None, None)
     """
-    found = re.fullmatch(r"((?:19|20)\d\d)(\d\d)(\d\d)(?:\.0)?", str(value))
-    if found is None:
+    match = re.fullmatch(r"((?:19|20)\d\d)(\d\d)(\d\d)(?:\.0)?", str(value))
+    if match is None:
         return None
     try:
-        return str(datetime.date(*map(int, found.groups())))
+        return str(datetime.date(*map(int, match.groups())))
     except ValueError:
         return None

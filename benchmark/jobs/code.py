@@ -1,9 +1,9 @@
-"""What a job's numbers come from: the files that it is made of, or the versions that these declare.
+"""Find the files that a job's numbers come from, and hash their code or the versions that they declare.
 
 A method that declares a stage, `FIT = Stage(name, version, packages=...)`, has golden values (tests/test_golden.py):
-whoever changes one of its numbers raises the version, or that of the stage which makes it. So its runs stand while code
-is moved and rewritten. Any other method's runs, and all that is cheap, such as tables, are made anew after an edit of
-their code. No comment and no docstring counts.
+whoever changes one of its numbers raises the version, or that of the stage which makes it. So its runs are kept while
+code is moved and rewritten. Any other method's runs, and cheap results such as tables, are made anew after an edit of
+their code. Comments and docstrings don't count.
 """
 
 import ast
@@ -18,13 +18,13 @@ from benchmark.provenance import OWN, ROOT
 from benchmark.storage.io import sha256_of_json
 from benchmark.storage.stages import LM_PACKAGES, version_of
 
-RUN = ("benchmark.jobs.run", "benchmark.jobs.launch")  # what fits any method and ranks its test cases
+RUN = ("benchmark.jobs.run", "benchmark.jobs.launch")  # the modules that fit every method and rank its test cases
 
 
 def source_files(*modules: str) -> list[str]:
     """The files of these modules and of every module of this project that they import, relative to the root, sorted.
 
-    What a job depends on: editing one of these files, and no other, has to run the job again.
+    A job of these modules depends on these files and on no others.
     """
     found: dict[str, Path] = {}
     waiting = list(modules)
@@ -58,7 +58,7 @@ def method_files(module: str) -> list[str]:
 
 @cache
 def _code_of(path: Path) -> str:
-    """Code without comments and docstrings as a text; another file, such as a template, as it is."""
+    """The code of a file as text, without comments and docstrings; of a file that is no Python, all of it."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return text
@@ -130,13 +130,13 @@ def versions_in(files: Iterable[str]) -> dict[str, Any]:
 
 
 def code_files(module: str) -> tuple[str, ...]:
-    """The files that a method's runs are made of, the method's own and those that fit and rank any."""
+    """The files that a method's runs depend on: the method's own, and those that fit and rank every method."""
     return tuple(sorted({*source_files(*RUN), *method_files(module)}))
 
 
 @cache
 def made_by(module: str) -> str:
-    """sha256 of what a run's numbers come from: the declared versions, or the code of a method that declares none."""
+    """The sha256 of the versions that a method declares, or of its code, where it declares none."""
     files, own = code_files(module), _file_of(module_name(module))
     declared = own is not None and stages_in(own)
     return sha256_of_json(versions_in(files)) if declared else code_hash(files)
