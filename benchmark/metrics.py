@@ -4,8 +4,8 @@ Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 
 DCG is 1, so NDCG@k is the discount at the target's rank.
 
 Three further statistics see more of the ranking: NDCG@100; NDCG@1000, the paper's own reward (its Section 3.2); and the
-logarithm of the rank, whose mean is the logarithm of the geometric mean rank. Which of them a claim is read by, and
-why: docs/claims.md.
+logarithm of the rank, whose mean is the logarithm of the geometric mean rank. docs/claims.md says which of them judges
+a claim, and why.
 """
 
 import numpy as np

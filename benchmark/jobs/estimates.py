@@ -1,6 +1,6 @@
-"""What a config will take, before anything runs: seconds and memory of each job, by plain formulas from its settings.
+"""Estimate the seconds and memory of each job of a config before anything runs, by plain formulas from its settings.
 
-`python -m benchmark.jobs.estimates --configfile config/paper.yaml` prints them, as a dry run does; Snakemake gets them
+`python -m benchmark.jobs.estimates --configfile config/paper.yaml` prints them, as a dry run does. Snakemake gets them
 with a reserve, as the resources runtime, mem_mb and gpu_mem_mb of each job. The formulas for processors are fitted to
 embedded runs (docs/scale-out.md says how near they come); **those for GPUs are fitted to nothing**: none has run this.
 
@@ -34,22 +34,21 @@ TIME_RESERVE, MEMORY_RESERVE, LEAST_MINUTES = 3.0, 1.5, 15
 TORCH, START = 5.0, 10.0
 PROCESS = 0.9 * GIB  # bytes of a process that has imported torch and holds a dataset
 LOADED = 1.5 * GIB  # further bytes of one that has loaded and run an LM, beside the LM itself
-VLLM_STEP = 0.01  # seconds; its kernels are captured and its batches don't wait for the longest
+VLLM_STEP = 0.01  # seconds of a decoding step: vLLM's kernels are captured, and its batches don't wait for the longest
 GPU_CONTEXT = 2 * GIB  # of CUDA and fragmentation
 GPU_SIZE = 80 * GIB  # an A100's, of which colocated vLLM takes a share
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One job. `known` is False where nothing is known of the method, and the numbers are those of any job."""
+    """The estimate of one job. `known` is False where the method gives none: the numbers are then a default."""
 
     seconds: float
     memory: float  # bytes of main memory, all processes together
     gpu_memory: float = 0  # bytes of each GPU
     known: bool = True
-    kept: dict[tuple[str, ...], float] = field(
-        default_factory=dict
-    )  # of the seconds, those for what is kept for later fits
+    # Seconds of these that make results which later fits find on disk, by the name of the result.
+    kept: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
     def mem_mb(self) -> int:
@@ -66,15 +65,14 @@ class Estimate:
         """Minutes to ask for."""
         return max(LEAST_MINUTES, math.ceil(self.seconds * TIME_RESERVE / 60))
 
-    def finding(self, there: Collection[tuple[str, ...]]) -> "Estimate":
-        """The same where this is on disk already."""
-        found = sum(seconds for name, seconds in self.kept.items() if name in there)
-        return replace(self, seconds=self.seconds - found)
+    def finding(self, on_disk: Collection[tuple[str, ...]]) -> "Estimate":
+        """The same job where the results of these names are on disk already."""
+        saved = sum(seconds for name, seconds in self.kept.items() if name in on_disk)
+        return replace(self, seconds=self.seconds - saved)
 
 
 ANY = Estimate(seconds=2400, memory=8e9 / MEMORY_RESERVE, known=False)
-# The most that the rules beside `run` take, which they ask for: one dataset's download and preparation in bounded
-# memory, and the outputs from all rankings. Small ones are estimated at less (`of_rule`).
+# The most that each rule but `run` takes, for which its jobs ask. Small jobs are estimated at less (`of_rule`).
 RULES = {
     "fetch": Estimate(600, 1 * GIB),
     "prepare": Estimate(600, 2 * GIB),
@@ -94,9 +92,9 @@ RULES = {
     "claims_statistics": Estimate(60, 1 * GIB),
     "claims": Estimate(60, 1 * GIB),
 }
-# Seconds of an output: of its start, of each dataset, and of each thousand values, one per method (or value) and test
-# case. Fitted to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000 cases, 9 methods and 6,000
-# cases.
+# Seconds of an output: of its start, of each dataset, and of each thousand values, of which each method (or value of a
+# factor) has one per test case. Fitted to made-up rankings of 3 methods and 150 cases, 9 methods and 3 times 1,000
+# cases, 9 methods and 6,000 cases.
 OUTPUTS = {
     "statistics": (1.4, 0.35, 0.015),
     "overall_statistics": (1.3, 0.2, 0.007),
@@ -112,13 +110,12 @@ OUTPUTS = {
     "claims_statistics": (1.4, 0.15, 0.007),
     "claims": (1.2, 0.0, 0.0),
 }
-# Seconds to fetch and to prepare what comes in a small wheel or lies here; the raw files of other sources hold
-# gigabytes.
+# Seconds to fetch and to prepare a source that comes in a small wheel or lies on this machine; others hold gigabytes.
 SMALL = {"files": (2.0, 2.0), "ml_100k": (3.0, 1.5), "movielens_2016": (3.0, 1.5), "complete_journey": (5.0, 5.0)}
 
 
 def longest(p: dict[str, Any], s: Sizes) -> int:
-    """Tokens of a prompt and what is written behind it."""
+    """The most tokens of a prompt and the text that is written behind it."""
     prompts = p.get("prompts", {})
     items, limit = prompts.get("max_items", p.get("max_items", 0)), prompts.get("max_prompt_tokens", 10**9)
     length: int = p.get("rollouts", p).get("max_new_tokens", s.line)
@@ -157,19 +154,19 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
         training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers
         device += GPU_SIZE * filled["vllm"]["gpu_memory_utilization"] * (filled["vllm"]["mode"] == "colocate")
     each = [(part.kept, seconds_of(lm, part, training if part.learned else machine)) for part in work]
-    seconds += sum(taken for _, taken in each)
-    kept = {name: taken for name, taken in each if name}
+    seconds += sum(needed for _, needed in each)
+    kept = {name: needed for name, needed in each if name}
     if not gpus:
         return Estimate(seconds, memory + processes * device, kept=kept)
     return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device, kept=kept)
 
 
 def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:
-    """One job of the rule `run`: repetition 1 of a method fits each setting of its grid and scores the validation cases
-    by it, any other job fits one. What its fits share on disk counts once; what it might find of other jobs is in
-    `kept`.
+    """One job of the rule `run`.
 
-    An ablation's run counts as a fit even where it only scores another one's.
+    Repetition 1 of a method fits each setting of its grid and scores the validation cases by it; any other job fits
+    one. Results on disk that its fits share count once; those that it might find of other jobs are in `kept`. An
+    ablation's run counts as a fit even where it only scores another run's fit.
     """
     variant = ablations.variants.get(run)
     method = run if variant is None else variant.base
@@ -178,27 +175,27 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
     overlay = {} if variant is None else variant.overlay
     module, processes = config.module_of(method), entry.process_count()
 
-    def made(params: dict[str, Any], scored: int) -> Estimate:
+    def estimate_with(params: dict[str, Any], scored: int) -> Estimate:
         counts = replace(sizes, test=scored)
-        given = overlaid(params, overlay)
-        return estimate(module, given, counts, gpus=entry.gpus, threads=entry.threads, processes=processes)
+        laid_over_base = overlaid(params, overlay)
+        return estimate(module, laid_over_base, counts, gpus=entry.gpus, threads=entry.threads, processes=processes)
 
     if len(fitted) == 1:
-        fits, seconds = [made(fitted[0], sizes.test)], 0.0
+        fits, seconds = [estimate_with(fitted[0], sizes.test)], 0.0
     else:
-        fits = [made(params, sizes.valid) for params in fitted]
-        seconds = max(made(params, sizes.test).seconds - made(params, 0).seconds for params in fitted)
+        fits = [estimate_with(params, sizes.valid) for params in fitted]
+        seconds = max(estimate_with(params, sizes.test).seconds - estimate_with(params, 0).seconds for params in fitted)
     kept: dict[tuple[str, ...], float] = {}
-    for one in fits:
-        seconds += one.finding(kept).seconds
-        kept |= one.kept
-    whose = {STATES: (dataset,), TUNING: (dataset, str(seed)), WARM_START: (dataset, method, str(seed))}
+    for fit in fits:
+        seconds += fit.finding(kept).seconds
+        kept |= fit.kept
+    owners = {STATES: (dataset,), TUNING: (dataset, str(seed)), WARM_START: (dataset, method, str(seed))}
     return Estimate(
         seconds,
-        max(one.memory for one in fits),
-        max(one.gpu_memory for one in fits),
-        all(one.known for one in fits),
-        {(*whose[name[0]], *name): taken for name, taken in kept.items()},
+        max(fit.memory for fit in fits),
+        max(fit.gpu_memory for fit in fits),
+        all(fit.known for fit in fits),
+        {(*owners[name[0]], *name): needed for name, needed in kept.items()},
     )
 
 
@@ -230,7 +227,7 @@ def of_rule(
 
 
 def output_seconds(rule: str, compared: int, cases: list[int]) -> float:
-    """A table, a plot or the page of so many rows, on datasets with so many test cases each."""
+    """Seconds of a table, a plot or the page. compared: its number of rows. cases: test cases of each dataset."""
     start, each_dataset, each_value = OUTPUTS[rule]
     return start + sum(each_dataset + each_value * compared * n / 1000 for n in cases)
 
@@ -250,8 +247,7 @@ Named = tuple[str, Mapping[str, str]]
 
 
 def every_job(config: Config) -> Iterator[Named]:
-    """All jobs that the config ends in, but for the backbone's download, with those of the ablations after each
-    method's own."""
+    """All jobs of a config but the backbone's download; those of the ablations follow each method's own."""
     ablations = ablations_of(config)
     for rule in ("fetch", "prepare"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
@@ -273,8 +269,7 @@ def every_job(config: Config) -> Iterator[Named]:
 
 
 def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) -> Iterator[Row]:
-    """What these jobs take by rule and method; without `planned` what the whole config takes, whatever of it is done
-    already.
+    """The estimates of the planned jobs by rule and method; without `planned`, of the whole config, done or not.
 
     States, tunings and warm starts that several jobs share count for the first of them.
     """
@@ -283,12 +278,12 @@ def rows(config: Config, results: Path, planned: Iterable[Named] | None = None) 
     order = ["fetch", "prepare", "fetch_backbone", "fetch_encoder", "run", *RULES]
     jobs.sort(key=lambda job: order.index(job[0]) if job[0] in order else len(order))
     grouped: dict[tuple[str, int, int], list[Estimate]] = {}
-    there: set[tuple[str, ...]] = set()  # of the jobs before
+    on_disk: set[tuple[str, ...]] = set()  # of the jobs before
     for rule, wildcards in jobs:
-        found = of_rule(config, ablations, rule, wildcards, results)
-        if found is not None:
-            grouped.setdefault(_row_of(config, ablations, rule, wildcards), []).append(found.finding(there))
-            there |= found.kept.keys()
+        job_estimate = of_rule(config, ablations, rule, wildcards, results)
+        if job_estimate is not None:
+            grouped.setdefault(_row_of(config, ablations, rule, wildcards), []).append(job_estimate.finding(on_disk))
+            on_disk |= job_estimate.kept.keys()
     for (name, gpus, threads), estimates in grouped.items():
         yield Row(name, estimates, gpus, threads)
 
@@ -305,7 +300,7 @@ def _row_of(config: Config, ablations: Ablations, rule: str, wildcards: Mapping[
 
 
 def _added(ablations: Ablations, base: str) -> set[tuple[str, str, int]]:
-    """Dataset, run and seed of all that the factors of this base compare."""
+    """Dataset, run and seed of every run that the factors of this base compare."""
     return {
         (dataset, run, seed)
         for factor in ablations.factors.values()
@@ -333,7 +328,7 @@ def in_words(seconds: float) -> str:
 
 
 def table(config: Config, results: Path, planned: Iterable[Named] | None = None, cores: int | None = None) -> str:
-    """The estimates as text, a line per rule and method, totals and what to think of them below.
+    """The estimates as text: a line per rule and method, then totals and how far to trust them.
 
     planned: the jobs to count, those of the whole config without it. cores: how many run them, if that is known.
     """
@@ -371,15 +366,15 @@ def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
         together = sum(seconds * min(row.threads, cores) for seconds, row in known) / cores
         total += f", about {in_words(max(longest, together))} on {cores} {'core' if cores == 1 else 'cores'}"
     lines = [f"{total}: {'these jobs alone' if planned else 'the whole config, whatever of it is done already'}."]
-    asked = (
-        f"Jobs ask for {TIME_RESERVE:g} times the time and at least {LEAST_MINUTES} min, and for {MEMORY_RESERVE:g} times the main "
-        "memory."
+    advice = (
+        f"Jobs ask for {TIME_RESERVE:g} times the time and at least {LEAST_MINUTES} min, and for {MEMORY_RESERVE:g} "
+        "times the main memory."
     )
     if len(known) < sum(len(row.jobs) for row in every):
-        asked += (
+        advice += (
             " `?`: the method or its backbone is not known here; it counts for nothing and asks for what any job gets."
         )
-    lines.append(asked)
+    lines.append(advice)
     if gpu:
         lines.append("Figures with GPUs are guesses from an A100's data sheet: nothing here has run on a GPU.")
     return lines
@@ -391,8 +386,8 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmark.jobs.estimates", description=__doc__, formatter_class=raw)
     parser.add_argument("--configfile", type=Path, required=True, help="a config, such as config/paper.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where prepared datasets lie, if any do")
-    given = parser.parse_args()
-    print(table(read_config_file(given.configfile), given.results))
+    args = parser.parse_args()
+    print(table(read_config_file(args.configfile), args.results))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""GPUs of this machine, each lent to one job at a time: a lock on a file that ends with the job, however the job ends.
+"""Lend each GPU of this machine to one job at a time, by a file lock that ends with the job, however the job ends.
 
-The lock stands for the GPU itself (its UUID), not for its number: jobs that a cluster's scheduler gave other views of
-the machine don't take each other's GPUs for their own. What a scheduler or the user has hidden by CUDA_VISIBLE_DEVICES
-stays hidden.
+The lock names the GPU's UUID, not its number: a cluster's scheduler may number the GPUs differently in each job. GPUs
+that a scheduler or the user has hidden by CUDA_VISIBLE_DEVICES stay hidden.
 """
 
 import fcntl
@@ -24,29 +23,28 @@ HIDES_THE_REST = ("-1", "NoDevFiles")  # in CUDA_VISIBLE_DEVICES; the second is 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: `entry` is what CUDA_VISIBLE_DEVICES takes, its number in PCI order where it has one; `identity` its
-    UUID."""
+    """One GPU. entry: its name in CUDA_VISIBLE_DEVICES, a number in PCI order where it has one. identity: its UUID."""
 
     entry: str
     identity: str
 
 
 def visible() -> list[Gpu]:
-    """The GPUs that a job may use: those of nvidia-smi, or those of them that CUDA_VISIBLE_DEVICES names, in its order.
+    """The GPUs that a job may use: all of nvidia-smi, or those of CUDA_VISIBLE_DEVICES, in its order.
 
-    Raises InputError where nvidia-smi fails or lacks one that is named. Without nvidia-smi the names are taken as they
-    are, as are those of MIG slices.
+    Names of MIG slices, and all names where there is no nvidia-smi, are not checked. Raises InputError where nvidia-smi
+    fails or does not show a GPU that is named.
     """
     installed = _installed()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return installed or []
-    found: list[Gpu] = []
+    gpus: list[Gpu] = []
     for entry in (part.strip() for part in named.split(",") if part.strip()):
         if entry in HIDES_THE_REST:
             break
-        found.append(_named(entry, installed))
-    return found
+        gpus.append(_named(entry, installed))
+    return gpus
 
 
 def _named(entry: str, installed: list[Gpu] | None) -> Gpu:
@@ -62,28 +60,27 @@ def _named(entry: str, installed: list[Gpu] | None) -> Gpu:
 
 
 def _installed() -> list[Gpu] | None:
-    """All that nvidia-smi shows; None without nvidia-smi."""
+    """The GPUs that nvidia-smi shows; None without nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         return None
     if done.returncode != 0:
-        said = (done.stdout + done.stderr).strip().splitlines()
+        output = (done.stdout + done.stderr).strip().splitlines()
         raise InputError(
-            f"nvidia-smi ends with code {done.returncode} ({said[0] if said else 'no output'}); repair the driver, or set "
-            "CUDA_VISIBLE_DEVICES= to do without GPUs"
+            f"nvidia-smi ends with code {done.returncode} ({output[0] if output else 'no output'}); repair the driver, "
+            "or set CUDA_VISIBLE_DEVICES= to do without GPUs"
         )
     rows = [line.split(",") for line in done.stdout.splitlines() if line.strip()]
     return [Gpu(index.strip(), uuid.strip()) for index, uuid in rows]
 
 
 def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
-    """Wait until `count` visible GPUs are free and take them, all at once, until this process and all that inherit from
-    it have ended.
+    """Wait until `count` visible GPUs are free, and lock them together until this process and its children have ended.
 
-    The locks outlive `exec`. First come, first served: whoever waits has the gate, so that a job which wants many isn't
-    passed by ones which want few. Raises InputError where there are never so many.
+    The locks outlive `exec`. First come, first served: the job that waits holds the gate, so that jobs which want few
+    GPUs can't pass one which wants many. Raises InputError where the machine has fewer.
     """
     if count == 0:
         return []
@@ -96,14 +93,14 @@ def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
     _make(folder)
     gate = _open(folder / GATE)
     fcntl.flock(gate, fcntl.LOCK_EX)
-    told = False
+    announced = False
     while True:
         held = _take(candidates, folder)
         if len(held) >= count:
             break
-        if not told:
+        if not announced:
             print(f"waiting for {count} GPUs: {len(held)} of {len(candidates)} are free", file=sys.stderr, flush=True)
-            told = True
+            announced = True
         for _, lock in held:
             os.close(lock)
         time.sleep(LOOK_AGAIN)
@@ -116,7 +113,7 @@ def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
 
 
 def _take(candidates: list[Gpu], folder: Path) -> list[tuple[Gpu, int]]:
-    """Every free one, locked."""
+    """Lock every free GPU; return each with the file descriptor of its lock."""
     held = []
     for gpu in candidates:
         lock = _open(folder / gpu.identity)
@@ -130,7 +127,7 @@ def _take(candidates: list[Gpu], folder: Path) -> list[tuple[Gpu, int]]:
 
 
 def _make(folder: Path) -> None:
-    """A folder in which every user may make files and nobody remove another's, as /tmp is."""
+    """Make a folder like /tmp, in which every user may make files and nobody remove another's."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -139,7 +136,7 @@ def _make(folder: Path) -> None:
 
 
 def _open(path: Path) -> int:
-    """A file to lock; one that another user has made need only be readable."""
+    """Open a file to lock; a file of another user needs only be readable."""
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,9 +1,8 @@
-"""`python -m benchmark.jobs.launch --gpus N --processes P MODULE ...`: run a module with N GPUs of its own, in P
-processes.
+"""Run a module with N GPUs of its own in P processes: `python -m benchmark.jobs.launch --gpus N --processes P MODULE`.
 
-The job sees these GPUs and no other, none where N is 0. Several processes are started by torchrun, each with its rank
-in the environment, as accelerate and transformers' Trainer expect them. The locks on the GPUs are the job's: this
-command becomes it.
+The job sees these GPUs and no others, and none where N is 0. torchrun starts several processes, each with its rank in
+the environment, as accelerate and transformers' Trainer expect it. This command becomes the job by `exec`, so that the
+locks on the GPUs end with the job.
 """
 
 import argparse
@@ -38,11 +37,11 @@ def end_with_launcher() -> None:
 def environment(gpus: list[str], processes: int) -> dict[str, str]:
     """The environment of a job with these entries of CUDA_VISIBLE_DEVICES; its processes share its threads."""
     # Numbers are nvidia-smi's, which counts in the order of the PCI bus.
-    found = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    threads = found.get("OMP_NUM_THREADS", "")
+    variables = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    threads = variables.get("OMP_NUM_THREADS", "")
     if processes > 1 and threads.isdigit():
-        found["OMP_NUM_THREADS"] = str(max(1, int(threads) // processes))
-    return found
+        variables["OMP_NUM_THREADS"] = str(max(1, int(threads) // processes))
+    return variables
 
 
 def command_line(module: list[str], processes: int) -> list[str]:
@@ -68,22 +67,22 @@ def main() -> None:
     parser.add_argument(
         "--seal",
         action="store_true",
-        help="a run of a method: out of its reach are test targets and what isn't its own",
+        help="run a method without access to test targets and to files that aren't its own",
     )
     parser.add_argument("module", nargs=argparse.REMAINDER, help="the module, and its own arguments")
-    given = parser.parse_args()
+    args = parser.parse_args()
     if supervisor := os.environ.pop(SUPERVISOR, ""):
         end_with_parent(int(supervisor))
-    if given.gpus < 0 or given.processes < 1:
-        raise InputError(f"--gpus {given.gpus} --processes {given.processes}: at least 0 GPUs and 1 process")
-    if not given.module:
+    if args.gpus < 0 or args.processes < 1:
+        raise InputError(f"--gpus {args.gpus} --processes {args.processes}: at least 0 GPUs and 1 process")
+    if not args.module:
         raise InputError("no module is named; give one, such as benchmark.jobs.run, and its arguments behind it")
-    held = [gpu.entry for gpu in hold(given.gpus, given.locks)]
-    line = command_line(given.module, given.processes)
-    about = environment(held, given.processes)
-    if given.seal:
-        about |= seal(given.module[1:])
-    os.execve(line[0], line, about)
+    gpus = [gpu.entry for gpu in hold(args.gpus, args.locks)]
+    line = command_line(args.module, args.processes)
+    variables = environment(gpus, args.processes)
+    if args.seal:
+        variables |= seal(args.module[1:])
+    os.execve(line[0], line, variables)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""The shape of a causal LM, and what reading, learning and writing tokens with it takes: seconds and bytes, by plain
-formulas."""
+"""Seconds and bytes of reading, learning and writing tokens with a causal LM, by plain formulas from its shape."""
 
 import json
 from dataclasses import dataclass
@@ -56,9 +55,11 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What one process reaches with an LM in bf16: operations per second in its matrix products when it reads, learns
-    and writes, and the seconds that a step of writing takes at least; `maps`: operations per second of small float32
-    products on the CPU."""
+    """The speed of one process with an LM in bf16.
+
+    reading, learning, writing: operations per second in its matrix products. step: least seconds of a step of writing.
+    maps: operations per second of small float32 products on the CPU.
+    """
 
     reading: float
     learning: float
@@ -104,7 +105,7 @@ def lm_of(backbone: dict[str, Any]) -> LM | None:
 
 
 def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
-    """How long one process takes for its tokens."""
+    """Seconds that one process takes for its work."""
     read = 2 * lm.body * work.read / machine.reading
     learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
     step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
@@ -117,8 +118,7 @@ def learning_share(lm: LM, work: Work) -> float:
 
 
 def device_memory(lm: LM, work: list[Work], longest: int) -> float:
-    """Bytes of one process: bf16 weights and their copy with the adapters folded in, activations and KV caches of a
-    batch."""
+    """Bytes of one process: bf16 weights, their copy with merged adapters, activations and KV caches of a batch."""
     kept = max(
         part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
     )

@@ -1,7 +1,6 @@
-"""What the workflow makes of finished runs: statistics, and of these tables, plots, claims and the page. No Snakemake
-in it.
+"""The workflow's jobs after the runs: statistics, and from these tables, plots, claims and the page.
 
-As `benchmark.jobs.plan`, whose runs these are, it says of each job which files it reads and writes.
+Like `benchmark.jobs.plan`, it names the files that each job reads and writes, without any Snakemake.
 """
 
 import json
@@ -42,72 +41,69 @@ class Outputs:
     def ablations(self) -> Ablations:
         return self.plan.ablations
 
-    # -- what commands are told
-    # -------------------------------------------------------------------------------------------
+    # -- arguments of commands ----------------------------------------------------------------------------------------
 
     def selection(self, *datasets: str) -> str:
-        """What the commands that read runs are told about the config, as part of a command line. datasets: these
-        alone."""
+        """Arguments of the commands that read runs. datasets: only these; without any, all."""
         methods = " ".join(self.config.methods)
         numbers = [str(self.config.seeds_of(method)) for method in self.config.methods]
         # One number is that of all methods.
         seeds = " ".join(numbers if len(set(numbers)) > 1 else numbers[:1])
-        wanted = json.dumps({method: self.plan.settings(method) for method in self.config.methods})
+        settings = json.dumps({method: self.plan.settings(method) for method in self.config.methods})
         less = {name: self.config.method(name).less_information for name in self.config.methods}
         reasons = {name: reason for name, reason in less.items() if reason is not None}
         more = f" --less-information {shlex.quote(json.dumps(reasons))}" if reasons else ""
         return (
-            f"--results results --datasets {' '.join(datasets or self.config.datasets)} --methods {methods} --seeds {seeds}"
-            f" --settings {shlex.quote(wanted)}{more}"
+            f"--results results --datasets {' '.join(datasets or self.config.datasets)} --methods {methods} --seeds "
+            f"{seeds} --settings {shlex.quote(settings)}{more}"
         )
 
     def shown(self, *datasets: str) -> str:
-        """What the commands that show statistics of methods are told about the config. datasets: these alone."""
+        """Arguments of the commands that show statistics of methods. datasets: only these; without any, all."""
         return f"--results results --datasets {' '.join(datasets or self.config.datasets)}{self.note()}"
 
     def note(self) -> str:
-        """The note of the config, as part of a command line."""
+        """The argument with the config's note; "" without one."""
         return f" --note {shlex.quote(self.config.note)}" if self.config.note else ""
 
     def factors_json(self, *names: str) -> str:
-        """Factors as the commands get them."""
+        """These factors as JSON, for the argument --factors."""
         return json.dumps([self.ablations.factors[name].model_dump(mode="json") for name in names])
 
-    # -- files
-    # ------------------------------------------------------------------------------------------------------------
+    # -- files --------------------------------------------------------------------------------------------------------
 
     def runs_of(self, *datasets: str) -> list[str]:
-        """What the statistics of all methods are made from. datasets: these alone."""
-        wanted = datasets or tuple(self.config.datasets)
-        runs = [file for run in self.plan.runs if run[0] in wanted for file in run_files(*run)]
-        return runs + data_files(*wanted)
+        """The files that the statistics of all methods are made from. datasets: only these; without any, all."""
+        selected = datasets or tuple(self.config.datasets)
+        runs = [file for run in self.plan.runs if run[0] in selected for file in run_files(*run)]
+        return runs + data_files(*selected)
 
     def runs_of_factors(self, *names: str) -> list[str]:
-        """What the statistics of these factors are made from."""
+        """The files that the statistics of these factors are made from."""
         datasets = sorted({dataset for name in names for dataset in self.ablations.factors[name].datasets})
         return [file for run in self.plan.runs_of(*names) for file in run_files(*run)] + data_files(*datasets)
 
     def dataset_statistics_files(self, *datasets: str) -> list[str]:
-        """The statistics of these datasets, or of each."""
-        wanted = datasets or tuple(self.config.datasets)
-        return [str(path) for dataset in wanted for path in DatasetStatistics.paths(STATISTICS, dataset)]
+        """The statistics of these datasets; without any, of all."""
+        selected = datasets or tuple(self.config.datasets)
+        return [str(path) for dataset in selected for path in DatasetStatistics.paths(STATISTICS, dataset)]
 
     def overall_statistics_files(self) -> list[str]:
-        """Those of all datasets together, nothing where there is one dataset or one method."""
+        """The statistics over all datasets together; none where there is one dataset or one method."""
         if min(len(self.config.datasets), len(self.config.methods)) == 1:
             return []
         return [f"{STATISTICS}/{OVERALL_METHODS}", f"{STATISTICS}/{OVERALL_TESTS}"]
 
     def against_statistics_files(self) -> list[str]:
-        """Those of the config's reference, nothing without one."""
+        """The statistics of the config's reference; none without one."""
         return [] if self.config.reference is None else [f"{STATISTICS}/{AGAINST}"]
 
     def factor_statistics_files(self, factor: str) -> list[str]:
-        """Those of one factor."""
+        """The statistics of one factor."""
         return list(map(str, FactorStatistics.paths(f"{STATISTICS}/{self.config.ablations_folder}", factor)))
 
     def claims_statistics_files(self) -> list[str]:
-        """Those of the claims."""
+        """The statistics of the claims."""
         return [f"{STATISTICS}/{self.config.ablations_folder}/{CLAIMS}"]
 
     def dataset_tables(self, dataset: str) -> list[str]:
@@ -125,7 +121,7 @@ class Outputs:
         return [f"{stem}.{ending}" for stem in stems for ending in ("png", "pdf")]
 
     def against_files(self) -> list[str]:
-        """What the config's reference ends in, nothing without one."""
+        """Tables and plot of the config's reference; none without one."""
         if self.config.reference is None:
             return []
         tables = [f"results/tables/against.{ending}" for ending in ("csv", "md")]
@@ -141,11 +137,11 @@ class Outputs:
         return [f"results/plots/{self.config.ablations_folder}/{factor}.{ending}" for ending in ("png", "pdf")]
 
     def claims_files(self) -> list[str]:
-        """What the runs say about each claim."""
+        """The verdicts on the claims."""
         return [f"results/{self.config.ablations_folder}/claims.{ending}" for ending in ("csv", "md")]
 
     def ablation_files(self) -> list[str]:
-        """What the config's ablations end in, nothing without any."""
+        """Tables, plots and verdicts of the config's ablations; none without any."""
         if not self.ablations.factors:
             return []
         of_factors = [
@@ -153,8 +149,7 @@ class Outputs:
         ]
         return of_factors + self.claims_files()
 
-    # -- the jobs
-    # ---------------------------------------------------------------------------------------------------------
+    # -- the jobs -----------------------------------------------------------------------------------------------------
 
     def statistics(self, dataset: str) -> Job:
         files, read = self.dataset_statistics_files(dataset), self.runs_of(dataset)
@@ -165,20 +160,20 @@ class Outputs:
         return _output("overall_statistics", files, self.runs_of(), self.selection(), "benchmark.statistics.overall")
 
     def against_statistics(self) -> Job:
-        files, told = self.against_statistics_files(), [self.selection(), self.config.reference]
-        return _output("against_statistics", files, self.runs_of(), told, "benchmark.statistics.against")
+        files, arguments = self.against_statistics_files(), [self.selection(), self.config.reference]
+        return _output("against_statistics", files, self.runs_of(), arguments, "benchmark.statistics.against")
 
     def table(self, dataset: str) -> Job:
-        read, told = self.dataset_statistics_files(dataset), self.shown(dataset)
-        return _output(f"table/{dataset}", self.dataset_tables(dataset), read, told, "benchmark.output.tables")
+        read, arguments = self.dataset_statistics_files(dataset), self.shown(dataset)
+        return _output(f"table/{dataset}", self.dataset_tables(dataset), read, arguments, "benchmark.output.tables")
 
     def tables(self) -> Job:
         read = self.dataset_statistics_files()
         return _output("tables", self.table_files(), read, self.shown(), "benchmark.output.tables")
 
     def plots(self, dataset: str) -> Job:
-        read, told = self.dataset_statistics_files(dataset), self.shown(dataset)
-        return _output(f"plots/{dataset}", self.plot_files(dataset), read, told, "benchmark.output.plots")
+        read, arguments = self.dataset_statistics_files(dataset), self.shown(dataset)
+        return _output(f"plots/{dataset}", self.plot_files(dataset), read, arguments, "benchmark.output.plots")
 
     def against(self) -> Job:
         read = self.against_statistics_files() + self.dataset_statistics_files()
@@ -194,12 +189,12 @@ class Outputs:
         shown += self.dataset_statistics_files() + self.overall_statistics_files() + self.against_statistics_files()
         shown += [path for factor in factors for path in self.factor_statistics_files(factor)]
         shown += self.claims_statistics_files() if factors else []
-        told = [self.selection(), self.note(), self.factors_json(*factors), self.config.ablations_folder]
+        arguments = [self.selection(), self.note(), self.factors_json(*factors), self.config.ablations_folder]
         # Templates, styles and scripts are parts of its code.
-        others = [path for path in PAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-        code = [*files_of("benchmark.output.page"), *sorted(str(path.relative_to(ROOT)) for path in others)]
+        assets = [path for path in PAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+        code = [*files_of("benchmark.output.page"), *sorted(str(path.relative_to(ROOT)) for path in assets)]
         read = [*shown, *self.runs_of()]
-        return job_of("page", ["results/report/index.html"], read, [*told, self.config.reference], code)
+        return job_of("page", ["results/report/index.html"], read, [*arguments, self.config.reference], code)
 
     def factor_statistics(self, factor: str) -> Job:
         files, read = self.factor_statistics_files(factor), self.runs_of_factors(factor)

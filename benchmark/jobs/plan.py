@@ -1,4 +1,4 @@
-"""What the workflow makes of a config: each job with the files that it reads and writes. No Snakemake in it.
+"""The workflow's jobs up to the runs: the files that each job of a config reads and writes, without any Snakemake.
 
 The rules take their inputs and outputs from here, and `benchmark.jobs.stale` compares each job with what is on disk.
 """
@@ -30,12 +30,12 @@ RUN = ("rankings.parquet", "run.json")
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
 ENCODER_SUMS = f"{ENCODER}/{SUMS}"  # of the sentence encoder that the rule fetch_encoder makes
-LONGEST_MINUTES = 400  # of a run, in its priority: what is longer is no more urgent, and no run goes before the data
+LONGEST_MINUTES = 400  # bounds a run's share in its priority, so that no run goes before the data
 
 
 @cache
 def files_of(*modules: str) -> tuple[str, ...]:
-    """The files that these modules are made of."""
+    """The source files of these modules and of all that they import, see `source_files`."""
     return tuple(source_files(*modules))
 
 
@@ -59,26 +59,26 @@ def check_backbone(backbone: dict[str, Any], where: str) -> None:
 
 
 def shell_prefix(require_clean: bool, with_conda: bool) -> str:
-    """What comes before the command of every job.
+    """The shell code that comes before the command of every job.
 
     The interpreter that runs Snakemake runs the jobs, wherever the current folder is: no environment has to be
     activated. With conda deployment each job has an environment of its own, which must come first.
     """
     own = "" if with_conda else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    # Told by the environment: a setting that changes no result makes no job run again.
+    # An environment variable: as a setting of the jobs it would make all of them run again.
     clean = f"export {REQUIRE_CLEAN}=1; " if require_clean else ""
-    # A thread that waits sleeps: one that spins, as is the default, takes the core of the thread that it waits for as
-    # soon as anything else runs on the machine, and a job of two threads then takes five times as long (docs/log.md).
-    # Braces are doubled, as Snakemake fills in what stands in single ones.
+    # Waiting threads sleep. By default they spin, and take the core of the thread that they wait for as soon as
+    # anything else runs on the machine: a job of two threads then takes five times as long (docs/log.md).
+    # Braces are doubled, as Snakemake formats the command.
     waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
-    # Jobs end with the workflow, also when that is killed alone.
+    # Jobs end with the workflow, also when only that is killed.
     watched = f"export {WORKFLOW}={os.getpid()}; "
     path = f"export PYTHONPATH={as_it_is(shlex.quote(str(ROOT)))}; "
     return f"set -euo pipefail; {as_it_is(own)}{clean}{waiting}{watched}{path}"
 
 
 def as_it_is(text: str) -> str:
-    """Text that stands in a shell command as it is: Snakemake fills in what stands in single braces.
+    """Text with its braces doubled, so that Snakemake leaves it as it is when it formats the command.
 
     >>> as_it_is("/home/{me}/bin")
     '/home/{{me}}/bin'
@@ -96,9 +96,9 @@ class Plan:
 
     @classmethod
     def of(cls, config: Config) -> "Plan":
-        """The plan of a checked config. Raises InputError where a file of the user's own, or a backbone, isn't there.
+        """The plan of a checked config. Raises InputError where a file of the user's own, or a backbone, is missing.
 
-        They have to be there before the first job, which may take hours.
+        It is checked here, as it would otherwise be found missing after hours of other jobs.
         """
         own = {}
         for name, dataset in config.datasets.items():
@@ -112,7 +112,7 @@ class Plan:
         return plan
 
     def base(self, run: str) -> str:
-        """The row of `methods` that a run is of: its own, or that of which it is an ablation's variant."""
+        """The row of `methods` to which a run belongs: for an ablation's variant, that of its base."""
         return self.ablations.variants[run].base if run in self.ablations.variants else run
 
     def entry(self, run: str) -> MethodConfig:
@@ -120,7 +120,7 @@ class Plan:
         return self.config.method(self.base(run))
 
     def overlay(self, run: str) -> dict[str, Any]:
-        """The settings that an ablation lays over those of the row."""
+        """The settings that an ablation's run lays over those of its row; none for other runs."""
         return self.ablations.variants[run].overlay if run in self.ablations.variants else {}
 
     def settings(self, run: str) -> list[dict[str, Any]]:
@@ -130,40 +130,41 @@ class Plan:
     def backbones(self, run: str) -> list[dict[str, Any]]:
         """The backbones that these settings name."""
         named = [setting.get("backbone") for setting in self.settings(run)]
-        return [one for one in named if isinstance(one, dict) and "name" in one]
+        return [backbone for backbone in named if isinstance(backbone, dict) and "name" in backbone]
 
     def fit_of(self, run: str) -> str:
-        """Whose folder of checkpoints a run has: runs that differ only in what scoring reads share it."""
+        """The run whose folder of checkpoints this run uses: runs that differ only in what scoring reads share one."""
         return self.ablations.variants[run].fit if run in self.ablations.variants else run
 
     def tuned(self, dataset: str, run: str, seed: int) -> list[str]:
-        """Of a method with a grid, later repetitions and all variants wait for the first, which chooses the setting."""
+        """The record of repetition 1, if the run has to wait for it, because repetition 1 chooses among the grid."""
         row = self.base(run)
         waits = seed != 1 or run != row
         return run_files(dataset, row, 1)[1:] if waits and len(self.config.method(row).grid) > 1 else []
 
     def fitted(self, dataset: str, run: str, seed: int) -> list[str]:
-        """A run that scores another one's fit waits for it."""
+        """The record of the run that makes this run's fit, if another one does."""
         after = self.ablations.variants[run].after if run in self.ablations.variants else None
         return [] if after is None else run_files(dataset, after, seed)[1:]
 
     def tuned_option(self, dataset: str, run: str, seed: int) -> str:
-        """Where a run finds the setting that another one has chosen, as part of its command line."""
+        """The argument --tuned of a run that takes the setting which repetition 1 has chosen; "" for others."""
         chosen = self.tuned(dataset, run, seed)
         return f"--tuned {shlex.join(chosen)}" if chosen else ""
 
     def variant_options(self, run: str) -> str:
-        """What an ablation's run is told besides: what is laid over its base's settings, and whose random streams it
-        takes."""
+        """The arguments --stream and --overlay of an ablation's run; "" for others."""
         if run not in self.ablations.variants:
             return ""
         overlay = json.dumps(self.overlay(run), sort_keys=True)
         return f"--stream {self.base(run)} --overlay {shlex.quote(overlay)}"
 
     def priority(self, run: str, seed: int, seconds: float) -> int:
-        """Of a run that takes about `seconds`. Of those for which there are cores, the longest and the widest go first,
-        or they would be left alone at the end; then repetitions 1 of methods with a grid, for which the other
-        repetitions and all variants wait. What only the ablations need comes after all that the tables need.
+        """Snakemake's priority of a run that takes about `seconds`.
+
+        The longest and the widest runs go first, or they would run alone at the end. Of equal ones, repetition 1 of a
+        method with a grid goes first, as other repetitions and variants wait for it. Runs that only the ablations need
+        come after all that the tables need.
         """
         entry = self.entry(run)
         # Snakemake maximises the sum over what it starts: squared, one wide run outweighs the narrow ones in its place.
@@ -174,15 +175,15 @@ class Plan:
         return 100 * (weight + awaited)
 
     def embedded(self, run: str) -> list[str]:
-        """What the rules fetch_backbone and fetch_encoder make, for the methods with a setting that takes it: a run in
-        its sandbox could write neither."""
+        """Manifest or checksums of the embedded models that a run's settings use: a sealed run can't fetch them."""
         method = load_method(self.config.module_of(self.base(run)))
         encoders = [all_params(method, setting).get("encoder") for setting in self.settings(run)]
-        found = [MANIFEST] if any(Path(one["name"]) == Path(EMBEDDED) for one in self.backbones(run)) else []
-        return found + ([ENCODER_SUMS] if any(one and Path(one) == Path(ENCODER) for one in encoders) else [])
+        backbone = any(Path(backbone["name"]) == Path(EMBEDDED) for backbone in self.backbones(run))
+        encoder = any(name and Path(name) == Path(ENCODER) for name in encoders)
+        return ([MANIFEST] if backbone else []) + ([ENCODER_SUMS] if encoder else [])
 
     def own_models(self, run: str) -> list[str]:
-        """Files of the user's own models that a run's settings name: other weights make it run again."""
+        """The files of the user's own models that a run's settings name: it runs again when they change."""
         return sorted({str(file) for setting in self.settings(run) for file in model_files(setting)})
 
     def only_for_ablations(self, run: str, seed: int) -> bool:
@@ -191,7 +192,7 @@ class Plan:
 
     @cached_property
     def runs(self) -> list[tuple[str, str, int]]:
-        """Dataset, run and seed of all that the methods' tables need."""
+        """Dataset, run and seed of every run that the methods' tables need."""
         return [
             (dataset, method, seed)
             for dataset in self.config.datasets
@@ -200,12 +201,12 @@ class Plan:
         ]
 
     def runs_of(self, *factors: str) -> list[tuple[str, str, int]]:
-        """Dataset, run and seed of all that these factors need, sorted."""
-        wanted = (self.ablations.factors[name] for name in factors)
+        """Dataset, run and seed of every run that these factors need, sorted."""
+        factors_wanted = (self.ablations.factors[name] for name in factors)
         return sorted(
             {
                 (dataset, run, seed)
-                for factor in wanted
+                for factor in factors_wanted
                 for dataset in factor.datasets
                 for run in factor.runs.values()
                 for seed in range(1, factor.seeds + 1)
@@ -225,7 +226,7 @@ class Plan:
         code = files_of("benchmark.data.prepare", f"benchmark.datasets.{entry.source}")
         manifest = f"results/fetched/{dataset}.json"
         read, settings = [manifest, *self.own[dataset]], [dataset, entry.model_dump_json()]
-        return job_of(f"prepare/{dataset}", data_files(dataset), read, settings, code, spent=[manifest])
+        return job_of(f"prepare/{dataset}", data_files(dataset), read, settings, code, temporary=[manifest])
 
     def run(self, dataset: str, run: str, seed: int) -> Job:
         entry, variant = self.entry(run), self.ablations.variants.get(run)
@@ -233,11 +234,21 @@ class Plan:
         embedded = self.embedded(run)
         read = data_files(dataset) + waits + embedded + self.own_models(run)
         module = self.config.module_of(self.base(run))
-        told = [dataset, run, seed, module, entry.params, entry.grid, entry.process_count(), self.fit_of(run), waits]
-        settings = told if variant is None else [*told, variant.base, variant.overlay]
+        arguments = [
+            dataset,
+            run,
+            seed,
+            module,
+            entry.params,
+            entry.grid,
+            entry.process_count(),
+            self.fit_of(run),
+            waits,
+        ]
+        settings = arguments if variant is None else [*arguments, variant.base, variant.overlay]
         name, files = f"run/{dataset}/{run}/seed{seed}", run_files(dataset, run, seed)
-        told_hash = sha256_of_json(settings)
-        return Job(name, tuple(files), tuple(read), told_hash, made_by(module), frozenset(embedded))
+        settings_hash = sha256_of_json(settings)
+        return Job(name, tuple(files), tuple(read), settings_hash, made_by(module), frozenset(embedded))
 
 
 def job_of(
@@ -246,8 +257,8 @@ def job_of(
     inputs: list[str],
     settings: Any,
     code: Iterable[str],
-    spent: Iterable[str] = (),
+    temporary: Iterable[str] = (),
 ) -> Job:
-    """A job that is told these settings."""
-    told, files = sha256_of_json(settings), code_hash(tuple(code))
-    return Job(name, tuple(outputs), tuple(inputs), told, files, frozenset(spent))
+    """A job with these settings and source files. temporary: inputs that may be gone once it is done."""
+    settings_hash, files = sha256_of_json(settings), code_hash(tuple(code))
+    return Job(name, tuple(outputs), tuple(inputs), settings_hash, files, frozenset(temporary))

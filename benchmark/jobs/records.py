@@ -1,5 +1,4 @@
-"""run.json: what is recorded of one method x dataset x seed, typed, so that a table knows where each number came
-from."""
+"""The typed record of one run (method x dataset x seed), run.json, which tells tables where numbers come from."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -52,13 +51,12 @@ class Phases(_Strict):
 
     fit: Seconds  # fitting with the chosen params, early stopping included; all pieces of a fit that was killed
     score: Seconds  # scoring and ranking all test cases
-    reused: Seconds = (
-        0.0  # of both: what other runs had spent on what was found on disk; not counted before it was here
-    )
+    # Of both: seconds that other runs had spent on results found on disk. 0 in records of before this was counted.
+    reused: Seconds = 0.0
 
 
 class LearnedFrom(_Strict):
-    """How much of the training interactions a fit had, as `benchmark.contract.Learned`."""
+    """The amount of training data that a fit learned from, as `benchmark.contract.Learned`."""
 
     users: Count
     targets: Count
@@ -76,8 +74,8 @@ class RunRecord(_Strict):
     params: dict[str, JsonValue]  # the parameters it ran with, defaults included
     tuning: Tuning | None  # None where the method has nothing to tune
     commit: str  # git commit of the code when the run began, "-dirty" where the tree differed
-    # sha256 of the code that made it, comments and docstrings aside: runs of one declared version should have one
-    # result whatever it is. Empty in a record of before that was kept.
+    # sha256 of the code that made it, without comments and docstrings. Runs of one declared version should have equal
+    # results, even where their code differs. Empty in records of before this was kept.
     code: str = ""
     versions: dict[str, str]  # Python and package versions
     hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
@@ -91,8 +89,8 @@ class RunRecord(_Strict):
     tokens_written: Count  # tokens an LLM wrote while scoring; 0 for methods without one
     report: dict[str, JsonValue]  # Recommender.report(): epochs, validation curve, ...
     finished_at: AwareDatetime  # UTC
-    sandbox: str = "none"  # what kept the method from the test targets, such as "landlock 7"
-    files: dict[str, str] | None = None  # sha256 by name of the files beside it; None: of before there were checksums
+    sandbox: str = "none"  # how the method was kept from the test targets, such as "landlock 7"
+    files: dict[str, str] | None = None  # sha256 by name of the files beside it; None in records without checksums
     sha256: str | None = None  # of all the other fields, as `benchmark.storage.checksums.seal` gives it
 
     @model_validator(mode="after")
@@ -114,9 +112,9 @@ class FailedRun(_Strict):
 
 
 def read_failed(path: str | Path) -> FailedRun | None:
-    """Of a run that failed, what is written of it; None for one that has a result, or none yet.
+    """The record of a failed run; None where the run has a result, or no record yet.
 
-    Raises InputError where it is damaged.
+    Raises InputError where the record is damaged.
     """
     try:
         value = read_json(path)
@@ -141,8 +139,7 @@ SEALED = {"sandbox", "files", "sha256"}  # fields that came with the seal
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Read and check one run.json. Raises InputError naming file, field and value, and for a run that failed why it
-    did."""
+    """Read and check one run.json. Raises InputError naming file, field and value, or the reason why the run failed."""
     try:
         value = read_json(path)
         if (failed := read_failed(path)) is not None:

@@ -1,5 +1,4 @@
-"""`python -m benchmark.jobs.run`: fit one method on one prepared dataset, rank its test cases, and write down how that
-went.
+"""Fit one method on one prepared dataset, rank its test cases, and record the run: `python -m benchmark.jobs.run`.
 
 The workflow calls this for each run behind its tables. By hand, it tries a method out:
 
@@ -52,8 +51,7 @@ LATENCY_CASES = 5  # users scored alone, whose median time is recorded
 
 @dataclass(frozen=True)
 class Task:
-    """One run, read from its command line: what is fitted on what, from which random streams, and where its checkpoints
-    lie."""
+    """One run, as its command line describes it: method, data, seed, settings and folders of checkpoints."""
 
     name: str  # of the row, or of an ablation's run
     repetition: int
@@ -81,18 +79,18 @@ class Ranked:
 
 
 def rank_test(fitted: Fitted, test: Cases, n_items: int, data: Path, name: str) -> Ranked:
-    """Rank the test cases. Targets are read by the evaluator's process; without one, where there is no sandbox, here
-    alone.
+    """Rank the test cases. The evaluator's process reads their targets; without a sandbox, this process does.
 
-    Raises InputError where test_targets.parquet holds other cases, or the method texts of other cases.
+    Raises InputError where test_targets.parquet, or the method's texts, hold other cases.
     """
     recommender, socket = fitted.recommender, os.environ.get(EVALUATOR)
-    with account(own=frozenset({fitted.cost.by})) as now:  # what the fit has left on disk is in its own cost
+    # Results that the fit itself has left on disk are in its own cost.
+    with account(own=frozenset({fitted.cost.by})) as open_account:
         if socket:
             rankings = rank_by(socket, recommender.score(test), n_items, name)
         else:
             rankings = rank(recommender.score(test), test, read_targets(data, test), n_items, name)
-        cost = now.cost()
+        cost = open_account.cost()
     written, tokens, report = recommender.texts(), recommender.tokens_written(), recommender.report()
     check_report(report, name)
     texts = None if written is None else texts_with_ranks(written, rankings, name)
@@ -100,7 +98,7 @@ def rank_test(fitted: Fitted, test: Cases, n_items: int, data: Path, name: str) 
 
 
 def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.Table:
-    """What was written for each case, beside its target, rank and top items: a reasoning can be read with its outcome.
+    """The text of each case beside its target, rank and top items, so that a reasoning can be read with its outcome.
 
     Raises InputError unless `texts` has every ranked case once and no other.
     """
@@ -116,7 +114,7 @@ def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.T
 
 
 def seconds_of_one_case(recommender: Recommender, cases: Cases) -> float:
-    """Median seconds to score one test case, batch by batch of one; the first, which warms up, isn't counted."""
+    """Median seconds to score a single test case, without the first, which warms up."""
     fresh, seconds = recommender.uncached(), []
     for case in cases.take(np.arange(min(LATENCY_CASES + 1, len(cases)))).batches(1):
         start = time.monotonic()
@@ -158,33 +156,33 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def task_of(given: argparse.Namespace) -> Task:
-    """Read and check what a run is told. Raises InputError."""
+def task_of(args: argparse.Namespace) -> Task:
+    """The run that a command line describes, checked. Raises InputError."""
     commit = provenance.commit()  # of the code that runs, whatever is committed meanwhile
     if provenance.REQUIRE_CLEAN in os.environ:  # edits while Snakemake was running
         provenance.require_clean()
-    module = given.module or given.method
+    module = args.module or args.method
     method = load_method(module, "--method")
     processes = launch.process_count()
     if processes > 1 and not trains_in_processes(method):
-        raise InputError(f"{given.method}: {module} trains in one process alone, not in {processes}; start one")
-    settings, tuning = settings_to_try(given, method)
-    split = read_split(given.data)
-    data_hash = read_about(given.data, "split_hash")["split_hash"]
+        raise InputError(f"{args.method}: {module} trains in one process alone, not in {processes}; start one")
+    settings, tuning = settings_to_try(args, method)
+    split = read_split(args.data)
+    data_hash = read_about(args.data, "split_hash")["split_hash"]
     words = "\n".join(filter(None, [split.category, split.category_plural]))
     folder_of = partial(
         checkpoint_folder, data_hash=data_hash, code=made_by(module), processes=processes, category=words
     )
     return Task(
-        name=given.method,
-        repetition=given.seed,
+        name=args.method,
+        repetition=args.seed,
         method=method,
-        data=given.data,
+        data=args.data,
         split=split,
         data_hash=data_hash,
-        seed=provenance.derive_seed(split.name, stream_of(method, given.stream or given.method), given.seed),
+        seed=provenance.derive_seed(split.name, stream_of(method, args.stream or args.method), args.seed),
         settings=settings,
-        folders=[folder_of(given.work, method, params) for params in settings],
+        folders=[folder_of(args.work, method, params) for params in settings],
         tuning=tuning,
         commit=commit,
         code=code_hash(code_files(module)),
@@ -192,7 +190,7 @@ def task_of(given: argparse.Namespace) -> Task:
 
 
 def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> RunRecord:
-    """What is written down of a run. latency: seconds to score one case by itself."""
+    """The record of a run. latency: seconds to score a single case."""
     n_cases, fit, score = len(ranked.rankings), fitted.cost, ranked.cost
     return RunRecord(
         dataset=task.split.name,
@@ -223,7 +221,7 @@ def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> Run
 
 
 def write(out: Path, ranked: Ranked, record: RunRecord) -> None:
-    """The run's folder, whole or not at all."""
+    """Write the run's folder, whole or not at all."""
     with atomic(out) as temporary:
         temporary.mkdir()
         pq.write_table(ranked.rankings, temporary / "rankings.parquet", compression="zstd")
@@ -234,9 +232,9 @@ def write(out: Path, ranked: Ranked, record: RunRecord) -> None:
 
 @command
 def main() -> None:
-    given = parse()
+    args = parse()
     launch.end_with_launcher()
-    task = task_of(given)
+    task = task_of(args)
     if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
         fit_along(task.method, task.split, task.seed, task.settings, task.folders)
         return
@@ -244,11 +242,10 @@ def main() -> None:
     test = read_test(task.data, read_about(task.data))
     ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
     latency = seconds_of_one_case(fitted.recommender, test)
-    write(given.out, ranked, record_of(task, fitted, ranked, latency))
+    write(args.out, ranked, record_of(task, fitted, ranked, latency))
     value = ndcg(ranked.rankings.column("rank").to_numpy(), 10).mean()
-    print(
-        f"{task.split.name} {task.name} seed {task.repetition}: test NDCG@10 {value:.4f}, fit {fitted.cost.seconds:.1f} s"
-    )
+    about = f"{task.split.name} {task.name} seed {task.repetition}"
+    print(f"{about}: test NDCG@10 {value:.4f}, fit {fitted.cost.seconds:.1f} s")
 
 
 if __name__ == "__main__":

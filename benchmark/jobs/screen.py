@@ -1,10 +1,10 @@
-"""What the workflow prints while it runs: a line per job with what it is, how many are done and how long the rest
-takes.
+"""Print one line per job while the workflow runs: the job, how many are done and how long the others will take.
 
-Snakemake says eight lines and more per job, its input files among them. A formatter for its own handler changes that
-and nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they are, and
-`--verbose` and `--printshellcmds` show all that Snakemake knows. (snakemake-logger-plugin-rich 0.5.1 was tried: it has
-no line per job without `--verbose` and no time left, ignores `--quiet`, and prints a failed job's whole log.)
+Snakemake itself prints eight lines and more per job, its input files among them. A formatter for its own handler
+changes that and nothing else: quietness, colours, the files in .snakemake/log and any other logger plugin stay as they
+are, and `--verbose` and `--printshellcmds` show all that Snakemake knows. (snakemake-logger-plugin-rich 0.5.1 was
+tried: it has no line per job without `--verbose` and no time left, ignores `--quiet`, and prints a failed job's whole
+log.)
 """
 
 import logging
@@ -21,16 +21,16 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from benchmark.config.wording import printable
 from benchmark.jobs.estimates import RULES, Estimate, in_words
-from benchmark.jobs.last_words import Failed, reasons, sentence_of
+from benchmark.jobs.last_words import FailedJob, reasons, sentence_of
 
-# What a lock that a killed run has left asks for, and how it is given here.
+# Snakemake's sentence about a lock that a killed run has left, and how to unlock with our commands.
 UNLOCK = "It can be removed with the --unlock argument."
 UNLOCK_IN_FULL = """
 To remove it, give r2ec-bench the same arguments with `-- --unlock` behind them: after make reproduce
 `r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. Snakemake itself takes --unlock.
 Then the command itself goes on where the killed run was."""
 
-# What Snakemake says about itself, and what the last words say better.
+# Messages about Snakemake itself, and those that the last lines of a run replace.
 DROPPED = (
     "Building DAG of jobs",
     "Select jobs to execute",
@@ -49,12 +49,12 @@ SILENT = (
     LogEvent.JOB_FINISHED,
     LogEvent.PROGRESS,
 )
-PRIOR = 60.0  # seconds of jobs that went as estimated, taken to have been seen before the first one ends
+PRIOR = 60.0  # seconds of jobs that took as long as estimated, assumed before the first one ends
 
 
 @dataclass(frozen=True)
 class Job:
-    """A planned job and what it is expected to take; None for one that takes no time."""
+    """A planned job. expected: its estimate; None for a job that takes no time."""
 
     rule: str
     wildcards: tuple[tuple[str, str], ...]
@@ -64,15 +64,15 @@ class Job:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """By which messages about a job name it."""
+        """Rule and wildcards, by which Snakemake's messages identify the job."""
         return self.rule, self.wildcards
 
 
 @dataclass
 class Progress:
-    """Which of the planned jobs are done, and when the others will be.
+    """Which of the planned jobs are done, and how long the others will take.
 
-    cores, gpus: of this machine, or the number of jobs side by side elsewhere; None where nothing is known.
+    cores, gpus: of this machine; on another one, the number of jobs side by side; None where that is unknown.
     """
 
     jobs: list[Job]
@@ -83,7 +83,7 @@ class Progress:
 
     @property
     def counted(self) -> list[Job]:
-        """Jobs that do something."""
+        """The jobs that take time, which are counted on the screen."""
         return [job for job in self.jobs if job.expected is not None]
 
     def start(self, number: int, key: tuple[Any, ...], now: float) -> None:
@@ -99,13 +99,13 @@ class Progress:
             self.done[job.key] = now - began
 
     def left(self, now: float) -> float | None:
-        """Seconds until the last job ends: by the estimates, times how much slower than them the finished jobs were.
+        """Seconds until the last job ends: the estimates times how much slower the finished jobs were than theirs.
 
-        None while a job is to come of which nothing is known.
+        None while a job without an estimate is to come.
         """
         if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
             return None
-        # What a method of one's own is thought to take is no estimate, and says nothing about the others.
+        # The default of a method without an estimate says nothing about the pace of the others.
         finished = [
             (job.expected.seconds, self.done[job.key])
             for job in self.jobs
@@ -113,20 +113,20 @@ class Progress:
         ]
         pace = (PRIOR + sum(took for _, took in finished)) / (PRIOR + sum(thought for thought, _ in finished))
         began = {job.key: start for job, start in self.running.values()}
-        rest = []
+        remaining = []
         for job in self.jobs:
             if job.expected is not None and job.key not in self.done:
-                spent = now - began[job.key] if job.key in began else 0.0
-                rest.append((max(0.0, job.expected.seconds * pace - spent), job))
-        bounds = [max((seconds for seconds, _ in rest), default=0.0)]
+                elapsed = now - began[job.key] if job.key in began else 0.0
+                remaining.append((max(0.0, job.expected.seconds * pace - elapsed), job))
+        bounds = [max((seconds for seconds, _ in remaining), default=0.0)]
         if self.cores:
-            bounds.append(sum(seconds * min(job.threads, self.cores) for seconds, job in rest) / self.cores)
+            bounds.append(sum(seconds * min(job.threads, self.cores) for seconds, job in remaining) / self.cores)
         if self.gpus:
-            bounds.append(sum(seconds * min(job.gpus, self.gpus) for seconds, job in rest) / self.gpus)
+            bounds.append(sum(seconds * min(job.gpus, self.gpus) for seconds, job in remaining) / self.gpus)
         return max(bounds)
 
     def so_far(self, now: float) -> str:
-        """The beginning of a job's line."""
+        """The beginning of a job's line: how many jobs are done, and how long the others will take."""
         total = len(self.counted)
         done = sum(job.key in self.done for job in self.counted)
         left = self.left(now)
@@ -135,19 +135,19 @@ class Progress:
 
 
 class Watch(logging.Handler):
-    """Hears of every job, however quiet Snakemake is told to be, and keeps who runs, who is done and who failed."""
+    """A handler that gets every message, however quiet Snakemake is, and notes which jobs run, are done and failed."""
 
     def __init__(self, planned: Callable[[], Progress]) -> None:
         super().__init__()
-        self.planned = planned  # known once the jobs are
+        self.planned = planned  # called once Snakemake has planned its jobs
         self.progress = Progress([])
         self.names: dict[int, str] = {}
-        self.failed: dict[int, Failed] = {}
+        self.failed: dict[int, FailedJob] = {}
         self.stopped = False
         self.began = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note one message. What goes wrong here is printed, and ends no run."""
+        """Note one message. An exception is printed and does not end the run."""
         try:
             self.note(record)
         except Exception:
@@ -160,7 +160,7 @@ class Watch(logging.Handler):
         if event == LogEvent.RUN_INFO and not self.progress.jobs:
             self.progress = self.planned()
         elif event == LogEvent.JOB_INFO:
-            self.names[about["jobid"]] = what(about)
+            self.names[about["jobid"]] = name_of(about)
             self.progress.start(about["jobid"], key_of(about), now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.end(about["job_id"], now, well=True)
@@ -171,13 +171,13 @@ class Watch(logging.Handler):
         elif record.getMessage().startswith(("Terminating processes on user request", "Will exit after finishing")):
             self.stopped = True
 
-    def failure(self, about: Mapping[str, Any]) -> Failed:
-        """The job that a message about a failure is about; such messages don't say what it is."""
+    def failure(self, about: Mapping[str, Any]) -> FailedJob:
+        """The failed job of a message, with the name that an earlier message gave it."""
         more = about["aux"].get("aux_logs") or []
-        return Failed(self.names.get(about["jobid"], about["rule_name"]), tuple(map(str, [*about["log"], *more])))
+        return FailedJob(self.names.get(about["jobid"], about["rule_name"]), tuple(map(str, [*about["log"], *more])))
 
     def summary(self) -> str:
-        """How many jobs were done in how long."""
+        """A sentence on how many jobs were done in how long."""
         done = sum(job.key in self.progress.done for job in self.progress.counted)
         return f"{done} {'job' if done == 1 else 'jobs'} done in {in_words(time.monotonic() - self.began)}."
 
@@ -187,15 +187,16 @@ def key_of(about: Mapping[str, Any]) -> tuple[Any, ...]:
     return about["rule_name"], tuple(sorted((name, str(value)) for name, value in about["wildcards"].items()))
 
 
-def what(about: Mapping[str, Any]) -> str:
-    """What a job is: its rule's message, or the rule's name."""
+def name_of(about: Mapping[str, Any]) -> str:
+    """A job's name on the screen: its rule's message, or the rule's name."""
     return about.get("rule_msg") or about["rule_name"]
 
 
 class Lines(DefaultFormatter):
-    """Snakemake's messages in short lines. The text of a plan and the places of results are asked for when needed.
+    """A formatter that writes Snakemake's messages in short lines.
 
-    stale: by the first output of a job, why it no longer stands; for Snakemake such a job is just forced.
+    plan, where: called for the text of a plan and for the places of results. stale: by the first output of a job, why
+    it has to run again; Snakemake only knows that it is forced.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class Lines(DefaultFormatter):
         self.planned_before = False
 
     def wanted(self, record: logging.LogRecord) -> bool:
-        """Whether a message is shown at all. Those that are not don't part the lines of jobs, either."""
+        """Whether a message is shown. This is a filter: an empty text would still print an empty line."""
         event = getattr(record, "event", None)
         if event in SILENT or (event == LogEvent.JOB_ERROR and self.watch.stopped):
             return False
@@ -227,13 +228,13 @@ class Lines(DefaultFormatter):
         return True
 
     def format(self, record: logging.LogRecord) -> str:
-        """One message."""
+        """The text of one message."""
         if getattr(record, "event", None) is None and record.msg == NOTHING_TO_BE_DONE_MSG:
             return "\n".join([record.msg, *self.where()])
         return super().format(record).replace(UNLOCK, UNLOCK_IN_FULL)
 
     def format_run_info(self, msg: dict[str, Any]) -> str:
-        """The plan: of a run as one line, of a dry run at its end, with what it takes."""
+        """The plan: one line for a run; for a dry run a table with the estimates, at its end."""
         if not self.dryrun:
             counts = {rule: count for rule, count in msg["stats"].items() if rule in RULES or rule == "run"}
             return f"{sum(counts.values())} jobs: {', '.join(f'{count} {rule}' for rule, count in counts.items())}"
@@ -243,21 +244,21 @@ class Lines(DefaultFormatter):
         return f"\n{msg['msg']}\n{self.plan(self.watch.progress.jobs)}\n"
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
-        """A job that begins, or would."""
+        """The line of a job that begins or, in a dry run, would begin."""
         if self.whole:
-            return "\n".join([what(msg), *self._format_job_info(msg)])
+            return "\n".join([name_of(msg), *self._format_job_info(msg)])
         if self.dryrun:
             known = (self.stale[str(path)] for path in msg.get("output", []) if str(path) in self.stale)
-            return f"{what(msg)}: {next(known, None) or reasons(str(msg['reason']))}"
+            return f"{name_of(msg)}: {next(known, None) or reasons(str(msg['reason']))}"
         return f"{self.watch.progress.so_far(time.monotonic())} {msg['rule_msg']}"
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
-        """A job that failed, in its own words; the last words repeat them."""
+        """The line of a failed job with the sentence of its log; the end of the run repeats it."""
         if self.show_failed_logs:
             return str(super().format_job_error(msg))
-        one = self.watch.failure(msg)
-        self.unexplained = self.unexplained or not one.logs
-        return f"failed: {one.what}: {sentence_of(one.logs)}"
+        failure = self.watch.failure(msg)
+        self.unexplained = self.unexplained or not failure.logs
+        return f"failed: {failure.name}: {sentence_of(failure.logs)}"
 
 
 def take(logger: logging.Logger, watch: Watch, lines: Lines) -> None:
@@ -270,12 +271,12 @@ def take(logger: logging.Logger, watch: Watch, lines: Lines) -> None:
 
 
 def shown_root(start: Path) -> Path:
-    """The run's folder as one who stays in `start` names it: "." without --directory."""
+    """The run's folder relative to `start`, if it lies in it: "." without --directory."""
     here = Path.cwd().resolve()
     start = start.resolve()
     return here.relative_to(start) if here.is_relative_to(start) else here
 
 
 def say(text: str) -> None:
-    """Print on stderr, as all that Snakemake says."""
+    """Print on stderr, like all messages of Snakemake."""
     print(printable(f"\n{text}"), file=sys.stderr, flush=True)

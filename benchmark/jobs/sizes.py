@@ -1,5 +1,4 @@
-"""Counts of a dataset: those of its dataset.json once it is prepared, until then those that its source usually
-gives."""
+"""Counts of a dataset for the estimates: from its dataset.json, or before it is prepared those usual for its source."""
 
 from dataclasses import replace
 from functools import cache
@@ -27,8 +26,7 @@ UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
 
 
 def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
-    """Counts of a dataset: those of its dataset.json if it is prepared, or the source's usual ones, or by the user's
-    own files."""
+    """Counts of a dataset: from its dataset.json, if it is prepared; else from its source or the user's own files."""
     category = str(dataset.options.get("category", ""))
     usual = USUAL.get(category) or USUAL.get(dataset.source) or _own_sizes(dataset)
     path = results / "data" / name / "dataset.json"
@@ -37,15 +35,15 @@ def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
     except InputError:  # a damaged one is about to be made anew, which the plan says
         counts = None
     if counts is not None:
-        found = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
-        return replace(found, llm=counts.get("train_llm"))  # absent where it has to be prepared again
+        sizes = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
+        return replace(sizes, llm=counts.get("train_llm"))  # absent where it has to be prepared again
     limits = {"valid": dataset.valid_cases, "test": dataset.test_cases}
-    found = replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
-    return replace(found, llm=None if dataset.train_cases is None else min(dataset.train_cases, found.train))
+    sizes = replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
+    return replace(sizes, llm=None if dataset.train_cases is None else min(dataset.train_cases, sizes.train))
 
 
 def _own_sizes(dataset: DatasetConfig) -> Sizes:
-    """Those of the user's own two files, if they are there: four of five rows of interactions become cases."""
+    """Counts from the user's own two files, if they exist: four of five rows of interactions become cases."""
     folder = dataset.options.get("folder")
     if dataset.source != "files" or folder is None:
         return UNKNOWN
@@ -62,7 +60,7 @@ def _own_sizes(dataset: DatasetConfig) -> Sizes:
 
 @cache
 def _rows(path: Path, size: int) -> int:
-    """About how many rows a table has: those of a csv by the length of its first ones; 0 of what can't be read."""
+    """About how many rows a table has, for a csv by the length of its first lines; 0 where it can't be read."""
     try:
         if path.suffix == ".parquet":
             return int(pyarrow.parquet.read_metadata(path).num_rows)

@@ -1,8 +1,8 @@
-"""Whether a result still follows from what it was made of: settings, code and the contents of every file that was read.
+"""Decide whether a job has to run again: whether its settings, its code or the contents of its files have changed.
 
 A job of the workflow ends with `python -m benchmark.jobs.stale record`, which writes results/made_from/{job}.json.
-Before Snakemake plans, the workflow asks `why_stale` of each job. File dates decide nothing: a copy may have an older
-date than what it replaces.
+Before Snakemake plans, the workflow calls `why_stale` for each job. File dates decide nothing: a copy may have an older
+date than the file that it replaces.
 """
 
 import argparse
@@ -29,53 +29,52 @@ class Job:
     inputs: tuple[str, ...]  # files that it reads
     settings: str  # sha256 of the settings that it is told
     code: str  # sha256 of its code, as `code_hash` gives it
-    # Of the inputs, those that may be gone once the job is done: a download that has been read.
-    spent: frozenset[str] = frozenset()
+    # Inputs that may be gone once the job is done, such as a download that has been read.
+    temporary: frozenset[str] = frozenset()
 
     @property
     def record(self) -> Path:
-        """Where it is written down what this job's outputs were made from."""
+        """The file that says what this job's outputs were made from."""
         return Path(RECORDS, f"{self.name}.json")
 
 
 def _mark(path: Path) -> list[int]:
-    """What changes when a file is written, replaced or renamed over. ctime can't be set, so that no copy can keep
-    it."""
+    """Numbers that change when a file is written or replaced. No copy can keep its ctime, which can't be set."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _noted(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     """sha256 and mark of each file. Raises InputError for a missing one."""
-    found = {}
+    notes = {}
     for path in sorted(set(paths)):
         try:
             mark = _mark(Path(path))
-            found[path] = {"sha256": sha256_of(path), "mark": mark}
+            notes[path] = {"sha256": sha256_of(path), "mark": mark}
         except FileNotFoundError:
             raise InputError(f"{path}: is missing though its job has ended; start the run again") from None
-    return found
+    return notes
 
 
 def write_record(job: Job) -> None:
-    """Write down what the outputs of a job that has just ended were made from."""
+    """Record what the outputs of a job that has just ended were made from."""
     about = {"settings": job.settings, "code": job.code}
     write_json(job.record, about | {"inputs": _noted(job.inputs), "outputs": _noted(job.outputs)})
 
 
 def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> str:
-    """The command that a job ends with: it writes down what its outputs were made from."""
+    """The command at the end of a job, which records what its outputs were made from."""
     read, written = shlex.join(["--inputs", *inputs]), shlex.join(["--outputs", *outputs])
-    told = f"--job {job.name} --settings {job.settings} --code {job.code}"
-    return f"python -m benchmark.jobs.stale record {told} {read if inputs else ''} {written}"
+    options = f"--job {job.name} --settings {job.settings} --code {job.code}"
+    return f"python -m benchmark.jobs.stale record {options} {read if inputs else ''} {written}"
 
 
 def why_stale(job: Job, known: dict[str, str]) -> str | None:
-    """Why a job has to run, in words; None if its outputs are there and follow from what is there now.
+    """Why a job has to run, in words; None if its outputs exist and follow from its present inputs.
 
-    known: sha256 by path of files that were looked at before; what is looked at here is added. What the workflow has
-    made is always hashed: a bit that flips on the disk changes no date. Of all else, such as downloads of gigabytes,
-    nothing is hashed whose size, times and inode are those of the record.
+    known: sha256 by path of files that were hashed before; files that are hashed here are added. Files that the
+    workflow has made are always hashed, as a bit that flips on the disk changes no date. Other files, such as downloads
+    of gigabytes, are hashed only where their size, times or inode differ from the record.
     """
     for path in job.outputs:
         if Path(path).name == "run.json" and (why := _failed(path)) is not None:
@@ -96,7 +95,7 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
         if set(recorded[kind]) != set(paths):
             return f"it has other {kind} now"
         for path in paths:
-            if kind == "inputs" and path in job.spent and not Path(path).exists():
+            if kind == "inputs" and path in job.temporary and not Path(path).exists():
                 continue
             noted = recorded[kind][path]
             if not isinstance(noted, dict) or not {"sha256", "mark"} <= noted.keys():
@@ -107,7 +106,7 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
 
 
 def _failed(path: str) -> str | None:
-    """Of a run's record, whether it failed, or can't be read: either is tried again."""
+    """Why a run is tried again, by its record: it failed, or the record can't be read; None for neither."""
     try:
         failed = read_failed(path)
     except (InputError, OSError):
@@ -137,8 +136,8 @@ def main() -> None:
     parser.add_argument("--code", required=True, help="sha256 of its code")
     parser.add_argument("--inputs", nargs="*", default=[], help="files that it has read")
     parser.add_argument("--outputs", nargs="+", required=True, help="files that it has written")
-    given = parser.parse_args()
-    write_record(Job(given.job, tuple(given.outputs), tuple(given.inputs), given.settings, given.code))
+    args = parser.parse_args()
+    write_record(Job(args.job, tuple(args.outputs), tuple(args.inputs), args.settings, args.code))
 
 
 if __name__ == "__main__":

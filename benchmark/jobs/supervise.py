@@ -1,12 +1,11 @@
-"""Run one job within its limits, and write down why where it fails: `python -m benchmark.jobs.supervise ... MODULE
-...`.
+"""Run one job within its limits, and record why it failed, if it does: `python -m benchmark.jobs.supervise MODULE`.
 
-The workflow starts each run of a method so. The job may take so much time and memory, its log so much of the disk.
-Whatever ends it - an error, a signal, a limit, or an end without a result - becomes a sentence in run.json, so that the
-row of this method says "failed", and the tables of all others are made. Exit codes: 0 done, 3 failed and written down,
-2 failed and to be tried again.
+The workflow starts each run of a method by it. Time and memory of the job and the size of its log are limited. Whatever
+ends the job - an error, a signal, a limit, or an end without a result - becomes a sentence in run.json, so that the row
+of this method says "failed", and the tables of all others are made. Exit codes: 0 done, 3 failed and recorded, 2 failed
+and to be tried again.
 
-Written down is only what the job itself has done: a job that somebody stops, or whose workflow is gone, leaves nothing.
+A job that somebody stops, or whose workflow is gone, has not failed: nothing is recorded.
 """
 
 import argparse
@@ -41,26 +40,31 @@ CLOSING = 1.0  # seconds in which what a job has started may still write to its 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may take."""
+    """The limits of one job."""
 
     seconds: float
     memory: int  # bytes of it and all that it has started
 
     def exceeded(self, seconds: float, memory: int) -> str | None:
-        """Which limit a job is beyond, in words."""
+        """The limit that a job exceeds, in words; None for none."""
         if seconds > self.seconds:
             return (
                 f"took longer than its limit of {self.seconds / 3600:g} h; raise max_hours of this method in the config"
             )
         if memory > self.memory:
             gib = self.memory / 2**30
-            return f"took more than its limit of {gib:.3g} GiB of main memory; raise max_memory_gib of this method in the config"
+            return (
+                f"took more than its limit of {gib:.3g} GiB of main memory; raise max_memory_gib of this method in the "
+                "config"
+            )
         return None
 
 
 class CutLog:
-    """A log of at most `most` bytes: where more is written, the beginning and the end stay. A full disk ends
-    nothing."""
+    """A log of at most `most` bytes: where more is written, the beginning and the end stay.
+
+    A full disk does not end the job.
+    """
 
     def __init__(self, path: Path, most: int = LOG_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,10 +85,10 @@ class CutLog:
             return
 
     def _cut(self) -> None:
-        half, kept = self.most // 2, self.most // 4
-        self.file.seek(self.size - kept)
-        end = self.file.read(kept)
-        self.left_out += self.size - half - kept - len(self.note)
+        half, tail_bytes = self.most // 2, self.most // 4
+        self.file.seek(self.size - tail_bytes)
+        end = self.file.read(tail_bytes)
+        self.left_out += self.size - half - tail_bytes - len(self.note)
         self.note = f"\n[... about {self.left_out:,} bytes are left out here ...]\n".encode()
         self.file.truncate(half)
         self.file.seek(half)
@@ -98,17 +102,17 @@ class CutLog:
 
 def memory_of(process: subprocess.Popen[bytes]) -> int:
     """Resident bytes of a process and of all that it has started."""
-    found = 0
+    resident = 0
     try:
         parent = psutil.Process(process.pid)
-        for one in [parent, *parent.children(recursive=True)]:
+        for process_or_child in [parent, *parent.children(recursive=True)]:
             try:
-                found += one.memory_info().rss
+                resident += process_or_child.memory_info().rss
             except psutil.Error:
                 continue
     except psutil.Error:
         pass
-    return found
+    return resident
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
@@ -119,15 +123,15 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 
 def watched(line: list[str], log: CutLog, limits: Limits) -> tuple[int, str | None]:
-    """Run a command to its end, its output in the log.
+    """Run a command to its end and write its output to the log.
 
-    Returns its exit code, below 0 the signal that ended it, and in words the limit for which it was ended.
+    Returns its exit code (negative: the signal that ended it) and the limit that it exceeded, in words (None: none).
     """
     # Python says where it was when a signal such as SIGSEGV ends it, and when we send SIGABRT.
-    about = os.environ | {"PYTHONFAULTHANDLER": "1", SUPERVISOR: str(os.getpid())}
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=about, process_group=0)
+    environment = os.environ | {"PYTHONFAULTHANDLER": "1", SUPERVISOR: str(os.getpid())}
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, process_group=0)
     assert process.stdout is not None
-    began = looked = time.monotonic()
+    began = last_look = time.monotonic()
     ended: float | None = None  # since when the process has ended, while what it has started may still write
     limit: str | None = None
     try:
@@ -141,10 +145,10 @@ def watched(line: list[str], log: CutLog, limits: Limits) -> tuple[int, str | No
                 now = time.monotonic()
                 if ended is None and process.poll() is not None:
                     ended = now
-                elif limit is not None and now - looked >= LAST_WORDS:
+                elif limit is not None and now - last_look >= LAST_WORDS:
                     kill_all(process)
-                elif limit is None and now - looked >= LOOK_AGAIN:
-                    looked = now
+                elif limit is None and now - last_look >= LOOK_AGAIN:
+                    last_look = now
                     if (limit := limits.exceeded(now - began, memory_of(process))) is not None:
                         process.send_signal(signal.SIGABRT)
         return process.wait(), limit
@@ -169,7 +173,7 @@ def why_failed(code: int, limit: str | None, log: Path, out: Path) -> str | None
 
 
 def stopped(number: int, _: object) -> None:
-    """When somebody stops it: end, with the job, and say nothing."""
+    """Handle a signal of somebody who stops the job: end with it, and record nothing."""
     raise SystemExit(128 + number)
 
 
@@ -183,28 +187,28 @@ def main() -> None:
     parser.add_argument("--max-mib", type=int, default=0, help="main memory that it may take (default: 90 %% of all)")
     parser.add_argument("--try-again", action="store_true", help="leave a failure to the next attempt: write nothing")
     parser.add_argument("module", nargs=argparse.REMAINDER, help="the module, and its own arguments")
-    given = parser.parse_args()
-    if not given.module:
+    args = parser.parse_args()
+    if not args.module:
         raise InputError("no module is named; give one, such as benchmark.jobs.launch, and its arguments behind it")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stopped)
-    log, temporary = CutLog(given.log), own_temporary()
-    memory = given.max_mib * 2**20 or int(SHARE_OF_MEMORY * memory_bytes())
+    log, temporary = CutLog(args.log), own_temporary()
+    memory = args.max_mib * 2**20 or int(SHARE_OF_MEMORY * memory_bytes())
     os.environ["TMPDIR"] = str(temporary)
     try:
-        code, limit = watched([sys.executable, "-m", *given.module], log, Limits(given.max_seconds, memory))
+        code, limit = watched([sys.executable, "-m", *args.module], log, Limits(args.max_seconds, memory))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         log.close()
-    why = why_failed(code, limit, given.log, given.out)
+    why = why_failed(code, limit, args.log, args.out)
     if why is None:
         return
-    dataset, method, seed = given.run
-    if given.try_again:
+    dataset, method, seed = args.run
+    if args.try_again:
         raise InputError(f"{method} on {dataset}, seed {seed}: {why}; it is tried again")
-    failed = FailedRun(failed=why, log=str(given.log), dataset=dataset, method=method, seed=int(seed))
-    write_failed(given.out, failed)
-    print(f"failed: {method} on {dataset}, seed {seed}: {why} (log: {given.log})", file=sys.stderr, flush=True)
+    failed = FailedRun(failed=why, log=str(args.log), dataset=dataset, method=method, seed=int(seed))
+    write_failed(args.out, failed)
+    print(f"failed: {method} on {dataset}, seed {seed}: {why} (log: {args.log})", file=sys.stderr, flush=True)
     sys.exit(WRITTEN_DOWN)
 
 

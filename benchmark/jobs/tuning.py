@@ -1,4 +1,4 @@
-"""Which settings a run fits, where its checkpoints lie, and which of the settings validation chooses."""
+"""Fit the settings of a run, each in a folder of its own for checkpoints, and choose one by validation."""
 
 import argparse
 import contextlib
@@ -26,7 +26,7 @@ CRITERION = "valid NDCG@10"
 
 @dataclass(frozen=True)
 class Fitted:
-    """The fit that is ranked: of the only setting, or of the one that validation has chosen."""
+    """The fit that ranks the test cases: of the only setting, or of the one that validation has chosen."""
 
     recommender: Recommender
     chosen: int  # index of its setting
@@ -42,28 +42,28 @@ def from_json(option: str, text: str, kind: type) -> Any:
     except json.JSONDecodeError as error:
         raise InputError(f"{option}: not JSON ({error}); quote it for the shell") from None
     if not isinstance(value, kind):
-        what = "a list of settings" if kind is list else "settings"
-        raise InputError(f"{option}: expected {what}, found {text}; give JSON")
+        demand = "a list of settings" if kind is list else "settings"
+        raise InputError(f"{option}: expected {demand}, found {text}; give JSON")
     return value
 
 
-def settings_to_try(given: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
+def settings_to_try(args: argparse.Namespace, method: ModuleType) -> tuple[list[dict[str, Any]], Tuning | None]:
     """The settings that this repetition fits, defaults filled in, and the tuning of repetition 1 for later ones."""
-    if given.seed < 1:
-        raise InputError(f"--seed is {given.seed}; repetitions are counted from 1")
-    params, grid = from_json("--params", given.params, dict), from_json("--grid", given.grid, list)
-    overlay, base = from_json("--overlay", given.overlay, dict), given.stream or given.method
+    if args.seed < 1:
+        raise InputError(f"--seed is {args.seed}; repetitions are counted from 1")
+    params, grid = from_json("--params", args.params, dict), from_json("--grid", args.grid, list)
+    overlay, base = from_json("--overlay", args.overlay, dict), args.stream or args.method
     to_try = [overlaid(overlaid(params, trial), overlay) for trial in grid or [{}]]
     for tried in to_try:
-        check_params(method, tried, f"methods.{given.method}")
-    if (given.seed > 1 or base != given.method) and len(grid) > 1:
-        if given.tuned is None:
+        check_params(method, tried, f"methods.{args.method}")
+    if (args.seed > 1 or base != args.method) and len(grid) > 1:
+        if args.tuned is None:
             raise InputError(
-                f"{given.method}: repetition {given.seed} needs --tuned, the run.json of repetition 1 of {base}"
+                f"{args.method}: repetition {args.seed} needs --tuned, the run.json of repetition 1 of {base}"
             )
-        first = read_run(given.tuned)
+        first = read_run(args.tuned)
         if (first.method, first.seed) != (base, 1):
-            raise InputError(f"{given.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {base}")
+            raise InputError(f"{args.tuned}: is seed {first.seed} of {first.method}; --tuned takes seed 1 of {base}")
         return [all_params(method, overlaid(first.params, overlay))], first.tuning
     return [all_params(method, tried) for tried in to_try], None
 
@@ -77,11 +77,11 @@ def checkpoint_folder(
     processes: int = 1,
     category: str = "",
 ) -> Path:
-    """A folder for a fit's checkpoints whose name changes with params, data, the word for an item in prompts, code,
-    versions of packages, the files of the user's own models that the params name, and the number of processes: nothing
-    stale is ever resumed.
+    """The folder of a fit's checkpoints, named by all that the fit depends on, so that nothing stale is resumed.
 
-    Params that a method names in `SCORING` are left out: only its scoring reads them, and what was fitted serves again.
+    That is params, data, the word for an item in prompts, code, versions of packages, the files of the user's own
+    models that the params name, and the number of processes. Params that a method names in `SCORING` are left out: only
+    its scoring reads them, so that one fit serves all their values.
     """
     params = for_fitting(method, params)
     about = json.dumps([params, provenance.versions()], sort_keys=True)
@@ -105,11 +105,13 @@ def fit_best(
         if len(settings) > 1:
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        seen = watched(split)  # by this setting alone
+        watched_split = watched(split)  # by this setting alone
         with locked(folder):  # runs that differ in scoring alone share a fit
-            recommender, cost = timed_fit(partial(method.fit, seen, seed=seed, params=params, workdir=folder), folder)
+            recommender, cost = timed_fit(
+                partial(method.fit, watched_split, seed=seed, params=params, workdir=folder), folder
+            )
         check_fitted(recommender, name)
-        learned = recommender.learned() or seen.learned()
+        learned = recommender.learned() or watched_split.learned()
         if len(settings) == 1:
             return Fitted(recommender, 0, None, cost, learned)
         with account(own=frozenset({cost.by})) as validation:
@@ -124,15 +126,14 @@ def fit_best(
 
 
 def check_fitted(recommender: Any, name: str) -> None:
-    """Raise InputError, before anything is scored, for what is no recommender, and for a report that run.json can't
-    hold."""
+    """Raise InputError, before anything is scored, unless fit() gave a Recommender whose report run.json can hold."""
     if not isinstance(recommender, Recommender):
         raise InputError(f"{name}: fit() gave {type(recommender).__name__}; return a Recommender")
     check_report(recommender.report(), name)
 
 
 def check_report(report: Any, name: str) -> None:
-    """Raise InputError unless a report is settings by name, of JSON's values and finite numbers."""
+    """Raise InputError unless a report is a dictionary of values that JSON can hold, with finite numbers."""
     if not isinstance(report, dict):
         raise InputError(f"{name}: report() gave {type(report).__name__}; return a dict")
     for key, value in report.items():
@@ -143,8 +144,7 @@ def check_report(report: Any, name: str) -> None:
 
 
 def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[str, Any]], folders: list[Path]) -> None:
-    """What the other processes do: fit each setting together with the first one, which says and keeps what comes of
-    it."""
+    """Fit each setting together with the first process, which prints and keeps the results."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         for params, folder in zip(settings, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)

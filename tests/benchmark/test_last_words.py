@@ -20,7 +20,7 @@ from benchmark.jobs.estimates import ANY, Estimate
 from benchmark.jobs.last_words import (
     SHOWN,
     TORCH_CANT_WRITE,
-    Failed,
+    FailedJob,
     of_failure,
     of_success,
     places,
@@ -74,7 +74,7 @@ def test_the_end_of_a_run_with_failed_jobs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     Path("a.log").write_text(TRACEBACK)
     Path("b.log").write_text("error: too small\n")
-    failed = [Failed("sasrec on toy, seed 1", ("a.log",)), Failed("prepare toy", ("b.log",))]
+    failed = [FailedJob("sasrec on toy, seed 1", ("a.log",)), FailedJob("prepare toy", ("b.log",))]
     lines = of_failure(failed, root=Path("there")).splitlines()
     assert lines[0].startswith("2 jobs failed. ") and "the same command goes on" in lines[0]
     assert lines[1:] == [
@@ -214,7 +214,7 @@ def test_a_job_is_one_line_and_its_failure_another(tmp_path: Path, monkeypatch: 
         "failed: a on toy: too small",
         "something else",
     ]
-    assert list(watch.failed.values()) == [Failed("a on toy", ("gone.log",))]
+    assert list(watch.failed.values()) == [FailedJob("a on toy", ("gone.log",))]
     watch.emit(record(LogEvent.JOB_INFO, **STARTED))
     watch.emit(record(LogEvent.JOB_FINISHED, job_id=1))  # the second attempt went well
     assert not watch.failed and watch.summary().startswith("1 job done in ")
