@@ -239,8 +239,8 @@ def _check_settings(path: Path, params: dict[str, Any], allowed: list[dict[str, 
     key = next(key for key, value in configured.items() if key not in recorded or not _holds(recorded[key], value))
     had = repr(recorded[key]) if key in recorded else "no such setting"
     raise InputError(
-        f"{path}: was run with {'.'.join(key)} {had}, but the config has {configured[key]!r}; delete the folder and run "
-        "this seed again"
+        f"{path}: was run with {'.'.join(key)} {had}, but the config has {configured[key]!r}; delete the folder and "
+        "run this seed again"
     )
 
 

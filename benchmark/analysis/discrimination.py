@@ -141,11 +141,11 @@ def note(n_pairs: int) -> str:
     """What the columns are."""
     return (
         f"Share of {n_pairs} pairs of methods that are different at p < {significance.ALPHA}, two-sided paired "
-        "randomisation tests with signs flipped per user, uncorrected; one training of each method, so that users alone "
-        "are covered. As NDCG@10, the other way: pairs that NDCG@10 calls different, too, in the same direction and in "
-        "the other one. Opposed: of the pairs that this statistic calls different, those where NDCG@10 points the other "
-        "way, whatever its p. Worth of a case: cases of NDCG@10 that see as much as one case by this statistic, the "
-        "median ratio of squared z over pairs that either calls different."
+        "randomisation tests with signs flipped per user, uncorrected; one training of each method, so that users "
+        "alone are covered. As NDCG@10, the other way: pairs that NDCG@10 calls different, too, in the same direction "
+        "and in the other one. Opposed: of the pairs that this statistic calls different, those where NDCG@10 points "
+        "the other way, whatever its p. Worth of a case: cases of NDCG@10 that see as much as one case by this "
+        "statistic, the median ratio of squared z over pairs that either calls different."
     )
 
 

@@ -22,8 +22,8 @@ def check_information(
     for (row, seed), amount in learned.items():
         if row not in permitted and _budget(amount) != _budget(first[row]):
             raise InputError(
-                f"{dataset}: {row}: seed {seed} learned from {in_words(amount)}, but seed 1 from {in_words(first[row])}; "
-                "delete the folder of one of them and run it again"
+                f"{dataset}: {row}: seed {seed} learned from {in_words(amount)}, but seed 1 from "
+                f"{in_words(first[row])}; delete the folder of one of them and run it again"
             )
     unpermitted = {row: amount for row, amount in first.items() if row not in permitted}
     most = max((unpermitted or first).values(), key=_budget)
@@ -31,14 +31,14 @@ def check_information(
     for row, amount in unpermitted.items():
         if _budget(amount) != _budget(most):
             raise InputError(
-                f"{dataset}: {row} learned from {in_words(amount)}, but {others} from {in_words(most)}; let it learn from "
-                f"all of split.train, or give {row} {KEY} in the config, with the reason"
+                f"{dataset}: {row} learned from {in_words(amount)}, but {others} from {in_words(most)}; let it learn "
+                f"from all of split.train, or give {row} {KEY} in the config, with the reason"
             )
     for (row, _), amount in learned.items():
         if amount.targets > most.targets or amount.users > most.users:
             raise InputError(
-                f"{dataset}: {row} learned from {in_words(amount)}, which is more than the {in_words(most)} of {others}, "
-                f"though the config gives it {KEY}; take that away and let all learn from the same data"
+                f"{dataset}: {row} learned from {in_words(amount)}, which is more than the {in_words(most)} of "
+                f"{others}, though the config gives it {KEY}; take that away and let all learn from the same data"
             )
     less = {row for (row, _), amount in learned.items() if _budget(amount) != _budget(most)}
     return {row: reason for row, reason in permitted.items() if row in less}

@@ -99,9 +99,9 @@ def as_markdown(frame: pd.DataFrame) -> str:
         f"Trainings of one setting with other seeds ({frame.trainings.min()} of each, {first.n_cases:,} test cases of "
         f"{first.n_users:,} users), drawn {DRAWS:,} times into two groups that share none: the share of draws that are "
         f"called different at p < {significance.ALPHA}. It should be 5 %. The test over users alone takes the luck of "
-        "trainings for a difference; of one training on a side nothing else can be made. In pairs: as registered claims, "
-        "whose trainings share their random numbers; here the pairs are drawn. Draws from the same trainings are not "
-        "independent."
+        "trainings for a difference; of one training on a side nothing else can be made. In pairs: as registered "
+        "claims, whose trainings share their random numbers; here the pairs are drawn. Draws from the same trainings "
+        "are not independent."
     )
     return f"# Trainings that differ by luck alone\n\n{table(head, lines, left=2)}\n\n{text}\n"
 

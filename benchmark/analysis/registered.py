@@ -251,10 +251,10 @@ def rule(frame: pd.DataFrame) -> str:
         f"{len(frame)} claims, written down before their runs, each judged once: over "
         f"{first.datasets.replace(' ', ', ')}, each of the same weight, and {first.trainings} trainings of both sides, "
         f"which share their random numbers in pairs. Test and interval cover users and trainings.{narrow} Holm's "
-        f"correction is over all {len(frame)}; what was not run counts with p = 1. A claim is supported or contradicted "
-        f'below {significance.ALPHA}; "{NOT_WORTH}" where the whole interval lies within the smallest effect that is '
-        "worth having, a share of the second mean. Hours are those of fitting and ranking all of its runs, of one "
-        "machine; claims share runs. Everything else that this project says of these questions is "
+        f"correction is over all {len(frame)}; what was not run counts with p = 1. A claim is supported or "
+        f'contradicted below {significance.ALPHA}; "{NOT_WORTH}" where the whole interval lies within the smallest '
+        "effect that is worth having, a share of the second mean. Hours are those of fitting and ranking all of its "
+        "runs, of one machine; claims share runs. Everything else that this project says of these questions is "
         "exploratory."
     )
 

@@ -80,8 +80,8 @@ def note(frame: pd.DataFrame) -> str:
     several = " over users and trainings" if len(single) < len(frame) else ""
     separator = "; " if several else ", "
     return (
-        f"{text}{several}{separator}of rows with one training over users alone: how far another training would lie from "
-        "it is not known, and no interval of theirs says so. A lower geometric mean rank is better."
+        f"{text}{several}{separator}of rows with one training over users alone: how far another training would lie "
+        "from it is not known, and no interval of theirs says so. A lower geometric mean rank is better."
     )
 
 

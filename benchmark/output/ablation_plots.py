@@ -50,7 +50,7 @@ class Points:
     seeds: np.ndarray  # float64 [values, seeds]
     base: int  # place of the base
     filled: np.ndarray  # bool [values]; False: an open point
-    unseen: np.ndarray | None  # float64 [values]: differences up to it would have been missed; None: not a difference
+    unseen: np.ndarray | None  # float64 [values]: smallest detectable differences; None where points are no differences
 
 
 def as_numbers(labels: list[str]) -> np.ndarray | None:
@@ -72,22 +72,22 @@ def order_of(factor: Factor) -> list[str]:
     return labels if numbers is None else [labels[i] for i in np.argsort(numbers, kind="stable")]
 
 
-def panels(factor: Factor, found: FactorStatistics, dataset: str, metric: str) -> tuple[Points, Points]:
-    """The values' metric, and their differences from the base, on one dataset."""
+def panels(factor: Factor, statistics: FactorStatistics, dataset: str, metric: str) -> tuple[Points, Points]:
+    """Two panels of one dataset: the metric of each value, and its difference from the base."""
     labels = order_of(factor)
     base = labels.index(factor.base)
-    seeds = found.seeds[(found.seeds.dataset == dataset) & (found.seeds.metric == metric)]
+    seeds = statistics.seeds[(statistics.seeds.dataset == dataset) & (statistics.seeds.metric == metric)]
     by_seed = seeds.pivot(index="value", columns="seed", values="mean").loc[labels].to_numpy()
-    values = found.values[found.values.dataset == dataset].set_index("value").loc[labels]
+    values = statistics.values[statistics.values.dataset == dataset].set_index("value").loc[labels]
     low, high = (values[f"{metric}_{bound}"].to_numpy() for bound in ("low", "high"))
     every = np.ones(len(labels), dtype=bool)
     means = Points(metric, labels, by_seed.mean(axis=1), low, high, by_seed, base, every, None)
 
-    tests = found.tests[(found.tests.dataset == dataset) & (found.tests.metric == metric)]
+    tests = statistics.tests[(statistics.tests.dataset == dataset) & (statistics.tests.metric == metric)]
     tests = tests.set_index("value").reindex(labels)
     apart = by_seed - by_seed[base]
     differences = Points(
-        f"{metric} less the base's",
+        f"{metric} minus the base's",
         labels,
         apart.mean(axis=1),
         tests.low.to_numpy(float),
@@ -147,34 +147,35 @@ def draw_points(axes: Axes, points: Points, upright: bool) -> None:
 def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
     """Colour and dashes by label: black for the base; shades in order for numbers, unlike colours for words."""
     others = [label for label in labels if label != base]
-    found = {base: {"color": "black", "linewidth": 1.8, "zorder": 3}}
+    style_of = {base: {"color": "black", "linewidth": 1.8, "zorder": 3}}
     ordered = as_numbers(labels) is not None
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(2, len(others))))
     for i, label in enumerate(others):
         colour = shades[i] if ordered else COLOURS[i % len(COLOURS)]
         dashes = "-" if ordered else DASHES[i // len(COLOURS) % len(DASHES)]
-        found[label] = {"color": colour, "linewidth": 1.3, "linestyle": dashes}
-    return found
+        style_of[label] = {"color": colour, "linewidth": 1.3, "linestyle": dashes}
+    return style_of
 
 
-def curve(found: FactorStatistics, dataset: str, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the training of a value's run logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where
-    it logged nothing."""
-    rows = found.curves
+def curve(statistics: FactorStatistics, dataset: str, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the trainings of a value logged under `key`: steps int64 [n] and numbers float64 [seeds, n]; n may be 0."""
+    rows = statistics.curves
     rows = rows[(rows.dataset == dataset) & (rows.value == label) & (rows.key == key)]
     logged = rows.pivot(index="seed", columns="step", values="logged")
     return logged.columns.to_numpy(), logged.to_numpy()
 
 
-def draw_curves(row: np.ndarray, factor: Factor, found: FactorStatistics, dataset: str) -> list[str]:
-    """One panel per entry of CURVES, and the legend in the last of these axes; returns the labels whose runs logged
-    nothing."""
+def draw_curves(row: np.ndarray, factor: Factor, statistics: FactorStatistics, dataset: str) -> list[str]:
+    """Draw a panel per entry of CURVES, and the legend in the last of these axes.
+
+    Returns the labels whose runs logged nothing.
+    """
     labels = [label for label in order_of(factor) if factor.runs[label] not in factor.scored]
     style = styles(labels, factor.base)
     drawn: dict[str, Any] = {}
     for axes, (key, title) in zip(row, CURVES.items(), strict=False):
         for label in labels:
-            steps, values = curve(found, dataset, label, key)
+            steps, values = curve(statistics, dataset, label, key)
             if not len(steps):
                 continue
             (drawn[label],) = axes.plot(steps, values.mean(axis=0), **style[label])
@@ -192,20 +193,20 @@ def draw_curves(row: np.ndarray, factor: Factor, found: FactorStatistics, datase
     return [label for label in labels if label not in drawn]
 
 
-def has_curves(factor: Factor, found: FactorStatistics, dataset: str) -> bool:
+def has_curves(factor: Factor, statistics: FactorStatistics, dataset: str) -> bool:
     """Whether any run but the base's logged a training of its own."""
     own = [label for label, run in factor.runs.items() if label != factor.base and run not in factor.scored]
-    return bool(((found.curves.dataset == dataset) & found.curves.value.isin(own)).any())
+    return bool(((statistics.curves.dataset == dataset) & statistics.curves.value.isin(own)).any())
 
 
-def plot_factor(factor: Factor, found: FactorStatistics) -> Figure:
+def plot_factor(factor: Factor, statistics: FactorStatistics) -> Figure:
     """The whole figure of a factor."""
     upright = as_numbers(list(factor.runs)) is not None
     height = 2.5 if upright else 0.55 + 0.27 * max(3, len(factor.runs))
     parts = []
     for dataset in factor.datasets:
         parts.append(("points", dataset, height * len(SHOWN)))
-        if has_curves(factor, found, dataset):
+        if has_curves(factor, statistics, dataset):
             parts.append(("curves", dataset, 2.4))
     figure = new_figure(10, 1.1 + sum(part[2] for part in parts))
     grid = figure.add_gridspec(len(parts), 1, height_ratios=[part[2] for part in parts])
@@ -216,31 +217,31 @@ def plot_factor(factor: Factor, found: FactorStatistics) -> Figure:
             cells = grid[i].subgridspec(len(SHOWN), 2)
             rows = cells.subplots(squeeze=False, sharey=False if upright else "row")
             for pair, metric in zip(rows, SHOWN, strict=True):
-                for axes, points in zip(pair, panels(factor, found, dataset, metric), strict=True):
+                for axes, points in zip(pair, panels(factor, statistics, dataset, metric), strict=True):
                     draw_points(axes, points, upright)
         else:
             widths = [1.0] * len(CURVES) + [0.7]
             rows = grid[i].subgridspec(1, len(widths), width_ratios=widths).subplots(squeeze=False)
-            silent += [label for label in draw_curves(rows[0], factor, found, dataset) if label not in silent]
+            silent += [label for label in draw_curves(rows[0], factor, statistics, dataset) if label not in silent]
         rows[0, 0].set_title(name + rows[0, 0].get_title(loc="left"))
-    head_and_foot(figure, factor.title, legend_in_words(factor, found, silent))
+    head_and_foot(figure, factor.title, legend_in_words(factor, statistics, silent))
     return figure
 
 
-def legend_in_words(factor: Factor, found: FactorStatistics, silent: list[str]) -> list[str]:
-    """What the marks mean."""
+def legend_in_words(factor: Factor, statistics: FactorStatistics, silent: list[str]) -> list[str]:
+    """The sentences below the plot: what it shows and what its marks mean."""
     measured = "; ".join(
         f"{row.dataset}: {row.n_cases:,} cases of {row.n_users:,} users"
-        for row in found.values.drop_duplicates("dataset").itertuples()
+        for row in statistics.values.drop_duplicates("dataset").itertuples()
     )
     seeds = f"{factor.seeds} {'seed' if factor.seeds == 1 else 'seeds'}"
     words = [
         f"{measured}. Points: mean; lines: 95 % bootstrap interval over users; ticks beside a point: its {seeds}. "
         "Black: the base.",
-        f"Right: a filled point differs from the base at p < {ALPHA} after Holm's correction; a difference within the grey bar "
-        f"would have been found with a power of less than {100 * POWER:.0f} %.",
+        f"Right: a filled point differs from the base at p < {ALPHA} after Holm's correction; a difference within the "
+        f"grey bar would have been found with a power of less than {100 * POWER:.0f} %.",
     ]
-    if any(has_curves(factor, found, dataset) for dataset in factor.datasets):
+    if any(has_curves(factor, statistics, dataset) for dataset in factor.datasets):
         bands = " Bands: lowest to highest seed." if factor.seeds > 1 else ""
         none = f" No training log: {', '.join(silent)}." if silent else ""
         words.append(f"Training: mean over a step's rollouts, of training users.{bands}{none}")
@@ -249,14 +250,14 @@ def legend_in_words(factor: Factor, found: FactorStatistics, silent: list[str]) 
 
 @command
 def main() -> None:
-    given = ablations_arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots")
+    args = ablations_arguments(command_line("benchmark.output.ablation_plots", __doc__), out="plots")
     everything = []
-    for factor in given.factors:
-        found = FactorStatistics.read(given.statistics, factor.name)
-        everything.append((factor.without(set(found.failed["value"])), found))
+    for factor in args.factors:
+        statistics = FactorStatistics.read(args.statistics, factor.name)
+        everything.append((factor.without(set(statistics.failed["value"])), statistics))
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        for factor, found in everything:
-            save(plot_factor(factor, found), given.out, factor.name)
+        for factor, statistics in everything:
+            save(plot_factor(factor, statistics), args.out, factor.name)
 
 
 if __name__ == "__main__":

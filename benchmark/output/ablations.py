@@ -15,7 +15,7 @@ from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.arguments import ablations_arguments
-from benchmark.output.captions import runs_behind, said_beside, what_it_shows
+from benchmark.output.captions import background_in_words, runs_behind, what_it_shows
 from benchmark.output.forms import csv, failed_rows, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
 from benchmark.statistics.ablations import AGAINST_BASE
@@ -27,13 +27,13 @@ HEAD = ["value", "difference", "95 % interval", "p", "p, Holm", "smallest detect
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
-    """The caption of a factor's table, as `captions.notes` is that of the methods'."""
+    """The caption of a factor's table, sentence by sentence, like `captions.notes` for the table of methods."""
     base = frame.base.iloc[0]
     out = [what_it_shows(as_rows(frame), f'the base, "{base}"', AGAINST_BASE)]
     for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
         family = f"family of {row.family_size} tests ({len(part) - 1} values x {len(METRICS)} metrics)"
-        out += [runs_behind(as_rows(part), family), said_beside(as_rows(part))]
+        out += [runs_behind(as_rows(part), family), background_in_words(as_rows(part))]
     return out
 
 
@@ -43,9 +43,9 @@ def as_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def note_of_differences(tests: pd.DataFrame) -> str:
-    """What the columns of the second table are."""
+    """The caption of the second table: what its columns are."""
     return (
-        f"{MAIN} less the base's. Smallest detectable: the true difference that the test would find with a power of "
+        f"{MAIN} minus the base's. Smallest detectable: the true difference that the test would find with a power of "
         f"{100 * significance.POWER:.0f} % at the level of Holm's first step, {significance.ALPHA} / "
         f"{tests.family_size.iloc[0]}, from the standard error of the paired difference over users."
     )
@@ -68,18 +68,20 @@ def in_words(detectable: float) -> str:
     return "unknown: no user differs" if np.isnan(detectable) else f"{detectable:.4f}"
 
 
-def as_markdown(factor: Factor, found: FactorStatistics) -> str:
+def as_markdown(factor: Factor, statistics: FactorStatistics) -> str:
     """Both tables of a factor in GitHub's Markdown, with their captions."""
-    second = table(HEAD, [[plain(row[0]), *row[1:]] for row in differences(found.tests)])
-    first = markdown(as_rows(found.values), notes(found.values), "value", failed_rows(found.failed, "value"))
-    return f"# {plain(factor.title)}\n\n{first}\n{second}\n\n{running(note_of_differences(found.tests))}\n"
+    second = table(HEAD, [[plain(row[0]), *row[1:]] for row in differences(statistics.tests)])
+    first = markdown(
+        as_rows(statistics.values), notes(statistics.values), "value", failed_rows(statistics.failed, "value")
+    )
+    return f"# {plain(factor.title)}\n\n{first}\n{second}\n\n{running(note_of_differences(statistics.tests))}\n"
 
 
-def as_latex(factor: Factor, found: FactorStatistics) -> str:
+def as_latex(factor: Factor, statistics: FactorStatistics) -> str:
     """Both tables of a factor as LaTeX; needs booktabs and graphicx."""
-    body = [latex_row(map(plain_latex, row)) for row in differences(found.tests)]
+    body = [latex_row(map(plain_latex, row)) for row in differences(statistics.tests)]
     title = plain_latex(f"{factor.title}. ")
-    frame, failed = found.values, failed_rows(found.failed, "value")
+    frame, failed = statistics.values, failed_rows(statistics.failed, "value")
     return latex(as_rows(frame), [f"{factor.title}.", *notes(frame)], "value", failed) + "\n".join(
         [
             r"\begin{table}[t]",
@@ -91,7 +93,7 @@ def as_latex(factor: Factor, found: FactorStatistics) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{title}{plain_latex(note_of_differences(found.tests))}}}",
+            rf"\caption{{{title}{plain_latex(note_of_differences(statistics.tests))}}}",
             r"\end{table}",
             "",
         ]
@@ -100,15 +102,15 @@ def as_latex(factor: Factor, found: FactorStatistics) -> str:
 
 @command
 def main() -> None:
-    given = ablations_arguments(command_line("benchmark.output.ablations", __doc__))
+    args = ablations_arguments(command_line("benchmark.output.ablations", __doc__))
     files: dict[str, str] = {}
-    for factor in given.factors:
-        found = FactorStatistics.read(given.statistics, factor.name)
-        files |= {f"{factor.name}.csv": csv(found.values), f"{factor.name}.tests.csv": csv(found.tests)}
-        files[f"{factor.name}.md"] = as_markdown(factor, found)
-        files[f"{factor.name}.tex"] = as_latex(factor, found)
+    for factor in args.factors:
+        statistics = FactorStatistics.read(args.statistics, factor.name)
+        files |= {f"{factor.name}.csv": csv(statistics.values), f"{factor.name}.tests.csv": csv(statistics.tests)}
+        files[f"{factor.name}.md"] = as_markdown(factor, statistics)
+        files[f"{factor.name}.tex"] = as_latex(factor, statistics)
     for name, text in files.items():
-        write_text(given.out / name, text)
+        write_text(args.out / name, text)
 
 
 if __name__ == "__main__":

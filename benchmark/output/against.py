@@ -1,5 +1,4 @@
-"""`python -m benchmark.output.against`: show one method against each of the others, on each dataset and over all of
-them.
+"""Make table and plot of one method against each of the others, per dataset and over all datasets.
 
     python -m benchmark.output.against --datasets ml-100k
 
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmark.analysis import significance
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
-from benchmark.output.captions import said_beside
+from benchmark.output.captions import background_in_words
 from benchmark.output.costs import HEADINGS, number
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
@@ -29,29 +28,31 @@ from benchmark.storage.io import write_text
 
 
 def markdown(frame: pd.DataFrame, above: str = "", below: Sequence[str] = ()) -> str:
-    """The table in GitHub's Markdown: of each dataset the reference's own row, then the others. `above` stands above
-    it, and `below` are further notes."""
+    """The table in GitHub's Markdown: for each dataset the reference's own row, then the others.
+
+    above: a text above the table. below: further notes below it.
+    """
     name = plain(frame.reference.iloc[0])
     head = ["dataset", "method", MAIN, f"{name} minus this one", "95 % interval", "p", "p, Holm", "smallest detectable"]
     head += [HEADINGS[column] for column in COSTS]
     body = []
     for dataset, part in frame.groupby("dataset", sort=False):
         first = part.iloc[0]
-        spent = [number(first[f"{column}_reference"]) for column in COSTS]
-        body.append([plain(str(dataset)), f"**{name}**", f"{first.mean_reference:.4f}", *[""] * 5, *spent])
+        costs = [number(first[f"{column}_reference"]) for column in COSTS]
+        body.append([plain(str(dataset)), f"**{name}**", f"{first.mean_reference:.4f}", *[""] * 5, *costs])
         for row in part.to_dict("records"):
             tests = [f"{row['difference']:+.4f}", f"[{row['low']:+.4f}, {row['high']:+.4f}]"]
             tests += [f"{row['p']:.2g}", f"{row['p_holm']:.2g}"]
             tests.append("unknown" if np.isnan(row["detectable"]) else f"{row['detectable']:.4f}")
-            spent = [number(row[column]) for column in COSTS]
-            body.append([plain(str(dataset)), plain(row["method"]), f"{row['mean']:.4f}", *tests, *spent])
-    said = map(running, [note(frame), *below])
-    parts = [f"# {name} against each of the others", running(above), table(head, body, left=2), *said]
+            costs = [number(row[column]) for column in COSTS]
+            body.append([plain(str(dataset)), plain(row["method"]), f"{row['mean']:.4f}", *tests, *costs])
+    notes_below = map(running, [note(frame), *below])
+    parts = [f"# {name} against each of the others", running(above), table(head, body, left=2), *notes_below]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def note(frame: pd.DataFrame) -> str:
-    """What the numbers are."""
+    """The caption: what the numbers are."""
     measured = "; ".join(
         f"{dataset}: {part.n_cases.iloc[0]:,} cases of {part.n_users.iloc[0]:,} users"
         for dataset, part in frame.groupby("dataset", sort=False)
@@ -61,15 +62,15 @@ def note(frame: pd.DataFrame) -> str:
     )
     return (
         f"{measured}. Two-sided paired randomisation tests, signs flipped per user; Holm's correction over the "
-        f"{frame.family_size.iloc[0]} methods of one part of the table. Interval: bootstrap over users. Smallest detectable: the "
-        f"true difference that the test would find with a power of {100 * significance.POWER:.0f} % at the level of Holm's first "
-        f"step. Users are resampled and not trainings.{several} Costs: as in costs.md, where a run "
-        "is charged for what others had encoded or written."
+        f"{frame.family_size.iloc[0]} methods of one part of the table. Interval: bootstrap over users. Smallest "
+        f"detectable: the true difference that the test would find with a power of {100 * significance.POWER:.0f} % at "
+        f"the level of Holm's first step. Users are resampled and not trainings.{several} Costs: as in costs.md, where "
+        "a run is charged for what others had encoded or written."
     )
 
 
 def write_nothing(frame: pd.DataFrame, out: Path, plots: Path) -> str:
-    """The files of a reference that can't be held against any other method: they say why. Returns the text."""
+    """Write the files of a reference that can't be compared with any other method: they say why. Returns the text."""
     why = "; ".join(f"{row.method} on {row.dataset} failed: {row.failed}" for row in frame.itertuples())
     reference = frame.reference.iloc[0]
     figure = new_figure(10, 1.5)
@@ -107,22 +108,22 @@ def plot(frame: pd.DataFrame) -> Figure:
 
 @command
 def main() -> None:
-    given = methods_arguments(command_line("benchmark.output.against", __doc__), out="tables")
-    frame = read_csv(given.statistics / AGAINST)
+    args = methods_arguments(command_line("benchmark.output.against", __doc__), out="tables")
+    frame = read_csv(args.statistics / AGAINST)
     if "failed" in frame:
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-            print(write_nothing(frame, given.out, given.results / "plots"))
+            print(write_nothing(frame, args.out, args.results / "plots"))
         return
     beside = [
-        said_beside(DatasetStatistics.read(given.statistics, dataset).methods)
+        background_in_words(DatasetStatistics.read(args.statistics, dataset).methods)
         for dataset in frame.dataset.unique()
         if dataset != EVERY
     ]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        save(plot(frame), given.results / "plots", "against")
-    text = markdown(frame, given.note, beside)
-    write_text(given.out / AGAINST, csv(frame))
-    write_text(given.out / "against.md", text)
+        save(plot(frame), args.results / "plots", "against")
+    text = markdown(frame, args.note, beside)
+    write_text(args.out / AGAINST, csv(frame))
+    write_text(args.out / "against.md", text)
     print(text)
 
 

@@ -1,4 +1,7 @@
-"""What the command lines of tables, plots and claims share, read: none of them reads runs, only statistics of them."""
+"""Arguments that the command lines of tables, plots, claims and the page share.
+
+But for the page's, they read statistics of runs and no runs.
+"""
 
 import argparse
 from pathlib import Path
@@ -17,10 +20,9 @@ from benchmark.analysis.arguments import (
 def methods_arguments(
     parser: argparse.ArgumentParser, out: str, argv: list[str] | None = None, parts: bool = False
 ) -> argparse.Namespace:
-    """For what is shown of methods; `out` is the folder under --results written by default, `statistics` that of their
-    statistics.
+    """Read the command line of an output about methods; `statistics` is the folder of their statistics.
 
-    parts: whether it takes --only, which tables are made.
+    out: the folder under --results that is written by default. parts: whether there is --only, which chooses tables.
     """
     results_argument(parser)
     datasets_argument(parser)
@@ -31,13 +33,13 @@ def methods_arguments(
             choices=["datasets", "main"],
             help="make the datasets' own tables alone, or `main` and `costs` alone (default: all)",
         )
-    given = _with_out(parser, out, argv)
-    check_datasets(given.datasets)
-    return given
+    args = _with_out(parser, out, argv)
+    check_datasets(args.datasets)
+    return args
 
 
 def page_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
-    """For the page, which reads the runs' cases and texts besides statistics of methods and ablations."""
+    """Read the command line of the page, which needs the runs' cases and texts besides all statistics."""
     note_argument(parser)
     add_factors(parser, required=False)
     parser.add_argument("--reference", help="the row that is held against each of the others (default: none)")
@@ -47,19 +49,19 @@ def page_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = Non
 def ablations_arguments(
     parser: argparse.ArgumentParser, out: str = "", argv: list[str] | None = None, factors: bool = True
 ) -> argparse.Namespace:
-    """For what is shown of ablations: it is written to a folder of their name in --out, or in `out` under --results.
+    """Read the command line of an output about ablations, which has a folder of their name in --out.
 
-    factors: whether it takes --factors.
+    out: the folder under --results that is written by default. factors: whether there is --factors.
     """
     results_argument(parser)
     (add_factors if factors else ablations_argument)(parser)
-    given = _with_out(parser, out, argv)
-    given.out, given.statistics = given.out / given.ablations, given.statistics / given.ablations
-    return given
+    args = _with_out(parser, out, argv)
+    args.out, args.statistics = args.out / args.ablations, args.statistics / args.ablations
+    return args
 
 
 def note_argument(parser: argparse.ArgumentParser) -> None:
-    """--note."""
+    """Add --note, a line for the reader of the results, to a command line."""
     parser.add_argument(
         "--note", default="", help="a line to print with them: what a reader has to know of these results"
     )
@@ -68,6 +70,6 @@ def note_argument(parser: argparse.ArgumentParser) -> None:
 def _with_out(parser: argparse.ArgumentParser, out: str, argv: list[str] | None) -> argparse.Namespace:
     place = f"{out} in --results" if out else "--results"
     parser.add_argument("--out", type=Path, help=f"folder to write to (default: {place})")
-    given = parser.parse_args(argv)
-    given.out, given.statistics = given.out or given.results / out, given.results / STATISTICS
-    return given
+    args = parser.parse_args(argv)
+    args.out, args.statistics = args.out or args.results / out, args.results / STATISTICS
+    return args

@@ -1,4 +1,4 @@
-"""What stands below a table: what its numbers are, its marks and tests, and the runs behind them."""
+"""The captions of tables: what the numbers are, their marks and tests, and the runs behind them."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from benchmark.metrics import METRICS
 from benchmark.output.cells import cells
 
 DAGGER = "†"
-FEW = 0.05  # of the items that the lists could hold: a method that shows fewer shows nearly the same to everybody
+FEW = 0.05  # share of the items that the lists could hold; a method that shows fewer is named in the caption
 
 
 def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
@@ -29,10 +29,9 @@ def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
 
 
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
-    """The caption: what the numbers are, the marks and the test, and per dataset its family, n, seeds and commit, what
-    its rows learned from, and `of_the_lists`.
+    """The caption of a table of methods, paragraph by paragraph: `what_it_shows`, then two for each dataset.
 
-    plain: of a table without deviations over seeds and without bold and underlined means.
+    plain: for a table without deviations over seeds and without bold and underlined means.
     """
     best = "the best baseline (highest NDCG@10 of its dataset, chosen on these cases)"
     general = what_it_shows(frame, best, AGAINST_BEST, plain=plain)
@@ -50,40 +49,41 @@ def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
             )
         else:
             family = "no baseline among the methods, so no test in this table"
-        out += [runs_behind(part, family), said_beside(part)]
+        out += [runs_behind(part, family), background_in_words(part)]
     return out
 
 
 def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bool = False) -> str:
-    """What a table's numbers are, its methods being tested against `reference` in this family, and the marks that it
-    has."""
+    """The sentences on a table's numbers, its tests against `reference` in this family, and its marks."""
     printed = [cell for row in cells(frame) for cell in row]
-    said = ["Full-catalogue ranking."]
+    sentences = ["Full-catalogue ranking."]
     mean = "Mean over seeds" if frame.seeds.max() > 1 else "One seed"
     if not plain and any(cell.sd for cell in printed):
         mean += " ± sd over seeds"
-    said.append(f"{mean}; below it the 95 % interval of a bootstrap over users ({significance.RESAMPLES:,} resamples).")
+    sentences.append(
+        f"{mean}; below it the 95 % interval of a bootstrap over users ({significance.RESAMPLES:,} resamples)."
+    )
     if not plain:
         second = ", second underlined" if any(cell.place == 2 for cell in printed) else ""
         if any(cell.place == 1 for cell in printed):
-            said.append(f"Best bold{second}.")
+            sentences.append(f"Best bold{second}.")
     if (frame[[f"{metric}_p_holm" for metric in METRICS]].notna()).any(axis=None):
         marked = any(cell.dagger for cell in printed)
-        said.append(
+        sentences.append(
             f"{f'{DAGGER} differs' if marked else 'No value differs'} from {reference}, in either direction, at p < "
-            f'{significance.ALPHA} after Holm\'s correction over the family "{family}". Two-sided paired tests over users: '
-            "randomisation test with signs flipped per user for NDCG, McNemar's test clustered by user for Hit (exact where "
-            f"fewer than {significance.FEW_USERS} users differ)."
+            f'{significance.ALPHA} after Holm\'s correction over the family "{family}". Two-sided paired tests over '
+            "users: randomisation test with signs flipped per user for NDCG, McNemar's test clustered by user for Hit "
+            f"(exact where fewer than {significance.FEW_USERS} users differ)."
         )
     if not plain:
-        said.append(
+        sentences.append(
             "Users are resampled and not trainings: another seed may move a value by more than its interval says."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def runs_behind(part: pd.DataFrame, family: str) -> str:
-    """One dataset's cases, seeds and commits, and its family of tests in words."""
+    """A sentence on one dataset's cases, seeds and commits. family: its family of tests in words."""
     row = part.iloc[0]
     commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
     return (
@@ -93,54 +93,60 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
     )
 
 
-def said_beside(part: pd.DataFrame) -> str:
-    """What a reader has to know of one dataset's rows and cases: what each row learned from and tried, targets that
-    none could have learned, how many items the lists hold, and what equal times hide."""
+def background_in_words(part: pd.DataFrame) -> str:
+    """The sentences on one dataset's rows and cases, from the columns of `benchmark.analysis.summary.background`.
+
+    They say what the rows learned from, how many settings they tried, how many targets no method could have learned,
+    how many items the lists hold, and how many interactions equal times hide.
+    """
     row = part.iloc[0]
     tried = part.settings_tried.tolist()
-    found = [
+    clauses = [
         what_they_learned(part),
         f"Settings tried on validation cases: {counted_in_words(part.method.tolist(), tried)}",
-        f"{share(row.cold_targets, row.n_cases)} test targets stand in no training interaction: no method could have learned them"
+        f"{share(row.cold_targets, row.n_cases)} test targets stand in no training interaction: no method could have "
+        "learned them"
         if row.cold_targets
         else "Every test target stands in a training interaction",
         of_the_lists(part),
     ]
     if row.hidden_share:
-        found.append(
-            f"Equal times take {max(0.1, 100 * row.hidden_share):.1f} % of the interactions out of the histories of cases of "
-            "the same second (same_time: exclude)"
+        clauses.append(
+            f"Equal times take {max(0.1, 100 * row.hidden_share):.1f} % of the interactions out of the histories of "
+            "cases of the same second (same_time: exclude)"
         )
-    return f"{row.dataset}: {'. '.join(found)}."
+    return f"{row.dataset}: {'. '.join(clauses)}."
 
 
 def what_they_learned(part: pd.DataFrame) -> str:
-    """What the rows of one dataset learned from: what most of those without a reason did, and each row that learned
-    from something else, also where the rows with a reason are more."""
+    """A clause on what the rows of one dataset learned from: the usual amount, then each row with another one.
+
+    The usual amount is that of most rows without a reason to learn from less, even where rows with a reason are more.
+    """
     columns = ["learned_targets", "learned_users", "learned_positions"]
     numbers = [Learned(users, targets, read) for targets, users, read in part[columns].to_numpy().tolist()]
-    whole = [one for one, reason in zip(numbers, part.less_information, strict=True) if not reason] or numbers
-    usual = max(whole, key=lambda one: (whole.count(one), one.targets))
+    whole = [amount for amount, reason in zip(numbers, part.less_information, strict=True) if not reason] or numbers
+    usual = max(whole, key=lambda amount: (whole.count(amount), amount.targets))
     others: dict[tuple[Learned, str], list[str]] = {}
-    for method, one, reason in zip(part.method, numbers, part.less_information, strict=True):
-        if one != usual:
-            others.setdefault((one, reason), []).append(str(method))
-    said = f"{'most rows' if others else 'each row'} learned from {in_words(usual)} ({usual.positions:,} positions)"
-    for (one, reason), names in others.items():
-        read = f" ({one.positions:,} positions)" if one.targets else ""
-        said += f"; but {', '.join(names)} from {in_words(one)}{read}{f': {reason}' if reason else ''}"
-    return said
+    for method, amount, reason in zip(part.method, numbers, part.less_information, strict=True):
+        if amount != usual:
+            others.setdefault((amount, reason), []).append(str(method))
+    text = f"{'most rows' if others else 'each row'} learned from {in_words(usual)} ({usual.positions:,} positions)"
+    for (amount, reason), names in others.items():
+        read = f" ({amount.positions:,} positions)" if amount.targets else ""
+        text += f"; but {', '.join(names)} from {in_words(amount)}{read}{f': {reason}' if reason else ''}"
+    return text
 
 
 def of_the_lists(part: pd.DataFrame) -> str:
-    """How many different items the rows of one dataset recommend to anyone, the rows with strikingly few, and how many
-    of all places three items take."""
+    """Two sentences on how many different items the rows of one dataset recommend, and how often the same three."""
     n_items, n_cases = int(part.n_items.iloc[0]), int(part.n_cases.iloc[0])
     least, most = part.distinct_items.min(), part.distinct_items.max()
-    said = f"Distinct items in the top {TOP} of all cases: {least:,}{f' to {most:,}' if most > least else ''} of {n_items:,}"
+    span = f"{least:,} to {most:,}" if most > least else f"{least:,}"
+    text = f"Distinct items in the top {TOP} of all cases: {span} of {n_items:,}"
     few = part[part.distinct_items < FEW * min(n_items, TOP * n_cases)]
     rows = ", ".join(f"{method} {number:,}" for method, number in zip(few.method, few.distinct_items, strict=True))
     if rows:
-        said += f"; strikingly few (below {100 * FEW:.0f} %): {rows}"
+        text += f"; strikingly few (below {100 * FEW:.0f} %): {rows}"
     shares = [f"{100 * share:.1f} %" for share in (part.three_items_share.min(), part.three_items_share.max())]
-    return f"{said}. The three most recommended items take {' to '.join(dict.fromkeys(shares))} of all places there"
+    return f"{text}. The three most recommended items take {' to '.join(dict.fromkeys(shares))} of all places there"

@@ -1,4 +1,4 @@
-"""How each number of a table is printed, and its marks, without markup."""
+"""Format the numbers of a table, and find their marks, without markup."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,11 @@
-"""`python -m benchmark.output.check_table FILE.csv`: which rows of a printed table of Hit@k and NDCG@k can't be, and by
-how much.
+"""Find rows of a printed table of Hit@k and NDCG@k that no ranking can have: `python -m benchmark.output.check_table`.
 
-For one target per case and a ranking of the full catalogue. A hit at a rank from a + 1 to b adds between 1 / log2(b +
-1) and 1 / log2(a + 2) to NDCG@b - NDCG@a, so that this difference is bounded by Hit@b - Hit@a. Each number may be off
-by half a unit of its last printed digit. Hit x n is a whole number, which says how many cases n a row may have.
+    python -m benchmark.output.check_table FILE.csv
+
+The table is of rankings of the full catalogue with one target per case. A hit at a rank from a + 1 to b adds between
+1 / log2(b + 1) and 1 / log2(a + 2) to NDCG@b - NDCG@a, so that Hit@b - Hit@a bounds this difference. Each number may be
+off by half a unit of its last printed digit. Hit x n is a whole number, which bounds the numbers of cases n that a row
+may have.
 
 FILE has columns method, dataset, Hit@k and NDCG@k for some k, and optionally decimals (else the digits that are
 printed) and n.
@@ -44,7 +46,7 @@ def cutoffs(values: Mapping[str, float]) -> list[int]:
 
 
 def bounds(low: int, high: int) -> tuple[float, float]:
-    """What one hit at a rank from low + 1 to high adds to NDCG@high - NDCG@low: the least and the most.
+    """The least and the most that one hit at a rank from low + 1 to high adds to NDCG@high - NDCG@low.
 
     >>> bounds(0, 1)
     (1.0, 1.0)
@@ -55,7 +57,7 @@ def bounds(low: int, high: int) -> tuple[float, float]:
 
 
 def excess(row: Row) -> float:
-    """By how much, beyond rounding, at least one number of a row has to be off; 0 for a row that can be.
+    """How far, beyond rounding, at least one number of a row has to be off; 0 for a possible row.
 
     The smallest t such that numbers within half a unit + t of the printed ones obey the bounds of every pair of
     neighbouring cut-offs: a linear programme.
@@ -82,9 +84,9 @@ def excess(row: Row) -> float:
     cost = np.zeros(t + 1)
     cost[t] = 1.0
     a, b = np.array([rule for rule, _ in rules]), np.array([limit for _, limit in rules])
-    found = linprog(cost, A_ub=a, b_ub=b, bounds=[(0, 1)] * t + [(0, None)])
-    assert found.status == 0, found.message  # a large t obeys everything
-    return 0.0 if found.x[t] < SLACK else float(found.x[t])
+    solution = linprog(cost, A_ub=a, b_ub=b, bounds=[(0, 1)] * t + [(0, None)])
+    assert solution.status == 0, solution.message  # a large t obeys everything
+    return 0.0 if solution.x[t] < SLACK else float(solution.x[t])
 
 
 def fits(row: Row, n: int) -> bool:
@@ -108,7 +110,7 @@ def smallest_n(row: Row) -> int | None:
 
 
 def impossible(row: Row) -> str | None:
-    """Why a row can't be, in words; None for one that can."""
+    """Why a row is impossible, in words; None for a possible one."""
     if over := excess(row):
         return f"impossible: a number is off by at least {over:.3g} beyond rounding"
     if row.n is not None and not fits(row, row.n):
@@ -117,7 +119,7 @@ def impossible(row: Row) -> str | None:
 
 
 def read_table(path: Path) -> list[Row]:
-    """The rows of a csv. Raises InputError with file, row and value for whatever is no such table."""
+    """The rows of a csv. Raises InputError with file, row and value where it is no such table."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -162,8 +164,8 @@ def _whole(line: Mapping[str, str | None], column: str, where: str, without: int
     return int(text) if text else without
 
 
-def said(rows: Sequence[Row]) -> list[str]:
-    """A line per row, then how many of them can't be."""
+def report(rows: Sequence[Row]) -> list[str]:
+    """A line per row, then the number of impossible rows."""
     lines, bad = [], 0
     for row in rows:
         why = impossible(row)
@@ -178,9 +180,9 @@ def said(rows: Sequence[Row]) -> list[str]:
 def main() -> None:
     parser = command_line("benchmark.output.check_table", __doc__)
     parser.add_argument("file", type=Path, help="the table, as csv")
-    given = parser.parse_args()
-    rows = read_table(given.file)
-    print("\n".join(said(rows)))
+    args = parser.parse_args()
+    rows = read_table(args.file)
+    print("\n".join(report(rows)))
     if any(impossible(row) for row in rows):
         raise SystemExit(1)
 

@@ -1,10 +1,10 @@
-"""Say what finished ablations tell about each claim of a config: `python -m benchmark.output.claims`.
+"""Write the page of verdicts on the claims of a config: `python -m benchmark.output.claims`.
 
 The workflow calls this for the section `ablations` of a config, and writes --factors itself. By hand: `snakemake
 ablations`.
 
-The folder gets claims.csv and the page claims.md. `python -m benchmark.statistics.claims`, which says how a verdict is
-found, comes first.
+The folder gets claims.csv and the page claims.md. `python -m benchmark.statistics.claims` comes first; it explains how
+a verdict is found.
 """
 
 import numpy as np
@@ -22,20 +22,21 @@ from benchmark.storage.io import write_text
 EXPECTATION = {"higher": "higher than", "lower": "lower than", "equal": "no other than"}
 RULE = (
     "A claim that expects a difference is supported where p, Holm-corrected over all claims here, is below "
-    f"{significance.ALPHA} and the difference has the expected sign, and contradicted where it has the other one. A claim "
-    "that expects none is supported where the whole 95 % interval, which isn't corrected for the number of claims, lies within "
-    "the margin that was set beforehand, a share of the second mean, and contradicted where it lies outside on one side and p "
-    "is below that. In all other cases, and where several seeds disagree about the sign, "
-    "the data can't tell, which is not evidence of no difference: the smallest detectable difference says what could have "
-    f"been seen (power {100 * significance.POWER:.0f} %, at the level of Holm's first step). Two-sided paired tests over "
-    "users, as in the tables. Users are their units: they say whether these trained models differ on other users, not "
-    "whether other trainings would; where there are several seeds, each one's difference is given. The claims are about "
-    "other models, data and budgets than those that were run here: what is said holds at this scale."
+    f"{significance.ALPHA} and the difference has the expected sign, and contradicted where it has the other one. A "
+    "claim that expects none is supported where the whole 95 % interval, which isn't corrected for the number of "
+    "claims, lies within the margin that was set beforehand, a share of the second mean, and contradicted where it "
+    "lies outside on one side and p is below that. In all other cases, and where several seeds disagree about the "
+    "sign, the data can't tell, which is not evidence of no difference: the smallest detectable difference says what "
+    f"could have been seen (power {100 * significance.POWER:.0f} %, at the level of Holm's first step). Two-sided "
+    "paired tests over users, as in the tables. Users are their units: they say whether these trained models differ on "
+    "other users, not whether other trainings would; where there are several seeds, each one's difference is given. "
+    "The claims are about other models, data and budgets than those that were run here: what is said holds at this "
+    "scale."
 )
 
 
 def sentences(row: dict) -> str:
-    """What the data say about one claim, from a row of claims.csv."""
+    """The sentences on one claim, from a row of claims.csv."""
     claimed = f'"{row["value"]}" {EXPECTATION[row["expect"]]} "{row["against"]}"'
     margin = "" if np.isnan(row["margin"]) else f", to within {row['margin']:.4f}"
     seeds = [float(text) for text in row["by_seed"].split()]
@@ -44,7 +45,8 @@ def sentences(row: dict) -> str:
         f"Expected: {row['metric']} of {claimed}{margin}. Found on {row['dataset']} ({row['n_cases']:,} cases of "
         f"{row['n_users']:,} users, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}): {row['mean']:.4f} against "
         f"{row['mean_against']:.4f}, a difference of {difference} with the 95 % interval [{row['low']:+.4f}, "
-        f"{row['high']:+.4f}], p = {row['p']:.2g}, {row['p_holm']:.2g} after Holm's correction over {row['family_size']} claims. "
+        f"{row['high']:+.4f}], p = {row['p']:.2g}, {row['p_holm']:.2g} after Holm's correction over "
+        f"{row['family_size']} claims. "
     )
     if len(seeds) > 1:
         spread = float(np.std(seeds, ddof=1))
@@ -60,7 +62,7 @@ def sentences(row: dict) -> str:
 
 
 def share(value: float, row: dict, sign: str = "+") -> str:
-    """A difference as a share of the mean that it is held against, in brackets; nothing where that is 0."""
+    """A difference as a share of the second mean, in brackets; "" where that mean is 0."""
     return f" ({value / row['mean_against']:{sign}.0%})" if row["mean_against"] > 0 else ""
 
 
@@ -89,11 +91,11 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 @command
 def main() -> None:
-    given = ablations_arguments(command_line("benchmark.output.claims", __doc__), factors=False)
-    frame = read_csv(given.statistics / CLAIMS)
+    args = ablations_arguments(command_line("benchmark.output.claims", __doc__), factors=False)
+    frame = read_csv(args.statistics / CLAIMS)
     text = as_markdown(frame) if len(frame) else "No factor of the config has claims that are judged here.\n"
-    write_text(given.out / CLAIMS, csv(frame))
-    write_text(given.out / "claims.md", text)
+    write_text(args.out / CLAIMS, csv(frame))
+    write_text(args.out / "claims.md", text)
 
 
 if __name__ == "__main__":

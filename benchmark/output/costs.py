@@ -1,4 +1,4 @@
-"""The table of costs in Markdown, and how a cost is printed."""
+"""Make the table of costs in Markdown."""
 
 import pandas as pd
 
@@ -18,11 +18,12 @@ HEADINGS = {
     "peak_mib": "peak memory, MiB",
 }
 NOTE = (
-    "Means over the runs of a row; what a run found on disk (states, warm starts, texts) counts with the seconds of making "
-    "it. targets: training interactions that a fit predicted; positions: those that it read, in a history or as a target; "
-    "settings tried: of the grid, not within a fit; fit: with the chosen setting, early stopping included; tuning: all settings "
-    "tried on validation cases by repetition 1, its own fit among them; ranking: all test cases; tokens written: by an LLM "
-    "while ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak memory: of the process."
+    "Means over the runs of a row; what a run found on disk (states, warm starts, texts) counts with the seconds of "
+    "making it. targets: training interactions that a fit predicted; positions: those that it read, in a history or as "
+    "a target; settings tried: of the grid, not within a fit; fit: with the chosen setting, early stopping included; "
+    "tuning: all settings tried on validation cases by repetition 1, its own fit among them; ranking: all test cases; "
+    "tokens written: by an LLM while ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak "
+    "memory: of the process."
 )
 
 

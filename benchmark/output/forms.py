@@ -1,4 +1,4 @@
-"""A table in each of its forms: Markdown, LaTeX, csv, and text for a terminal. All are made of one frame."""
+"""Render a frame as a table in Markdown, LaTeX, csv and text for a terminal."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -34,15 +34,15 @@ def _rows(
 
 @dataclass(frozen=True)
 class FailedRow:
-    """A row without numbers: its run failed, and why."""
+    """A row whose run has failed, with the reason in place of numbers."""
 
     dataset: str
     method: str
     why: str  # with the path of the log
 
     @property
-    def said(self) -> str:
-        """What stands in the place of its numbers."""
+    def text(self) -> str:
+        """The text in the place of its numbers."""
         return f"failed: {self.why}"
 
 
@@ -52,25 +52,25 @@ def failed_rows(failed: pd.DataFrame, rows: str = "method") -> list[FailedRow]:
 
 
 def csv_with_failed(frame: pd.DataFrame, failed: pd.DataFrame) -> str:
-    """A table's csv with the rows that failed behind all others, and why in a column of its own, `failed`."""
+    """A table's csv with failed rows behind all others, and their reasons in a column `failed`."""
     if not len(failed):
         return csv(frame)
     whole = pd.read_csv(io.StringIO(csv(frame)), dtype=str, keep_default_na=False).assign(failed="")
     both = pd.concat([whole, failed.rename(columns={"why": "failed"}).map(no_formula)], ignore_index=True)
-    made: str = both.to_csv(index=False, lineterminator="\n")
-    return made
+    text: str = both.to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def _with_failed(
     body: list[list[str]], frame: pd.DataFrame, failed: Sequence[FailedRow], line: Callable[[FailedRow], list[str]]
 ) -> list[list[str]]:
-    """The rows of the table, behind those of each dataset the ones that failed. line: such a row in a markup."""
+    """The rows of the table, with each dataset's failed rows behind its others. line: makes a failed row's cells."""
     out = []
     for i, row in enumerate(body):
         out.append(row)
         dataset = frame.dataset.iloc[i]
         if i + 1 == len(body) or frame.dataset.iloc[i + 1] != dataset:
-            out += [line(one) for one in failed if one.dataset == dataset]
+            out += [line(failed_row) for failed_row in failed if failed_row.dataset == dataset]
     return out
 
 
@@ -87,12 +87,12 @@ def markdown(
     head, *body = _rows(frame, cell, plain, rows)
     left = len(head) - len(METRICS)
 
-    def without(one: FailedRow) -> list[str]:
-        names = [plain(one.dataset), plain(one.method)][2 - left :]
-        return [*names, plain(one.said), *[""] * (len(METRICS) - 1)]
+    def without(failed_row: FailedRow) -> list[str]:
+        names = [plain(failed_row.dataset), plain(failed_row.method)][2 - left :]
+        return [*names, plain(failed_row.text), *[""] * (len(METRICS) - 1)]
 
-    found = table(head, _with_failed(body, frame, failed, without), left=left)
-    return "\n\n".join([found, *map(running, caption or notes(frame))]) + "\n"
+    rendered = table(head, _with_failed(body, frame, failed, without), left=left)
+    return "\n\n".join([rendered, *map(running, caption or notes(frame))]) + "\n"
 
 
 def latex(
@@ -115,9 +115,9 @@ def latex(
             lines.append(rule)
         lines.append(latex_row(line, space="[2pt]"))
         if i + 1 == len(body) or frame.dataset.iloc[i + 1] != frame.dataset.iloc[i]:
-            for one in (one for one in failed if one.dataset == frame.dataset.iloc[i]):
-                names = [plain_latex(one.dataset), plain_latex(one.method)][2 - left :]
-                words = rf"\multicolumn{{{len(METRICS)}}}{{p{{0.7\textwidth}}}}{{{plain_latex(one.said)}}}"
+            for failed_row in [row for row in failed if row.dataset == frame.dataset.iloc[i]]:
+                names = [plain_latex(failed_row.dataset), plain_latex(failed_row.method)][2 - left :]
+                words = rf"\multicolumn{{{len(METRICS)}}}{{p{{0.7\textwidth}}}}{{{plain_latex(failed_row.text)}}}"
                 lines.append(latex_row([*names, words], space="[2pt]"))
     words = " ".join(map(plain_latex, caption or notes(frame)))
     return "\n".join(
@@ -139,8 +139,9 @@ def latex(
 
 
 def latex_row(cells_of_it: Iterable[str], space: str = "") -> str:
-    r"""One row of a LaTeX table, of cells that are LaTeX already. The `\\` of the row before would take a bracket or a
-    star at its start for an argument of its own: an empty group stands between.
+    r"""One row of a LaTeX table, of cells that are LaTeX already.
+
+    An empty group stands before a bracket or a star, which the `\\` of the row before would take for its own argument.
 
     >>> latex_row(["[x]", "0.1"]), latex_row(["a"], space="[2pt]")
     ('{}[x] & 0.1 \\\\', 'a \\\\[2pt]')
@@ -157,8 +158,10 @@ def plain_latex(text: str) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals. Text that a
-    spreadsheet would run as a formula gets an apostrophe in front."""
+    """A frame as csv with a fixed number of digits: p values 4 significant, other numbers 6 decimals.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
     out = frame.copy()
     for column in out.columns:
         if out[column].dtype.kind == "f":
@@ -171,8 +174,10 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def show(frame: pd.DataFrame, console: Console, note: str = "", failed: Sequence[FailedRow] = ()) -> None:
-    """Print `note`, one table per dataset to a terminal, means with their intervals, and the notes; marks of the best
-    are for terminals."""
+    """Print to a console: `note`, one table per dataset of means with their intervals, and the caption.
+
+    Only a terminal gets the marks of the best means.
+    """
 
     def cell(c: Cell) -> str:
         style = {1: "bold", 2: "underline", 0: "default"}[c.place]
@@ -191,8 +196,8 @@ def show(frame: pd.DataFrame, console: Console, note: str = "", failed: Sequence
         for line in body:
             shown.add_row(*line)
         console.print(shown)
-        for one in failed:
-            if one.dataset == dataset:
-                console.print(printable(f"  {one.method}: {one.said}"), markup=False, highlight=False)
+        for failed_row in failed:
+            if failed_row.dataset == dataset:
+                console.print(printable(f"  {failed_row.method}: {failed_row.text}"), markup=False, highlight=False)
     for note in notes(frame, plain=not console.is_terminal):
         console.print(note, markup=False, highlight=False)

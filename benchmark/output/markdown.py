@@ -19,20 +19,18 @@ def plain(text: str) -> str:
 
 
 def running(text: str) -> str:
-    r"""The same for sentences, in which an underscore within a word and a sign between spaces mean nothing and stay
-    readable.
+    r"""Like `plain`, for sentences: underscores within a word and < or > between spaces are left without a backslash.
 
     >>> running("item_knn differs from _base_ at p < 0.05, a|b <i>")
     'item_knn differs from \\_base\\_ at p < 0.05, a\\|b \\<i\\>'
     """
-    return re.sub(r"(?<=[^\W_])\\_(?=[^\W_])|(?<= )\\[<>](?= )", lambda found: found[0][1:], plain(text))
+    return re.sub(r"(?<=[^\W_])\\_(?=[^\W_])|(?<= )\\[<>](?= )", lambda match: match[0][1:], plain(text))
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table of cells that are Markdown already (`plain`); its first `left` columns are aligned left, the others
-    right.
+    """A table of cells that are Markdown already (`plain`); its first `left` columns are aligned left, others right.
 
-    Raises ValueError for a row of another length or a cell with a break of the line, which would end the table.
+    Raises ValueError for a row of another length or a cell with a line break, which would end the table.
     """
     lines = [list(head), [":--"] * left + ["--:"] * (len(head) - left), *map(list, body)]
     for line in lines:

@@ -48,7 +48,7 @@ STYLE = {
     "svg.hashsalt": "r2ec-bench",
 }
 MAIN = "NDCG@10"
-LETTERS = 15.5  # that fit in an inch of the note below a figure
+LETTERS = 15.5  # letters that fit in an inch of the note below a figure
 RINGS, ANGLES = range(8, 220, 6), np.deg2rad(np.arange(0, 360, 30))  # places tried for a label: points, radians
 
 
@@ -62,14 +62,15 @@ class Panel:
     high: np.ndarray
 
 
-def panels_of(found: DatasetStatistics, by: str) -> list[Panel]:
+def panels_of(statistics: DatasetStatistics, by: str) -> list[Panel]:
     """A panel per metric over all cases, or NDCG@10 per group of cases, as the statistics order them."""
-    methods = found.methods.method.tolist()
+    methods = statistics.methods.method.tolist()
     panels = []
-    for (group, metric), part in found.intervals[found.intervals.by == by].groupby(["group", "metric"], sort=False):
+    intervals, seed_means = (frame[frame.by == by] for frame in (statistics.intervals, statistics.seeds))
+    for (group, metric), part in intervals.groupby(["group", "metric"], sort=False):
         title = str(metric) if by == ALL else f"{group}\n{part.n_cases.iloc[0]:,} cases, {part.n_users.iloc[0]:,} users"
-        seeds = found.seeds[(found.seeds.by == by) & (found.seeds.group == group) & (found.seeds.metric == metric)]
-        by_method = {method: mine.to_numpy() for method, mine in seeds.groupby("method")["mean"]}
+        seeds = seed_means[(seed_means.group == group) & (seed_means.metric == metric)]
+        by_method = {method: means.to_numpy() for method, means in seeds.groupby("method")["mean"]}
         bounds = part.set_index("method").loc[methods]
         single = [by_method.get(method, np.empty(0)) for method in methods]
         panels.append(Panel(title, single, bounds.low.to_numpy(), bounds.high.to_numpy()))
@@ -77,8 +78,7 @@ def panels_of(found: DatasetStatistics, by: str) -> list[Panel]:
 
 
 def draw_panels(figure: Figure, methods: pd.DataFrame, rows: list[list[Panel]], xlabel: str) -> None:
-    """Rows of panels with the methods on a shared vertical axis, the first one on top; each panel has a scale of its
-    own."""
+    """Draw rows of panels with the methods on a shared vertical axis, the first on top; each panel has a scale."""
     names = methods.method.tolist()
     width = max(len(row) for row in rows)
     grid = figure.subplots(len(rows), width, squeeze=False, sharey=True)
@@ -129,37 +129,37 @@ def _what_ticks_are(methods: pd.DataFrame) -> str:
     return f"Ticks below a point: its {_seeds_in_words(methods)}."
 
 
-def plot_metrics(found: DatasetStatistics) -> Figure:
+def plot_metrics(statistics: DatasetStatistics) -> Figure:
     """Points with intervals, one panel per metric: Hit above, NDCG below."""
-    panels = panels_of(found, ALL)
-    figure = new_figure(10, 1.6 + 2 * _height(found.methods))
-    draw_panels(figure, found.methods, [panels[0::2], panels[1::2]], xlabel="")
-    _title(figure, found.methods, "metrics by method", _what_ticks_are(found.methods))
+    panels = panels_of(statistics, ALL)
+    figure = new_figure(10, 1.6 + 2 * _height(statistics.methods))
+    draw_panels(figure, statistics.methods, [panels[0::2], panels[1::2]], xlabel="")
+    _title(figure, statistics.methods, "metrics by method", _what_ticks_are(statistics.methods))
     return figure
 
 
-def plot_slices(found: DatasetStatistics) -> Figure:
+def plot_slices(statistics: DatasetStatistics) -> Figure:
     """NDCG@10 by history length and by target popularity. Values differ much between groups."""
-    rows = [panels_of(found, HISTORY), panels_of(found, TARGET)]
-    figure = new_figure(10, 1.9 + 2 * _height(found.methods))
-    draw_panels(figure, found.methods, rows, xlabel=MAIN)
+    rows = [panels_of(statistics, HISTORY), panels_of(statistics, TARGET)]
+    figure = new_figure(10, 1.9 + 2 * _height(statistics.methods))
+    draw_panels(figure, statistics.methods, rows, xlabel=MAIN)
     rule = (
-        f"{_what_ticks_are(found.methods)} Head: the most popular items that hold half of the training "
+        f"{_what_ticks_are(statistics.methods)} Head: the most popular items that hold half of the training "
         "interactions; cold: never seen in training; tail: the rest. Each panel has a scale of its own."
     )
-    _title(figure, found.methods, f"{MAIN} by history length and by popularity of the target", rule)
+    _title(figure, statistics.methods, f"{MAIN} by history length and by popularity of the target", rule)
     return figure
 
 
-def plot_cost(found: DatasetStatistics) -> Figure:
+def plot_cost(statistics: DatasetStatistics) -> Figure:
     """Seconds of one run (fit + score, mean over seeds, log scale) against NDCG@10 with its interval."""
-    part = found.intervals[(found.intervals.by == ALL) & (found.intervals.metric == MAIN)]
+    part = statistics.intervals[(statistics.intervals.by == ALL) & (statistics.intervals.metric == MAIN)]
     quality, low, high = (part[column].to_numpy() for column in ("mean", "low", "high"))
-    seconds = np.maximum((found.costs.fit_s + found.costs.score_s).to_numpy(), 1e-3)  # a log axis has no 0
+    seconds = np.maximum((statistics.costs.fit_s + statistics.costs.score_s).to_numpy(), 1e-3)  # a log axis has no 0
     figure = new_figure(8, 5.2)
     axes = figure.subplots()
     axes.set_xscale("log")
-    for i, kind in enumerate(found.methods.kind):
+    for i, kind in enumerate(statistics.methods.kind):
         axes.vlines(seconds[i], low[i], high[i], color=COLOURS[kind], linewidth=1, alpha=0.45)
         axes.plot(seconds[i], quality[i], "o", color=COLOURS[kind], markersize=6)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -167,8 +167,8 @@ def plot_cost(found: DatasetStatistics) -> Figure:
     axes.set_ylim(0, max(high.max() * 1.1, 1e-3))
     axes.set_xlabel("fit + score, seconds per run, tuning excluded (log scale)")
     axes.set_ylabel(MAIN)
-    _title(figure, found.methods, "cost against quality", f"Means over {_seeds_in_words(found.methods)}.")
-    place_labels(figure, axes, seconds, quality, found.methods.method.tolist(), np.column_stack([low, high]))
+    _title(figure, statistics.methods, "cost against quality", f"Means over {_seeds_in_words(statistics.methods)}.")
+    place_labels(figure, axes, seconds, quality, statistics.methods.method.tolist(), np.column_stack([low, high]))
     return figure
 
 
@@ -188,7 +188,7 @@ def place_labels(
     ends = axes.transData.transform(np.column_stack([np.repeat(x, 2), lines.ravel()]))[:, 1].reshape(-1, 2)
     dots = np.hstack([points - 4 * pixels, points + 4 * pixels])
     bars = np.column_stack([points[:, 0] - pixels, ends[:, 0], points[:, 0] + pixels, ends[:, 1]])
-    taken = np.vstack([dots, bars])
+    occupied = np.vstack([dots, bars])
     boxes = np.empty((len(names), 4))
     for i in np.argsort(-points[:, 1], kind="stable"):
         label = axes.annotate(names[i], (x[i], y[i]), xytext=(0, 0), textcoords="offset points", fontsize=8.5)
@@ -197,11 +197,11 @@ def place_labels(
         outside = (places[:, :2] < [frame.x0, frame.y0]).any(axis=1) | (places[:, 2:] > [frame.x1, frame.y1]).any(
             axis=1
         )
-        covered = overlaps(places, taken).sum(axis=1) + outside * frame.width * frame.height
+        covered = overlaps(places, occupied).sum(axis=1) + outside * frame.width * frame.height
         best = int(np.argmin(covered))  # the first of the least: the nearest
         boxes[i] = places[best]
         label.set_position(((boxes[i, 0] - drawn.x0) / pixels, (boxes[i, 1] - drawn.y0) / pixels))
-        taken = np.vstack([taken, boxes[i]])
+        occupied = np.vstack([occupied, boxes[i]])
         if best >= len(ANGLES):
             end = axes.transData.inverted().transform(np.clip(points[i], boxes[i, :2], boxes[i, 2:]))
             axes.plot([x[i], end[0]], [y[i], end[1]], color=GREY, linewidth=0.6, zorder=1)
@@ -209,8 +209,7 @@ def place_labels(
 
 
 def _places(point: np.ndarray, width: float, height: float, pixels: float) -> np.ndarray:
-    """Boxes around a point, nearest first: the side that faces the point lies on a ring, float64 [rings * angles,
-    4]."""
+    """Boxes on rings around a point, nearest first: float64 [rings * angles, 4]."""
     radius, angle = (part.ravel() for part in np.meshgrid(np.array(RINGS) * pixels, ANGLES, indexing="ij"))
     left = point[0] + radius * np.cos(angle) - width * (1 - np.cos(angle)) / 2
     bottom = point[1] + radius * np.sin(angle) - height * (1 - np.sin(angle)) / 2
@@ -236,7 +235,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def _title(figure: Figure, methods: pd.DataFrame, title: str, rule: str) -> None:
-    """A heading, and below the figure what its marks mean."""
+    """Write a heading above the figure, and below it what its marks mean."""
     first = methods.iloc[0]
     references = methods.method[methods.kind == "reference"].tolist()
     several = 0 < len(references) < len(methods)
@@ -248,7 +247,7 @@ def _title(figure: Figure, methods: pd.DataFrame, title: str, rule: str) -> None
 
 
 def head_and_foot(figure: Figure, title: str, rules: list[str]) -> None:
-    """A heading, and below the figure sentences, each on lines of its own."""
+    """Write a heading above the figure and sentences below it, each on lines of its own."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     width = int(LETTERS * figure.get_figwidth())
     text = "\n".join(textwrap.fill(rule, width=width) for rule in rules)
@@ -273,12 +272,12 @@ PLOTS = {"metrics": plot_metrics, "slices": plot_slices, "cost": plot_cost}  # b
 
 @command
 def main() -> None:
-    given = methods_arguments(command_line("benchmark.output.plots", __doc__), out="plots")
+    args = methods_arguments(command_line("benchmark.output.plots", __doc__), out="plots")
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        for dataset in given.datasets:
-            found = DatasetStatistics.read(given.statistics, dataset)
+        for dataset in args.datasets:
+            statistics = DatasetStatistics.read(args.statistics, dataset)
             for name, plot in PLOTS.items():
-                save(plot(found), given.out, f"{dataset}.{name}")
+                save(plot(statistics), args.out, f"{dataset}.{name}")
 
 
 if __name__ == "__main__":

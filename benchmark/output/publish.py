@@ -1,8 +1,8 @@
-"""`python -m benchmark.output.publish NAME`: copy a finished run's tables, plots and page to results/published/NAME.
+"""Copy a finished run's tables, plots and page to results/published/NAME: `python -m benchmark.output.publish NAME`.
 
-What is copied is what belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow
-recorded it. about.json beside it says which commits made the runs. `--factors FOLDER` copies the ablations of that
-folder instead, with their rankings; `--folder FOLDER` a plain folder of --results, such as speed.
+It copies all that belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow recorded
+it. about.json beside them says which commits made the runs. `--factors FOLDER` copies the ablations of that folder
+instead, with their rankings; `--folder FOLDER` copies a plain folder of results, such as speed.
 """
 
 import shutil
@@ -26,7 +26,7 @@ def read_records(place: Path) -> dict[str, dict[str, Any]]:
 
 
 def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The jobs that a page shows, itself among them. Raises InputError without a page."""
+    """The records of the page's job and of the jobs whose outputs it shows. Raises InputError without a page."""
     if "page" not in records:
         raise InputError(f"{RECORDS}/page.json: missing; let the run come to its end before you publish it")
     shown = set(records["page"]["inputs"])
@@ -35,16 +35,18 @@ def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def of_factors(records: dict[str, dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:
-    """The jobs of the ablations whose tables lie in results/{folder}. Raises InputError without claims, which come
-    last."""
+    """The records of the ablations whose tables lie in results/{folder}.
+
+    Raises InputError without the record of the claims, which come last.
+    """
     if f"claims/{folder}" not in records:
         raise InputError(f"{RECORDS}/claims/{folder}.json: missing; let the ablations come to their end first")
-    wanted = tuple(f"{rule}/{folder}" for rule in FACTORS)
-    return {name: record for name, record in records.items() if name.startswith(wanted)}
+    prefixes = tuple(f"{rule}/{folder}" for rule in FACTORS)
+    return {name: record for name, record in records.items() if name.startswith(prefixes)}
 
 
 def check(place: Path, jobs: dict[str, dict[str, Any]]) -> None:
-    """Raise InputError for a file that is not as the job left it, or that was made of one that has changed since."""
+    """Raise InputError unless every file that these jobs read or wrote is there and as it was then."""
     for name, record in jobs.items():
         for path, noted in (record["inputs"] | record["outputs"]).items():
             if not (place / path).is_file():
@@ -60,17 +62,17 @@ def runs_behind(place: Path, jobs: dict[str, dict[str, Any]]) -> list[Path]:
 
 
 def commits_of(runs: list[Path], dirty: bool) -> dict[str, int]:
-    """How many of these runs each commit has made. Raises InputError for code that no commit holds, unless `dirty`."""
-    found: dict[str, int] = {}
+    """The number of runs by commit. Raises InputError for runs of code that is in no commit, unless `dirty`."""
+    count_of: dict[str, int] = {}
     for folder in runs:
         commit = read_run(folder / "run.json").commit
         if not dirty and (commit == "unknown" or commit.endswith("-dirty")):
             raise InputError(
-                f"{folder / 'run.json'}: commit is {commit!r}, so that nobody can have its code; commit it and run again, or "
-                "say --dirty"
+                f"{folder / 'run.json'}: commit is {commit!r}, so that nobody can have its code; commit it and run "
+                "again, or say --dirty"
             )
-        found[commit] = found.get(commit, 0) + 1
-    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
+        count_of[commit] = count_of.get(commit, 0) + 1
+    return dict(sorted(count_of.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def target_of(path: str, factors: str | None) -> str:
@@ -89,8 +91,10 @@ def target_of(path: str, factors: str | None) -> str:
 
 
 def publish(place: Path, out: Path, factors: str | None = None, dirty: bool = False) -> dict[str, Any]:
-    """Copy the run whose results/ lies in `place` to `out`, whole or not at all; what was there goes. Returns
-    about.json."""
+    """Copy the run whose results/ lies in `place` to `out`, whole or not at all, and in place of what was there.
+
+    Returns the content of about.json. Raises InputError as `check` and `commits_of` do.
+    """
     records = read_records(place)
     jobs = of_the_page(records) if factors is None else of_factors(records, factors)
     check(place, jobs)
@@ -128,17 +132,17 @@ def main() -> None:
     parser.add_argument("--factors", metavar="FOLDER", help="publish the ablations whose tables lie in results/FOLDER")
     parser.add_argument("--folder", help="publish results/FOLDER as it is")
     parser.add_argument("--dirty", action="store_true", help="publish runs of code that is in no commit, too")
-    given = parser.parse_args()
-    if not given.name or Path(given.name).name != given.name or given.name.startswith("."):
-        raise InputError(f"{given.name!r} is no name of a folder; give one such as default")
-    out = PUBLISHED / given.name
-    if given.folder:
-        copy_folder(given.directory / "results" / given.folder, out)
-        print(f"{out}: copied from {given.directory / 'results' / given.folder}")
+    args = parser.parse_args()
+    if not args.name or Path(args.name).name != args.name or args.name.startswith("."):
+        raise InputError(f"{args.name!r} is no name of a folder; give one such as default")
+    out = PUBLISHED / args.name
+    if args.folder:
+        copy_folder(args.directory / "results" / args.folder, out)
+        print(f"{out}: copied from {args.directory / 'results' / args.folder}")
         return
-    about = publish(given.directory, out, given.factors, given.dirty)
+    about = publish(args.directory, out, args.factors, args.dirty)
     commits = ", ".join(f"{commit[:10]} ({count})" for commit, count in about["commits"].items())
-    readme = "; `make readme` takes its tables into README.md" if given.name == "default" else ""
+    readme = "; `make readme` takes its tables into README.md" if args.name == "default" else ""
     print(f"{out}: {about['runs']} runs of commits {commits}{readme}")
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmark.output.readme`: put the published tables into README.md and docs/results.md.
+"""Put the published tables into README.md and docs/results.md: `python -m benchmark.output.readme`.
 
 README.md gets NDCG@10 of every method on every dataset, to be read at a glance; docs/results.md the whole of main.md,
 which has all metrics and says how they were computed and tested.
@@ -27,18 +27,20 @@ def summary(frame: pd.DataFrame) -> str:
     frame: results/tables/main.csv. Marked as in the whole table: the best bold, a dagger behind what differs from the
     best baseline after the correction.
     """
-    found = {}
+    text_of = {}
     for dataset, method, row in zip(frame.dataset, frame.method, cells(frame), strict=True):
         cell = row[METRICS.index(METRIC)]
         mean = f"**{cell.mean}**" if cell.place == 1 else cell.mean
-        found[method, dataset] = f"{mean}{DAGGER if cell.dagger else ''} <sub>[{cell.low}, {cell.high}]</sub>"
+        text_of[method, dataset] = f"{mean}{DAGGER if cell.dagger else ''} <sub>[{cell.low}, {cell.high}]</sub>"
     datasets = frame.dataset.unique().tolist()
     body = [
-        [plain(method), *(found.get((method, dataset), "") for dataset in datasets)] for method in frame.method.unique()
+        [plain(method), *(text_of.get((method, dataset), "") for dataset in datasets)]
+        for method in frame.method.unique()
     ]
     caption = (
-        f"{METRIC} of the full catalogue's ranking, mean over seeds, with the 95 % interval of a bootstrap over users. Best bold; "
-        f"{DAGGER} differs from the dataset's best baseline, in either direction, p < {ALPHA} after Holm's correction."
+        f"{METRIC} of the full catalogue's ranking, mean over seeds, with the 95 % interval of a bootstrap over users. "
+        f"Best bold; {DAGGER} differs from the dataset's best baseline, in either direction, p < {ALPHA} after Holm's "
+        "correction."
     )
     return f"{table(['method', *map(plain, datasets)], body)}\n\n{caption}{_with_less(frame)}"
 
@@ -50,17 +52,17 @@ def _with_less(frame: pd.DataFrame) -> str:
     if reasons.empty:
         return ""
     rows = dict(zip(frame.method[reasons.index], reasons, strict=True))
-    said = "; ".join(f"{plain(method)} ({plain(reason)})" for method, reason in rows.items())
-    return f" Learned from less than the others: {said}."
+    reasons_text = "; ".join(f"{plain(method)} ({plain(reason)})" for method, reason in rows.items())
+    return f" Learned from less than the others: {reasons_text}."
 
 
-def with_table(page: str, shown: str, where: str) -> str:
+def with_table(page: str, table: str, where: str) -> str:
     """The page's text with the table `shown` between its two marks. Raises InputError where they are missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, behind = rest.partition(END)
+    before, begin, remainder = page.partition(BEGIN)
+    _, end, behind = remainder.partition(END)
     if not begin or not end:
         raise InputError(f"{where}: the lines {BEGIN!r} and {END!r} are missing; put them where the table shall stand")
-    return f"{before}{BEGIN}\n{shown.strip()}\n{END}{behind}"
+    return f"{before}{BEGIN}\n{table.strip()}\n{END}{behind}"
 
 
 @command
@@ -75,16 +77,16 @@ def main() -> None:
     parser.add_argument(
         "--tables", type=Path, default=Path("results/published/default/tables"), help="folder of main.csv and main.md"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     for name in ("main.csv", "main.md"):
-        if not (given.tables / name).is_file():
-            raise InputError(f"{given.tables / name}: missing; run `make publish NAME=default` first")
-    frame = pd.read_csv(given.tables / "main.csv")
+        if not (args.tables / name).is_file():
+            raise InputError(f"{args.tables / name}: missing; run `make publish NAME=default` first")
+    frame = pd.read_csv(args.tables / "main.csv")
     if "failed" in frame:
-        raise InputError(f"{given.tables / 'main.csv'}: holds rows that failed; mend them and publish again")
+        raise InputError(f"{args.tables / 'main.csv'}: holds rows that failed; mend them and publish again")
     tables = {
-        given.readme: summary(frame),
-        given.page: (given.tables / "main.md").read_text(encoding="utf-8"),
+        args.readme: summary(frame),
+        args.page: (args.tables / "main.md").read_text(encoding="utf-8"),
     }
     # Both texts before either file is written: a page without marks leaves the other one as it was.
     texts = {path: with_table(path.read_text(encoding="utf-8"), table, str(path)) for path, table in tables.items()}

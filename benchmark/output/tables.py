@@ -23,7 +23,7 @@ from benchmark.storage.io import write_text
 
 
 def _in_every_form(name: str, frame: pd.DataFrame, failed: pd.DataFrame, note: str) -> dict[str, str]:
-    """Files by name; `note` stands first in the captions. failed: as in the statistics."""
+    """The files of a table by name. note: stands first in the captions. failed: the frame of {dataset}.failed.csv."""
     caption, rows = [note, *notes(frame)] if note else notes(frame), failed_rows(failed)
     return {
         f"{name}.csv": csv_with_failed(frame, failed),
@@ -32,18 +32,21 @@ def _in_every_form(name: str, frame: pd.DataFrame, failed: pd.DataFrame, note: s
     }
 
 
-def tables_of(found: DatasetStatistics, note: str) -> dict[str, str]:
+def tables_of(statistics: DatasetStatistics, note: str) -> dict[str, str]:
     """The files of one dataset, by name."""
-    dataset = found.methods.dataset.iloc[0]
-    return _in_every_form(dataset, found.methods, found.failed, note) | {f"{dataset}.tests.csv": csv(found.tests)}
+    dataset = statistics.methods.dataset.iloc[0]
+    return _in_every_form(dataset, statistics.methods, statistics.failed, note) | {
+        f"{dataset}.tests.csv": csv(statistics.tests)
+    }
 
 
-def tables_of_all(found: Sequence[DatasetStatistics], note: str) -> dict[str, str]:
+def tables_of_all(statistics: Sequence[DatasetStatistics], note: str) -> dict[str, str]:
     """The files of all datasets together, by name."""
     everything, cost, failed = (
-        pd.concat([getattr(one, part) for one in found], ignore_index=True) for part in ("methods", "costs", "failed")
+        pd.concat([getattr(dataset, part) for dataset in statistics], ignore_index=True)
+        for part in ("methods", "costs", "failed")
     )
-    plain = io.StringIO()  # what `make reproduce` ends with; of one width, so that it is the same everywhere
+    plain = io.StringIO()  # for the last lines of `make reproduce`; of a fixed width, so that it is alike everywhere
     show(everything, Console(file=plain, width=110), note, failed_rows(failed))
     more = {"costs.csv": csv(cost), "costs.md": costs_markdown(cost), "main.txt": plain.getvalue()}
     return _in_every_form("main", everything, failed, note) | more
@@ -51,16 +54,16 @@ def tables_of_all(found: Sequence[DatasetStatistics], note: str) -> dict[str, st
 
 @command
 def main() -> None:
-    given = methods_arguments(command_line("benchmark.output.tables", __doc__), out="tables", parts=True)
-    found = [DatasetStatistics.read(given.statistics, dataset) for dataset in given.datasets]
+    args = methods_arguments(command_line("benchmark.output.tables", __doc__), out="tables", parts=True)
+    statistics = [DatasetStatistics.read(args.statistics, dataset) for dataset in args.datasets]
     files: dict[str, str] = {}
-    for one in found if given.only != "main" else ():
-        files |= tables_of(one, given.note)
-    if given.only != "datasets":
-        files |= tables_of_all(found, given.note)
+    for part in statistics if args.only != "main" else ():
+        files |= tables_of(part, args.note)
+    if args.only != "datasets":
+        files |= tables_of_all(statistics, args.note)
         print(files["main.txt"])
     for name, text in files.items():
-        write_text(given.out / name, text)
+        write_text(args.out / name, text)
 
 
 if __name__ == "__main__":

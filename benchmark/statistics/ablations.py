@@ -27,20 +27,20 @@ LOGGED = ("reward", "reward_ndcg", "length", "entropy")  # keys of a training's 
 
 
 def without_failed(factor: Factor, results: Path) -> tuple[Factor, pd.DataFrame]:
-    """The factor without the values of which a run has failed, and the frame of {factor}.failed.csv.
+    """The factor without the values that have a failed run, and the frame of {factor}.failed.csv.
 
     A value that failed on one dataset is left out of all. Raises InputError where the base has failed, or every other
     value.
     """
     rows = [
-        (dataset, factor.labels[run], f"{one.failed} (log: {one.log})")
+        (dataset, factor.labels[run], f"{failed.failed} (log: {failed.log})")
         for dataset in factor.datasets
-        for run, one in failures(results / "runs" / dataset, factor.seeds_of_runs).items()
+        for run, failed in failures(results / "runs" / dataset, factor.seeds_of_runs).items()
     ]
     kept = factor.without({label for _, label, _ in rows})
     if rows and (factor.base not in kept.runs or len(kept.runs) == 1):
-        said = "; ".join(f"{label} failed: {why}" for _, label, why in rows)
-        raise InputError(f"{factor.name}: nothing is left to compare: {said}")
+        reasons = "; ".join(f"{label} failed: {why}" for _, label, why in rows)
+        raise InputError(f"{factor.name}: nothing is left to compare: {reasons}")
     return kept, pd.DataFrame(rows, columns=["dataset", "value", "why"])
 
 
@@ -58,8 +58,8 @@ def against_base(results: Collected, factor: Factor) -> pd.DataFrame:
     Columns of `comparisons.tests_frame`; method_a: the value's run, method_b: the base's.
     """
     base = factor.runs[factor.base]
-    found = comparisons(results, [(run, base) for run in factor.runs.values() if run != base])
-    return tests_frame(results, {AGAINST_BASE: found})
+    compared = comparisons(results, [(run, base) for run in factor.runs.values() if run != base])
+    return tests_frame(results, {AGAINST_BASE: compared})
 
 
 def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -84,17 +84,17 @@ def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame,
     return frame.assign(value=frame.value.map(factor.labels)), both
 
 
-def statistics(asked: Factor, results: Path) -> FactorStatistics:
-    """All of one factor. Raises InputError as `without_failed` and `collect` do."""
-    factor, failed = without_failed(asked, results)
+def statistics(factor_asked: Factor, results: Path) -> FactorStatistics:
+    """All statistics of one factor. Raises InputError as `without_failed` and `collect` do."""
+    factor, failed = without_failed(factor_asked, results)
     collected = read_runs(factor, results)
     values, tests = tables_of(factor, collected)
     seeds, logged = [], []
-    for one in collected:
-        of_methods = one.seed_means()
-        seeds.append(of_methods[of_methods.method.isin(factor.labels)].assign(dataset=one.dataset))
+    for results_read in collected:
+        of_methods = results_read.seed_means()
+        seeds.append(of_methods[of_methods.method.isin(factor.labels)].assign(dataset=results_read.dataset))
         for label, run in factor.runs.items():
-            logged += [_curve(one, label, run, key) for key in LOGGED]
+            logged += [_curve(results_read, label, run, key) for key in LOGGED]
     by_seed = pd.concat(seeds, ignore_index=True)
     by_seed = by_seed.assign(value=by_seed.method.map(factor.labels))[["dataset", "metric", "value", "seed", "mean"]]
     return FactorStatistics(values, tests, by_seed, pd.concat(logged, ignore_index=True), failed)
@@ -117,8 +117,7 @@ def _curve(results: Collected, label: str, run: str, key: str) -> pd.DataFrame:
 
 
 def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a run's training logged under `key`: steps int64 [n] and values float64 [seeds, n]; empty where it logged
-    nothing.
+    """What a run's training logged under `key`: steps int64 [n] and numbers float64 [seeds, n]; n may be 0.
 
     Only steps that every seed logged are taken.
     """
@@ -128,14 +127,14 @@ def curves(results: Collected, run: str, key: str) -> tuple[np.ndarray, np.ndarr
         entries = [entry for entry in log if isinstance(entry, dict)] if isinstance(log, list) else []
         by_seed.append({int(entry["step"]): float(entry[key]) for entry in entries if key in entry})  # type: ignore[arg-type]
     steps = sorted(set.intersection(*map(set, by_seed)))
-    return np.array(steps, dtype=np.int64), np.array([[mine[step] for step in steps] for mine in by_seed])
+    return np.array(steps, dtype=np.int64), np.array([[by_step[step] for step in steps] for by_step in by_seed])
 
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.statistics.ablations", __doc__))
-    for factor in given.factors:
-        statistics(factor, given.results).write(given.out, factor.name)
+    args = factors_arguments(command_line("benchmark.statistics.ablations", __doc__))
+    for factor in args.factors:
+        statistics(factor, args.results).write(args.out, factor.name)
 
 
 if __name__ == "__main__":

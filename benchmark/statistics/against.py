@@ -1,5 +1,4 @@
-"""`python -m benchmark.statistics.against`: test one method against each of the others, by dataset and over all of
-them.
+"""Test one method against each of the others, per dataset and over all datasets.
 
     python -m benchmark.statistics.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec \\
         --seeds 3
@@ -50,8 +49,8 @@ def against(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
 
 def _on_one(results: Collected, reference: str) -> pd.DataFrame:
     others = [method for method in results.methods if method != reference]
-    found = [c for c in comparisons(results, [(reference, other) for other in others]) if c.metric == MAIN]
-    spent = costs(results).set_index("method")[list(COSTS)]
+    compared = [c for c in comparisons(results, [(reference, other) for other in others]) if c.metric == MAIN]
+    costs_of = costs(results).set_index("method")[list(COSTS)]
     rows = [
         {
             "dataset": results.dataset,
@@ -66,17 +65,19 @@ def _on_one(results: Collected, reference: str) -> pd.DataFrame:
             "error": c.error,
             "n_cases": len(results.cases),
             "n_users": results.n_users,
-            **spent.loc[c.b].to_dict(),
-            **spent.loc[reference].add_suffix("_reference").to_dict(),
+            **costs_of.loc[c.b].to_dict(),
+            **costs_of.loc[reference].add_suffix("_reference").to_dict(),
         }
-        for c in found
+        for c in compared
     ]
     return pd.DataFrame(rows)
 
 
 def _on_all(collected: Sequence[Collected], reference: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of the datasets' differences. Users are resampled within their datasets; each user of each has one
-    sign."""
+    """The mean of the datasets' differences, as a frame like that of one dataset.
+
+    Users are resampled within their datasets; in a sign flip, each user of each dataset has one sign.
+    """
     # A method that failed on one of these datasets has no mean over all.
     others = [method for method in shared_methods(collected) if method != reference]
     stacked, replicates = [], []
@@ -113,12 +114,11 @@ def comparable(collected: Sequence[Collected], reference: str) -> list[Collected
 
 
 def nothing(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
-    """The frame of against.csv where the reference can't be held against any other method: which have failed, and
-    why."""
+    """The frame of against.csv where no method can be compared with the reference: which have failed, and why."""
     rows = [
-        (results.dataset, method, reference, one.failed)
+        (results.dataset, method, reference, failure.failed)
         for results in collected
-        for method, one in results.failed.items()
+        for method, failure in results.failed.items()
     ]
     return pd.DataFrame(rows, columns=["dataset", "method", "reference", "failed"])
 
@@ -127,11 +127,11 @@ def nothing(collected: Sequence[Collected], reference: str) -> pd.DataFrame:
 def main() -> None:
     parser = command_line("benchmark.statistics.against", __doc__)
     parser.add_argument("--reference", required=True, help="the row that is held against each of the others")
-    given = runs_arguments(parser)
-    everything = collect_all(given)
-    compared = comparable(everything, given.reference)
-    frame = against(compared, given.reference) if compared else nothing(everything, given.reference)
-    write_csv(given.out / AGAINST, frame)
+    args = runs_arguments(parser)
+    everything = collect_all(args)
+    compared = comparable(everything, args.reference)
+    frame = against(compared, args.reference) if compared else nothing(everything, args.reference)
+    write_csv(args.out / AGAINST, frame)
 
 
 if __name__ == "__main__":

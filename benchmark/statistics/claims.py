@@ -7,14 +7,12 @@ The folder gets claims.csv (`benchmark.statistics.files`). A claim names two val
 expects. Its test is that of the tables (paired, over users; `benchmark.analysis.significance`), Holm-corrected over all
 claims of the config. The verdict:
 
-- `higher` or `lower` is expected: "supports" where p, corrected, is below 0.05 and the difference has the expected
-sign,
-  "contradicts" where it is below 0.05 and has the other sign;
+- `higher` or `lower` is expected: "supports" where the corrected p is below 0.05 and the difference has the expected
+  sign, "contradicts" where it is below 0.05 and the difference has the other sign;
 - `equal` is expected: "supports" where the whole 95 % interval of the difference lies within the margin that the claim
-sets
-  beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and p, corrected, is
-  below 0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it is beyond the
-  margin; a large one supports nothing. The interval isn't corrected for the number of claims;
+  sets beforehand, as a share of the mean of `against`; "contradicts" where it lies outside on one side and the
+  corrected p is below 0.05. A small p alone contradicts nothing, as it says that the difference isn't 0 and not that it
+  is beyond the margin; a large one supports nothing. The interval isn't corrected for the number of claims;
 - "can't tell" in every other case, and in place of any verdict that rests on p where several seeds were run and their
   differences don't all have one sign.
 
@@ -80,7 +78,7 @@ class Measured:
     factor: Factor
     claim: ClaimConfig
     results: Collected
-    found: Comparison
+    comparison: Comparison
     by_seed: np.ndarray  # float64 [seeds], difference of each seed
 
 
@@ -88,8 +86,8 @@ def measure(factors: list[Factor], results: Path) -> list[Measured]:
     """Every claim on every dataset of its factor, in the config's order."""
     family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
     out = []
-    for asked in factors:
-        factor, _ = without_failed(asked, results)
+    for whole_factor in factors:
+        factor, _ = without_failed(whole_factor, results)
         if not factor.exploratory:
             continue
         pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
@@ -99,18 +97,18 @@ def measure(factors: list[Factor], results: Path) -> list[Measured]:
                 a, b = factor.runs[claim.value], factor.runs[claim.against]
                 row = METRICS.index(claim.metric)
                 means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
-                found = every[claim.metric, a, b]
-                out.append(Measured(factor, claim, collected, found, means[0] - means[1]))
+                comparison = every[claim.metric, a, b]
+                out.append(Measured(factor, claim, collected, comparison, means[0] - means[1]))
     return out
 
 
-def verdict(claim: ClaimConfig, found: Comparison, by_seed: np.ndarray, p_holm: float) -> str:
+def verdict(claim: ClaimConfig, comparison: Comparison, by_seed: np.ndarray, p_holm: float) -> str:
     """SUPPORTS, CONTRADICTS or CANT_TELL, by the rule at the top of this file."""
     if claim.margin is not None:
-        margin = claim.margin * found.mean_b
-        if -margin < found.low and found.high < margin:
+        margin = claim.margin * comparison.mean_b
+        if -margin < comparison.low and comparison.high < margin:
             return SUPPORTS
-        if found.low < margin and found.high > -margin:
+        if comparison.low < margin and comparison.high > -margin:
             return CANT_TELL
     one_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
     if p_holm >= significance.ALPHA or not one_sign:
@@ -122,9 +120,9 @@ def verdict(claim: ClaimConfig, found: Comparison, by_seed: np.ndarray, p_holm: 
 def judge(measured: list[Measured]) -> pd.DataFrame:
     """One row per claim and dataset, the frame of claims.csv; Holm's correction is over all rows."""
     rows = []
-    corrected = significance.holm([m.found.p for m in measured])
+    corrected = significance.holm([m.comparison.p for m in measured])
     for m, p_holm in zip(measured, corrected.tolist(), strict=True):
-        claim, found = m.claim, m.found
+        claim, comparison = m.claim, m.comparison
         rows.append(
             {
                 "factor": m.factor.name,
@@ -135,19 +133,19 @@ def judge(measured: list[Measured]) -> pd.DataFrame:
                 "against": claim.against,
                 "metric": claim.metric,
                 "expect": claim.expect,
-                "margin": np.nan if claim.margin is None else claim.margin * found.mean_b,
-                "verdict": verdict(claim, found, m.by_seed, p_holm),
-                "mean": found.mean_a,
-                "mean_against": found.mean_b,
-                "difference": found.mean_a - found.mean_b + 0.0,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p,
+                "margin": np.nan if claim.margin is None else claim.margin * comparison.mean_b,
+                "verdict": verdict(claim, comparison, m.by_seed, p_holm),
+                "mean": comparison.mean_a,
+                "mean_against": comparison.mean_b,
+                "difference": comparison.mean_a - comparison.mean_b + 0.0,
+                "low": comparison.low,
+                "high": comparison.high,
+                "p": comparison.p,
                 "p_holm": p_holm,
-                "error": found.error,
-                "detectable": significance.smallest_detectable(found.error, len(measured)),
+                "error": comparison.error,
+                "detectable": significance.smallest_detectable(comparison.error, len(measured)),
                 "by_seed": " ".join(f"{difference:+.6f}" for difference in m.by_seed),
-                "test": found.test,
+                "test": comparison.test,
                 "family_size": len(measured),
                 "n_cases": len(m.results.cases),
                 "n_users": m.results.n_users,
@@ -160,8 +158,8 @@ def judge(measured: list[Measured]) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = factors_arguments(command_line("benchmark.statistics.claims", __doc__))
-    write_csv(given.out / CLAIMS, judge(measure(given.factors, given.results)))
+    args = factors_arguments(command_line("benchmark.statistics.claims", __doc__))
+    write_csv(args.out / CLAIMS, judge(measure(args.factors, args.results)))
 
 
 if __name__ == "__main__":

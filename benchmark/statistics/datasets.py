@@ -24,25 +24,29 @@ from benchmark.statistics.files import DatasetStatistics
 
 
 def statistics(results: Collected) -> DatasetStatistics:
-    """All of one dataset. Raises InputError where a row has numbers that no ranking has."""
+    """All statistics of one dataset. Raises InputError where a row has numbers that no ranking can have."""
     tests, bounds = compare(results), intervals(results)
     methods = summarise(results, tests, bounds=bounds)
     check_printed(methods)
     methods.insert(2, "kind", [results.kind(method) for method in methods.method])
     groups = measured(results, bounds)
-    spent, failed = costs(results), failures(results)
-    return DatasetStatistics(methods, tests, groups.intervals, groups.seeds, groups.pairs, spent, runs(results), failed)
+    costs_of_methods, failed = costs(results), failures(results)
+    return DatasetStatistics(
+        methods, tests, groups.intervals, groups.seeds, groups.pairs, costs_of_methods, runs(results), failed
+    )
 
 
 def failures(results: Collected) -> pd.DataFrame:
     """The methods without a result, and why: the frame of {dataset}.failed.csv."""
-    rows = [(results.dataset, method, f"{one.failed} (log: {one.log})") for method, one in results.failed.items()]
+    rows = [
+        (results.dataset, method, f"{failure.failed} (log: {failure.log})")
+        for method, failure in results.failed.items()
+    ]
     return pd.DataFrame(rows, columns=["dataset", "method", "why"])
 
 
 def check_printed(frame: pd.DataFrame) -> None:
-    """Refuse a table with numbers that no ranking has, by the check of others' tables
-    (benchmark.output.check_table)."""
+    """Raise InputError for numbers that no ranking can have, by `benchmark.output.check_table`."""
     half = dict.fromkeys(METRICS, 0.5e-6)
     for line in frame.to_dict("records"):
         values = {metric: line[metric] for metric in METRICS}
@@ -85,13 +89,13 @@ def runs(results: Collected) -> pd.DataFrame:
 
 @command
 def main() -> None:
-    given = runs_arguments(command_line("benchmark.statistics.datasets", __doc__))
-    found = {}  # all of it before any is written
-    for dataset in given.datasets:
-        results = collect(given.results, dataset, given.seeds, given.settings, given.less_information)
-        found[dataset] = statistics(results)
-    for dataset, one in found.items():
-        one.write(given.out, dataset)
+    args = runs_arguments(command_line("benchmark.statistics.datasets", __doc__))
+    statistics_of = {}  # all are computed before any is written
+    for dataset in args.datasets:
+        results = collect(args.results, dataset, args.seeds, args.settings, args.less_information)
+        statistics_of[dataset] = statistics(results)
+    for dataset, computed in statistics_of.items():
+        computed.write(args.out, dataset)
 
 
 if __name__ == "__main__":

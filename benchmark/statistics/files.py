@@ -1,9 +1,7 @@
-"""The csv files of statistics: what is in them, writing and reading them. Tables, plots, claims and page read these
-alone.
+"""Write and read the csv files of statistics, the only source of tables, plots and claims.
 
-Numbers are written so that reading gives the same float64; a number that isn't there is an empty cell. Text that a
-spreadsheet would run as a formula gets an apostrophe in front, which reading takes away. `results/statistics` holds,
-per dataset:
+Numbers are written so that reading gives the same float64; a missing number is an empty cell. Text that a spreadsheet
+would run as a formula gets an apostrophe in front, which reading takes away. `results/statistics` holds, per dataset:
 
 {dataset}.methods.csv    one row per method
     dataset, method, kind ("baseline" or "reference"), best_baseline ("" where no method is a baseline), n_cases,
@@ -48,8 +46,8 @@ overall_tests.csv        one row per metric and pair of methods
 
 of a config with a reference:
 
-against.csv              one row per dataset and other method, and under the dataset "all datasets" one per method, if
-there are several
+against.csv              one row per dataset and other method; with several datasets also one per method under the
+                         dataset "all datasets"
     dataset, method, reference, mean, mean_reference, difference (reference - method), low, high, p, n_cases, n_users,
     p_holm, detectable (smallest difference that the test would find; empty where no user differs), family_size; of
     costs.csv the columns users, targets, settings, fit_s, score_s, tokens, ms_alone, each once more with _reference
@@ -58,16 +56,15 @@ there are several
 
 and in a folder of the ablations' name, per factor:
 
-{factor}.values.csv      one row per dataset and value: the columns of methods.csv without kind, but `value` (the label)
-                         in the
-    place of method, `base` (the base's label) in that of best_baseline, and m_p_holm against the base
+{factor}.values.csv      one row per dataset and value
+    the columns of methods.csv without kind, but `value` (the label) in the place of method, `base` (the base's label)
+    in that of best_baseline, and m_p_holm against the base
 {factor}.tests.csv       one row per dataset, metric and value that isn't the base
     factor, dataset, family, family_size, metric, value, base, mean, mean_base, difference (value - base), low, high, p,
     p_holm, test, n_cases, n_users, seeds, error (standard error of the difference over users), detectable
 {factor}.seeds.csv       dataset, metric, value, seed, mean
-{factor}.curves.csv      dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged: what the
-                         training of a run
-    logged; steps that every seed logged
+{factor}.curves.csv      one row per step that every seed of a value's run logged
+    dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged (by the training)
 {factor}.failed.csv      dataset, value, why: values of which a run has failed on a dataset; they are in no other file
 claims.csv               one row per claim and dataset; no row where no factor has claims
     factor, title, dataset, says, value, against, metric, expect, margin (in units of the metric; empty for none),
@@ -94,9 +91,8 @@ TEXT = (
 )  # fmt: skip
 AGAINST, CLAIMS = "against.csv", "claims.csv"
 OVERALL_METHODS, OVERALL_TESTS = "overall_methods.csv", "overall_tests.csv"
-FORMULA = re.compile(
-    r"['=+\-@\t\r]"
-)  # what a spreadsheet takes for the start of one, and the mark that says it is none
+# Characters that a spreadsheet takes for the start of a formula, and the apostrophe that says it is none.
+FORMULA = re.compile(r"['=+\-@\t\r]")
 NUMBERS = re.compile(r"[-+\d.eE ]+")
 
 
@@ -106,23 +102,23 @@ class Parts:
 
     @classmethod
     def paths(cls, folder: Path | str, name: str) -> list[Path]:
-        """Where they lie: {folder}/{name}.{part}.csv."""
+        """The paths of the files: {folder}/{name}.{part}.csv."""
         return [Path(folder, f"{name}.{part.name}.csv") for part in fields(cls)]
 
     @classmethod
     def read(cls, folder: Path | str, name: str) -> Self:
-        """All of them. Raises InputError for a missing or unreadable one."""
+        """Read all files. Raises InputError for a missing or unreadable one."""
         return cls(*map(read_csv, cls.paths(folder, name)))
 
     def write(self, folder: Path | str, name: str) -> None:
-        """All of them, each atomically."""
+        """Write all files, each atomically."""
         for part, path in zip(fields(self), self.paths(folder, name), strict=True):
             write_csv(path, getattr(self, part.name))
 
 
 @dataclass(frozen=True)
 class DatasetStatistics(Parts):
-    """Of one dataset."""
+    """The statistics of one dataset, a frame per file."""
 
     methods: pd.DataFrame
     tests: pd.DataFrame
@@ -136,7 +132,7 @@ class DatasetStatistics(Parts):
 
 @dataclass(frozen=True)
 class FactorStatistics(Parts):
-    """Of one factor of the ablations, over its datasets."""
+    """The statistics of one factor of the ablations, over its datasets, a frame per file."""
 
     values: pd.DataFrame
     tests: pd.DataFrame
@@ -172,8 +168,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """One of these files: columns of TEXT as str, numbers as they were. Raises InputError without it, or where it can't
-    be read."""
+    """Read one of these files: columns of TEXT as str, numbers as written. Raises InputError where it can't be read."""
     try:
         frame = pd.read_csv(
             path,
@@ -185,8 +180,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise InputError(f"{path}: missing; make the statistics of these runs first") from None
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"{path}: can't be read as csv ({said}); delete it and make the statistics again") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: can't be read as csv ({reason}); delete it and make the statistics again") from None
     for column in frame.columns.intersection(list(TEXT)):
         frame[column] = pd.Series([text.removeprefix("'") for text in frame[column]], dtype=object)
     return frame

@@ -1,4 +1,4 @@
-"""Statistics of the methods over all datasets together: `python -m benchmark.statistics.overall`.
+"""Compute statistics of the methods over all datasets together: `python -m benchmark.statistics.overall`.
 
     python -m benchmark.statistics.overall --datasets ml-100k beauty --methods popularity sasrec r2ec --seeds 3
 
@@ -30,8 +30,7 @@ TESTS = (  # of overall_tests.csv
 
 
 def overall(collected: Sequence[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of overall_methods.csv and overall_tests.csv. NDCG alone is tested, by sign flips; its pairs are one
-    family."""
+    """The frames of overall_methods.csv and overall_tests.csv. Only NDCG is tested, by sign flips, in one family."""
     methods = shared_methods(collected)
     if not methods:  # on each dataset others have failed
         return pd.DataFrame(columns=list(MEANS)), pd.DataFrame(columns=list(TESTS))
@@ -57,8 +56,10 @@ def overall(collected: Sequence[Collected]) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _tests(methods: list[str], sums: np.ndarray, replicates: np.ndarray) -> pd.DataFrame:
-    """Every pair by every metric. sums float64 [users of all datasets, metrics x methods], replicates [resamples, the
-    same]."""
+    """The frame of every pair by every metric.
+
+    sums: float64 [users of all datasets, metrics x methods]. replicates: float64 [resamples, metrics x methods].
+    """
     places = [
         (row, row * len(methods) + a, row * len(methods) + b)
         for row in range(len(METRICS))
@@ -71,9 +72,9 @@ def _tests(methods: list[str], sums: np.ndarray, replicates: np.ndarray) -> pd.D
     total = sums.sum(axis=0)
     rows = []
     for row, a, b in places:
-        apart = replicates[:, [a]] - replicates[:, [b]]
-        low, high = significance.interval(apart)
-        error = float(apart.std(ddof=1))
+        differences = replicates[:, [a]] - replicates[:, [b]]
+        low, high = significance.interval(differences)
+        error = float(differences.std(ddof=1))
         p_of, p_holm = of_tested.get((a, b), (np.nan, np.nan))
         rows.append(
             {
@@ -96,13 +97,13 @@ def _tests(methods: list[str], sums: np.ndarray, replicates: np.ndarray) -> pd.D
 
 @command
 def main() -> None:
-    given = runs_arguments(command_line("benchmark.statistics.overall", __doc__))
-    if len(given.datasets) == 1 or len(given.methods) == 1:
+    args = runs_arguments(command_line("benchmark.statistics.overall", __doc__))
+    if len(args.datasets) == 1 or len(args.methods) == 1:
         raise InputError("--datasets, --methods: one of them names a single one; give at least two of both")
-    collected = collect_all(given)
+    collected = collect_all(args)
     methods, tests = overall(collected)
-    write_csv(given.out / OVERALL_METHODS, methods)
-    write_csv(given.out / OVERALL_TESTS, tests)
+    write_csv(args.out / OVERALL_METHODS, methods)
+    write_csv(args.out / OVERALL_TESTS, tests)
 
 
 if __name__ == "__main__":

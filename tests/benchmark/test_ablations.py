@@ -352,9 +352,9 @@ def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) 
         titles = [axes.get_title(loc="left") for axes in figure.axes]
         assert titles == [
             "NDCG@10",
-            "NDCG@10 less the base's",
+            "NDCG@10 minus the base's",
             "Hit@10",
-            "Hit@10 less the base's",
+            "Hit@10 minus the base's",
             *ablation_plots.CURVES.values(),
             "",
         ]

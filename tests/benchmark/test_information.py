@@ -27,7 +27,7 @@ from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run, write_run
 from benchmark.output import ablations, against, tables
-from benchmark.output.captions import of_the_lists, said_beside, what_they_learned
+from benchmark.output.captions import background_in_words, of_the_lists, what_they_learned
 from benchmark.output.page import __main__ as report
 from benchmark.output.page.data import document
 from benchmark.output.readme import summary
@@ -109,8 +109,8 @@ SAID = (
 
 def test_one_dataset_by_hand(results: Path) -> None:
     frame = background(collect(results, "small", SEEDS, less_information=REASON)).set_index("method")
-    assert said_beside(frame.reset_index()) == SAID
-    seen = said_beside(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
+    assert background_in_words(frame.reset_index()) == SAID
+    seen = background_in_words(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
     assert (
         "1 (sasrec: 3). Every test target stands in a training interaction. Distinct" in seen
         and "Equal times" not in seen

@@ -1,2 +1,1 @@
-"""The page of a run: one HTML file that says what the run shows, with its leaderboard, comparisons, ablations and
-reasonings."""
+"""The page of a run: one HTML file with its findings, leaderboard, comparisons, ablations and reasonings."""

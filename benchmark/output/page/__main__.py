@@ -1,12 +1,11 @@
-"""`python -m benchmark.output.page`: make the page of finished runs, one file that is opened from disk and asks for
-nothing.
+"""Make the page of finished runs, one file that is opened from disk and sends no request.
 
     python -m benchmark.output.page --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
-Its title and first sentences say what these runs show. Below them: a leaderboard to sort and filter, any two methods
-held against each other, the ablations and claims in --factors, what was written for each case, and where all of it
-comes from. Cases are read from the runs, and statistics as `benchmark.analysis` wrote them. --reference: the method
-that a comparison begins with.
+Its title and first sentences say what these runs show. Below them are a leaderboard to sort and filter, comparisons of
+any two methods, the ablations and claims in --factors, the texts of each case, and where all numbers come from. Cases
+are read from the runs, and statistics from the files of `benchmark.statistics`. --reference: the method that a
+comparison begins with.
 """
 
 from benchmark.analysis.collect import collect_all
@@ -19,10 +18,10 @@ from benchmark.storage.io import write_text
 
 @command
 def main() -> None:
-    given = page_arguments(command_line("benchmark.output.page", __doc__))
-    collected = collect_all(given)
-    about, parts = document(collected, given.results, given.factors, given.ablations, given.reference, given.note)
-    write_text(given.out / "index.html", render(about, parts))
+    args = page_arguments(command_line("benchmark.output.page", __doc__))
+    collected = collect_all(args)
+    about, parts = document(collected, args.results, args.factors, args.ablations, args.reference, args.note)
+    write_text(args.out / "index.html", render(about, parts))
 
 
 if __name__ == "__main__":

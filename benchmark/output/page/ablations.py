@@ -16,45 +16,49 @@ from benchmark.output.page.pairs import digits, rounded
 from benchmark.statistics.files import FactorStatistics
 
 
-def part_of(factor: Factor, found: FactorStatistics) -> dict[str, Any]:
+def part_of(factor: Factor, statistics: FactorStatistics) -> dict[str, Any]:
     """Everything that the page shows of one factor."""
-    factor = factor.without(set(found.failed["value"]))
-    failed = [f"{row.value} failed on {row.dataset}: {row.why}" for row in found.failed.itertuples()]
+    factor = factor.without(set(statistics.failed["value"]))
+    failed = [f"{row.value} failed on {row.dataset}: {row.why}" for row in statistics.failed.itertuples()]
     return {
         "name": factor.name,
         "title": factor.title,
         "base": factor.base,
         "numeric": as_numbers(list(factor.runs)) is not None,
         "seeds": factor.seeds,
-        "notes": [*failed, *notes(found.values), note_of_differences(found.tests)],
+        "notes": [*failed, *notes(statistics.values), note_of_differences(statistics.tests)],
         "datasets": [
-            {"name": dataset, "values": _values(factor, found, dataset), "curves": _curves(factor, found, dataset)}
+            {
+                "name": dataset,
+                "values": _values(factor, statistics, dataset),
+                "curves": _curves(factor, statistics, dataset),
+            }
             for dataset in factor.datasets
         ],
     }
 
 
-def _values(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
+def _values(factor: Factor, statistics: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
     """Every value in the order of a plot: its means, and its differences from the base (None for the base itself)."""
-    rows = found.values[found.values.dataset == dataset].set_index("value").to_dict("index")
-    apart = found.tests[found.tests.dataset == dataset]
+    rows = statistics.values[statistics.values.dataset == dataset].set_index("value").to_dict("index")
+    apart = statistics.tests[statistics.tests.dataset == dataset]
     out = []
     for label in order_of(factor):
-        row, mine = rows[label], apart[apart.value == label].set_index("metric")
+        row, differences = rows[label], apart[apart.value == label].set_index("metric")
         value: dict[str, Any] = {"label": label, "difference": None}
         value |= {"mean": [digits(row[m]) for m in METRICS], "sd": [digits(row[f"{m}_sd"]) for m in METRICS]}
         value |= {side: [digits(row[f"{m}_{side}"]) for m in METRICS] for side in ("low", "high")}
-        if len(mine):
-            mine = mine.loc[METRICS]
+        if len(differences):
+            differences = differences.loc[METRICS]
             names = ("difference", "low", "high", "detectable")
-            value["difference"] = {name: rounded(mine[name].to_numpy(float)) for name in names}
-            value["difference"] |= {name: mine[name].tolist() for name in ("p", "p_holm")}
+            value["difference"] = {name: rounded(differences[name].to_numpy(float)) for name in names}
+            value["difference"] |= {name: differences[name].tolist() for name in ("p", "p_holm")}
         out.append(value)
     return out
 
 
-def _curves(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
-    """What the trainings logged, a panel per entry of CURVES: by label steps, mean, lowest and highest over seeds.
+def _curves(factor: Factor, statistics: FactorStatistics, dataset: str) -> list[dict[str, Any]]:
+    """A panel of training curves per entry of CURVES: by label the steps, and mean, lowest and highest over seeds.
 
     A panel that no run logged is left out.
     """
@@ -63,7 +67,7 @@ def _curves(factor: Factor, found: FactorStatistics, dataset: str) -> list[dict[
     for key, title in CURVES.items():
         lines = []
         for label in labels:
-            steps, values = curve(found, dataset, label, key)
+            steps, values = curve(statistics, dataset, label, key)
             if len(steps) > 1:
                 ends = {"low": rounded(values.min(axis=0)), "high": rounded(values.max(axis=0))}
                 lines.append({"label": label, "step": steps.tolist(), "mean": rounded(values.mean(axis=0)), **ends})
@@ -88,8 +92,7 @@ def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """The registered claims of the first of these files that is there, as `benchmark.analysis.registered` judged
-    them."""
+    """The claims that `benchmark.analysis.registered` judged, from the first of these files that exists, if any."""
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         return None

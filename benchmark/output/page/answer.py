@@ -1,5 +1,4 @@
-"""What a run says, in a title and a few sentences made from its numbers: what differs, what can't be told, what could
-be seen."""
+"""Make the page's title and first sentences from its numbers: which methods differ, and which can't be told apart."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,18 +22,18 @@ def joined(names: Sequence[str]) -> str:
 
 
 def title_of(sections: Sequence[dict[str, Any]], overall: dict[str, Any] | None, methods: Sequence[str]) -> str:
-    """Who ranks best where, by the means of NDCG@10, and who can't be told apart from it. methods: names by number."""
+    """The page's title: the best method by mean NDCG@10, and those not told apart from it. methods: names by number."""
     if len(methods) == 1:
         return f"{methods[0]} on {joined([part['name'] for part in sections])}"
     if len(sections) == 1:
         return _on_one(sections[0], methods)
     best = {leader(part) for part in sections}
     if len(best) == 1 and overall is not None and (first := best.pop()) in numbers_of(overall):
-        said = f"{methods[first]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
+        claim = f"{methods[first]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
         _, equal = told_apart(overall, first)
         if not equal:
-            return f"{said}, over them apart from every other method"
-        return f"{said}; over them {listed(equal, methods)} can't be told apart from it"
+            return f"{claim}, over them apart from every other method"
+        return f"{claim}; over them {listed(equal, methods)} can't be told apart from it"
     places: dict[int, list[str]] = {}
     for part in sections:
         places.setdefault(leader(part), []).append(part["name"])
@@ -67,21 +66,20 @@ def leader(part: dict[str, Any]) -> int:
 
 def pair(part: dict[str, Any], a: int, b: int) -> dict[str, Any]:
     """The comparison a - b by NDCG@10: difference, low, high, p_holm, detectable."""
-    one = next(entry for entry in part["pairs"] if {entry["a"], entry["b"]} == {a, b})
-    sign = 1 if one["a"] == a else -1
-    low, high = one["low"][MAIN], one["high"][MAIN]
+    comparison = next(entry for entry in part["pairs"] if {entry["a"], entry["b"]} == {a, b})
+    sign = 1 if comparison["a"] == a else -1
+    low, high = comparison["low"][MAIN], comparison["high"][MAIN]
     return {
-        "difference": sign * one["difference"][MAIN],
+        "difference": sign * comparison["difference"][MAIN],
         "low": low if sign > 0 else -high,
         "high": high if sign > 0 else -low,
-        "p_holm": one["p_holm"][MAIN],
-        "detectable": one["detectable"][MAIN],
+        "p_holm": comparison["p_holm"][MAIN],
+        "detectable": comparison["detectable"][MAIN],
     }
 
 
 def told_apart(part: dict[str, Any], method: int) -> tuple[list[int], list[int]]:
-    """The methods that differ from this one at ALPHA after Holm's correction over all pairs, and those that can't be
-    told."""
+    """The methods that differ from this one at ALPHA, Holm-corrected over all pairs, and those that don't."""
     others = [i for i in numbers_of(part) if i != method]
     apart = [i for i in others if pair(part, method, i)["p_holm"] < ALPHA]
     return apart, [i for i in others if i not in apart]
@@ -97,42 +95,44 @@ def listed(numbers: Sequence[int], methods: Sequence[str]) -> str:
 
 
 def missed(part: dict[str, Any], method: int, others: Sequence[int]) -> str:
-    """How small a difference of these could have been seen; "" where no user differs."""
-    found = [value for i in others if (value := pair(part, method, i)["detectable"]) is not None]
-    if not found:
+    """A clause on the smallest differences that could have been seen; "" where no user's value differs."""
+    detectable = [value for i in others if (value := pair(part, method, i)["detectable"]) is not None]
+    if not detectable:
         return ""
-    low, high = min(found), max(found)
+    low, high = min(detectable), max(detectable)
     size = f"{low:.4f}" if f"{low:.4f}" == f"{high:.4f}" else f"{low:.4f} to {high:.4f}"
     return f"true differences below {size} would often have been missed"
 
 
 def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
-    """What one dataset says."""
+    """The sentences on one dataset: its best method, and which methods differ from it."""
     best = leader(part)
     row = part["rows"][numbers_of(part).index(best)]
-    said = f"{part['name']}: {methods[best]} has the highest {METRICS[MAIN]}, {row['mean'][MAIN]:.4f}"
-    said += f" [{row['low'][MAIN]:.4f}, {row['high'][MAIN]:.4f}]."
+    text = f"{part['name']}: {methods[best]} has the highest {METRICS[MAIN]}, {row['mean'][MAIN]:.4f}"
+    text += f" [{row['low'][MAIN]:.4f}, {row['high'][MAIN]:.4f}]."
     apart, equal = told_apart(part, best)
     if apart:
-        said += f" It differs from {listed(apart, methods)}."
+        text += f" It differs from {listed(apart, methods)}."
     if equal:
         small = missed(part, best, equal)
-        said += f" It can't be told apart from {listed(equal, methods)}{': ' + small if small else ''}."
-    return said
+        text += f" It can't be told apart from {listed(equal, methods)}{': ' + small if small else ''}."
+    return text
 
 
-def verdict(where: str, one: dict[str, Any], a: str, b: str) -> str:
-    """One comparison a - b on one dataset in words; `one` has difference, low, high, p_holm and detectable (None:
-    unknown)."""
-    said = f"{where} {one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
-    if one["p_holm"] < ALPHA:
-        return f"{said}, {a if one['difference'] > 0 else b} ranks better"
+def verdict(where: str, comparison: dict[str, Any], a: str, b: str) -> str:
+    """One comparison a - b on one dataset in words.
+
+    comparison: difference, low, high, p_holm and detectable (None: unknown).
+    """
+    text = f"{where} {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
+    if comparison["p_holm"] < ALPHA:
+        return f"{text}, {a if comparison['difference'] > 0 else b} ranks better"
     seen = (
-        f" ({one['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs)"
-        if one["detectable"]
+        f" ({comparison['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs)"
+        if comparison["detectable"]
         else ""
     )
-    return f"{said}, can't be told{seen}"
+    return f"{text}, can't be told{seen}"
 
 
 def held_against(
@@ -141,20 +141,22 @@ def held_against(
     methods: Sequence[str],
     spoken: tuple[int, int, str],
 ) -> str:
-    """What writing or training does, from two rows that differ in it: dataset by dataset, and over all.
+    """A sentence on two rows that differ in reasoning or in training: dataset by dataset, and over all.
 
-    rows: of `against`, whose tests are corrected over the reference's own comparisons; they go before those of all
-    pairs.
+    rows: of against.csv, whose tests are corrected over the reference's own comparisons; where a pair has one, it is
+    taken before that of the family of all pairs. spoken: the numbers of both rows, and the words for their difference.
     """
-    a, b, what = spoken
-    mine = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}
+    a, b, claim = spoken
+    by_dataset = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}
     both = [part for part in sections if {a, b} <= set(numbers_of(part))]
-    parts = [verdict(part["name"], mine.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in both]
-    return f"{what}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
+    parts = [
+        verdict(part["name"], by_dataset.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in both
+    ]
+    return f"{claim}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
 
 
 def scope(collected: Sequence[Collected]) -> str:
-    """What was run."""
+    """A sentence on the scope: methods, datasets, cases, seeds and runs."""
     most = max((results.seeds for results in collected), key=len)
     cases = joined(
         [f"{results.dataset} ({len(results.cases):,} test cases of {results.n_users:,} users)" for results in collected]
@@ -176,19 +178,21 @@ def answer(
     rows: Sequence[dict[str, Any]],
     spoken: Sequence[tuple[int, int, str]],
 ) -> dict[str, Any]:
-    """The title, the sentences below it, and more behind them. sections, overall, methods (names
-    by number), rows (of `against`): of `data.document`."""
-    said, more = [scope(collected)], []
+    """The page's title, the sentences below it, and those that are folded away.
+
+    sections, overall, methods (names by number), rows (of against.csv): of `data.document`.
+    """
+    sentences, more = [scope(collected)], []
     if len(methods) > 1:
         whole = [overall] if overall else []
-        said += [held_against([*sections, *whole], rows, methods, one) for one in spoken]
-        said += [on_dataset(part, methods) for part in whole or sections]
+        sentences += [held_against([*sections, *whole], rows, methods, pair_spoken) for pair_spoken in spoken]
+        sentences += [on_dataset(part, methods) for part in whole or sections]
         more += [on_dataset(part, methods) for part in sections] if whole else []
         families = ["over all pairs and metrics of a dataset"]
         families += [f"{EVERY}: over all pairs by NDCG"] if overall else []
         families += [f"what {rows[0]['reference']} is held against: over its own comparisons"] if rows else []
         more.append(
-            f"Told apart: p < {ALPHA} after Holm's correction ({'; '.join(families)}). Users are resampled and not trainings: "
-            "another training may move a value by more than its interval says."
+            f"Told apart: p < {ALPHA} after Holm's correction ({'; '.join(families)}). Users are resampled and not "
+            "trainings: another training may move a value by more than its interval says."
         )
-    return {"title": title_of(sections, overall, methods), "said": said, "more": more}
+    return {"title": title_of(sections, overall, methods), "said": sentences, "more": more}

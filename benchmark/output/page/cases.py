@@ -1,7 +1,7 @@
-"""The cases that a page holds: histories, ranks, recommended items and what was written, packed into parts.
+"""Pack the cases of a page into parts: histories, ranks, recommended items and texts.
 
-A page holds at most LIMIT texts. Where runs wrote more, a seeded sample of each dataset's cases is shown, the same for
-every method, so that methods can be read side by side; the page says so. Means and tests are always over all cases.
+A page holds at most LIMIT texts. Where runs wrote more, it shows a seeded sample of each dataset's cases, the same for
+every method, so that methods can be read side by side, and says so. Means and tests are always over all cases.
 """
 
 import re
@@ -22,13 +22,13 @@ from benchmark.provenance import derive_seed
 LIMIT = 50_000  # texts on one page
 PART = 1_000  # cases in one part of texts: so many are unpacked at once
 TOP = 10  # recommended items shown of a case
-REPEATED = 0.5  # share of a text's runs of three words that came before in it, from which on it "repeats itself"
-SHORTEST = 6  # words, below which no text is said to repeat itself
+REPEATED = 0.5  # a text repeats itself where at least this share of its runs of three words came before in it
+SHORTEST = 6  # words; no shorter text counts as repeating itself
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What one run wrote for the shown cases, in their order."""
+    """The texts of one run for the shown cases, in their order."""
 
     reasoning: list[str]
     prompt: list[str]
@@ -43,8 +43,10 @@ class Texts:
 def repeats(text: str) -> bool:
     """Whether at least REPEATED of its runs of three words came before in the same text.
 
-    >>> repeats("a good film a good film a good film"), repeats("one two three four five six seven"), repeats("no no no")
-    (True, False, False)
+    >>> repeats("a good film a good film a good film"), repeats("one two three four five six seven")
+    (True, False)
+    >>> repeats("no no no")
+    False
     """
     words = re.findall(r"\w+", text.lower())
     if len(words) < SHORTEST:
@@ -64,8 +66,8 @@ def read_texts(results: Collected, method: str) -> pd.DataFrame | None:
     names = pq.read_schema(path).names
     if missing := [name for name in ("case", "prompt", "reasoning") if name not in names]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; run this seed again")
-    wanted = [name for name in ("case", "prompt", "reasoning", "cut") if name in names]
-    texts = pd.read_parquet(path, columns=wanted).drop_duplicates("case").set_index("case")
+    columns = [name for name in ("case", "prompt", "reasoning", "cut") if name in names]
+    texts = pd.read_parquet(path, columns=columns).drop_duplicates("case").set_index("case")
     if len(unknown := texts.index[~texts.index.isin(results.cases.case)]):
         raise InputError(f"{path}: case {unknown[0]} is not in rankings.parquet; run this seed again")
     if len(absent := results.cases.case[~np.isin(results.cases.case, texts.index)]):
@@ -90,10 +92,9 @@ def top_items(path: Path, rows: np.ndarray) -> list[list[int]]:
 
 
 def history(cases: Cases, titled: dict[int, int]) -> list[list[Any]]:
-    """Of each case the columns of its history: places of its titles, ratings (None: not rated), seconds before the
-    case.
+    """For each case its history as three lists: places of titles, ratings (None: not rated), seconds before the case.
 
-    titled: place in the page's titles by item number; unknown items get the next place.
+    titled: by item number the place in the page's list of titles; an item that isn't in it gets the next place.
     """
     out = []
     for i in range(len(cases)):
@@ -105,23 +106,23 @@ def history(cases: Cases, titled: dict[int, int]) -> list[list[Any]]:
 
 
 def candidates_of(results: Collected, shown: Cases) -> list[int]:
-    """How many items each case ranks: the catalogue less the case's history, as the evaluator masks it."""
+    """The number of items that each case ranks: the catalogue without the case's history, as the evaluator masks it."""
     return [int(results.about["counts"]["items"]) - len(np.unique(shown.history(i))) for i in range(len(shown))]
 
 
 def parts_of(
     results: Collected, place: int, numbers: Mapping[str, int], budget: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the page holds of one dataset's cases: an entry for the document, and the parts by name.
+    """The cases of one dataset on the page: an entry for the document, and the parts by name.
 
-    The entry: how many cases of how many, and of each method that has texts whether it wrote, with the texts that were
-    cut or repeat themselves. Parts: `index/{place}` has of every case its number, user, target and, by method, ranks;
-    `cases/{place}/{k}` the histories and top items, `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` the
-    texts, of PART cases each.
-    numbers: of the methods on the whole page.
+    The entry has the number of shown cases and of all; and for each method with texts whether any isn't empty, and
+    which of them were cut or repeat themselves. The part `index/{place}` has every case's number, user, target and
+    ranks by method. Of PART cases each, `cases/{place}/{k}` has histories and top items, and
+    `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` have texts. numbers: by name the number of a method
+    on the whole page.
     """
-    found = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
-    rows = shown_cases(results, len(found), budget)
+    texts_of = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
+    rows = shown_cases(results, len(texts_of), budget)
     shown = results.cases.take(rows)
     titled: dict[int, int] = {}
     targets = [titled.setdefault(int(item), len(titled)) for item in results.target[rows]]
@@ -137,14 +138,15 @@ def parts_of(
     starts = range(0, len(rows), PART)
     parts: dict[str, Any] = {}
     entries = []
-    for name, frame in found.items():
+    for name, frame in texts_of.items():
         column = numbers[name]
-        mine = _texts(frame, shown.case)
+        own_texts = _texts(frame, shown.case)
         for k, start in enumerate(starts):
-            parts[f"texts/{place}/{column}/{k}"] = mine.reasoning[start : start + PART]
-            parts[f"prompts/{place}/{column}/{k}"] = mine.prompt[start : start + PART]
-        cut, repeated = np.flatnonzero(mine.cut).tolist(), [i for i, text in enumerate(mine.reasoning) if repeats(text)]
-        entries.append({"method": column, "wrote": not mine.empty, "cut": cut, "repeats": repeated})
+            parts[f"texts/{place}/{column}/{k}"] = own_texts.reasoning[start : start + PART]
+            parts[f"prompts/{place}/{column}/{k}"] = own_texts.prompt[start : start + PART]
+        cut = np.flatnonzero(own_texts.cut).tolist()
+        repeated = [i for i, text in enumerate(own_texts.reasoning) if repeats(text)]
+        entries.append({"method": column, "wrote": not own_texts.empty, "cut": cut, "repeats": repeated})
     parts[f"index/{place}"] = {
         "case": shown.case.tolist(),
         "user": shown.user.tolist(),
@@ -170,7 +172,9 @@ def _rankings(results: Collected, method: str) -> Path:
 
 
 def _texts(frame: pd.DataFrame, cases: np.ndarray) -> Texts:
-    mine = frame.loc[cases]
+    selected = frame.loc[cases]
     return Texts(
-        mine["reasoning"].astype(str).tolist(), mine["prompt"].astype(str).tolist(), mine["cut"].to_numpy(bool)
+        selected["reasoning"].astype(str).tolist(),
+        selected["prompt"].astype(str).tolist(),
+        selected["cut"].to_numpy(bool),
     )

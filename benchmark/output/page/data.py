@@ -1,7 +1,7 @@
-"""Everything that the page shows, as one document of plain values and parts that are unpacked when they are looked at.
+"""Collect everything that the page shows: a document of plain values, and parts that the page unpacks when needed.
 
 The document goes into the page as it is; the parts (histories, ranks, texts) are compressed. Means, intervals and
-tests are read from the files of `benchmark.statistics`, which the tables print, too; nothing is tested here.
+tests are read from the files of `benchmark.statistics`, like those of the tables; nothing is tested here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ Parts = dict[str, Any]
 REGISTERED = "registered.csv"
 
 
-def rows_of(results: Collected, found: DatasetStatistics, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+def rows_of(results: Collected, statistics: DatasetStatistics, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
     """The leaderboard's rows on one dataset, in the methods' order; values by metric in the order of METRICS.
 
-    `equal`: all of several trainings ranked every case alike, so that a deviation over them would say nothing.
+    `equal`: several trainings ranked every case alike, as of a method without a seed: a deviation would say nothing.
     """
-    spent = found.costs.set_index("method")[list(HEADINGS)]
-    frame = found.methods.set_index("method").loc[results.methods]
+    costs = statistics.costs.set_index("method")[list(HEADINGS)]
+    frame = statistics.methods.set_index("method").loc[results.methods]
     rows = []
     for number, (method, row) in enumerate(zip(results.methods, frame.to_dict("records"), strict=True)):
         ranks = results.ranks[number]
@@ -47,7 +47,7 @@ def rows_of(results: Collected, found: DatasetStatistics, numbers: Mapping[str, 
             {name: [digits(row[f"{metric}{end}"]) for metric in METRICS] for name, end in _ENDS}
             | {"sd": sd, "p": [digits(row[f"{metric}_p_holm"]) for metric in METRICS]}
             | {"method": numbers[method], "seeds": len(ranks), "equal": equal, "less": str(row["less_information"])}
-            | {"costs": rounded(spent.loc[method].to_numpy(float)), "paper": paper.of_row(results, method)}
+            | {"costs": rounded(costs.loc[method].to_numpy(float)), "paper": paper.of_row(results, method)}
         )
     return rows
 
@@ -55,28 +55,28 @@ def rows_of(results: Collected, found: DatasetStatistics, numbers: Mapping[str, 
 _ENDS = (("mean", ""), ("low", "_low"), ("high", "_high"))
 
 
-def section(results: Collected, found: DatasetStatistics, numbers: Mapping[str, int]) -> dict[str, Any]:
-    """Everything about one dataset but its cases, and in sentences which methods failed on it.
+def section(results: Collected, statistics: DatasetStatistics, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """Everything about one dataset but its cases; `failed` says in sentences which methods failed on it.
 
     Raises InputError for statistics that lack a method.
     """
-    there = found.methods.method.tolist()
-    if absent := [method for method in results.methods if method not in there]:
+    methods = statistics.methods.method.tolist()
+    if absent := [method for method in results.methods if method not in methods]:
         raise InputError(
-            f"{results.dataset}: the statistics are of {', '.join(there)}, but {absent[0]} has runs, too; "
+            f"{results.dataset}: the statistics are of {', '.join(methods)}, but {absent[0]} has runs, too; "
             "make the statistics of these runs again"
         )
-    tests = found.tests[found.tests.family == ALL_PAIRS]
+    tests = statistics.tests[statistics.tests.family == ALL_PAIRS]
     return {
         "name": results.dataset,
         "cases": len(results.cases),
         "users": results.n_users,
-        "best_baseline": found.methods.best_baseline.iloc[0] or None,
-        "rows": rows_of(results, found, numbers),
-        "failed": [f"{row.method} failed: {row.why}" for row in found.failed.itertuples()],
-        "notes": notes(found.methods),
+        "best_baseline": statistics.methods.best_baseline.iloc[0] or None,
+        "rows": rows_of(results, statistics, numbers),
+        "failed": [f"{row.method} failed: {row.why}" for row in statistics.failed.itertuples()],
+        "notes": notes(statistics.methods),
         "pairs": pairs_of(tests, results.methods, numbers),
-        "slices": by_slice(found, results.methods),
+        "slices": by_slice(statistics, results.methods),
     }
 
 
@@ -93,12 +93,16 @@ def overall(
     values, pairs = over_all(folder, shared, numbers)
     rows = []
     for place, name in enumerate(shared):
-        mine = [row for part in sections for row in part["rows"] if row["method"] == numbers[name]]
+        method_rows = [row for part in sections for row in part["rows"] if row["method"] == numbers[name]]
         rows.append(
             {side: rounded(values[side][:, place]) for side, _ in _ENDS}
-            | {"sd": [None] * len(METRICS), "p": [None] * len(METRICS), "seeds": mine[0]["seeds"]}
-            | {"method": numbers[name], "equal": all(row["equal"] for row in mine), "less": mine[0]["less"]}
-            | {"costs": rounded(np.mean([row["costs"] for row in mine], axis=0)), "paper": None}
+            | {"sd": [None] * len(METRICS), "p": [None] * len(METRICS), "seeds": method_rows[0]["seeds"]}
+            | {
+                "method": numbers[name],
+                "equal": all(row["equal"] for row in method_rows),
+                "less": method_rows[0]["less"],
+            }
+            | {"costs": rounded(np.mean([row["costs"] for row in method_rows], axis=0)), "paper": None}
         )
     users = sum(results.n_users for results in collected)
     total = sum(len(results.cases) for results in collected)
@@ -106,9 +110,8 @@ def overall(
     return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "failed": [], "pairs": pairs}
 
 
-def held(collected: Sequence[Collected], reference: str | None, folder: Path) -> dict[str, Any] | None:
-    """The reference against each of the others, from the statistics in `folder`; None where there is none, or no
-    other."""
+def against_reference(collected: Sequence[Collected], reference: str | None, folder: Path) -> dict[str, Any] | None:
+    """The reference against each of the others, from the statistics in `folder`; None without a reference or others."""
     if not any(reference in results.methods and len(results.methods) > 1 for results in collected):
         return None
     frame = read_csv(folder / AGAINST)
@@ -126,20 +129,20 @@ def held(collected: Sequence[Collected], reference: str | None, folder: Path) ->
 def told_about(
     collected: Sequence[Collected], entries: Sequence[dict[str, Any]], names: Sequence[str], reference: str | None
 ) -> list[tuple[int, int, str]]:
-    """Pairs that the page speaks of first: a row that writes against one that writes nothing, and against one not
-    trained.
+    """Pairs of methods by number that the page's first sentences compare, with the words for their difference.
 
-    entries: of `cases.parts_of`, by dataset; names: of all methods by number. Of the rows that write and learned the
-    reference goes first, then the order of the names.
+    A trained row that writes is compared with a trained one that writes nothing, and with an untrained one that writes.
+    Of trained rows that write the reference is taken, or else the first. entries: of `cases.parts_of`, by dataset.
+    names: of all methods by number.
     """
     wrote: dict[int, bool] = {}
     learned: dict[int, bool] = {}
     for results, entry in zip(collected, entries, strict=True):
-        for one in entry["texts"]:
-            name = names[one["method"]]
+        for texts in entry["texts"]:
+            name = names[texts["method"]]
             if results.kind(name) == "reference":
-                wrote[one["method"]] = wrote.get(one["method"], False) or one["wrote"]
-                learned[one["method"]] = results.records[name, 1].learned.targets > 0
+                wrote[texts["method"]] = wrote.get(texts["method"], False) or texts["wrote"]
+                learned[texts["method"]] = results.records[name, 1].learned.targets > 0
     writers = sorted((i for i, does in wrote.items() if does and learned[i]), key=lambda i: (names[i] != reference, i))
     silent = sorted(i for i, does in wrote.items() if not does and learned[i])
     untrained = sorted(i for i, does in wrote.items() if does and not learned[i])
@@ -161,21 +164,21 @@ def document(
 
     Raises InputError for texts that don't belong to their runs, or where statistics are missing.
     """
-    kinds = {name: one.kind(name) for one in collected for name in one.methods}
+    kinds = {name: runs.kind(name) for runs in collected for name in runs.methods}
     numbers = {name: number for number, name in enumerate(kinds)}
     statistics = results / STATISTICS
-    sections = [section(one, DatasetStatistics.read(statistics, one.dataset), numbers) for one in collected]
+    sections = [section(runs, DatasetStatistics.read(statistics, runs.dataset), numbers) for runs in collected]
     whole = overall(collected, sections, numbers, statistics)
     parts: Parts = {}
     entries = []
-    for place, one in enumerate(collected):
-        entry, mine = cases.parts_of(one, place, numbers, limit // len(collected))
+    for place, runs in enumerate(collected):
+        entry, dataset_parts = cases.parts_of(runs, place, numbers, limit // len(collected))
         entries.append(entry)
-        parts |= mine
+        parts |= dataset_parts
     spoken = told_about(collected, entries, list(numbers), reference)
-    others = held(collected, reference, statistics)
+    comparisons = against_reference(collected, reference, statistics)
     return {
-        "answer": answer(collected, sections, whole, list(numbers), others["rows"] if others else [], spoken),
+        "answer": answer(collected, sections, whole, list(numbers), comparisons["rows"] if comparisons else [], spoken),
         "note": note,
         "metrics": METRICS,
         "cutoffs": list(CUTOFFS),
@@ -184,7 +187,7 @@ def document(
         "reference": numbers.get(reference or ""),
         "methods": [{"name": name, "r2ec": kind == "reference"} for name, kind in kinds.items()],
         "spoken": [[a, b] for a, b, _ in spoken],
-        "against": others,
+        "against": comparisons,
         "datasets": sections,
         "overall": whole,
         "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": COSTS_NOTE},

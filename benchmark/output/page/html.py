@@ -1,7 +1,7 @@
-"""The page's one file: the document, the compressed parts, the scripts and the style, put together.
+"""Put the page's one file together: the document, the compressed parts, the scripts and the style.
 
-Nothing of data or models is ever markup: the template escapes, JSON is written without "<", parts are base64. A policy
-in the page itself allows no script but those whose hashes it names, and no request at all.
+Text of data or models never becomes markup: the template escapes it, JSON is written without "<", parts are base64. A
+policy in the page itself allows only the script whose hash it names, and no request at all.
 """
 
 import base64
@@ -46,8 +46,8 @@ def library(name: str) -> str:
     """A library of vendor/. Raises InputError where it isn't the one that vendor/versions.txt names."""
     text = asset(f"vendor/{name}")
     lines = (line.split("  ") for line in asset("vendor/versions.txt").splitlines() if not line.startswith("#"))
-    wanted = {file: sha for sha, file, _ in lines}
-    if hashlib.sha256(text.encode()).hexdigest() != wanted[name]:
+    expected = {file: sha for sha, file, _ in lines}
+    if hashlib.sha256(text.encode()).hexdigest() != expected[name]:
         raise InputError(f"vendor/{name}: isn't the file of vendor/versions.txt; take it from the package named there")
     return text
 

@@ -1,5 +1,4 @@
-"""Methods held against each other, from their statistics: over all cases, by slice of the cases, and over all
-datasets."""
+"""Comparisons of pairs of methods, from their statistics: over all cases, by slice of the cases, over all datasets."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -10,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis.groups import ALL, HISTORY, TARGET
-from benchmark.analysis.significance import (
-    FEW_USERS as FEW,
-)  # below which a slice gets no interval: so few say too little
+from benchmark.analysis.significance import FEW_USERS as FEW  # a slice of fewer users gets no interval
 from benchmark.metrics import METRICS
 from benchmark.statistics.against import EVERY
 from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, DatasetStatistics, read_csv
@@ -32,13 +29,12 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 
 def places(methods: Sequence[str]) -> list[tuple[int, int]]:
-    """Every pair of methods by their numbers, the order of all that is given by pair."""
+    """Every pair of methods by their places, in the order of every list of pairs on the page."""
     return list(combinations(range(len(methods)), 2))
 
 
 def pairs_of(tests: pd.DataFrame, methods: Sequence[str], numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Every pair a - b with, per metric, difference, interval, p, p_holm (of the family of all pairs), detectable and
-    test; None for a metric that isn't tested.
+    """Every pair a - b with its difference, interval, p, p_holm, detectable and test per metric, None if not tested.
 
     tests: a row per metric and pair, as in {dataset}.tests.csv. numbers: of the methods on the whole page.
     """
@@ -55,14 +51,14 @@ def pairs_of(tests: pd.DataFrame, methods: Sequence[str], numbers: Mapping[str, 
     return out
 
 
-def by_slice(found: DatasetStatistics, methods: Sequence[str]) -> dict[str, Any]:
+def by_slice(statistics: DatasetStatistics, methods: Sequence[str]) -> dict[str, Any]:
     """NDCG@10 by slice: the slices, every method's mean, and every pair's difference with its interval.
 
     The order of `differences` is that of `pairs_of`; low and high are None in a slice of fewer than FEW users. Nothing
     here is corrected for the number of slices.
     """
-    shown = found.intervals[(found.intervals.by != ALL) & (found.intervals.n_cases > 0)]
-    of_group = {group: rows for group, rows in found.pairs.groupby(["by", "group"])}
+    shown = statistics.intervals[(statistics.intervals.by != ALL) & (statistics.intervals.n_cases > 0)]
+    of_group = {group: rows for group, rows in statistics.pairs.groupby(["by", "group"])}
     named: list[dict[str, Any]] = []
     means: list[list[float | None]] = []
     differences: list[list[list[float | None]]] = []
@@ -89,9 +85,9 @@ def over_all(
 
     folder: of the statistics.
     """
-    found = read_csv(folder / OVERALL_METHODS)
+    frame = read_csv(folder / OVERALL_METHODS)
     values = {
-        name: found.pivot(index="metric", columns="method", values=name).loc[METRICS, list(methods)].to_numpy()
+        name: frame.pivot(index="metric", columns="method", values=name).loc[METRICS, list(methods)].to_numpy()
         for name in ("mean", "low", "high")
     }
     return values, pairs_of(read_csv(folder / OVERALL_TESTS), methods, numbers)

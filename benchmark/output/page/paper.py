@@ -1,4 +1,4 @@
-"""The paper's own figures, for the rows and datasets that are its own: beside ours where there is one."""
+"""The numbers that the paper prints, for rows and datasets that are the paper's."""
 
 import csv
 from functools import cache
@@ -22,8 +22,7 @@ def printed() -> dict[tuple[str, str], list[float | None]]:
 
 
 def category_of(results: Collected) -> str | None:
-    """The category of Amazon 2023 that a dataset is, prepared as the paper's released code does; None for any other
-    data."""
+    """The category of a dataset of Amazon 2023 that is prepared as by the released code; None for any other data."""
     settings: dict[str, Any] = results.about["settings"]
     options = settings.get("options") or {}
     if settings.get("source") != "amazon_2023" or options.get("preset") != "released":

@@ -1,4 +1,4 @@
-"""Where a page's numbers come from, in words: data, settings, seeds, code, machine."""
+"""Describe where a page's numbers come from: data, settings, seeds, code, machine."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -115,7 +115,7 @@ def of_run(run: RunRecord) -> dict[str, Any]:
 
 
 def provenance(collected: Sequence[Collected]) -> dict[str, Any]:
-    """All of it: what the runs share, each dataset's rules, every run."""
+    """The page's part on provenance: what the runs share, each dataset's rules, and every run."""
     runs = [run for results in collected for run in results.records.values()]
     return {
         "shared": [
