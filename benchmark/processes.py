@@ -1,4 +1,4 @@
-"""Processes that end with those that they work for: no job goes on for a workflow that is gone."""
+"""End processes together with those that they work for, so that no job goes on for a workflow that is gone."""
 
 import ctypes
 import os
@@ -17,11 +17,10 @@ LOOK_AGAIN = 1.0  # seconds
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Let the kernel kill this process when its parent dies, however it dies. Does nothing on another system than
-    Linux.
+    """Let the kernel kill this process when its parent dies, however it dies; only on Linux.
 
-    parent: its number, where this process knows it from elsewhere: if it is another one by now, the parent is dead
-    already.
+    parent: the parent's number, where this process was told it; if its present parent is another one, the first is dead
+    already, and this process ends.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -32,10 +31,9 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def end_with_workflow() -> None:
-    """End this process soon after the workflow that has started it is gone, killed alone. Does nothing without one.
+    """End this process soon after the workflow that has started it is gone, if one has.
 
-    Between them stands a shell, which outlives Snakemake, so that the kernel's own way (`end_with_parent`) doesn't
-    reach this far.
+    The parent of this process is a shell that outlives Snakemake, so that `end_with_parent` does not help.
     """
     number = os.environ.get(WORKFLOW, "")
     if number.isdecimal():
@@ -49,13 +47,12 @@ def _watch(number: int) -> None:
 
 
 def own_temporary() -> Path:
-    """A new temporary folder of this process, which whoever asks for it removes; those that killed ones have left go
-    now."""
+    """Make a temporary folder for this process, which the caller removes. Folders of killed processes are removed."""
     folder = Path(tempfile.gettempdir())
-    for left in folder.glob(f"{OWN_PREFIX}*-*"):
-        number = left.name.removeprefix(OWN_PREFIX).partition("-")[0]
+    for abandoned in folder.glob(f"{OWN_PREFIX}*-*"):
+        number = abandoned.name.removeprefix(OWN_PREFIX).partition("-")[0]
         if number.isdecimal() and not is_running(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(abandoned, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{OWN_PREFIX}{os.getpid()}-", dir=folder))
 
 

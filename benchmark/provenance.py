@@ -1,4 +1,4 @@
-"""Where a number comes from: seeds, commit, versions, hardware, time and memory."""
+"""Seeds, and the facts that a run records of itself: commit, versions, hardware and memory."""
 
 import hashlib
 import importlib.metadata
@@ -28,7 +28,7 @@ PACKAGES = (
     "snakemake",
 )
 
-# What a run writes, and the pages that `make readme` writes its tables into, do not make the code dirty.
+# Changes of these don't make the code dirty: a run writes results/, and `make readme` writes tables into the pages.
 OURS = (".", ":(exclude)results", ":(exclude)README.md", ":(exclude)docs")
 CODE = (*OWN, "workflow", "config")  # where a new file is part of what runs
 REQUIRE_CLEAN = "R2EC_REQUIRE_CLEAN"  # in the environment of the jobs of a config with require_clean
@@ -76,8 +76,7 @@ def commit() -> str:
 
 
 def require_clean() -> None:
-    """Raise InputError, naming the files, unless the code is that of a commit: no file of it changed, none new beside
-    it."""
+    """Raise InputError, naming the files, unless the code is that of a commit, without changed or new files."""
     try:
         changed = _changed()
     except (OSError, subprocess.CalledProcessError):
@@ -93,13 +92,13 @@ def require_clean() -> None:
 
 def versions() -> dict[str, str]:
     """Version of Python and of every package that can move a number."""
-    found = {"python": platform.python_version()}
+    version_of = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            version_of[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            version_of[package] = "not installed"
+    return version_of
 
 
 def memory_bytes() -> int:
@@ -108,8 +107,10 @@ def memory_bytes() -> int:
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, usable cores, memory (GiB) and GPUs of this job (only asked for where torch is loaded); processes, if
-    several have trained together."""
+    """Processor, usable cores, memory (GiB) and GPUs of this job; and its processes, if several have trained together.
+
+    GPUs are counted only where torch is loaded.
+    """
     processor = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -120,7 +121,7 @@ def hardware() -> dict[str, str | int]:
         pass  # not Linux: platform's own word stands
     torch = sys.modules.get("torch")
     gpus = torch.cuda.device_count() if torch is not None else 0
-    found: dict[str, str | int] = {
+    facts: dict[str, str | int] = {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
         "memory_gib": round(memory_bytes() / 2**30),
@@ -128,8 +129,8 @@ def hardware() -> dict[str, str | int]:
         "gpu": torch.cuda.get_device_name(0) if torch is not None and gpus else "none",
     }
     if "WORLD_SIZE" in os.environ:
-        found["processes"] = int(os.environ["WORLD_SIZE"])  # that trained together, as torchrun says
-    return found
+        facts["processes"] = int(os.environ["WORLD_SIZE"])  # that trained together, as torchrun says
+    return facts
 
 
 def peak_memory_mib() -> int:

@@ -1,4 +1,4 @@
-"""What the project brings beside its packages: the workflow and the configs."""
+"""Find files that the project ships beside its packages: the workflow and the configs."""
 
 from pathlib import Path
 

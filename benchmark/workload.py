@@ -1,8 +1,8 @@
-"""How much a fit takes, counted from the config: what benchmark/jobs/estimates.py weighs.
+"""Count the work of a fit from its settings, for benchmark/jobs/estimates.py: tokens of an LM, seconds and bytes.
 
-A method says in its file what only it knows: what its LM reads, learns from and writes, in `work(sizes, params,
-processes)`, and what else its fit takes, in `fit_cost(sizes, params)`. What several of them share is here. No reasoning
-is taken to end early.
+Each method's file counts its own: `work(sizes, params, processes)` the tokens that its LM reads, learns from and
+writes, and `fit_cost(sizes, params)` the rest. This module has what several of them share. No reasoning is assumed to
+end early.
 """
 
 import json
@@ -33,9 +33,9 @@ class Sizes:
 class Work:
     """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch.
 
-    kept: the name under which what comes of it lies on disk for later fits, empty where it doesn't: `STATES` and what
-    they depend on serve all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and
-    repetition, with their ablations.
+    kept: the name of the result, if it is kept on disk for later fits, as `named` gives it; else empty. `STATES` serve
+    all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
+    ablations.
     """
 
     read: float = 0
@@ -49,32 +49,32 @@ class Work:
     kept: tuple[str, ...] = ()
 
 
-STATES, TUNING, WARM_START = "states", "tuning", "warm start"  # what is kept, see `Work`
+STATES, TUNING, WARM_START = "states", "tuning", "warm start"  # kinds of kept results, see `Work`
 
 
 def named(kind: str, *parts: Any) -> tuple[str, ...]:
-    """What is kept, by all that it depends on beside the dataset."""
+    """The name of a kept result: its kind, and all that it depends on beside the dataset."""
     return kind, json.dumps(parts, sort_keys=True)
 
 
 def prompt_tokens(s: Sizes, items: int, limit: int = 10**9) -> int:
-    """Tokens of a user's prompt beyond the beginning that all share."""
+    """Tokens of a user's prompt behind the beginning that all prompts share."""
     return min(limit, 30 + s.line * items)
 
 
 def texts_of(s: Sizes, p: dict[str, Any], cases: int, rows: int = 64) -> Work:
-    """A text for each of so many cases."""
+    """The work of writing a text for each of so many cases."""
     return Work(read=cases * prompt_tokens(s, p["max_items"]), written=cases * p["max_new_tokens"], rows=rows)
 
 
 def chosen_by(s: Sizes, p: dict[str, Any], shares: str) -> int:
-    """Validation cases for which a text is written, where a share of popularity is a choice."""
+    """Validation cases for which a text is written to choose among several shares of popularity; 0 for one share."""
     return min(p["valid_cases"], s.valid) if len(p[shares]) > 1 else 0
 
 
 @dataclass(frozen=True)
 class FitCost:
-    """What one fit takes beside an LM, on one thread, imports and the dataset itself left out."""
+    """The cost of one fit beside an LM, on one thread, without imports and the dataset itself."""
 
     seconds: float
     memory: float  # bytes
@@ -85,16 +85,16 @@ ITEM, EPOCHS = 7e-9, 20
 
 
 def trained(s: Sizes, fits: Sequence[Mapping[str, Any]], per_case: float, rows: int = 2048) -> FitCost:
-    """Networks that learn all training cases in each epoch and score the catalogue for each.
+    """The cost of training networks that score the whole catalogue for each training case in each epoch.
 
-    fits: their settings, of which `epochs` is read. per_case: seconds of a training case and epoch beside it. rows: of
-    scores, and of what is made of them, that are in memory at a time, float32.
+    fits: their settings, of which `epochs` is read. per_case: further seconds of a training case and epoch. rows: rows
+    of float32 scores, and of arrays like them, that are in memory at a time.
     """
     per_epoch = s.train * (per_case + ITEM * s.items) + s.valid * 3 * ITEM * s.items
-    epochs = sum(min(EPOCHS, one.get("epochs", EPOCHS)) for one in fits)
+    epochs = sum(min(EPOCHS, settings.get("epochs", EPOCHS)) for settings in fits)
     return FitCost(epochs * per_epoch, 4 * s.items * rows)
 
 
 def counted(s: Sizes) -> FitCost:
-    """Sparse counts over the training interactions, and what is kept of them for each item."""
+    """The cost of sparse counts over the training interactions, of which some are kept for each item."""
     return FitCost(s.train * 2e-5, s.items * 100_000)

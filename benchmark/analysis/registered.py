@@ -272,8 +272,8 @@ def main() -> None:
         raise InputError(f"{args.config}: no claim has a smallest_effect; give those that are registered one")
     measured = [measure(factor, claim, args.results, args.config) for factor, claim in claims]
     frame = verdicts(measured)
-    for name, table in (("registered.csv", frame), ("registered.datasets.csv", by_dataset(measured))):
-        write_text(args.out / name, table.to_csv(index=False, lineterminator="\n"))
+    for name, csv_frame in (("registered.csv", frame), ("registered.datasets.csv", by_dataset(measured))):
+        write_text(args.out / name, csv_frame.to_csv(index=False, lineterminator="\n"))
     write_text(args.out / "registered.md", as_markdown(frame))
     print(as_markdown(frame))
 

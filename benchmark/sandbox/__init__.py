@@ -1,1 +1,1 @@
-"""Test targets out of a method's reach, and its hands off what isn't its own, while it fits and scores."""
+"""The sandbox of a run: a method can't read test targets, nor write to files that aren't its own."""

@@ -1,11 +1,10 @@
-"""Whether a method's recommendations follow the test targets: `python -m benchmark.sandbox.canary`, where no sandbox
-hides them.
+"""Test whether a method's recommendations follow the test targets, where no sandbox hides these from it.
 
     python -m benchmark.sandbox.canary --data results/data/ml-100k --method sasrec --params '{"epochs": 3}'
 
-The method is fitted twice, on two copies of the dataset that differ in test_targets.parquet alone: in the second, each
-case has another one's target. A method that never reads them recommends the same both times. One that isn't
-deterministic differs, too: then it is fitted a third time, on the first copy, which tells the two apart.
+The method is fitted on two copies of the dataset that differ only in test_targets.parquet: in the second copy, each
+case has the target of another case. A method that never reads targets recommends the same items both times. A method
+that isn't deterministic differs, too; a third fit, on the first copy, tells which of both it is.
 """
 
 import argparse
@@ -40,28 +39,28 @@ def copy_with_targets(data: Path, out: Path, moved: int) -> None:
     write_json(out / "dataset.json", seal(read_about(data) | {"files": sums_of(out)}))
 
 
-def recommended(given: argparse.Namespace, folder: Path, moved: int) -> list[list[int]]:
+def recommended(args: argparse.Namespace, folder: Path, moved: int) -> list[list[int]]:
     """The best 20 items of each test case, by a fit of its own without a sandbox."""
-    copy_with_targets(given.data, folder / "results" / "data" / given.data.name, moved)
-    command = [sys.executable, "-m", "benchmark.jobs.run", "--data", f"results/data/{given.data.name}"]
-    command += ["--method", given.method, "--params", given.params, "--work", "work", "--out", "out"]
-    if given.module:
-        command += ["--module", given.module]
+    copy_with_targets(args.data, folder / "results" / "data" / args.data.name, moved)
+    command = [sys.executable, "-m", "benchmark.jobs.run", "--data", f"results/data/{args.data.name}"]
+    command += ["--method", args.method, "--params", args.params, "--work", "work", "--out", "out"]
+    if args.module:
+        command += ["--module", args.module]
     about = os.environ | {SANDBOX: "off", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=about, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        raise InputError(f"{given.method} fails by itself: {(done.stdout.strip().splitlines() or ['no word'])[-1]}")
-    found: list[list[int]] = pq.read_table(folder / "out" / "rankings.parquet").column("top_items").to_pylist()
-    return found
+        raise InputError(f"{args.method} fails by itself: {(done.stdout.strip().splitlines() or ['no word'])[-1]}")
+    items: list[list[int]] = pq.read_table(folder / "out" / "rankings.parquet").column("top_items").to_pylist()
+    return items
 
 
-def verdict(given: argparse.Namespace) -> str:
-    """What the fits say."""
+def verdict(args: argparse.Namespace) -> str:
+    """Whether the recommendations follow the targets: FOLLOWS, SAME or VARIES."""
     with tempfile.TemporaryDirectory() as scratch:
-        right = recommended(given, Path(scratch) / "right", 0)
-        if right == recommended(given, Path(scratch) / "wrong", len(right) // 2 + 1):
+        right = recommended(args, Path(scratch) / "right", 0)
+        if right == recommended(args, Path(scratch) / "wrong", len(right) // 2 + 1):
             return SAME
-        return FOLLOWS if right == recommended(given, Path(scratch) / "again", 0) else VARIES
+        return FOLLOWS if right == recommended(args, Path(scratch) / "again", 0) else VARIES
 
 
 @command
@@ -71,11 +70,11 @@ def main() -> None:
     parser.add_argument("--method", required=True, help="name of its row in the tables")
     parser.add_argument("--module", help="the method, if the row has another name: a file of baselines/, or r2ec")
     parser.add_argument("--params", default="{}", help="the method's settings (default: {}, its own defaults)")
-    given = parser.parse_args()
-    given.data = given.data.resolve()
-    found = verdict(given)
-    print(f"{given.method}: {found}")
-    if found != SAME:
+    args = parser.parse_args()
+    args.data = args.data.resolve()
+    answer = verdict(args)
+    print(f"{args.method}: {answer}")
+    if answer != SAME:
         raise SystemExit(1)
 
 

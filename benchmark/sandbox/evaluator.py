@@ -1,8 +1,7 @@
-"""The process that reads the test targets: `python -m benchmark.sandbox.evaluator`, started by
-`benchmark.sandbox.seal`.
+"""Rank a sealed method's scores in a process of its own, which alone reads the test targets.
 
-It gets scores batch by batch, ranks each before the next is made, and gives the rankings once, when every case has its
-scores. Over the socket go JSON and numbers; nothing that comes from a method is executed.
+`benchmark.sandbox.seal` starts it. It gets scores batch by batch, ranks each before the next one is made, and sends the
+rankings once, when every case has scores. JSON and numbers go over the socket; nothing that a method sends is executed.
 """
 
 import json
@@ -67,7 +66,7 @@ def _spoken(method: str) -> Iterator[None]:
 
 
 def _connected(socket: str) -> Connection:
-    """The evaluator listens once it has started, which a fast fit may not have waited for."""
+    """Connect to the evaluator, and wait for it, as it may still be starting after a fast fit."""
     until = time.monotonic() + STARTING
     while True:
         try:
@@ -79,7 +78,7 @@ def _connected(socket: str) -> Connection:
 
 
 def _answer(connection: Connection) -> bytes:
-    """What the evaluator says. Raises InputError with its words where it refuses."""
+    """The content of the evaluator's answer. Raises InputError with its message where it refuses."""
     kind, content = connection.recv_bytes(), connection.recv_bytes()
     if kind == b"refused":
         raise InputError(content.decode())
@@ -87,7 +86,7 @@ def _answer(connection: Connection) -> bytes:
 
 
 def received(connection: Connection, n_items: int) -> Iterator[np.ndarray]:
-    """The batches that come; each is acknowledged when the next one is asked for, that is, when it is ranked."""
+    """The batches of scores that arrive; each is acknowledged once it is ranked, when the next one is asked for."""
     while (about := json.loads(connection.recv_bytes())) is not None:
         dtype, (rows, columns) = np.dtype(about["dtype"]), about["shape"]
         if dtype.kind != "f" or columns != n_items:
@@ -98,7 +97,7 @@ def received(connection: Connection, n_items: int) -> Iterator[np.ndarray]:
 
 
 def serve(connection: Connection, data: Path, method: str) -> None:
-    """Rank what comes, and answer."""
+    """Rank the scores that arrive, and send the rankings, or the reason for a refusal."""
     try:
         about = read_about(data)
         test = read_test(data, about)
@@ -124,13 +123,13 @@ def main() -> None:
     parser.add_argument("--method", required=True, help="name of its row in the tables")
     parser.add_argument("--socket", required=True, help="where the method's process connects, once")
     parser.add_argument("--parent", type=int, required=True, help="the method's process, with which this one ends")
-    given = parser.parse_args()
-    end_with_parent(given.parent)
-    with Listener(given.socket, family="AF_UNIX") as listener:
-        os.chmod(given.socket, 0o600)
+    args = parser.parse_args()
+    end_with_parent(args.parent)
+    with Listener(args.socket, family="AF_UNIX") as listener:
+        os.chmod(args.socket, 0o600)
         connection = listener.accept()
     with connection:  # nobody else is listened to
-        serve(connection, given.data, given.method)
+        serve(connection, args.data, args.method)
 
 
 if __name__ == "__main__":

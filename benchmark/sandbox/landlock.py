@@ -1,8 +1,7 @@
-"""The kernel's own sandbox for a process and all that it starts: Linux's Landlock, which needs no rights and no
-installation.
+"""Restrict a process and its children with Linux's Landlock, which needs no privileges and no installation.
 
-Three system calls by ctypes: the packages for Python that wrap them are developers' versions or of one release.
-bubblewrap does as much, but needs user namespaces, which containers and some distributions forbid.
+It is three system calls, made by ctypes: the Python packages that wrap them are in development or have a single
+release. bubblewrap does as much, but needs user namespaces, which containers and some distributions forbid.
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -43,17 +42,16 @@ def version() -> int:
 
 
 def restrict(hidden: Sequence[Path], readable: Sequence[Path], writable: Sequence[Path]) -> None:
-    """From now on this thread, and all that it starts or becomes, can't read what is hidden and writes to nothing but
-    `writable`.
+    """Keep this thread, and all that it starts or becomes, from reading `hidden` and from writing outside `writable`.
 
-    hidden: files, and folders with all that they hold. readable, writable: exceptions from them, which have to be
-    there; what is writable is readable. All else can be read if it is there by now. It can't be undone. Raises OSError
-    where the kernel refuses.
+    hidden: files, and folders with all that they hold. readable, writable: exceptions, which have to exist; writable
+    files are readable. Everything else that exists now can be read. This can't be undone. Raises OSError where the
+    kernel refuses.
     """
     writing = WRITE_FILE | IN_FOLDERS
-    if (found := version()) >= 2:
+    if (kernel := version()) >= 2:
         writing |= REFER
-    if found >= 3:
+    if kernel >= 3:
         writing |= TRUNCATE
     libc = ctypes.CDLL(None, use_errno=True)
     about = _Ruleset(READ | writing)
@@ -61,7 +59,7 @@ def restrict(hidden: Sequence[Path], readable: Sequence[Path], writable: Sequenc
         libc, CREATE_RULESET, ctypes.byref(about), ctypes.c_size_t(ctypes.sizeof(about)), ctypes.c_uint32(0)
     )
     try:
-        for path in [*_others(hidden), *readable]:
+        for path in [*_all_but(hidden), *readable]:
             _allow(libc, ruleset, path, READ)
         for path in writable:
             _allow(libc, ruleset, path, READ | writing)
@@ -73,15 +71,15 @@ def restrict(hidden: Sequence[Path], readable: Sequence[Path], writable: Sequenc
 
 
 def _called(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
-    found = int(libc.syscall(number, *arguments))
-    if found < 0:
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"Landlock, system call {number}: {os.strerror(code)}")
-    return found
+    return result
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
-    """One rule. What is gone by now, such as another job's temporary file, needs none."""
+    """Add one rule; none for a file that is gone by now, such as another job's temporary file."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -97,18 +95,18 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
         os.close(descriptor)
 
 
-def _others(hidden: Sequence[Path]) -> Iterator[Path]:
-    """The largest files and folders that hold nothing hidden: together all but what is hidden.
+def _all_but(hidden: Sequence[Path]) -> Iterator[Path]:
+    """The files and folders that make up everything but what is hidden, each as large as possible.
 
-    Rules of Landlock only add; a folder that is allowed can't have a forbidden part.
+    Landlock's rules only allow: an allowed folder can't have a forbidden part.
     """
-    gone = {path.resolve() for path in hidden}
-    above = {folder for path in gone for folder in path.parents}
+    excluded = {path.resolve() for path in hidden}
+    above = {folder for path in excluded for folder in path.parents}
     waiting = [Path("/")]
     while waiting:
         try:
             inner = [Path(entry.path) for entry in os.scandir(waiting.pop()) if not entry.is_symlink()]
         except OSError:  # a folder that may not be listed may not be read either
             continue
-        waiting += [path for path in inner if path in above and path not in gone]
-        yield from (path for path in inner if path not in above and path not in gone)
+        waiting += [path for path in inner if path in above and path not in excluded]
+        yield from (path for path in inner if path not in above and path not in excluded)

@@ -1,13 +1,13 @@
-"""Seal a run of a method: what holds test targets is hidden from it, and it can write to its own folders alone.
+"""Seal a run of a method: hide all files with test targets from it, and let it write only to its own folders.
 
-The evaluator, which reads the targets, is another process; a method's scores go to it, and the ranks come back when the
-last batch is there. Hidden is the folder of results with all datasets, runs and fetched files, and the source's files,
-which hold the targets, too; shown are the dataset's files without its targets. A method may write to its checkpoints,
-to the folder of its runs, to kept states and texts, which methods share, to caches of its user, and to a temporary
-folder of its own.
+The evaluator, which reads the targets, is another process; it gets the method's scores and sends the ranks after the
+last batch. The method can't read the folder of results with all datasets, runs and fetched files, nor the source's
+files, which hold the targets, too; it can read the files of its dataset but the targets. It may write to its
+checkpoints, to the folder of its runs, to kept states and texts, which methods share, to its user's caches, and to a
+temporary folder of its own.
 
-Where the kernel has no Landlock, a run says so in its log and in run.json, and nothing keeps a method from the targets:
-then `python -m benchmark.sandbox.canary` says whether scores follow them.
+Where the kernel has no Landlock, a run says so in its log and in run.json, and nothing keeps a method from the targets.
+Then `python -m benchmark.sandbox.canary` tests whether its recommendations follow them.
 """
 
 import argparse
@@ -36,12 +36,11 @@ NAMED_CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME", "TRIT
 
 
 def seal(arguments: list[str]) -> dict[str, str]:
-    """Seal this process, which is about to become `benchmark.jobs.run` with these arguments. Returns what its
-    environment gets.
+    """Start an evaluator and seal this process, which is about to become `benchmark.jobs.run` with these arguments.
 
-    An evaluator is started before. Raises InputError where the kernel refuses.
+    Returns variables for its environment. Raises InputError where the kernel refuses.
     """
-    given = _read(arguments)
+    args = _read(arguments)
     if os.environ.get(SANDBOX) == "off" or not (version := landlock.version()):
         why = f"{SANDBOX} is off" if os.environ.get(SANDBOX) == "off" else "this kernel has no Landlock"
         print(
@@ -50,21 +49,21 @@ def seal(arguments: list[str]) -> dict[str, str]:
         return {SANDBOX: NONE}
     temporary = own_temporary()
     socket = temporary / "evaluator"
-    command = [sys.executable, "-m", "benchmark.sandbox.evaluator", "--data", str(given.data), "--socket", str(socket)]
-    subprocess.Popen([*command, "--method", given.method, "--parent", str(os.getpid())])
-    own = [given.work, given.out.parent, temporary / "tmp", *(Path(folder) for folder in _shared(given))]
+    command = [sys.executable, "-m", "benchmark.sandbox.evaluator", "--data", str(args.data), "--socket", str(socket)]
+    subprocess.Popen([*command, "--method", args.method, "--parent", str(os.getpid())])
+    own = [args.work, args.out.parent, temporary / "tmp", *(Path(folder) for folder in _shared(args))]
     for folder in own:
         folder.mkdir(parents=True, exist_ok=True)
-    readable = [given.data / name for name in SHOWN] + list(filter(None, [given.tuned])) + list(_named(given))
+    readable = [args.data / name for name in SHOWN] + list(filter(None, [args.tuned])) + list(_named(args))
     try:
-        landlock.restrict(list(_hidden(given.data)), readable, [*own, *_caches(), Path("/dev"), Path("/proc")])
+        landlock.restrict(list(_hidden(args.data)), readable, [*own, *_caches(), Path("/dev"), Path("/proc")])
     except OSError as error:
         raise InputError(f"the sandbox can't be made ({error}); set {SANDBOX}=off to run without one") from None
     return {SANDBOX: f"landlock {version}", EVALUATOR: str(socket), "TMPDIR": str(temporary / "tmp")}
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:
-    """What of a run's command line says where things are."""
+    """The arguments of a run that name files, folders and settings."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--data", "--work", "--out"):
         parser.add_argument(name, type=Path, required=True)
@@ -72,12 +71,12 @@ def _read(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tuned", type=Path)
     for name in ("--params", "--grid", "--overlay"):
         parser.add_argument(name, default="null")
-    given, _ = parser.parse_known_args(arguments)
-    return given
+    args, _ = parser.parse_known_args(arguments)
+    return args
 
 
-def _settings(given: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """Every text among a run's settings, with its name. What is no JSON is refused later, in words."""
+def _settings(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Every text among a run's settings, with its name. `benchmark.jobs.run` refuses settings that are no JSON."""
 
     def inner(name: str, value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
@@ -89,28 +88,27 @@ def _settings(given: argparse.Namespace) -> Iterator[tuple[str, str]]:
         elif isinstance(value, str):
             yield name, value
 
-    for text in (given.params, given.grid, given.overlay):
+    for text in (args.params, args.grid, args.overlay):
         try:
             yield from inner("", json.loads(text))
         except ValueError:
             continue
 
 
-def _shared(given: argparse.Namespace) -> set[str]:
-    """The folders of kept states and texts: those that the settings name, and where they are otherwise."""
-    return {value for name, value in _settings(given) if name in SHARED} | set(SHARED.values())
+def _shared(args: argparse.Namespace) -> set[str]:
+    """The folders of kept states and texts: those that the settings name, and the defaults."""
+    return {value for name, value in _settings(args) if name in SHARED} | set(SHARED.values())
 
 
-def _named(given: argparse.Namespace) -> Iterator[Path]:
+def _named(args: argparse.Namespace) -> Iterator[Path]:
     """Files and folders that the settings name, such as a model's."""
-    for name, value in _settings(given):
+    for name, value in _settings(args):
         if name not in SHARED and len(value) < 4096 and "\0" not in value and os.path.exists(value):
             yield Path(value)
 
 
 def _hidden(data: Path) -> Iterator[Path]:
-    """What holds test targets: those of the dataset; where it lies in a folder of results, all of that, and what was
-    fetched."""
+    """The files and folders that hold test targets: the dataset's own, the folder of results, and all fetched files."""
     yield data / TARGETS
     for results in {data.resolve().parent.parent, ROOT / "results"}:
         if (results / "data").is_dir():
@@ -120,7 +118,7 @@ def _hidden(data: Path) -> Iterator[Path]:
 
 
 def _fetched(manifest: Path, start: Path) -> Iterator[Path]:
-    """The source files that a manifest names; a damaged one, of which its own job will speak, names none."""
+    """The source files that a manifest names; none for a damaged one, which its own job will report."""
     try:
         yield from (start / entry["path"] for entry in json.loads(manifest.read_bytes()))
     except (OSError, ValueError, TypeError, KeyError):

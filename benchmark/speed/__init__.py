@@ -1,1 +1,1 @@
-"""The speeds that the benchmark promises, measured: evaluator, preparation, tables."""
+"""Measure the speeds that the benchmark promises: evaluator, preparation, page."""

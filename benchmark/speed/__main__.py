@@ -1,4 +1,4 @@
-"""`python -m benchmark.speed`: the speeds that the benchmark itself promises, measured here and now.
+"""Measure the speeds that the benchmark itself promises, on this machine: `python -m benchmark.speed`.
 
 evaluator   10,000 cases x 100,000 items: scores ranked per second, peak memory. Promise: over 1e8 on one core, under 1
             GiB.
@@ -7,7 +7,7 @@ raw         made-up raw files of Amazon Reviews 2023, --gigabytes of packed meta
             with preset `paper`. Promise: under 2 GB of memory, whatever the size. Needs four times that on the disk
             (TMPDIR).
 
-Each runs in a process of its own, so that one's memory is not the other's.
+Each runs in a process of its own, so that their peaks of memory are told apart.
 """
 
 import argparse
@@ -35,9 +35,9 @@ CATEGORY = "Toys_and_Games"  # not one of the paper's, whose counts made-up file
 
 
 def evaluator(cases: int = 10_000, items: int = 100_000, batch: int = 200) -> None:
-    """Rank random scores; making them is timed apart and taken off."""
+    """Rank random scores; the time of making them is measured and subtracted."""
     generator = np.random.default_rng(0)
-    made = Cases(
+    random_cases = Cases(
         case=np.arange(cases),
         user=np.arange(cases, dtype=np.int32),
         time=np.arange(cases),
@@ -59,7 +59,7 @@ def evaluator(cases: int = 10_000, items: int = 100_000, batch: int = 200) -> No
             yield rows
 
     began = time.process_time()
-    rank(scores(), made, generator.integers(0, items, cases), items, "random")
+    rank(scores(), random_cases, generator.integers(0, items, cases), items, "random")
     seconds = time.process_time() - began - making
     rate = cases * items / seconds
     print(f"evaluator: {rate:.2e} scores/s on one core ({seconds:.1f} s), peak {peak_memory_mib()} MiB")
@@ -88,8 +88,8 @@ def preparation(interactions: int = 450_000, users: int = 50_000, items: int = 1
 def run_alone(*command: str) -> tuple[float, float]:
     """Seconds and peak resident memory (MB, 10^6 bytes) of one Python command. Raises RuntimeError if it fails.
 
-    Linux hands the peak of the process that starts it on, so this one must stay small: whatever takes memory runs
-    alone.
+    Linux hands on to a child the peak of the process that starts it. So this process must stay small, and whatever
+    takes memory has to run in a process of its own.
     """
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command])
@@ -122,9 +122,9 @@ def raw_files(gigabytes: float) -> None:
         about = read_json(out / "dataset.json")
     cases, read = about["counts"]["cases"], about["source"]["counts"]
     print(
-        f"raw: {read['items_read']:,} items and {read['interactions_read']:,} interactions in {packed:.2f} GB packed, made up in "
-        f"{making:.1f} s; checked in {fetching:.1f} s, peak {fetch_peak:,.0f} MB; prepared to {cases:,} cases of "
-        f"{about['counts']['items']:,} items in {preparing:.1f} s, peak {peak:,.0f} MB"
+        f"raw: {read['items_read']:,} items and {read['interactions_read']:,} interactions in {packed:.2f} GB packed, "
+        f"made up in {making:.1f} s; checked in {fetching:.1f} s, peak {fetch_peak:,.0f} MB; prepared to {cases:,} "
+        f"cases of {about['counts']['items']:,} items in {preparing:.1f} s, peak {peak:,.0f} MB"
     )
 
 
@@ -135,19 +135,19 @@ def main() -> None:
     parts = ["evaluator", "prepare", "raw"]
     parser.add_argument("part", nargs="?", choices=parts, help="one of the three; all by default")
     parser.add_argument("--gigabytes", type=float, default=0.1, help="size of the packed metadata of the part `raw`")
-    given = parser.parse_args()
-    if given.gigabytes <= 0:
-        parser.error(f"--gigabytes {given.gigabytes}: give a size above 0")
-    if given.part is None:
-        size = ["--gigabytes", str(given.gigabytes)]
+    args = parser.parse_args()
+    if args.gigabytes <= 0:
+        parser.error(f"--gigabytes {args.gigabytes}: give a size above 0")
+    if args.part is None:
+        size = ["--gigabytes", str(args.gigabytes)]
         for part in parts:
             subprocess.run([sys.executable, "-m", "benchmark.speed", part, *size], check=True)
-    elif given.part == "evaluator":
+    elif args.part == "evaluator":
         evaluator()
-    elif given.part == "prepare":
+    elif args.part == "prepare":
         preparation()
     else:
-        raw_files(given.gigabytes)
+        raw_files(args.gigabytes)
 
 
 if __name__ == "__main__":

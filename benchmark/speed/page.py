@@ -1,9 +1,8 @@
-"""`python -m benchmark.speed.page`: how long a page of 50,000 reasonings takes to open and to search, in headless
-Chromium.
+"""Measure how fast a page of 50,000 reasonings opens and is searched in headless Chromium.
 
-A made-up run of one dataset, two methods that write, and 25,000 cases with texts of about 100 words. Promise: its first
-reasonings can be read within 2 s of opening the file, and a search of all of them shows its first finds within 200 ms.
-`make browser` installs what it needs; without that it says so and measures nothing.
+The run is made up: one dataset, two methods that write, and 25,000 cases with texts of about 100 words. Promise: the
+first reasonings can be read within 2 s of opening the file, and a search of all of them shows its first hits within 200
+ms. `make browser` installs what `python -m benchmark.speed.page` needs; without it, it says so and measures nothing.
 """
 
 import shutil
@@ -60,7 +59,7 @@ def made_texts(number: int, seed: int) -> list[str]:
 
 
 def record(method: str, cases: int) -> RunRecord:
-    """A run's record that says nothing."""
+    """A run's record with placeholders for its numbers."""
     return RunRecord(
         dataset="made-up",
         method=method,
@@ -127,8 +126,7 @@ SEARCHED = """async () => {
 
 
 def measure(page: Path, chromium: str) -> tuple[list[float], float, list[float]]:
-    """Seconds until the first reasonings stand there, seconds until all are searched, milliseconds of a search of
-    all."""
+    """Seconds until the first reasonings are shown, seconds until all can be searched, milliseconds of each search."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -145,9 +143,9 @@ def measure(page: Path, chromium: str) -> tuple[list[float], float, list[float]]
         last.fill('input[type="search"]', SEARCHES[0])
         last.evaluate(SEARCHED)
         searched = time.perf_counter() - began
-        found = [last.evaluate(SEARCH, word) for word in SEARCHES for _ in range(OPENINGS)]
+        milliseconds = [last.evaluate(SEARCH, word) for word in SEARCHES for _ in range(OPENINGS)]
         browser.close()
-    return opened, searched, found
+    return opened, searched, milliseconds
 
 
 def main() -> None:
@@ -168,11 +166,11 @@ def main() -> None:
         making = time.perf_counter() - began
         page = folder / "index.html"
         page.write_text(text, encoding="utf-8")
-        opened, searched, found = measure(page, chromium)
+        opened, searched, milliseconds = measure(page, chromium)
     print(
-        f"page: {CASES * len(METHODS):,} reasonings of {TEXT} words in {len(text) / 1e6:.0f} MB, made in {making:.0f} s; opens in "
-        f"{statistics.median(opened):.2f} s (at most {max(opened):.2f}), has searched all {searched:.1f} s later, then searches in "
-        f"{statistics.median(found):.0f} ms (at most {max(found):.0f})"
+        f"page: {CASES * len(METHODS):,} reasonings of {TEXT} words in {len(text) / 1e6:.0f} MB, made in {making:.0f} "
+        f"s; opens in {statistics.median(opened):.2f} s (at most {max(opened):.2f}), has searched all {searched:.1f} s "
+        f"later, then searches in {statistics.median(milliseconds):.0f} ms (at most {max(milliseconds):.0f})"
     )
 
 

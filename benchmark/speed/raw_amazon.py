@@ -1,9 +1,10 @@
-"""`python -m benchmark.speed.raw_amazon FOLDER`: made-up files of the exact raw form of Amazon Reviews 2023, of any
-size.
+"""Make up files of any size in the exact raw form of Amazon Reviews 2023: `python -m benchmark.speed.raw_amazon`.
 
-The folder can be the `mirror` of the source `amazon_2023`. Popular items and busy users are as in real logs, most
-interactions are of the last years, and what a reader of the real files meets occurs: missing and overlong titles,
-prices that are none, HTML, characters outside ASCII, empty lists, items without interactions.
+    python -m benchmark.speed.raw_amazon FOLDER
+
+The folder can be the `mirror` of the source `amazon_2023`. Popular items and busy users are as in real logs, and most
+interactions are of the last years. The oddities of the real files occur: missing and overlong titles, prices that are
+no numbers, HTML, characters outside ASCII, empty lists, items without interactions.
 """
 
 import base64
@@ -167,11 +168,11 @@ def main() -> None:
     parser.add_argument("--category", default="Video_Games", help="the category that the files are named after")
     parser.add_argument("--core", default="0core", choices=["0core", "5core"], help="where the interactions are put")
     parser.add_argument("--gigabytes", type=float, default=0.1, help="size of the packed metadata file (10^9 bytes)")
-    given = parser.parse_args()
-    if given.gigabytes <= 0:
-        raise InputError(f"--gigabytes {given.gigabytes}: give a size above 0")
-    items, n = write_category(given.folder, given.category, given.core, round(given.gigabytes * 1e9))
-    print(f"{given.folder}: {items:,} made-up items, {n:,} interactions")
+    args = parser.parse_args()
+    if args.gigabytes <= 0:
+        raise InputError(f"--gigabytes {args.gigabytes}: give a size above 0")
+    items, n = write_category(args.folder, args.category, args.core, round(args.gigabytes * 1e9))
+    print(f"{args.folder}: {items:,} made-up items, {n:,} interactions")
 
 
 if __name__ == "__main__":

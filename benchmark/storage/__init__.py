@@ -1,1 +1,1 @@
-"""Files on disk: written whole or not at all, downloaded by checksum, found again by what they were made of."""
+"""Files on disk: written whole or not at all, checked by checksum, and found again by all that they depend on."""

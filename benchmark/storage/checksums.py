@@ -1,10 +1,9 @@
-"""sha256 of what is kept, written with it and checked before it is read: a damaged file is named or made anew, never
-used.
+"""Write a checksum with every kept file and check it before the file is read, so that a damaged file is never used.
 
 A record in JSON carries the checksum of its own content as its last key (`seal`, `read_sealed`). A kept file has one
-beside it, `{name}.sha256`; a kept folder has `SHA256SUMS` in it. Both have the form of sha256sum, so that `sha256sum
--c` checks them, too.
-A file is hashed before anything parses it: readers of parquet and safetensors may end the process on damaged bytes.
+beside it, `{name}.sha256`; a kept folder has `SHA256SUMS` in it. Both have the form of sha256sum, so that
+`sha256sum -c` checks them, too. A file is hashed before anything parses it, as readers of parquet and safetensors may
+end the process on damaged bytes.
 """
 
 import errno
@@ -47,12 +46,12 @@ def check_file(path: Path, sha256: str | None, advice: str) -> None:
     if sha256 is None:
         raise InputError(f"{path}: its record has no checksum of it; {advice}")
     try:
-        found = sha256_of(path)
+        sha256_now = sha256_of(path)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); {advice}") from None
-    if found != sha256:
+    if sha256_now != sha256:
         raise InputError(
-            f"{path}: damaged or replaced (sha256 {found[:12]}..., written was {sha256[:12]}...); {advice}"
+            f"{path}: damaged or replaced (sha256 {sha256_now[:12]}..., written was {sha256[:12]}...); {advice}"
         )
 
 
@@ -76,19 +75,18 @@ def note(path: Path, written: Path) -> None:
 
 
 def note_sum(path: Path, written: Path) -> None:
-    """Write the checksum that stands beside the kept file `path`, of the bytes in `written`, which is about to be
-    renamed to it."""
+    """Write the checksum beside the kept file `path`. written: the file that is about to be renamed to it."""
     write_text(_beside(path), f"{sha256_of(written)}  {path.name}\n")
 
 
 def damage(path: Path) -> str | None:
     """What is wrong with a kept file or folder, in words; None if it is as it was written.
 
-    One without checksums was kept before there were any: it is taken as it is, and its checksums are written now, where
-    that is allowed.
+    One without checksums was kept by an earlier version: it is accepted, and its checksums are written now, where the
+    folder can be written to.
     """
-    noted = path / SUMS if path.is_dir() else _beside(path)
-    if not noted.exists():
+    sums = path / SUMS if path.is_dir() else _beside(path)
+    if not sums.exists():
         try:
             note(path, path)
         except OSError as error:
@@ -96,21 +94,20 @@ def damage(path: Path) -> str | None:
                 raise
         return None
     try:
-        lines = noted.read_text(encoding="utf-8").splitlines()
-        wanted = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+        lines = sums.read_text(encoding="utf-8").splitlines()
+        expected = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
     except (OSError, ValueError):
-        return f"{noted} can't be read"
-    found = sums_of(path) if path.is_dir() else {path.name: sha256_of(path)}
-    for name in sorted(wanted.keys() | found.keys()):
-        if found.get(name) != wanted.get(name):
+        return f"{sums} can't be read"
+    present = sums_of(path) if path.is_dir() else {path.name: sha256_of(path)}
+    for name in sorted(expected.keys() | present.keys()):
+        if present.get(name) != expected.get(name):
             place = path / name if path.is_dir() else path
-            return f"{place} {'is missing' if name not in found else 'is not what was written there'}"
+            return f"{place} {'is missing' if name not in present else 'is not what was written there'}"
     return None
 
 
 def intact(path: Path) -> bool:
-    """Whether a kept file or folder is there and as it was written. What is damaged is said and removed: it is made
-    anew."""
+    """Whether a kept file or folder is there and as it was written. A damaged one is reported and removed."""
     if not path.exists():
         return False
     if (why := damage(path)) is None:
@@ -121,13 +118,13 @@ def intact(path: Path) -> bool:
 
 
 def check_kept(path: Path) -> None:
-    """Raise InputError for a kept file or folder that is damaged, where making it anew is not the reader's to do."""
+    """Raise InputError for a damaged file or folder, where the reader is not the job that can make it anew."""
     if (why := damage(path)) is not None:
         raise InputError(f"{why}; delete {path} and run again what made it")
 
 
 def forget(path: Path) -> None:
-    """Remove a kept file or folder and what stands beside it."""
+    """Remove a kept file or folder and its checksum."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

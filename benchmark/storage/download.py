@@ -1,4 +1,4 @@
-"""Large files over HTTP: resumed after a break, tried again after a failure, checked before they are taken for whole.
+"""Download large files over HTTP: resume them after a break, try again after a failure, and check them.
 
 A file is written as `.{name}.part` beside its place, with what the server said about it in `.{name}.part.json`, and
 renamed when all of it is there. A killed download goes on from its last byte, if the server still has the same file
@@ -65,15 +65,15 @@ def check_pinned(path: Path, record: Path, pinned: str | None) -> None:
         source, advice = "pinned in the config's sha256", ""
     if pinned is None:
         check_gzip(path)
-    found = sha256_of(path)
-    if pinned not in (None, found):
+    sha256 = sha256_of(path)
+    if pinned not in (None, sha256):
         raise InputError(
-            f"{path}: sha256 is {found}, {source} is {pinned}: the file is damaged or another one; "
+            f"{path}: sha256 is {sha256}, {source} is {pinned}: the file is damaged or another one; "
             f"delete it to fetch it again{advice}"
         )
     if not record.exists():
-        write_text(record, f"{found}  {path.name}\n")
-        print(f"{path.name}: sha256 {found}, {'recorded on first use in' if pinned is None else 'noted in'} {record}")
+        write_text(record, f"{sha256}  {path.name}\n")
+        print(f"{path.name}: sha256 {sha256}, {'recorded on first use in' if pinned is None else 'noted in'} {record}")
 
 
 def check_gzip(path: Path) -> None:
@@ -200,27 +200,27 @@ def _notes_of(part: Path) -> Path:
 
 
 def _read_notes(part: Path, url: str) -> dict:
-    """What the server said of the part; nothing if it came from another address, or if the notes are damaged."""
+    """The server's notes on the part; {} if it came from another address, or if the notes are damaged."""
     notes = _notes_of(part)
     try:
-        said = read_json(notes) if notes.exists() else {}
+        notes_read = read_json(notes) if notes.exists() else {}
     except InputError as problem:
         print(f"{problem}; the download begins again", flush=True)
         return {}
-    whole = isinstance(said, dict) and {"url", "total", "validator"} <= said.keys()
-    return said if whole and said["url"] == url else {}
+    whole = isinstance(notes_read, dict) and {"url", "total", "validator"} <= notes_read.keys()
+    return notes_read if whole and notes_read["url"] == url else {}
 
 
 def _length(answer: requests.Response) -> int | None:
     """The body's length; None where the server doesn't say."""
-    said = answer.headers.get("Content-Length", "")
-    return int(said) if said.isdecimal() else None
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
 
 
 def _content_range(answer: requests.Response) -> tuple[int, int | None]:
-    """First byte and the file's whole size out of `bytes 5-9/10` or `bytes */10`; -1 and None where not said."""
-    unit, _, said = answer.headers.get("Content-Range", "").partition(" ")
-    span, _, size = said.partition("/")
+    """First byte and whole size of the file, out of `bytes 5-9/10` or `bytes */10`; -1 and None where missing."""
+    unit, _, span_and_size = answer.headers.get("Content-Range", "").partition(" ")
+    span, _, size = span_and_size.partition("/")
     first = span.partition("-")[0]
     known = unit == "bytes"
     return (int(first) if known and first.isdecimal() else -1), (int(size) if known and size.isdecimal() else None)
@@ -228,5 +228,5 @@ def _content_range(answer: requests.Response) -> tuple[int, int | None]:
 
 def _retry_after(answer: requests.Response) -> float:
     """Seconds that the server asks to wait; 0 where it names none."""
-    said = answer.headers.get("Retry-After", "")
-    return float(said) if said.isdecimal() else 0.0
+    seconds = answer.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else 0.0

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever taken for done, and hashing them."""
+"""Write files whole or not at all, lock them, read JSON, and hash."""
 
 import contextlib
 import errno
@@ -26,9 +26,9 @@ DAMAGED = "the file is damaged: delete it and run again what made it"
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success rename it to `path`, on any error remove it.
 
-    Works for a file or a folder. The rename is atomic because both names lie in one folder, and what it promises is on
-    the disk before it and after it, also when the power is cut. What killed processes have left of the same file is
-    removed.
+    Works for a file or a folder. The rename is atomic because both names lie in one folder. The content is flushed to
+    the disk before it, and the folder after it, so that a power cut loses neither. Temporary files that killed
+    processes have left of the same path are removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,19 +47,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _part_of(path: Path) -> str:
-    """How temporary names of `path` begin on this machine; the number of the process follows."""
+    """The beginning of temporary names of `path` on this machine; the number of the process follows."""
     return f".{path.name}.part-{platform.node()}-"
 
 
 def clear_parts(path: Path) -> None:
-    """Remove the temporary names of `path` whose processes have ended: those of this machine, and of others after a
-    day."""
+    """Remove temporary files of `path` whose processes have ended; those of other machines go after a day."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.part*"):
         number = part.name.removeprefix(_part_of(path))
-        here = number.isdecimal()
+        of_this_machine = number.isdecimal()
         with contextlib.suppress(OSError):  # another job clears it, too
-            if (here and not psutil.pid_exists(int(number))) or (
-                not here and part.stat().st_mtime < time.time() - FORGOTTEN
+            if (of_this_machine and not psutil.pid_exists(int(number))) or (
+                not of_this_machine and part.stat().st_mtime < time.time() - FORGOTTEN
             ):
                 _remove(part)
 
@@ -73,7 +72,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """fsync; a file system that can't, such as some of networks, is left to itself."""
+    """Call fsync, and ignore that some network file systems don't have it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -89,8 +88,10 @@ def _flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file or folder that several jobs may want to make. It ends with the process that holds it,
-    however that ends."""
+    """Hold the lock of a file or folder that several jobs may want to make.
+
+    The lock ends with the process that holds it, however that ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -123,8 +124,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON file. Raises InputError with the path where it is damaged, FileNotFoundError where there is
-    none."""
+    """Read one JSON file. Raises InputError with the path where it is damaged, FileNotFoundError without it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

@@ -1,5 +1,4 @@
-"""Results that several jobs need and one of them makes: found again by all that they depend on, made once, paid for by
-each."""
+"""Keep results that several jobs need: each is made once, found by all that it depends on, and charged to every job."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,28 +12,29 @@ from benchmark.storage.stages import Stage
 
 
 def key(stage: Stage, inputs: dict[str, Any]) -> dict[str, Any]:
-    """All that a kept result depends on, as JSON: the stage with its versions, see `Stage.about`, and what it reads."""
+    """All that a kept result depends on, as JSON: its inputs, and the versions of its stage (`Stage.about`)."""
     return inputs | stage.about()
 
 
 def place(folder: str | Path, about: dict[str, Any], ending: str) -> Path:
-    """The file or folder of what depends on `about`: named by its hash."""
+    """The path of the result that depends on `about`, named by its hash. ending: of a file's name; "" for a folder."""
     return Path(folder) / f"{sha256_of_json(about)}{ending}"
 
 
 def kept(path: Path, make: Callable[[Path], None]) -> bool:
-    """Have a file or folder at `path`, made by `make` unless it is there; return whether it was.
+    """Make a file or folder at `path` by `make`, unless it is there intact; return whether it was there.
 
-    make: writes to the temporary path that it is given, which becomes `path` when it returns. Whoever asks meanwhile
-    waits, which is nobody's work. What it took is noted beside it, and charged to the account of each who finds it
-    (benchmark/storage/ledger.py). What was killed on the way, or is not as it was written, is made anew.
+    make: writes to the temporary path that it is given, which becomes `path` when it returns. Other processes that want
+    it wait meanwhile, and their waiting is not counted. The seconds of making it are noted beside it, and charged to
+    the account of every fit that finds it (benchmark/storage/ledger.py). A result that was left unfinished or is
+    damaged is made anew.
     """
-    with ExitStack() as held:
-        if not (there := intact(path)):
+    with ExitStack() as lock:
+        if not (present := intact(path)):
             with ledger.waiting():
-                held.enter_context(locked(path))
-            there = intact(path)
-        if there:
+                lock.enter_context(locked(path))
+            present = intact(path)
+        if present:
             ledger.charge_for(path)
             return True
         with ledger.making(path), atomic(path) as temporary:

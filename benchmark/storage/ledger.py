@@ -1,9 +1,8 @@
-"""What a fit or a scoring took in all: also where it was killed, is only loaded again, or found on disk what others
-made.
+"""Count the seconds of a fit or a scoring: across kills and restarts, and with results that other runs have made.
 
-Runs share what is expensive and the same for all of them: states of an untrained LM, warm starts, texts. Whoever makes
-one notes its seconds (`making`), whoever finds one is charged them (`charge_for`, `charge`), so that a method's cost doesn't
-depend on which run came first.
+Runs share expensive results that are the same for all of them: states of an untrained LM, warm starts, texts. The run
+that makes one notes its seconds (`making`), and every run that finds it is charged them (`charge_for`, `charge`), so
+that a method's cost doesn't depend on which run came first.
 """
 
 import time
@@ -27,17 +26,17 @@ class _Strict(BaseModel):
 
 
 class Spent(_Strict):
-    """What is known of a fit."""
+    """The ledger of one fit on disk. A piece is the time between a start of the fit and its end or kill."""
 
-    by: str = ""  # its account's name; empty in a ledger of before there were any
-    before: float  # seconds of the pieces before
-    began: float  # when the present piece began, since 1970
-    whole: float | None = None  # all seconds, once done
-    reused: float = 0.0  # of these, what others had spent
+    by: str = ""  # the name of its account; empty in ledgers of earlier versions
+    before: float  # seconds of the pieces before the present one
+    began: float  # when the present piece began, seconds since 1970
+    whole: float | None = None  # all seconds, once the fit is done
+    reused: float = 0.0  # of these, seconds that other runs had spent
 
 
 class Made(_Strict):
-    """Beside a file or folder that runs share: which fit or scoring made it, and the seconds that this took."""
+    """The note beside a result that runs share: the account of the fit or scoring that made it, and its seconds."""
 
     by: str
     seconds: float
@@ -45,7 +44,7 @@ class Made(_Strict):
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds in all, how many of them others had spent, and the name under which it made what it left on disk."""
+    """Seconds in all, how many of them other runs had spent, and the name of the account."""
 
     seconds: float
     reused: float
@@ -56,22 +55,22 @@ class Cost:
 class Account:
     """The fit or scoring that is running now: its own seconds since it began, and those it has been charged."""
 
-    by: str
-    own: frozenset[str]  # what these made is paid for already
-    before: float = 0.0
-    reused: float = 0.0
-    waited: float = 0.0  # for others
+    by: str  # its name
+    own: frozenset[str]  # accounts whose results it has paid for already, itself among them
+    before: float = 0.0  # seconds of earlier pieces
+    reused: float = 0.0  # seconds that it has been charged
+    waited: float = 0.0  # seconds of waiting for other processes
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """All so far, what others had spent included, waiting for them left out."""
+        """All seconds so far, with those charged and without those waited."""
         return self.before + time.monotonic() - self.began - self.waited + self.reused
 
     def cost(self) -> Cost:
-        """What it comes to now."""
+        """The cost so far."""
         return Cost(self.seconds, self.reused, self.by)
 
 
@@ -80,8 +79,10 @@ _open: list[Account] = []
 
 @contextmanager
 def account(by: str | None = None, own: frozenset[str] = frozenset(), before: float = 0.0) -> Iterator[Account]:
-    """Charge what is found on disk within it to a new account: of the fit `by`, or of something new. `own`: others it
-    pays for."""
+    """Open an account, to which results that are found on disk within it are charged.
+
+    by: its name; None: a new one. own: accounts whose results are not charged to it.
+    """
     by = by or uuid.uuid4().hex
     _open.append(Account(by, own | {by}, before))
     try:
@@ -91,40 +92,41 @@ def account(by: str | None = None, own: frozenset[str] = frozenset(), before: fl
 
 
 def name() -> str:
-    """Of the account that is open, for what is made now; empty without one."""
+    """The name of the account that is open now; "" without one."""
     return _open[-1].by if _open else ""
 
 
 def charge(by: str, seconds: float) -> None:
-    """Something of so many seconds was found on disk, made by `by`: charged to the open account unless it was its
-    own."""
+    """Charge a found result of so many seconds, made by the account `by`, to the open account, unless it is its own."""
     if _open and by not in _open[-1].own:
         _open[-1].reused += seconds
 
 
 @contextmanager
 def making(path: Path) -> Iterator[None]:
-    """Note beside `path`, which is made within it, the seconds of making it.
+    """Note the seconds of making `path`, which is made within it, beside `path`.
 
-    They include a killed fit's earlier pieces and what was found on the way. Without an open account, as in a process
-    that only helps, nothing is noted.
+    They include earlier pieces of a killed fit, and results that were found meanwhile. Without an open account, as in a
+    helper process of a fit, nothing is noted.
     """
     if not _open:
         yield
         return
-    now, note = _open[-1], _beside(path)
-    start = now.seconds - now.before
+    open_account, note = _open[-1], _beside(path)
+    start = open_account.seconds - open_account.before
     if not path.exists():
         note.unlink(missing_ok=True)
     yield
     if not note.exists():  # of two jobs that make it at once, the first one's stays
-        write_json(note, Made(by=now.by, seconds=round(now.seconds - start, 3)).model_dump())
+        write_json(note, Made(by=open_account.by, seconds=round(open_account.seconds - start, 3)).model_dump())
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """What passes within it, until another job has made what both need, is nobody's work: the maker's seconds are
-    charged."""
+    """Leave the time within it out of the open account: the process waits for a result that another one makes.
+
+    The seconds of the maker are charged instead.
+    """
     start = time.monotonic()
     try:
         yield
@@ -134,9 +136,9 @@ def waiting() -> Iterator[None]:
 
 
 def charge_for(path: Path) -> None:
-    """`path` was there: charge what `making` noted of it. Without a note, nothing is known and nothing charged."""
-    if _open and (made := _read(Made, _beside(path))) is not None:
-        charge(made.by, made.seconds)
+    """Charge the found result `path` by the note that `making` has left beside it; nothing without a note."""
+    if _open and (note := _read(Made, _beside(path))) is not None:
+        charge(note.by, note.seconds)
 
 
 def _beside(path: Path) -> Path:
@@ -144,8 +146,7 @@ def _beside(path: Path) -> Path:
 
 
 def _read(model: type[ModelT], note: Path) -> ModelT | None:
-    """A note of costs; None where there is none. A damaged one is said and left out: no run ends for what another one
-    cost."""
+    """Read a note of costs; None without one. A damaged note is reported and ignored, so that it ends no run."""
     if not note.exists():
         return None
     try:
@@ -156,22 +157,22 @@ def _read(model: type[ModelT], note: Path) -> ModelT | None:
 
 
 def timed_fit(fit: Callable[[], Fitted], folder: Path) -> tuple[Fitted, Cost]:
-    """Call `fit`, which keeps its checkpoints in `folder`; return what it returns and what it took in all.
+    """Call `fit`, which keeps its checkpoints in `folder`; return its result and its cost.
 
-    A piece that was killed counts up to the last file that it left in the folder: what came after is done again. A fit
-    that had ended, with its files still there, has the seconds that it had then, however fast it is loaded. Without
-    files it begins anew; what it had left elsewhere is then charged as another's.
+    A piece that was killed counts up to the last file that it wrote to the folder, as everything after it is done
+    again. A fit that was done before, with its files still there, keeps the seconds that it had then, however fast it
+    is loaded. Without files the fit begins anew; results that it had left elsewhere are then charged as another's.
     """
     ledger = folder.with_name(f"{folder.name}.seconds.json")
-    kept = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
-    known = _read(Spent, ledger) if kept else None
-    if known is not None and known.whole is not None:
-        return fit(), Cost(known.whole, known.reused, known.by)
-    before = 0.0 if known is None else known.before + max(0.0, max(kept) - known.began)
-    with account(known.by if known else None, before=before) as now:
-        spent = Spent(by=now.by, before=before, began=time.time())
-        write_json(ledger, spent.model_dump())
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    noted = _read(Spent, ledger) if times else None
+    if noted is not None and noted.whole is not None:
+        return fit(), Cost(noted.whole, noted.reused, noted.by)
+    before = 0.0 if noted is None else noted.before + max(0.0, max(times) - noted.began)
+    with account(noted.by if noted else None, before=before) as open_account:
+        record = Spent(by=open_account.by, before=before, began=time.time())
+        write_json(ledger, record.model_dump())
         fitted = fit()
-        cost = now.cost()
-    write_json(ledger, spent.model_copy(update={"whole": cost.seconds, "reused": cost.reused}).model_dump())
+        cost = open_account.cost()
+    write_json(ledger, record.model_copy(update={"whole": cost.seconds, "reused": cost.reused}).model_dump())
     return fitted, cost

@@ -1,9 +1,9 @@
-"""What kept results are found again by: their inputs, the declared version of the stage that makes them and of those
-before it, and the versions of the packages that these compute with.
+"""Declare the stages whose results are kept, with the versions by which the results are found again.
 
-A version is declared beside the code of its stage and raised by whoever changes a number that the stage makes. Golden
-values of a tiny model hold that (tests/test_golden.py), so that code may move and be rewritten while nothing is made
-anew.
+A result is found by its inputs, by the declared versions of its stage and of those before it, and by the versions of
+the packages that these compute with. A version is declared beside the code of its stage, and raised by whoever changes
+a number that the stage makes. Golden values of a tiny model check that (tests/test_golden.py), so that code may move
+and be rewritten while nothing is made anew.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ LM_PACKAGES = ("torch", "transformers", "peft", "tokenizers")
 class Stage:
     """A step whose result is kept.
 
-    version: of its numbers, from 1. after: the stages whose results it reads. packages: that it computes with.
+    version: of its numbers, from 1. after: the stages whose results it reads. packages: those that it computes with.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Stage:
         }
 
     def _all(self) -> dict[str, "Stage"]:
-        found = {self.name: self}
+        stages = {self.name: self}
         for stage in self.after:
-            found |= stage._all()
-        return found
+            stages |= stage._all()
+        return stages
 
 
 def version_of(package: str) -> str:

