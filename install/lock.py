@@ -22,10 +22,14 @@ MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 # What torch's CUDA build asks for besides: torch-cuda.txt.
 CUDA = re.compile(r"(nvidia|cuda)-.*|triton")
 LOCKS = ("requirements.txt", "install/torch-cuda.txt", "install/gpu.txt")
-MAKE = "# Written by `make lock` from pyproject.toml: exact versions, all that they need in turn, and the hashes of their files.\n"
+MAKE = (
+    "# Written by `make lock` from pyproject.toml: exact versions, all that they need in turn, and the hashes of their "
+    "files.\n"
+)
 HEADERS = {
     "requirements.txt": MAKE
-    + "# pip install --no-deps -r requirements.txt; --no-deps leaves out ray, which RecBole names and nothing here uses\n",
+    + "# pip install --no-deps -r requirements.txt; --no-deps leaves out ray, which RecBole names and nothing here "
+    "uses\n",
     "install/torch-cuda.txt": MAKE
     + "# What torch's CUDA build for Linux needs besides: pip install --no-deps -r install/torch-cuda.txt\n",
     "install/gpu.txt": MAKE
@@ -33,9 +37,9 @@ HEADERS = {
 }
 ENVIRONMENT = """\
 # `conda env create -f environment.yml`, and for each rule `snakemake --cores all --software-deployment-method conda`.
-# The packages are those of requirements.txt, the one lock, written out: Snakemake copies this file alone, so that it can't
-# name another (tests/test_environment.py compares them). conda's pip can't leave out ray, which RecBole names: it and what
-# it needs close the list. Written by `make lock`.
+# The packages are those of requirements.txt, the one lock, written out: Snakemake copies this file alone, so that it
+# can't name another (tests/test_environment.py compares them). conda's pip can't leave out ray, which RecBole names: it
+# and what it needs close the list. Written by `make lock`.
 name: r2ec-bench
 channels: [conda-forge]
 dependencies:

@@ -93,7 +93,8 @@ def test_no_sentence_is_long(page: str) -> None:
 
 
 def test_sentences_are_told_apart() -> None:
-    text = "# A. B\n\nOne `a.b` [two\nthree](x.md). Four!\n\n- Five. **Six.** Seven\n- Eight\n\n| no. |\n\n```\nno. code\n```\n"
+    text = "# A. B\n\nOne `a.b` [two\nthree](x.md). Four!\n\n- Five. **Six.** Seven\n- Eight\n\n| no. |\n\n"
+    text += "```\nno. code\n```\n"
     found = [sentence for part in prose(text) for sentence in sentences(part)]
     assert [words(sentence) for sentence in found] == [4, 1, 1, 1, 1, 1]
 

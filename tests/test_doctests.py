@@ -1,6 +1,6 @@
 """Examples in docstrings of the packages that pytest isn't pointed at: each gives what it says.
 
-They are found by their text, so that no package is imported for the sake of it; those of benchmark/ are among `testpaths`.
+They are found by their text, so that no package is imported to find them; those of benchmark/ are among `testpaths`.
 """
 
 import doctest

@@ -206,8 +206,8 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
     )
     found = make()
     assert same(found, kept["values"], TRAINED if name in TRAINS else TOLERANCE), (
-        f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden values anew"
-        f" with `python -m tests.test_golden {name}`; found {found}"
+        f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden "
+        f"values anew with `python -m tests.test_golden {name}`; found {found}"
     )
 
 

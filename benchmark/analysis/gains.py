@@ -107,8 +107,8 @@ def as_markdown(frame: pd.DataFrame) -> str:
         "The gain of a part is the value with it divided by the value without it, minus 1. Ours: below it the 95 % "
         "interval over users of these trained models, one training of each; how far other trainings would move it is "
         "not covered. The paper gives no intervals; its backbone has 2B parameters and its texts up to 512 tokens, "
-        "ours 135M and 16. Both of our heads go without warm start and popularity prior, of which a classification head "
-        "has none. * One of the two printed rows can't be the Hit and NDCG of any ranking (docs/paper-table.md)."
+        "ours 135M and 16. Both of our heads go without warm start and popularity prior, of which a classification "
+        "head has none. * One of the two printed rows can't be the Hit and NDCG of any ranking (docs/paper-table.md)."
     )
     shown = table(["gain of", "source", *METRICS], lines, left=2)
     return f"# What the parts gain, in the paper and here\n\n{shown}\n\n{text}\n"

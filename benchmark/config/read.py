@@ -1,8 +1,8 @@
 """Read and check a configuration.
 
-An entry of `datasets` or `methods` that says `like: NAME` is that entry of config/shared.yaml with the rest of it laid
-over. `composed` puts them together before anything is checked, so that all that follows, jobs and records among it, sees
-whole settings and nothing of `like`.
+An entry of `datasets` or `methods` that says `like: NAME` is the entry NAME of config/shared.yaml with its other
+settings laid over. `composed` puts both together before anything is checked, so that jobs and records see whole
+settings and no `like`.
 
 `python -m benchmark.config.read` prints its JSON schema, which editors read: workflow/schemas/config.schema.json.
 """

@@ -245,7 +245,8 @@ def as_markdown(frame: pd.DataFrame, title: str, datasets: str) -> str:
             lines.append([*cells, needed, f"{row['seconds'] / 3600:.1f}"])
         else:
             lines.append([*cells, "no number", ""])
-    return f"# {title}\n\n{table(head, [[plain(c) for c in line] for line in lines], left=2)}\n\n{_note(frame, datasets)}\n"
+    body = [[plain(cell) for cell in line] for line in lines]
+    return f"# {title}\n\n{table(head, body, left=2)}\n\n{_note(frame, datasets)}\n"
 
 
 def _note(frame: pd.DataFrame, datasets: str) -> str:
@@ -254,10 +255,10 @@ def _note(frame: pd.DataFrame, datasets: str) -> str:
     text = (
         f"Over {datasets}: the smallest true difference that one test at the 5 % level would find in four of five "
         "experiments, as it was run and as planned with other numbers of trainings of both methods on as many cases. "
-        "To be found: the difference that is asked for, in NDCG@10 as given, in another statistic the same share of the "
-        "mean. Cases for it: test cases of the same users with which it would be found; where it is no number, what differs "
-        f"between these users or between trainings is too much. As it was run it covers {first.covers}. Hours of one "
-        "machine, fitting and ranking, without the search for settings."
+        "To be found: the difference that is asked for, in NDCG@10 as given, in another statistic the same share of "
+        "the mean. Cases for it: test cases of the same users with which it would be found; where it is no number, "
+        f"what differs between these users or between trainings is too much. As it was run it covers {first.covers}. "
+        "Hours of one machine, fitting and ranking, without the search for settings."
     )
     if (frame.planned > 1).any():
         text += " The plan covers trainings, too; how much they vary is badly known from few of them."

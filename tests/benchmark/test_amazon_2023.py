@@ -443,7 +443,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(
             packed(["user_id,parent_asin,rating,timestamp", "u1,A,5.0,1693526400000", f"u1,F,5.0,{value}"])
         )
-        message = rf"line 3: timestamp {value} is no time in milliseconds \(it reads as {read}, .*, lines like it: 1; take the"
+        message = (
+            rf"line 3: timestamp {value} is no time in milliseconds \(it reads as {read}, .*, lines like it: 1; take"
+        )
         with pytest.raises(InputError, match=message):
             load(folder)
     path.write_bytes(b"user_id,parent_asin,rating,timestamp\n")
@@ -479,8 +481,9 @@ def test_a_full_disk_behind_the_tables(tmp_path: Path) -> None:
     raw_amazon.write_category(tmp_path, "Video_Games", "0core", 200_000)
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from benchmark.datasets import Limits, amazon_2023 as a; o = a.Options(category='Video_Games', mirror=sys.argv[1]);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); a.load(o, a.inputs(o), Limits(0, 2**33, 1))"
+        "from benchmark.datasets import Limits, amazon_2023 as a; o = a.Options(category='Video_Games', "
+        "mirror=sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));"
+        "a.load(o, a.inputs(o), Limits(0, 2**33, 1))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert "InputError" in done.stderr and "; free some, or set TMPDIR to a larger disk" in done.stderr

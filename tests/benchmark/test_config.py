@@ -109,7 +109,7 @@ def test_the_slices_are_measured_as_the_default_is() -> None:
 
 
 def test_what_stands_in_the_shared_file_stands_in_no_config() -> None:
-    """Datasets and grids once; d3 and llm_rerank of decoupled.yaml alone name the row sasrec's grid, which is no row."""
+    """Datasets and grids once; d3 and llm_rerank of decoupled.yaml name the row sasrec's grid, which is no row."""
     shared = read_yaml(ROOT / "config" / "shared.yaml")
     sources = {entry["source"] for entry in shared["datasets"].values()}
     copies = set()
@@ -207,7 +207,8 @@ def shared_file(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Non
         (
             "",
             method(like="sasrek"),
-            "c: methods.sasrec.like: no entry 'sasrek' in methods of config/shared.yaml; did you mean 'sasrec'? Known: ",
+            "c: methods.sasrec.like: no entry 'sasrek' in methods of config/shared.yaml; did you mean 'sasrec'? "
+            "Known: ",
         ),
         ("", method(like=["sasrec"]), "c: methods.sasrec.like: no entry ['sasrec'] in methods of config/shared.yaml"),
         ("", dataset(like="sasrec"), "c: datasets.toy.like: no entry 'sasrec' in datasets of config/shared.yaml"),
@@ -466,7 +467,8 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "name with a slash": (
         config(datasets={"a/b": dataset()["datasets"]["toy"]}),
-        "c: datasets: expected a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, found 'a/b'",
+        "c: datasets: expected a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, found "
+        "'a/b'",
     ),
     "no seeds of a method": (
         method(seeds=0),

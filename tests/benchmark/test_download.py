@@ -168,7 +168,10 @@ def test_killed_between_the_last_byte_and_the_renaming(
 
 def test_killed_and_resumed(mirror: Mirror, tmp_path: Path) -> None:
     mirror.plan = ["slow"]
-    code = "import sys, pathlib; from benchmark.storage.download import download as d; d(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    code = (
+        "import sys, pathlib; from benchmark.storage.download import download;"
+        "download(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    )
     path = tmp_path / "deep" / "x.gz"
     part = tmp_path / "deep" / ".x.gz.part"
     with subprocess.Popen([sys.executable, "-c", code, f"{mirror.url}/a/x.gz", str(path)]) as process:
@@ -197,7 +200,8 @@ def test_too_little_disk_is_said_before_the_first_byte(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = len(WHOLE) - 1
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, free))  # type: ignore[attr-defined]
+    usage = shutil._ntuple_diskusage(1, 1, free)  # type: ignore[attr-defined]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"0\.00 GB are still to come and .*deep has 0\.00 GB left; free some"):
         get(mirror, tmp_path)
     assert not (tmp_path / "deep" / ".x.gz.part").exists()

@@ -19,8 +19,8 @@ from tests.benchmark.test_datasets import fetch_and_prepare, write_files
 from tests.benchmark.test_protocol import DAY, raw_of, settings
 
 WHOLE_DAYS = (
-    "timestamps are whole days, so that same_time: exclude takes 3 of 13 (23.1 %) interactions out of the histories of cases of "
-    "their own day; same_time: order would keep them there, in the order of a hash"
+    "timestamps are whole days, so that same_time: exclude takes 3 of 13 (23.1 %) interactions out of the histories of "
+    "cases of their own day; same_time: order would keep them there, in the order of a hash"
 )
 FIRST = 10_000 * DAY
 # u's first day has no case. Of the three of day 5 two are hidden, of the two of day 6 one. v has no equal days.

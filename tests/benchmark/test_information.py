@@ -94,8 +94,8 @@ def given(results: Path, *more: str) -> list[str]:
 
 PERMITTED = ["--less-information", json.dumps(REASON)]
 SAID = (
-    "small: most rows learned from 200 targets of 30 users (230 positions); but r2ec_untrained from nothing: trains nothing. "
-    "Settings tried on validation cases: 1 (sasrec: 3). "
+    "small: most rows learned from 200 targets of 30 users (230 positions); but r2ec_untrained from nothing: trains "
+    "nothing. Settings tried on validation cases: 1 (sasrec: 3). "
     "3 of 60 (5.0 %) test targets stand in no training interaction: no method could have learned them. "
     "Distinct items in the top 20 of all cases: 1 to 60 of 60; strikingly few (below 5 %): r2ec_untrained 1. "
     "The three most recommended items take 6.9 % to 100.0 % of all places there. "
@@ -248,8 +248,9 @@ def test_unequal_rows_are_refused(
         with pytest.raises(SystemExit):
             command.main()  # type: ignore[attr-defined]
         assert capsys.readouterr().err == (
-            "error: small: r2ec_untrained learned from nothing, but popularity, sasrec and 1 more from 200 targets of 30 users; "
-            "let it learn from all of split.train, or give r2ec_untrained less_information in the config, with the reason\n"
+            "error: small: r2ec_untrained learned from nothing, but popularity, sasrec and 1 more from 200 targets of "
+            "30 users; let it learn from all of split.train, or give r2ec_untrained less_information in the config, "
+            "with the reason\n"
         )
     assert not (results / "tables").exists()
 
@@ -273,7 +274,8 @@ REFUSED: dict[str, tuple[dict[tuple[str, int], Learned], dict[str, str], str]] =
     "more, by permission for less": (
         {("a", 1): ALL, ("b", 1): Learned(30, 300, 330)},
         {"b": "a few"},
-        "d: b learned from 300 targets of 30 users, which is more than the 200 targets of 30 users of a, though the config gives",
+        "d: b learned from 300 targets of 30 users, which is more than the 200 targets of 30 users of a, though the "
+        "config gives",
     ),
 }
 

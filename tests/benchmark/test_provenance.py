@@ -55,7 +55,8 @@ def test_changed_and_new_files_are_named(tree: Path) -> None:
     (tree / "r2ec/model/network.py").write_text("two\n")
     (tree / "baselines/mine.py").write_text("new\n")
     refused(
-        "^require_clean: not as in the last commit: Makefile, baselines/mine.py, r2ec/model/network.py; commit what is to run"
+        "^require_clean: not as in the last commit: Makefile, baselines/mine.py, r2ec/model/network.py; commit what is "
+        "to run"
     )
     subprocess.run(["git", "add", "."], cwd=tree, check=True)
     subprocess.run(["git", "mv", "benchmark/jobs/run.py", "benchmark/go.py"], cwd=tree, check=True)

@@ -117,8 +117,8 @@ def test_only_true_ties_are_broken_by_the_hash() -> None:
 TIMES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "seconds as ms": (
         "u,i0,1408506242\n",
-        "row 1: timestamp 1408506242 is no time in milliseconds (it reads as 1970-01-17, outside 1990-01-01 to 2027-12-31); "
-        "if the file counts seconds, set timestamp_unit: s",
+        "row 1: timestamp 1408506242 is no time in milliseconds (it reads as 1970-01-17, outside 1990-01-01 to "
+        "2027-12-31); if the file counts seconds, set timestamp_unit: s",
         {"timestamp_unit": "ms"},
     ),
     "ms as seconds": (
@@ -129,19 +129,24 @@ TIMES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "both": (
         f"u,i0,{NOON}\nu,i1,{NOON}150\n",
-        f"row 2: timestamp {NOON}150 is a time in milliseconds, and that of row 1, {NOON}, one in seconds; give one unit",
+        f"row 2: timestamp {NOON}150 is a time in milliseconds, and that of row 1, {NOON}, one in seconds; give one "
+        "unit",
         {},
     ),
     "days": ("u,i0,20140820\n", "row 1: timestamp 20140820 is no time in seconds (it reads as 1970-08-22, ", {}),
     "days say which": ("u,i0,20140820\n", "it spells the day 2014-08-20: give Unix seconds", {}),
     "unknown": (
         f"u,i0,{NOON}\nu,i1,0\n",
-        "row 2: timestamp 0 is no time in seconds (it reads as 1970-01-01, outside 1990-01-01 to 2027-12-31); give its true "
-        "Unix seconds or leave the row out; earliest and latest of the dataset say what can be",
+        "row 2: timestamp 0 is no time in seconds (it reads as 1970-01-01, outside 1990-01-01 to 2027-12-31); give its "
+        "true Unix seconds or leave the row out; earliest and latest of the dataset say what can be",
         {},
     ),
     "minus one": (f"u,i0,{NOON}\nu,i1,-1\n", "row 2: timestamp -1 is no time in seconds (it reads as 1969-12-31", {}),
-    "year 0": ("u,i0,-62167219200\n", "row 1: timestamp -62167219200 is no time in seconds (it reads as the year 0, ", {}),
+    "year 0": (
+        "u,i0,-62167219200\n",
+        "row 1: timestamp -62167219200 is no time in seconds (it reads as the year 0, ",
+        {},
+    ),
     "a year": ("u,i0,2014\n", "row 1: timestamp 2014 is no time in seconds (it reads as 1970-01-01, ", {}),
     "next century": ("u,i0,4102444800\n", "timestamp 4102444800 is no time in seconds (it reads as 2100-01-01, ", {}),
     "endless": ("u,i0,1e300\n", "timestamp 1e+300 is no time in seconds (it reads as the year ", {}),
@@ -151,7 +156,11 @@ TIMES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "10:00:00 UTC, in every row (the first data row is 1)",
         {},
     ),
-    "ISO with a zone": ("u,i0,2015-03-01T10:00:00+01:00\n", "Unix seconds, such as 1425200400 for 2015-03-01 09:00:00", {}),
+    "ISO with a zone": (
+        "u,i0,2015-03-01T10:00:00+01:00\n",
+        "Unix seconds, such as 1425200400 for 2015-03-01 09:00:00",
+        {},
+    ),
 }  # fmt: skip
 
 
@@ -320,8 +329,8 @@ def test_unknown_items_are_said_and_refused_above_a_share(
     folder = write(tmp_path / "mine", PADDED, NUMBERED)
     assert fetch_and_prepare(monkeypatch, tmp_path, folder) == 2
     assert (
-        "mine: 30 of 60 (50.0 %) interactions name an item that isn't in items, first '0000' in row 1 (items have '0'); write "
-        "ids alike in both, or let max_unknown_items accept them (it is 0.05)" in capsys.readouterr().err
+        "mine: 30 of 60 (50.0 %) interactions name an item that isn't in items, first '0000' in row 1 (items have "
+        "'0'); write ids alike in both, or let max_unknown_items accept them (it is 0.05)" in capsys.readouterr().err
     )
     more = "".join(f"v{n},{n % 4},{NOON + 90_000 + n}\n" for n in range(600))
     write(folder, PADDED + more + "".join(f"v{n},{(n + 1) % 4},{NOON + 91_000 + n}\n" for n in range(600)), NUMBERED)
@@ -360,11 +369,20 @@ def test_interactions_of_items_without_a_title_are_said() -> None:
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ('item_id,title\ni0,"Lamp\ni1,Chair\ni2,Stool\n', r"items\.csv: line 2: a quote isn't closed at the end of its field"),
-        ('item_id,title\ni0,Lamp\ni1,"Chair\ni2,"Stool"\n', r"items\.csv: line 3: a quote isn't closed at the end of its"),
-        ('item_id,title\n"i0,Lamp\ni1",Chair\ni2,Stool\n', r"items\.csv: row 1: item_id 'i0,Lamp\\ni1' holds a line break"),
+        (
+            'item_id,title\ni0,"Lamp\ni1,Chair\ni2,Stool\n',
+            r"items\.csv: line 2: a quote isn't closed at the end of its field",
+        ),
+        (
+            'item_id,title\ni0,Lamp\ni1,"Chair\ni2,"Stool"\n',
+            r"items\.csv: line 3: a quote isn't closed at the end of its",
+        ),
+        (
+            'item_id,title\n"i0,Lamp\ni1",Chair\ni2,Stool\n',
+            r"items\.csv: row 1: item_id 'i0,Lamp\\ni1' holds a line break",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_quote_that_swallows_rows_is_refused(items: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         load(write(tmp_path, f"u,i0,{NOON}\n", items))

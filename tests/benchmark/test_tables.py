@@ -354,7 +354,8 @@ SELECTED = ["--datasets", "a", "--methods", "m", "--seeds", "1"]
         (["--datasets", "a", "--methods", "m", "n", "--seeds", "3", "0"], "--seeds is 0"),
         (
             ["--datasets", "a", "--methods", "m", "n", "o", "--seeds", "3", "1"],
-            "--seeds has 2 numbers, but there are 3 methods; give one number for all of them, or one for each in their order",
+            "--seeds has 2 numbers, but there are 3 methods; give one number for all of them, or one for each in their "
+            "order",
         ),
     ],
 )

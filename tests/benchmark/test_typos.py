@@ -157,7 +157,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a section of params": (
         r2ec(rollouts={"group_sice": 2}),
-        "c: methods.r2ec: rollouts: unknown setting 'group_sice'; did you mean 'group_size'? Known: backend, group_size, ",
+        "c: methods.r2ec: rollouts: unknown setting 'group_sice'; did you mean 'group_size'? Known: backend, "
+        "group_size, ",
     ),
     "a section in a section": (
         r2ec(warm_start={"adapters": {"stepps": 2}}),
@@ -203,7 +204,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one of a few": (
         r2ec(recpo={"advantage": "rlo"}),
-        "c: methods.r2ec: recpo.advantage: expected 'grpo', 'rloo', 'rloo_released' or 'batch', found 'rlo'; did you mean 'rloo'?",
+        "c: methods.r2ec: recpo.advantage: expected 'grpo', 'rloo', 'rloo_released' or 'batch', found 'rlo'; did you "
+        "mean 'rloo'?",
     ),
     "a number as a name": (
         config(datasets={1: {"source": "ml_100k", "category": "x"}}),
@@ -233,8 +235,8 @@ def test_typos_in_a_config(name: str) -> None:
 
 WRONG: list[Any] = [
     "x", "", "a/b", "{x}", "1.5", "2020-01-02T03:04:05", b"\xff", b"x", None, True, 0, -1, 1.5, 3,
-    10**30, -(10**30), float("nan"), float("inf"), float("-inf"), [], [None], ["x"], [-1], [{}], [{"x": 1}], {}, {"x": 1},
-    {1: 2}, {"a/b": {}}, {"a": None}, {"a": [1]}, {"a": {"b": 1}}, {("a", "b"): 1}, {"x"}, object(), 1j,
+    10**30, -(10**30), float("nan"), float("inf"), float("-inf"), [], [None], ["x"], [-1], [{}], [{"x": 1}], {},
+    {"x": 1}, {1: 2}, {"a/b": {}}, {"a": None}, {"a": [1]}, {"a": {"b": 1}}, {("a", "b"): 1}, {"x"}, object(), 1j,
     datetime.date(2020, 1, 2), datetime.datetime(2020, 1, 2, 3), datetime.time(3), datetime.timedelta(1),
 ]  # fmt: skip
 PYDANTIC = (

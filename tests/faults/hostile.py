@@ -35,8 +35,9 @@ AT_ONCE = 250  # inputs per child process
 LIMITS = Limits(first=631_152_000, end=2_524_608_000, unknown_items=0.5)
 ODD = [
     "", "nan", "inf", "-inf", "1e39", "-0", "007", "9" * 40, "0x10", "null", "true", "~", ".inf", ".nan", "2021-01-01",
-    "2021-13-45", "12:30:00", "\x00", "\x1b[2J", "\u202e", "\ud800", "ü", "日本", "{x}", "'", '"', '""', ",", ";", "\t", "\n",
-    "\r\n", "=1+1", "<|endoftext|>", "a" * 5000, "&a *a", "!!python/object:os.system", "- - -", "[" * 50, "99999999999999999999",
+    "2021-13-45", "12:30:00", "\x00", "\x1b[2J", "\u202e", "\ud800", "ü", "日本", "{x}", "'", '"', '""', ",", ";",
+    "\t", "\n", "\r\n", "=1+1", "<|endoftext|>", "a" * 5000, "&a *a", "!!python/object:os.system", "- - -", "[" * 50,
+    "99999999999999999999",
 ]  # fmt: skip
 
 
@@ -159,10 +160,12 @@ def what_a_method_gives(folder: Path, rng: random.Random) -> None:
     n = 6
     scores = rng.choice(
         [
-            None, [1.0], np.ones((2, n)), np.ones(n), np.ones((2, n + 1)), np.full((2, n), np.nan), np.full((2, n), np.inf),
-            np.ones((2, n), object), np.ones((2, n), complex), np.ones((2, n), "datetime64[s]"), np.array([["a"] * n]),
+            None, [1.0], np.ones((2, n)), np.ones(n), np.ones((2, n + 1)), np.full((2, n), np.nan),
+            np.full((2, n), np.inf), np.ones((2, n), object), np.ones((2, n), complex), np.ones((2, n), "datetime64[s]"),
+            np.array([["a"] * n]),
             np.full((2, n), 2**60), np.ones((2, n), np.longdouble), np.ma.ones((2, n)), np.ones((0, n)),
-            np.full((2, n), -np.inf), np.full((1, n), rng.uniform(-1e300, 1e300)), np.ones((2, n), bool), memoryview(b"abc"),
+            np.full((2, n), -np.inf), np.full((1, n), rng.uniform(-1e300, 1e300)), np.ones((2, n), bool),
+            memoryview(b"abc"),
         ]
     )  # fmt: skip
     if scores is None or not isinstance(scores, np.ndarray) or scores.shape[0]:

@@ -29,8 +29,14 @@ MISBEHAVE = {
     "raises": (FIT.format("raise ValueError('on purpose')"), "ValueError: on purpose"),
     "syntax": ("def fit(:\n", "SyntaxError"),
     "no_fit": ("x = 1\n", "defines no fit"),
-    "gives_none": ("def fit(split, *, seed, params, workdir):\n    return None\n", "fit() gave NoneType; return a Recommender"),
-    "gives_text": ("def fit(split, *, seed, params, workdir):\n    return 'x'\n", "fit() gave str; return a Recommender"),
+    "gives_none": (
+        "def fit(split, *, seed, params, workdir):\n    return None\n",
+        "fit() gave NoneType; return a Recommender",
+    ),
+    "gives_text": (
+        "def fit(split, *, seed, params, workdir):\n    return 'x'\n",
+        "fit() gave str; return a Recommender",
+    ),
     "nan": (SCORES.format("np.full((len(cases), n), np.nan)"), "a score in row 0 of a batch is nan"),
     "inf": (SCORES.format("np.full((len(cases), n), np.inf)"), "a score in row 0 of a batch is inf"),
     "objects": (SCORES.format("np.ones((len(cases), n), object)"), "scores are of type object"),
@@ -50,9 +56,15 @@ MISBEHAVE = {
     "aborts": (FIT.format("os.abort()"), "was ended by SIGABRT"),
     "never_ends": (FIT.format("time.sleep(1000)"), "took longer than its limit"),
     "never_ends_scoring": (SCORES.format("time.sleep(1000)"), "took longer than its limit"),
-    "deaf": (FIT.format("signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65)); time.sleep(1000)"), "took longer than its limit"),
+    "deaf": (
+        FIT.format("signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65)); time.sleep(1000)"),
+        "took longer than its limit",
+    ),
     "spins": (FIT.format("exec('while True: pass')"), "took longer than its limit"),
-    "eats": (FIT.format("kept = [b'1' * 10**8 for _ in range(9)]; time.sleep(1000)"), "took more than its limit of 0.781 GiB"),
+    "eats": (
+        FIT.format("kept = [b'1' * 10**8 for _ in range(9)]; time.sleep(1000)"),
+        "took more than its limit of 0.781 GiB",
+    ),
     "eats_elsewhere": (
         FIT.format("subprocess.run([sys.executable, '-c', 'x = b\"1\" * 10**9; import time; time.sleep(99)'])"),
         "took more than its limit of 0.781 GiB",

@@ -6,7 +6,7 @@ import pytest
 
 
 def interrupt(patch: pytest.MonkeyPatch, owner: Any, name: str, *, call: int) -> None:
-    """Let the function `name` of a class or module raise KeyboardInterrupt in the place of this call, counted from 1."""
+    """Let the function `name` of a class or module raise KeyboardInterrupt at this call of it, counted from 1."""
     function, calls = getattr(owner, name), 0
 
     def counted(*arguments: Any, **named: Any) -> Any:

@@ -81,9 +81,8 @@ def compare(folders: list[Path]) -> None:
             )
             differ += not same
             pythons = ", ".join(f"{record.versions['python']} (torch {record.versions['torch']})" for record in records)
-            print(
-                f"{dataset:8}{model:9}{'identical' if same else 'DIFFERS'}, {len(rankings[0])} test cases, Python {pythons}"
-            )
+            verdict = "identical" if same else "DIFFERS"
+            print(f"{dataset:8}{model:9}{verdict}, {len(rankings[0])} test cases, Python {pythons}")
     if differ:
         sys.exit(f"error: {differ} of {2 * len(MODELS)} fits differ between these Pythons")
 

@@ -41,7 +41,7 @@ def install(folder: Path) -> Path:
     (folder / "bin").mkdir(parents=True)
     for name, body in programs.items():
         path = folder / "bin" / name
-        head = f"#!{sys.executable}\nimport json, os, subprocess, sys\nfrom pathlib import Path\nfolder = Path({str(folder)!r})\n"
-        path.write_text(head + body)
+        head = f"#!{sys.executable}\nimport json, os, subprocess, sys\nfrom pathlib import Path\n"
+        path.write_text(f"{head}folder = Path({str(folder)!r})\n{body}")
         path.chmod(0o755)
     return folder / "bin"
