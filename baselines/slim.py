@@ -1,9 +1,9 @@
 """SLIM: a language model distilled to reason about users writes of each, and SASRec takes it in.
 
-Wang et al., "Can Small Language Models be Good Reasoners for Sequential Recommendation?", WWW 2024 (arXiv 2403.04260; no
-code of its authors was found). Kept: a teacher answers three questions in one conversation (what the user likes, which
-kinds to recommend, which items of these); a student with adapters learns the three answers, the rationale, from a
-shorter prompt, by likelihood; it then writes of all users; a frozen text encoder; linear fusions of its vectors with
+Wang et al., "Can Small Language Models be Good Reasoners for Sequential Recommendation?", WWW 2024 (arXiv 2403.04260;
+no code of its authors was found). Kept: a teacher answers three questions in one conversation (what the user likes,
+which kinds to recommend, which items of these); a student with adapters learns the three answers, the rationale, from
+a shorter prompt, by likelihood; it then writes of all users; a frozen text encoder; linear fusions of its vectors with
 those of ids, g_f([g_l(text); id]), on the side of items and of users. `ids: false` is its form without ids.
 
 **What the teacher is, and isn't.** The original's is ChatGPT, which knows more than its student. Ours is the student's

@@ -81,8 +81,8 @@ def _lines(engine: TransformersEngine, prompts: list[list[int]], seed: int, step
 def target_ranks(texts: Tensor, items: Tensor, cases: Cases) -> np.ndarray:
     """Where each text puts its case's target by the dot product of their vectors, int64 [cases, n], from 1.
 
-    texts: float32 [cases, n, d]; items: float32 [n_items, d]. Items of the history are left out, and equals stand before
-    the target.
+    texts: float32 [cases, n, d]; items: float32 [n_items, d]. Items of the history are left out, and equal scores stand
+    before the target's.
     """
     assert cases.target is not None
     ranks = np.empty(texts.shape[:2], dtype=np.int64)

@@ -70,8 +70,8 @@ class Manifest(BaseModel):
 class LargeTable:
     """A finished table, opened to read: V rows of `width`. Rows are read from disk when they are indexed.
 
-    Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape; where it is
-    read, also for one that is damaged.
+    Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape; a damaged
+    shard is refused where it is read.
     """
 
     def __init__(self, folder: str | Path) -> None:

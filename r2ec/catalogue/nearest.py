@@ -253,8 +253,10 @@ class NearestIndex:
         prior: Tensor | None = None,
         item_map: ItemMap | None = None,
     ) -> "NearestIndex":
-        """What `save` wrote. Raises InputError for one that is damaged, of another table or of other scores (map, cosine,
-        prior)."""
+        """The index that `save` wrote. Raises InputError where it is damaged, of another table or of other scores.
+
+        Scores are others with another map, cosine or prior.
+        """
         folder = Path(folder)
         if not (folder / ABOUT).is_file():
             raise InputError(f"{folder}: holds no index; build one")

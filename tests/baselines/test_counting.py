@@ -95,8 +95,8 @@ def test_ease_does_not_count_one_taste_thrice() -> None:
 def test_ease_says_what_it_needs_before_it_takes_it(tmp_path: Path) -> None:
     split = replace(three(), items=pd.DataFrame(index=range(10**6)))
     sentence = (
-        r"^ease: a dense matrix of 1,000,000 x 1,000,000 items needs 7450\.6 GiB and \d+\.\d GiB of main memory are free; "
-        r"raise min_item_count of dataset by-hand, or leave ease out of methods$"
+        r"^ease: a dense matrix of 1,000,000 x 1,000,000 items needs 7450\.6 GiB and \d+\.\d GiB of main memory are "
+        r"free; raise min_item_count of dataset by-hand, or leave ease out of methods$"
     )
     with pytest.raises(InputError, match=sentence):
         load_method("ease").fit(split, seed=1, params={}, workdir=tmp_path)

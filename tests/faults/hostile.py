@@ -161,7 +161,8 @@ def what_a_method_gives(folder: Path, rng: random.Random) -> None:
     scores = rng.choice(
         [
             None, [1.0], np.ones((2, n)), np.ones(n), np.ones((2, n + 1)), np.full((2, n), np.nan),
-            np.full((2, n), np.inf), np.ones((2, n), object), np.ones((2, n), complex), np.ones((2, n), "datetime64[s]"),
+            np.full((2, n), np.inf), np.ones((2, n), object), np.ones((2, n), complex),
+            np.ones((2, n), "datetime64[s]"),
             np.array([["a"] * n]),
             np.full((2, n), 2**60), np.ones((2, n), np.longdouble), np.ma.ones((2, n)), np.ones((0, n)),
             np.full((2, n), -np.inf), np.full((1, n), rng.uniform(-1e300, 1e300)), np.ones((2, n), bool),

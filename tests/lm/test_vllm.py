@@ -180,7 +180,8 @@ def test_vllm_reads_the_pinned_revision(backbone: Path, monkeypatch: pytest.Monk
         ),
         (
             {"training": {"deepspeed": "config/accelerate/zero2.json", "fsdp": "config/accelerate/fsdp.json"}},
-            "p: training: deepspeed 'config/accelerate/zero2.json' and fsdp 'config/accelerate/fsdp.json' exclude each other",
+            "p: training: deepspeed 'config/accelerate/zero2.json' and fsdp 'config/accelerate/fsdp.json' exclude each "
+            "other",
         ),
         ({"training": {"fsdp": "config/accelerate/fsdp.json"}}, "p: training: split_grad_norms 10 needs whole weights"),
     ],

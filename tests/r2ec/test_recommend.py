@@ -135,7 +135,8 @@ def test_the_prompt_shows_what_was_given(ask: Callable[..., str]) -> None:
 def test_a_file_is_sorted_by_time(ask: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "history.csv"
     file.write_text(
-        'time,title,rating,item_id\n2001-09-12,"Thing, number 3",4,\n1000166400,,,i12\n2001-09-10T00:00:00+02:00,,3,i8\n'
+        'time,title,rating,item_id\n2001-09-12,"Thing, number 3",4,\n1000166400,,,i12\n'
+        "2001-09-10T00:00:00+02:00,,3,i8\n"
     )
     answer = json.loads(ask("--history-file", str(file), "--json", "--show-prompt"))
     assert [(entry["item_id"], entry["rating"]) for entry in answer["history"]] == [("i8", 3), ("i12", None), ("i3", 4)]
