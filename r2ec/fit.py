@@ -1,6 +1,7 @@
 """Fits R2ec on a prepared dataset: warm start, RecPO, last encoding of the item table."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from benchmark.contract import Cases, Learned, Split
-from benchmark.evaluate import validation_ndcg
+from benchmark.evaluate import rank, validation_ndcg
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact
 from lm import checkpoints
@@ -17,14 +18,16 @@ from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE
 from r2ec.model.prompts import end_of_reasoning
 from r2ec.recpo.trainer import RecPOTrainer
-from r2ec.report import FitReport
+from r2ec.report import Curve, FitReport
 from r2ec.scoring.reader import Reader, sample
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings, Params
 from r2ec.training import sharded
 from r2ec.training.schedule import METRIC, processes
+from r2ec.warm_start.adapters import TaughtTrainer, refit_item_map
 from r2ec.warm_start.kept_states import frozen_states
-from r2ec.warm_start.start import warm_start
+from r2ec.warm_start.maps import Teacher
+from r2ec.warm_start.start import teacher_again, warm_start
 
 
 def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
@@ -52,15 +55,19 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
         require_vllm()  # before the hours that come first
     torch.manual_seed(derive_seed(seed, "adapters"))
     reader = Reader.build(split, params)
+    trained, teacher = params.training.max_steps != 0, None
+    if trained and params.training.objective == "teacher":
+        with torch.random.fork_rng(devices=[]):  # or a warm start that is made here would draw other numbers
+            teacher = teacher_again(reader, split, seed)
     report = warm_start(reader, split, seed, workdir) if params.warm_start.cases else FitReport()
     rows = np.array([], dtype=np.int64)
-    if params.training.max_steps != 0:
-        report, rows = train(reader, split, seed, workdir / "recpo", report)
+    if trained:
+        report, rows = train(reader, split, seed, workdir / "recpo", report, teacher)
     learned = learned_from(report, split, params, rows)
     reader.model.eval()
     with sharded.whole(reader.model):
-        if params.training.max_steps != 0:
-            reader.table.refresh(reader.model)
+        if trained:
+            encode_again(reader, refit=teacher is not None)
         elif not reader.table.encoded and not params.recpo.cls_head:
             with processes(params).main_process_first():
                 frozen_states(reader, {})
@@ -80,21 +87,26 @@ def writes_by_vllm(params: Params) -> bool:
     return params.rollouts.backend == "vllm" and params.recpo.reasoning and params.training.max_steps != 0
 
 
-def train(reader: Reader, split: Split, seed: int, folder: Path, report: FitReport) -> tuple[FitReport, np.ndarray]:
-    """Train by RecPO, from the last checkpoint in `folder` if there is one.
+def train(
+    reader: Reader, split: Split, seed: int, folder: Path, report: FitReport, teacher: Teacher | None = None
+) -> tuple[FitReport, np.ndarray]:
+    """Train by RecPO, from the last checkpoint in `folder` if there is one. With a teacher this goes on to teach in its
+    place.
 
     Returns the report with RecPO's part, and the rows of `split.llm_train` that it learned from, int64, ascending.
     """
     validation_cases = sample(split.valid, reader.params.training.eval_cases, split.name)
-    trainer = trainer_of(reader, split, validation_cases, seed, folder)
+    trainer = trainer_of(reader, split, validation_cases, seed, folder, teacher)
     started = time.monotonic()
     # DeepSpeed reads its own weights from a checkpoint, and nothing else.
     checkpoints.train(trainer, lambda last: reader.table.load(last / TABLE))
+    measured = reader.params.training.measured_steps
     report = replace(
         report,
         recpo_steps=trainer.state.global_step,
         recpo_seconds=round(time.monotonic() - started, 1),
-        recpo_log=trainer.logged("reward", METRIC),
+        recpo_log=trainer.logged("reward", "divergence", METRIC),
+        curve=Curve(validation_cases.user.tolist(), trainer.measured()) if measured else None,
     )
     # With validation the best step's weights stay.
     return report, trainer.order.until(trainer.state.best_global_step or trainer.state.global_step)
@@ -104,10 +116,12 @@ def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarr
     """The cases that a model learned from.
 
     rows: int64, those of `split.llm_train` that RecPO learned from. The warm start adds its sample of `split.llm_train`
-    or, where a teacher taught the form that was kept, all of `split.train`. The prior counts `split.train`, too.
+    or, where a teacher taught the form that was kept or went on teaching, all of `split.train`. The prior counts
+    `split.train`, too.
     """
     llm, form = split.llm_train, report.form
-    if form in ("taught", "adapters"):
+    by_teacher = params.training.objective == "teacher" and params.training.max_steps != 0
+    if form in ("taught", "adapters") or by_teacher:
         return Learned.of(split.train)
     encoded = sample(llm, params.warm_start.cases, split.name)  # for its mean and spread, where no map was kept
     trained = np.isin(np.arange(len(llm)), rows)
@@ -117,17 +131,51 @@ def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarr
     return Learned.of_fit(llm.take(np.flatnonzero(trained)), counted, read=encoded if form == "none" else None)
 
 
-def trainer_of(reader: Reader, split: Split, validation_cases: Cases, seed: int, folder: Path) -> RecPOTrainer:
-    """The RecPO trainer of the reader's model, on the training cases that an LLM may read.
+def encode_again(reader: Reader, refit: bool) -> None:
+    """Encode the table by the model as it is. refit: fit the item map so that it says of the new states what it said of
+    the old ones, as at the end of the warm start."""
+    old, head = reader.table.states.clone(), reader.model.head
+    reader.table.refresh(reader.model)
+    if refit and head.item_map is not None:
+        refit_item_map(head, old, reader.table.states, reader.params.recpo.normalize)
 
-    validation_cases: with targets, for NDCG@10 and early stopping. folder: of its checkpoints.
+
+def ranks_now(reader: Reader, cases: Cases, n_items: int, refit: bool) -> list[int]:
+    """Rank cases by the model as it is, with the table encoded again.
+
+    The reader is left as it was, but for a table that had not been encoded.
     """
-    params, end = reader.params, end_of_reasoning(reader.prompts.tokenizer)
+    table, encoded = reader.table.states.clone(), reader.table.encoded
+    maps = {name: value.clone() for name, value in reader.model.head.state_dict().items()} if refit else {}
+    encode_again(reader, refit)
+    hidden = replace(cases, target=None)
+    assert cases.target is not None
+    found = rank(R2ecRecommender(reader).score(hidden), hidden, cases.target, n_items, "r2ec")
+    if encoded:
+        reader.table.states.copy_(table)
+    if refit:
+        reader.model.head.load_state_dict(maps)
+    ranks: list[int] = found.column("rank").to_pylist()
+    return ranks
+
+
+def trainer_of(
+    reader: Reader, split: Split, validation_cases: Cases, seed: int, folder: Path, teacher: Teacher | None = None
+) -> RecPOTrainer | TaughtTrainer:
+    """RecPO of the reader's model on the training cases that an LLM may read, or what the teacher goes on to teach it;
+    validated on `validation_cases`, its checkpoints in `folder`."""
+    params = reader.params
 
     def validate() -> float:
         reader.table.refresh(reader.model)
         return validation_ndcg(R2ecRecommender(reader), validation_cases, split.n_items, "r2ec")
 
+    def measure() -> list[int]:
+        return ranks_now(reader, validation_cases, split.n_items, refit=teacher is not None)
+
+    if teacher is not None:
+        return _taught_on(reader, split, seed, folder, teacher, validate, measure)
+    end = end_of_reasoning(reader.prompts.tokenizer)
     trainer = RecPOTrainer(
         model=reader.model,
         table=reader.table,
@@ -135,6 +183,7 @@ def trainer_of(reader: Reader, split: Split, validation_cases: Cases, seed: int,
         engine=TransformersEngine(reader.model.backbone, reader.prompts.tokenizer, params.rollouts, end),
         cases=split.llm_train,
         validate=validate,
+        measure=measure,
         recpo=params.recpo,
         training=params.training,
         seed=seed,
@@ -154,3 +203,35 @@ def trainer_of(reader: Reader, split: Split, validation_cases: Cases, seed: int,
             max_model_length=params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens,
         )
     return trainer
+
+
+def _taught_on(
+    reader: Reader,
+    split: Split,
+    seed: int,
+    folder: Path,
+    teacher: Teacher,
+    validate: Callable[[], float],
+    measure: Callable[[], list[int]],
+) -> TaughtTrainer:
+    """The warm start's own objective for as many steps as RecPO would have, by the settings of its training."""
+    params, own = reader.params, reader.params.warm_start.adapters
+    tokenizer, written = reader.prompts.tokenizer, params.rollouts.for_evaluation()
+    return TaughtTrainer(
+        teacher=teacher,
+        held_items=own.held_items,
+        held_weight=own.held_weight,
+        model=reader.model,
+        table=reader.table,
+        prompts=reader.prompts,
+        engine=TransformersEngine(reader.model.backbone, tokenizer, written, end_of_reasoning(tokenizer)),
+        cases=split.llm_train,
+        reasoning=params.recpo.reasoning,
+        tau=params.recpo.tau,
+        normalize=params.recpo.normalize,
+        training=params.training,
+        seed=derive_seed(seed, "teacher goes on"),  # other cases than the warm start's adapters had first
+        folder=folder,
+        validate=validate,
+        measure=measure,
+    )

@@ -28,6 +28,14 @@ class AdapterReport:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Ranks of validation cases on the way of the training, where `training.measured_steps` asked for them."""
+
+    users: list[int]  # of the cases
+    points: list[dict[str, Any]]  # in the order of steps: step, seconds (of training so far), ranks (list of int)
+
+
+@dataclass(frozen=True)
 class FitReport:
     """What a fit did, None where it left something out. `as_json` is a run's `report`."""
 
@@ -36,7 +44,8 @@ class FitReport:
     warm_start: list[Choice] | None = None  # what was tried, the chosen one first
     recpo_steps: int | None = None
     recpo_seconds: float | None = None
-    recpo_log: list[dict[str, float]] | None = None
+    recpo_log: list[dict[str, float]] | None = None  # of the control that goes on with the teacher, its divergence
+    curve: Curve | None = None
     peak_gpu_mib: int | None = None
 
     @property
@@ -56,4 +65,6 @@ class FitReport:
             parts["warm_start"] = [Choice(**choice) for choice in parts["warm_start"]]
         if "adapters" in parts:
             parts["adapters"] = AdapterReport(**parts["adapters"])
+        if "curve" in parts:
+            parts["curve"] = Curve(**parts["curve"])
         return cls(**parts)

@@ -116,6 +116,14 @@ class RecPOSettings(Strict):
     )
     logq: bool = Field(False, description="subtract log of how often an item is a candidate")
     refresh_steps: int = Field(50, ge=1, description="T_refresh: steps between encodings of the whole item table")
+    candidates: Literal["batch", "table"] = Field(
+        "batch",
+        description="of the item term: the batch's targets, encoded anew, or every row of the item table as it stands, "
+        "so that no fresh state can be told from a stale one",
+    )
+    kl: float = Field(
+        0.0, ge=0, description="weight of the tokens' divergence from the policy that RecPO began with; 0: left out"
+    )
     pooling: Literal["last", "mean", "max", "special"] = "last"
     cls_head: bool = Field(False, description="a free classification head in place of item states (w/ ClsHead)")
 
@@ -125,10 +133,28 @@ class RecPOSettings(Strict):
             raise ValueError("cls_head has every item as a candidate, always; set logq to false")
         return self
 
+    @model_validator(mode="after")
+    def _table_candidates_are_all_items(self) -> "RecPOSettings":
+        if self.candidates == "table":
+            if self.cls_head:
+                raise ValueError("cls_head has no item table; set candidates to batch")
+            if self.logq or self.extra_negatives:
+                raise ValueError(
+                    f"candidates table has every item as a candidate, always; set logq (now {self.logq}) to false and "
+                    f"extra_negatives (now {self.extra_negatives}) to 0"
+                )
+        if self.kl and not self.reasoning:
+            raise ValueError(f"kl {self.kl} is of what is written, and reasoning is false; set kl to 0")
+        return self
+
 
 class TrainingSettings(Strict):
-    """The run of transformers' Trainer; names are its own."""
+    """The run of transformers' Trainer; names are its own, but those of `objective`, `measured_steps` and the like."""
 
+    objective: Literal["recpo", "teacher"] = Field(
+        "recpo",
+        description="teacher: in RecPO's place the warm start's adapters go on learning from its teacher (a control)",
+    )
     learning_rate: float = Field(1e-5, gt=0)
     head_learning_rate: float | None = Field(
         None, ge=0, description="for the rec head's maps, 0: they stay as they are; null: learning_rate"
@@ -149,6 +175,11 @@ class TrainingSettings(Strict):
     )
     eval_cases: int = Field(500, ge=1, description="validation cases used for it (the first of a seeded order)")
     patience: int = Field(3, ge=1, description="evaluations without a better NDCG@10 before stopping")
+    measured_steps: list[int] = Field(
+        [],
+        description="steps, 0 among them if wanted, behind which the ranks of eval_cases are noted with a fresh item "
+        "table; the training goes on as if they weren't",
+    )
     save_steps: int = Field(20, ge=1, description="checkpoint every n steps where eval_steps is 0")
     logging_steps: int = Field(1, ge=1)
     split_grad_norms: int = Field(
@@ -166,6 +197,13 @@ class TrainingSettings(Strict):
         if path is not None:
             accelerate_settings(path)
         return path
+
+    @field_validator("measured_steps")
+    @classmethod
+    def _measured_steps_ascend(cls, steps: list[int]) -> list[int]:
+        if steps != sorted(set(steps)) or (steps and steps[0] < 0):
+            raise ValueError(f"measured_steps {steps}; give each step once, in ascending order, from 0 on")
+        return steps
 
     @model_validator(mode="after")
     def _fsdp_excludes_deepspeed_and_split_norms(self) -> "TrainingSettings":
@@ -212,7 +250,7 @@ class Params(Strict):
     vllm: VllmSettings = VllmSettings()
     recpo: RecPOSettings = RecPOSettings()
     training: TrainingSettings = Field(TrainingSettings(), validate_default=True)
-    warm_start: WarmStartSettings = WarmStartSettings()
+    warm_start: WarmStartSettings = Field(WarmStartSettings(), validate_default=True)
     evaluation: EvaluationSettings = EvaluationSettings()
     evaluation_rows: int = 64
 
@@ -233,10 +271,20 @@ class Params(Strict):
 
     @field_validator("training")
     @classmethod
+    def _kl_excludes_sharding(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        recpo = info.data.get("recpo")
+        if recpo is not None and recpo.kl and (shared := training.deepspeed or training.fsdp):
+            raise ValueError(f"recpo.kl {recpo.kl} is not wired to {shared!r}; set it to 0, or train without")
+        return training
+
+    @field_validator("training")
+    @classmethod
     def _advantage_needs_other_rollouts(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
         """An advantage compares a rollout with others: of its user, or of the other users in the batch."""
         recpo, rollouts = info.data.get("recpo"), info.data.get("rollouts")
         if recpo is None or rollouts is None or not recpo.reasoning or training.max_steps == 0:
+            return training
+        if training.objective == "teacher":
             return training
         if recpo.advantage == "batch" and training.per_device_train_batch_size < 2:
             raise ValueError("recpo.advantage batch needs other users; raise per_device_train_batch_size above 1")
@@ -264,6 +312,26 @@ class Params(Strict):
         if training is not None and warm_start.adapters.steps and (shared := training.deepspeed or training.fsdp):
             raise ValueError(
                 f"adapters.steps {warm_start.adapters.steps} is not wired to {shared!r}; set it to 0, or train without"
+            )
+        return warm_start
+
+    @field_validator("warm_start")
+    @classmethod
+    def _objective_needs_a_teacher(cls, warm_start: WarmStartSettings, info: ValidationInfo) -> WarmStartSettings:
+        training, recpo = info.data.get("training"), info.data.get("recpo")
+        if training is None or recpo is None or training.objective != "teacher":
+            return warm_start
+        if not (warm_start.cases and "taught" in warm_start.forms):
+            raise ValueError(
+                f"training.objective teacher needs a teacher: set cases above 0 (now {warm_start.cases}) and put "
+                f"taught into forms (now {warm_start.forms})"
+            )
+        if shared := training.deepspeed or training.fsdp:
+            raise ValueError(f"training.objective teacher is not wired to {shared!r}; train without")
+        if recpo.cls_head or recpo.num_iterations != 1:
+            raise ValueError(
+                "training.objective teacher has no rollouts to learn from twice and no classification head; set "
+                "recpo.num_iterations to 1 and recpo.cls_head to false"
             )
         return warm_start
 

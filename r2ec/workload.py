@@ -23,20 +23,28 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     if steps < 0:
         steps = int(training["num_train_epochs"] * s.train_llm) // (users * k) * recpo["num_iterations"]
     evaluations = steps // training["eval_steps"] if training["eval_steps"] else 0
+    if steps:
+        evaluations += sum(step <= steps for step in training["measured_steps"])
     cases = s.test + evaluations * min(training["eval_cases"], s.valid)
     # The frozen table, which is kept. Without a warm start RecPO encodes the table itself.
     encodes_first = bool(warm["cases"]) or not steps
     # Every refresh_steps, at each evaluation and at the end.
     refreshes = (2 - encodes_first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
     twice = training["activation_checkpointing"]
-    learned = (group if twice else 1) * prompt + group * length + s.item
+    # Item tokens that an update encodes for each user: its target's, or none where the whole catalogue takes part.
+    encoded = 0.0 if recpo["cls_head"] or recpo["candidates"] == "table" else s.item
+    by_teacher = training["objective"] == "teacher"
+    if by_teacher:  # a greedy text of each user, and items that are held
+        group, encoded = 1, warm["adapters"]["held_items"] * s.item / at_once
+    learned = (group if twice else 1) * prompt + group * length + encoded
     fresh = steps * users / recpo["num_iterations"]
     return [
         *([encoded_items(s, p)] if encodes_first else []),
         *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
         Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
         Work(
-            read=fresh * prompt,
+            # By the start's weights, too, where a KL term holds on to them.
+            read=fresh * (prompt + (prompt + group * length if recpo["kl"] and not by_teacher else 0)),
             written=fresh * group * length,
             rows=min(rollouts["rows_at_once"], at_once * group),
             learned=steps * users * learned,

@@ -177,6 +177,30 @@ def clipped(logps: Tensor, old_logps: Tensor | None, advantages: Tensor, eps: fl
     return torch.minimum(free, bounded), (bounded < free).detach()
 
 
+def kl_to_start(token_logps: Tensor, start_logps: Tensor, token_mask: Tensor, group: int, users: float) -> Tensor:
+    """How far the policy has moved from the one that RecPO began with, float32 []: GRPO's own KL term, which the paper
+    leaves out (Shao et al., DeepSeekMath, arXiv 2402.03300, equation 4; the estimator of Schulman, "Approximating KL
+    divergence", 2020).
+
+        D = 1/B sum_u 1/G sum_i sum_t [ q_it / p_it - log(q_it / p_it) - 1 ],   p: the policy, q: the start
+
+    of the sampled tokens, summed as RecPO's token term sums them. Each part is at least 0, and 0 where both agree. Its
+    gradient is that of the sum as it stands, (1 - q / p) grad log p, as in GRPO: the sampling is taken as given.
+
+    Args:
+        token_logps: float [N, T], of the policy, with a graph. start_logps: the same of the start; no gradient goes
+            through them. token_mask: bool [N, T], True at sampled tokens. group: G. users: B, as in `recpo_loss`.
+
+    By hand: p = 1/2 and q = 1/4 give 1/2 + log 2 - 1 = .1931.
+
+    >>> half, quarter = torch.tensor([[0.5]]).log(), torch.tensor([[0.25]]).log()
+    >>> round(float(kl_to_start(half, quarter, torch.tensor([[True]]), 1, 1.0)), 4)
+    0.1931
+    """
+    apart = (start_logps.detach().float() - token_logps.float()).masked_fill(~token_mask, 0.0)
+    return (apart.exp() - apart - 1).sum() / (group * users)
+
+
 def recpo_loss(
     token_logps: Tensor,
     old_token_logps: Tensor | None,

@@ -17,7 +17,7 @@ from benchmark.contract import Cases
 from benchmark.provenance import derive_seed
 from lm.writing.rollouts import Rollouts
 from r2ec.model.network import PolicyOutput
-from r2ec.recpo.objective import candidate_log_q, group_advantages, item_logps, recpo_loss
+from r2ec.recpo.objective import candidate_log_q, group_advantages, item_logps, kl_to_start, recpo_loss
 from r2ec.recpo.reward import recpo_rewards
 from r2ec.settings import RecPOSettings
 from r2ec.training import sharded
@@ -33,6 +33,8 @@ class Experience:
     old_token_logps: Tensor | None = None  # float32 [N, T]; None until the first iteration has computed them
     old_item_logps: Tensor | None = None  # float32 [N]
     advantages: Tensor | None = None  # float32 [B, G]
+    # float32 [N, T], by the policy that RecPO began with; None without a KL term
+    start_token_logps: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,15 @@ class RecPOTrainer(RolloutTrainer):
         users = self.training.per_device_train_batch_size * self.args.world_size
         self.log_q = candidate_log_q(counts, users, recpo.extra_negatives) if recpo.logq else None
         self.experiences: list[Experience] = []  # of the batches of a step, in their order
+        # Taken before a checkpoint is read: a resumed training has the same start.
+        self.start = {name: value.clone() for name, value in self.net.own_state().items()} if recpo.kl else {}
 
     def prepared(self, cases: Cases) -> RecPOBatch:
         """Refresh the table if it is due, write rollouts, and collect the prompts of the distinct targets."""
         self._refresh_if_due()
         experience = self._experience(cases)
         targets = torch.from_numpy(np.asarray(cases.target, dtype=np.int64)).to(self.table.states.device)
-        if self.recpo.cls_head:  # no item has to be encoded for it: its softmax is over the whole catalogue
+        if self.recpo.cls_head or self.recpo.candidates == "table":  # no item has to be encoded: all are candidates
             rows, items = torch.arange(len(self.table), device=targets.device), None
         else:
             rows = torch.unique(targets)
@@ -87,12 +91,13 @@ class RecPOTrainer(RolloutTrainer):
         out: PolicyOutput = model(batch.rollouts, temperature=self.engine.settings.temperature, **item_input)
         if out.item_states is not None:
             self._write_table(batch.item_rows, out.item_states)
-        assert out.items is not None
+        # Of the table as it stands, the item map alone has a gradient.
+        items = self.net.head.item(self.table.states) if out.items is None else out.items
         extra_items, extra_ids = self._extra_negatives()
         logps = item_logps(
             out.users,
             batch.targets.repeat_interleave(self.group),
-            out.items,
+            items,
             batch.item_rows,
             tau=self.recpo.tau,
             normalize=self.recpo.normalize,
@@ -168,7 +173,13 @@ class RecPOTrainer(RolloutTrainer):
         every = self.training.split_grad_norms
         if every and step % every == 0:
             self.note(grad_norm_tokens=self._norm(parts.token_part), grad_norm_items=self._norm(parts.item_part))
-        return parts.loss if settings.token_term else parts.item_part
+        loss = parts.loss if settings.token_term else parts.item_part
+        if kept.start_token_logps is None:
+            return loss
+        users = users_per_process(len(batch.targets), batch.targets.device)
+        moved = kl_to_start(out.token_logps, kept.start_token_logps, actions, self.group, users)
+        self.note(kl=float(moved.detach()) / float(actions.sum() / (self.group * users)))
+        return loss + settings.kl * moved
 
     def _experience(self, cases: Cases) -> Experience:
         """Rollouts of these users: fresh ones, or those of an earlier iteration on the same batch of the same step.
@@ -180,8 +191,29 @@ class RecPOTrainer(RolloutTrainer):
         if iteration == 0 and batch == 0:
             self.experiences = []
         if batch == len(self.experiences):
-            self.experiences.append(Experience(self.write(cases, step - iteration)))
+            rollouts = self.write(cases, step - iteration)
+            by_start = self._by_the_start(rollouts) if self.recpo.kl else None
+            self.experiences.append(Experience(rollouts, start_token_logps=by_start))
         return self.experiences[batch]
+
+    def _by_the_start(self, rollouts: Rollouts) -> Tensor:
+        """Give the log-probabilities of the sampled tokens by the policy that RecPO began with: float32 [N, T].
+
+        Its adapters take the present ones' places meanwhile. It is read with gradients, as the update reads: without
+        them attention has another kernel, whose rounding would be a divergence of its own.
+        """
+        own = self.net.own_state()
+        now = {name: value.clone() for name, value in own.items()}
+        try:
+            for name, value in own.items():
+                value.copy_(self.start[name])
+            with torch.enable_grad():
+                found = self.net(rollouts, temperature=self.engine.settings.temperature).token_logps
+        finally:
+            for name, value in own.items():
+                value.copy_(now[name])
+        assert found is not None
+        return found.detach()
 
     def _refresh_if_due(self) -> None:
         """Re-encode the whole table every T_refresh steps; at first unless the warm start has just done it."""

@@ -27,6 +27,7 @@ from r2ec.model.network import WEIGHTS, ItemPrompts, R2ec
 from r2ec.model.prompts import PromptBuilder
 from r2ec.settings import TrainingSettings
 from r2ec.training import sharded
+from r2ec.training.measured import RANKS, SECONDS, Measuring
 from r2ec.training.schedule import METRIC, Order, training_arguments
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class RolloutTrainer(Trainer):
         model, table, prompts, engine: the parts; the engine writes with the same backbone.
         cases: training cases with targets. reasoning: False: nothing is written behind an opened `<answer>`.
         iterations: steps on each batch. validate: gives NDCG@10 of the model as it is now, for early stopping.
+        measure: gives the ranks of cases that `training.measured_steps` asks for, and leaves everything as it was.
         seed: every random stream is derived from it, from the step and from the case.
     """
 
@@ -77,6 +79,7 @@ class RolloutTrainer(Trainer):
         folder: Path,
         iterations: int = 1,
         validate: Callable[[], float] | None = None,
+        measure: Callable[[], list[int]] | None = None,
     ) -> None:
         self.table, self.prompts, self.engine, self.cases = table, prompts, engine, cases
         self.reasoning, self.validate, self.training, self.seed = reasoning, validate, training, seed
@@ -93,6 +96,8 @@ class RolloutTrainer(Trainer):
             data_collator=lambda rows: {"rows": torch.tensor(rows)},
             callbacks=[EarlyStoppingCallback(training.patience)] if training.eval_steps else None,
         )
+        if measure is not None and training.measured_steps:
+            self.add_callback(Measuring(training.measured_steps, self._whole(measure)))
         self.place = (-1, 0)  # the step at work, and which of its batches
         self._batch: Batch | None = None
         self._update_started = 0.0
@@ -169,6 +174,18 @@ class RolloutTrainer(Trainer):
         """The entries of the log that have one of these names, in their order."""
         entries = [entry for entry in self.state.log_history if not entry.keys().isdisjoint(names)]
         return [{name: round(float(value), 6) for name, value in entry.items()} for entry in entries]
+
+    def measured(self) -> list[dict[str, Any]]:
+        """What `measure` gave, step by step: step, seconds (of training so far) and ranks."""
+        found = [entry for entry in self.state.log_history if RANKS in entry]
+        return [{"step": int(one["step"]), "seconds": one[SECONDS], "ranks": one[RANKS]} for one in found]
+
+    def _whole(self, measure: Callable[[], list[int]]) -> Callable[[], list[int]]:
+        def ranks() -> list[int]:
+            with sharded.whole(self.net):
+                return measure()
+
+        return ranks
 
     def seconds_since(self, started: float) -> float:
         """Seconds since `started` of time.monotonic, until the device has done what it was given."""

@@ -76,7 +76,8 @@ class TaughtTrainer(RolloutTrainer):
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the divergence from the teacher is {float(loss.detach())} at step {self.state.global_step}; lower "
-                "warm_start.adapters.learning_rate or head_learning_rate"
+                "warm_start.adapters.learning_rate or head_learning_rate, or those of training under its "
+                "objective teacher"
             )
         self.note(divergence=float(loss.detach()))
         if out.items is not None:

@@ -27,10 +27,11 @@ from r2ec.model.prompts import end_of_reasoning
 from r2ec.model.rec_head import RecHead
 from r2ec.report import AdapterReport, Choice, FitReport
 from r2ec.scoring.reader import SETTINGS, Reader, sample
+from r2ec.settings import Params
 from r2ec.training.schedule import processes
 from r2ec.warm_start.adapters import TaughtTrainer, adapter_training, refit_item_map
 from r2ec.warm_start.kept_states import GREEDY, STATES, frozen_states
-from r2ec.warm_start.maps import Encoded, Fitted, WarmStart, divergence, fit_rec_head
+from r2ec.warm_start.maps import Encoded, Fitted, Teacher, WarmStart, divergence, fit_rec_head
 
 # Maps and adapters where RecPO begins.
 WARM_START = Stage(
@@ -108,6 +109,32 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
     another form they must rank better.
     """
     params, settings = reader.params, reader.params.warm_start
+    data, valid = _data(reader, split, seed)
+    fitted = _fitted(data, params)
+    tried, report = fitted.tried, FitReport()
+    if settings.adapters.steps:
+        frozen = {name: value.clone() for name, value in reader.model.own_state().items() if "lora" in name}
+        adapted, report = _teach_adapters(reader, split, seed, folder, data, valid, fitted)
+        assert report.adapters is not None
+        # Against their own start by the divergence, which both minimise: NDCG of some hundred cases can't tell two
+        # apart that have the same teacher.
+        closer, better = report.adapters.divergence < report.adapters.divergence_before, adapted.value > tried[0].value
+        take_adapters = closer if tried[0].form == "taught" else better
+        tried = [adapted, *tried] if take_adapters else [tried[0], adapted, *tried[1:]]
+        if not take_adapters:
+            for name, value in reader.model.own_state().items():
+                if name in frozen:
+                    value.copy_(frozen[name])
+            reader.table.states.copy_(data.items)
+    if tried[0].form != "adapters":
+        reader.model.head = fitted.head.to(params.backbone.device)
+    print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
+    return replace(report, warm_start=tried)
+
+
+def _data(reader: Reader, split: Split, seed: int) -> tuple[WarmStart, Cases]:
+    """What the maps are fitted on, and the validation cases in it. The reader's LM must be as it was loaded."""
+    params, settings = reader.params, reader.params.warm_start
     parts = {
         "train": sample(split.llm_train, settings.cases, split.name),
         "valid": sample(split.valid, settings.valid_cases, split.name),
@@ -130,29 +157,26 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
         seed=seed,
         prior=None if reader.model.item_prior is None else reader.model.item_prior.cpu(),
     )
-    # One fit for all: rounding differs between processes, and might choose other maps.
+    return data, parts["valid"]
+
+
+def _fitted(data: WarmStart, params: Params) -> Fitted:
+    """One fit for all processes: rounding differs between them, and might choose other maps."""
     from_first = [fit_rec_head(data) if processes(params).is_main_process else None]
     fitted: Fitted | None = broadcast_object_list(from_first)[0]
     assert fitted is not None
-    tried, report = fitted.tried, FitReport()
-    if settings.adapters.steps:
-        frozen = {name: value.clone() for name, value in reader.model.own_state().items() if "lora" in name}
-        adapted, report = _teach_adapters(reader, split, seed, folder, data, parts["valid"], fitted)
-        assert report.adapters is not None
-        # Against their own start by the divergence, which both minimise: NDCG of some hundred cases can't tell two
-        # apart that have the same teacher.
-        closer, better = report.adapters.divergence < report.adapters.divergence_before, adapted.value > tried[0].value
-        take_adapters = closer if tried[0].form == "taught" else better
-        tried = [adapted, *tried] if take_adapters else [tried[0], adapted, *tried[1:]]
-        if not take_adapters:
-            for name, value in reader.model.own_state().items():
-                if name in frozen:
-                    value.copy_(frozen[name])
-            reader.table.states.copy_(states["items"])
-    if tried[0].form != "adapters":
-        reader.model.head = fitted.head.to(params.backbone.device)
-    print(f"warm start: {_line(tried[0])}; tried {len(tried)}", flush=True)
-    return replace(report, warm_start=tried)
+    return fitted
+
+
+def teacher_again(reader: Reader, split: Split, seed: int) -> Teacher:
+    """The teacher of the warm start, fitted once more: it isn't kept with what it has taught.
+
+    The same cases, states and random numbers, and so the same teacher. The reader's LM must be as it was loaded; its
+    table is left with the frozen states. Takes what fitting the maps takes, since the best of several has it.
+    """
+    teacher = _fitted(_data(reader, split, seed)[0], reader.params).teacher
+    assert teacher is not None  # the settings see to it
+    return teacher
 
 
 def _teach_adapters(

@@ -137,6 +137,30 @@ def test_tokens_of_r2ec_by_hand() -> None:
     assert alone.read == 9 * 100 * 20 + cases * 60 and not alone.kept
 
 
+def test_what_a_long_training_takes_beside_recpo_by_hand() -> None:
+    """25 steps of 6 users, 4 texts of 8 tokens; a prompt has 60 tokens, an item's 20."""
+    base: dict[str, Any] = {"backbone": {"name": "x"}, "prompts": {"max_items": 3}}
+    base |= {"rollouts": {"group_size": 4, "max_new_tokens": 8}, "warm_start": {"cases": 300, "valid_cases": 70}}
+
+    def of(**changes: dict[str, Any]) -> tuple[Work, Work]:
+        training = {"max_steps": 25, "per_device_train_batch_size": 6, "eval_cases": 40} | changes.pop("training", {})
+        params = filled("r2ec", **base, training=training, recpo={"refresh_steps": 100} | changes.pop("recpo", {}))
+        alone, learned = load_method("r2ec").work(SIZES, params, 1)[-2:]
+        return alone, learned
+
+    alone, learned = of()
+    assert (alone.read, alone.written) == (100 * 20 + 50 * 60, 50 * 8)
+    assert (learned.read, learned.learned) == (25 * 6 * 60, 25 * 6 * (60 + 32 + 20))
+    # Measured at 0, 10 and 25, and not at 30: the table and 40 cases each time.
+    alone, _ = of(training={"measured_steps": [0, 10, 25, 30]})
+    assert (alone.read, alone.written) == (4 * 100 * 20 + (50 + 3 * 40) * 60, (50 + 3 * 40) * 8)
+    assert of(recpo={"candidates": "table"})[1].learned == 25 * 6 * (60 + 32)
+    assert of(recpo={"kl": 0.1})[1].read == 25 * 6 * (60 + 60 + 32)
+    # The control: a greedy text, and 16 held items a step.
+    _, taught = of(training={"objective": "teacher"})
+    assert (taught.written, taught.learned) == (25 * 6 * 8, pytest.approx(25 * (6 * (60 + 8) + 16 * 20)))
+
+
 def plain(work: Work) -> Work:
     """The same by itself: what it is kept as says nothing of its size. It is kept, however."""
     assert work.kept
