@@ -30,11 +30,11 @@ def test_the_picture_is_the_packages_as_they_import() -> None:
     arrows = set(re.findall(r"^\s*(\w+)(?:\[.*?\])? --> (\w+)", PAGE, flags=re.M))
     assert {name for arrow in arrows for name in arrow} == {*OWN, "workflow"}
     imported = {(module.split(".")[0], other.split(".")[0]) for module in modules() for other in imports_of(module)}
-    direct = {(one, other) for one, other in imported if one != other}
+    direct = {(package, other) for package, other in imported if package != other}
     # One chain: each package imports the next one; arrows that follow from others are left out of the picture.
     chain = ["baselines", "r2ec", "lm", "benchmark"]
     assert direct >= set(pairwise(chain))
-    assert all(chain.index(one) < chain.index(other) for one, other in direct)
+    assert all(chain.index(package) < chain.index(other) for package, other in direct)
     assert arrows == {*pairwise(chain), ("workflow", "benchmark")}
 
 

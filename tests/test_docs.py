@@ -74,9 +74,9 @@ def makefile() -> str:
 
 def written() -> list[str]:
     """The folders of results/ that runs write: what `make clean-results` removes."""
-    found = re.search(r"^WRITTEN := (.+)$", makefile(), flags=re.M)
-    assert found
-    return found[1].split()
+    pattern = re.search(r"^WRITTEN := (.+)$", makefile(), flags=re.M)
+    assert pattern
+    return pattern[1].split()
 
 
 def test_readme_is_short() -> None:
@@ -95,20 +95,20 @@ def test_no_sentence_is_long(page: str) -> None:
 def test_sentences_are_told_apart() -> None:
     text = "# A. B\n\nOne `a.b` [two\nthree](x.md). Four!\n\n- Five. **Six.** Seven\n- Eight\n\n| no. |\n\n"
     text += "```\nno. code\n```\n"
-    found = [sentence for part in prose(text) for sentence in sentences(part)]
-    assert [words(sentence) for sentence in found] == [4, 1, 1, 1, 1, 1]
+    split = [sentence for part in prose(text) for sentence in sentences(part)]
+    assert [words(sentence) for sentence in split] == [4, 1, 1, 1, 1, 1]
 
 
 def test_readme_says_no_number_twice() -> None:
     """Of what was measured; the table is apart."""
     text = re.sub(r"<!-- BEGIN table.*?<!-- END table -->|```.*?```|\]\([^)]*\)", "", text_of("README.md"), flags=re.S)
-    found = re.findall(r"(?<![\w.-])[+-]?\d*\.\d+(?![\w.])", text)
-    assert found and len(set(found)) == len(found), found
+    numbers = re.findall(r"(?<![\w.-])[+-]?\d*\.\d+(?![\w.])", text)
+    assert numbers and len(set(numbers)) == len(numbers), numbers
 
 
 def test_readmes_answer_is_that_of_the_published_run() -> None:
-    found = pd.read_csv(ROOT / "results/published/default/tables/against.csv")
-    row = found[(found["dataset"] == "all datasets") & (found["method"] == "r2ec_no_reasoning")].iloc[0]
+    frame = pd.read_csv(ROOT / "results/published/default/tables/against.csv")
+    row = frame[(frame["dataset"] == "all datasets") & (frame["method"] == "r2ec_no_reasoning")].iloc[0]
     answer = text_of("README.md").partition("## The answer so far")[2].partition("\n## ")[0]
     for sign, value in (("+", row.difference), ("+", row.low), ("+", row.high), ("", row.detectable)):
         assert f"{value:{sign}.4f}".replace("0.", ".", 1) in answer, f"README.md: {value:{sign}.4f} is published"
@@ -169,13 +169,13 @@ def test_every_link_leads_somewhere(page: str) -> None:
         if re.match(r"https?://", target):
             continue
         path, _, anchor = target.partition("#")
-        found = (ROOT / page).parent / path if path else ROOT / page
-        assert found.exists(), f"{page}: {target}: no such file"
+        linked = (ROOT / page).parent / path if path else ROOT / page
+        assert linked.exists(), f"{page}: {target}: no such file"
         if anchor:
-            assert anchor in slugs(found.read_text(encoding="utf-8")), f"{page}: {target}: no such heading"
+            assert anchor in slugs(linked.read_text(encoding="utf-8")), f"{page}: {target}: no such heading"
 
 
-def there(path: str) -> bool:
+def exists(path: str) -> bool:
     """Whether a path is in the checkout, its {placeholders} and a missing ending filled in, or is what a run writes."""
     first, _, rest = path.partition("/")
     if path in ELSEWHERE or (first == "results" and rest.split("/")[0] in written()):
@@ -189,7 +189,7 @@ def test_every_path_is_in_the_checkout_or_written_by_a_run(page: str) -> None:
     text = re.sub(r"\]\([^)]*\)", "]", text_of(page))
     top = "benchmark|baselines|lm|r2ec|workflow|config|results|docs|tests|install"
     for path in re.findall(rf"(?<![\w/.\-])((?:{top})/(?:[\w./*-]|\{{[^}}]*\}})*(?:[\w/]|\{{[^}}]*\}}))", text):
-        assert there(path), f"{page}: {path} is neither in the checkout nor written by a run"
+        assert exists(path), f"{page}: {path} is neither in the checkout nor written by a run"
 
 
 def test_results_readme_names_all_that_runs_write() -> None:
@@ -205,9 +205,11 @@ def test_every_target_of_make_exists(page: str) -> None:
 
 
 def test_every_command_exists() -> None:
-    said = subprocess.run([sys.executable, "-m", "benchmark.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
-    known = set(re.findall(r"^ {4}([a-z][a-z-]*)(?: |$)", said.stdout, flags=re.M))
-    assert {"run", "quick"} <= known, said.stderr
+    help_text = subprocess.run(
+        [sys.executable, "-m", "benchmark.cli", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    known = set(re.findall(r"^ {4}([a-z][a-z-]*)(?: |$)", help_text.stdout, flags=re.M))
+    assert {"run", "quick"} <= known, help_text.stderr
     for page in PAGES:
         unknown = set(re.findall(r"^`?r2ec-bench ([a-z][a-z-]*)", code_in(text_of(page)), flags=re.M)) - known
         assert not unknown, f"{page}: r2ec-bench has no {unknown}"

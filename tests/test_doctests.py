@@ -20,5 +20,5 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(module))
-    assert found.attempted > 0 and found.failed == 0
+    results = doctest.testmod(importlib.import_module(module))
+    assert results.attempted > 0 and results.failed == 0

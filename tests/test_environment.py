@@ -21,18 +21,20 @@ def locked(file: str) -> dict[str, Requirement]:
     entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
     pins = [entry.split(" \\\n") for entry in entries if not entry.startswith("#")]
     for pin, *hashes in pins:
-        assert hashes and all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", one.rstrip(" \\")) for one in hashes), pin
+        assert hashes and all(
+            re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", requirement.rstrip(" \\")) for requirement in hashes
+        ), pin
     requirements = [Requirement(pin) for pin, *_ in pins]
-    assert requirements and all(str(one.specifier).startswith("==") for one in requirements)
-    return {canonicalize_name(one.name): one for one in requirements}
+    assert requirements and all(str(requirement.specifier).startswith("==") for requirement in requirements)
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
 def test_the_lock_holds_what_the_project_names_and_names_no_index() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = locked("requirements.txt")
     for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
-        wanted = Requirement(text)
-        assert lock[wanted.name].specifier == wanted.specifier, text
+        requirement = Requirement(text)
+        assert lock[requirement.name].specifier == requirement.specifier, text
     for text in project["optional-dependencies"]["gpu"]:
         assert locked("install/gpu.txt")[Requirement(text).name].specifier == Requirement(text).specifier
     assert str(locked("install/torch-cpu.txt")["torch"].specifier) == f"{lock['torch'].specifier}+cpu"
@@ -52,8 +54,10 @@ def test_every_package_finds_what_it_needs_in_the_lock() -> None:
             needed = Requirement(text)
             if needed.marker and not needed.marker.evaluate({"extra": ""}):
                 continue
-            found = canonicalize_name(needed.name)
-            assert found in lock or found in others or (name, found) == ("recbole", "ray"), f"{name} needs {text}"
+            needed_name = canonicalize_name(needed.name)
+            assert needed_name in lock or needed_name in others or (name, needed_name) == ("recbole", "ray"), (
+                f"{name} needs {text}"
+            )
 
 
 def test_environment_yml_has_the_pins_of_the_lock_and_names_no_other_file() -> None:

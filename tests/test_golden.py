@@ -39,15 +39,15 @@ def backbone() -> Path:
     return write_backbone(Path(tempfile.mkdtemp()) / "tiny")
 
 
-def made(**changes: Any) -> Reader:
+def reader(**changes: Any) -> Reader:
     folder = Path(tempfile.mkdtemp())
     torch.manual_seed(1)
-    given = settings(backbone(), **changes)
-    given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
-    return Reader.build(split(), Params.model_validate(given))
+    params = settings(backbone(), **changes)
+    params["warm_start"] = params["warm_start"] | {"states": str(folder / "states")}
+    return Reader.build(split(), Params.model_validate(params))
 
 
-def some(values: torch.Tensor) -> list[float]:
+def first_values(values: torch.Tensor) -> list[float]:
     """A few of its numbers, and two sums that any other number moves."""
     flat = values.detach().double().flatten()
     weights = torch.linspace(0.5, 1.5, len(flat), dtype=torch.float64)
@@ -55,26 +55,26 @@ def some(values: torch.Tensor) -> list[float]:
 
 
 def encoding() -> Any:
-    one = made()
-    one.table.refresh(one.model)
-    return {"states": some(one.table.states)}
+    own_reader = reader()
+    own_reader.table.refresh(own_reader.model)
+    return {"states": first_values(own_reader.table.states)}
 
 
 def writing() -> Any:
-    one, cases = made(), split().train.take(np.arange(6))
-    prompts = one.prompts.user_prompts(cases, open_answer=False)
-    greedy = one.engine.generate(prompts, cases=cases.case, seed=0, final_states=True)
+    own_reader, cases = reader(), split().train.take(np.arange(6))
+    prompts = own_reader.prompts.user_prompts(cases, open_answer=False)
+    greedy = own_reader.engine.generate(prompts, cases=cases.case, seed=0, final_states=True)
     return {
         "tokens": greedy.rollouts.completion_ids.tolist(),
         "cut": greedy.cut.tolist(),
-        "states": some(greedy.states),  # type: ignore[arg-type]
+        "states": first_values(greedy.states),  # type: ignore[arg-type]
     }
 
 
 def states() -> Any:
     return {
-        pooling: some(
-            kept_states.frozen_states(made(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})[
+        pooling: first_values(
+            kept_states.frozen_states(reader(recpo={"pooling": pooling}), {"some": split().train.take(np.arange(20))})[
                 "some"
             ]
         )
@@ -83,14 +83,14 @@ def states() -> Any:
 
 
 def warm_start() -> Any:
-    one = made(warm_start={"epochs": 2, "teacher_epochs": 2, "adapters": {"steps": 2, "batch_size": 4}})
-    report = start.warm_start(one, split(), 3, Path(tempfile.mkdtemp()))
-    users = one.model.head.user(
-        one.table.states[:5]
+    own_reader = reader(warm_start={"epochs": 2, "teacher_epochs": 2, "adapters": {"steps": 2, "batch_size": 4}})
+    report = start.warm_start(own_reader, split(), 3, Path(tempfile.mkdtemp()))
+    users = own_reader.model.head.user(
+        own_reader.table.states[:5]
     )  # any vectors do; products, as the maps may begin with either sign
     tried = [[choice.form, choice.epochs] for choice in report.warm_start or []]
     return {
-        "scores": some(users @ one.model.catalogue(one.table.states).T),
+        "scores": first_values(users @ own_reader.model.catalogue(own_reader.table.states).T),
         "tried": tried,
         "adapters": [getattr(report.adapters, name) for name in ("divergence", "divergence_before", "item_cosine")],
     }
@@ -99,7 +99,9 @@ def warm_start() -> Any:
 def texts() -> Any:
     writer = Writer(BackboneSettings(name=str(backbone()), dtype="float32"), 6, Path(tempfile.mkdtemp()))
     messages = [f"Say what you think of thing {number}." for number in range(4)]
-    return [[one.text, one.tokens, one.cut] for one in writer.write([writer.prompt(message) for message in messages])]
+    return [
+        [text.text, text.tokens, text.cut] for text in writer.write([writer.prompt(message) for message in messages])
+    ]
 
 
 def ranking() -> Any:
@@ -155,21 +157,21 @@ METHODS: dict[str, dict[str, Any]] = {
 def fitted(name: str) -> Any:
     """Some scores of a method on test cases, and for how many items it has none."""
     method, folder = load_method(name), Path(tempfile.mkdtemp())
-    given = settings(backbone()) if name == "r2ec" else METHODS[name]
+    params = settings(backbone()) if name == "r2ec" else METHODS[name]
     fields = method.Params.model_fields
     if "backbone" in fields:
-        given = given | {"backbone": {"name": str(backbone()), "dtype": "float32"}}
+        params = params | {"backbone": {"name": str(backbone()), "dtype": "float32"}}
     if "encoder" in fields:
-        given = given | {"encoder": str(write_encoder(folder / "encoder"))}
+        params = params | {"encoder": str(write_encoder(folder / "encoder"))}
     for kept in {"texts", "states", "tunings"} & fields.keys():
-        given = given | {kept: str(folder / kept)}
+        params = params | {kept: str(folder / kept)}
     if name == "r2ec":
-        given["warm_start"] = given["warm_start"] | {"states": str(folder / "states")}
-    recommender = method.fit(split(), seed=3, params=given, workdir=folder / "work")
+        params["warm_start"] = params["warm_start"] | {"states": str(folder / "states")}
+    recommender = method.fit(split(), seed=3, params=params, workdir=folder / "work")
     cases = replace(split().valid.take(np.arange(10)), target=None)
     scores = np.concatenate([batch.copy() for batch in recommender.score(cases)])
     retrieved = np.isfinite(scores)
-    return {"scores": some(torch.from_numpy(scores[retrieved])), "not retrieved": int((~retrieved).sum())}
+    return {"scores": first_values(torch.from_numpy(scores[retrieved])), "not retrieved": int((~retrieved).sum())}
 
 
 STAGES: dict[str, tuple[Stage, Any]] = {
@@ -184,17 +186,17 @@ STAGES: dict[str, tuple[Stage, Any]] = {
 TRAINS = METHODS.keys() | {"warm_start"}
 
 
-def same(found: Any, kept: Any, tolerance: float) -> bool:
+def same(values: Any, kept: Any, tolerance: float) -> bool:
     """Equal but for rounding."""
     if isinstance(kept, dict):
-        return found.keys() == kept.keys() and all(same(found[key], value, tolerance) for key, value in kept.items())
+        return values.keys() == kept.keys() and all(same(values[key], value, tolerance) for key, value in kept.items())
     if isinstance(kept, list):
-        return len(found) == len(kept) and all(
-            same(one, value, tolerance) for one, value in zip(found, kept, strict=True)
+        return len(values) == len(kept) and all(
+            same(inner, value, tolerance) for inner, value in zip(values, kept, strict=True)
         )
     if isinstance(kept, float):
-        return abs(found - kept) <= tolerance * max(1, abs(kept))
-    return bool(found == kept)
+        return abs(values - kept) <= tolerance * max(1, abs(kept))
+    return bool(values == kept)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -204,10 +206,10 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
     assert kept["version"] == stage.version, (
         f"{name}: its golden values are of version {kept['version']}; write them anew"
     )
-    found = make()
-    assert same(found, kept["values"], TRAINED if name in TRAINS else TOLERANCE), (
+    made_now = make()
+    assert same(made_now, kept["values"], TRAINED if name in TRAINS else TOLERANCE), (
         f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden "
-        f"values anew with `python -m tests.test_golden {name}`; found {found}"
+        f"values anew with `python -m tests.test_golden {name}`; found {made_now}"
     )
 
 

@@ -31,8 +31,8 @@ def wheel() -> zipfile.ZipFile:
 
 def shown(*folders: str) -> set[str]:
     """Files of the checkout below these folders, without what running leaves there."""
-    found = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
+    files = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
 
 
 def test_a_wheel_holds_the_packages_their_templates_and_the_workflow() -> None:
@@ -64,10 +64,10 @@ def test_an_installed_wheel_plans_the_default_run_in_any_folder(tmp_path: Path) 
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(site)}  # before the checkout, which an editable installation names
     where = "from benchmark.shipped import shipped; print(shipped('workflow/Snakefile'), shipped('config/config.yaml'))"
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", where], cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
     )
-    snakefile, config = found.stdout.split()
+    snakefile, config = done.stdout.split()
     assert (snakefile, config) == (
         str(site / PROJECT / "workflow/Snakefile"),
         str(site / PROJECT / "config/config.yaml"),

@@ -70,7 +70,7 @@ def check(runs: Path) -> pd.DataFrame:
     rows = []
     for folder in sorted(path for path in runs.glob("*/*") if path.is_dir()):
         tables = [read_rankings(file) for file in sorted(folder.glob("seed*/rankings.parquet"))]
-        users, ranks = tables[0]["user"], np.stack([one["rank"] for one in tables])
+        users, ranks = tables[0]["user"], np.stack([table["rank"] for table in tables])
         dataset, method = folder.parts[-2:]
         for name in STATISTICS:
             for side in SIDES:

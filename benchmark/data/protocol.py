@@ -163,11 +163,11 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
         "test": len(used["test"]),
         "test_users": len(np.unique(parts["test"].user)),
     }
-    seen = np.zeros(len(log.items), bool)
-    seen[parts["train"].interactions()[1]] = True
+    in_training = np.zeros(len(log.items), bool)
+    in_training[parts["train"].interactions()[1]] = True
     for part in ("valid", "test"):
-        counts[f"cold_targets_{part}"] = int((~seen[parts[part].target]).sum())
-    counts["items_cold"] = int((~seen).sum())
+        counts[f"cold_targets_{part}"] = int((~in_training[parts[part].target]).sum())
+    counts["items_cold"] = int((~in_training).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
     account.warnings += warnings_of(raw, account)
     scale = _scale(log.rating, settings.rating_scale, name)

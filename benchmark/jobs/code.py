@@ -26,29 +26,29 @@ def source_files(*modules: str) -> list[str]:
 
     A job of these modules depends on these files and on no others.
     """
-    found: dict[str, Path] = {}
+    path_of: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         path = _file_of(name)
-        if path is None or name in found:
+        if path is None or name in path_of:
             continue
-        found[name] = path
+        path_of[name] = path
         waiting += _imported_by(path)
-    return sorted(str(path.relative_to(ROOT)) for path in found.values())
+    return sorted(str(path.relative_to(ROOT)) for path in path_of.values())
 
 
 # Files are read once: no process outlives an edit.
 @cache
 def _imported_by(path: Path) -> list[str]:
     """The modules that a file may import, wherever in its text, and the names in them, which may be modules as well."""
-    found = []
+    names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return found
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def method_files(module: str) -> list[str]:
@@ -102,11 +102,11 @@ def stages_in(path: Path) -> tuple[Declared, ...]:
 
     Raises ValueError unless name, version and packages stand there as they are, in the file's outermost level.
     """
-    found = []
+    stages = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         call = node.value if isinstance(node, ast.Assign) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Stage":
-            named = {one.arg: one.value for one in call.keywords}
+            named = {keyword.arg: keyword.value for keyword in call.keywords}
             try:
                 name, version = (ast.literal_eval(argument) for argument in call.args)
                 packages = ast.literal_eval(named["packages"]) if "packages" in named else LM_PACKAGES
@@ -115,8 +115,8 @@ def stages_in(path: Path) -> tuple[Declared, ...]:
                 raise ValueError(
                     f"{where}: write name, version and packages of a stage as constants, first two by place"
                 ) from None
-            found.append(Declared(name, version, tuple(packages)))
-    return tuple(found)
+            stages.append(Declared(name, version, tuple(packages)))
+    return tuple(stages)
 
 
 def versions_in(files: Iterable[str]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     if "page" not in records:
         raise InputError(f"{RECORDS}/page.json: missing; let the run come to its end before you publish it")
     shown = set(records["page"]["inputs"])
-    made = {name: record for name, record in records.items() if not name.startswith(("run/", "prepare/", "fetch/"))}
-    return {name: record for name, record in made.items() if name == "page" or shown & set(record["outputs"])}
+    outputs = {name: record for name, record in records.items() if not name.startswith(("run/", "prepare/", "fetch/"))}
+    return {name: record for name, record in outputs.items() if name == "page" or shown & set(record["outputs"])}
 
 
 def of_factors(records: dict[str, dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:

@@ -114,14 +114,14 @@ def share_within(values: np.ndarray, users: np.ndarray) -> float:
 def noise_of(pair: Pair, name: str, paired: bool) -> tuple[Components, Noise]:
     """The difference as it was found, and what its variance is made of."""
     first, second = (statistic(name, ranks) for ranks in pair.ranks)
-    found = components(first, second, pair.users, shared=paired)
-    per_training = [part.variance * (part.df + 1) for part in found.trainings]
+    parts = components(first, second, pair.users, shared=paired)
+    per_training = [part.variance * (part.df + 1) for part in parts.trainings]
     training = None
     if per_training:
         sides = 1 if paired else 2
         training = float(np.mean(per_training)) * sides  # a method with one training is taken to have the other's
     within = share_within(first.mean(axis=0) - second.mean(axis=0), pair.users)
-    return found, Noise(found.users, within, training)
+    return parts, Noise(parts.users, within, training)
 
 
 def detectable(noises: Sequence[Noise], times: float, trainings: int, family: int = 1) -> float:
@@ -152,11 +152,11 @@ def read_pairs(runs: Path, datasets: Sequence[str], method: str, against: str) -
                     f"{runs / dataset / name}: no seed*/rankings.parquet; run this method, or name another"
                 )
             tables = [read_rankings(file) for file in files]
-            ranks.append(np.stack([one["rank"] for one in tables]))
+            ranks.append(np.stack([rankings["rank"] for rankings in tables]))
             users.append(tables[0]["user"])
-            cases += [one["case"] for one in tables]
+            cases += [rankings["case"] for rankings in tables]
             seconds.append(np.mean([_seconds(file.with_name("run.json")) for file in files], axis=0))
-        if any(not np.array_equal(one, cases[0]) for one in cases):
+        if any(not np.array_equal(rankings, cases[0]) for rankings in cases):
             raise InputError(f"{runs / dataset}: {method} and {against} ranked other cases; run both on the same data")
         fit, score = np.sum(seconds, axis=0).tolist()
         out.append(Pair(dataset, users[0], (ranks[0], ranks[1]), fit, score))
@@ -166,8 +166,8 @@ def read_pairs(runs: Path, datasets: Sequence[str], method: str, against: str) -
 def _seconds(path: Path) -> tuple[float, float]:
     """Of fitting and of ranking."""
     try:
-        spent = read_json(path)["seconds"]
-        return float(spent["fit"]), float(spent["score"])
+        seconds = read_json(path)["seconds"]
+        return float(seconds["fit"]), float(seconds["score"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: says no seconds of fit and score ({error}); run this seed again") from None
 
@@ -175,7 +175,7 @@ def _seconds(path: Path) -> tuple[float, float]:
 def plan(pairs: Sequence[Pair], name: str, smallest: float, paired: bool, family: int = 1) -> pd.DataFrame:
     """A row as it was run (planned: 0), then one per number of PLANNED. smallest: in units of this statistic."""
     read = [noise_of(pair, name, paired) for pair in pairs]
-    judged, noises = judge([found for found, _ in read]), [noise for _, noise in read]
+    judged, noises = judge([part for part, _ in read]), [noise for _, noise in read]
     values = [[float(statistic(name, ranks).mean()) for ranks in pair.ranks] for pair in pairs]
     mean, mean_against = np.mean(values, axis=0).tolist()
     n_cases = sum(len(pair.users) for pair in pairs)
@@ -217,14 +217,14 @@ def of_table(path: Path, against: str, smallest: float) -> pd.DataFrame:
         raise InputError(f'{path}: no row of {against} under "{EVERY}"; name another method by --against')
     row = rows.iloc[0]
     single = significance.smallest_detectable(1.0, 1) / significance.smallest_detectable(1.0, int(row.family_size))
-    found = row.detectable * single
-    times = (found / smallest) ** 2
+    detectable = row.detectable * single
+    times = (detectable / smallest) ** 2
     n_datasets = frame[(frame.method == against) & (frame.dataset != EVERY)].shape[0]
     once = n_datasets * (row.fit_s + row.fit_s_reference), n_datasets * (row.score_s + row.score_s_reference)
     base = {"statistic": MAIN, "mean": row.mean_reference, "mean_against": row["mean"], "difference": row.difference}
     base |= {"smallest": smallest, "trainings": 1, "trainings_against": 1, "covers": "users alone", "assumed": False}
-    as_run = {"planned": 0, "detectable": found, "times_cases": 1.0, "cases": row.n_cases, "seconds": sum(once)}
-    more = {"planned": 1, "detectable": found, "times_cases": times, "cases": times * row.n_cases}
+    as_run = {"planned": 0, "detectable": detectable, "times_cases": 1.0, "cases": row.n_cases, "seconds": sum(once)}
+    more = {"planned": 1, "detectable": detectable, "times_cases": times, "cases": times * row.n_cases}
     return pd.DataFrame([base | as_run, base | more | {"seconds": once[0] + times * once[1]}], columns=list(COLUMNS))
 
 
@@ -282,29 +282,29 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--paired", action="store_true", help="training s of both has the same random numbers")
     parser.add_argument("--smallest", type=float, default=0.0025, help="difference in NDCG@10 (default: 0.0025)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    given = parser.parse_args()
-    if given.runs and not (given.datasets and given.method):
+    args = parser.parse_args()
+    if args.runs and not (args.datasets and args.method):
         raise InputError(
             "--runs without --datasets or --method; name what the difference is taken over, and its method"
         )
-    if not given.smallest > 0:
-        raise InputError(f"--smallest {given.smallest}; give a difference above 0")
-    return given
+    if not args.smallest > 0:
+        raise InputError(f"--smallest {args.smallest}; give a difference above 0")
+    return args
 
 
 @command
 def main() -> None:
-    given = parse()
-    if given.table:
-        frame, datasets = of_table(given.table, given.against, given.smallest), EVERY
-        title = f"What {given.against} against the table's reference can see"
+    args = parse()
+    if args.table:
+        frame, datasets = of_table(args.table, args.against, args.smallest), EVERY
+        title = f"What {args.against} against the table's reference can see"
     else:
-        pairs = read_pairs(given.runs, given.datasets, given.method, given.against)
-        frame, datasets = of_runs(pairs, given.smallest, given.paired), ", ".join(given.datasets)
-        title = f"What {given.method} against {given.against} can see"
+        pairs = read_pairs(args.runs, args.datasets, args.method, args.against)
+        frame, datasets = of_runs(pairs, args.smallest, args.paired), ", ".join(args.datasets)
+        title = f"What {args.method} against {args.against} can see"
     text = as_markdown(frame, title, datasets)
-    write_text(given.out / "power.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    write_text(given.out / "power.md", text)
+    write_text(args.out / "power.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    write_text(args.out / "power.md", text)
     print(text)
 
 

@@ -42,7 +42,7 @@ def claim(**changes: Any) -> ClaimConfig:
 
 
 def factor(**changes: Any) -> Factor:
-    given = {
+    entry = {
         "name": "beta",
         "title": "weight of R_c",
         "datasets": ["small"],
@@ -51,7 +51,7 @@ def factor(**changes: Any) -> Factor:
         "runs": {"0": "r2ec--beta=0", "0.05": "r2ec", "1": "r2ec--beta=1"},
         "claims": [claim(), claim(value="1", against="0.05", expect="equal", margin=0.5)],
     }
-    return Factor.model_validate(given | changes)
+    return Factor.model_validate(entry | changes)
 
 
 def log_of(run: str, seed: int, steps: int) -> list[dict[str, float]]:
@@ -88,18 +88,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: Any, results: Path, *factors: Factor, out: Path | None = None) -> None:
     """Make the statistics of these factors, then run the command, which writes to out/ablations."""
-    given = json.dumps([entry.model_dump(mode="json") for entry in factors])
+    factors_json = json.dumps([entry.model_dump(mode="json") for entry in factors])
     argv = ["x", "--results", str(results)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*argv, "--factors", given])
+        patch.setattr(sys, "argv", [*argv, "--factors", factors_json])
         (judged if command is claims else measured).main()
-        told = [] if command is claims else ["--factors", given]
-        patch.setattr(sys, "argv", [*argv, *told, *(["--out", str(out)] if out else [])])
+        factor_arguments = [] if command is claims else ["--factors", factors_json]
+        patch.setattr(sys, "argv", [*argv, *factor_arguments, *(["--out", str(out)] if out else [])])
         command.main()
 
 
-def of(made: Factor, results: Path) -> FactorStatistics:
-    return statistics(made, results)
+def of(one_factor: Factor, results: Path) -> FactorStatistics:
+    return statistics(one_factor, results)
 
 
 def test_doctests() -> None:
@@ -115,13 +115,13 @@ def hand_made(results: Path) -> Factor:
     """The runs of `write_by_hand` as a factor's two values."""
     write_by_hand(results, "r2ec", "r2ec--x=1")
     runs = {"one": "r2ec", "two": "r2ec--x=1"}
-    told = [claim(value="two", against="one", metric="Hit@5")]
-    return factor(name="x", datasets=["tiny"], seeds=2, base="one", runs=runs, claims=told)
+    claims = [claim(value="two", against="one", metric="Hit@5")]
+    return factor(name="x", datasets=["tiny"], seeds=2, base="one", runs=runs, claims=claims)
 
 
 def test_numbers_by_hand(tmp_path: Path) -> None:
-    made = hand_made(tmp_path)
-    frame, tests = tables_of(made, read_runs(made, tmp_path))
+    two_values = hand_made(tmp_path)
+    frame, tests = tables_of(two_values, read_runs(two_values, tmp_path))
     assert frame["value"].tolist() == ["one", "two"] and frame["base"].tolist() == ["one", "one"]
     # NDCG@10 of the base: seed 1 (1 + 1/3)/4 = 1/3, seed 2 (1 + 1/2)/4 = 3/8
     assert frame.loc[0, "NDCG@10"] == pytest.approx(17 / 48, abs=1e-6)
@@ -138,8 +138,8 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_family_is_all_values_by_all_metrics_of_a_dataset(results: Path) -> None:
-    made = factor(datasets=["small", "other"])
-    frame, tests = tables_of(made, read_runs(made, results))
+    two_datasets = factor(datasets=["small", "other"])
+    frame, tests = tables_of(two_datasets, read_runs(two_datasets, results))
     assert frame.groupby("dataset")["value"].apply(list).to_dict() == {
         "small": ["0", "0.05", "1"],
         "other": ["0", "0.05", "1"],
@@ -153,9 +153,9 @@ def test_the_family_is_all_values_by_all_metrics_of_a_dataset(results: Path) -> 
 
 def test_an_unequal_number_of_seeds_than_the_methods_own(results: Path) -> None:
     """A factor reads as many seeds of the base as of its values."""
-    made = factor(seeds=2)
-    (found,) = read_runs(made, results)
-    assert found.seeds == {"r2ec--beta=0": 2, "r2ec": 2, "r2ec--beta=1": 2}
+    two_seeds = factor(seeds=2)
+    (collected,) = read_runs(two_seeds, results)
+    assert collected.seeds == {"r2ec--beta=0": 2, "r2ec": 2, "r2ec--beta=1": 2}
 
 
 def test_detectable_by_hand() -> None:
@@ -186,9 +186,9 @@ def test_runs_without_any_difference_say_so(tmp_path: Path) -> None:
     for name in ("r2ec", "r2ec--x=1"):
         write_method(tmp_path, "tiny", cases, name, ranks)
     runs = {"a": "r2ec", "b": "r2ec--x=1"}
-    made = factor(datasets=["tiny"], seeds=1, base="a", runs=runs, claims=[claim(value="b", against="a")])
-    run(ablations, tmp_path, made)
-    run(claims, tmp_path, made)
+    equal_runs = factor(datasets=["tiny"], seeds=1, base="a", runs=runs, claims=[claim(value="b", against="a")])
+    run(ablations, tmp_path, equal_runs)
+    run(claims, tmp_path, equal_runs)
     text = (tmp_path / "ablations" / "beta.md").read_text()
     assert "unknown: no user differs" in text and "nan" not in text
     page = (tmp_path / "ablations" / "claims.md").read_text()
@@ -196,18 +196,18 @@ def test_runs_without_any_difference_say_so(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_byte_equal_files(results: Path, tmp_path: Path) -> None:
-    found = []
+    contents = []
     for out in (tmp_path / "one", tmp_path / "two"):
         run(ablations, results, factor(), out=out)
-        found.append({path.name: path.read_bytes() for path in (out / "ablations").iterdir()})
-    assert found[0] == found[1] and sorted(found[0]) == ["beta.csv", "beta.md", "beta.tests.csv", "beta.tex"]
-    text, tex = found[0]["beta.md"].decode(), found[0]["beta.tex"].decode()
+        contents.append({path.name: path.read_bytes() for path in (out / "ablations").iterdir()})
+    assert contents[0] == contents[1] and sorted(contents[0]) == ["beta.csv", "beta.md", "beta.tests.csv", "beta.tex"]
+    text, tex = contents[0]["beta.md"].decode(), contents[0]["beta.tex"].decode()
     assert text.startswith("# weight of R\\_c\n") and "| value |" in text and "| 0.05 |" in text
     for words in ('the base, "0.05"', "family of 12 tests (2 values x 6 metrics)", "3 seeds", "power of 80 %"):
         assert words in text and words.replace("%", r"\%") in tex, words
     frame = FactorStatistics.read(results / "statistics" / "ablations", "beta").values
     assert frame["value"].tolist() == ["0", "0.05", "1"]  # still words
-    assert len(pd.read_csv(io.BytesIO(found[0]["beta.tests.csv"]))) == 12
+    assert len(pd.read_csv(io.BytesIO(contents[0]["beta.tests.csv"]))) == 12
     # Each mean of the first table is in all three forms.
     assert all(f"{mean:.4f}" in text and f"{mean:.4f}" in tex for mean in frame["NDCG@10"])
 
@@ -231,7 +231,7 @@ BETTER, WORSE, NEAR = found_(0.02, 0.011, 0.029), found_(-0.02, -0.029, -0.011),
 
 
 @pytest.mark.parametrize(
-    ("told", "found", "by_seed", "p_holm", "expected"),
+    ("claim_tested", "comparison", "by_seed", "p_holm", "expected"),
     [
         (UP, BETTER, [0.02], 0.01, SUPPORTS),
         (UP, BETTER, [0.02], 0.05, CANT_TELL),  # 0.05 is not below 0.05
@@ -250,13 +250,15 @@ BETTER, WORSE, NEAR = found_(0.02, 0.011, 0.029), found_(-0.02, -0.029, -0.011),
         (EQUAL, found_(-0.011, -0.019, -0.003), [-0.011], 0.01, CANT_TELL),
     ],
 )
-def test_verdicts(told: ClaimConfig, found: Comparison, by_seed: list[float], p_holm: float, expected: str) -> None:
-    assert verdict(told, found, np.array(by_seed), p_holm) == expected
+def test_verdicts(
+    claim_tested: ClaimConfig, comparison: Comparison, by_seed: list[float], p_holm: float, expected: str
+) -> None:
+    assert verdict(claim_tested, comparison, np.array(by_seed), p_holm) == expected
 
 
 def test_claims_by_hand(tmp_path: Path) -> None:
-    made = hand_made(tmp_path)
-    (row,) = judge(measure([made], tmp_path)).to_dict("records")
+    two_values = hand_made(tmp_path)
+    (row,) = judge(measure([two_values], tmp_path)).to_dict("records")
     assert (row["verdict"], row["p"], row["p_holm"], row["family_size"]) == (CANT_TELL, 0.5, 0.5, 1)
     assert (row["mean"], row["mean_against"], row["difference"]) == (1.0, 0.375, 0.625)
     # Hit@5 of the base 1/4 and 2/4, of the other 1
@@ -317,22 +319,22 @@ def test_numbers_are_ordered_and_words_are_not() -> None:
 
 
 def test_panels_show_means_seeds_and_differences(results: Path) -> None:
-    (found,) = read_runs(factor(), results)
+    (collected,) = read_runs(factor(), results)
     means, differences = panels(factor(), of(factor(), results), "small", "NDCG@10")
-    by_seed = np.stack([found.values[i][MAIN].mean(axis=-1) for i in range(3)])
+    by_seed = np.stack([collected.values[i][MAIN].mean(axis=-1) for i in range(3)])
     assert means.labels == ["0", "0.05", "1"] and means.base == 1
     assert np.array_equal(means.seeds, by_seed) and means.mean == pytest.approx(by_seed.mean(axis=1))
     assert differences.seeds == pytest.approx(by_seed - by_seed[1])
-    tests = against_base(found, factor())
-    mine = tests[tests.metric == "NDCG@10"]
-    assert differences.low[[0, 2]] == pytest.approx(mine.low.to_numpy())
+    tests = against_base(collected, factor())
+    by_value = tests[tests.metric == "NDCG@10"]
+    assert differences.low[[0, 2]] == pytest.approx(by_value.low.to_numpy())
     assert np.isnan(differences.low[1]) and np.isnan(differences.unseen[1])  # type: ignore[index]
-    assert differences.filled.tolist() == [True, False, bool(mine.p_holm.iloc[1] < 0.05)]
+    assert differences.filled.tolist() == [True, False, bool(by_value.p_holm.iloc[1] < 0.05)]
 
 
 def test_curves_by_step(results: Path) -> None:
-    (found,) = read_runs(factor(), results)
-    steps, values = curves(found, "r2ec--beta=1", "length")
+    (collected,) = read_runs(factor(), results)
+    steps, values = curves(collected, "r2ec--beta=1", "length")
     assert steps.tolist() == [1, 2, 3, 4, 5, 6] and values.shape == (3, 6) and values[0, 0] == 15.9
     shown = curve(of(factor(), results), "small", "1", "length")
     assert np.array_equal(shown[0], steps) and np.array_equal(shown[1], values)
@@ -345,9 +347,9 @@ def test_curves_by_step(results: Path) -> None:
 def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) -> None:
     names = ["w/o R_c", "R2ec, whole", "w/o R_d"] if words else ["0", "0.05", "1"]
     runs = dict(zip(names, factor().runs.values(), strict=True))
-    made = factor(runs=runs, base=names[1], claims=[])
+    plotted = factor(runs=runs, base=names[1], claims=[])
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
-        figure = plot_factor(made, of(made, results))
+        figure = plot_factor(plotted, of(plotted, results))
         figure.draw_without_rendering()
         titles = [axes.get_title(loc="left") for axes in figure.axes]
         assert titles == [
@@ -374,8 +376,8 @@ def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) 
 
 
 def test_no_log_no_curves(results: Path) -> None:
-    made = factor(datasets=["other"])
-    assert len(plot_factor(made, of(made, results)).axes) == 4
+    plotted = factor(datasets=["other"])
+    assert len(plot_factor(plotted, of(plotted, results)).axes) == 4
     # Nor where the runs only score the base's fit, whose log they carry.
     scored = factor(scored=["r2ec--beta=0", "r2ec--beta=1"])
     assert len(plot_factor(scored, of(scored, results)).axes) == 4
@@ -384,8 +386,8 @@ def test_no_log_no_curves(results: Path) -> None:
 def test_a_value_without_a_log_is_named(tmp_path: Path) -> None:
     write_results(tmp_path, ["small"], SKILL, seeds=1, n_cases=60)
     write_logs(tmp_path, "small", {"r2ec": 4, "r2ec--beta=1": 4}, seeds=1)
-    made = factor(seeds=1)
-    figure = plot_factor(made, of(made, tmp_path))
+    plotted = factor(seeds=1)
+    figure = plot_factor(plotted, of(plotted, tmp_path))
     text = figure.get_supxlabel().replace("\n", " ")
     assert "No training log: 0." in text and "Bands" not in text and "its 1 seed." in text
     assert all(not axes.collections for axes in figure.axes[4:])
@@ -405,14 +407,14 @@ def test_the_plots_are_the_same_bytes_twice(results: Path, tmp_path: Path) -> No
 
 
 def test_the_page_holds_factors_and_claims(results: Path) -> None:
-    found = of(factor(), results)
-    shown = part_of(factor(), found)
+    statistics = of(factor(), results)
+    shown = part_of(factor(), statistics)
     (dataset,) = shown["datasets"]
     assert [value["label"] for value in dataset["values"]] == ["0", "0.05", "1"]
-    row = found.values.set_index("value").loc["1"]
+    row = statistics.values.set_index("value").loc["1"]
     assert dataset["values"][2]["mean"] == [row[metric] for metric in METRICS]
     assert dataset["values"][1]["difference"] is None and len(dataset["curves"]) == 4
-    told = claims_of_page(judge(measure([factor()], results)))
-    assert told is not None and [row["says"] for row in told["rows"]] == ["R_c <helps>"] * 2
-    assert told["rows"][0]["verdict"] == SUPPORTS
+    claims = claims_of_page(judge(measure([factor()], results)))
+    assert claims is not None and [row["says"] for row in claims["rows"]] == ["R_c <helps>"] * 2
+    assert claims["rows"][0]["verdict"] == SUPPORTS
     assert claims_of_page(judge([])) is None

@@ -97,13 +97,13 @@ def test_the_mean_over_datasets_is_that_of_plain_loops(collected: list[Collected
 
 def test_the_files_say_what_was_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = [str(number) for number in SEEDS.values()]
-    given = ["x", "--results", str(results), "--datasets", "small", "other"]
+    arguments = ["x", "--results", str(results), "--datasets", "small", "other"]
     runs = ["--methods", *SKILL, "--seeds", *seeds]
-    monkeypatch.setattr(sys, "argv", [*given, *runs])
+    monkeypatch.setattr(sys, "argv", [*arguments, *runs])
     statistics.main()
-    monkeypatch.setattr(sys, "argv", [*given, *runs, "--reference", "r2ec"])
+    monkeypatch.setattr(sys, "argv", [*arguments, *runs, "--reference", "r2ec"])
     against.main()
-    monkeypatch.setattr(sys, "argv", given)
+    monkeypatch.setattr(sys, "argv", arguments)
     shown.main()
     text = (results / "tables" / "against.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")]
@@ -123,8 +123,8 @@ def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
     assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes] == ["small", "other", EVERY]
     for axes, (_, part) in zip(figure.axes, frame.groupby("dataset", sort=False), strict=True):
         points = [line for line in axes.lines if line.get_marker() == "o"]
-        found = {round(float(line.get_xdata()[0]), 9): line.get_markerfacecolor() != "white" for line in points}  # type: ignore[index]
-        assert found == {round(row.difference, 9): row.p_holm < 0.05 for row in part.itertuples()}
+        filled = {round(float(line.get_xdata()[0]), 9): line.get_markerfacecolor() != "white" for line in points}  # type: ignore[index]
+        assert filled == {round(row.difference, 9): row.p_holm < 0.05 for row in part.itertuples()}
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["popularity", "sasrec", "kar"]
 
 
@@ -135,7 +135,7 @@ def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
 def test_a_wrong_reference_is_one_sentence(
     reference: str, message: str, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = [
+    arguments = [
         "against",
         "--results",
         str(results),
@@ -147,7 +147,7 @@ def test_a_wrong_reference_is_one_sentence(
         "--seeds",
         "1",
     ]
-    monkeypatch.setattr(sys, "argv", [*given, "--reference", reference])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--reference", reference])
     with pytest.raises(InputError, match=message):
         against.main.__wrapped__()  # type: ignore[attr-defined]
 
@@ -163,9 +163,9 @@ def test_over_all_datasets_every_pair_is_as_against_the_reference(collected: lis
     means, tests = overall.overall(collected)
     frame = against.against(collected, "r2ec")
     frame = frame[frame.dataset == EVERY].set_index("method")
-    mine = means[means.metric == MAIN].set_index("method")
-    assert mine["mean"].drop("r2ec").to_dict() == pytest.approx(frame["mean"].to_dict())
-    assert ((mine.low < mine["mean"]) & (mine["mean"] < mine.high)).all()
+    by_method = means[means.metric == MAIN].set_index("method")
+    assert by_method["mean"].drop("r2ec").to_dict() == pytest.approx(frame["mean"].to_dict())
+    assert ((by_method.low < by_method["mean"]) & (by_method["mean"] < by_method.high)).all()
     pairs = tests[tests.metric == MAIN].set_index(["method_a", "method_b"])
     for method, row in frame.iterrows():
         pair, sign = (
@@ -183,7 +183,18 @@ def test_over_all_datasets_every_pair_is_as_against_the_reference(collected: lis
 
 
 def test_a_single_dataset_is_no_mean_over_datasets(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ["x", "--results", str(results), "--datasets", "small", "--methods", "popularity", "sasrec", "--seeds", "1"]
-    monkeypatch.setattr(sys, "argv", given)
+    arguments = [
+        "x",
+        "--results",
+        str(results),
+        "--datasets",
+        "small",
+        "--methods",
+        "popularity",
+        "sasrec",
+        "--seeds",
+        "1",
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(InputError, match="give at least two of both"):
         overall.main.__wrapped__()  # type: ignore[attr-defined]

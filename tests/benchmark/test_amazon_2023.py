@@ -131,8 +131,8 @@ def options(folder: Path, /, **more: Any) -> amazon_2023.Options:
 
 
 def load_as_it_is(folder: Path, /, **more: Any) -> Raw:
-    given = options(folder, **more)
-    return amazon_2023.load(given, amazon_2023.inputs(given), LIMITS)
+    checked_options = options(folder, **more)
+    return amazon_2023.load(checked_options, amazon_2023.inputs(checked_options), LIMITS)
 
 
 def load(folder: Path, /, **more: Any) -> Raw:
@@ -188,15 +188,15 @@ def test_the_papers_preset(mirror: Path) -> None:
         "fraction": "int32",
     }
     assert last["fraction"] == 900_000_000  # .9 s
-    found = raw.items.set_index("item_id")
-    assert found["title"].to_dict() == {
+    by_id = raw.items.set_index("item_id")
+    assert by_id["title"].to_dict() == {
         "A": "Alpha",
         "D": "Delta",
         "E": "Echo & Caf\u00e9 \U0001f3b8",
         "F": TWENTY,
         "I": "India",
     }
-    assert found.loc["A"].tolist() == [
+    assert by_id.loc["A"].tolist() == [
         "Alpha",
         4.5,
         12,
@@ -205,8 +205,8 @@ def test_the_papers_preset(mirror: Path) -> None:
         "Video Games > PC",
         "Release date: October 1, 2022",
     ]
-    assert found.loc["D", "description"] == "one string" and found.loc["D", "store"] == ""
-    assert pd.isna(found.loc["D", "average_rating"]) and found.loc["D", "rating_number"] == 0
+    assert by_id.loc["D", "description"] == "one string" and by_id.loc["D", "store"] == ""
+    assert pd.isna(by_id.loc["D", "average_rating"]) and by_id.loc["D", "rating_number"] == 0
 
 
 def test_the_released_preset(mirror: Path) -> None:
@@ -322,26 +322,26 @@ def test_what_is_no_title_no_price_and_no_rating(tmp_path: Path) -> None:
 
 def test_items_that_the_metadata_lacks(tmp_path: Path) -> None:
     folder = write_mirror(tmp_path)
-    given = options(folder)
+    checked_options = options(folder)
     with pytest.raises(
         InputError, match=r"Video_Games\.csv\.gz: 1 of 18 \(5\.6 %\) interactions name an item .* 'X'; take"
     ):
-        amazon_2023.load(given, amazon_2023.inputs(given), settings(earliest="1990-01-01").limits)
+        amazon_2023.load(checked_options, amazon_2023.inputs(checked_options), settings(earliest="1990-01-01").limits)
 
 
 def test_nothing_depends_on_the_order_of_the_lines(tmp_path: Path) -> None:
     items = [*ITEMS, item("A", "Another Alpha", 10), item("A", "Alpha", 11)]
-    found = []
+    raws = []
     for seed in range(3):
         shuffled, log = list(items), list(LOG)
         random.Random(seed).shuffle(shuffled)
         random.Random(seed).shuffle(log)
         raw = load(write_mirror(tmp_path / str(seed), rows_of(log), lines_of(shuffled)))
         assert raw.about["counts"]["items_repeated"] == 2
-        found.append(raw)
-    for raw in found[1:]:
-        pd.testing.assert_frame_equal(raw.items, found[0].items)
-        pd.testing.assert_frame_equal(raw.interactions, found[0].interactions)
+        raws.append(raw)
+    for raw in raws[1:]:
+        pd.testing.assert_frame_equal(raw.items, raws[0].items)
+        pd.testing.assert_frame_equal(raw.interactions, raws[0].interactions)
 
 
 def test_attributes_are_cut_and_crawl_time_numbers_are_no_text(mirror: Path) -> None:
@@ -359,10 +359,12 @@ def test_prepared_from_text_on_disk_from_arrows_and_from_pythons_is_the_same(eno
         arrows = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)]
         assert {"item_id"} <= set(arrows)
         as_python.append(frame.astype(dict.fromkeys(arrows, object)))
-    found = [protocol.prepare(one, settings, "x") for one in (load_as_it_is(enough, min_items=6), raw, Raw(*as_python))]
-    assert len({prepare.split_hash(one) for one in found}) == 1
+    all_prepared = [
+        protocol.prepare(source, settings, "x") for source in (load_as_it_is(enough, min_items=6), raw, Raw(*as_python))
+    ]
+    assert len({prepare.split_hash(source) for source in all_prepared}) == 1
     # The attributes go from disk to disk, without those of the items that the minimum counts drop.
-    on_disk, in_memory = found[:2]
+    on_disk, in_memory = all_prepared[:2]
     assert on_disk.texts is not None and "description" not in on_disk.items and len(on_disk.items) < len(raw.items)
     for name, prepared in (("on disk", on_disk), ("in memory", in_memory)):
         prepare.write_dataset(prepared, {"dataset": name, "split_hash": prepare.split_hash(prepared)}, tmp_path / name)
@@ -501,20 +503,20 @@ def test_fetched_from_a_server(mirror: Path, tmp_path: Path, monkeypatch: pytest
     with serving() as server:
         server.files = server_files(mirror)
         server.plan = ["503", "cut", "ok", "cut"]
-        given = options(mirror, mirror=f"{server.url}/data")
-        assert amazon_2023.inputs(given) == []
-        files = amazon_2023.fetch(given, tmp_path)
-        assert [str(file.relative_to(tmp_path / "amazon-2023")) for file in files] == list(given.names)
+        checked_options = options(mirror, mirror=f"{server.url}/data")
+        assert amazon_2023.inputs(checked_options) == []
+        files = amazon_2023.fetch(checked_options, tmp_path)
+        assert [str(file.relative_to(tmp_path / "amazon-2023")) for file in files] == list(checked_options.names)
         requests = len(server.seen)
-        amazon_2023.fetch(given, tmp_path)
+        amazon_2023.fetch(checked_options, tmp_path)
         released = amazon_2023.fetch(options(mirror, mirror=f"{server.url}/data/", preset="released"), tmp_path)
         assert released[1] == files[1] and released[0] != files[0] and len(server.seen) == requests + 1 == 6
         # Fetched again, the recorded checksum holds.
         files[0].unlink()
-        server.files[f"data/{given.names[0]}"] = packed(["user_id,parent_asin,rating,timestamp"])
+        server.files[f"data/{checked_options.names[0]}"] = packed(["user_id,parent_asin,rating,timestamp"])
         with pytest.raises(InputError, match=r"Video_Games\.csv\.gz: sha256 is .*, recorded in .*\.sha256 is "):
-            amazon_2023.fetch(given, tmp_path)
-    raw = amazon_2023.load(given, amazon_2023.inputs(options(mirror)), LIMITS)
+            amazon_2023.fetch(checked_options, tmp_path)
+    raw = amazon_2023.load(checked_options, amazon_2023.inputs(options(mirror)), LIMITS)
     assert pairs(raw) == "1A 1D 5I 1F 2A 2E 3F 3A"
 
 
@@ -528,21 +530,21 @@ def test_a_mirror_without_the_file(tmp_path: Path) -> None:
 
 def test_a_folder_is_read_in_place_and_pinned_too(tmp_path: Path) -> None:
     folder = write_mirror(tmp_path / "mirror")
-    given = options(folder)
-    assert amazon_2023.fetch(given, tmp_path / "resources") == amazon_2023.inputs(given)
+    checked_options = options(folder)
+    assert amazon_2023.fetch(checked_options, tmp_path / "resources") == amazon_2023.inputs(checked_options)
     assert not list((tmp_path / "resources").rglob("*.gz")) and not list(folder.rglob("*.sha256"))
-    path = folder / given.names[1]
+    path = folder / checked_options.names[1]
     path.write_bytes(packed(lines_of(ITEMS[:4])))
     with pytest.raises(InputError, match=r"recorded in .*meta_Video_Games\.jsonl\.gz\.sha256"):
-        amazon_2023.fetch(given, tmp_path / "resources")
-    wrong = options(folder, sha256={given.names[0]: "0" * 64})
+        amazon_2023.fetch(checked_options, tmp_path / "resources")
+    wrong = options(folder, sha256={checked_options.names[0]: "0" * 64})
     with pytest.raises(InputError, match="pinned in the config's sha256"):
         amazon_2023.fetch(wrong, tmp_path / "other")
     path.unlink()
     with pytest.raises(
         InputError, match=r"meta_Video_Games\.jsonl\.gz: missing; the mirror's folder needs it at this place"
     ):
-        amazon_2023.inputs(given)
+        amazon_2023.inputs(checked_options)
 
 
 # The commands, and the paper's counts beside ours
@@ -675,12 +677,12 @@ def test_config_readme_explains_every_count(mirror: Path) -> None:
 
 
 def test_the_presets_files_are_those_of_paper_and_code() -> None:
-    given = amazon_2023.Options(category="CDs_and_Vinyl")
-    assert given.names == (
+    checked_options = amazon_2023.Options(category="CDs_and_Vinyl")
+    assert checked_options.names == (
         "benchmark/0core/rating_only/CDs_and_Vinyl.csv.gz",
         "raw/meta_categories/meta_CDs_and_Vinyl.jsonl.gz",
     )
-    assert given.mirror + given.names[0] == (
+    assert checked_options.mirror + checked_options.names[0] == (
         "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/benchmark/0core/rating_only/CDs_and_Vinyl.csv.gz"
     )
     assert "5core" in amazon_2023.Options(category="CDs_and_Vinyl", preset="released").names[0]
@@ -718,8 +720,8 @@ def test_made_up_files_have_the_raw_form(tmp_path: Path) -> None:
 
 def test_the_speed_of_preparation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part runs alone: a process's peak counts for those that it starts, and making files up takes memory too."""
-    alone, started = speed.run_alone, []
-    monkeypatch.setattr(speed, "run_alone", lambda *command: started.append(command[1]) or alone(*command))
+    run_alone, started = speed.run_alone, []
+    monkeypatch.setattr(speed, "run_alone", lambda *command: started.append(command[1]) or run_alone(*command))
     speed.raw_files(0.0002)
     assert started == ["benchmark.speed.raw_amazon", "benchmark.data.fetch", "benchmark.data.prepare"]
     out = capsys.readouterr().out

@@ -64,27 +64,29 @@ def test_every_rule_says_how_many_and_the_first(
     start = pd.to_datetime(planted(n_users=40).interactions["timestamp"].min(), unit="s").date()
     own = ["--min-user-count", "2", "--min-item-count", "1", "--start", start]
     assert called(monkeypatch, folder, *own, "--resources", tmp_path / "unused") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line, first in (
         (f"1 interaction (0.2%): {UNKNOWN_ITEM}", "first row 641: user 'u1', item 'gone', "),
         (f"1 interaction (0.2%): {UNTITLED}", "first row 642: user 'u2', item 'blank', "),
         (f"1 interaction (0.2%): {OUTSIDE}", "first row 643: user 'u3', item 'i3', 20"),
         (f"{BELOW.format(2, 1)}", "first row 645: user 'new', item 'i5', "),
     ):
-        at = said.index(line)
-        assert said[at:].splitlines()[1].strip().startswith(first)
-    assert "the user has 1 and the item " in said and REPEATS in said
+        at = output.index(line)
+        assert output[at:].splitlines()[1].strip().startswith(first)
+    assert "the user has 1 and the item " in output and REPEATS in output
     assert (
         "Warning   1 of 645 (0.2 %) interactions name an item that isn't in items, first 'gone'; they are dropped"
-        in said
+        in output
     )
     # The numbers are those of dataset.json.
     assert fetch_and_prepare(monkeypatch, tmp_path, folder, min_user_count=2, start=str(start)) == 0
     assert "warning: 1 of 645 (0.2 %) interactions name an item that isn't in items" in capsys.readouterr().out
     counts = read_json(tmp_path / "data/mine/dataset.json")["counts"]
-    assert f"{counts['interactions']} interactions of {counts['users']} users with {counts['items']} items" in said
-    assert f"{counts['cases']} cases, each" in said and f"train {counts['train']} cases" in said
-    assert f"test  {counts['test']} cases of {counts['test_users']} users; {counts['cold_targets_test']} target" in said
+    assert f"{counts['interactions']} interactions of {counts['users']} users with {counts['items']} items" in output
+    assert f"{counts['cases']} cases, each" in output and f"train {counts['train']} cases" in output
+    assert (
+        f"test  {counts['test']} cases of {counts['test_users']} users; {counts['cold_targets_test']} target" in output
+    )
     assert not (tmp_path / "unused").exists()
 
 
@@ -94,8 +96,8 @@ def test_its_entry_can_be_put_into_a_config(
     folder = shop(tmp_path / "shop")
     own = ["--min-item-count", 1, "--end", "2030-01-01", "--option", "attributes=[colour]", "--same-time", "order"]
     assert called(monkeypatch, folder, *own) == 0
-    said = capsys.readouterr().out
-    written = yaml.safe_load(said.partition("Its entry in a config:")[2])
+    output = capsys.readouterr().out
+    written = yaml.safe_load(output.partition("Its entry in a config:")[2])
     assert written == {
         "shop": {
             "source": "files",
@@ -111,7 +113,7 @@ def test_its_entry_can_be_put_into_a_config(
     assert read_config_file(path).datasets["shop"].min_user_count == 5
     # And from there it reads the same.
     assert called(monkeypatch, "--config", path, "--dataset", "shop") == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == output
 
 
 def test_all_datasets_of_a_config(
@@ -123,17 +125,17 @@ def test_all_datasets_of_a_config(
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(value))  # what else a config needs is no matter here
     assert called(monkeypatch, "--config", path) == 2
-    found = capsys.readouterr()
-    assert found.err == "error: 1 of 2 datasets can't be used\n"
-    assert f"Problem   {bad}: need interactions.parquet or interactions.csv, neither exists" in found.out
-    assert "good can be used." in found.out and "bad can be used." not in found.out
+    output = capsys.readouterr()
+    assert output.err == "error: 1 of 2 datasets can't be used\n"
+    assert f"Problem   {bad}: need interactions.parquet or interactions.csv, neither exists" in output.out
+    assert "good can be used." in output.out and "bad can be used." not in output.out
 
 
 def test_an_entry_may_be_like_a_shared_one(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("datasets: {mine: {like: ml-100k, min_user_count: 7}}\n")
-    found = check_data.entries(check_data.parse(["--config", str(path), "--same-time", "order"]))["mine"]
-    assert (found.source, found.min_user_count, found.same_time) == ("ml_100k", 7, "order")
+    settings = check_data.entries(check_data.parse(["--config", str(path), "--same-time", "order"]))["mine"]
+    assert (settings.source, settings.min_user_count, settings.same_time) == ("ml_100k", 7, "order")
 
 
 SENTENCES: dict[str, tuple[list[str], str]] = {
@@ -173,8 +175,8 @@ def test_what_it_refuses(
     (tmp_path / "empty.yaml").write_text("seeds: 1\n")
     arguments, message = SENTENCES[name]
     assert called(monkeypatch, *arguments) == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert message in said
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert message in printed
 
 
 def test_what_was_counted_is_said_before_a_problem(
@@ -184,9 +186,9 @@ def test_what_was_counted_is_said_before_a_problem(
     raw = planted(n_users=5)
     write_files(tmp_path / "shop", Raw(raw.interactions.assign(item_id=raw.interactions["item_id"] + ".0"), raw.items))
     assert called(monkeypatch, tmp_path / "shop") == 2
-    said = capsys.readouterr().out
-    assert f"80 interactions (100.0%): {UNKNOWN_ITEM}" in said and "first row 1: user 'u0', item 'i" in said
-    assert "can be used" not in said and "Kept" not in said
+    output = capsys.readouterr().out
+    assert f"80 interactions (100.0%): {UNKNOWN_ITEM}" in output and "first row 1: user 'u0', item 'i" in output
+    assert "can be used" not in output and "Kept" not in output
 
 
 def test_one_user_alone_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,18 +230,18 @@ def test_each_row_is_dropped_by_one_rule_or_kept(
     gone = {number for numbers in expected.values() for number in numbers}
     if repeats := [number for number in range(len(rows)) if number not in kept | gone]:
         expected[REPEATS] = repeats
-    left = set(kept)
+    remaining = set(kept)
     while True:
-        users, things = ([rows[number][place] for number in left] for place in (0, 1))
-        stays = {n for n in left if users.count(rows[n][0]) >= per_user and things.count(rows[n][1]) >= per_item}
-        if stays == left:
+        users, things = ([rows[number][place] for number in remaining] for place in (0, 1))
+        stays = {n for n in remaining if users.count(rows[n][0]) >= per_user and things.count(rows[n][1]) >= per_item}
+        if stays == remaining:
             break
-        left = stays
-    if kept - left:
-        expected[BELOW.format(per_user, per_item)] = sorted(kept - left)
-    found: dict[str, Any] = {reason: (one.rows, one.first) for reason, one in account.dropped.items()}
-    assert found == {reason: (len(numbers), min(numbers)) for reason, numbers in expected.items()}
-    assert account.counts["interactions_read"] - sum(one.rows for one in account.dropped.values()) == len(left)
+        remaining = stays
+    if kept - remaining:
+        expected[BELOW.format(per_user, per_item)] = sorted(kept - remaining)
+    dropped: dict[str, Any] = {reason: (rule.rows, rule.first) for reason, rule in account.dropped.items()}
+    assert dropped == {reason: (len(numbers), min(numbers)) for reason, numbers in expected.items()}
+    assert account.counts["interactions_read"] - sum(rule.rows for rule in account.dropped.values()) == len(remaining)
 
 
 def test_a_reason_without_rows_is_no_reason() -> None:

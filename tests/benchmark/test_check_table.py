@@ -59,7 +59,7 @@ def test_hits_are_whole_numbers() -> None:
 def test_the_papers_tables() -> None:
     """21 of the 60 printed rows: what docs/paper-table.md says."""
     rows = read_table(ROOT / "docs/paper-table.csv")
-    bad = [one.name for one in rows if impossible(one)]
+    bad = [row.name for row in rows if impossible(row)]
     assert (len(bad), len(rows)) == (21, 60)
     text = (ROOT / "docs/paper-table.md").read_text()
     assert all(f"| {name.replace('*', chr(92) + '*')} |" in text for name in bad)
@@ -69,7 +69,7 @@ def test_the_papers_tables() -> None:
 def test_the_published_tables_are_possible() -> None:
     for file in sorted((ROOT / "results/published").rglob("tables/main.csv")):
         rows = read_table(file)
-        assert rows and not [one.name for one in rows if impossible(one)], file
+        assert rows and not [row.name for row in rows if impossible(row)], file
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_rows_that_say_nothing_or_too_much_are_refused(tmp_path: Path, text: str
 def test_decimals_may_be_said(tmp_path: Path) -> None:
     """A program that drops a last zero prints fewer digits than it has."""
     (tmp_path / "t.csv").write_text("method,Hit@5,NDCG@5,decimals\nm,0.1,0.1,4\nm,0.1,0.1,\n")
-    said, counted = read_table(tmp_path / "t.csv")
-    assert said.half["Hit@5"] == 0.5e-4 and counted.half["Hit@5"] == 0.05
+    with_decimals, counted = read_table(tmp_path / "t.csv")
+    assert with_decimals.half["Hit@5"] == 0.5e-4 and counted.half["Hit@5"] == 0.05
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_a_random_change_of_a_digit_is_mostly_seen() -> None:
     """What the check is worth: of NDCGs that are .01 too high, how many it finds."""
-    generator, found = np.random.default_rng(0), 0
+    generator, detected = np.random.default_rng(0), 0
     for _ in range(50):
         ranks = generator.integers(1, 200, 1000)
         values = {f"{name}@{k}": float(f(ranks, k).mean()) for k in KS for name, f in (("Hit", hit), ("NDCG", ndcg))}
         wrong = {name: round(value + 0.01 * (name == "NDCG@10"), 4) for name, value in values.items()}
-        found += excess(row(wrong)) > 0
-    assert found >= 45
+        detected += excess(row(wrong)) > 0
+    assert detected >= 45

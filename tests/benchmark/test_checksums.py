@@ -57,11 +57,11 @@ def test_every_flipped_bit_of_a_record_is_found(tmp_path: Path) -> None:
             damaged[byte] ^= 1 << bit
             path.write_bytes(damaged)
             try:
-                found = checksums.read_sealed(path, "make it again")
+                read_record = checksums.read_sealed(path, "make it again")
             except InputError as problem:
                 assert str(path) in str(problem)
             else:
-                assert {key: value for key, value in found.items() if key != "sha256"} == record
+                assert {key: value for key, value in read_record.items() if key != "sha256"} == record
 
 
 def test_sums_have_the_form_of_sha256sum(tmp_path: Path) -> None:
@@ -112,14 +112,14 @@ def test_a_kept_result_that_is_damaged_is_removed_with_a_word(
 
 def test_a_damaged_json_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    for content, said in (
+    for content, message in (
         (b"{\n oops", "line 2 is not JSON"),
         (b'{"a": "\xff"}', "byte 7 is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"1" * 5000, "is not JSON of ours"),
     ):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"x\.json: {said}"):
+        with pytest.raises(InputError, match=rf"x\.json: {message}"):
             read_json(path)
 
 
@@ -152,8 +152,8 @@ def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path: Path) -> None
     child = "import os, sys; from benchmark.storage.io import atomic\n"
     child += "with atomic(sys.argv[1]) as part:\n part.mkdir(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", child, str(path)], check=False)
-    (left,) = tmp_path.iterdir()
-    assert ".part" in left.name
+    (remaining,) = tmp_path.iterdir()
+    assert ".part" in remaining.name
     with atomic(path) as temporary:
         temporary.write_text("whole")
-    assert [one.name for one in tmp_path.iterdir()] == ["model"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

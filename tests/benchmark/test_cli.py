@@ -27,9 +27,11 @@ COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish")
 
 def call(folder: Path, *arguments: str, site: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The command as it runs in any folder, both streams together. site: where the packages lie."""
-    there = dict(os.environ) | {"PYTHONPATH": str(site)}
+    environment = dict(os.environ) | {"PYTHONPATH": str(site)}
     line = [*COMMAND, *arguments]
-    return subprocess.run(line, cwd=folder, env=there, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.run(
+        line, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["run", "mine.yaml"],
@@ -112,10 +114,10 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
     ],
 )
 def test_what_it_refuses(
-    arguments: list[str], said: str, handed: list[list[str]], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, handed: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2 and not handed
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_config_that_is_no_yaml_is_refused_with_its_line(
@@ -123,8 +125,12 @@ def test_a_config_that_is_no_yaml_is_refused_with_its_line(
 ) -> None:
     Path("mine.yaml").write_text("datasets:\n  shop: {start: 2016-13-01}\n")
     assert run("run", "mine.yaml") == 2 and not handed
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and "mine.yaml: can't be read as YAML (no such date" in said and "line 2" in said
+    message = capsys.readouterr().err
+    assert (
+        message.startswith("error: ")
+        and "mine.yaml: can't be read as YAML (no such date" in message
+        and "line 2" in message
+    )
 
 
 def test_the_help_names_every_command_and_comes_at_once(tmp_path: Path) -> None:
@@ -173,10 +179,10 @@ def test_the_help_of_a_module(module: str, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(sys, "argv", [f"{module}.py", "--help"])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().out
-    assert ended.value.code == 0 and said.startswith(f"usage: python -m benchmark.{module} ")
-    assert f"python -m benchmark.{module}" in said.partition("\n\n")[2].splitlines()[0]
-    entries = re.split(r"\n  (?=\S)", said.partition("options:\n")[2])
+    help_text = capsys.readouterr().out
+    assert ended.value.code == 0 and help_text.startswith(f"usage: python -m benchmark.{module} ")
+    assert f"python -m benchmark.{module}" in help_text.partition("\n\n")[2].splitlines()[0]
+    entries = re.split(r"\n  (?=\S)", help_text.partition("options:\n")[2])
     bare = [entry for entry in entries if len(entry.split()) < 3]
     assert not bare, f"no word on {bare}"
 
@@ -228,9 +234,9 @@ def training(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """All processes of a command, as soon as one of them has been fitting SASRec for two seconds."""
     for _ in range(1200):
         jobs = psutil.Process(command.pid).children(recursive=True)
-        for one in jobs:
+        for job in jobs:
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
-                if "sasrec" in one.cmdline() and one.cpu_times().user > 2:
+                if "sasrec" in job.cmdline() and job.cpu_times().user > 2:
                     return jobs
         assert command.poll() is None, "it ended by itself"
         time.sleep(0.1)
@@ -240,11 +246,17 @@ def training(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
 def test_ctrl_c_leaves_no_job_running(tmp_path: Path) -> None:
     """As a terminal sends it: to the whole group. The jobs of a thousand epochs would take minutes."""
     small(tmp_path, epochs=1000, train_batch_size=8)
-    there = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+    environment = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
     line = [*COMMAND, "run", "own.yaml", "--cores", "1"]
-    with open(tmp_path / "said", "w", encoding="utf-8") as said:
+    with open(tmp_path / "said", "w", encoding="utf-8") as output:
         command = subprocess.Popen(
-            line, cwd=tmp_path, env=there, stdout=said, stderr=said, start_new_session=True, preexec_fn=interruptible
+            line,
+            cwd=tmp_path,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=interruptible,
         )
         try:
             jobs = training(command)

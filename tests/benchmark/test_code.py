@@ -50,14 +50,14 @@ def edit(file: Path, before: str, after: str) -> None:
     forget()
 
 
-def made() -> dict[str, str]:
+def written_code() -> dict[str, str]:
     """What each method's runs come from."""
     return {name: made_by(name) for name in known_methods()}
 
 
 def changed(before: dict[str, str]) -> set[str]:
     """The methods whose runs no longer follow from what they were made of."""
-    return {name for name, of in made().items() if of != before[name]}
+    return {name for name, of in written_code().items() if of != before[name]}
 
 
 def jobs(name: str) -> dict[str, str]:
@@ -65,15 +65,15 @@ def jobs(name: str) -> dict[str, str]:
     config = read_config_file(ROOT / "config" / name)
     ablations = ablations_of(config)
     whole = Plan(config, ablations, {dataset: [] for dataset in config.datasets})
-    found = [whole.run(*run) for run in [*whole.runs, *whole.runs_of(*ablations.factors)]]
+    all_jobs = [whole.run(*run) for run in [*whole.runs, *whole.runs_of(*ablations.factors)]]
     after = Outputs(whole)
     of_dataset = (whole.fetch, whole.prepare, after.statistics, after.table, after.plots)
-    found += [part(dataset) for part in of_dataset for dataset in config.datasets]
+    all_jobs += [part(dataset) for part in of_dataset for dataset in config.datasets]
     of_factor = (after.factor_statistics, after.ablation, after.ablation_plot)
-    found += [part(factor) for part in of_factor for factor in ablations.factors]
-    found += [after.overall_statistics(), after.against_statistics(), after.claims_statistics()]
-    found += [after.tables(), after.against(), after.page(), after.claims()]
-    return {job.name: job.code for job in found}
+    all_jobs += [part(factor) for part in of_factor for factor in ablations.factors]
+    all_jobs += [after.overall_statistics(), after.against_statistics(), after.claims_statistics()]
+    all_jobs += [after.tables(), after.against(), after.page(), after.claims()]
+    return {job.name: job.code for job in all_jobs}
 
 
 def data_jobs() -> dict[str, str]:
@@ -124,7 +124,7 @@ def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy
     ],
 )
 def test_a_raised_version_makes_what_follows_run_and_nothing_else(stage: str, follow: set[str], copy: Path) -> None:
-    before, of_data = made(), data_jobs()
+    before, of_data = written_code(), data_jobs()
     declared = re.compile(rf'(Stage\(\s*"{stage}", )1\b')
     (file,) = [path for path in copy.rglob("*.py") if declared.search(path.read_text())]
     file.write_text(declared.sub(r"\g<1>2", file.read_text()))
@@ -134,14 +134,14 @@ def test_a_raised_version_makes_what_follows_run_and_nothing_else(stage: str, fo
 
 
 def test_every_stage_is_seen_without_importing_its_file() -> None:
-    seen: list[str] = []
+    names: list[str] = []
     for path in (path for package in OWN for path in (ROOT / package).rglob("*.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         declared = [call for call in calls if ast.unparse(call.func).split(".")[-1] == "Stage"]
-        found = [stage.name for stage in code.stages_in(path)]
-        assert len(found) == len(declared), f"{path}: has a stage that isn't a plain NAME = Stage(...)"
-        seen += found
-    assert len(seen) == len(set(seen)) and {"writing", "texts", "r2ec"} <= set(seen)
+        in_file = [stage.name for stage in code.stages_in(path)]
+        assert len(in_file) == len(declared), f"{path}: has a stage that isn't a plain NAME = Stage(...)"
+        names += in_file
+    assert len(names) == len(set(names)) and {"writing", "texts", "r2ec"} <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,13 @@ def test_a_stage_that_has_to_be_run_to_be_known_is_refused(text: str, tmp_path: 
 
 
 def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
-    before = made()
+    before = written_code()
     file = copy / "lm" / "writing" / "engine.py"
     file.write_text(file.read_text() + "\nEDITED = 1\n")
     forget()
     assert not changed(before) & METHODS.keys()  # golden values say whether a number has moved
     edit(copy / "baselines" / "item_knn.py", 'FIT = Stage("item_knn", 1', 'NONE = print("item_knn", 1')
-    before = made()
+    before = written_code()
     file = copy / "baselines" / "item_knn.py"
     file.write_text(file.read_text() + "\nEDITED = 1\n")
     forget()
@@ -181,7 +181,7 @@ def test_an_upgrade_makes_the_stages_that_name_the_package_run(
     package: str, named_by: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget()
-    before, installed = made(), importlib.metadata.version
+    before, installed = written_code(), importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0" if name == package else installed(name))
     forget()
     assert changed(before) & METHODS.keys() == named_by

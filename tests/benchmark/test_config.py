@@ -28,8 +28,8 @@ from r2ec.settings import AdapterSettings
 def r2ec_sections() -> dict[str, type[BaseModel]]:
     """The sections of R2ec's params."""
     fields = r2ec_method.Params.model_fields.items()
-    found = {name: field.annotation for name, field in fields}
-    return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+    sections = {name: field.annotation for name, field in fields}
+    return {name: kind for name, kind in sections.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
 FILES = sorted((ROOT / "config").glob("*.yaml"))
@@ -61,8 +61,8 @@ def test_there_are_config_files() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_config_file_loads(path: Path) -> None:
-    found = read_config_file(path)
-    assert found.datasets and found.methods and found.seeds >= 1
+    config_read = read_config_file(path)
+    assert config_read.datasets and config_read.methods and config_read.seeds >= 1
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -73,26 +73,26 @@ def test_every_config_survives_the_way_to_a_job(path: Path) -> None:
 
 
 def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
-    found = read_config_file(ROOT / "config" / "config.yaml")
-    assert set(found.datasets) == {"ml-100k", "movielens-2016", "complete-journey"} and found.seeds == 3
-    baselines = [name for name in found.methods if found.module_of(name) != "r2ec"]
-    assert {len(found.method(name).grid) for name in baselines} == {6}
+    default = read_config_file(ROOT / "config" / "config.yaml")
+    assert set(default.datasets) == {"ml-100k", "movielens-2016", "complete-journey"} and default.seeds == 3
+    baselines = [name for name in default.methods if default.module_of(name) != "r2ec"]
+    assert {len(default.method(name).grid) for name in baselines} == {6}
     assert {"popularity", "item_knn", "ease", "markov", "gru4rec", "caser", "sasrec", "bert4rec"} == set(baselines)
     # R2ec tries six, each with RecPO, which the row is named after; the untrained one has nothing to try.
     for name in ("r2ec", "r2ec_no_reasoning"):
-        tried = found.method(name).settings()
-        assert len(tried) == len({json.dumps(one) for one in tried}) == 6
-        assert all(one["training"]["max_steps"] > 0 for one in tried)
-    assert found.method("r2ec_no_reasoning").grid == found.method("r2ec").grid
-    assert found.method("r2ec_untrained").grid == []
+        tried = default.method(name).settings()
+        assert len(tried) == len({json.dumps(tuned) for tuned in tried}) == 6
+        assert all(tuned["training"]["max_steps"] > 0 for tuned in tried)
+    assert default.method("r2ec_no_reasoning").grid == default.method("r2ec").grid
+    assert default.method("r2ec_untrained").grid == []
     # The control of the project's question differs from it in nothing else.
-    without, params = found.method("r2ec_no_reasoning").params, found.method("r2ec").params
+    without, params = default.method("r2ec_no_reasoning").params, default.method("r2ec").params
     assert without == overlaid(params, {"recpo": {"reasoning": False}}) != params
 
 
 def test_the_slices_are_measured_as_the_default_is() -> None:
     """The same methods and settings on files that the user has, which no path of a machine names."""
-    default, found = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "slices.yaml"))
+    default, slices = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "slices.yaml"))
     shorter = {
         "r2ec": {"prompts": {"max_prompt_tokens": 200}},
         "r2ec_no_reasoning": {"prompts": {"max_prompt_tokens": 200}},
@@ -100,9 +100,9 @@ def test_the_slices_are_measured_as_the_default_is() -> None:
     }
     for name, method in default.methods.items():
         expected = method.model_copy(update={"params": overlaid(method.params, shorter.get(name, {}))})
-        assert found.methods[name] == expected
-    assert set(found.methods) == set(default.methods) and found.seeds == default.seeds
-    for name, entry in found.datasets.items():
+        assert slices.methods[name] == expected
+    assert set(slices.methods) == set(default.methods) and slices.seeds == default.seeds
+    for name, entry in slices.datasets.items():
         assert entry.source == "files" and entry.same_time == "exclude" and entry.train_cases is None
         folder = Path(entry.options["folder"])
         assert not folder.is_absolute() and folder.parts[0] == "slices" and folder.name.startswith(name)
@@ -119,9 +119,15 @@ def test_what_stands_in_the_shared_file_stands_in_no_config() -> None:
             "shared.yaml",
             "smoke.yaml",
         ):  # of which the latter has a sliver of ml-100k, a copy of none
-            copies |= {(path.name, name) for name, one in value["datasets"].items() if one.get("source") in sources}
+            copies |= {
+                (path.name, name) for name, settings in value["datasets"].items() if settings.get("source") in sources
+            }
             grids = [entry["grid"] for entry in shared["methods"].values() if "grid" in entry]
-            copies |= {(path.name, name) for name, one in value["methods"].items() if one and one.get("grid") in grids}
+            copies |= {
+                (path.name, name)
+                for name, settings in value["methods"].items()
+                if settings and settings.get("grid") in grids
+            }
     assert copies == set() and len(sources) == 3
     decoupled = read_config_file(ROOT / "config" / "decoupled.yaml")
     for name in ("d3", "llm_rerank"):
@@ -130,8 +136,8 @@ def test_what_stands_in_the_shared_file_stands_in_no_config() -> None:
 
 def test_the_configs_agree_where_they_are_compared() -> None:
     """The same datasets but for the number of cases, and the same R2ec wherever one run is held against another's."""
-    found = {path.stem: read_config_file(path) for path in FILES}
-    default = found["config"]
+    configs = {path.stem: read_config_file(path) for path in FILES}
+    default = configs["config"]
     changes = {
         ("r2ec", "ml-100k"): {},
         ("decoupled", "complete-journey"): {"test_cases": 500},
@@ -142,16 +148,16 @@ def test_the_configs_agree_where_they_are_compared() -> None:
         | dict.fromkeys(("train_cases", "valid_cases", "test_cases")),
     }
     for (name, dataset), change in changes.items():
-        assert found[name].datasets[dataset] == default.datasets[dataset].model_copy(update=change), name
+        assert configs[name].datasets[dataset] == default.datasets[dataset].model_copy(update=change), name
     r2ec = default.method("r2ec")
     assert r2ec.params["training"]["max_steps"] == 12 and r2ec.params["warm_start"]["adapters"]["steps"] == 40
     for name in ("r2ec", "decoupled", "ablations"):
-        assert found[name].method("r2ec").params == r2ec.params
+        assert configs[name].method("r2ec").params == r2ec.params
     # The registered claims take the first setting of the default's grid, without its log of gradients.
-    claimed = found["claims"].method("r2ec_claims")
+    claimed = configs["claims"].method("r2ec_claims")
     assert not claimed.grid and overlaid(claimed.params, {"training": {"split_grad_norms": 100}}) == r2ec.settings()[0]
-    assert found["decoupled"].method("r2ec").settings() == r2ec.settings()[:1]
-    for name, entry in found["r2ec"].methods.items():
+    assert configs["decoupled"].method("r2ec").settings() == r2ec.settings()[:1]
+    for name, entry in configs["r2ec"].methods.items():
         if name in default.methods and entry is not None:
             assert entry.settings() == default.method(name).settings() and entry.module == default.method(name).module
 
@@ -183,7 +189,10 @@ methods: {sasrec: {params: {epochs: 4, hidden_size: 8}, grid: [{epochs: 1}, {epo
     }
     assert composed(value) == written and read_config(value) == read_config(written)
     # What the jobs are told is the whole: their hashes know nothing of `like`.
-    plans = [Plan(one, ablations_of(one), {"a": []}) for one in (read_config(value), read_config(written))]
+    plans = [
+        Plan(config_read, ablations_of(config_read), {"a": []})
+        for config_read in (read_config(value), read_config(written))
+    ]
     assert plans[0].run("a", "mine", 1) == plans[1].run("a", "mine", 1) and plans[0].prepare("a") == plans[1].prepare(
         "a"
     )
@@ -246,18 +255,18 @@ def test_a_mistake_is_told_with_the_file_that_has_it(
 
 
 def test_defaults() -> None:
-    found = read_config(config())
-    toy = found.datasets["toy"]
+    defaults = read_config(config())
+    toy = defaults.datasets["toy"]
     assert (toy.min_user_count, toy.min_item_count, toy.history_length) == (5, 5, 20)
     assert (toy.split, toy.same_time, toy.start, toy.test_cases) == ("global-temporal", "exclude", None, None)
-    assert found.seeds == 3 and found.method("popularity") == MethodConfig()
-    assert found.module_of("popularity") == "popularity"
+    assert defaults.seeds == 3 and defaults.method("popularity") == MethodConfig()
+    assert defaults.module_of("popularity") == "popularity"
 
 
 def test_a_note_is_told_where_there_is_one() -> None:
     plain, noted = read_config(config()), read_config(config(note="it's small"))
-    outputs = [Outputs(Plan(found, ablations_of(found), {"toy": []})) for found in (plain, noted)]
-    commands = [found.shown() for found in outputs]
+    outputs = [Outputs(Plan(config_read, ablations_of(config_read), {"toy": []})) for config_read in (plain, noted)]
+    commands = [config_read.shown() for config_read in outputs]
     assert plain.note == "" and commands[1] == f"""{commands[0]} --note 'it'"'"'s small'"""
     # It changes no statistic.
     assert outputs[0].statistics("toy") == outputs[1].statistics("toy")
@@ -265,13 +274,15 @@ def test_a_note_is_told_where_there_is_one() -> None:
 
 
 def test_a_method_may_have_seeds_of_its_own() -> None:
-    found = read_config(config(seeds=5, methods={"popularity": None, "sasrec": {"seeds": 1}, "caser": {"seeds": None}}))
-    assert [found.seeds_of(name) for name in found.methods] == [5, 1, 5]
+    config_read = read_config(
+        config(seeds=5, methods={"popularity": None, "sasrec": {"seeds": 1}, "caser": {"seeds": None}})
+    )
+    assert [config_read.seeds_of(name) for name in config_read.methods] == [5, 1, 5]
 
 
 def test_a_process_per_gpu_or_processes_without_any() -> None:
-    found = read_config(r2ec("cuda", gpus=4)).method("r2ec")
-    assert found.process_count() == 4
+    entry = read_config(r2ec("cuda", gpus=4)).method("r2ec")
+    assert entry.process_count() == 4
     assert read_config(r2ec("cuda", gpus=4, processes=4)).method("r2ec").process_count() == 4
     assert read_config(r2ec("cuda:1", gpus=1)).method("r2ec").process_count() == 1
     assert read_config(r2ec(processes=3)).method("r2ec").process_count() == 3
@@ -281,16 +292,16 @@ def test_a_process_per_gpu_or_processes_without_any() -> None:
 
 
 def test_the_paper_s_config_has_the_paper_s_settings() -> None:
-    found = read_config_file(ROOT / "config" / "paper.yaml")
-    assert found.require_clean and found.seeds == 3
+    paper = read_config_file(ROOT / "config" / "paper.yaml")
+    assert paper.require_clean and paper.seeds == 3
     categories = ("Musical_Instruments", "CDs_and_Vinyl", "Video_Games")
-    assert [(entry.source, entry.options["category"]) for entry in found.datasets.values()] == [
+    assert [(entry.source, entry.options["category"]) for entry in paper.datasets.values()] == [
         ("amazon_2023", category) for category in categories
     ]
-    for entry in found.datasets.values():  # what the paper's counts need
+    for entry in paper.datasets.values():  # what the paper's counts need
         assert (entry.min_user_count, entry.min_item_count, entry.same_time) == (1, 1, "order")
     for name in ("r2ec_qwen2.5_3b", "r2ec_gemma2_2b"):
-        entry = found.method(name)
+        entry = paper.method(name)
         params = r2ec_method.Params.model_validate(entry.params)
         assert entry.process_count() * params.training.per_device_train_batch_size == 24
         assert params.backbone.revision and params.warm_start.cases == 0 and params.rollouts.backend == "vllm"
@@ -306,21 +317,21 @@ def test_the_paper_s_config_has_the_paper_s_settings() -> None:
         # That of the backbone's own generation config.
         assert params.rollouts.repetition_penalty == (1.05 if "qwen" in name else 1.0)
         # The control without training reads and writes the same.
-        untrained = r2ec_method.Params.model_validate(found.method(f"{name}_untrained").params)
+        untrained = r2ec_method.Params.model_validate(paper.method(f"{name}_untrained").params)
         assert untrained.prompts == params.prompts and untrained.rollouts == params.rollouts.model_copy(
             update={"backend": "transformers"}
         )
-    words = [(entry.category, entry.category_plural) for entry in found.datasets.values()]
+    words = [(entry.category, entry.category_plural) for entry in paper.datasets.values()]
     assert words == [
         ("musical instrument", "musical instruments"),
         ("CD or vinyl", "CDs and vinyl"),
         ("video game", "video games"),
     ]
     for name in ("gru4rec", "caser", "sasrec"):
-        for params in found.method(name).settings():
+        for params in paper.method(name).settings():
             assert params["train_batch_size"] == 256
-        assert found.method(name).grid[0] == {"learning_rate": 1e-4}
-    modules = [found.module_of(name) for name in found.methods]
+        assert paper.method(name).grid[0] == {"learning_rate": 1e-4}
+    modules = [paper.module_of(name) for name in paper.methods]
     for module in ("frozen_llm", "profile_retrieval", "langptune", "rec_r1", "bigrec", "d3", "kar", "llm_rerank"):
         assert modules.count(module) == 2, module  # on both backbones
     # As the paper's table has them; SPRec in both of its rankings.
@@ -329,8 +340,8 @@ def test_the_paper_s_config_has_the_paper_s_settings() -> None:
 
 def test_one_module_under_two_names() -> None:
     rows = {"sasrec-small": {"module": "sasrec", "params": {"hidden_size": 32}}, "sasrec": {}}
-    found = read_config(config(methods=rows))
-    assert [found.module_of(name) for name in found.methods] == ["sasrec", "sasrec"]
+    config_read = read_config(config(methods=rows))
+    assert [config_read.module_of(name) for name in config_read.methods] == ["sasrec", "sasrec"]
 
 
 def test_a_grid_is_laid_over_sections_too() -> None:
@@ -352,8 +363,8 @@ def test_a_dataset_may_be_named_tests() -> None:
 def test_a_row_may_have_any_name() -> None:
     """What it is, its file says."""
     rows = {"qwen": {"module": "r2ec", "params": {"backbone": {"name": "x"}}}, "r2ec_pop": {"module": "popularity"}}
-    found = read_config(config(methods=rows))
-    kinds = {name: kind_of(load_method(found.module_of(name))) for name in found.methods}
+    config_read = read_config(config(methods=rows))
+    kinds = {name: kind_of(load_method(config_read.module_of(name))) for name in config_read.methods}
     assert kinds == {"qwen": "reference", "r2ec_pop": "baseline"}
     wrong = ModuleType("wrong")
     vars(wrong).update(KIND="winner", __file__="wrong.py")
@@ -566,8 +577,8 @@ def readme_rows(heading: str | None = None) -> dict[str, str]:
     """The settings in the tables of config/README.md, or in those under one heading, with the cell beside each."""
     text = (ROOT / "config" / "README.md").read_text()
     if heading is not None:
-        _, found, text = text.partition(f"\n{heading}")
-        assert found, f"config/README.md has no heading {heading!r}"
+        _, heading_found, text = text.partition(f"\n{heading}")
+        assert heading_found, f"config/README.md has no heading {heading!r}"
         text = text.partition("\n#")[0]
     cells = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
     return {row[1].strip().strip("`"): row[2].strip() for row in cells}

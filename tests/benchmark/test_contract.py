@@ -39,13 +39,13 @@ def cases_of(histories: list[list[int]], targets: bool = True) -> Cases:
     )
 
 
-def assert_same(one: Cases, two: Cases) -> None:
-    for name, value in vars(one).items():
+def assert_same(cases: Cases, expected: Cases) -> None:
+    for name, value in vars(cases).items():
         if name == "target" and value is None:
-            assert two.target is None
+            assert expected.target is None
             continue
-        np.testing.assert_array_equal(getattr(two, name), value, err_msg=name)
-        assert getattr(two, name).dtype == value.dtype, name
+        np.testing.assert_array_equal(getattr(expected, name), value, err_msg=name)
+        assert getattr(expected, name).dtype == value.dtype, name
 
 
 # Views of cases
@@ -56,20 +56,20 @@ def assert_same(one: Cases, two: Cases) -> None:
 def test_take(data: st.DataObject, histories: list[list[int]], targets: bool) -> None:
     cases = cases_of(histories, targets)
     rows = data.draw(st.lists(st.integers(0, len(cases) - 1))) if histories else []
-    taken = cases.take(np.array(rows, dtype=np.int64))
-    assert len(taken) == len(rows)
+    part = cases.take(np.array(rows, dtype=np.int64))
+    assert len(part) == len(rows)
     for i, row in enumerate(rows):
         start, stop = cases.offsets[row], cases.offsets[row + 1]
-        assert taken.history(i).tolist() == histories[row] == cases.history(row).tolist()
-        mine = slice(taken.offsets[i], taken.offsets[i + 1])
-        np.testing.assert_array_equal(taken.ratings[mine], cases.ratings[start:stop])
-        np.testing.assert_array_equal(taken.times[mine], cases.times[start:stop])
-        assert (taken.case[i], taken.user[i], taken.time[i]) == (cases.case[row], cases.user[row], cases.time[row])
-        assert (taken.target is None) == (not targets)
-        if taken.target is not None and cases.target is not None:
-            assert taken.target[i] == cases.target[row]
+        assert part.history(i).tolist() == histories[row] == cases.history(row).tolist()
+        own = slice(part.offsets[i], part.offsets[i + 1])
+        np.testing.assert_array_equal(part.ratings[own], cases.ratings[start:stop])
+        np.testing.assert_array_equal(part.times[own], cases.times[start:stop])
+        assert (part.case[i], part.user[i], part.time[i]) == (cases.case[row], cases.user[row], cases.time[row])
+        assert (part.target is None) == (not targets)
+        if part.target is not None and cases.target is not None:
+            assert part.target[i] == cases.target[row]
     for name in ("case", "user", "time", "items", "ratings", "times"):
-        assert getattr(taken, name).dtype == getattr(cases, name).dtype
+        assert getattr(part, name).dtype == getattr(cases, name).dtype
 
 
 @settings(max_examples=50, deadline=None)
@@ -87,9 +87,9 @@ def test_batches(histories: list[list[int]], size: int) -> None:
 def test_padded(histories: list[list[int]], length: int, pad: int) -> None:
     newest = [history[-length:] for history in histories]
     expected = [[pad] * (length - len(history)) + history for history in newest]
-    found = cases_of(histories).padded(pad, length)
-    assert found.shape == (len(histories), length) and found.dtype == np.int64
-    assert found.tolist() == expected
+    padded = cases_of(histories).padded(pad, length)
+    assert padded.shape == (len(histories), length) and padded.dtype == np.int64
+    assert padded.tolist() == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -118,8 +118,8 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, histories: list[li
 def test_a_piece_of_cases_is_written_as_itself(tmp_path: Path) -> None:
     cases = cases_of([[1, 2], [3], [4, 5, 6], [7]])
     write_cases(tmp_path / "piece.parquet", cases.take(np.array([1, 2])), with_target=True)
-    found = read_cases(tmp_path / "piece.parquet", targets=True)
-    assert [found.history(i).tolist() for i in range(2)] == [[3], [4, 5, 6]]
+    read_again = read_cases(tmp_path / "piece.parquet", targets=True)
+    assert [read_again.history(i).tolist() for i in range(2)] == [[3], [4, 5, 6]]
 
 
 def test_test_cases_hold_no_target(tmp_path: Path) -> None:
@@ -218,16 +218,16 @@ def test_sequences_by_hand() -> None:
 def test_sequences_hold_every_case(same_time: str, split: str) -> None:
     raw = planted(n_users=40)
     raw.interactions["timestamp"] //= 200_000  # baskets
-    found = prepare(raw, planted_settings(same_time=same_time, split=split, history_length=5), "here").train
-    lines = found.sequences()
-    assert (np.diff(found.user[np.argsort(found.user, kind="stable")]) == 0).any()
+    train = prepare(raw, planted_settings(same_time=same_time, split=split, history_length=5), "here").train
+    lines = train.sequences()
+    assert (np.diff(train.user[np.argsort(train.user, kind="stable")]) == 0).any()
     line = np.searchsorted(lines.offsets, lines.context, side="right") - 1
-    assert (lines.user[line] == found.user).all()
-    for i in range(len(found)):
+    assert (lines.user[line] == train.user).all()
+    for i in range(len(train)):
         end = lines.context[i] + 1
         shown = lines.items[max(lines.offsets[line[i]], end - 5) : end]
-        assert shown.tolist() == found.history(i).tolist()
-    assert Learned.of(found).positions == len(lines.items) == len(found.interactions()[0])
+        assert shown.tolist() == train.history(i).tolist()
+    assert Learned.of(train).positions == len(lines.items) == len(train.interactions()[0])
     shared = len(lines.context) - len(np.unique(lines.context))
     assert (shared > 0) == (same_time == "exclude")
 
@@ -236,10 +236,10 @@ def test_a_watched_split_says_what_of_it_was_learned_from() -> None:
     split = as_split(prepare(planted(), planted_settings(train_cases=50), "here"))
     everything, of_llm = Learned.of(split.train), Learned.of(split.llm_train)
     assert everything.targets == len(split.train) > 50 == of_llm.targets
-    seen = watched(split)
-    assert seen.valid is split.valid and seen.learned() == Learned(0, 0, 0)
-    assert len(seen.llm_train) == 50 and seen.learned() == of_llm
-    assert seen.train is split.train and seen.learned() == everything
+    watched_split = watched(split)
+    assert watched_split.valid is split.valid and watched_split.learned() == Learned(0, 0, 0)
+    assert len(watched_split.llm_train) == 50 and watched_split.learned() == of_llm
+    assert watched_split.train is split.train and watched_split.learned() == everything
     assert watched(split).learned() == Learned(0, 0, 0)
 
 
@@ -319,8 +319,8 @@ def test_bad_scores_are_refused(scores: np.ndarray, message: str) -> None:
 )
 def test_good_scores_keep_their_order(dtype: str, kept: str) -> None:
     scores = np.array([[3, 1, 2], [1, 0, 5]]).astype(dtype)
-    found = check_scores(scores, 3, "m")
-    assert found.dtype == kept and found.tolist() == scores.tolist()
+    checked = check_scores(scores, 3, "m")
+    assert checked.dtype == kept and checked.tolist() == scores.tolist()
     largest = {"float16": 2048, "float32": 2**24, "bool": 1, "int8": 127, "uint8": 255, "int32": 2**31 - 1}.get(
         dtype, 2**53
     )

@@ -31,14 +31,14 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_means_over_runs(results: Path) -> None:
-    found = costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2}))
-    assert found.method.tolist() == ["popularity", "r2ec_small"] and found.seeds.tolist() == [2, 2]
-    row = found.iloc[1]
+    frame = costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2}))
+    assert frame.method.tolist() == ["popularity", "r2ec_small"] and frame.seeds.tolist() == [2, 2]
+    row = frame.iloc[1]
     expected: dict[str, float] = {"users": 30, "targets": 200, "positions": 230, "settings": 2}
     expected |= {"fit_s": 20, "tuning_s": 27.5, "score_s": 2, "tokens": 200.5, "ms_alone": 2.25, "peak_mib": 1500}
     for name, value in expected.items():
         assert row[name] == pytest.approx(value), name
-    assert found.iloc[0].tuning_s == 0 and found.iloc[0].settings == 1
+    assert frame.iloc[0].tuning_s == 0 and frame.iloc[0].settings == 1
 
 
 def test_one_line_per_method(results: Path) -> None:

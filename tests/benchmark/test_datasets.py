@@ -48,8 +48,8 @@ def write(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame, ending:
 
 
 def load(folder: Path, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    given = files.Options(folder=folder, **options)
-    raw = files.load(given, files.fetch(given, Path("unused")), LIMITS)
+    checked_options = files.Options(folder=folder, **options)
+    raw = files.load(checked_options, files.fetch(checked_options, Path("unused")), LIMITS)
     return raw.interactions, raw.items
 
 
@@ -87,8 +87,8 @@ def test_csv_and_parquet_give_the_same(tmp_path: Path) -> None:
     )  # ids as numbers in one form, text in the other
     csv = load(write(tmp_path / "csv", interactions, items))
     parquet = load(write(tmp_path / "parquet", interactions, items, "parquet"))
-    for one, two in zip(csv, parquet, strict=True):
-        pd.testing.assert_frame_equal(one, two)
+    for csv_frame, parquet_frame in zip(csv, parquet, strict=True):
+        pd.testing.assert_frame_equal(csv_frame, parquet_frame)
     assert csv[0].dtypes.astype(str).to_dict() == {
         "user_id": "object",
         "item_id": "object",
@@ -142,10 +142,10 @@ def test_ratings_are_optional_and_columns_may_stand_in_any_order(tmp_path: Path)
     interactions, items = frames()
     plain = load(write(tmp_path / "plain", interactions, items))
     mixed = interactions[["timestamp", "item_id", "user_id"]].assign(more="x")
-    found = load(write(tmp_path / "mixed", mixed, items[["title", "colour", "item_id"]]))
-    assert found[0]["rating"].isna().all()
-    pd.testing.assert_frame_equal(found[0].drop(columns="rating"), plain[0].drop(columns="rating"))
-    pd.testing.assert_frame_equal(found[1], plain[1])
+    mixed_columns = load(write(tmp_path / "mixed", mixed, items[["title", "colour", "item_id"]]))
+    assert mixed_columns[0]["rating"].isna().all()
+    pd.testing.assert_frame_equal(mixed_columns[0].drop(columns="rating"), plain[0].drop(columns="rating"))
+    pd.testing.assert_frame_equal(mixed_columns[1], plain[1])
 
 
 def test_attributes_choose_columns(tmp_path: Path) -> None:
@@ -161,16 +161,16 @@ def test_attributes_choose_columns(tmp_path: Path) -> None:
 def test_milliseconds_become_seconds(tmp_path: Path) -> None:
     interactions, items = frames()
     fine = interactions.assign(timestamp=interactions["timestamp"] * 1000 + 999)
-    found = load(write(tmp_path, fine, items), timestamp_unit="ms")
-    assert found[0]["timestamp"].tolist() == interactions["timestamp"].tolist()
+    loaded = load(write(tmp_path, fine, items), timestamp_unit="ms")
+    assert loaded[0]["timestamp"].tolist() == interactions["timestamp"].tolist()
 
 
 def test_titles_keep_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
     interactions, items = frames()
     items.loc[0, "title"] = 'A "long", long\ntitle — ünïcode'
     items.loc[1, "title"] = "NA"
-    found = load(write(tmp_path, interactions, items))[1]["title"]
-    assert found[0] == items["title"][0] and found[1] == "NA"
+    titles = load(write(tmp_path, interactions, items))[1]["title"]
+    assert titles[0] == items["title"][0] and titles[1] == "NA"
 
 
 def edit(row: int, column: str, value: object, table: int = 0) -> Edit:
@@ -242,11 +242,11 @@ def test_bad_files_are_one_sentence_and_leave_nothing(
     change, message = BAD[name]
     folder = write(tmp_path / "mine", *change(*frames()))
     assert fetch_and_prepare(monkeypatch, tmp_path, folder) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    assert message in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    assert message in printed
     if "mine:" not in message:
-        assert f"error: {folder}{os.sep}" in said  # the whole path of the file
+        assert f"error: {folder}{os.sep}" in printed  # the whole path of the file
     assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
 
 
@@ -339,8 +339,8 @@ def test_a_file_that_changed_or_went_after_fetching(
         file.write("i99,another,red\n")
     capsys.readouterr()
     assert command(monkeypatch, prepare.main, *again) == 2
-    said = capsys.readouterr().err
-    assert "items.csv: sha256 is" in said and "fetch it again" in said and "delete" not in said
+    message = capsys.readouterr().err
+    assert "items.csv: sha256 is" in message and "fetch it again" in message and "delete" not in message
     (folder / "items.csv").unlink()
     assert command(monkeypatch, prepare.main, *again) == 2
     assert "items.csv: missing; fetch the dataset again" in capsys.readouterr().err

@@ -35,9 +35,9 @@ def mirror() -> Iterator[Mirror]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were asked for, none of them made."""
-    found: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", found.append)
-    return found
+    seconds: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", seconds.append)
+    return seconds
 
 
 def get(mirror: Mirror, folder: Path) -> Path:
@@ -241,13 +241,13 @@ def test_checksums_are_recorded_on_first_use_and_then_enforced(
     path, record = tmp_path / "x.gz", tmp_path / "notes" / "x.gz.sha256"
     path.write_bytes(WHOLE)
     check_pinned(path, record, None)
-    found = hashlib.sha256(WHOLE).hexdigest()
-    assert record.read_text() == f"{found}  x.gz\n" and "recorded on first use" in capsys.readouterr().out
+    digest = hashlib.sha256(WHOLE).hexdigest()
+    assert record.read_text() == f"{digest}  x.gz\n" and "recorded on first use" in capsys.readouterr().out
     check_pinned(path, record, None)
-    check_pinned(path, record, found)
+    check_pinned(path, record, digest)
     path.write_bytes(OTHER)
     with pytest.raises(
-        InputError, match=rf"recorded in {record} is {found}: the file is damaged or another one; delete it"
+        InputError, match=rf"recorded in {record} is {digest}: the file is damaged or another one; delete it"
     ):
         check_pinned(path, record, None)
     # What the config pins goes before the record.

@@ -63,13 +63,13 @@ def test_prepare_and_check_data_say_so_on_the_screen(
 ) -> None:
     write_files(tmp_path / "shop", raw_of(ROWS, ratings=[4.0] * len(ROWS)))
     assert called(monkeypatch, tmp_path / "shop", "--min-user-count", 1, "--min-item-count", 1) == 0
-    said = capsys.readouterr().out
-    assert f"{WHOLE_DAYS}\n" in said.partition("Warning   ")[2]
-    assert "    and so not in the history of a case of that second, as same_time is exclude: 3 of 13 (23.1 %)" in said
+    output = capsys.readouterr().out
+    assert f"{WHOLE_DAYS}\n" in output.partition("Warning   ")[2]
+    assert "    and so not in the history of a case of that second, as same_time is exclude: 3 of 13 (23.1 %)" in output
     assert fetch_and_prepare(monkeypatch, tmp_path, tmp_path / "shop", min_user_count=1, min_item_count=1) == 0
-    said = capsys.readouterr().out
-    assert f"mine: warning: {WHOLE_DAYS}\n" in said  # the workflow takes this line to the screen
-    assert "hidden by equal times: 3 of 13 (23.1 %) interactions" in said
+    output = capsys.readouterr().out
+    assert f"mine: warning: {WHOLE_DAYS}\n" in output  # the workflow takes this line to the screen
+    assert "hidden by equal times: 3 of 13 (23.1 %) interactions" in output
     assert read_json(tmp_path / "data/mine/dataset.json")["counts"]["interactions_hidden"] == 3
 
 

@@ -79,8 +79,8 @@ def test_memory_by_hand() -> None:
 
 
 def test_what_is_asked_for() -> None:
-    found = Estimate(seconds=3600, memory=2e9, gpu_memory=4e9)
-    assert (found.runtime, found.mem_mb, found.gpu_mem_mb) == (180, 3000, 4000)
+    asked_estimate = Estimate(seconds=3600, memory=2e9, gpu_memory=4e9)
+    assert (asked_estimate.runtime, asked_estimate.mem_mb, asked_estimate.gpu_mem_mb) == (180, 3000, 4000)
     assert Estimate(seconds=1, memory=1e9).runtime == 15
 
 
@@ -90,8 +90,8 @@ SIZES = Sizes(items=100, train=1000, valid=200, test=50, line=10, item=20)
 def filled(module: str, **params: Any) -> dict[str, Any]:
     from benchmark.config.methods import load_method
 
-    found: dict[str, Any] = load_method(module).Params.model_validate(params).model_dump(mode="json")
-    return found
+    params_filled: dict[str, Any] = load_method(module).Params.model_validate(params).model_dump(mode="json")
+    return params_filled
 
 
 def test_tokens_of_r2ec_by_hand() -> None:
@@ -104,7 +104,7 @@ def test_tokens_of_r2ec_by_hand() -> None:
         training={"max_steps": 25, "per_device_train_batch_size": 6, "eval_steps": 5, "eval_cases": 40},
         warm_start={"cases": 300, "valid_cases": 70},
     )
-    items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, params, 2)
+    items, encoded, maps, untrained_user, training = load_method("r2ec").work(SIZES, params, 2)
     # The frozen table, and 300 + 70 cases; a prompt: 30 + 3 lines of 10 tokens. The teacher learns from all 1,000
     # cases, 8 times: for each and each item 128 multiplications and additions, and twice that backward.
     assert plain(items) == Work(read=100 * 20, rows=64)
@@ -112,7 +112,7 @@ def test_tokens_of_r2ec_by_hand() -> None:
     assert plain(maps) == Work(maps=6 * 8 * 1000 * 100 * 128)
     # The table again: at steps 10 and 20, at five evaluations and at the end.
     cases = 50 + 5 * 40
-    assert alone == Work(read=8 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
+    assert untrained_user == Work(read=8 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
     assert training == Work(
         read=25 * 6 * 60, written=25 * 6 * 4 * 8, rows=24, learned=25 * 6 * (60 + 32 + 20), held=6 * 112
     )
@@ -121,20 +121,20 @@ def test_tokens_of_r2ec_by_hand() -> None:
     training = load_method("r2ec").work(SIZES, epochs, 2)[-1]
     assert training.learned == (3 * 1000 // 12) * 6 * (4 * 60 + 32 + 20) and training.twice
     own = params["warm_start"]["adapters"] | {"steps": 7, "batch_size": 5, "held_items": 3}
-    made = load_method("r2ec").work(SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
-    assert [plain(part) for part in made[3:5]] == [
+    parts = load_method("r2ec").work(SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
+    assert [plain(part) for part in parts[3:5]] == [
         Work(read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20),
         Work(read=100 * 20 + 70 * 60, written=70 * 8, rows=64),
     ]
-    assert made[5:] == [alone, made[-1]] and bool(made[3].kept and made[4].kept)
+    assert parts[5:] == [untrained_user, parts[-1]] and bool(parts[3].kept and parts[4].kept)
     none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
-    items, encoded, maps, alone, training = load_method("r2ec").work(SIZES, none, 1)
+    items, encoded, maps, untrained_user, training = load_method("r2ec").work(SIZES, none, 1)
     assert items.read == 100 * 20 and encoded.read == 370 * 60 and encoded.written == 0
-    assert alone == Work(read=50 * 60, written=0, rows=64) and training.learned == training.held == 0
+    assert untrained_user == Work(read=50 * 60, written=0, rows=64) and training.learned == training.held == 0
     # From the bare backbone, RecPO encodes the table itself.
     bare = params | {"warm_start": params["warm_start"] | {"cases": 0}}
-    alone, training = load_method("r2ec").work(SIZES, bare, 2)
-    assert alone.read == 9 * 100 * 20 + cases * 60 and not alone.kept
+    untrained_user, training = load_method("r2ec").work(SIZES, bare, 2)
+    assert untrained_user.read == 9 * 100 * 20 + cases * 60 and not untrained_user.kept
 
 
 def test_what_a_long_training_takes_beside_recpo_by_hand() -> None:
@@ -193,24 +193,26 @@ def test_tokens_of_the_pipelines_by_hand() -> None:
     common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
     texts = Work(read=50 * 60, written=50 * 8, rows=64)
     assert load_method("profile_retrieval").work(SIZES, filled("profile_retrieval", **common), 1) == [texts]
-    alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1)
-    assert alone == texts
+    untrained_user, training = load_method("rec_r1").work(
+        SIZES, filled("rec_r1", **common, users_per_step=6, max_steps=5), 1
+    )
+    assert untrained_user == texts
     assert training == Work(read=30 * 60, written=120 * 8, rows=24, learned=120 * 68, held=8 * 68)
-    made = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
-    alone, training = load_method("langptune").work(SIZES, made, 1)
-    assert alone.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
-    tuning, items, alone = load_method("bigrec").work(
+    langptune = filled("langptune", **common, users_per_step=6, max_steps=5, rounds=2, contrastive_cases=30)
+    untrained_user, training = load_method("langptune").work(SIZES, langptune, 1)
+    assert untrained_user.written == (50 + 3 * 30) * 8 and training.learned == 240 * 68
+    tuning, items, untrained_user = load_method("bigrec").work(
         SIZES, filled("bigrec", **common, users_per_step=6, max_steps=5, at_once=2), 1
     )
     assert tuning == Work(learned=30 * 70, held=2 * 70, kept=tuning.kept) and items == Work(read=100 * 10)
     # Where shares of popularity are compared, validation cases have a text, too; layers without adapters have no
     # backward.
     choice = {"popularity": [0, 1], "valid_cases": 20, "lora": {"layers_from": 2}}
-    alone, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
-    assert alone == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
+    untrained_user, training = load_method("rec_r1").work(SIZES, filled("rec_r1", **common, **choice, max_steps=5), 1)
+    assert untrained_user == Work(read=70 * 60, written=70 * 8, rows=64) and training.frozen == 2
     gammas = {"gamma": [0, 1], "valid_cases": 10**6, "lora": {"layers_from": 3}}
-    tuning, _, alone = load_method("bigrec").work(SIZES, filled("bigrec", **common, **gammas), 1)
-    assert alone.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
+    tuning, _, untrained_user = load_method("bigrec").work(SIZES, filled("bigrec", **common, **gammas), 1)
+    assert untrained_user.written == (50 + SIZES.valid) * 8 and tuning.frozen == 3
 
 
 def test_a_title_tuning_counts_for_the_first_row_that_has_it() -> None:
@@ -218,22 +220,22 @@ def test_a_title_tuning_counts_for_the_first_row_that_has_it() -> None:
     config = toy_config(
         bigrec={"params": llm}, title_sft={"params": llm}, s_dpo={"params": llm | {"preference_steps": 0}}
     )
-    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    jobs_of = {row.name: row.jobs for row in rows(config, NOWHERE)}
     whole = {name: of_job(config, ablations_of(config), "toy", name, 1, NOWHERE) for name in config.methods}
     (tuning,) = whole["title_sft"].kept.values()
     assert tuning > 0 and [*whole["bigrec"].kept] == [*whole["title_sft"].kept] == [*whole["s_dpo"].kept]
     # Once in each repetition.
-    assert [job.seconds for job in made["run bigrec"]] == pytest.approx([whole["bigrec"].seconds] * 2)
+    assert [job.seconds for job in jobs_of["run bigrec"]] == pytest.approx([whole["bigrec"].seconds] * 2)
     for name in ("title_sft", "s_dpo"):
-        assert [job.seconds for job in made[f"run {name}"]] == pytest.approx([whole[name].seconds - tuning] * 2)
+        assert [job.seconds for job in jobs_of[f"run {name}"]] == pytest.approx([whole[name].seconds - tuning] * 2)
 
 
 def test_tokens_of_preferences_and_self_play_by_hand() -> None:
     """Prompts of 30 + 3 * 10 tokens, titles of 10."""
     common = {"backbone": {"name": "x"}, "max_items": 3, "users_per_step": 4, "at_once": 2, "evaluation_rows": 5}
     method, beams = load_method("s_dpo"), 50 * 20 * 10 / 4
-    made = filled("s_dpo", **common, preference_steps=5, negatives=2, lora={"layers_from": 1})
-    _, second, ranking = method.work(SIZES, made, 1)
+    s_dpo = filled("s_dpo", **common, preference_steps=5, negatives=2, lora={"layers_from": 1})
+    _, second, ranking = method.work(SIZES, s_dpo, 1)
     assert second == Work(read=20 * 90, learned=20 * 90, held=2 * 90, frozen=1)
     assert ranking == Work(read=50 * 60, written=beams, rows=100)
     few = {"iterations": 2, "cases": 30, "tuning_steps": 2, "preference_steps": 3, "max_new_tokens": 8}
@@ -244,22 +246,22 @@ def test_tokens_of_preferences_and_self_play_by_hand() -> None:
     assert texts == Work(read=50 * 60, written=50 * 8, rows=64)
     by_beams = filled("sp_rec", **common, **few, ranking="beams")
     made_alike = load_method("sp_rec").work(SIZES, by_beams, 1)
-    assert made_alike[-1] == ranking and [one.kept for one in made_alike[1:3]] == [answers.kept, steps.kept]
+    assert made_alike[-1] == ranking and [part.kept for part in made_alike[1:3]] == [answers.kept, steps.kept]
 
 
 def test_tokens_of_a_distillation_by_hand() -> None:
     """30 cases, two conversations of three answers each of 8 tokens; 24 tokens of a question and the template."""
     common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8, "cases": 20}
     own = {"taught": 30, "step_tokens": 8, "users_per_step": 4, "at_once": 2, "writer_steps": 5}
-    teacher, student, fitted, alone = load_method("slim").work(SIZES, filled("slim", **common, **own), 1)
+    teacher, student, fitted, writing = load_method("slim").work(SIZES, filled("slim", **common, **own), 1)
     assert plain(teacher) == Work(read=30 * 60 + 60 * (2 * 60 + 3 * 32), written=60 * 24, rows=64)
     assert plain(student) == Work(learned=20 * (60 + 24), held=2 * (60 + 24))
     assert plain(fitted) == Work(read=(20 + SIZES.valid) * 60, written=(20 + SIZES.valid) * 8, rows=64)
-    assert alone == Work(read=50 * 60, written=50 * 8, rows=64)
+    assert writing == Work(read=50 * 60, written=50 * 8, rows=64)
     again = load_method("slim").work(SIZES, filled("slim", **common, **own, learning_rate=0.01), 1)
-    assert [one.kept for one in again] == [teacher.kept, student.kept, fitted.kept, ()]
+    assert [part.kept for part in again] == [teacher.kept, student.kept, fitted.kept, ()]
     undistilled = filled("slim", **common, distilled=False)
-    assert load_method("slim").work(SIZES, undistilled, 1) == [replace(fitted, kept=()), alone]
+    assert load_method("slim").work(SIZES, undistilled, 1) == [replace(fitted, kept=()), writing]
 
 
 def untuned() -> Config:
@@ -276,23 +278,27 @@ def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
     config = untuned()
     params = config.method("r2ec").params
     params["warm_start"]["adapters"]["steps"] = params["lora"]["layers_from"] = 0
-    found = of_job(config, ablations_of(config), "ml-100k", "r2ec", 1, NOWHERE)
-    assert found.seconds == pytest.approx(seconds, rel=1 / 3) and found.memory / 2**20 == pytest.approx(mib, rel=1 / 3)
+    estimated = of_job(config, ablations_of(config), "ml-100k", "r2ec", 1, NOWHERE)
+    assert estimated.seconds == pytest.approx(seconds, rel=1 / 3) and estimated.memory / 2**20 == pytest.approx(
+        mib, rel=1 / 3
+    )
 
 
 def test_within_a_third_of_a_measured_run_with_taught_adapters() -> None:
     """R2ec of config.yaml on movielens-2016 at commit 99ad0bc: 406 + 90 s, and some 230 for the states that it found
     encoded."""
     config = untuned()
-    found = of_job(config, ablations_of(config), "movielens-2016", "r2ec", 1, NOWHERE)
-    assert found.seconds == pytest.approx(726, rel=1 / 3) and found.memory / 2**20 == pytest.approx(5014, rel=1 / 3)
+    estimated = of_job(config, ablations_of(config), "movielens-2016", "r2ec", 1, NOWHERE)
+    assert estimated.seconds == pytest.approx(726, rel=1 / 3) and estimated.memory / 2**20 == pytest.approx(
+        5014, rel=1 / 3
+    )
 
 
 def test_memory_of_an_lm_that_only_reads_and_writes() -> None:
     """The untrained R2ec of config.yaml on complete-journey at commit cc4e7f8: 3,179 MiB at the peak."""
     config = read_config_file(ROOT / "config" / "config.yaml")
-    found = of_job(config, ablations_of(config), "complete-journey", "r2ec_untrained", 1, NOWHERE)
-    assert found.memory / 2**20 == pytest.approx(3179, rel=0.1)
+    estimated = of_job(config, ablations_of(config), "complete-journey", "r2ec_untrained", 1, NOWHERE)
+    assert estimated.memory / 2**20 == pytest.approx(3179, rel=0.1)
 
 
 def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> None:
@@ -320,8 +326,8 @@ def test_ones_own_files_tell_their_size_before_they_are_prepared(tmp_path: Path,
         for name in ("interactions", "items"):
             pd.read_csv(tmp_path / "own" / f"{name}.csv").to_parquet(tmp_path / "own" / f"{name}.parquet")
             (tmp_path / "own" / f"{name}.csv").unlink()
-    found, prepared = sizes_of("x", entry, tmp_path), SMOKE_COUNTS["planted"]
-    counted = (found.items, found.train, found.valid, found.test)
+    guessed, prepared = sizes_of("x", entry, tmp_path), SMOKE_COUNTS["planted"]
+    counted = (guessed.items, guessed.train, guessed.valid, guessed.test)
     assert counted == pytest.approx(prepared, rel=0.1)
     (tmp_path / "own" / f"items.{ending}").write_bytes(b"")  # what is wrong with it is said elsewhere
     assert sizes_of("x", entry, tmp_path) == UNKNOWN
@@ -342,8 +348,10 @@ def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
     assert lm_of({"name": str(tmp_path)}) == LM(2, 10, 20, 10, 10, 100)
     (tmp_path / "config.json").write_text(json.dumps({"state_size": 3}))
     assert lm_of({"name": str(tmp_path)}) is None
-    made = estimate("r2ec", {"backbone": {"name": "some/lm", "revision": "1"}}, SIZES, gpus=0, threads=1, processes=1)
-    assert made == ANY and not made.known
+    estimated = estimate(
+        "r2ec", {"backbone": {"name": "some/lm", "revision": "1"}}, SIZES, gpus=0, threads=1, processes=1
+    )
+    assert estimated == ANY and not estimated.known
 
 
 def test_more_takes_more() -> None:
@@ -389,25 +397,27 @@ def test_small_jobs_are_within_a_factor_of_3_of_measured_ones(tmp_path: Path) ->
         (tmp_path / "data" / name).mkdir(parents=True)
         about = {"counts": dict(zip(("items", "train", "valid", "test"), counts, strict=True))}
         (tmp_path / "data" / name / "dataset.json").write_text(json.dumps(seal(about)))
-    measured, found = [], []
+    measured, estimated = [], []
     for (method, dataset), seconds in SMOKE.items():
-        for seed, taken in enumerate(seconds, start=1):
-            measured.append(taken)
-            found.append(of_job(config, ablations, dataset, method, seed, tmp_path).seconds)
-    for rule, dataset, taken in (
+        for seed, measured_seconds in enumerate(seconds, start=1):
+            measured.append(measured_seconds)
+            estimated.append(of_job(config, ablations, dataset, method, seed, tmp_path).seconds)
+    for rule, dataset, measured_seconds in (
         ("fetch", "planted", 1), ("fetch", "ml-100k", 2), ("prepare", "planted", 0.71), ("prepare", "ml-100k", 0.73)
     ):  # fmt: skip
         job = of_rule(config, ablations, rule, {"dataset": dataset}, tmp_path)
-        measured.append(taken)
-        found.append(job.seconds if job else 0)
-    for (rule, of), taken in SMOKE_OUTPUTS.items():
+        measured.append(measured_seconds)
+        estimated.append(job.seconds if job else 0)
+    for (rule, of), measured_seconds in SMOKE_OUTPUTS.items():
         job = of_rule(config, ablations, rule, {"dataset": of} if of else {}, tmp_path)
-        measured.append(taken)
-        found.append(job.seconds if job else 0)
+        measured.append(measured_seconds)
+        estimated.append(job.seconds if job else 0)
     wrong = [
-        (taken, thought) for taken, thought in zip(measured, found, strict=True) if not 1 / 3 < thought / taken < 3
+        (measured_seconds, thought)
+        for measured_seconds, thought in zip(measured, estimated, strict=True)
+        if not 1 / 3 < thought / measured_seconds < 3
     ]
-    assert not wrong and sum(found) == pytest.approx(sum(measured), rel=0.4)
+    assert not wrong and sum(estimated) == pytest.approx(sum(measured), rel=0.4)
 
 
 @pytest.mark.parametrize(
@@ -446,18 +456,18 @@ def test_outputs_are_within_a_quarter_of_measured_ones(
 
 def test_only_planned_jobs_are_counted(tmp_path: Path) -> None:
     config = read_config_file(ROOT / "config" / "smoke.yaml")
-    some = [
+    planned = [
         ("run", {"dataset": "ml-100k", "method": "sasrec", "seed": "2"}),
         ("fetch_backbone", {}),
         ("run", {"dataset": "ml-100k", "method": "sasrec", "seed": "1"}),
         ("page", {}),
         ("all", {}),
     ]
-    found = {row.name: len(row.jobs) for row in rows(config, tmp_path, some)}
-    assert found == {"fetch_backbone": 1, "run sasrec": 2, "page": 1}
-    text = table(config, tmp_path, some, cores=2)
-    total = sum(job.seconds * row.threads for row in rows(config, tmp_path, some) for job in row.jobs)
-    longest = max(job.seconds for row in rows(config, tmp_path, some) for job in row.jobs)
+    counts = {row.name: len(row.jobs) for row in rows(config, tmp_path, planned)}
+    assert counts == {"fetch_backbone": 1, "run sasrec": 2, "page": 1}
+    text = table(config, tmp_path, planned, cores=2)
+    total = sum(job.seconds * row.threads for row in rows(config, tmp_path, planned) for job in row.jobs)
+    longest = max(job.seconds for row in rows(config, tmp_path, planned) for job in row.jobs)
     assert longest > total / 2
     assert f"In all {in_words(total)} of one core, about {in_words(longest)} on 2 cores: these jobs alone." in text
     assert "whatever of it is done already" in table(config, tmp_path) and "these jobs" not in table(config, tmp_path)
@@ -479,10 +489,10 @@ CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_job_of_every_config_has_an_estimate(path: Path) -> None:
     config = read_config_file(path)
-    found = list(rows(config, NOWHERE))
+    every_row = list(rows(config, NOWHERE))
     runs = sum(config.seeds_of(name) for name in config.methods) * len(config.datasets)
-    assert sum(len(row.jobs) for row in found if row.name.startswith("run ")) == runs
-    for row in found:
+    assert sum(len(row.jobs) for row in every_row if row.name.startswith("run ")) == runs
+    for row in every_row:
         for job in row.jobs:
             assert job.known and 0 < job.seconds < 14 * 86400 and 0 < job.memory < 256 * GIB, row.name
             assert (job.gpu_memory > 0) == (row.gpus > 0) and job.gpu_memory < GPU_SIZE, row.name
@@ -519,18 +529,18 @@ def test_trials_share_states_and_warm_starts() -> None:
     config = toy_config(r2ec={"params": R2EC, "grid": grid, "seeds": 1})
     sizes = USUAL["ml_100k"]
 
-    def alone(scored: int, **changes: Any) -> Estimate:
+    def single_fit(scored: int, **changes: Any) -> Estimate:
         return estimate("r2ec", R2EC | changes, replace(sizes, test=scored), gpus=0, threads=1, processes=1)
 
-    with_adapters, without = alone(sizes.valid), alone(sizes.valid, warm_start={"cases": 100})
+    with_adapters, without = single_fit(sizes.valid), single_fit(sizes.valid, warm_start={"cases": 100})
     states = {name for name in with_adapters.kept if name[0] == "states"}
     assert states == {name for name in without.kept if name[0] == "states"} and len(states) == 2
     assert len(with_adapters.kept) == 5 and len(without.kept) == 3 and all(with_adapters.kept.values())
     expected = 2 * with_adapters.seconds - sum(with_adapters.kept.values())
     expected += without.seconds - sum(with_adapters.kept[name] for name in states)
-    expected += alone(sizes.test).seconds - alone(0).seconds  # of the chosen one
-    found = of_job(config, ablations_of(config), "toy", "r2ec", 1, NOWHERE)
-    assert found.seconds == pytest.approx(expected) and len(found.kept) == 6
+    expected += single_fit(sizes.test).seconds - single_fit(0).seconds  # of the chosen one
+    estimated = of_job(config, ablations_of(config), "toy", "r2ec", 1, NOWHERE)
+    assert estimated.seconds == pytest.approx(expected) and len(estimated.kept) == 6
 
 
 def test_jobs_share_states_and_a_repetition_s_warm_start() -> None:
@@ -542,19 +552,19 @@ def test_jobs_share_states_and_a_repetition_s_warm_start() -> None:
     value["ablations"] = {"beta": {"base": "r2ec", "seeds": 1, "values": {"0": {"recpo": {"beta": 0}}}}}
     config = read_config(value)
     ablations = ablations_of(config)
-    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    jobs_of = {row.name: row.jobs for row in rows(config, NOWHERE)}
     first, second = (of_job(config, ablations, "toy", "r2ec", seed, NOWHERE) for seed in (1, 2))
     states = sum(seconds for name, seconds in first.kept.items() if name[1] == "states")
     assert 0 < states < sum(first.kept.values()) < first.seconds == second.seconds
-    assert [job.seconds for job in made["run r2ec"]] == pytest.approx([first.seconds, second.seconds - states])
+    assert [job.seconds for job in jobs_of["run r2ec"]] == pytest.approx([first.seconds, second.seconds - states])
     (run,) = ablations.variants
     variant = of_job(config, ablations, "toy", run, 1, NOWHERE)
-    assert [job.seconds for job in made["ablations of r2ec"]] == pytest.approx(
+    assert [job.seconds for job in jobs_of["ablations of r2ec"]] == pytest.approx(
         [variant.seconds - sum(first.kept.values())]
     )
     bare = of_job(config, ablations, "toy", "r2ec_untrained", 1, NOWHERE)
     (table_of_items,) = bare.kept.values()
-    assert [job.seconds for job in made["run r2ec_untrained"]] == pytest.approx([bare.seconds - table_of_items])
+    assert [job.seconds for job in jobs_of["run r2ec_untrained"]] == pytest.approx([bare.seconds - table_of_items])
 
 
 @pytest.mark.parametrize("module", ["d3", "llm_rerank"])
@@ -564,11 +574,11 @@ def test_each_sasrec_within_a_pipeline_is_counted(module: str) -> None:
         params = {"epochs": 5} if name == "sasrec" else llm
         return estimate(name, params, SIZES, gpus=0, threads=1, processes=1).seconds
 
-    one, two = {"epochs": 5}, {"epochs": 10}
-    five = estimate("sasrec", two, SIZES, gpus=0, threads=1, processes=1).seconds - seconds("sasrec")
-    more = seconds(module, one, two) - seconds(module, one)
+    five_epochs, ten_epochs = {"epochs": 5}, {"epochs": 10}
+    five = estimate("sasrec", ten_epochs, SIZES, gpus=0, threads=1, processes=1).seconds - seconds("sasrec")
+    more = seconds(module, five_epochs, ten_epochs) - seconds(module, five_epochs)
     assert more == pytest.approx(2 * five) and five > 0
-    assert seconds(module, one, two) > seconds(module, two)
+    assert seconds(module, five_epochs, ten_epochs) > seconds(module, ten_epochs)
 
 
 def test_ablations_count_each_run_once() -> None:
@@ -579,13 +589,13 @@ def test_ablations_count_each_run_once() -> None:
         "both": {"base": "sasrec", "seeds": 2, "values": {"half": {"epochs": 10}, "quarter": {"epochs": 5}}},
     }
     config = read_config(value)
-    made = {row.name: row.jobs for row in rows(config, NOWHERE)}
+    jobs_of = {row.name: row.jobs for row in rows(config, NOWHERE)}
     # Two values with two seeds each, and a second seed of the base; each takes the tuned setting and fits once.
-    assert len(made["run sasrec"]) == 1 and len(made["ablations of sasrec"]) == 5
-    assert len(made["ablation"]) == len(made["ablation_plot"]) == 2 and len(made["claims"]) == 1
+    assert len(jobs_of["run sasrec"]) == 1 and len(jobs_of["ablations of sasrec"]) == 5
+    assert len(jobs_of["ablation"]) == len(jobs_of["ablation_plot"]) == 2 and len(jobs_of["claims"]) == 1
     jobs = {(run, seed): of_job(config, ablations_of(config), "toy", run, seed, NOWHERE) for run in
             ("sasrec", "sasrec--epochs=10", "sasrec--epochs=5") for seed in (1, 2)}  # fmt: skip
-    assert sum(job.seconds for job in made["ablations of sasrec"]) == pytest.approx(
+    assert sum(job.seconds for job in jobs_of["ablations of sasrec"]) == pytest.approx(
         sum(job.seconds for place, job in jobs.items() if place != ("sasrec", 1))
     )
     full, ten, five = (jobs[run, 2].seconds for run in ("sasrec", "sasrec--epochs=10", "sasrec--epochs=5"))

@@ -206,10 +206,12 @@ def test_equals_ir_measures() -> None:
         for item, score in enumerate(row)
         if item not in histories[case]
     ]
-    theirs = ir_measures.calc_aggregate([measure @ k for k in CUTOFFS for measure in (Success, nDCG)], qrels, run)
-    wanted = [theirs[measure @ k] for k in CUTOFFS for measure in (Success, nDCG)]
-    assert per_case(ranks).mean(axis=1) == pytest.approx(wanted, abs=1e-12)
-    assert 0.1 < wanted[0] < 0.9
+    of_ir_measures = ir_measures.calc_aggregate(
+        [measure @ k for k in CUTOFFS for measure in (Success, nDCG)], qrels, run
+    )
+    expected = [of_ir_measures[measure @ k] for k in CUTOFFS for measure in (Success, nDCG)]
+    assert per_case(ranks).mean(axis=1) == pytest.approx(expected, abs=1e-12)
+    assert 0.1 < expected[0] < 0.9
 
 
 def test_equals_recboles_own_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +221,10 @@ def test_equals_recboles_own_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "float", float, raising=False)  # RecBole's Config brings it back, its metrics want it
     scores, histories, targets, ranks = a_problem()
     # RecBole keeps item 0 for padding and sets it and the history to -inf before it collects, as its trainer does.
-    theirs = torch.full((len(scores), scores.shape[1] + 1), -np.inf)
-    theirs[:, 1:] = torch.from_numpy(scores)
+    scores_of_recbole = torch.full((len(scores), scores.shape[1] + 1), -np.inf)
+    scores_of_recbole[:, 1:] = torch.from_numpy(scores)
     for case, history in enumerate(histories):
-        theirs[case, torch.tensor(history) + 1] = -np.inf
+        scores_of_recbole[case, torch.tensor(history) + 1] = -np.inf
     config = {
         "metrics": ["Hit", "NDCG"],
         "topk": list(CUTOFFS),
@@ -232,11 +234,11 @@ def test_equals_recboles_own_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     collector = Collector(FakeConfig(config))
     rows = torch.arange(len(scores))
-    collector.eval_batch_collect(theirs, None, rows, torch.from_numpy(targets) + 1)
-    found = Evaluator(FakeConfig(config)).evaluate(collector.get_data_struct())
-    wanted = [found[f"{name}@{k}"] for k in CUTOFFS for name in ("hit", "ndcg")]
-    assert per_case(ranks).mean(axis=1) == pytest.approx(wanted, abs=1e-9)
-    assert 0.1 < wanted[0] < 0.9
+    collector.eval_batch_collect(scores_of_recbole, None, rows, torch.from_numpy(targets) + 1)
+    of_recbole = Evaluator(FakeConfig(config)).evaluate(collector.get_data_struct())
+    expected = [of_recbole[f"{name}@{k}"] for k in CUTOFFS for name in ("hit", "ndcg")]
+    assert per_case(ranks).mean(axis=1) == pytest.approx(expected, abs=1e-9)
+    assert 0.1 < expected[0] < 0.9
 
 
 class FakeConfig(dict):

@@ -39,9 +39,9 @@ def test_doctests() -> None:
 
 
 def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
-    found = expanded(beta=beta(title="weight of R_c", datasets=["toy"], seeds=2))
+    ablations = expanded(beta=beta(title="weight of R_c", datasets=["toy"], seeds=2))
     params: dict[str, Any] = R2EC
-    assert found.factors == {
+    assert ablations.factors == {
         "beta": Factor(
             name="beta",
             title="weight of R_c",
@@ -57,10 +57,10 @@ def test_a_factor_has_a_run_per_value_and_the_base_s_own() -> None:
             claims=[],
         )
     }
-    assert found.variants["r2ec--recpo.beta=0.0"] == Variant(
+    assert ablations.variants["r2ec--recpo.beta=0.0"] == Variant(
         base="r2ec", overlay={"recpo": {"beta": 0.0}}, fit="r2ec--recpo.beta=0.0", after=None
     )
-    assert found.factors["beta"].seeds_of_runs == {
+    assert ablations.factors["beta"].seeds_of_runs == {
         "r2ec--recpo.beta=0.0": 2,
         "r2ec": 2,
         "r2ec--recpo.beta=1.0": 2,
@@ -84,10 +84,10 @@ def test_a_value_that_changes_nothing_is_the_base() -> None:
 
 def test_with_a_grid_the_base_is_what_every_setting_of_it_says() -> None:
     values = {"rare": {"neighbours": 7}, "0.9": {"decay": 0.9}}
-    found = expanded(x={"base": "item_knn", "values": values})
+    ablations = expanded(x={"base": "item_knn", "values": values})
     # 0.9 is one of two settings that tuning may choose, so that it is a run of its own.
-    assert set(found.variants) == {"item_knn--neighbours=7", "item_knn--decay=0.9"}
-    assert found.variants["item_knn--decay=0.9"].overlay == {"decay": 0.9}
+    assert set(ablations.variants) == {"item_knn--neighbours=7", "item_knn--decay=0.9"}
+    assert ablations.variants["item_knn--decay=0.9"].overlay == {"decay": 0.9}
 
 
 def test_equal_values_of_several_factors_are_one_run_whatever_their_labels_and_order() -> None:
@@ -112,20 +112,22 @@ def test_values_that_only_scoring_reads_share_a_fit() -> None:
         "empty, beta 0": {"evaluation": {"reasoning": "empty"}, "recpo": {"beta": 0}},
     }
     for order in (("read", "beta"), ("beta", "read")):
-        given = {"read": {"base": "r2ec", "values": read}, "beta": beta()}
-        found = expanded(**{name: given[name] for name in order})
-        runs = found.factors["read"].runs
+        factors = {"read": {"base": "r2ec", "values": read}, "beta": beta()}
+        ablations = expanded(**{name: factors[name] for name in order})
+        runs = ablations.factors["read"].runs
         other, empty, plain = runs["other, beta 0"], runs["empty, beta 0"], "r2ec--recpo.beta=0.0"
-        after = {run: (variant.fit, variant.after) for run, variant in found.variants.items()}
+        after = {run: (variant.fit, variant.after) for run, variant in ablations.variants.items()}
         assert after[runs["other"]] == ("r2ec", "r2ec")
         # Of the three with beta 0 the one that only trains makes the fit, wherever it stands.
         assert after[plain] == (plain, None) and after[other] == after[empty] == (plain, plain)
-        assert found.factors["read"].scored == [runs["other"], other, empty] and found.factors["beta"].scored == []
-    found = expanded(read={"base": "r2ec", "values": read})
-    runs, fits = found.factors["read"].runs, {run: (v.fit, v.after) for run, v in found.variants.items()}
+        assert (
+            ablations.factors["read"].scored == [runs["other"], other, empty] and ablations.factors["beta"].scored == []
+        )
+    ablations = expanded(read={"base": "r2ec", "values": read})
+    runs, fits = ablations.factors["read"].runs, {run: (v.fit, v.after) for run, v in ablations.variants.items()}
     # Without that one the first makes it, in the folder that they share.
     assert fits[other] == ("r2ec--recpo.beta=0.0", None) and fits[empty] == ("r2ec--recpo.beta=0.0", other)
-    assert found.factors["read"].scored == [runs["other"], empty]
+    assert ablations.factors["read"].scored == [runs["other"], empty]
 
 
 def test_a_long_or_odd_change_still_has_a_name_of_its_own() -> None:
@@ -135,8 +137,8 @@ def test_a_long_or_odd_change_still_has_a_name_of_its_own() -> None:
 
 
 def test_labels_may_be_numbers_of_yaml() -> None:
-    found = read_config(config({"beta": beta(values={0: {"recpo": {"beta": 0}}, 0.05: {}})}))
-    assert list(found.ablations["beta"].values) == ["0", "0.05"]
+    config_read = read_config(config({"beta": beta(values={0: {"recpo": {"beta": 0}}, 0.05: {}})}))
+    assert list(config_read.ablations["beta"].values) == ["0", "0.05"]
 
 
 def test_factors_survive_the_way_to_a_job() -> None:
@@ -256,21 +258,21 @@ def test_the_ablations_of_both_configs_share_their_runs() -> None:
 
 
 def test_the_full_config_has_what_the_paper_varied() -> None:
-    found = ablations_of(read_config_file(ROOT / "config" / "ablations.yaml")).factors
-    assert list(found["beta"].runs) == ["0", "0.05", "0.25", "0.5", "1"]
-    assert list(found["group_size"].runs) == ["1", "2", "4", "8"]
-    assert list(found["group_size_equal_tokens"].runs) == ["r2ec", "1", "2", "4", "8"]
-    assert set(found["head_update"].runs) == {"top1", "topk, 2", "all", "random", "none", "released"}
-    assert found["released"].seeds == 3 and set(found["released"].runs) == {"top1", "released"}
-    assert list(found["length"].runs) == ["0", "16", "32", "64", "128"]
-    assert {"advantage", "refresh", "temperature", "top_k", "pooling", "parts", "item_head"} <= set(found)
-    assert {"reasoning_read", "samples", "time_anchor", "popularity"} <= set(found)
+    factors = ablations_of(read_config_file(ROOT / "config" / "ablations.yaml")).factors
+    assert list(factors["beta"].runs) == ["0", "0.05", "0.25", "0.5", "1"]
+    assert list(factors["group_size"].runs) == ["1", "2", "4", "8"]
+    assert list(factors["group_size_equal_tokens"].runs) == ["r2ec", "1", "2", "4", "8"]
+    assert set(factors["head_update"].runs) == {"top1", "topk, 2", "all", "random", "none", "released"}
+    assert factors["released"].seeds == 3 and set(factors["released"].runs) == {"top1", "released"}
+    assert list(factors["length"].runs) == ["0", "16", "32", "64", "128"]
+    assert {"advantage", "refresh", "temperature", "top_k", "pooling", "parts", "item_head"} <= set(factors)
+    assert {"reasoning_read", "samples", "time_anchor", "popularity"} <= set(factors)
 
 
 def test_equal_rollout_tokens_are_equal() -> None:
     """Whatever number of steps the base's grid has chosen, which the base itself alone follows."""
-    found = ablations_of(read_config_file(ROOT / "config" / "ablations.yaml")).factors["group_size_equal_tokens"]
+    factor = ablations_of(read_config_file(ROOT / "config" / "ablations.yaml")).factors["group_size_equal_tokens"]
     for label in ("1", "2", "4", "8"):
-        may_be = found.settings[found.runs[label]]
-        written = {one["training"]["max_steps"] * one["rollouts"]["group_size"] for one in may_be}
+        may_be = factor.settings[factor.runs[label]]
+        written = {settings["training"]["max_steps"] * settings["rollouts"]["group_size"] for settings in may_be}
         assert len(may_be) == 6 and written == {48}, label

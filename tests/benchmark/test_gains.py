@@ -18,8 +18,8 @@ def test_the_papers_gains_by_hand() -> None:
     assert hit.gain == pytest.approx(0.0264 / 0.0176 - 1)  # + 50 %
     assert not hit.possible  # w/o Reasoning on Instruments can't be
     assert frame.loc[("softmax part of the reward, R_c", "paper, Musical Instruments", "Hit@5")].possible
-    alone = frame.loc[("R_d alone against R_c alone", "paper, Video Games", "NDCG@10")]
-    assert alone.gain == pytest.approx(0.0264 / 0.0254 - 1)
+    rank_against_softmax = frame.loc[("R_d alone against R_c alone", "paper, Video Games", "NDCG@10")]
+    assert rank_against_softmax.gain == pytest.approx(0.0264 / 0.0254 - 1)
 
 
 def test_ours_by_hand_and_with_intervals(tmp_path: Path) -> None:

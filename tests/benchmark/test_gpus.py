@@ -67,8 +67,8 @@ class Machine:
         self.jobs.append(job)
         return job
 
-    def wait(self, name: str, what: str = "started") -> Any:
-        path = self.folder / f"{name}.{what}"
+    def wait(self, name: str, event: str = "started") -> Any:
+        path = self.folder / f"{name}.{event}"
         deadline = time.monotonic() + 60
         while not path.exists():
             assert time.monotonic() < deadline, f"{path.name} is not there"
@@ -84,9 +84,9 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = Machine(tmp_path, monkeypatch)
-    yield made
-    for job in made.jobs:
+    new_machine = Machine(tmp_path, monkeypatch)
+    yield new_machine
+    for job in new_machine.jobs:
         if job.poll() is None:
             job.kill()
         job.wait()
@@ -98,7 +98,7 @@ TWO = [Gpu("0", "GPU-00aa-bbbbbbbb"), Gpu("1", "GPU-11aa-bbbbbbbb")]
 
 
 @pytest.mark.parametrize(
-    ("named", "found"),
+    ("named", "expected"),
     [
         (None, TWO),
         ("1,0", TWO[::-1]),
@@ -111,11 +111,11 @@ TWO = [Gpu("0", "GPU-00aa-bbbbbbbb"), Gpu("1", "GPU-11aa-bbbbbbbb")]
         ("", []),
     ],
 )
-def test_what_a_job_may_use(machine: Machine, named: str | None, found: list[Gpu]) -> None:
+def test_what_a_job_may_use(machine: Machine, named: str | None, expected: list[Gpu]) -> None:
     machine.has(2)
     if named is not None:
         machine.monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert gpus.visible() == found
+    assert gpus.visible() == expected
 
 
 def test_without_nvidia_smi_there_is_what_is_named(machine: Machine) -> None:
@@ -170,9 +170,9 @@ def test_no_two_jobs_hold_one_gpu(machine: Machine) -> None:
     held = []
     for number, count in enumerate(counts):
         ended, started = machine.wait(f"job{number}", "ended"), machine.wait(f"job{number}")
-        mine = started["gpus"].split(",")
-        assert len(set(mine)) == count and set(mine) <= set("0123")
-        held += [(gpu, started["start"], ended) for gpu in mine]
+        gpus = started["gpus"].split(",")
+        assert len(set(gpus)) == count and set(gpus) <= set("0123")
+        held += [(gpu, started["start"], ended) for gpu in gpus]
     assert len(held) == 13
     for i, (gpu, start, end) in enumerate(held):
         for other, begun, done in held[i + 1 :]:

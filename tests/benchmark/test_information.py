@@ -75,7 +75,7 @@ def show(run: Path, items: list[int]) -> None:
     noted_again(run)
 
 
-def given(results: Path, *more: str) -> list[str]:
+def arguments_of(results: Path, *more: str) -> list[str]:
     seeds = map(str, SEEDS.values())
     return [
         "x",
@@ -110,10 +110,10 @@ SAID = (
 def test_one_dataset_by_hand(results: Path) -> None:
     frame = background(collect(results, "small", SEEDS, less_information=REASON)).set_index("method")
     assert background_in_words(frame.reset_index()) == SAID
-    seen = background_in_words(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
+    text = background_in_words(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
     assert (
-        "1 (sasrec: 3). Every test target stands in a training interaction. Distinct" in seen
-        and "Equal times" not in seen
+        "1 (sasrec: 3). Every test target stands in a training interaction. Distinct" in text
+        and "Equal times" not in text
     )
     assert frame.learned_targets.to_dict() == {"popularity": 200, "sasrec": 200, "r2ec": 200, "r2ec_untrained": 0}
     assert frame.settings_tried.to_dict() == {"popularity": 1, "sasrec": 3, "r2ec": 1, "r2ec_untrained": 1}
@@ -123,29 +123,29 @@ def test_one_dataset_by_hand(results: Path) -> None:
 
 def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = ["x", "--results", str(results), "--datasets", "small", "other"]
-    monkeypatch.setattr(sys, "argv", given(results, *PERMITTED))
+    monkeypatch.setattr(sys, "argv", arguments_of(results, *PERMITTED))
     statistics.main()
     overall.main()
     monkeypatch.setattr(sys, "argv", shown)
     tables.main()
-    found = {path.name: path.read_text(encoding="utf-8") for path in (results / "tables").iterdir()}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (results / "tables").iterdir()}
     escaped = SAID.replace("_", r"\_").replace("%", r"\%")
     for name in ("main", "small"):
-        assert SAID in found[f"{name}.md"].strip().split("\n\n") and escaped in found[f"{name}.tex"], name
-    assert SAID in " ".join(found["main.txt"].split())
-    assert "other: most rows learned from" in found["main.md"] and "other: most" not in found["small.md"]
+        assert SAID in texts[f"{name}.md"].strip().split("\n\n") and escaped in texts[f"{name}.tex"], name
+    assert SAID in " ".join(texts["main.txt"].split())
+    assert "other: most rows learned from" in texts["main.md"] and "other: most" not in texts["small.md"]
     rows = pd.read_csv(results / "tables/main.csv").set_index(["dataset", "method"])
     row = rows.loc["other", "r2ec_untrained"]
     assert (row.learned_users, row.learned_targets, row.learned_positions) == (0, 0, 0)
     assert row.less_information == "trains nothing" and rows.less_information.notna().sum() == 2
-    assert "| small | sasrec | 2 | 30 | 200 | 230 | 3 |" in found["costs.md"]
-    assert "| small | r2ec\\_untrained | 1 | 0 | 0 | 0 | 1 |" in found["costs.md"]
+    assert "| small | sasrec | 2 | 30 | 200 | 230 | 3 |" in texts["costs.md"]
+    assert "| small | r2ec\\_untrained | 1 | 0 | 0 | 0 | 1 |" in texts["costs.md"]
 
     collected = [collect(results, dataset, SEEDS, less_information=REASON) for dataset in ("small", "other")]
     page, _ = document(collected, results)
     assert SAID in page["datasets"][0]["notes"]
     assert [row["less"] for row in page["datasets"][0]["rows"]] == ["", "", "", "trains nothing"]
-    monkeypatch.setattr(sys, "argv", given(results, *PERMITTED, "--reference", "r2ec"))
+    monkeypatch.setattr(sys, "argv", arguments_of(results, *PERMITTED, "--reference", "r2ec"))
     against_statistics.main()
     monkeypatch.setattr(sys, "argv", shown)
     against.main()
@@ -171,42 +171,42 @@ def rows(**columns: list[Any]) -> pd.DataFrame:
 
 
 def test_rows_that_differ_are_named_with_their_own_numbers() -> None:
-    found = rows(
+    frame = rows(
         method=["a", "b", "c", "d", "e"],
         learned_targets=[9000, 9000, 0, 500, 0],
         learned_users=[70, 70, 0, 60, 0],
         learned_positions=[9100, 9100, 0, 2000, 0],
         less_information=["", "", "untrained", "a sample", "untrained"],
     )
-    assert what_they_learned(found) == (
+    assert what_they_learned(frame) == (
         "most rows learned from 9,000 targets of 70 users (9,100 positions); but c, e from nothing: untrained; "
         "but d from 500 targets of 60 users (2,000 positions): a sample"
     )
 
 
 def test_rows_with_a_reason_are_the_exception_also_where_they_are_more() -> None:
-    found = rows(
+    frame = rows(
         method=["a", "b", "c"],
         learned_targets=[0, 0, 9000],
         learned_users=[0, 0, 70],
         learned_positions=[0, 0, 9100],
         less_information=["untrained", "untrained", ""],
     )
-    assert what_they_learned(found) == (
+    assert what_they_learned(frame) == (
         "most rows learned from 9,000 targets of 70 users (9,100 positions); but a, b from nothing: untrained"
     )
 
 
 def test_few_items_are_few_of_what_the_lists_could_hold() -> None:
     """5 % of 1,000 items are 50; of 10 cases, whose lists hold 200 items at most, 10."""
-    found = rows(method=["a", "b"], distinct_items=[49, 50])
+    frame = rows(method=["a", "b"], distinct_items=[49, 50])
     three = ". The three most recommended items take 2.0 % of all places there"
-    assert of_the_lists(found).endswith(f"of all cases: 49 to 50 of 1,000; strikingly few (below 5 %): a 49{three}")
-    assert of_the_lists(found.assign(n_cases=10)).endswith(f"of all cases: 49 to 50 of 1,000{three}")
-    assert of_the_lists(found.assign(n_cases=10, distinct_items=9)).endswith(
+    assert of_the_lists(frame).endswith(f"of all cases: 49 to 50 of 1,000; strikingly few (below 5 %): a 49{three}")
+    assert of_the_lists(frame.assign(n_cases=10)).endswith(f"of all cases: 49 to 50 of 1,000{three}")
+    assert of_the_lists(frame.assign(n_cases=10, distinct_items=9)).endswith(
         f": 9 of 1,000; strikingly few (below 5 %): a 9, b 9{three}"
     )
-    assert of_the_lists(found.assign(three_items_share=[0.0149, 0.15])).endswith(
+    assert of_the_lists(frame.assign(three_items_share=[0.0149, 0.15])).endswith(
         ". The three most recommended items take 1.5 % to 15.0 % of all places there"
     )
 
@@ -221,9 +221,9 @@ def test_the_three_most_recommended_items_by_hand(results: Path) -> None:
         column = pa.array(lists, pa.list_(pa.int32()))
         pq.write_table(table.set_column(table.column_names.index("top_items"), "top_items", column), path)
         noted_again(path.parent)
-    found = collect(results, "small", {"sasrec": 2})
-    assert three_items_share(found, "sasrec") == pytest.approx((0.8 + 1.0) / 2)
-    assert distinct_items(found, "sasrec") == pytest.approx((5 + 1) / 2)
+    collected = collect(results, "small", {"sasrec": 2})
+    assert three_items_share(collected, "sasrec") == pytest.approx((0.8 + 1.0) / 2)
+    assert distinct_items(collected, "sasrec") == pytest.approx((5 + 1) / 2)
 
 
 def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
@@ -243,7 +243,9 @@ def test_unequal_rows_are_refused(
 ) -> None:
     for command in (statistics, overall, report, against_statistics):
         monkeypatch.setattr(
-            sys, "argv", given(results, *(["--reference", "r2ec"] if command in (report, against_statistics) else []))
+            sys,
+            "argv",
+            arguments_of(results, *(["--reference", "r2ec"] if command in (report, against_statistics) else [])),
         )
         with pytest.raises(SystemExit):
             command.main()  # type: ignore[attr-defined]
@@ -283,9 +285,9 @@ REFUSED: dict[str, tuple[dict[tuple[str, int], Learned], dict[str, str], str]] =
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name: str) -> None:
     learned, permitted, message = REFUSED[name]
-    with pytest.raises(InputError, match=f"^{re.escape(message)}") as found:
+    with pytest.raises(InputError, match=f"^{re.escape(message)}") as refused:
         check_information("d", learned, permitted)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_what_is_permitted() -> None:
@@ -318,12 +320,12 @@ def config(**changes: Any) -> dict[str, Any]:
 
 def test_the_configs_reasons_are_told_and_make_no_run_again() -> None:
     plain = config()
-    told = config()
-    told["methods"]["r2ec_untrained"]["less_information"] = "it's untrained"
+    value_read = config()
+    value_read["methods"]["r2ec_untrained"]["less_information"] = "it's untrained"
     plans = []
-    for value in (plain, told):
-        found = read_config(value)
-        plans.append(Plan(found, ablations_of(found), {"toy": []}))
+    for value in (plain, value_read):
+        config_read = read_config(value)
+        plans.append(Plan(config_read, ablations_of(config_read), {"toy": []}))
     outputs = [Outputs(plan) for plan in plans]
     assert (
         outputs[1].selection()
@@ -367,12 +369,20 @@ def test_an_ablations_table_says_it_and_refuses_what_is_not_permitted(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = {"base": "r2ec", "none": "r2ec_untrained"}
-    told = {"name": "x", "title": "x", "datasets": ["small"], "seeds": 1, "base": "base", "runs": runs, "claims": []}
-    factor = Factor.model_validate(told)
-    for one in (factor, factor.model_copy(update={"less_information": REASON})):
-        text = json.dumps([one.model_dump(mode="json")])
+    factor_entry = {
+        "name": "x",
+        "title": "x",
+        "datasets": ["small"],
+        "seeds": 1,
+        "base": "base",
+        "runs": runs,
+        "claims": [],
+    }
+    factor = Factor.model_validate(factor_entry)
+    for variant in (factor, factor.model_copy(update={"less_information": REASON})):
+        text = json.dumps([variant.model_dump(mode="json")])
         monkeypatch.setattr(sys, "argv", ["x", "--results", str(results), "--factors", text])
-        if one is factor:
+        if variant is factor:
             with pytest.raises(SystemExit):
                 ablation_statistics.main()
             assert "small: r2ec_untrained learned from nothing, but r2ec from 200" in capsys.readouterr().err
@@ -380,9 +390,9 @@ def test_an_ablations_table_says_it_and_refuses_what_is_not_permitted(
         else:
             ablation_statistics.main()
             ablations.main()
-    said = (
+    message = (
         "small: most rows learned from 200 targets of 30 users (230 positions); but none from nothing: trains nothing."
     )
     for ending in ("md", "tex"):
-        assert said in (results / f"ablations/x.{ending}").read_text(encoding="utf-8")
-    assert said in " ".join(ablations.notes(FactorStatistics.read(results / "statistics/ablations", "x").values))
+        assert message in (results / f"ablations/x.{ending}").read_text(encoding="utf-8")
+    assert message in " ".join(ablations.notes(FactorStatistics.read(results / "statistics/ablations", "x").values))

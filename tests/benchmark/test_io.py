@@ -9,14 +9,14 @@ from benchmark.storage.io import atomic
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path, folder: bool) -> None:
-    with atomic(tmp_path / "done") as left:
-        left.write_text("x")
+    with atomic(tmp_path / "done") as part:
+        part.write_text("x")
     (tmp_path / "done").unlink()
     if folder:
-        left.mkdir()
-        (left / "half").write_text("x")
+        part.mkdir()
+        (part / "half").write_text("x")
     else:
-        left.write_text("x")
+        part.write_text("x")
     with atomic(tmp_path / "done") as temporary:
         temporary.mkdir()
         (temporary / "whole").write_text("y")

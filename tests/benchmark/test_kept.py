@@ -29,10 +29,10 @@ def cost_of(path: Path, make=write) -> tuple[bool, Cost]:
 
 def test_it_is_made_once_and_charged_to_each(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "states"
-    there, first = cost_of(path)
-    assert not there and first.reused == 0 and 0.4 <= first.seconds < 1
-    there, second = cost_of(path, fail)  # it isn't asked to make anything
-    assert there and path.read_text() == "made"
+    was_there, first = cost_of(path)
+    assert not was_there and first.reused == 0 and 0.4 <= first.seconds < 1
+    was_there, second = cost_of(path, fail)  # it isn't asked to make anything
+    assert was_there and path.read_text() == "made"
     assert second.reused == pytest.approx(first.seconds, abs=0.05) and second.seconds == pytest.approx(
         first.seconds, abs=0.1
     )
@@ -64,24 +64,24 @@ def test_who_asks_meanwhile_waits_and_pays_the_maker_alone(tmp_path: Path) -> No
     jobs = [spawned.Process(target=in_a_job, args=(tmp_path / "states", answers)) for _ in range(3)]
     for job in jobs:
         job.start()
-    found = [answers.get(timeout=30) for _ in jobs]
+    results = [answers.get(timeout=30) for _ in jobs]
     for job in jobs:
         job.join()
-    assert sorted(there for there, _ in found) == [False, True, True]
-    (maker,) = [cost.seconds for there, cost in found if not there]
-    for there, cost in found:
+    assert sorted(was_there for was_there, _ in results) == [False, True, True]
+    (maker,) = [cost.seconds for was_there, cost in results if not was_there]
+    for was_there, cost in results:
         assert cost.seconds == pytest.approx(maker, abs=0.2), "waiting is nobody's work"
-        assert cost.reused == pytest.approx(maker if there else 0, abs=0.05)
+        assert cost.reused == pytest.approx(maker if was_there else 0, abs=0.05)
 
 
 def test_other_inputs_and_another_version_are_kept_elsewhere(tmp_path: Path) -> None:
     stage = Stage("states", 1, after=(Stage("writing", 1),))
-    one = place(tmp_path, key(stage, {"cases": "a"}), ".safetensors")
-    assert one == place(tmp_path, key(stage, {"cases": "a"}), ".safetensors") and one.suffix == ".safetensors"
+    path = place(tmp_path, key(stage, {"cases": "a"}), ".safetensors")
+    assert path == place(tmp_path, key(stage, {"cases": "a"}), ".safetensors") and path.suffix == ".safetensors"
     others = [
         key(stage, {"cases": "b"}),
         key(Stage("states", 2, after=stage.after), {"cases": "a"}),
         key(Stage("states", 1, after=(Stage("writing", 2),)), {"cases": "a"}),
         key(Stage("states", 1, after=stage.after, packages=("torch",)), {"cases": "a"}) | {"packages": {"torch": "0"}},
     ]
-    assert len({one, *(place(tmp_path, about, ".safetensors") for about in others)}) == 5
+    assert len({path, *(place(tmp_path, about, ".safetensors") for about in others)}) == 5

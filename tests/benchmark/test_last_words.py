@@ -43,7 +43,7 @@ TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "expected"),
     [
         ("a\nerror: x.csv: row 5: rating is 'nan'; give a number\n", "x.csv: row 5: rating is 'nan'; give a number"),
         ("error: first\nerror: last\nbye\n", "last"),
@@ -58,8 +58,8 @@ TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"
         ("\n \n", None),
     ],
 )  # fmt: skip
-def test_a_logs_own_sentence(log: str, said: str | None) -> None:
-    assert sentence(log) == said
+def test_a_logs_own_sentence(log: str, expected: str | None) -> None:
+    assert sentence(log) == expected
 
 
 def test_the_sentence_of_a_jobs_logs(tmp_path: Path) -> None:
@@ -100,24 +100,24 @@ def test_the_end_of_a_run_says_what_its_targets_end_in(tmp_path: Path) -> None:
         (results / file).parent.mkdir(parents=True, exist_ok=True)
         (results / file).write_text(text)
 
-    def said(*rules: str, root: Path = Path()) -> str:
+    def text_of(*rules: str, root: Path = Path()) -> str:
         return of_success(results, rules, "ablations-full", "9 jobs done in 3 s.", root)
 
-    assert said("run", "tables", "plots", "page", "all").split("\n") == [
+    assert text_of("run", "tables", "plots", "page", "all").split("\n") == [
         "the table",
         "",
         "9 jobs done in 3 s.",
         f"Tables: {results}/tables   plots: {results}/plots   page: {results}/report/index.html",
     ]
-    assert said("claims", "ablation", "ablation_plot").split("\n") == [
+    assert text_of("claims", "ablation", "ablation_plot").split("\n") == [
         "the claims",
         "",
         "9 jobs done in 3 s.",
         f"Ablations: {results}/ablations-full   their plots: {results}/plots/ablations-full",
     ]
-    assert said("fetch", "prepare") == "9 jobs done in 3 s."
+    assert text_of("fetch", "prepare") == "9 jobs done in 3 s."
     shutil.rmtree(results / "tables")
-    assert "tables" not in said("tables", "plots").lower()
+    assert "tables" not in text_of("tables", "plots").lower()
     assert places(Path("gone"), ["tables"], "a") == []
 
 
@@ -159,8 +159,8 @@ def test_time_left_by_hand() -> None:
 
 
 def test_time_left_with_few_gpus_and_unknown_methods() -> None:
-    some = [job("a", 10, gpus=2), job("b", 30, gpus=1), job("c", 30, gpus=1)]
-    assert Progress(some, cores=64, gpus=2).left(0) == 40 and Progress(some, cores=64).left(0) == 30
+    jobs = [job("a", 10, gpus=2), job("b", 30, gpus=1), job("c", 30, gpus=1)]
+    assert Progress(jobs, cores=64, gpus=2).left(0) == 40 and Progress(jobs, cores=64).left(0) == 30
     unknown = Progress([Job("run", (), ANY), job("a", 10)], cores=2)
     assert unknown.left(0) is None and unknown.so_far(0) == "[0 of 2 done]"
     unknown.start(1, ("run", ()), 0)
@@ -169,14 +169,17 @@ def test_time_left_with_few_gpus_and_unknown_methods() -> None:
 
 
 def record(event: LogEvent | None, message: str = "", level: int = logging.INFO, **about: Any) -> logging.LogRecord:
-    made = logging.makeLogRecord({"msg": message, "levelno": level, "levelname": logging.getLevelName(level), **about})
-    made.event = event
-    return made
+    log_record = logging.makeLogRecord(
+        {"msg": message, "levelno": level, "levelname": logging.getLevelName(level), **about}
+    )
+    log_record.event = event
+    return log_record
 
 
-def screen(quiet: set[Quietness] | None = None, **given: Any) -> tuple[Watch, Lines]:
+def screen(quiet: set[Quietness] | None = None, **output_settings: Any) -> tuple[Watch, Lines]:
     settings = SimpleNamespace(
-        **{"quiet": quiet or set(), "show_failed_logs": False, "dryrun": False, "printshellcmds": False} | given
+        **{"quiet": quiet or set(), "show_failed_logs": False, "dryrun": False, "printshellcmds": False}
+        | output_settings
     )
     watch = Watch(lambda: Progress([job("a", 10), job("b", 10)], cores=1))
     stale = {"old": "x.csv has changed"}
@@ -203,12 +206,12 @@ def test_a_job_is_one_line_and_its_failure_another(tmp_path: Path, monkeypatch: 
         record(LogEvent.ERROR, "RuleException:\nCalledProcessError in file x, line 1:", logging.ERROR),
         record(None, "something else", logging.WARNING),
     ]
-    said = []
-    for one in messages:
-        if lines.wanted(one):
-            said.append(lines.format(one))
-        watch.emit(one)
-    assert said == [
+    lines_printed = []
+    for message in messages:
+        if lines.wanted(message):
+            lines_printed.append(lines.format(message))
+        watch.emit(message)
+    assert lines_printed == [
         "2 jobs: 2 run",
         "[0 of 2 done, about 20 s left] a on toy",
         "failed: a on toy: too small",
@@ -239,21 +242,21 @@ def test_a_lock_that_is_left_says_how_it_goes_on() -> None:
     from snakemake.exceptions import LockException
 
     _, lines = screen()
-    said = lines.format(record(None, str(LockException())))
-    assert "`r2ec-bench run -- --unlock`" in said and said.endswith("goes on where the killed run was.")
+    text = lines.format(record(None, str(LockException())))
+    assert "`r2ec-bench run -- --unlock`" in text and text.endswith("goes on where the killed run was.")
 
 
 def test_another_plugins_screen_is_left_alone_and_a_fault_here_ends_no_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch, lines = screen()
-    mine, other = logging.StreamHandler(), logging.StreamHandler()
-    mine.name, other.name = "DefaultStreamHandler", "rich"
+    own, other = logging.StreamHandler(), logging.StreamHandler()
+    own.name, other.name = "DefaultStreamHandler", "rich"
     logger = logging.Logger("test")
-    logger.addHandler(mine)
+    logger.addHandler(own)
     logger.addHandler(other)
     take(logger, watch, lines)
-    assert mine.formatter is lines and other.formatter is None and watch in logger.handlers
+    assert own.formatter is lines and other.formatter is None and watch in logger.handlers
     watch.planned = lambda: Progress(1 / 0)  # type: ignore[arg-type]
     monkeypatch.setattr(logging, "raiseExceptions", True)
     watch.emit(record(LogEvent.RUN_INFO, "x", **RUN_INFO))
@@ -277,13 +280,13 @@ def fit(split, *, seed, params, workdir):
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project with a config of a method that breaks, in another folder than the run's."""
-    made = copy_of_project(tmp_path / "project")
-    (made / "baselines" / "broken.py").write_text(WAITING)
-    config = made / changed_config(made, "broken.yaml", only=True, popularity=None, broken=None)
+    copied = copy_of_project(tmp_path / "project")
+    (copied / "baselines" / "broken.py").write_text(WAITING)
+    config = copied / changed_config(copied, "broken.yaml", only=True, popularity=None, broken=None)
     value = yaml.safe_load(config.read_text()) | {"seeds": 1}
     config.write_text(yaml.safe_dump(value, sort_keys=False))
-    write_files(made / "there" / "planted", planted(n_users=40))
-    return made
+    write_files(copied / "there" / "planted", planted(n_users=40))
+    return copied
 
 
 def said_by(project: Path, *arguments: str) -> tuple[int, list[str]]:
@@ -352,7 +355,7 @@ def test_a_stopped_run_says_so_and_names_no_failure(project: Path) -> None:
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, said = process.communicate(timeout=60)
-    lines = said.splitlines()
-    assert process.returncode == 1 and "Traceback" not in said and "error:" not in said
+    _, output = process.communicate(timeout=60)
+    lines = output.splitlines()
+    assert process.returncode == 1 and "Traceback" not in output and "error:" not in output
     assert lines[-1] == "Stopped. What was finished stays; the same command goes on from there."

@@ -181,16 +181,16 @@ SETTINGS = st.recursive(
 
 @given(SETTINGS, SETTINGS)
 def test_what_a_trial_does_not_name_keeps_its_value(params: dict[str, Any], trial: dict[str, Any]) -> None:
-    found, named, before = flatten(overlaid(params, trial)), flatten(trial), flatten(params)
-    assert named.items() <= found.items()
+    whole, named, before = flatten(overlaid(params, trial)), flatten(trial), flatten(params)
+    assert named.items() <= whole.items()
     # A value of params stays, unless the trial names it, a section around it or a setting inside of it.
     shared = {path: value for path, value in before.items() if not any(related(path, other) for other in named)}
-    assert shared.items() <= found.items()
-    assert set(found) <= set(named) | set(before)
+    assert shared.items() <= whole.items()
+    assert set(whole) <= set(named) | set(before)
     assert overlaid(overlaid(params, trial), trial) == overlaid(params, trial)
 
 
-def related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def related(path: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether one of two paths begins with the other."""
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+    shorter = min(len(path), len(other))
+    return path[:shorter] == other[:shorter]

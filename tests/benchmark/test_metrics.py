@@ -44,15 +44,17 @@ def test_equals_ir_measures_on_the_same_scores() -> None:
     generator = np.random.default_rng(3)
     scores = generator.normal(size=(300, 80))
     target = generator.integers(80, size=300)
-    mine = scores[np.arange(300), target]
-    ranks = 1 + (scores > mine[:, None]).sum(axis=1)
+    own = scores[np.arange(300), target]
+    ranks = 1 + (scores > own[:, None]).sum(axis=1)
     qrels = [Qrel(str(case), str(item), 1) for case, item in enumerate(target)]
     run = [ScoredDoc(str(case), str(item), float(s)) for case, row in enumerate(scores) for item, s in enumerate(row)]
-    theirs = ir_measures.calc_aggregate([measure @ k for k in CUTOFFS for measure in (Success, nDCG)], qrels, run)
+    of_ir_measures = ir_measures.calc_aggregate(
+        [measure @ k for k in CUTOFFS for measure in (Success, nDCG)], qrels, run
+    )
     ours = per_case(ranks).mean(axis=1)
     for i, k in enumerate(CUTOFFS):
-        assert ours[2 * i] == pytest.approx(theirs[Success @ k], abs=1e-12)
-        assert ours[2 * i + 1] == pytest.approx(theirs[nDCG @ k], abs=1e-12)
+        assert ours[2 * i] == pytest.approx(of_ir_measures[Success @ k], abs=1e-12)
+        assert ours[2 * i + 1] == pytest.approx(of_ir_measures[nDCG @ k], abs=1e-12)
     assert 0 < ours[0] < 1  # the comparison is not one of zeros
 
 

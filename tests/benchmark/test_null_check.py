@@ -23,10 +23,10 @@ def trainings(luck: float, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 def test_luck_passes_the_test_over_users_and_not_that_over_both() -> None:
     ranks, users = trainings(0.3)
-    both, paired, alone = shares(ranks, users, "log rank", 5, seed=1, draws=200)
+    both, paired, users_alone = shares(ranks, users, "log rank", 5, seed=1, draws=200)
     assert both < 0.08
     assert paired < 0.09
-    assert alone > 0.3
+    assert users_alone > 0.3
     single = shares(ranks, users, "log rank", 1, seed=1, draws=200)
     assert np.isnan(single[0])
     assert single[2] > 0.3
@@ -34,10 +34,10 @@ def test_luck_passes_the_test_over_users_and_not_that_over_both() -> None:
 
 def test_without_luck_both_hold() -> None:
     ranks, users = trainings(0.0)
-    both, paired, alone = shares(ranks, users, "log rank", 5, seed=1, draws=200)
+    both, paired, users_alone = shares(ranks, users, "log rank", 5, seed=1, draws=200)
     assert both < 0.08
     assert paired < 0.09
-    assert alone < 0.12
+    assert users_alone < 0.12
 
 
 def test_too_few_trainings_are_refused() -> None:
@@ -49,10 +49,10 @@ def test_too_few_trainings_are_refused() -> None:
 def test_the_folder_is_read_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(null_check, "DRAWS", 20)
     ranks, users = trainings(0.3, count=6)
-    for seed, one in enumerate(ranks, 1):
+    for seed, of_seed in enumerate(ranks, 1):
         folder = tmp_path / "toy" / "net" / f"seed{seed}"
         folder.mkdir(parents=True)
-        columns = {"case": np.arange(len(users)), "user": users, "rank": one}
+        columns = {"case": np.arange(len(users)), "user": users, "rank": of_seed}
         pq.write_table(pa.table(columns), folder / "rankings.parquet")
     frame = check(tmp_path)
     assert frame.side.unique().tolist() == [1, 3]  # six trainings make no two groups of five

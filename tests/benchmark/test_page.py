@@ -100,8 +100,8 @@ class Tags(HTMLParser):
 
 def test_doctests() -> None:
     for module in (answer, cases, provenance, written):
-        found = doctest.testmod(module)
-        assert found.attempted > 0 and found.failed == 0, module
+        results = doctest.testmod(module)
+        assert results.attempted > 0 and results.failed == 0, module
 
 
 def test_page_is_well_formed_and_needs_no_network(page: Path) -> None:
@@ -178,16 +178,16 @@ def test_trainings_that_rank_alike_have_no_deviation(page: Path, small: Collecte
 def test_pairs_are_those_of_the_tests(small: Collected) -> None:
     tests = statistics(small).tests
     pairs = pairs_of(tests[tests.family == ALL_PAIRS], small.methods, NUMBERS)
-    assert [(one["a"], one["b"]) for one in pairs] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert [(pair["a"], pair["b"]) for pair in pairs] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     row = tests[(tests.family == ALL_PAIRS) & (tests.method_a == "sasrec") & (tests.method_b == "r2ec_no_reasoning")]
     row = row[row.metric == "NDCG@10"].iloc[0]
-    one = pairs[4]
-    assert [one[name][MAIN] for name in ("difference", "low", "high", "p", "p_holm")] == [
+    pair = pairs[4]
+    assert [pair[name][MAIN] for name in ("difference", "low", "high", "p", "p_holm")] == [
         row.difference, row.low, row.high, row.p, row.p_holm,
     ]  # fmt: skip
     # The interval of a nearly normal difference is 3.92 standard errors wide.
     error = (row.high - row.low) / 3.92
-    assert one["detectable"][MAIN] == pytest.approx(smallest_detectable(error, 36), rel=0.05)
+    assert pair["detectable"][MAIN] == pytest.approx(smallest_detectable(error, 36), rel=0.05)
 
 
 def test_over_all_datasets_the_reference_is_as_against_the_others(results: Path) -> None:
@@ -195,25 +195,27 @@ def test_over_all_datasets_the_reference_is_as_against_the_others(results: Path)
     means, pairs = over_all(results / "statistics", collected[0].methods, NUMBERS)
     frame = against.against(collected, "r2ec")
     frame = frame[frame.dataset == against.EVERY].set_index("method")
-    one = pairs[3]  # sasrec - r2ec
-    assert one["difference"][MAIN] == pytest.approx(-frame.difference["sasrec"], abs=1e-6)
-    assert [one["low"][MAIN], one["high"][MAIN]] == pytest.approx(
+    pair = pairs[3]  # sasrec - r2ec
+    assert pair["difference"][MAIN] == pytest.approx(-frame.difference["sasrec"], abs=1e-6)
+    assert [pair["low"][MAIN], pair["high"][MAIN]] == pytest.approx(
         [-frame.high["sasrec"], -frame.low["sasrec"]], abs=1e-6
     )
     assert means["mean"][MAIN, 1] == pytest.approx(frame["mean"]["sasrec"])
     # Hit has no test here, as McNemar's is of one dataset.
-    assert [p is None for p in one["p_holm"]] == [metric.startswith("Hit") for metric in METRICS]
+    assert [p is None for p in pair["p_holm"]] == [metric.startswith("Hit") for metric in METRICS]
 
 
 def test_slices_say_no_more_than_they_know(small: Collected, tmp_path: Path) -> None:
-    found = by_slice(statistics(small), small.methods)
-    few = [slice["users"] < FEW_USERS for slice in found["slices"]]
-    assert True in few and all(slice["cases"] for slice in found["slices"])
-    for known, mine in zip(few, found["differences"], strict=True):
-        assert all((low is None and high is None) if known else True for _, low, high in mine)
+    slices = by_slice(statistics(small), small.methods)
+    few = [slice["users"] < FEW_USERS for slice in slices["slices"]]
+    assert True in few and all(slice["cases"] for slice in slices["slices"])
+    for known, differences in zip(few, slices["differences"], strict=True):
+        assert all((low is None and high is None) if known else True for _, low, high in differences)
     # Two methods that rank alike: whatever the slice, nothing is known of how they differ.
     same = replace(small, ranks=[small.ranks[0], small.ranks[0], *small.ranks[2:]])
-    assert {tuple(mine[0]) for mine in by_slice(statistics(same), same.methods)["differences"]} == {(0.0, None, None)}
+    assert {tuple(differences[0]) for differences in by_slice(statistics(same), same.methods)["differences"]} == {
+        (0.0, None, None)
+    }
     write_by_hand(tmp_path, "popularity", "r2ec")
     hand = by_slice(statistics(collect(tmp_path, "tiny", {"popularity": 2, "r2ec": 2})), ["popularity", "r2ec"])
     assert sum(slice["cases"] for slice in hand["slices"] if slice["group"] == "length of the history") == 4
@@ -223,7 +225,7 @@ def test_the_answer_is_made_from_the_run(page: Path) -> None:
     about = document_of(page)["answer"]
     text = html.unescape(page.read_text(encoding="utf-8"))
     assert f"<h1>{about['title']}</h1>" in text and all(
-        f"<li>{said}</li>" in text for said in about["said"] + about["more"]
+        f"<li>{sentence}</li>" in text for sentence in about["said"] + about["more"]
     )
     assert about["title"].startswith("r2ec ranks best on both datasets; over them sasrec can't be told apart from it")
     scope, reasoning, whole = about["said"]
@@ -259,17 +261,17 @@ def test_titles_by_hand(p: list[float], means: list[float], title: str) -> None:
 
 def test_the_cases_are_those_of_the_runs(page: Path, small: Collected) -> None:
     held, parts = document_of(page)["held"][0], parts_of(page)
-    mine = parts["index/0"] | parts["cases/0/0"]
-    assert (held["shown"], held["of"]) == (60, 60) and mine["case"] == small.cases.case.tolist()
-    assert mine["ranks"]["2"] == small.ranks[2].tolist()
+    part = parts["index/0"] | parts["cases/0/0"]
+    assert (held["shown"], held["of"]) == (60, 60) and part["case"] == small.cases.case.tolist()
+    assert part["ranks"]["2"] == small.ranks[2].tolist()
     titles = pd.read_parquet(small.folder / "items.parquet").title
-    assert [mine["titles"][place] for place in mine["target"]] == titles[small.target].tolist()
-    places, ratings, seconds = mine["history"][5]
-    assert [mine["titles"][place] for place in places] == titles[small.cases.history(5)].tolist()
+    assert [part["titles"][place] for place in part["target"]] == titles[small.target].tolist()
+    places, ratings, seconds = part["history"][5]
+    assert [part["titles"][place] for place in places] == titles[small.cases.history(5)].tolist()
     assert set(ratings) == {4.0} and set(seconds) == {500}
     top = pd.read_parquet(small.run_folder("r2ec", 1) / "rankings.parquet").top_items[7][:10]
-    assert [mine["titles"][place] for place in mine["top"]["2"][7]] == titles[top].tolist()
-    assert mine["candidates"][7] == 60 - len(set(small.cases.history(7).tolist()))
+    assert [part["titles"][place] for place in part["top"]["2"][7]] == titles[top].tolist()
+    assert part["candidates"][7] == 60 - len(set(small.cases.history(7).tolist()))
     wrote, silent = held["texts"]
     assert (wrote["method"], wrote["wrote"], wrote["cut"]) == (2, True, list(range(0, 60, 3)))
     assert (silent["method"], silent["wrote"], silent["cut"], silent["repeats"]) == (3, False, [], [])
@@ -294,13 +296,13 @@ def write_uneven(results: Path) -> Path:
     write_texts(results, "small", "r2ec", EVIL)
     write_texts(results, "small", "r2ec_no_reasoning", "")
     seeds = {"small": TWO_SEEDS, "other": dict.fromkeys(["r2ec", "popularity", "sasrec"], 2)}
-    for name, mine in seeds.items():
-        write_statistics(results, [name], mine)
+    for name, own_seeds in seeds.items():
+        write_statistics(results, [name], own_seeds)
     shared = dict.fromkeys(["popularity", "sasrec", "r2ec"], 2)
     means, tests = statistics_overall.overall([collect(results, name, shared) for name in seeds])
     write_csv(results / "statistics" / OVERALL_METHODS, means)
     write_csv(results / "statistics" / OVERALL_TESTS, tests)
-    about, parts = document([collect(results, name, mine) for name, mine in seeds.items()], results)
+    about, parts = document([collect(results, name, own_seeds) for name, own_seeds in seeds.items()], results)
     (results / "uneven.html").write_text(written.render(about, parts), encoding="utf-8")
     return results / "uneven.html"
 
@@ -308,7 +310,7 @@ def write_uneven(results: Path) -> Path:
 def test_datasets_may_have_unequal_methods(tmp_path: Path) -> None:
     page = write_uneven(tmp_path)
     about, parts = document_of(page), parts_of(page)
-    assert [one["name"] for one in about["methods"]] == list(SKILL)
+    assert [method["name"] for method in about["methods"]] == list(SKILL)
     assert [[row["method"] for row in part["rows"]] for part in about["datasets"]] == [[0, 1, 2, 3], [2, 0, 1]]
     assert [row["method"] for row in about["overall"]["rows"]] == [0, 1, 2]
     other = collect(tmp_path, "other", dict.fromkeys(["r2ec", "popularity", "sasrec"], 2))
@@ -317,7 +319,7 @@ def test_datasets_may_have_unequal_methods(tmp_path: Path) -> None:
         "0": other.ranks[1].tolist(),
         "1": other.ranks[2].tolist(),
     }
-    assert [(one["a"], one["b"]) for one in about["datasets"][1]["pairs"]] == [(2, 0), (2, 1), (0, 1)]
+    assert [(method["a"], method["b"]) for method in about["datasets"][1]["pairs"]] == [(2, 0), (2, 1), (0, 1)]
     sasrec = about["datasets"][1]["rows"][2]["mean"][MAIN] - about["datasets"][1]["rows"][0]["mean"][MAIN]
     assert about["datasets"][1]["pairs"][1]["difference"][MAIN] == pytest.approx(-sasrec, abs=2e-6)
     # What only one dataset can tell is told of that one.
@@ -346,8 +348,8 @@ def test_the_papers_figures_are_those_of_its_tables() -> None:
         of_table = table.loc[(row["printed_as"], row["category"].replace("_", " "))]
         np.testing.assert_array_equal([row[metric] for metric in METRICS], of_table[METRICS].to_numpy(float))
     config = (ROOT / "config/paper.yaml").read_text()
-    there = set(re.findall(r"^  ([a-z][\w.]*):$", config, flags=re.M))
-    assert {"gru4rec", "caser", "sasrec", "tiger", "r2ec_qwen2.5_3b", "r2ec_gemma2_2b"} <= there & set(rows.row)
+    config_rows = set(re.findall(r"^  ([a-z][\w.]*):$", config, flags=re.M))
+    assert {"gru4rec", "caser", "sasrec", "tiger", "r2ec_qwen2.5_3b", "r2ec_gemma2_2b"} <= config_rows & set(rows.row)
 
 
 def test_only_the_papers_own_data_have_its_figures(small: Collected) -> None:

@@ -25,8 +25,8 @@ VIEWS = ("leaderboard", "pair", "reasonings", "provenance")
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Any]:
-    with browser() as one:
-        yield one
+    with browser() as chromium_started:
+        yield chromium_started
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ def test_two_methods_are_held_against_each_other(started: Any, page: Path) -> No
     assert opened.tab.inner_text("h2") == "r2ec minus r2ec_no_reasoning"
     opened.tab.get_by_label("minus").select_option(label="sasrec")
     opened.tab.wait_for_selector("main [aria-busy]", state="detached")
-    one = next(p for p in document_of(page)["datasets"][0]["pairs"] if (p["a"], p["b"]) == (2, 3))  # sasrec - r2ec
+    pair = next(p for p in document_of(page)["datasets"][0]["pairs"] if (p["a"], p["b"]) == (2, 3))  # sasrec - r2ec
     row = opened.tab.locator('[aria-label="Over all cases"] tbody tr').nth(1).inner_text()
-    sign = "−" if one["difference"][3] > 0 else "+"
-    assert row.startswith("small") and f"{sign}{abs(one['difference'][3]):.4f}" in row
+    sign = "−" if pair["difference"][3] > 0 else "+"
+    assert row.startswith("small") and f"{sign}{abs(pair['difference'][3]):.4f}" in row
     assert opened.tab.locator("article.case").count() > 0
     assert "too few users" in opened.tab.inner_text("main")
     opened.tab.get_by_role("button", name="Swap").click()
@@ -214,8 +214,8 @@ def test_axe_finds_nothing(started: Any, page: Path, width: int, scheme: str) ->
     for view in VIEWS:
         opened.view(view)
         opened.tab.evaluate(script)
-        found = opened.tab.evaluate("axe.run()")["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], view
+        violations = opened.tab.evaluate("axe.run()")["violations"]
+        assert [(violation["id"], violation["nodes"][0]["html"]) for violation in violations] == [], view
     opened.close()
 
 

@@ -36,30 +36,30 @@ VARIANT = "sasrec--epochs=7"
 
 
 def test_later_repetitions_and_variants_are_told_where_the_choice_is() -> None:
-    made = plan()
-    told = "--tuned results/runs/toy/sasrec/seed1/run.json"
-    assert list(made.ablations.variants) == [VARIANT]
-    assert made.tuned_option("toy", "sasrec", 1) == "" and made.tuned_option("toy", "sasrec", 2) == told
-    assert made.tuned_option("toy", VARIANT, 1) == told
-    assert made.tuned_option("toy", "popularity", 2) == ""  # no grid
+    full_plan = plan()
+    option = "--tuned results/runs/toy/sasrec/seed1/run.json"
+    assert list(full_plan.ablations.variants) == [VARIANT]
+    assert full_plan.tuned_option("toy", "sasrec", 1) == "" and full_plan.tuned_option("toy", "sasrec", 2) == option
+    assert full_plan.tuned_option("toy", VARIANT, 1) == option
+    assert full_plan.tuned_option("toy", "popularity", 2) == ""  # no grid
 
 
 def test_a_variant_is_told_its_overlay_and_whose_streams_it_takes() -> None:
-    made = plan()
-    assert made.variant_options("sasrec") == ""
-    words = shlex.split(made.variant_options(VARIANT))
+    full_plan = plan()
+    assert full_plan.variant_options("sasrec") == ""
+    words = shlex.split(full_plan.variant_options(VARIANT))
     assert words[:3] == ["--stream", "sasrec", "--overlay"] and json.loads(words[3]) == OVERLAY and len(words) == 4
 
 
 def test_wide_and_awaited_runs_go_first_and_what_ablations_add_last() -> None:
-    made = plan()
+    full_plan = plan()
     # 2 * threads², a hundred times that for the tables' own; one more where others wait for the choice.
-    assert made.priority("popularity", 1, 59) == 200 and made.priority("popularity", 2, 0) == 200
-    assert made.priority("sasrec", 1, 0) == 900 and made.priority("sasrec", 2, 0) == 800
-    assert made.priority("sasrec", 3, 0) == made.priority(VARIANT, 1, 0) == 8
+    assert full_plan.priority("popularity", 1, 59) == 200 and full_plan.priority("popularity", 2, 0) == 200
+    assert full_plan.priority("sasrec", 1, 0) == 900 and full_plan.priority("sasrec", 2, 0) == 800
+    assert full_plan.priority("sasrec", 3, 0) == full_plan.priority(VARIANT, 1, 0) == 8
     # A minute counts as much as half the square of a core; beyond 400 all are alike.
-    assert made.priority("popularity", 1, 185) == 500 and made.priority(VARIANT, 1, 600) == 18
-    assert made.priority("popularity", 1, 1e6) == 40_200 == made.priority("popularity", 1, 24_000)
+    assert full_plan.priority("popularity", 1, 185) == 500 and full_plan.priority(VARIANT, 1, 600) == 18
+    assert full_plan.priority("popularity", 1, 1e6) == 40_200 == full_plan.priority("popularity", 1, 24_000)
 
 
 def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
         return plan(methods={"frozen_llm": {"params": params}}, ablations={})
 
     nowhere = str(tmp_path / "lm")
-    said = rf"^methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, pin its revision$"
-    with pytest.raises(InputError, match=said):
+    message = rf"^methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, pin its revision$"
+    with pytest.raises(InputError, match=message):
         with_backbone(nowhere)
     assert with_backbone(nowhere, revision="abc").embedded("frozen_llm") == []
     (tmp_path / "lm").mkdir()
@@ -110,7 +110,7 @@ def test_what_comes_before_every_command() -> None:
 
 def test_the_command_that_records_a_job() -> None:
     job = Job("run/x", ("out a",), ("in",), "s", "c")
-    said = shlex.split(record_command(job, ["in"], ["out a"]))
+    words = shlex.split(record_command(job, ["in"], ["out a"]))
     head = ["python", "-m", "benchmark.jobs.stale", "record", "--job", "run/x", "--settings", "s", "--code", "c"]
-    assert said == [*head, "--inputs", "in", "--outputs", "out a"]
+    assert words == [*head, "--inputs", "in", "--outputs", "out a"]
     assert shlex.split(record_command(job, [], ["out a"])) == [*head, "--outputs", "out a"]

@@ -61,8 +61,8 @@ def test_popularity_buckets_by_hand() -> None:
         target=np.array([2, 3, 1], dtype=np.int32),
     )
     target = np.array([5, 0, 1, 2, 3, 4])
-    found = {name: rows.tolist() for name, rows in popularity_buckets(target, train, n_items=6)}
-    assert found == {"cold target": [0, 5], "tail target": [3, 4], "head target": [1, 2]}
+    buckets = {name: rows.tolist() for name, rows in popularity_buckets(target, train, n_items=6)}
+    assert buckets == {"cold target": [0, 5], "tail target": [3, 4], "head target": [1, 2]}
 
 
 def test_half_of_the_interactions_exactly_is_enough_for_the_head() -> None:
@@ -76,9 +76,9 @@ def test_half_of_the_interactions_exactly_is_enough_for_the_head() -> None:
         times=np.array([1, 2]),
         target=np.array([1, 2], dtype=np.int32),
     )
-    found = dict(popularity_buckets(np.array([0, 1, 2]), train, n_items=3))  # counts 2, 1, 1: item 0 holds half
-    assert found["head target"].tolist() == [0]
-    assert found["tail target"].tolist() == [1, 2]
+    buckets = dict(popularity_buckets(np.array([0, 1, 2]), train, n_items=3))  # counts 2, 1, 1: item 0 holds half
+    assert buckets["head target"].tolist() == [0]
+    assert buckets["tail target"].tolist() == [1, 2]
 
 
 def of(results: Path, seeds: dict[str, int]) -> DatasetStatistics:
@@ -87,36 +87,36 @@ def of(results: Path, seeds: dict[str, int]) -> DatasetStatistics:
 
 def test_panels_show_means_and_every_seed(results: Path) -> None:
     figure = plot_metrics(of(results, TWO_SEEDS))
-    found = collect(results, "small", TWO_SEEDS)
+    collected = collect(results, "small", TWO_SEEDS)
     assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == METRICS[0::2] + METRICS[1::2]
     panel = figure.axes[4]  # NDCG@10
     drawn = [line.get_xdata() for line in panel.lines]
     means, seeds = drawn[0::2], drawn[1::2]
-    values = np.array([mine[METRICS.index("NDCG@10")].mean(axis=-1) for mine in found.values])
+    values = np.array([of_method[METRICS.index("NDCG@10")].mean(axis=-1) for of_method in collected.values])
     assert np.array(seeds) == pytest.approx(values)
     assert np.array(means).ravel() == pytest.approx(values.mean(axis=1))
 
 
-def with_groups(found: DatasetStatistics, **groups_: tuple[int, bool]) -> DatasetStatistics:
+def with_groups(statistics: DatasetStatistics, **groups_: tuple[int, bool]) -> DatasetStatistics:
     """The statistics with other groups of the targets: by name the number of cases, and whether there is an
     interval."""
-    whole = found.intervals[found.intervals.by == "all"]
+    whole = statistics.intervals[statistics.intervals.by == "all"]
     main = whole[whole.metric == "NDCG@10"]
-    one = found.seeds[(found.seeds.by == "all") & (found.seeds.metric == "NDCG@10")]
-    intervals, seeds = [whole], [one.iloc[:0]]
+    main_seeds = statistics.seeds[(statistics.seeds.by == "all") & (statistics.seeds.metric == "NDCG@10")]
+    intervals, seeds = [whole], [main_seeds.iloc[:0]]
     for name, (n_cases, bounds) in groups_.items():
-        mine = main.assign(by="target", group=name, n_cases=n_cases, n_users=n_cases)
-        intervals.append(mine if bounds else mine.assign(low=np.nan, high=np.nan))
-        seeds += [one.assign(by="target", group=name)] if n_cases else []
-    return replace(found, intervals=pd.concat(intervals), seeds=pd.concat(seeds))
+        own = main.assign(by="target", group=name, n_cases=n_cases, n_users=n_cases)
+        intervals.append(own if bounds else own.assign(low=np.nan, high=np.nan))
+        seeds += [main_seeds.assign(by="target", group=name)] if n_cases else []
+    return replace(statistics, intervals=pd.concat(intervals), seeds=pd.concat(seeds))
 
 
 def test_a_slice_without_cases_says_so(results: Path) -> None:
-    found = with_groups(of(results, TWO_SEEDS), nobody=(0, False), one=(1, False))
-    panel, one = plots.panels_of(found, "target")
+    statistics = with_groups(of(results, TWO_SEEDS), nobody=(0, False), one=(1, False))
+    panel, one = plots.panels_of(statistics, "target")
     assert panel.title == "nobody\n0 cases, 0 users"
     figure = Figure()
-    plots.draw_panels(figure, found.methods, [[panel]], "NDCG@10")
+    plots.draw_panels(figure, statistics.methods, [[panel]], "NDCG@10")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no cases"]
     assert np.isnan(one.low).all()  # one user gives a point, but no interval over users
     assert [len(seeds) for seeds in one.seeds] == [2, 2, 2, 2]
@@ -124,26 +124,30 @@ def test_a_slice_without_cases_says_so(results: Path) -> None:
 
 def test_groups_of_no_case_and_of_one_user(results: Path) -> None:
     """What the statistics say of them, for groups that lie in the data."""
-    found = collect(results, "small", TWO_SEEDS)
-    first = found.cases.user == found.cases.user[0]
+    collected = collect(results, "small", TWO_SEEDS)
+    first = collected.cases.user == collected.cases.user[0]
     for name, rows, n_users in (("nobody", np.array([], dtype=int), 0), ("one", np.flatnonzero(first), 1)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(groups, "groups_of", lambda _, name=name, rows=rows: [("target", name, rows)])
             whole = np.zeros((6, 4))
-            told = groups.measured(found, (whole, whole))
-        mine = told.intervals[told.intervals.by == "target"]
-        assert set(mine.n_cases) == {len(rows)} and set(mine.n_users) == {n_users} and mine.low.isna().all()
-        assert mine["mean"].isna().all() == (n_users == 0)
-        assert (told.seeds.group == name).sum() == 8 * n_users and len(told.pairs) == 6 * n_users
+            measured = groups.measured(collected, (whole, whole))
+        by_target = measured.intervals[measured.intervals.by == "target"]
+        assert (
+            set(by_target.n_cases) == {len(rows)} and set(by_target.n_users) == {n_users} and by_target.low.isna().all()
+        )
+        assert by_target["mean"].isna().all() == (n_users == 0)
+        assert (measured.seeds.group == name).sum() == 8 * n_users and len(measured.pairs) == 6 * n_users
         if n_users:
-            assert told.pairs.low.isna().all() and told.pairs.difference.notna().all()
+            assert measured.pairs.low.isna().all() and measured.pairs.difference.notna().all()
 
 
 def test_differences_of_pairs_in_a_group_by_hand(results: Path) -> None:
-    found, told = collect(results, "small", TWO_SEEDS), of(results, TWO_SEEDS).pairs
-    lengths = np.diff(found.cases.offsets)
-    values = found.case_means[METRICS.index("NDCG@10")][:, (lengths >= 10) & (lengths < 20)]
-    row = told[(told.group == "history of 10-19") & (told.method_a == "item_knn") & (told.method_b == "r2ec")].iloc[0]
+    collected, pairs = collect(results, "small", TWO_SEEDS), of(results, TWO_SEEDS).pairs
+    lengths = np.diff(collected.cases.offsets)
+    values = collected.case_means[METRICS.index("NDCG@10")][:, (lengths >= 10) & (lengths < 20)]
+    row = pairs[(pairs.group == "history of 10-19") & (pairs.method_a == "item_knn") & (pairs.method_b == "r2ec")].iloc[
+        0
+    ]
     assert row.difference == pytest.approx(values[1].mean() - values[3].mean())
     assert row.low < row.difference < row.high < 0
 
@@ -191,10 +195,10 @@ def test_nothing_is_cut_off(tmp_path: Path, n_methods: int, every: int) -> None:
     skill = {f"method_with_a_long_name_{i}": i / 20 for i in range(n_methods)}
     seeds = {method: 1 + i % every for i, method in enumerate(skill)}  # of 20 methods, 13 are named for another number
     write_results(tmp_path, ["small"], skill, seeds=seeds, n_cases=60)
-    found = of(tmp_path, seeds)
+    statistics = of(tmp_path, seeds)
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type]
         for plot in (plot_metrics, plot_slices, plot_cost):
-            figure = plot(found)
+            figure = plot(statistics)
             figure.draw_without_rendering()
             tight = figure.get_tightbbox()
             width, height = figure.get_size_inches()
@@ -208,23 +212,23 @@ def test_command_writes_the_same_bytes_twice(results: Path, monkeypatch: pytest.
     base = ["plots", "--results", str(results), "--datasets", "small"]
     monkeypatch.setattr(sys, "argv", [*base, "--methods", *SKILL, "--seeds", "2"])
     command.main()
-    found = []
+    contents = []
     for out in ("one", "two"):
         monkeypatch.setattr(sys, "argv", [*base, "--out", str(results / out)])
         plots.main()
-        found.append({path.name: path.read_bytes() for path in (results / out).iterdir()})
-    assert sorted(found[0]) == sorted(
+        contents.append({path.name: path.read_bytes() for path in (results / out).iterdir()})
+    assert sorted(contents[0]) == sorted(
         f"small.{n}.{kind}" for n in ("metrics", "slices", "cost") for kind in ("png", "pdf")
     )
-    assert found[0] == found[1]
-    assert all(b"CreationDate" not in data for data in found[0].values())
+    assert contents[0] == contents[1]
+    assert all(b"CreationDate" not in data for data in contents[0].values())
 
 
 def test_statistics_refuse_a_missing_run_and_plots_missing_statistics(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["plots", "--results", str(results), "--datasets", "small"]
-    for main, more, said in (
+    for main, more, message in (
         (command.main, ["--methods", *SKILL, "--seeds", "3"], "popularity/seed3/run.json: missing"),
         (plots.main, [], "statistics/small.methods.csv: missing; make the statistics of these runs first"),
     ):
@@ -232,29 +236,31 @@ def test_statistics_refuse_a_missing_run_and_plots_missing_statistics(
         with pytest.raises(SystemExit) as stop:
             main()
         assert stop.value.code == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         assert not (results / "plots").exists() and not (results / "statistics").exists()
 
 
 def test_colours_are_of_kinds_and_the_legend_names_the_references(results: Path) -> None:
-    found = of(results, TWO_SEEDS)
-    said = plot_metrics(found).get_supxlabel()
-    assert said.startswith("Blue: baselines, orange: r2ec. Points")
-    other = replace(found, methods=found.methods.assign(kind=["reference", "baseline", "baseline", "reference"]))
+    statistics = of(results, TWO_SEEDS)
+    legend = plot_metrics(statistics).get_supxlabel()
+    assert legend.startswith("Blue: baselines, orange: r2ec. Points")
+    other = replace(
+        statistics, methods=statistics.methods.assign(kind=["reference", "baseline", "baseline", "reference"])
+    )
     figure = plot_cost(other)
     assert figure.get_supxlabel().startswith("Blue: baselines, orange: popularity and r2ec. Points")
     points = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert points == [plots.REFERENCE, plots.BASELINE, plots.BASELINE, plots.REFERENCE]
-    alike = replace(found, methods=found.methods.assign(kind="baseline"))
+    alike = replace(statistics, methods=statistics.methods.assign(kind="baseline"))
     assert plot_metrics(alike).get_supxlabel().startswith("Points")
 
 
 def test_a_single_seed_has_no_ticks_and_an_empty_slice_no_scale(results: Path) -> None:
-    found = of(results, dict.fromkeys(TWO_SEEDS, 1))
-    figure = plot_metrics(found)
+    statistics = of(results, dict.fromkeys(TWO_SEEDS, 1))
+    figure = plot_metrics(statistics)
     assert [len(axes.lines) for axes in figure.axes] == [len(TWO_SEEDS)] * 6  # a point for each method and no more
     assert "One seed: " in figure.get_supxlabel() and "Ticks" not in figure.get_supxlabel()
     empty = Figure()
-    some, nobody = plots.panels_of(with_groups(found, a=(9, True), b=(0, False)), "target")
-    plots.draw_panels(empty, found.methods, [[some, nobody]], "NDCG@10")
+    nine_users, nobody = plots.panels_of(with_groups(statistics, a=(9, True), b=(0, False)), "target")
+    plots.draw_panels(empty, statistics.methods, [[nine_users, nobody]], "NDCG@10")
     assert len(empty.axes[0].get_xticks()) > 1 and len(empty.axes[1].get_xticks()) == 0

@@ -78,12 +78,12 @@ def pair(trainings: tuple[int, int] = (4, 4)) -> Pair:
 
 
 def test_a_single_training_is_taken_to_vary_as_the_others_do() -> None:
-    both, one = noise_of(pair(), "NDCG@10", False)[1], noise_of(pair((4, 1)), "NDCG@10", False)
-    assert one[0].covered is False and one[0].n_trainings == (4, 1)
+    both, single = noise_of(pair(), "NDCG@10", False)[1], noise_of(pair((4, 1)), "NDCG@10", False)
+    assert single[0].covered is False and single[0].n_trainings == (4, 1)
     means = pair((4, 1)).ranks[0] == 1
     spread = float(means.mean(axis=1).var(ddof=1))
-    assert one[1].training is not None and both.training is not None
-    assert 0 < one[1].training / 2 < spread  # of each of two methods; the cases' part of it is taken out
+    assert single[1].training is not None and both.training is not None
+    assert 0 < single[1].training / 2 < spread  # of each of two methods; the cases' part of it is taken out
     assert noise_of(pair((1, 1)), "NDCG@10", False)[1].training is None
 
 
@@ -100,9 +100,9 @@ def test_the_table_says_what_it_took_and_what_is_needed() -> None:
     assert frame.smallest.to_numpy() == pytest.approx(0.1)
     text = as_markdown(frame, "Toy", "toy")
     assert "| NDCG@10 | 4 and 4, as run |" in text and "no number of them" not in text
-    alone = of_runs([pair((1, 1))], 0.1, paired=False)
-    assert list(alone.planned) == [0, 0]
-    assert "How far other trainings would move the difference is not known" in as_markdown(alone, "Toy", "toy")
+    single = of_runs([pair((1, 1))], 0.1, paired=False)
+    assert list(single.planned) == [0, 0]
+    assert "How far other trainings would move the difference is not known" in as_markdown(single, "Toy", "toy")
 
 
 def test_a_table_of_one_training_each_by_hand(tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def write(folder: Path, ranks_of: np.ndarray, first_case: int = 0) -> None:
 
 
 def test_runs_are_read_with_their_seconds(tmp_path: Path) -> None:
-    one = pair((2, 1))
-    write(tmp_path / "toy/r2ec", one.ranks[0])
-    write(tmp_path / "toy/none", one.ranks[1])
-    (found,) = read_pairs(tmp_path, ["toy"], "r2ec", "none")
-    assert found.trainings == (2, 1) and (found.fit, found.score) == (15 + 10, 4)
-    write(tmp_path / "toy/other", one.ranks[1], first_case=7)
+    written = pair((2, 1))
+    write(tmp_path / "toy/r2ec", written.ranks[0])
+    write(tmp_path / "toy/none", written.ranks[1])
+    (read_again,) = read_pairs(tmp_path, ["toy"], "r2ec", "none")
+    assert read_again.trainings == (2, 1) and (read_again.fit, read_again.score) == (15 + 10, 4)
+    write(tmp_path / "toy/other", written.ranks[1], first_case=7)
     with pytest.raises(InputError, match="ranked other cases"):
         read_pairs(tmp_path, ["toy"], "r2ec", "other")
     (tmp_path / "toy/none/seed1/run.json").write_text("{}")

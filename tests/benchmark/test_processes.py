@@ -63,61 +63,69 @@ class Job:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Those of all fits, their tau in front of the names."""
-        found = {}
+        tensors = {}
         for model in self.work.glob("*/model"):
             tau = read_json(model / "settings.json")["params"]["recpo"]["tau"]
-            found |= {f"{tau} {name}": value for name, value in load_file(model / "r2ec.safetensors").items()}
-        return found
+            tensors |= {f"{tau} {name}": value for name, value in load_file(model / "r2ec.safetensors").items()}
+        return tensors
 
 
 @pytest.fixture(scope="module")
-def one(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def one_process(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     job = Job(data, backbone, tmp_path_factory.mktemp("one"), 1)
     job.run()
     return job
 
 
 @pytest.fixture(scope="module")
-def two(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def two_processes(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     job = Job(data, backbone, tmp_path_factory.mktemp("two"), 2)
     job.run()
     return job
 
 
-def test_two_processes_give_the_results_of_one(one: Job, two: Job) -> None:
-    mine, theirs = two.weights(), one.weights()
-    assert mine.keys() == theirs.keys() and {name.split()[0] for name in mine} == {"0.1", "0.5"}
-    for name, value in theirs.items():
-        assert float((mine[name] - value).abs().max()) <= 1e-4, name  # 4 steps of 1e-3
-    ranks = [pd.read_parquet(job.out / "rankings.parquet") for job in (one, two)]
+def test_two_processes_give_the_results_of_one(one_process: Job, two_processes: Job) -> None:
+    of_two, of_one = two_processes.weights(), one_process.weights()
+    assert of_two.keys() == of_one.keys() and {name.split()[0] for name in of_two} == {"0.1", "0.5"}
+    for name, value in of_one.items():
+        assert float((of_two[name] - value).abs().max()) <= 1e-4, name  # 4 steps of 1e-3
+    ranks = [pd.read_parquet(job.out / "rankings.parquet") for job in (one_process, two_processes)]
     assert ranks[0]["case"].tolist() == ranks[1]["case"].tolist()
     assert (ranks[0]["rank"] == ranks[1]["rank"]).mean() >= 0.95  # rounding may swap neighbours
-    texts = [pd.read_parquet(job.out / "texts.parquet")["reasoning"].tolist() for job in (one, two)]
+    texts = [pd.read_parquet(job.out / "texts.parquet")["reasoning"].tolist() for job in (one_process, two_processes)]
     assert sum(a == b for a, b in zip(*texts, strict=True)) >= 0.95 * len(texts[0])
 
 
-def test_the_record_says_how_many_there_were(one: Job, two: Job) -> None:
-    first, second = (read_run(job.out / "run.json") for job in (one, two))
+def test_the_record_says_how_many_there_were(one_process: Job, two_processes: Job) -> None:
+    first, second = (read_run(job.out / "run.json") for job in (one_process, two_processes))
     assert ("processes" in first.hardware, second.hardware["processes"]) == (False, 2)
     assert first.seed_value == second.seed_value and first.report["recpo_steps"] == second.report["recpo_steps"] == 4
     assert first.report["warm_start"] == second.report["warm_start"]
     assert first.tuning is not None and second.tuning is not None
     assert first.tuning.chosen == second.tuning.chosen and len(second.tuning.trials) == 2
-    for mine, theirs in zip(second.report["recpo_log"], first.report["recpo_log"], strict=True):
-        assert mine["reward"] == pytest.approx(theirs["reward"], rel=1e-3)
+    for of_two, of_one in zip(second.report["recpo_log"], first.report["recpo_log"], strict=True):
+        assert of_two["reward"] == pytest.approx(of_one["reward"], rel=1e-3)
 
 
-def test_the_first_process_alone_writes_and_speaks(two: Job) -> None:
-    said = two.log.read_text()
-    assert said.count("warm start: ") == 2 and said.count("toy r2ec seed 1: test NDCG@10") == 1
-    assert sorted(path.name for path in two.out.iterdir()) == ["rankings.parquet", "run.json", "texts.parquet"]
-    assert len(list((two.out.parent / "states").glob("*.safetensors"))) == 3  # items, training and validation cases
-    assert not list(two.out.parent.rglob(".*.part*"))
+def test_the_first_process_alone_writes_and_speaks(two_processes: Job) -> None:
+    output = two_processes.log.read_text()
+    assert output.count("warm start: ") == 2 and output.count("toy r2ec seed 1: test NDCG@10") == 1
+    assert sorted(path.name for path in two_processes.out.iterdir()) == [
+        "rankings.parquet",
+        "run.json",
+        "texts.parquet",
+    ]
+    assert (
+        len(list((two_processes.out.parent / "states").glob("*.safetensors"))) == 3
+    )  # items, training and validation cases
+    assert not list(two_processes.out.parent.rglob(".*.part*"))
 
 
-def test_a_killed_run_of_two_resumes_to_the_same_results(two: Job, data: Path, backbone: Path, tmp_path: Path) -> None:
+def test_a_killed_run_of_two_resumes_to_the_same_results(
+    two_processes: Job, data: Path, backbone: Path, tmp_path: Path
+) -> None:
     job = Job(data, backbone, tmp_path, 2)
-    job.params["warm_start"]["states"] = two.params["warm_start"]["states"]
+    job.params["warm_start"]["states"] = two_processes.params["warm_start"]["states"]
     launcher = job.start()
     deadline = time.monotonic() + 120
     while not list(job.work.glob("*/recpo/checkpoint-2/trainer_state.json")):
@@ -128,9 +136,9 @@ def test_a_killed_run_of_two_resumes_to_the_same_results(two: Job, data: Path, b
     assert not job.out.exists()
     time.sleep(1)  # its processes die with it
     job.run()
-    for name, value in two.weights().items():
+    for name, value in two_processes.weights().items():
         assert torch.equal(job.weights()[name], value), name
-    pd.testing.assert_frame_equal(*(pd.read_parquet(each.out / "rankings.parquet") for each in (job, two)))
+    pd.testing.assert_frame_equal(*(pd.read_parquet(each.out / "rankings.parquet") for each in (job, two_processes)))
 
 
 def test_a_method_for_one_process_is_refused(data: Path, tmp_path: Path) -> None:

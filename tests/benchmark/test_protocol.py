@@ -88,18 +88,18 @@ def test_of_repeats_in_one_second_the_lowest_rating_counts_whatever_the_order_of
 
 def test_equal_timestamps_exclude() -> None:
     rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 20), ("u", "d", 30)]
-    found = cases_of(rows, same_time="exclude")
-    assert sorted(found[:2]) == [("a", "b", 20), ("a", "c", 20)]
-    history, target, _ = found[2]
+    cases = cases_of(rows, same_time="exclude")
+    assert sorted(cases[:2]) == [("a", "b", 20), ("a", "c", 20)]
+    history, target, _ = cases[2]
     assert target == "d" and sorted(history) == ["a", "b", "c"] and history[0] == "a"
 
 
 def test_equal_timestamps_order() -> None:
     rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 20), ("u", "d", 30)]
-    found = cases_of(rows, same_time="order")
-    first, second = found[0][1], found[1][1]
+    cases = cases_of(rows, same_time="order")
+    first, second = cases[0][1], cases[1][1]
     assert {first, second} == {"b", "c"}
-    assert found == [("a", first, 20), ("a" + first, second, 20), ("a" + first + second, "d", 30)]
+    assert cases == [("a", first, 20), ("a" + first, second, 20), ("a" + first + second, "d", 30)]
 
 
 def test_a_shared_first_second_has_no_case_unless_ordered() -> None:
@@ -171,9 +171,9 @@ def test_minimum_counts_see_repeats_as_one() -> None:
 
 def test_histories_hold_the_newest_twenty() -> None:
     rows = [("u", chr(ord("A") + number), number) for number in range(26)]
-    found = cases_of(rows)
-    assert found[-1] == ("FGHIJKLMNOPQRSTUVWXY", "Z", 25)
-    assert found[19] == ("ABCDEFGHIJKLMNOPQRST", "U", 20)
+    cases = cases_of(rows)
+    assert cases[-1] == ("FGHIJKLMNOPQRSTUVWXY", "Z", 25)
+    assert cases[19] == ("ABCDEFGHIJKLMNOPQRST", "U", 20)
     assert cases_of(rows, history_length=2)[-1] == ("XY", "Z", 25)
 
 
@@ -243,12 +243,12 @@ def test_an_llm_reads_a_seeded_sample_of_the_training_cases_and_others_all() -> 
 
 def test_samples_are_the_same_for_the_same_name() -> None:
     whole = prepare(planted(), settings(), "here")
-    one, two, other = (
+    first, again, other = (
         prepare(planted(), settings(valid_cases=50, test_cases=60), name).test.case
         for name in ("here", "here", "there")
     )
-    assert one.tolist() == two.tolist() != other.tolist()
-    assert len(one) == 60 and (np.diff(one) > 0).all() and set(one) < set(whole.test.case)
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert len(first) == 60 and (np.diff(first) > 0).all() and set(first) < set(whole.test.case)
     rows = np.arange(100, 200)
     assert sample_rows(rows, None, "x") is rows and sample_rows(rows, 100, "x") is rows
     assert sample_rows(rows, 30, "x", "valid").tolist() != sample_rows(rows, 30, "x", "test").tolist()
@@ -302,11 +302,11 @@ def test_cases_equal_a_plain_loop(rows: list[Row], length: int, same_time: str, 
     log = clean(raw, settings(), "here")
     cases = make_cases(log, length, same_time)
     assert cases.target is not None
-    found = [
+    fast = [
         (int(cases.user[i]), cases.history(i).tolist(), int(cases.target[i]), int(cases.time[i]))
         for i in range(len(cases))
     ]
-    assert found == slow_cases(log, length, same_time)
+    assert fast == slow_cases(log, length, same_time)
     assert cases.case.tolist() == list(range(len(cases)))
     if len(cases):
         check_cases(cases, "here")

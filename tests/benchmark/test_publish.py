@@ -26,7 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     methods = {"popularity": 0.1, "item_knn": 0.2}
     write_results(tmp_path / "results", ["one"], methods, seeds=1)
     read = [RUN.format(method, name) for method in methods for name in ("rankings.parquet", "run.json")]
-    made = {
+    files = {
         "statistics/one": (["results/statistics/one.costs.csv"], read),
         "tables": (["results/tables/main.csv", "results/tables/main.md"], ["results/statistics/one.costs.csv"]),
         "plots": (["results/plots/one.cost.png"], ["results/statistics/one.costs.csv"]),
@@ -40,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "claims_statistics/many": (["results/statistics/many/claims.csv"], read[:2]),
         "claims/many": (["results/many/claims.md"], ["results/statistics/many/claims.csv"]),
     }
-    for name, (outputs, inputs) in made.items():
+    for name, (outputs, inputs) in files.items():
         for file in [*outputs, "results/tables/stray.md"]:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             Path(file).write_text(file)
@@ -123,12 +123,12 @@ def test_a_plain_folder_is_copied_whole(place: Path) -> None:
 
 
 def test_the_command(place: Path) -> None:
-    def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def publish_here(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "benchmark.output.publish", *arguments]
         return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
-    done = said("default")
+    done = publish_here("default")
     assert done.returncode == 0 and done.stdout.startswith("results/published/default: 2 runs of commits "), done.stderr
     for name in ("", "../x", ".hidden"):
-        refused = said(name)
+        refused = publish_here(name)
         assert refused.returncode == 2 and "is no name of a folder; give one such as default" in refused.stderr

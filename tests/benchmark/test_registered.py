@@ -61,8 +61,8 @@ def factor(*claims: ClaimConfig, datasets: tuple[str, ...] = ("one", "two"), see
     ],
 )
 def test_verdicts_by_rule(expect: str, difference: float, error: float, p_holm: float, expected: str) -> None:
-    found = judge([Components(difference, Part(error**2, 1e6), (), (5, 5), True)])
-    assert verdict(claim(expect), found, 0.05, p_holm) == expected
+    judged = judge([Components(difference, Part(error**2, 1e6), (), (5, 5), True)])
+    assert verdict(claim(expect), judged, 0.05, p_holm) == expected
 
 
 @pytest.fixture
@@ -73,21 +73,23 @@ def any_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_claim_is_judged_once_over_datasets_and_trainings(tmp_path: Path, any_commit: None) -> None:
     names = {"r2ec_claims": 0.9, "r2ec_claims--recpo.reasoning=false": 0.1}
     write_results(tmp_path, ["one", "two"], names, seeds=5)
-    one = factor(claim(), claim("lower"))
-    found = [measure(one, entry, tmp_path, CONFIG) for entry in one.claims]
-    frame = verdicts(found)
+    two_claims = factor(claim(), claim("lower"))
+    measured = [measure(two_claims, entry, tmp_path, CONFIG) for entry in two_claims.claims]
+    frame = verdicts(measured)
     assert frame.verdict.tolist() == [SUPPORTS, CONTRADICTS]
     assert frame.family_size.tolist() == [2, 2]
     assert frame.covers.unique().tolist() == ["users and trainings"]
     assert frame.p_holm.tolist() == pytest.approx((2 * frame.p).tolist())
-    rows = by_dataset(found)
+    rows = by_dataset(measured)
     assert rows.dataset.tolist() == ["one", "two", "one", "two"]
     assert frame.difference[0] == pytest.approx(rows.difference[:2].mean())  # each dataset weighs the same
     assert len(rows.by_training[0].split()) == 5
     runs = tmp_path.glob("runs/*/*/seed*/run.json")
-    spent = [json.loads(path.read_text())["seconds"] for path in runs]
-    assert frame.seconds.tolist() == pytest.approx([sum(one["fit"] + one["score"] for one in spent)] * 2)
-    assert len(spent) == 20 and frame.seconds[0] > 0
+    seconds = [json.loads(path.read_text())["seconds"] for path in runs]
+    assert frame.seconds.tolist() == pytest.approx(
+        [sum(two_claims["fit"] + two_claims["score"] for two_claims in seconds)] * 2
+    )
+    assert len(seconds) == 20 and frame.seconds[0] > 0
     assert "**supports**" in as_markdown(frame)
 
 
@@ -95,11 +97,11 @@ def test_what_was_not_run_counts_in_the_family(tmp_path: Path, any_commit: None)
     names = {"r2ec_claims": 0.9, "r2ec_claims--recpo.reasoning=false": 0.1}
     write_results(tmp_path, ["one", "two"], names, seeds={"r2ec_claims": 5, "r2ec_claims--recpo.reasoning=false": 4})
     complete, lacking = factor(claim(), seeds=4), factor(claim())
-    found = [
+    measured = [
         measure(complete, complete.claims[0], tmp_path, CONFIG),
         measure(lacking, lacking.claims[0], tmp_path, CONFIG),
     ]
-    frame = verdicts(found)
+    frame = verdicts(measured)
     assert frame.verdict.tolist() == [SUPPORTS, NOT_RUN]
     assert frame.missing[1] == "18 of 20 runs are there"
     assert frame.p_holm[0] == pytest.approx(2 * frame.p[0])
@@ -117,9 +119,9 @@ def test_runs_of_another_claim_do_not_stand_for_it(tmp_path: Path, monkeypatch: 
     assert not was_registered(claim("lower"), "abc", CONFIG)  # turned round after the fact
     assert not was_registered(claim(smallest_effect=0.01), "abc", CONFIG)
     turned = factor(claim("lower"), datasets=("one",), seeds=2)
-    found = measure(turned, turned.claims[0], tmp_path, CONFIG)
-    assert found.missing.endswith("of its runs had no such claim")
-    assert verdicts([found]).verdict.tolist() == [NOT_RUN]
+    measured = measure(turned, turned.claims[0], tmp_path, CONFIG)
+    assert measured.missing.endswith("of its runs had no such claim")
+    assert verdicts([measured]).verdict.tolist() == [NOT_RUN]
 
 
 def test_a_commit_that_is_not_there_registered_nothing() -> None:
@@ -131,10 +133,10 @@ def test_the_registered_family_is_whole() -> None:
     row."""
     family = registered(list(ablations_of(read_config_file(ROOT / CONFIG)).factors.values()))
     assert len(family) == 8
-    for one, entry in family:
+    for factor_of_claim, entry in family:
         assert entry.smallest_effect == 0.05
         assert entry.metric == "NDCG@100"
-        assert len(one.datasets) >= 2
-        assert one.seeds >= 5
-        assert one.runs[one.base] == "r2ec_claims"
-        assert not [other for other in one.claims if other.smallest_effect is None]
+        assert len(factor_of_claim.datasets) >= 2
+        assert factor_of_claim.seeds >= 5
+        assert factor_of_claim.runs[factor_of_claim.base] == "r2ec_claims"
+        assert not [other for other in factor_of_claim.claims if other.smallest_effect is None]

@@ -61,13 +61,13 @@ def walks(step_ms: int, users: int = 4, items: int = 8) -> tuple[str, str]:
 
 def histories(prepared: Prepared) -> dict[int, str]:
     """The longest history of each user with its target, by the numbers of the source."""
-    names, found = prepared.items["item_id"].str[1:].to_numpy(), {}
+    names, by_user = prepared.items["item_id"].str[1:].to_numpy(), {}
     parts: list[Cases] = [prepared.train, prepared.valid, prepared.test]
     for cases in parts:
         assert cases.target is not None
         for row in range(len(cases)):
-            found[int(cases.user[row])] = "".join(names[cases.history(row)]) + names[cases.target[row]]
-    return found
+            by_user[int(cases.user[row])] = "".join(names[cases.history(row)]) + names[cases.target[row]]
+    return by_user
 
 
 # Time
@@ -99,9 +99,9 @@ def test_fractions_of_seconds_and_finer_units_order_too(tmp_path: Path) -> None:
         ("ns", ["1600000000000000003", "1600000000000000002", "1600000000000000001"]),
     ):
         log = "".join(f"u,i{place},{time}\n" for place, time in enumerate(times))
-        found = load(write(tmp_path / unit, log), timestamp_unit=unit).interactions
-        assert found["timestamp"].tolist() == [NOON] * 3
-        assert found.sort_values("fraction")["item_id"].tolist() == ["i2", "i1", "i0"]
+        interactions = load(write(tmp_path / unit, log), timestamp_unit=unit).interactions
+        assert interactions["timestamp"].tolist() == [NOON] * 3
+        assert interactions.sort_values("fraction")["item_id"].tolist() == ["i2", "i1", "i0"]
     assert "fraction" not in load(write(tmp_path / "whole", f"u,i0,{NOON}\n")).interactions
 
 
@@ -110,8 +110,8 @@ def test_only_true_ties_are_broken_by_the_hash() -> None:
     log = pd.DataFrame({"user_id": "u", "item_id": ["a", "a", "b", "b"], "timestamp": NOON, "rating": [5, 1, 4, 2]})
     log = log.assign(rating=log["rating"].astype("float32"), fraction=np.array([100, 200, 50, 50], np.int32))
     items = pd.DataFrame({"item_id": ["a", "b"], "title": ["A", "B"]})
-    found = clean(Raw(log, items), settings(), "here")
-    assert (found.item.tolist(), found.rating.tolist(), found.fraction.tolist()) == ([1, 0], [2, 5], [50, 100])
+    cleaned = clean(Raw(log, items), settings(), "here")
+    assert (cleaned.item.tolist(), cleaned.rating.tolist(), cleaned.fraction.tolist()) == ([1, 0], [2, 5], [50, 100])
 
 
 TIMES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -203,13 +203,13 @@ def test_types_that_hold_no_time_are_refused(times: Any, message: str, tmp_path:
 
 def test_times_that_a_spreadsheet_rounded_are_said(tmp_path: Path) -> None:
     rounded = "".join(f"u{row},i0,1.6000{row}E+09\n" for row in range(10))
-    assert any("they seem rounded" in said for said in load(write(tmp_path, rounded)).notes)
+    assert any("they seem rounded" in note for note in load(write(tmp_path, rounded)).notes)
     days = "".join(f"u{row},i0,{86_400 * (18_000 + row)}\n" for row in range(10))
     assert not load(write(tmp_path, days)).notes
 
 
 @pytest.mark.parametrize(
-    ("users", "said"),
+    ("users", "expected"),
     [
         (["u", "u "], "1 of 2 user_ids differ from another in spaces or a .0 alone, first 'u '"),
         (["7", "7.0"], "1 of 2 user_ids differ from another in spaces or a .0 alone, first '7.0'"),
@@ -220,9 +220,9 @@ def test_times_that_a_spreadsheet_rounded_are_said(tmp_path: Path) -> None:
         (["3e10", "007", "7", "u", "U"], None),
     ],
 )
-def test_ids_that_may_be_anothers_are_said(users: list[str], said: str | None, tmp_path: Path) -> None:
+def test_ids_that_may_be_anothers_are_said(users: list[str], expected: str | None, tmp_path: Path) -> None:
     raw = load(write(tmp_path, "".join(f"{user},i0,{NOON}\n" for user in users)))
-    assert raw.notes == (() if said is None else (f"interactions.csv: {said}",))
+    assert raw.notes == (() if expected is None else (f"interactions.csv: {expected}",))
 
 
 def test_other_separators_and_encodings_are_named(tmp_path: Path) -> None:
@@ -335,10 +335,10 @@ def test_unknown_items_are_said_and_refused_above_a_share(
     more = "".join(f"v{n},{n % 4},{NOON + 90_000 + n}\n" for n in range(600))
     write(folder, PADDED + more + "".join(f"v{n},{(n + 1) % 4},{NOON + 91_000 + n}\n" for n in range(600)), NUMBERED)
     assert fetch_and_prepare(monkeypatch, tmp_path, folder) == 0
-    said = "30 of 1,260 (2.4 %) interactions name an item that isn't in items, first '0000'; they are dropped"
-    assert f"mine: warning: {said}" in capsys.readouterr().out
+    warning = "30 of 1,260 (2.4 %) interactions name an item that isn't in items, first '0000'; they are dropped"
+    assert f"mine: warning: {warning}" in capsys.readouterr().out
     about = read_json(tmp_path / "data/mine/dataset.json")
-    assert about["counts"]["dropped_unknown_item"] == 30 and about["warnings"] == [said]
+    assert about["counts"]["dropped_unknown_item"] == 30 and about["warnings"] == [warning]
     assert fetch_and_prepare(monkeypatch, tmp_path, folder, max_unknown_items=0.02) == 2
 
 
@@ -440,8 +440,10 @@ def test_ratings_of_zero_are_none_and_counted(tmp_path: Path) -> None:
     log = f"user_id,item_id,timestamp,rating\nu,i0,{NOON},3\nu,i1,{NOON},0\nu,i2,{NOON},0.0\nu,i3,{NOON},.5\n"
     raw = load(write(tmp_path, log))
     assert raw.interactions["rating"].fillna(-1).tolist() == [3, -1, -1, 0.5]
-    said = "interactions.csv: 2 of 4 ratings are 0, first in row 2: they count as none (zero_ratings: true keeps them)"
-    assert raw.notes == (said,)
+    warning = (
+        "interactions.csv: 2 of 4 ratings are 0, first in row 2: they count as none (zero_ratings: true keeps them)"
+    )
+    assert raw.notes == (warning,)
     kept = load(tmp_path, zero_ratings=True)
     assert kept.interactions["rating"].tolist() == [3, 0, 0, 0.5] and kept.notes == ()
 
@@ -580,10 +582,10 @@ def ids_hold(folder: Path, names: list[str], taken: list[tuple[int, int]]) -> No
                 continue
         assert account.counts["dropped_unknown_item"] == unknown <= most * len(pairs)
         counts = account.counts
-        left = counts["interactions_read"] - sum(counts[name] for name in counts if name.startswith("dropped_"))
-        assert left == counts.get("interactions", 0)
+        remaining = counts["interactions_read"] - sum(counts[name] for name in counts if name.startswith("dropped_"))
+        assert remaining == counts.get("interactions", 0)
         if unknown and "cases_train" in counts:
-            assert any(said.startswith(f"{unknown} of {len(pairs)} (") for said in account.warnings)
+            assert any(warning.startswith(f"{unknown} of {len(pairs)} (") for warning in account.warnings)
 
 
 IDS = (
@@ -624,9 +626,13 @@ def columns_hold(folder: Path, more: list[str], lead: int) -> None:
     except InputError as error:
         assert any(repr(name) in str(error) for name in more)
         return
-    said = " ".join(account.warnings)
+    warnings = " ".join(account.warnings)
     for name in names:
-        ignored = f"column {name!r} holds row numbers" in said or f" {name}," in said or f" {name} are hidden" in said
+        ignored = (
+            f"column {name!r} holds row numbers" in warnings
+            or f" {name}," in warnings
+            or f" {name} are hidden" in warnings
+        )
         assert (name in prepared.items.columns) != ignored
     plain = [name.lower().replace(" ", "").replace("_", "") for name in prepared.items.columns]
     assert len(set(plain)) == len(plain)
@@ -670,17 +676,17 @@ def titles_hold(folder: Path, titles: list[str], cut: int | None) -> None:
     account = Account()
     try:
         raw = load(folder)
-        found = raw.items["title"].tolist()
+        kept_titles = raw.items["title"].tolist()
         prepare(raw, settings(), "here", account)
     except InputError as error:
         blank = sum(not title.strip() for title in titles)
         assert (cut is not None and quotes) or blank, error
         return
     if cut is None or not quotes:
-        assert found == titles
+        assert kept_titles == titles
     # A quote that is gone may make a line of its own out of a title; it takes no other's place.
     ids = {f"i{n}" for n in range(len(titles))}
-    assert ids <= set(raw.items["item_id"]) or any("isn't in items" in said for said in account.warnings)
+    assert ids <= set(raw.items["item_id"]) or any("isn't in items" in warning for warning in account.warnings)
 
 
 TITLES = (st.lists(WORDS, min_size=4, max_size=9), st.none() | st.integers(0, 40))
@@ -709,8 +715,8 @@ def test_a_scale_that_few_ratings_set_and_an_order_that_a_hash_sets_are_said() -
     assert not warned(raw) and not warned(raw, same_time="order")
     slip = raw.interactions.copy()
     slip.loc[3, "rating"] = 99
-    said = warned(Raw(slip, raw.items))
-    assert said == [
+    warnings = warned(Raw(slip, raw.items))
+    assert warnings == [
         "ratings count as out of 100, because 1 of them are above 10, the highest 99; mend those, or set rating_scale"
     ]
     assert not warned(Raw(slip, raw.items), rating_scale=100)

@@ -121,11 +121,17 @@ class Job:
 
     def __call__(self, seed: int = 1, **options: Any) -> Path:
         out = self.root / "runs" / "toy" / "stub" / f"seed{seed}"
-        given = {"data": self.data, "method": "stub", "seed": seed, "work": self.root / "work", "out": out} | options
-        words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        arguments = {
+            "data": self.data,
+            "method": "stub",
+            "seed": seed,
+            "work": self.root / "work",
+            "out": out,
+        } | options
+        words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         self.monkeypatch.setattr(sys, "argv", ["run", *words])
         run.main()
-        return Path(given["out"])
+        return Path(arguments["out"])
 
 
 @pytest.fixture
@@ -138,9 +144,9 @@ def refused(job: Job, capsys: pytest.CaptureFixture[str], **options: Any) -> str
     with pytest.raises(SystemExit) as end:
         job(**options)
     assert end.value.code == 2
-    said = capsys.readouterr().err.strip().split("\n")[-1]
-    assert said.startswith("error: ")
-    return said
+    message = capsys.readouterr().err.strip().split("\n")[-1]
+    assert message.startswith("error: ")
+    return message
 
 
 SECTION = {"section": {"a": 1, "b": 2}}  # the default
@@ -197,17 +203,17 @@ def test_a_fit_holds_the_lock_of_its_folder(job: Job, fits: Fits, monkeypatch: p
 
 def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:
     out = job()
-    found = pq.read_table(out / "rankings.parquet")
+    rankings = pq.read_table(out / "rankings.parquet")
     test = pd.read_parquet(data / "test.parquet")
     targets = pd.read_parquet(data / "test_targets.parquet")
-    assert found.column("case").to_pylist() == test["case"].tolist() == targets["case"].tolist()
-    assert found.column("target").to_pylist() == targets["target"].tolist()
+    assert rankings.column("case").to_pylist() == test["case"].tolist() == targets["case"].tolist()
+    assert rankings.column("target").to_pylist() == targets["target"].tolist()
     # The stub prefers low item numbers, so the rank of a test target counts the lower ones outside the history.
     expected = [
         1 + sum(item not in set(history) for item in range(target))
         for history, target in zip(test["history"], targets["target"], strict=True)
     ]
-    assert found.column("rank").to_pylist() == expected
+    assert rankings.column("rank").to_pylist() == expected
 
 
 def test_texts_are_kept_beside_their_outcome(job: Job, fits: Fits, data: Path) -> None:
@@ -337,8 +343,8 @@ def test_a_variant_has_the_random_streams_of_its_base(job: Job, fits: Fits) -> N
 def test_a_variant_takes_the_tuned_setting_of_its_base(job: Job, fits: Fits, seed: int) -> None:
     first = job(grid=GRID)
     named = {"method": "stub--section.b=7", "module": "stub", "stream": "stub", "out": job.root / "variant"}
-    given = named | {"grid": GRID, "overlay": json.dumps({"section": {"b": 7}}), "tuned": first / "run.json"}
-    record = read_run(job(seed=seed, **given) / "run.json")
+    arguments = named | {"grid": GRID, "overlay": json.dumps({"section": {"b": 7}}), "tuned": first / "run.json"}
+    record = read_run(job(seed=seed, **arguments) / "run.json")
     assert len(fits) == 4  # nothing is tuned again
     assert (
         record.params
@@ -413,8 +419,8 @@ def test_bad_arguments(
 
 def test_the_setting_of_another_method_is_refused(job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
     other = job(method="other", module="stub", grid=GRID, out=job.root / "other")
-    said = refused(job, capsys, seed=2, grid=GRID, tuned=other / "run.json")
-    assert "is seed 1 of other; --tuned takes seed 1 of stub" in said
+    message = refused(job, capsys, seed=2, grid=GRID, tuned=other / "run.json")
+    assert "is seed 1 of other; --tuned takes seed 1 of stub" in message
 
 
 def test_foreign_test_targets_are_refused(
@@ -428,8 +434,8 @@ def test_foreign_test_targets_are_refused(
     targets.assign(case=targets["case"] + 1).to_parquet(copy / "test_targets.parquet")
     assert "test_targets.parquet: damaged or replaced" in refused(job, capsys, data=copy)
     sealed_again(copy)
-    said = refused(job, capsys, data=copy)
-    assert "test_targets.parquet and test.parquet hold different cases; prepare the dataset again" in said
+    message = refused(job, capsys, data=copy)
+    assert "test_targets.parquet and test.parquet hold different cases; prepare the dataset again" in message
     assert not (tmp_path / "runs").exists()
 
 

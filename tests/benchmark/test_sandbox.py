@@ -121,8 +121,8 @@ def test_what_is_not_a_methods_own_is_out_of_its_reach(place: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
     # Without a sandbox all of it succeeds: it is there to be stolen and broken.
     assert run(place, "tries", SANDBOX_OFF).returncode == 0
-    found = read_run(place / "results/runs/planted/tries/seed1/run.json").report["done"]
-    assert found == ["read the targets while imported", *ATTEMPTS]
+    succeeded = read_run(place / "results/runs/planted/tries/seed1/run.json").report["done"]
+    assert succeeded == ["read the targets while imported", *ATTEMPTS]
 
 
 HEAD = "import numpy as np, pandas as pd\nfrom baselines.item_knn import fit as honest\n"
@@ -157,17 +157,17 @@ def fit(split, *, seed, params, workdir):
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "verdict"),
     [
         ("cheat", CHEAT.replace("{}", TARGETS), "follows the test targets"),
         ("varies", VARIES, "varies by itself"),
         ("honest", HONEST, "does not follow the test targets"),
     ],
 )
-def test_the_canary(name: str, code: str, said: str, place: Path) -> None:
+def test_the_canary(name: str, code: str, verdict: str, place: Path) -> None:
     (place / "baselines" / f"{name}.py").write_text(code)
     line = [sys.executable, "-m", "benchmark.sandbox.canary", "--data", "results/data/planted", "--method", name]
     about = os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(line, cwd=place, env=about, capture_output=True, text=True)
-    assert f"{name}: {said}" in done.stdout, done.stderr
+    assert f"{name}: {verdict}" in done.stdout, done.stderr
     assert done.returncode == (0 if name == "honest" else 1)

@@ -38,7 +38,7 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Collected:
 
 
 @pytest.fixture(scope="module")
-def found(unequal: Collected) -> DatasetStatistics:
+def unequal_statistics(unequal: Collected) -> DatasetStatistics:
     return statistics(unequal)
 
 
@@ -47,18 +47,18 @@ def frame(unequal: Collected) -> pd.DataFrame:
     return summarise(unequal, compare(unequal))
 
 
-def arrays(found: Collected) -> np.ndarray:
+def arrays(unequal_statistics: Collected) -> np.ndarray:
     """Per-case metrics of methods with equal numbers of seeds, [6, methods, seeds, n]."""
-    return np.stack(found.values, axis=1)
+    return np.stack(unequal_statistics.values, axis=1)
 
 
 def test_equal_numbers_give_plain_means_and_sums(tmp_path: Path) -> None:
     write_results(tmp_path, ["small"], SKILL, seeds=3)
-    found = collect(tmp_path, "small", dict.fromkeys(SKILL, 3))
-    assert arrays(found).shape == (6, 5, 3, 120)
-    assert np.array_equal(found.case_means, arrays(found).mean(axis=2))
-    totals, seeds = found.case_totals()
-    assert np.array_equal(totals, arrays(found).sum(axis=2)) and seeds == 3
+    collected = collect(tmp_path, "small", dict.fromkeys(SKILL, 3))
+    assert arrays(collected).shape == (6, 5, 3, 120)
+    assert np.array_equal(collected.case_means, arrays(collected).mean(axis=2))
+    totals, seeds = collected.case_totals()
+    assert np.array_equal(totals, arrays(collected).sum(axis=2)) and seeds == 3
 
 
 def test_totals_weigh_every_method_alike(unequal: Collected) -> None:
@@ -76,10 +76,10 @@ def test_unequal_numbers_by_hand(tmp_path: Path) -> None:
     write_method(tmp_path, "tiny", cases, "a", [[1, 7, 30, 31], [1, 3, 30, 31]])
     write_method(tmp_path, "tiny", cases, "b", [[30, 30, 30, 30]] * 3)
     write_method(tmp_path, "tiny", cases, "r2ec", [[1, 1, 1, 30]])
-    found = collect(tmp_path, "tiny", {"a": 2, "b": 3, "r2ec": 1})
-    tests = compare(found)
-    rows = summarise(found, tests).set_index("method")
-    assert found.case_totals()[1] == 6
+    collected = collect(tmp_path, "tiny", {"a": 2, "b": 3, "r2ec": 1})
+    tests = compare(collected)
+    rows = summarise(collected, tests).set_index("method")
+    assert collected.case_totals()[1] == 6
     assert rows.seeds.to_dict() == {"a": 2, "b": 3, "r2ec": 1}
     # a: seed 1 (1 + 1/3)/4 = 1/3, seed 2 (1 + 1/2)/4 = 3/8; r2ec: 3 of 4 first
     assert rows["NDCG@10"].tolist() == pytest.approx([17 / 48, 0, 3 / 4], abs=1e-6)
@@ -103,19 +103,19 @@ def test_seeds_of_one_method_weigh_no_more_than_one(tmp_path: Path) -> None:
     """Three identical seeds say what one says."""
     names = ["popularity", "item_knn", "r2ec"]
     write_results(tmp_path, ["small"], {name: SKILL[name] for name in names}, seeds=1)
-    one = collect(tmp_path, "small", dict.fromkeys(names, 1))
-    again = [one.ranks[1][0].tolist()] * 3
-    target = Cases(**{**vars(one.cases), "target": one.target})
+    single_seed = collect(tmp_path, "small", dict.fromkeys(names, 1))
+    again = [single_seed.ranks[1][0].tolist()] * 3
+    target = Cases(**{**vars(single_seed.cases), "target": single_seed.target})
     write_method(tmp_path, "small", target, "again", again)
     three = collect(tmp_path, "small", {"popularity": 1, "again": 3, "r2ec": 1})
-    assert (one.best_baseline, three.best_baseline) == ("item_knn", "again")
+    assert (single_seed.best_baseline, three.best_baseline) == ("item_knn", "again")
 
     apart = ["seeds_a", "seeds_b", "seeds", "item_knn_sd"]
     tests = compare(three).replace("again", "item_knn").drop(columns=apart[:2])
-    pd.testing.assert_frame_equal(tests, compare(one).drop(columns=apart[:2]), rtol=0, atol=1e-12)
+    pd.testing.assert_frame_equal(tests, compare(single_seed).drop(columns=apart[:2]), rtol=0, atol=1e-12)
     assert (tests.p[tests.family == ALL_PAIRS] < 0.5).any()
     columns = [name for metric in METRICS for name in (metric, f"{metric}_low", f"{metric}_high", f"{metric}_p_holm")]
-    rows = [summarise(found, compare(found)) for found in (three, one)]
+    rows = [summarise(collected, compare(collected)) for collected in (three, single_seed)]
     pd.testing.assert_frame_equal(rows[0][columns], rows[1][columns], rtol=0, atol=1e-12)
     assert rows[0].loc[1, [f"{metric}_sd" for metric in METRICS]].tolist() == [0.0] * 6
 
@@ -133,13 +133,13 @@ def test_seeds_of_one_method_weigh_no_more_than_one(tmp_path: Path) -> None:
 def test_every_form_says_how_many_seeds(unequal: Collected, frame: pd.DataFrame) -> None:
     plain = io.StringIO()
     show(frame, Console(file=plain, width=110))
-    said = "3 seeds (r2ec, r2ec_untrained: 1)"
-    assert said in markdown(frame)
-    assert said.replace("_", r"\_") in latex(frame)
+    words = "3 seeds (r2ec, r2ec_untrained: 1)"
+    assert words in markdown(frame)
+    assert words.replace("_", r"\_") in latex(frame)
     for text in (markdown(frame), latex(frame), " ".join(plain.getvalue().split())):
         assert "mean over the method's own seeds" in text
         assert ("one seed has no sd." in text) == (("±" in text) or ("\\pm" in text))  # where there are any, it is said
-        assert text.replace(r"\_", "_").count(said) == 1
+        assert text.replace(r"\_", "_").count(words) == 1
     read = pd.read_csv(io.StringIO(csv(frame))).set_index("method")
     assert read.seeds.to_dict() == UNEQUAL
     assert read["NDCG@10_sd"].isna().to_dict() == {name: number == 1 for name, number in UNEQUAL.items()}
@@ -148,9 +148,11 @@ def test_every_form_says_how_many_seeds(unequal: Collected, frame: pd.DataFrame)
     assert [line.count("±") for line in lines] == [6, 6, 6, 0, 0]
 
 
-def test_the_page_says_how_many_seeds_and_lists_every_run(unequal: Collected, found: DatasetStatistics) -> None:
+def test_the_page_says_how_many_seeds_and_lists_every_run(
+    unequal: Collected, unequal_statistics: DatasetStatistics
+) -> None:
     results = unequal.folder.parents[1]
-    found.write(results / "statistics", "small")
+    unequal_statistics.write(results / "statistics", "small")
     page, _ = document([unequal], results)
     assert sum("3 seeds (r2ec, r2ec_untrained: 1)" in note for note in page["datasets"][0]["notes"]) == 1
     assert ["0123456789abcdef0123456789abcdef01234567", 11] in page["provenance"]["shared"][0][1]
@@ -158,18 +160,18 @@ def test_the_page_says_how_many_seeds_and_lists_every_run(unequal: Collected, fo
     assert listed == [(name, seed) for name, number in UNEQUAL.items() for seed in range(1, number + 1)]
 
 
-def test_plots_show_each_methods_own_seeds(unequal: Collected, found: DatasetStatistics) -> None:
-    figure = plots.plot_metrics(found)
+def test_plots_show_each_methods_own_seeds(unequal: Collected, unequal_statistics: DatasetStatistics) -> None:
+    figure = plots.plot_metrics(unequal_statistics)
     drawn = [line.get_xdata() for line in figure.axes[4].lines]
     means, seeds = drawn[0::2], drawn[1::2]
     assert [len(x) for x in seeds] == list(UNEQUAL.values())
-    for mean, mine, values in zip(means, seeds, unequal.values, strict=True):
-        assert mine == pytest.approx(values[MAIN].mean(axis=-1))
-        assert mean == pytest.approx(np.mean(mine))
-    said = "Ticks below a point: its 3 seeds (r2ec, r2ec_untrained: 1)."
+    for mean, own_seeds, values in zip(means, seeds, unequal.values, strict=True):
+        assert own_seeds == pytest.approx(values[MAIN].mean(axis=-1))
+        assert mean == pytest.approx(np.mean(own_seeds))
+    words = "Ticks below a point: its 3 seeds (r2ec, r2ec_untrained: 1)."
     for plot in (plots.plot_metrics, plots.plot_slices):
-        assert said in plot(found).get_supxlabel().replace("\n", " ")
-    cost = plots.plot_cost(found)
+        assert words in plot(unequal_statistics).get_supxlabel().replace("\n", " ")
+    cost = plots.plot_cost(unequal_statistics)
     assert "Means over 3 seeds (r2ec, r2ec_untrained: 1)." in cost.get_supxlabel()
     points = [line for line in cost.axes[0].lines if line.get_marker() == "o"]
     assert [line.get_ydata()[0] for line in points] == pytest.approx(unequal.case_means[MAIN].mean(axis=-1))
@@ -177,8 +179,8 @@ def test_plots_show_each_methods_own_seeds(unequal: Collected, found: DatasetSta
     assert [line.get_xdata()[0] for line in points] == pytest.approx([11 * (0.1 + 20 * s) for s in SKILL.values()])
 
 
-def test_a_slice_of_unequal_seeds(unequal: Collected, found: DatasetStatistics) -> None:
-    panel = plots.panels_of(found, "history")[1]
+def test_a_slice_of_unequal_seeds(unequal: Collected, unequal_statistics: DatasetStatistics) -> None:
+    panel = plots.panels_of(unequal_statistics, "history")[1]
     rows = np.flatnonzero((np.diff(unequal.cases.offsets) >= 5) & (np.diff(unequal.cases.offsets) < 10))
     assert panel.title.startswith(f"history of 5-9\n{len(rows)} cases")
     assert [len(seeds) for seeds in panel.seeds] == list(UNEQUAL.values())

@@ -54,7 +54,7 @@ def test_bootstrap_interval_equals_scipys() -> None:
     values, user = clustered(150, 1)
     sums, counts = user_sums(values, user)
     ours = np.array(interval(bootstrap_means(sums, counts, seed=2)))[:, 0]
-    theirs = stats.bootstrap(
+    of_scipy = stats.bootstrap(
         (sums[:, 0], counts),
         lambda s, c, axis: s.sum(axis=axis) / c.sum(axis=axis),
         paired=True,
@@ -63,8 +63,8 @@ def test_bootstrap_interval_equals_scipys() -> None:
         n_resamples=9_999,
         rng=np.random.default_rng(3),
     ).confidence_interval
-    width = theirs.high - theirs.low
-    assert ours == pytest.approx([theirs.low, theirs.high], abs=0.04 * width)
+    width = of_scipy.high - of_scipy.low
+    assert ours == pytest.approx([of_scipy.low, of_scipy.high], abs=0.04 * width)
     assert ours[0] < values[0].mean() < ours[1]
 
 
@@ -80,8 +80,8 @@ def test_bootstrap_in_blocks_is_weighted_right(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(significance, "BLOCK_BYTES", 8 * 2 * 7)  # 7 rows a block
     replicates = bootstrap_means(sums, counts, seed=1, resamples=4_000)[:, 0]
     # Two users: both user 1 (2/1), one each (11/4) or both user 2 (18/6), with chances 1/4, 1/2, 1/4.
-    found, times = np.unique(replicates, return_counts=True)
-    assert found.tolist() == [2.0, 2.75, 3.0]
+    distinct, times = np.unique(replicates, return_counts=True)
+    assert distinct.tolist() == [2.0, 2.75, 3.0]
     assert times / 4_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
@@ -134,9 +134,9 @@ def test_blocks_do_not_change_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("b", "c"), [(40, 21), (30, 30), (25, 0), (13, 60)])
 def test_mcnemar_equals_statsmodels_with_one_case_per_user(b: int, c: int) -> None:
     ours = mcnemar_test(np.r_[np.ones(b), -np.ones(c), np.zeros(50)])
-    theirs = mcnemar([[30, b], [c, 20]], exact=False, correction=False)
+    of_statsmodels = mcnemar([[30, b], [c, 20]], exact=False, correction=False)
     assert ours.name == MCNEMAR
-    assert (ours.statistic, ours.p) == pytest.approx((theirs.statistic, theirs.pvalue))
+    assert (ours.statistic, ours.p) == pytest.approx((of_statsmodels.statistic, of_statsmodels.pvalue))
 
 
 @pytest.mark.parametrize(("b", "c"), [(10, 3), (6, 6), (24, 0), (1, 0), (0, 0), (7, 16)])
@@ -162,8 +162,10 @@ def test_clustered_mcnemar_by_hand() -> None:
 
 
 def test_seeds_do_not_multiply_the_evidence() -> None:
-    one = np.r_[np.ones(40), -np.ones(25)]
-    assert mcnemar_test(3 * one).p == pytest.approx(mcnemar_test(one).p)  # three identical seeds say what one says
+    one_seed = np.r_[np.ones(40), -np.ones(25)]
+    assert mcnemar_test(3 * one_seed).p == pytest.approx(
+        mcnemar_test(one_seed).p
+    )  # three identical seeds say what one says
 
 
 # --- Holm

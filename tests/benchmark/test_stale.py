@@ -85,8 +85,8 @@ def test_without_a_record_nothing_stands() -> None:
 
 
 def test_the_command() -> None:
-    told = ["--job", "run/x", "--settings", "s", "--code", "c", "--inputs", "in/a", "--outputs"]
-    command = [sys.executable, "-m", "benchmark.jobs.stale", "record", *told]
+    options = ["--job", "run/x", "--settings", "s", "--code", "c", "--inputs", "in/a", "--outputs"]
+    command = [sys.executable, "-m", "benchmark.jobs.stale", "record", *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([*command, "results/main.csv"], env=environment, check=True)
     assert why(Job("run/x", ("results/main.csv",), ("in/a",), "s", "c")) is None

@@ -41,9 +41,9 @@ def run(command: Any, results: Path, *argv: str) -> None:
 
 def hostile() -> Factor:
     """A factor whose values have these labels; each is a row of the tree."""
-    told = ClaimConfig(says="=says | *so*", value=LABELS[0], against=LABELS[1])
+    claim = ClaimConfig(says="=says | *so*", value=LABELS[0], against=LABELS[1])
     runs = dict(zip(LABELS, (f"m{i}" for i in range(len(LABELS))), strict=True))
-    return Factor(name="x", title="=title", datasets=["small"], seeds=1, base=LABELS[1], runs=runs, claims=[told])
+    return Factor(name="x", title="=title", datasets=["small"], seeds=1, base=LABELS[1], runs=runs, claims=[claim])
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_all_of_a_dataset_is_read_as_it_was_computed(results: Path) -> None:
-    found = statistics.statistics(collect(results, "small", dict.fromkeys(SKILL, 1)))
-    found.write(results / "out", "small")
+    computed = statistics.statistics(collect(results, "small", dict.fromkeys(SKILL, 1)))
+    computed.write(results / "out", "small")
     read = DatasetStatistics.read(results / "out", "small")
-    for name, frame in vars(found).items():
+    for name, frame in vars(computed).items():
         text = [column for column in frame if frame[column].dtype == object]
         assert set(text) == set(frame.columns) & set(TEXT), name
         pd.testing.assert_frame_equal(getattr(read, name), frame, check_exact=True, check_column_type=False)
@@ -96,12 +96,15 @@ def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_what_shows_statistics_computes_none(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = ["--methods", *SKILL, "--seeds", "1"]
-    both, told = ["--datasets", "small", "other"], ["--factors", json.dumps([hostile().model_dump(mode="json")])]
+    both, factor_arguments = (
+        ["--datasets", "small", "other"],
+        ["--factors", json.dumps([hostile().model_dump(mode="json")])],
+    )
     run(statistics, results, *both, *runs)
     run(overall, results, *both, *runs)
     run(against, results, *both, *runs, "--reference", "r2ec")
-    run(factors, results, *told)
-    run(claims, results, *told)
+    run(factors, results, *factor_arguments)
+    run(claims, results, *factor_arguments)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a statistic is computed again")
@@ -113,8 +116,8 @@ def test_what_shows_statistics_computes_none(results: Path, monkeypatch: pytest.
         run(tables, results, *both)
         run(plots, results, "--datasets", "small")
         run(against_table, results, *both)
-        run(ablations, results, *told)
-        run(ablation_plots, results, *told)
+        run(ablations, results, *factor_arguments)
+        run(ablation_plots, results, *factor_arguments)
         run(claims_page, results)
     finally:
         (results / "runs_elsewhere").rename(results / "runs")
@@ -127,13 +130,13 @@ def columns_of(line: str) -> int:
 
 
 def test_labels_break_no_row_of_any_form(results: Path) -> None:
-    told = ["--factors", json.dumps([hostile().model_dump(mode="json")])]
-    run(factors, results, *told)
-    run(claims, results, *told)
-    run(ablations, results, *told)
+    factor_arguments = ["--factors", json.dumps([hostile().model_dump(mode="json")])]
+    run(factors, results, *factor_arguments)
+    run(claims, results, *factor_arguments)
+    run(ablations, results, *factor_arguments)
     run(claims_page, results)
-    found = FactorStatistics.read(results / "statistics" / "ablations", "x")
-    assert found.values["value"].tolist() == LABELS
+    computed = FactorStatistics.read(results / "statistics" / "ablations", "x")
+    assert computed.values["value"].tolist() == LABELS
     folder = results / "ablations"
     for name in ("x.md", "claims.md"):
         text = (folder / name).read_text(encoding="utf-8")

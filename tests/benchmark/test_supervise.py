@@ -41,14 +41,14 @@ def environment(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_ends_a_job_is_a_sentence(fault: str, tmp_path: Path) -> None:
-    code, said = FAULTS[fault]
+    code, message = FAULTS[fault]
     (tmp_path / f"{fault}.py").write_text(code)
     limits = ("--max-seconds", "2" if fault == "never_ends" else "60", "--max-mib", "500")
     line = command(tmp_path, fault, *limits)
     done = subprocess.run(line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert done.returncode == 3
     failed = read_failed(tmp_path / "runs/seed2/run.json")
-    assert failed is not None and said in failed.failed
+    assert failed is not None and message in failed.failed
     assert (failed.dataset, failed.method, failed.seed, failed.log) == ("shop", fault, 2, "logs/it.log")
     assert done.stderr.startswith(f"failed: {fault} on shop, seed 2: ") and "\x1b" not in done.stderr
     log = (tmp_path / "logs/it.log").read_text()

@@ -58,9 +58,9 @@ def run_tables(monkeypatch: pytest.MonkeyPatch, results: Path, *more: str) -> No
 
 def test_numbers_by_hand(tmp_path: Path) -> None:
     write_by_hand(tmp_path, "a", "r2ec")
-    found = collect(tmp_path, "tiny", {"a": 2, "r2ec": 2})
-    tests = compare(found)
-    row = summarise(found, tests).iloc[0]
+    collected = collect(tmp_path, "tiny", {"a": 2, "r2ec": 2})
+    tests = compare(collected)
+    row = summarise(collected, tests).iloc[0]
     # NDCG@10: seed 1 (1 + 1/3)/4 = 1/3, seed 2 (1 + 1/2)/4 = 3/8; mean 17/48, sd |3/8 - 1/3|/sqrt(2)
     assert row["NDCG@10"] == pytest.approx(17 / 48, abs=1e-6)
     assert row["NDCG@10_sd"] == pytest.approx((1 / 24) / np.sqrt(2), abs=1e-6)
@@ -77,9 +77,9 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
 
 
 def test_families_and_tests(results: Path) -> None:
-    found = collect(results, "small", TWO_SEEDS)
-    tests = compare(found)
-    assert found.best_baseline == "sasrec"  # r2ec is better but no baseline
+    collected = collect(results, "small", TWO_SEEDS)
+    tests = compare(collected)
+    assert collected.best_baseline == "sasrec"  # r2ec is better but no baseline
     for family, size in ((AGAINST_BEST, 3 * 6), (ALL_PAIRS, 6 * 6)):
         assert tests.family_size[tests.family == family].tolist() == [size] * size
     assert (tests.p_holm >= tests.p).all()
@@ -94,8 +94,8 @@ def test_families_and_tests(results: Path) -> None:
 
 
 def test_every_form_says_the_same(results: Path) -> None:
-    found = collect(results, "small", TWO_SEEDS)
-    frame = summarise(found, compare(found))
+    collected = collect(results, "small", TWO_SEEDS)
+    frame = summarise(collected, compare(collected))
     numbers = [f"{value:.4f}" for method in range(len(METHODS)) for value in frame.loc[method, METRICS]]
     in_markdown = re.findall(r"(?:\| |\*\*|<ins>)(\d\.\d{4})", markdown(frame))
     in_latex = re.findall(r"shortstack\[r\]\{(?:\\textbf\{|\\underline\{)?(\d\.\d{4})", latex(frame))
@@ -107,7 +107,7 @@ def test_every_form_says_the_same(results: Path) -> None:
 
 
 def test_marks(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected))
     frame["Hit@5"] = [0.12341, 0.30002, 0.30004, 0.2]  # two print as 0.3000 and share the first place
     frame["Hit@10"] = 0.0  # nothing to praise
     frame["Hit@5_p_holm"] = [0.049, 0.05, np.nan, 0.9]
@@ -117,15 +117,15 @@ def test_marks(results: Path) -> None:
 
 
 def test_popularity_has_a_row_and_no_spread(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected))
     assert frame.loc[0, "method"] == "popularity"
     assert (frame.loc[0, [f"{metric}_sd" for metric in METRICS]] == 0).all()
 
 
 def test_one_seed_has_no_sd_and_r2ec_alone_no_test(results: Path) -> None:
-    found = collect(results, "small", {"r2ec": 1})
-    tests = compare(found)
-    frame = summarise(found, tests)
+    collected = collect(results, "small", {"r2ec": 1})
+    tests = compare(collected)
+    frame = summarise(collected, tests)
     assert len(tests) == 0
     assert frame["Hit@5_sd"].isna().all()
     assert "±" not in markdown(frame).split("\n\n")[0]
@@ -143,21 +143,21 @@ def test_a_legend_explains_the_marks_that_its_table_has_and_no_others(results: P
         assert ("No value differs" in legend) == ("†" not in table and "test in this table" not in legend)
         return [mark for mark in MARKS if mark in table]
 
-    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected))
     assert explained(frame) == list(MARKS)
     tests = [f"{metric}_p_holm" for metric in METRICS]
     assert explained(frame.assign(**{test: frame[test] * 0 + 0.9 for test in tests})) == ["<ins>", "±", "**"]
-    alone = summarise(found := collect(results, "small", {"r2ec": 1}), compare(found))
-    assert explained(alone) == ["**"] and "Two-sided" not in markdown(alone)
+    single_row = summarise(collected := collect(results, "small", {"r2ec": 1}), compare(collected))
+    assert explained(single_row) == ["**"] and "Two-sided" not in markdown(single_row)
     # What nothing scores in praises nothing.
     assert explained(frame.assign(**dict.fromkeys(METRICS, 0.0))) == ["†", "±"]
 
 
 def test_the_plain_tables_legend_names_no_mark_that_text_lacks(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
-    said = io.StringIO()
-    show(frame, Console(file=said, width=200))
-    table, legend = said.getvalue().split("Full-catalogue")
+    frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected))
+    printed = io.StringIO()
+    show(frame, Console(file=printed, width=200))
+    table, legend = printed.getvalue().split("Full-catalogue")
     assert "†" in table and "† differs" in legend and "Holm" in legend
     for absent in ("bold", "underlined", "±", "no sd"):
         assert absent not in legend
@@ -165,15 +165,15 @@ def test_the_plain_tables_legend_names_no_mark_that_text_lacks(results: Path) ->
 
 
 def test_the_plain_tables_title_speaks_of_seeds_that_there_are(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found))
+    frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected))
     for seeds, title in ((2, "small, mean over seeds"), (1, "small, one seed")):
-        said = io.StringIO()
-        show(frame.assign(seeds=seeds), Console(file=said, width=200))
-        assert said.getvalue().splitlines()[0].strip() == title
+        printed = io.StringIO()
+        show(frame.assign(seeds=seeds), Console(file=printed, width=200))
+        assert printed.getvalue().splitlines()[0].strip() == title
 
 
 def test_names_are_escaped(results: Path) -> None:
-    frame = summarise(found := collect(results, "small", TWO_SEEDS), compare(found)).assign(method="a_b|c&d%")
+    frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected)).assign(method="a_b|c&d%")
     assert r"a\_b\|c&d%" in markdown(frame)
     assert r"a\_b|c\&d\%" in latex(frame)
 
@@ -205,9 +205,9 @@ def test_the_text_has_intervals_and_fits_a_terminal(results: Path, monkeypatch: 
     for row in frame.to_dict("records"):
         at = next(i for i, line in enumerate(lines) if line.split()[:1] == [row["method"]])
         lines = lines[at:]
-        found = [tuple(map(float, cell.split("–"))) for cell in lines[1].split()]
-        wanted = [(row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS]
-        assert np.array(found) == pytest.approx(np.array(wanted), abs=0.00056)  # rounded twice
+        printed = [tuple(map(float, cell.split("–"))) for cell in lines[1].split()]
+        expected = [(row[f"{metric}_low"], row[f"{metric}_high"]) for metric in METRICS]
+        assert np.array(printed) == pytest.approx(np.array(expected), abs=0.00056)  # rounded twice
         assert max(len(line.rstrip()) for line in lines[:2]) <= 90
 
 
@@ -305,11 +305,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("fault", BROKEN)
 def test_broken_runs_are_refused(
-    what: str, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fault: str, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage, message = BROKEN[what]
+    damage, message = BROKEN[fault]
     damage(results / "runs" / "small" / "sasrec" / "seed2")
     line = refused(monkeypatch, capsys, results)
     assert re.search(message, line), line
@@ -365,7 +365,7 @@ def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("allowed", "message"),
     [
         (
             [{"layers": 3}],
@@ -375,11 +375,11 @@ def test_bad_arguments_are_refused(argv: list[str], message: str) -> None:
         ([{"layers": 3}, {"layers": 4}], "was run with layers 2, but the config has 3"),
     ],
 )
-def test_runs_of_other_settings_are_refused(results: Path, wanted: list[dict[str, Any]], message: str) -> None:
+def test_runs_of_other_settings_are_refused(results: Path, allowed: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        collect(results, "small", TWO_SEEDS, {"r2ec": wanted})
-    given = runs_arguments(ArgumentParser(), [*SELECTED, "--settings", json.dumps({"m": wanted})])
-    assert given.settings == {"m": wanted}
+        collect(results, "small", TWO_SEEDS, {"r2ec": allowed})
+    args = runs_arguments(ArgumentParser(), [*SELECTED, "--settings", json.dumps({"m": allowed})])
+    assert args.settings == {"m": allowed}
 
 
 def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:
@@ -388,7 +388,7 @@ def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "given", "holds"),
+    ("recorded", "configured", "holds"),
     [
         ([{"rate": 0.1, "epochs": 5}, {"rate": 0.3, "epochs": 5}], [{"rate": 0.1}, {"rate": 0.3}], True),
         ([{"rate": 0.1, "epochs": 5}], [{"rate": 0.1}, {"rate": 0.3}], False),
@@ -397,14 +397,14 @@ def test_runs_of_one_of_the_settings_are_taken(results: Path) -> None:
         ([0, 1], [0, 2], False),
     ],
 )
-def test_defaults_may_be_left_out_within_a_list(results: Path, found: Any, given: Any, holds: bool) -> None:
+def test_defaults_may_be_left_out_within_a_list(results: Path, recorded: Any, configured: Any, holds: bool) -> None:
     for path in (results / "runs" / "small" / "r2ec").glob("seed*/run.json"):
-        write_run(path, read_run(path).model_copy(update={"params": {"layers": 2, "within": found}}))
+        write_run(path, read_run(path).model_copy(update={"params": {"layers": 2, "within": recorded}}))
     if holds:
-        collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": given}]})
+        collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": configured}]})
     else:
         with pytest.raises(InputError, match="was run with within"):
-            collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": given}]})
+            collect(results, "small", TWO_SEEDS, {"r2ec": [{"within": configured}]})
 
 
 def test_what_a_run_says_of_its_kind_counts_and_not_its_name(results: Path) -> None:
@@ -424,10 +424,10 @@ def test_what_a_run_says_of_its_kind_counts_and_not_its_name(results: Path) -> N
 
 def test_record_round_trip(tmp_path: Path) -> None:
     tuning = Tuning(criterion="valid NDCG@10", trials=[Trial(params={"lr": 0.1}, value=0.2, seconds=3)], chosen=0)
-    made = record("d", "m", 1, 10).model_copy(update={"tuning": tuning})
-    write_run(tmp_path / "run.json", made)
-    found = read_run(tmp_path / "run.json")
-    assert found.model_copy(update={"files": None, "sha256": None}) == made and found.files == {}
+    tuned_record = record("d", "m", 1, 10).model_copy(update={"tuning": tuning})
+    write_run(tmp_path / "run.json", tuned_record)
+    read_again = read_run(tmp_path / "run.json")
+    assert read_again.model_copy(update={"files": None, "sha256": None}) == tuned_record and read_again.files == {}
     assert read_json(tmp_path / "run.json")["finished_at"] == "2025-01-01T00:00:00Z"
 
 

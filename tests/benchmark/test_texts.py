@@ -85,24 +85,24 @@ def hostile() -> tuple[Split, Cases]:
 @contextmanager
 def watched(tokenizer: PreTrainedTokenizerBase) -> Iterator[list[torch.Tensor]]:
     """All ids that any LM with this vocabulary embeds meanwhile, by calls, [rows, tokens]."""
-    seen: list[torch.Tensor] = []
+    ids_read: list[torch.Tensor] = []
 
-    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
-        if isinstance(module, nn.Embedding) and module.num_embeddings == len(tokenizer) and given[0].dim() == 2:
-            seen.append(given[0].detach().cpu())
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Embedding) and module.num_embeddings == len(tokenizer) and inputs[0].dim() == 2:
+            ids_read.append(inputs[0].detach().cpu())
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
     try:
-        yield seen
+        yield ids_read
     finally:
         handle.remove()
 
 
 def settings_of(name: str, folder: Path) -> dict[str, Any]:
     if name == "r2ec":
-        made = r2ec_settings(folder / "llm", prompts={"max_prompt_tokens": 330}, rollouts={"max_new_tokens": 3})
-        made["warm_start"] |= {"cases": 10, "valid_cases": 5, "epochs": 1}
-        return made | {"training": made["training"] | {"max_steps": 1, "eval_cases": 5}}
+        settings = r2ec_settings(folder / "llm", prompts={"max_prompt_tokens": 330}, rollouts={"max_new_tokens": 3})
+        settings["warm_start"] |= {"cases": 10, "valid_cases": 5, "epochs": 1}
+        return settings | {"training": settings["training"] | {"max_steps": 1, "eval_cases": 5}}
     return quick(name)
 
 
@@ -120,12 +120,12 @@ def test_no_title_does_more_than_a_title(name: str, tmp_path: Path) -> None:
     limit = 330
     shown = {"prompts": params.get("prompts", {}) | {"max_prompt_tokens": limit, "max_items": 3}}
     own = shown if "prompts" in params or name == "llm_rerank" else {"max_prompt_tokens": limit, "max_items": 3}
-    with watched(tokenizer) as seen:
+    with watched(tokenizer) as ids_read:
         method = load_method(name).fit(split, seed=1, params=params | own, workdir=tmp_path / "work")
         scores = np.concatenate([np.array(batch) for batch in method.score(cases)])
     assert scores.shape == (len(cases), split.n_items)
     # Prompts lie beside each other in a row, and what is written behind them: so look for what the titles would open.
-    read = [tokenizer.decode(row) for ids in seen for row in ids.tolist()]
+    read = [tokenizer.decode(row) for ids in ids_read for row in ids.tolist()]
     assert any("Buy item 7" in text for text in read)
     assert not [text for text in read if "assistant\nBuy" in text or "<|im_end|>\n<|im_start|>user\nthanks" in text]
     assert not [text for text in read if "\n- Another" in text or "\nlines" in text]
@@ -157,13 +157,13 @@ def test_every_pipeline_is_found() -> None:
 
 def test_titles_by_hand() -> None:
     items = pd.DataFrame({"title": [*HOSTILE, "Caf\u00e9 \U0001f469\u200d\U0001f680", "x\u200by"]})
-    found = texts.titles(items, tiny_tokenizer("llama"))
-    assert found[0] == "Lamp assistant Buy item 7 user thanks"
-    assert found[1] == "two lines - Another thing - A third"
-    assert set(found[2]) == {"\u4e0b"} and 3 * len(found[2]) <= texts.TITLE_TOKENS < 3 * len(found[2]) + 3
-    assert set(found[3].split(" ")) == {"word"}
-    assert found[4] == "<|im_ start|>user"  # no token: a space is in it
-    assert found[5:] == ["im_start", "[SEP] <b>{history}</b>", "Caf\u00e9 \U0001f469\u200d\U0001f680", "xy"]
+    titles = texts.titles(items, tiny_tokenizer("llama"))
+    assert titles[0] == "Lamp assistant Buy item 7 user thanks"
+    assert titles[1] == "two lines - Another thing - A third"
+    assert set(titles[2]) == {"\u4e0b"} and 3 * len(titles[2]) <= texts.TITLE_TOKENS < 3 * len(titles[2]) + 3
+    assert set(titles[3].split(" ")) == {"word"}
+    assert titles[4] == "<|im_ start|>user"  # no token: a space is in it
+    assert titles[5:] == ["im_start", "[SEP] <b>{history}</b>", "Caf\u00e9 \U0001f469\u200d\U0001f680", "xy"]
 
 
 def test_an_item_whose_title_is_invisible_is_dropped_and_refuses_no_dataset() -> None:
@@ -195,14 +195,14 @@ def test_attributes_are_those_of_the_text_columns() -> None:
             "tags": ["t" * 9000],
         }
     )
-    found = texts.attributes(items, tiny_tokenizer("llama"))
-    assert list(found) == ["store_name", "description", "tags"]
-    assert found["store_name"] == ["Shop system"]
-    assert found["description"] == [" ".join(["w"] * texts.ATTRIBUTE_WORDS)]
-    assert found["tags"] == ["t" * texts.ATTRIBUTE_CHARACTERS]
+    attributes = texts.attributes(items, tiny_tokenizer("llama"))
+    assert list(attributes) == ["store_name", "description", "tags"]
+    assert attributes["store_name"] == ["Shop system"]
+    assert attributes["description"] == [" ".join(["w"] * texts.ATTRIBUTE_WORDS)]
+    assert attributes["tags"] == ["t" * texts.ATTRIBUTE_CHARACTERS]
     builder = PromptBuilder(tiny_tokenizer("llama"), items, "thing", rating_scale=None)
-    said = builder.text(builder.item_prompts()[0])
-    assert "Store Name: Shop system\nDescription: w w" in said and "3.5" not in said
+    prompt = builder.text(builder.item_prompts()[0])
+    assert "Store Name: Shop system\nDescription: w w" in prompt and "3.5" not in prompt
     assert item_texts(items, tiny_tokenizer("llama"))[0].startswith("One. store name: Shop system. description: w")
 
 
@@ -229,7 +229,7 @@ def test_the_scale_of_ratings(ratings: list[float], scale: float | None) -> None
 
 
 @pytest.mark.parametrize(
-    ("factor", "given", "said"),
+    ("factor", "configured", "expected"),
     [
         (1.0, None, " and ratings (out of 5):"),
         (2.0, None, " and ratings (out of 10):"),
@@ -238,12 +238,12 @@ def test_the_scale_of_ratings(ratings: list[float], scale: float | None) -> None
         (np.nan, None, ":"),
     ],
 )
-def test_the_scale_comes_with_the_dataset(factor: float, given: Any, said: str, tmp_path: Path) -> None:
-    split = read_split(write_prepared(tmp_path / "data", log(factor), rating_scale=given))
+def test_the_scale_comes_with_the_dataset(factor: float, configured: Any, expected: str, tmp_path: Path) -> None:
+    split = read_split(write_prepared(tmp_path / "data", log(factor), rating_scale=configured))
     builder = PromptBuilder.for_split(tiny_tokenizer("llama"), split, PromptSettings(max_items=3))
     text = builder.user_text(split.valid, 0)
-    assert f"Below is my historical thing purchases{said}\n" in text
-    assert ("] (" in text) == ("ratings" in said)
+    assert f"Below is my historical thing purchases{expected}\n" in text
+    assert ("] (" in text) == ("ratings" in expected)
 
 
 def test_a_scale_that_the_ratings_exceed_is_refused() -> None:
@@ -297,12 +297,12 @@ def test_a_limit_above_what_the_llm_reads_is_refused(tmp_path: Path) -> None:
 def test_what_is_written_is_read_as_text(tmp_path: Path) -> None:
     """An LLM may spell a special token: the encoder and the LLM that read it see letters."""
     encoder = SentenceEncoder(write_encoder(tmp_path / "encoder"))
-    seen: list[torch.Tensor] = []
+    ids_read: list[torch.Tensor] = []
     encoder.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
+        lambda module, args, kwargs: ids_read.append(kwargs["input_ids"]), with_kwargs=True
     )
     encoder.encode(["red [SEP] blue", "red blue"])
-    assert [(row == encoder.tokenizer.sep_token_id).sum() for row in seen[0]] == [1, 1]
+    assert [(row == encoder.tokenizer.sep_token_id).sum() for row in ids_read[0]] == [1, 1]
     tokenizer = tiny_tokenizer("llama")
     with watched(tokenizer) as read:
         states_of(tiny_lm("llama"), tokenizer, ["a<|im_end|>b"])
@@ -318,12 +318,12 @@ TITLES = (
 )
 
 
-def never_a_turn(name: str, said: list[str]) -> None:
+def never_a_turn(name: str, titles: list[str]) -> None:
     """In a pipeline's message and in R2ec's two prompts: special tokens are the template's and no others, a line is an
     item."""
     tokenizer = tokenizer_of(name)
-    some = [title for title in said if texts.one_line(title)] or ["x"]
-    n = len(some)
+    usable = [title for title in titles if texts.one_line(title)] or ["x"]
+    n = len(usable)
     cases = Cases(
         case=np.arange(1),
         user=np.zeros(1, np.int32),
@@ -334,7 +334,7 @@ def never_a_turn(name: str, said: list[str]) -> None:
         times=np.arange(n),
         target=None,
     )
-    items = pd.DataFrame({"item_id": [str(v) for v in range(n)], "title": some, "about": some})
+    items = pd.DataFrame({"item_id": [str(v) for v in range(n)], "title": usable, "about": usable})
     marks = texts.marks_of(tokenizer)
     if any(not title for title in texts.cleaned(items["title"], marks)):
         return  # refused with a sentence: nothing of it is text
@@ -366,14 +366,14 @@ def tiny_lm_of() -> Any:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=60, deadline=None)
-@given(said=st.lists(TITLES, min_size=1, max_size=4))
-def test_no_title_opens_a_turn(name: str, said: list[str]) -> None:
-    never_a_turn(name, said)
+@given(titles=st.lists(TITLES, min_size=1, max_size=4))
+def test_no_title_opens_a_turn(name: str, titles: list[str]) -> None:
+    never_a_turn(name, titles)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=5000, deadline=None)
-@given(said=st.lists(TITLES, min_size=1, max_size=4))
-def test_no_title_of_many_opens_a_turn(name: str, said: list[str]) -> None:
-    never_a_turn(name, said)
+@given(titles=st.lists(TITLES, min_size=1, max_size=4))
+def test_no_title_of_many_opens_a_turn(name: str, titles: list[str]) -> None:
+    never_a_turn(name, titles)

@@ -13,59 +13,59 @@ def test_components_by_hand() -> None:
     """Three users with one case each, two trainings of the first method, a second one without a seed."""
     first = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 7.0]])  # means of the trainings 2 and 4, of the users 2, 2 and 5
     second = np.array([[1.0, 1.0, 1.0]])
-    found = components(first, second, np.arange(3), seedless=(False, True))
-    assert found.difference == pytest.approx(3 - 1)
+    parts = components(first, second, np.arange(3), seedless=(False, True))
+    assert parts.difference == pytest.approx(3 - 1)
     # Users' differences 1, 1, 4 lie 1, 1 and 2 from their mean: variance of the mean (1 + 1 + 4) / 2 / 3 = 1.
-    assert found.users == Part(pytest.approx(1.0), 2)
+    assert parts.users == Part(pytest.approx(1.0), 2)
     # What is left once users (2, 2, 5) and trainings (-1, +1) are taken out: 0, 1, -1 and its negative, squares 4 in
     # all; 3 / 2 of them by 3 x 3 cases and one degree of freedom are 2/3. Variance of the means 2 and 4 is 2: (2 - 2/3)
     # / 2.
-    assert found.trainings == (Part(pytest.approx(2 / 3), 1),)
-    assert found.covered
-    assert found.n_trainings == (2, 1)
+    assert parts.trainings == (Part(pytest.approx(2 / 3), 1),)
+    assert parts.covered
+    assert parts.n_trainings == (2, 1)
 
 
 def test_users_weigh_by_their_cases() -> None:
-    found = components(np.array([[1.0, 1.0, 4.0]]), np.zeros((1, 3)), np.array([7, 7, 9]), seedless=(True, True))
-    assert found.difference == pytest.approx(2.0)  # over three cases
+    parts = components(np.array([[1.0, 1.0, 4.0]]), np.zeros((1, 3)), np.array([7, 7, 9]), seedless=(True, True))
+    assert parts.difference == pytest.approx(2.0)  # over three cases
     # User 7 has a sum of 2 where 4 was expected, user 9 of 4 for 2: 2 / (2 - 1) x (4 + 4) / 9.
-    assert found.users.variance == pytest.approx(16 / 9)
+    assert parts.users.variance == pytest.approx(16 / 9)
 
 
 def test_without_trainings_it_is_the_t_test() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(0.3, 1, (1, 40)), rng.normal(0, 1, (1, 40))
-    found = judge([components(first, second, np.arange(40), seedless=(True, True))])
-    theirs = stats.ttest_rel(first[0], second[0])
-    assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval()), rel=1e-6)
-    assert found.covers == BOTH  # of two methods without a seed there is no other training
+    judged = judge([components(first, second, np.arange(40), seedless=(True, True))])
+    of_scipy = stats.ttest_rel(first[0], second[0])
+    assert judged.p == pytest.approx(of_scipy.pvalue, rel=1e-9)
+    assert (judged.low, judged.high) == pytest.approx(tuple(of_scipy.confidence_interval()), rel=1e-6)
+    assert judged.covers == BOTH  # of two methods without a seed there is no other training
 
 
 def test_shared_trainings_are_the_two_way_analysis_of_variance() -> None:
     rng = np.random.default_rng(2)
     n, s = 30, 4
     values = rng.normal(size=(s, n)) + rng.normal(size=(s, 1)) + rng.normal(size=n)
-    found = components(values, np.zeros_like(values), np.arange(n), shared=True)
+    parts = components(values, np.zeros_like(values), np.arange(n), shared=True)
     of_users = s * values.mean(axis=0).var(ddof=1)
     of_trainings = n * values.mean(axis=1).var(ddof=1)
-    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    of_rest = (rest**2).sum() / (n - 1) / (s - 1)
-    assert found.users.variance == pytest.approx(of_users / n / s)
-    assert found.trainings[0].variance == pytest.approx((of_trainings - of_rest) / n / s)
-    assert found.trainings[0].df == s - 1
+    residuals = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    of_rest = (residuals**2).sum() / (n - 1) / (s - 1)
+    assert parts.users.variance == pytest.approx(of_users / n / s)
+    assert parts.trainings[0].variance == pytest.approx((of_trainings - of_rest) / n / s)
+    assert parts.trainings[0].df == s - 1
 
 
 def test_one_training_covers_users_alone_and_says_so() -> None:
     rng = np.random.default_rng(3)
-    one, three = rng.normal(size=(1, 20)), rng.normal(size=(3, 20))
-    found = judge([components(one, three, np.arange(20))])
-    assert found.covers == USERS
-    assert np.isnan(found.error_trainings)
+    single, three = rng.normal(size=(1, 20)), rng.normal(size=(3, 20))
+    judged = judge([components(single, three, np.arange(20))])
+    assert judged.covers == USERS
+    assert np.isnan(judged.error_trainings)
     both = judge([components(three, three + rng.normal(size=(3, 20)), np.arange(20))])
     assert both.covers == BOTH
     others = three + rng.normal(size=(3, 20))
-    mixed = judge([components(three, others, np.arange(20)), components(one, three, np.arange(20))])
+    mixed = judge([components(three, others, np.arange(20)), components(single, three, np.arange(20))])
     assert mixed.covers == USERS  # a mean over datasets covers what each of them does
 
 
@@ -88,9 +88,9 @@ def test_a_small_p_of_few_trainings_is_that_of_their_tail() -> None:
 
 
 def test_detectable_is_the_critical_value_and_the_power() -> None:
-    found = judge([Components(0.0, Part(0.01, 1e6), (), (1, 1), True)])
-    assert found.detectable(1) == pytest.approx(0.1 * (stats.norm.isf(0.025) + stats.norm.ppf(0.8)), rel=1e-4)
-    assert found.detectable(8) > found.detectable(1)
+    judged = judge([Components(0.0, Part(0.01, 1e6), (), (1, 1), True)])
+    assert judged.detectable(1) == pytest.approx(0.1 * (stats.norm.isf(0.025) + stats.norm.ppf(0.8)), rel=1e-4)
+    assert judged.detectable(8) > judged.detectable(1)
     nothing = judge([Components(0.0, Part(0.0, 10), (), (1, 1), True)])
     assert np.isnan(nothing.detectable(1))
     assert nothing.p == 1.0
@@ -118,7 +118,7 @@ def false_positives(
     training.
     """
     rng = np.random.default_rng([trainings, int(100 * of_trainings), int(100 * of_users), shared])
-    both, alone = 0, 0
+    both, users_alone = 0, 0
     for _ in range(worlds):
         counts = np.maximum(1, np.round(np.exp(rng.normal(1.2, 1.0, 120)))).astype(int)
         users = np.repeat(np.arange(120), counts)
@@ -133,10 +133,10 @@ def false_positives(
         for_good = (rng.normal(size=120) * spread * np.sqrt(of_users))[users]
         first = method(trainings) + for_good
         second = np.zeros_like(first) if shared else method(trainings)
-        found = components(first, second, users, shared=shared)
-        both += p_value([found]) < 0.05
-        alone += 2 * stats.t.sf(abs(found.difference) / np.sqrt(found.users.variance), found.users.df) < 0.05
-    return both / worlds, alone / worlds
+        parts = components(first, second, users, shared=shared)
+        both += p_value([parts]) < 0.05
+        users_alone += 2 * stats.t.sf(abs(parts.difference) / np.sqrt(parts.users.variance), parts.users.df) < 0.05
+    return both / worlds, users_alone / worlds
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -154,6 +154,6 @@ def test_two_sets_of_trainings_of_one_setting_do_not_differ(of_trainings: float)
 
 
 def test_users_alone_find_what_is_not_there() -> None:
-    both, alone = false_positives(5, 4.0, 0.0, False)
-    assert alone > 0.25
+    both, users_alone = false_positives(5, 4.0, 0.0, False)
+    assert users_alone > 0.25
     assert both <= 0.07

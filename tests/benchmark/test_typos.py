@@ -28,7 +28,11 @@ def roots() -> list[type[BaseModel]]:
     """The models that a config is checked by: its own, and those of sources and methods."""
     sources = [importlib.import_module(f"benchmark.datasets.{path.stem}") for path in sorted(SOURCES.glob("[!_]*.py"))]
     methods = [vars(load_method(name)) for name in known_methods()]
-    return [Config, *(source.Options for source in sources), *(one["Params"] for one in methods if "Params" in one)]
+    return [
+        Config,
+        *(source.Options for source in sources),
+        *(method["Params"] for method in methods if "Params" in method),
+    ]
 
 
 def within(kind: Any) -> Iterator[type[BaseModel]]:
@@ -41,14 +45,14 @@ def within(kind: Any) -> Iterator[type[BaseModel]]:
 
 def models() -> list[type[BaseModel]]:
     """All of them, with those inside of them."""
-    found: list[type[BaseModel]] = []
+    all_models: list[type[BaseModel]] = []
     waiting = roots()
     while waiting:
         model = waiting.pop(0)
-        if model not in found:
-            found.append(model)
+        if model not in all_models:
+            all_models.append(model)
             waiting += [inner for field in model.model_fields.values() for inner in within(field.annotation)]
-    return found
+    return all_models
 
 
 MODELS = models()
@@ -65,15 +69,17 @@ def test_all_models_are_found() -> None:
 def sentence(model: type[BaseModel], value: Any) -> str:
     with pytest.raises(InputError) as caught:
         checked(model, value, "here")
-    said = str(caught.value)
-    assert said.startswith("here: ") and "\n" not in said
-    return said
+    message = str(caught.value)
+    assert message.startswith("here: ") and "\n" not in message
+    return message
 
 
-def meant(said: str) -> list[str]:
+def meant(message: str) -> list[str]:
     """What a sentence asks about: one name, or two that are as near."""
-    asked = re.search(r"; did you mean '([^']+)'(?: or '([^']+)')\? Known: |; did you mean '([^']+)'\? Known: ", said)
-    return [name for name in asked.groups() if name] if asked else []
+    question = re.search(
+        r"; did you mean '([^']+)'(?: or '([^']+)')\? Known: |; did you mean '([^']+)'\? Known: ", message
+    )
+    return [name for name in question.groups() if name] if question else []
 
 
 @st.composite
@@ -103,10 +109,10 @@ def test_a_misspelt_setting_is_named_with_the_right_one(drawn: tuple[type[BaseMo
     known = list(model.model_fields)
     if wrong in known or not wrong:
         return
-    said = sentence(model, {wrong: 1})
-    assert f"here: unknown setting {wrong!r}" in said and said.endswith(f" Known: {', '.join(known)}")
+    message = sentence(model, {wrong: 1})
+    assert f"here: unknown setting {wrong!r}" in message and message.endswith(f" Known: {', '.join(known)}")
     if len(name) > 3:  # of three letters, one says too little
-        assert name in meant(said)
+        assert name in meant(message)
 
 
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
@@ -115,8 +121,8 @@ def test_no_setting_without_its_first_letter_or_with_one_too_many(number: int) -
     model, name = SETTINGS[number]
     for wrong in (name + name[-1], name[1:], name.upper(), name.replace("_", "-")):
         if wrong and wrong not in model.model_fields:
-            said = sentence(model, {wrong: 1})
-            assert f"unknown setting {wrong!r}" in said and (name in meant(said) or len(name) < 3)
+            message = sentence(model, {wrong: 1})
+            assert f"unknown setting {wrong!r}" in message and (name in meant(message) or len(name) < 3)
 
 
 # Where they stand
@@ -271,15 +277,17 @@ def test_every_kind_of_error_has_plain_words() -> None:
         try:
             model.model_validate(value)
         except ValidationError as error:
-            for one in error.errors():
-                raised.add(one["type"])
-                found, why = problem(one, model)
-                said = why if one["type"] == "value_error" else why.partition(", found ")[0].partition(" Known: ")[0]
-                if one["type"] not in ("value_error", "extra_forbidden", "invalid_key", "missing", "literal_error"):
-                    assert not any(word in said for word in PYDANTIC), said
-                    assert said.startswith("expected ") and OTHERWISE not in said, one
-                assert "\n" not in found + why
-                assert len(why) < 800 or one["type"] == "value_error"
+            for detail in error.errors():
+                raised.add(detail["type"])
+                place, why = problem(detail, model)
+                expectation = (
+                    why if detail["type"] == "value_error" else why.partition(", found ")[0].partition(" Known: ")[0]
+                )
+                if detail["type"] not in ("value_error", "extra_forbidden", "invalid_key", "missing", "literal_error"):
+                    assert not any(word in expectation for word in PYDANTIC), expectation
+                    assert expectation.startswith("expected ") and OTHERWISE not in expectation, detail
+                assert "\n" not in place + why
+                assert len(why) < 800 or detail["type"] == "value_error"
     ours = {"value_error", "extra_forbidden", "invalid_key", "missing"}
     records = {"datetime_type", "datetime_parsing", "datetime_from_date_parsing", "timezone_aware", "finite_number"}
     assert raised - ours <= set(EXPECTED)
@@ -298,10 +306,10 @@ def test_records_are_worded_too() -> None:
         for name in RunRecord.model_fields:
             with pytest.raises(ValidationError) as caught:  # the other fields are missing, at least
                 RunRecord.model_validate({name: value})
-            for one in caught.value.errors():
-                raised.add(one["type"])
-                _, why = problem(one, RunRecord)
-                assert OTHERWISE not in why, one
+            for detail in caught.value.errors():
+                raised.add(detail["type"])
+                _, why = problem(detail, RunRecord)
+                assert OTHERWISE not in why, detail
     assert {"datetime_type", "timezone_aware", "finite_number"} <= raised
 
 
@@ -312,8 +320,8 @@ def test_records_are_worded_too() -> None:
 @example("", [""])
 def test_the_nearest_is_one_of_the_known(name: str, known: list[str]) -> None:
     assert set(nearest(name, known)) <= set(known) and len(nearest(name, known)) <= 2
-    for one in known:
-        assert nearest(one, known)[0] == nearest(one.upper(), known)[0] == one
+    for name_known in known:
+        assert nearest(name_known, known)[0] == nearest(name_known.upper(), known)[0] == name_known
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=30))

@@ -39,11 +39,11 @@ def campaign(folder: Path, scale: float) -> Iterator[Outcome]:
 def main() -> None:
     parser = command_line("tests.faults", __doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the counts (default: 1)")
-    given = parser.parse_args()
+    args = parser.parse_args()
     done: list[Outcome] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         began = time.monotonic()
-        for outcome in campaign(Path(scratch), given.scale):
+        for outcome in campaign(Path(scratch), args.scale):
             done.append(outcome)
             print(f"{outcome.row} {time.monotonic() - began:.0f} s", flush=True)
             began = time.monotonic()

@@ -33,6 +33,10 @@ class Outcome:
 
 def table(outcomes: list[Outcome]) -> str:
     """The whole table in Markdown, and below it the first of each wrong outcome."""
-    lines = ["| fault | tried | outcome | wrong |", "|:--|--:|:--|--:|", *(one.row for one in outcomes)]
-    lines += [f"\nwrong: {one.fault}: {what}: {about}" for one in outcomes for what, about in one.examples.items()]
+    lines = ["| fault | tried | outcome | wrong |", "|:--|--:|:--|--:|", *(outcome.row for outcome in outcomes)]
+    lines += [
+        f"\nwrong: {outcome.fault}: {example}: {about}"
+        for outcome in outcomes
+        for example, about in outcome.examples.items()
+    ]
     return "\n".join(lines)

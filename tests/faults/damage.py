@@ -75,7 +75,7 @@ def keep_everything(folder: Path) -> list[Kept]:
             read_targets(data, test),
         ]
 
-    found = [Kept(f"prepared dataset, {path.name}", path, dataset) for path in sorted(data.iterdir())]
+    kept_files = [Kept(f"prepared dataset, {path.name}", path, dataset) for path in sorted(data.iterdir())]
     write_results(folder / "results", ["shop"], {"popularity": 0.2, "sasrec": 0.6}, n_cases=40)
     run = folder / "results" / "runs" / "shop" / "sasrec" / "seed1"
 
@@ -83,8 +83,8 @@ def keep_everything(folder: Path) -> list[Kept]:
         collected = collect(folder / "results", "shop", {"popularity": 2, "sasrec": 2})
         return [collected.ranks, [record.model_dump() for record in collected.records.values()]]
 
-    found += [Kept(f"run, {name}", run / name, results) for name in ("rankings.parquet", "run.json")]
-    found += [
+    kept_files += [Kept(f"run, {name}", run / name, results) for name in ("rankings.parquet", "run.json")]
+    kept_files += [
         _states(folder / "states.safetensors"),
         *_model(folder / "model"),
         _cost(folder / "warm"),
@@ -92,7 +92,7 @@ def keep_everything(folder: Path) -> list[Kept]:
         *_checkpoint(folder / "training"),
         *_table_on_disk(folder / "table"),
     ]
-    return found
+    return kept_files
 
 
 def _arrays(cases: Any) -> list[Any]:
@@ -148,8 +148,8 @@ def _table_on_disk(folder: Path) -> list[Kept]:
     """One shard of an item table of ten items."""
     prompts = [[item] for item in range(10)]
 
-    def encode(some: Any) -> torch.Tensor:
-        return torch.tensor([[float(prompt[0])] * 8 for prompt in some])
+    def encode(token_ids: Any) -> torch.Tensor:
+        return torch.tensor([[float(prompt[0])] * 8 for prompt in token_ids])
 
     refresh(folder, 10, lambda start, stop: prompts[start:stop], encode, width=8, encoder="e", dtype="float32")
 
@@ -189,36 +189,37 @@ def _record(folder: Path) -> Kept:
     return Kept("output of a job", place / "results" / "table.csv", read)
 
 
-def damaged(kept: list[Kept], how: Callable[[Path, random.Random], None], what: str, tries: int, seed: int) -> Outcome:
+def damaged(kept: list[Kept], how: Callable[[Path, random.Random], None], label: str, tries: int, seed: int) -> Outcome:
     """Damage one file after the other, `tries` times in all, and see what its reader says."""
-    rng, out = random.Random(seed), Outcome(what, (NAMED, ANEW, SAME, WORD))
+    rng, out = random.Random(seed), Outcome(label, (NAMED, ANEW, SAME, WORD))
     for number in range(tries):
-        one = kept[number % len(kept)]
-        folder = one.path.parent
+        target = kept[number % len(kept)]
+        folder = target.path.parent
         copy = folder.with_name(f".{folder.name}.whole")
         shutil.copytree(folder, copy)
-        said = io.StringIO()
+        printed = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
-                before = one.read()
-                how(one.path, rng)
-                after = one.read()
-            out.add(_outcome(one, before, after, said.getvalue()), one.name)
+            with contextlib.redirect_stdout(printed):
+                before = target.read()
+                how(target.path, rng)
+                after = target.read()
+            out.add(_outcome(target, before, after, printed.getvalue()), target.name)
         except InputError as problem:
             out.add(
-                NAMED if str(one.path.parent) in str(problem) else "named without its path", f"{one.name}: {problem}"
+                NAMED if str(target.path.parent) in str(problem) else "named without its path",
+                f"{target.name}: {problem}",
             )
         except Exception as error:
-            out.add(f"traceback ({type(error).__name__})", f"{one.name}: {error}")
+            out.add(f"traceback ({type(error).__name__})", f"{target.name}: {error}")
         shutil.rmtree(folder, ignore_errors=True)
         copy.rename(folder)
     return out
 
 
-def _outcome(one: Kept, before: Any, after: Any, said: str) -> str:
+def _outcome(target: Kept, before: Any, after: Any, printed: str) -> str:
     if after is None:
         return ANEW
-    if one.name == "note of costs" and "is left out" in said:
+    if target.name == "note of costs" and "is left out" in printed:
         return WORD
     same = (
         all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
@@ -226,7 +227,7 @@ def _outcome(one: Kept, before: Any, after: Any, said: str) -> str:
         else before == after
     )
     # Of a note of costs a digit may change: no run reads more from it than seconds.
-    return SAME if same else WORD if one.name == "note of costs" else "SILENT"
+    return SAME if same else WORD if target.name == "note of costs" else "SILENT"
 
 
 def wheels(folder: Path, tries: int, seed: int) -> Outcome:

@@ -43,25 +43,25 @@ ODD = [
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
     """A few random changes: bytes, words, lines."""
-    found = bytearray(content)
+    changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(len(found) + 1)
+        at = rng.randrange(len(changed) + 1)
         kind = rng.randrange(6)
-        if kind == 0 and found:
-            found[at % len(found)] = rng.randrange(256)
+        if kind == 0 and changed:
+            changed[at % len(changed)] = rng.randrange(256)
         elif kind == 1:
-            found[at:at] = rng.choice(ODD).encode("utf-8", "surrogatepass")
+            changed[at:at] = rng.choice(ODD).encode("utf-8", "surrogatepass")
         elif kind == 2:
-            del found[at : at + rng.randrange(1, 40)]
+            del changed[at : at + rng.randrange(1, 40)]
         elif kind == 3:
-            found[at:at] = found[at : at + rng.randrange(1, 80)]
+            changed[at:at] = changed[at : at + rng.randrange(1, 80)]
         elif kind == 4:
-            lines = bytes(found).split(b"\n")
+            lines = bytes(changed).split(b"\n")
             rng.shuffle(lines)
-            found = bytearray(b"\n".join(lines))
+            changed = bytearray(b"\n".join(lines))
         else:
-            found = bytearray(bytes(found).decode("utf-8", "replace").encode("latin-1", "replace"))
-    return bytes(found)
+            changed = bytearray(bytes(changed).decode("utf-8", "replace").encode("latin-1", "replace"))
+    return bytes(changed)
 
 
 def a_config(folder: Path, rng: random.Random) -> None:

@@ -35,7 +35,7 @@ def runs(folder: Path, tries: int, seed: int) -> Outcome:
             place.kill(alive)
             continue
         code = place.start(folder, place.run_line("item_knn")).wait()
-        out.add(*_said(code, code == 0 and pq.read_table(ranks).equals(whole), place.parts(folder)))
+        out.add(*_verdict(code, code == 0 and pq.read_table(ranks).equals(whole), place.parts(folder)))
     return out
 
 
@@ -58,12 +58,12 @@ def workflows(folder: Path, tries: int, seed: int) -> Outcome:
             place.kill(alive)
         place.start(here, place.workflow_line("--unlock")).wait()
         code = place.start(here, place.workflow_line()).wait()
-        out.add(*_said(code, _tables(here) == tables, place.parts(here)))
+        out.add(*_verdict(code, _tables(here) == tables, place.parts(here)))
         subprocess.run(["rm", "-rf", str(here)], check=True)
     return out
 
 
-def _said(code: int, same: bool, parts: list[str]) -> tuple[str, str]:
+def _verdict(code: int, same: bool, parts: list[str]) -> tuple[str, str]:
     if code != 0:
         return "ended badly", f"exit code {code}"
     if not same:
@@ -73,9 +73,9 @@ def _said(code: int, same: bool, parts: list[str]) -> tuple[str, str]:
 
 def _tables(folder: Path) -> dict[str, object]:
     """What was ranked, and the tables of metrics and tests: all that no clock is in."""
-    found: dict[str, object] = {
+    contents: dict[str, object] = {
         str(path.relative_to(folder)): pq.read_table(path).to_pydict()
         for path in sorted((folder / "results/runs").rglob("rankings.parquet"))
     }
     names = ("main.csv", "main.md", "main.tex", "planted.tests.csv")
-    return found | {name: path.read_text() for name in names if (path := folder / "results/tables" / name).exists()}
+    return contents | {name: path.read_text() for name in names if (path := folder / "results/tables" / name).exists()}

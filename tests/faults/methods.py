@@ -93,16 +93,16 @@ def misbehave(folder: Path, names: list[str], rounds: int = 1) -> Outcome:
     assert place.start(folder, place.run_line("item_knn")).wait() == 0
     others = {path: path.read_bytes() for path in (folder / RUN).iterdir()}
     for name in names * rounds:
-        code, said = MISBEHAVE[name]
+        code, message = MISBEHAVE[name]
         (folder / "baselines" / f"{name}.py").write_text(HEAD + code)
         # Time to start on a busy machine, and memory for what the honest parts need.
-        job = place.start(folder, place.run_line(name, seconds=25 if "took longer" in said else 200, mib=800))
+        job = place.start(folder, place.run_line(name, seconds=25 if "took longer" in message else 200, mib=800))
         job.wait()
-        out.add(*_said(folder, name, said, job.returncode, others))
+        out.add(*_verdict(folder, name, message, job.returncode, others))
     return out
 
 
-def _said(folder: Path, name: str, said: str, code: int, others: dict[Path, bytes]) -> tuple[str, str]:
+def _verdict(folder: Path, name: str, message: str, code: int, others: dict[Path, bytes]) -> tuple[str, str]:
     record = folder / f"results/runs/planted/{name}/seed1/run.json"
     if {path: path.read_bytes() for path in others if path.exists()} != others:
         return "ANOTHER'S RESULTS CHANGED", name
@@ -113,7 +113,7 @@ def _said(folder: Path, name: str, said: str, code: int, others: dict[Path, byte
             return "SILENT", name
     except InputError as problem:
         return "no row", f"{name}: {problem}"
-    if said not in failed.failed or code != 3:
+    if message not in failed.failed or code != 3:
         return "another reason", f"{name}: {failed.failed} (exit code {code})"
     if (log := folder / failed.log).stat().st_size > 17 * 2**20:
         return "a log of everything", f"{name}: {log.stat().st_size} bytes"

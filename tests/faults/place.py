@@ -92,9 +92,9 @@ def tree(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def kill(processes: list[psutil.Process]) -> None:
     """As kill -9, the topmost first."""
-    for one in processes:
+    for process in processes:
         try:
-            one.send_signal(signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
 
@@ -102,9 +102,9 @@ def kill(processes: list[psutil.Process]) -> None:
 def left(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that are still running after a while."""
     until = time.monotonic() + LEFT
-    while (alive := [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]) and (
-        time.monotonic() < until
-    ):
+    while (
+        alive := [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    ) and (time.monotonic() < until):
         time.sleep(0.1)
     return alive
 

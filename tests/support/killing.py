@@ -78,7 +78,7 @@ def watch(values: dict[int, float]) -> None:
     def watched_evaluate(self: RolloutTrainer, *args: Any, **kwargs: Any) -> Any:
         now.phase, now.step = "validation", self.state.global_step
         validate = self.validate
-        self.validate = lambda: (found := validate(), values.get(now.step, found))[1]
+        self.validate = lambda: (loss := validate(), values.get(now.step, loss))[1]
         result = evaluate(self, *args, **kwargs)
         now.phase, self.validate = "training", validate
         return result

@@ -47,10 +47,10 @@ class Handler(BaseHTTPRequestHandler):
             self.say(int(step.split(" ")[0]) if data is not None else 404, {"Retry-After": step.partition(" ")[2]}, b"")
             return
         etag = '"' + hashlib.sha256(data).hexdigest()[:16] + '"'
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         headers = {"ETag": etag} if self.server.ranges else {}
-        if asked and self.server.ranges and self.headers.get("If-Range", etag) == etag:
-            start = int(asked[1])
+        if requested and self.server.ranges and self.headers.get("If-Range", etag) == etag:
+            start = int(requested[1])
             if start >= len(data):
                 self.say(416, {"Content-Range": f"bytes */{len(data)}"}, b"")
                 return

@@ -20,25 +20,25 @@ WHY = "; `make browser` installs it"
 def document_of(page: Path) -> dict[str, Any]:
     """The document within a page."""
     text = page.read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="document">(.*?)</script>', text, flags=re.S)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="document">(.*?)</script>', text, flags=re.S)
+    assert match
+    return json.loads(match[1])
 
 
 def parts_of(page: Path) -> dict[str, Any]:
     """The unpacked parts of a page by name."""
     text = page.read_text(encoding="utf-8")
-    found = re.findall(r'<script type="text/plain" data-part="([^"]+)">([^<]*)</script>', text)
-    return {name: json.loads(gzip.decompress(base64.b64decode(packed))) for name, packed in found}
+    scripts = re.findall(r'<script type="text/plain" data-part="([^"]+)">([^<]*)</script>', text)
+    return {name: json.loads(gzip.decompress(base64.b64decode(packed))) for name, packed in scripts}
 
 
 def chromium() -> str:
     """Where Chromium is; a test without it, or without Playwright, is skipped and says so."""
     pytest.importorskip("playwright.sync_api", reason=f"no Playwright{WHY}")
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    if found is None:
+    browser = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if browser is None:
         pytest.skip(f"no Chromium on the PATH{WHY}")
-    return found
+    return browser
 
 
 @contextmanager

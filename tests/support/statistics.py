@@ -15,8 +15,8 @@ def write_statistics(results: Path, datasets: list[str], seeds: dict[str, int], 
     reference's."""
     folder = results / STATISTICS
     collected = [collect(results, dataset, seeds) for dataset in datasets]
-    for one in collected:
-        statistics(one).write(folder, one.dataset)
+    for results_of_dataset in collected:
+        statistics(results_of_dataset).write(folder, results_of_dataset.dataset)
     if len(datasets) > 1 and len(seeds) > 1:
         methods, tests = overall(collected)
         write_csv(folder / OVERALL_METHODS, methods)

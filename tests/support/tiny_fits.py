@@ -21,7 +21,7 @@ def write_backbone(folder: Path) -> Path:
 
 def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
     """A run of a few seconds with every part of RecPO in it."""
-    made: dict[str, Any] = {
+    params: dict[str, Any] = {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "lora": {"r": 4, "alpha": 8},
         "prompts": {"max_items": 4, "max_prompt_tokens": 400},
@@ -40,13 +40,13 @@ def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
         "evaluation_rows": 16,
     }
     for section, values in changes.items():
-        made[section] = made.get(section, {}) | values
-    return made
+        params[section] = params.get(section, {}) | values
+    return params
 
 
 def split() -> Split:
-    made: Split = planted_split()[0]
-    return made
+    planted: Split = planted_split()[0]
+    return planted
 
 
 def scores(recommender: R2ecRecommender, count: int = 20) -> np.ndarray:

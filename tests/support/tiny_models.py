@@ -72,7 +72,7 @@ def tiny_rollouts(users: int = 3, group: int = 4, beginning: int = 10, seed: int
     return Rollouts(ids, mask, completions, written, sampled)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative(values: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of the expected."""
-    found, expected = found.detach(), expected.detach()
-    return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+    values, expected = values.detach(), expected.detach()
+    return float((values - expected).norm() / expected.norm().clamp(min=1e-12))

@@ -58,8 +58,8 @@ def test_a_fresh_clone_plans_every_job(clone: Path, name: str) -> None:
         factors
     )  # statistics, table and plot of a factor; statistics and text of claims
     jobs = 2 * len(config.datasets) + 1 + len(runs) + outputs + 1  # fetch, prepare; the backbone; all
-    said = run(*SNAKEMAKE, "--dry-run", "--quiet", "rules", "--configfile", f"config/{name}.yaml", cwd=clone)
-    totals = [line.split() for line in said.splitlines() if line.startswith("total ")]
+    output = run(*SNAKEMAKE, "--dry-run", "--quiet", "rules", "--configfile", f"config/{name}.yaml", cwd=clone)
+    totals = [line.split() for line in output.splitlines() if line.startswith("total ")]
     assert totals and {int(words[1]) for words in totals if len(words) == 2} == {jobs}
     assert status(clone) == ""
 

@@ -48,11 +48,11 @@ def test_jobs_ask_for_what_they_need_and_run(tmp_path: Path, monkeypatch: pytest
 def test_the_partitions_file_is_one_that_the_plugin_reads() -> None:
     from snakemake_executor_plugin_slurm.partitions import read_partition_file
 
-    found = {
+    limits = {
         partition.name: partition.limits
         for partition in read_partition_file(ROOT / "workflow/profiles/slurm/partitions.yaml")
     }
-    assert found["cpu"].max_gpu == 0 and found["gpu"].max_gpu == 8 and found["cpu"].max_runtime == 10080
+    assert limits["cpu"].max_gpu == 0 and limits["gpu"].max_gpu == 8 and limits["cpu"].max_runtime == 10080
 
 
 def test_the_kubernetes_job_runs_what_snakemake_takes() -> None:

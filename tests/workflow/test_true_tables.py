@@ -101,12 +101,12 @@ class Place:
 
     def judge(self) -> str:
         """Run, and hold what is left to what config and data give."""
-        code, said, table = self.run()
+        code, output, table = self.run()
         if self.count == REFUSED:
-            assert code != 0 and "no interaction is left" in said and table is None, said[-3000:]
+            assert code != 0 and "no interaction is left" in output and table is None, output[-3000:]
         else:
-            assert code == 0 and table == reference(self.data, self.count)[1], said[-3000:]
-        return said
+            assert code == 0 and table == reference(self.data, self.count)[1], output[-3000:]
+        return output
 
 
 @functools.cache
@@ -115,8 +115,8 @@ def reference(data: int, count: int) -> tuple[Path, bytes]:
     place = Place(Path(tempfile.mkdtemp()))
     place.replace(data, old=False)
     place.count = count
-    code, said, table = place.run()
-    assert code == 0 and table is not None, said[-3000:]
+    code, output, table = place.run()
+    assert code == 0 and table is not None, output[-3000:]
     return place.folder, table
 
 
@@ -195,8 +195,8 @@ def test_a_copy_of_a_finished_run_has_nothing_to_do(tmp_path: Path) -> None:
 def test_deleted_data_makes_what_depends_on_it_run_again(tmp_path: Path) -> None:
     place = finished(tmp_path)
     shutil.rmtree(tmp_path / "results/data")
-    said = subprocess.run(
+    output = subprocess.run(
         [*place.command(), "--dry-run", "--quiet", "rules"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert all(f"\n{rule} " in said.stdout + said.stderr for rule in ("prepare", "run", "tables"))
+    assert all(f"\n{rule} " in output.stdout + output.stderr for rule in ("prepare", "run", "tables"))
     assert (tmp_path / TABLE).exists()  # a dry run removes nothing

@@ -103,8 +103,8 @@ def test_snakemakes_report_shows_the_page(finished: Path) -> None:
 
 
 def test_what_was_planted_is_found(finished: Path) -> None:
-    found = pd.read_csv(finished / "results/tables/planted.csv").set_index("method")["NDCG@10"]
-    assert found["item_knn"] > found["popularity"] + 0.1
+    ndcg = pd.read_csv(finished / "results/tables/planted.csv").set_index("method")["NDCG@10"]
+    assert ndcg["item_knn"] > ndcg["popularity"] + 0.1
 
 
 def test_tuning_is_recorded_and_taken_over_by_later_seeds(finished: Path) -> None:
@@ -200,20 +200,20 @@ def test_r2ec_keeps_what_it_wrote_and_answers_for_one_user(finished: Path) -> No
     # A case alone and a case among 64 differ by rounding, which may swap neighbours. Where two tokens are a near tie in
     # bf16, it decides what is written, too. Of a few cases one at least is written as it was.
     for row, case in enumerate(rankings["case"][:5]):
-        said = subprocess.run(
+        output = subprocess.run(
             [*command, "--data", "results/data/ml-100k", "--case", str(case)],
             cwd=finished,
             capture_output=True,
             text=True,
         )
-        assert said.returncode == 0, said.stderr
-        answer = json.loads(said.stdout)
+        assert output.returncode == 0, output.stderr
+        answer = json.loads(output.stdout)
         if answer["reasoning"] == texts["reasoning"][row]:
             break
     assert answer["reasoning"] == texts["reasoning"][row]
     expected = items["title"].iloc[rankings["top_items"][row][:3]].tolist()
-    found = [entry["title"] for entry in answer["recommendations"]]
-    assert len(found) == 20 and set(expected) <= set(found)
+    titles = [entry["title"] for entry in answer["recommendations"]]
+    assert len(titles) == 20 and set(expected) <= set(titles)
 
 
 def test_the_readmes_baseline_appears_in_the_table(finished: Path) -> None:
@@ -235,8 +235,8 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
         "sasrec": yaml_entry("sasrec"),
     }
     config = changed_config(finished, "own_seeds.yaml", only=True, **own)
-    said = snakemake(finished, "--dry-run", "--printshellcmds", config=config).stdout
-    assert planned(said) == {
+    output = snakemake(finished, "--dry-run", "--printshellcmds", config=config).stdout
+    assert planned(output) == {
         "run": 1,
         "statistics": 1,
         "table": 1,
@@ -245,9 +245,9 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
         "page": 1,
         "all": 1,
     }  # of 1 + 3 + 2 runs one is new
-    assert "--tuned results/runs/planted/item_knn/seed1/run.json" in said
-    told = re.findall(r"-m benchmark\.([\w.]+) .* --methods item_knn popularity sasrec --seeds 3 1 2 ", said)
-    assert sorted(told) == ["output.page", "statistics.datasets"]  # all others read what the statistics say
+    assert "--tuned results/runs/planted/item_knn/seed1/run.json" in output
+    modules = re.findall(r"-m benchmark\.([\w.]+) .* --methods item_knn popularity sasrec --seeds 3 1 2 ", output)
+    assert sorted(modules) == ["output.page", "statistics.datasets"]  # all others read what the statistics say
     assert planned(snakemake(finished, "--dry-run", "--forceall", config=config).stdout)["run"] == 6
     done = snakemake(finished, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -475,8 +475,8 @@ def test_other_weights_of_ones_own_model_run_again(tmp_path: Path) -> None:
         (project / folder).mkdir(parents=True)
         (project / folder / "model.safetensors").write_text("weights")
     config = changed_config(project, "own.yaml", only=True, r2ec=with_backbones({"name": "own"}, {"name": EMBEDDED}))
-    said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
-    inputs = re.findall(r"^rule run:\n +input: (.*)$", said, flags=re.M)
+    output = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
+    inputs = re.findall(r"^rule run:\n +input: (.*)$", output, flags=re.M)
     assert inputs and all("own/model.safetensors" in line for line in inputs)
     assert not any(f"{EMBEDDED}/model.safetensors" in line for line in inputs)  # its rule's output is an input
 
@@ -513,19 +513,19 @@ def test_the_rule_makes_the_backbones_folder_whatever_is_there(tmp_path: Path) -
     folder = project / EMBEDDED
     whole = ["manifest.json", "model.safetensors"]
 
-    def made() -> str:
+    def fetch_again() -> str:
         done = snakemake(project, f"{EMBEDDED}/manifest.json")
         assert done.returncode == 0, done.stdout[-3000:]
         assert sorted(path.name for path in folder.iterdir()) == whole
         return done.stdout
 
-    made()
+    fetch_again()
     (folder / "manifest.json").unlink()
     (folder / "half.safetensors").write_text("half")
-    made()
+    fetch_again()
     shutil.rmtree(project / ".snakemake")  # as if the folder had come from elsewhere, and the code were newer
     os.utime(folder / "manifest.json", (0, 0))
-    assert "Nothing to be done" in made()
+    assert "Nothing to be done" in fetch_again()
 
 
 def test_wide_runs_and_those_that_others_wait_for_go_first(tmp_path: Path) -> None:
@@ -533,21 +533,24 @@ def test_wide_runs_and_those_that_others_wait_for_go_first(tmp_path: Path) -> No
     tuned = {"grid": [{"decay": 0.9}, {"decay": 0.6}]}
     wide = {"module": "item_knn", "threads": 2}
     config = changed_config(project, "wide.yaml", only=True, item_knn=tuned, popularity=None, wide=wide)
-    said = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
-    jobs = dict(re.findall(r"method=(\w+, seed=\d).*?priority: (\d+)", said, flags=re.S))
+    output = snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout
+    jobs = dict(re.findall(r"method=(\w+, seed=\d).*?priority: (\d+)", output, flags=re.S))
     by_urgency = [("wide", 1), ("wide", 2), ("item_knn", 1), ("item_knn", 2), ("popularity", 1), ("popularity", 2)]
-    found = [int(jobs[f"{method}, seed={seed}"]) for method, seed in by_urgency]
-    assert found[0] == found[1] > 2 * found[2] and found[2] > found[3] == found[4] == found[5] > 0
-    data = re.findall(r"^rule (?:fetch|prepare):.*?priority: (\d+)", said, flags=re.M | re.S)
-    assert len(data) == 2 and min(map(int, data)) > found[0]
+    priorities = [int(jobs[f"{method}, seed={seed}"]) for method, seed in by_urgency]
+    assert (
+        priorities[0] == priorities[1] > 2 * priorities[2]
+        and priorities[2] > priorities[3] == priorities[4] == priorities[5] > 0
+    )
+    data = re.findall(r"^rule (?:fetch|prepare):.*?priority: (\d+)", output, flags=re.M | re.S)
+    assert len(data) == 2 and min(map(int, data)) > priorities[0]
 
 
 QWEN = {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "0123abc", "device": "cuda"}
 
 
-def asked_for(said: str) -> dict[str, dict[str, str]]:
+def asked_for(output: str) -> dict[str, dict[str, str]]:
     """Resources of each method's first job, from a dry run."""
-    jobs = re.findall(r"method=(\w+), seed=1\n(?: +(?:priority|threads): \d+\n)* +resources: (.*)\n", said)
+    jobs = re.findall(r"method=(\w+), seed=1\n(?: +(?:priority|threads): \d+\n)* +resources: (.*)\n", output)
     return {method: dict(part.split("=") for part in line.split(", ")) for method, line in jobs}
 
 
@@ -560,32 +563,32 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
     here = asked_for(snakemake(project, "--dry-run", "--printshellcmds", config=config).stdout)
     assert 0 < int(here["popularity"]["mem_mb"]) <= machine and int(here["r2ec_large"]["mem_mb"]) <= machine
     plenty = ("--resources", "mem_mb=9999999")  # as if there were enough
-    said = snakemake(project, "--dry-run", "--printshellcmds", *plenty, config=config).stdout
-    asked = asked_for(said)
-    assert int(here["r2ec_large"]["mem_mb"]) == min(machine, int(asked["r2ec_large"]["mem_mb"]))
-    assert asked["popularity"]["gpu"] == "0" and asked["r2ec_large"]["gpu"] == "4"
+    output = snakemake(project, "--dry-run", "--printshellcmds", *plenty, config=config).stdout
+    resources = asked_for(output)
+    assert int(here["r2ec_large"]["mem_mb"]) == min(machine, int(resources["r2ec_large"]["mem_mb"]))
+    assert resources["popularity"]["gpu"] == "0" and resources["r2ec_large"]["gpu"] == "4"
     # At least the weights, twice, on each GPU, and their way through main memory; more hours than counting takes
     # minutes.
-    assert int(asked["r2ec_large"]["gpu_mem_mb"]) > 12_000 and int(asked["r2ec_large"]["mem_mb"]) > 4 * 6_000
-    assert int(asked["popularity"]["runtime"]) < 60 < int(asked["r2ec_large"]["runtime"])
+    assert int(resources["r2ec_large"]["gpu_mem_mb"]) > 12_000 and int(resources["r2ec_large"]["mem_mb"]) > 4 * 6_000
+    assert int(resources["popularity"]["runtime"]) < 60 < int(resources["r2ec_large"]["runtime"])
     for rule in ("fetch", "prepare", "tables", "plots", "page"):
-        line = re.search(rf"rule {rule}:.*?\n +resources: (.*)\n", said, flags=re.S)
+        line = re.search(rf"rule {rule}:.*?\n +resources: (.*)\n", output, flags=re.S)
         assert line is not None and "mem_mb=" in line[1] and "runtime=" in line[1]
-    assert "benchmark.jobs.launch --seal --gpus 4 --processes 4 benchmark.jobs.run" in said
-    assert "benchmark.jobs.launch --seal --gpus 0 --processes 1 benchmark.jobs.run" in said
-    table = said[said.index("estimates  ") :]
+    assert "benchmark.jobs.launch --seal --gpus 4 --processes 4 benchmark.jobs.run" in output
+    assert "benchmark.jobs.launch --seal --gpus 0 --processes 1 benchmark.jobs.run" in output
+    table = output[output.index("estimates  ") :]
     assert re.search(r"^run r2ec_large +2 .* 4 +\d+$", table, flags=re.M) and "of one GPU" in table
-    assert planned(said)["run"] == 4  # the table is no statistics
+    assert planned(output)["run"] == 4  # the table is no statistics
 
 
 def test_what_the_makefile_asks_of_the_workflow_can_be_made(tmp_path: Path) -> None:
     """Files that a rule makes; a folder that holds them is none."""
     project = copy_of_project(tmp_path)
-    asked = re.findall(r"snakemake .*--quiet all -- (.+)", (ROOT / "Makefile").read_text())
-    assert asked
-    for targets in asked:
-        found = snakemake(project, "--dry-run", *targets.split(), config="config/config.yaml")
-        assert found.returncode == 0, found.stdout
+    commands = re.findall(r"snakemake .*--quiet all -- (.+)", (ROOT / "Makefile").read_text())
+    assert commands
+    for targets in commands:
+        plan = snakemake(project, "--dry-run", *targets.split(), config="config/config.yaml")
+        assert plan.returncode == 0, plan.stdout
 
 
 def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -604,8 +607,8 @@ def test_a_job_gets_gpus_that_no_other_job_holds(tmp_path: Path, monkeypatch: py
     runs = [f"results/runs/planted/{method}/seed{n}/run.json" for method in methods for n in (1, 2)]
     done = snakemake(project, *runs, config=config)
     assert done.returncode == 0, done.stdout[-3000:]
-    seen = [read_run(project / run).report["gpus"] for run in runs]
-    assert sorted(map(str, seen[:2])) == ["0", "1"] and seen[2:] == ["", ""]
+    gpus = [read_run(project / run).report["gpus"] for run in runs]
+    assert sorted(map(str, gpus[:2])) == ["0", "1"] and gpus[2:] == ["", ""]
 
 
 SEEING = '''
@@ -735,15 +738,15 @@ def test_runs_that_only_score_wait_for_the_fit_that_they_share(tmp_path: Path) -
     read = {"own": {}, "none": {"evaluation": {"reasoning": "empty"}}, "beta 0": {"recpo": {"beta": 0}}}
     value = yaml.safe_load(path.read_text()) | {"ablations": {"read": {"base": "r2ec", "seeds": 2, "values": read}}}
     path.write_text(yaml.safe_dump(value))
-    said = snakemake(project, "ablations", "--dry-run", "--printshellcmds", config="config/scored.yaml").stdout
-    jobs = re.findall(r"^rule run:\n(.*?)^$", said, flags=re.M | re.S)
-    told = {re.search(r"--out results/runs/planted/(\S+)", job)[1]: job for job in jobs}  # type: ignore[index]
-    assert len(told) == 6
+    output = snakemake(project, "ablations", "--dry-run", "--printshellcmds", config="config/scored.yaml").stdout
+    jobs = re.findall(r"^rule run:\n(.*?)^$", output, flags=re.M | re.S)
+    command_of = {re.search(r"--out results/runs/planted/(\S+)", job)[1]: job for job in jobs}  # type: ignore[index]
+    assert len(command_of) == 6
     for seed in ("seed1", "seed2"):  # the base has one seed of its own, the factor two
-        scored = told[f"r2ec--evaluation.reasoning=empty/{seed}"]
+        scored = command_of[f"r2ec--evaluation.reasoning=empty/{seed}"]
         assert f"results/runs/planted/r2ec/{seed}/run.json" in scored
         assert f"--work results/work/planted/r2ec/{seed}" in scored and "--stream r2ec" in scored
-        other = told[f"r2ec--recpo.beta=0.0/{seed}"]
+        other = command_of[f"r2ec--recpo.beta=0.0/{seed}"]
         assert f"--work results/work/planted/r2ec--recpo.beta=0.0/{seed}" in other
         assert f"results/runs/planted/r2ec/{seed}/run.json" not in other
 

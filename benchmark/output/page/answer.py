@@ -127,12 +127,12 @@ def verdict(where: str, comparison: dict[str, Any], a: str, b: str) -> str:
     text = f"{where} {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
     if comparison["p_holm"] < ALPHA:
         return f"{text}, {a if comparison['difference'] > 0 else b} ranks better"
-    seen = (
+    detectable = (
         f" ({comparison['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs)"
         if comparison["detectable"]
         else ""
     )
-    return f"{text}, can't be told{seen}"
+    return f"{text}, can't be told{detectable}"
 
 
 def held_against(
