@@ -102,7 +102,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
         calls.append({"seed": seed, "params": params, "workdir": workdir, "stub": stub})
         return stub
 
-    module.__dict__.update(fit=fit, Params=Params, __file__="baselines/stub.py")
+    module.fit, module.Params, module.__file__ = fit, Params, "baselines/stub.py"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "baselines.stub", module)
     monkeypatch.setattr(methods, "known_methods", lambda: ["stub"])
     return calls

@@ -3,14 +3,14 @@ wildcard_constraints:
 
 
 rule ablations:
-    """The ablations alone: tables, plots and claims, with the runs that they need and no others."""
+    """Make tables, plots and claims of the ablations, with the runs that they need and no others."""
     input:
         outputs.ablation_files(),
     localrule: True
 
 
 rule factor_statistics:
-    """All statistics of one factor, once."""
+    """Compute all statistics of one factor, once."""
     input:
         lambda wildcards: inputs_of(outputs.factor_statistics(wildcards.factor)),
     output:
@@ -30,7 +30,8 @@ rule factor_statistics:
     message:
         "ablation {wildcards.factor}: statistics"
     shell:
-        "{{ python -m benchmark.statistics.ablations --results results --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.statistics.ablations --results results --factors {params.factors:q}"
+        " --ablations {params.folder}"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -55,7 +56,8 @@ rule ablation:
     message:
         "ablation {wildcards.factor}: table"
     shell:
-        "{{ python -m benchmark.output.ablations --results results --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.output.ablations --results results --factors {params.factors:q} --ablations"
+        " {params.folder}"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -80,12 +82,13 @@ rule ablation_plot:
     message:
         "ablation {wildcards.factor}: plot"
     shell:
-        "{{ python -m benchmark.output.ablation_plots --results results --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.output.ablation_plots --results results --factors {params.factors:q}"
+        " --ablations {params.folder}"
         " && {params.record}; }} > {log} 2>&1"
 
 
 rule claims_statistics:
-    """The test and the verdict of each claim."""
+    """Test and judge each claim."""
     input:
         lambda wildcards: inputs_of(outputs.claims_statistics()),
     output:
@@ -105,12 +108,13 @@ rule claims_statistics:
     message:
         "claims: statistics"
     shell:
-        "{{ python -m benchmark.statistics.claims --results results --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.statistics.claims --results results --factors {params.factors:q} --ablations"
+        " {params.folder}"
         " && {params.record}; }} > {log} 2>&1"
 
 
 rule claims:
-    """What the runs say about each claim."""
+    """Write the page of verdicts on the claims."""
     input:
         lambda wildcards: inputs_of(outputs.claims()),
     output:

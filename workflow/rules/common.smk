@@ -4,7 +4,7 @@ import math
 import sys
 from pathlib import Path
 
-# Of a checkout; the packages of an installed wheel are found anyway.
+# The packages of a checkout; those of an installed wheel are found without it.
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from snakemake.settings.types import RerunTrigger
@@ -13,7 +13,14 @@ from benchmark.config.read import read_config, read_yaml
 from benchmark.errors import InputError
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
 from benchmark.jobs.outputs import Outputs
-from benchmark.jobs.plan import ENCODER_SUMS, MANIFEST, Plan, data_files, run_files, shell_prefix
+from benchmark.jobs.plan import (
+    ENCODER_SUMS,
+    MANIFEST,
+    Plan,
+    data_files,
+    run_files,
+    shell_prefix,
+)
 from benchmark.jobs.stale import record_command, why_stale
 from benchmark.provenance import memory_bytes, require_clean
 
@@ -58,33 +65,32 @@ def run_job(wildcards):
     return job_of_run(*run_of(wildcards))
 
 
-# Jobs that Snakemake has asked about; by their first output, why those no longer stand; and what files were found to hold.
-asked = set()
-stale = {}
-contents = {}
+asked = set()  # names of jobs whose inputs Snakemake has asked for
+stale = {}  # by the first output of a job, why it has to run again
+contents = {}  # sha256 by path of files that were hashed
 
 
 def inputs_of(job):
-    """The files that a job reads; on the way, whether its outputs still follow from them (benchmark/jobs/stale.py).
+    """The files that a job reads; as a side effect, force the job if it is stale (benchmark/jobs/stale.py).
 
-    Snakemake asks for inputs while it builds its graph, before it decides what to run. Contents decide, not dates: a copy
-    may be older than what it replaces.
+    Snakemake asks for inputs while it builds its graph, before it decides what to run. Contents decide, not dates: a
+    copy may be older than the file that it replaces.
     """
     if workflow.is_main_process and job.name not in asked:
         asked.add(job.name)
         workflow.dag_settings.rerun_triggers = frozenset(
             workflow.dag_settings.rerun_triggers
         ) - {RerunTrigger.MTIME}
-        # What isn't there at all is Snakemake's to make, where something needs it.
-        there = any(Path(path).exists() for path in job.outputs)
-        if there and (why := why_stale(job, contents)):
+        # Snakemake itself makes outputs that don't exist, where something needs them.
+        exists = any(Path(path).exists() for path in job.outputs)
+        if exists and (why := why_stale(job, contents)):
             stale[job.outputs[0]] = why
             workflow.dag.forcefiles.add(job.outputs[0])
     return list(job.inputs)
 
 
 def recorded(job):
-    """The command that writes down what a job's outputs were made from. job: gives it for the wildcards."""
+    """The command that records what a job's outputs were made from. job: a function from wildcards to the job."""
     return lambda wildcards, input, output: record_command(
         job(wildcards), input, output
     )
@@ -96,7 +102,7 @@ def dataset_json(wildcards):
 
 
 def try_again(wildcards, resources):
-    """Where Snakemake is told to retry, a failure is left to the next attempt, but for the last one."""
+    """The option that leaves a failure to Snakemake's next attempt; "" for the last attempt."""
     settings_of_run = workflow.execution_settings
     if settings_of_run is None:  # nothing is executed: snakemake --report
         return ""
@@ -104,5 +110,5 @@ def try_again(wildcards, resources):
 
 
 def estimated(wildcards):
-    """What one run is expected to take."""
+    """The estimate of one run."""
     return of_job(settings, ablations, *run_of(wildcards), Path("results"))

@@ -1,4 +1,4 @@
-# Above the priority of any run.
+# A priority above that of any run.
 FIRST = 100_000
 
 
@@ -10,7 +10,7 @@ rule fetch:
         "results/fetched/{dataset}.json",
     log:
         "results/logs/fetch/{dataset}.log",
-    # Before any run: short, and whatever is wrong with a source shows before hours of fitting.
+    # It is short, and shows what is wrong with a source before hours of fitting.
     priority: FIRST
     conda:
         "../../environment.yml"
@@ -52,12 +52,12 @@ rule prepare:
         "{{ python -m benchmark.data.prepare --dataset {wildcards.dataset} --settings {params.settings:q}"
         " --manifest results/fetched/{wildcards.dataset}.json --out results/data/{wildcards.dataset}"
         " && {params.record}; }} > {log} 2>&1"
-        # What may not be meant is said on the screen, too.
+        # Warnings are printed on the screen, too.
         " && {{ grep -F {wildcards.dataset:q}': warning: ' {log} >&2 || true; }}"
 
 
 rule fetch_backbone:
-    """Fetch and convert the embedded backbone, once: a folder that is there is taken, and checked when it is loaded."""
+    """Fetch and convert the embedded backbone, once. A folder that exists is taken, and checked when it is loaded."""
     output:
         MANIFEST,
     log:

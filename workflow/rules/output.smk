@@ -1,12 +1,12 @@
 rule statistics:
-    """All statistics of one dataset, once; refuses what fails a self-check."""
+    """Compute all statistics of one dataset, once; fail where runs or numbers fail their checks."""
     input:
         lambda wildcards: inputs_of(outputs.statistics(wildcards.dataset)),
     output:
         outputs.dataset_statistics_files("{dataset}"),
     log:
         "results/logs/statistics/{dataset}.log",
-    # As soon as its runs are there, though others go on.
+    # They are made as soon as the dataset's runs are done, while other runs go on.
     priority: FIRST
     conda:
         "../../environment.yml"
@@ -68,7 +68,8 @@ rule against_statistics:
     message:
         "statistics of {params.reference} against the others"
     shell:
-        "{{ python -m benchmark.statistics.against {params.selection} --reference {params.reference} --out results/statistics"
+        "{{ python -m benchmark.statistics.against {params.selection} --reference {params.reference} --out"
+        " results/statistics"
         " && {params.record}; }} > {log} 2>&1"
 
 
@@ -198,6 +199,7 @@ rule page:
     message:
         "page"
     shell:
-        "{{ python -m benchmark.output.page {params.selection}{params.note} --factors {params.factors:q} --ablations {params.folder}"
+        "{{ python -m benchmark.output.page {params.selection}{params.note} --factors {params.factors:q}"
+        " --ablations {params.folder}"
         " {params.reference} --out results/report"
         " && {params.record}; }} > {log} 2>&1"

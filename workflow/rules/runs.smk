@@ -19,7 +19,7 @@ rule run:
         gpu=lambda wildcards: plan.entry(wildcards.method).gpus,
         # For Slurm: a job is one task, however many GPUs it has.
         tasks_per_gpu=0,
-        # Beyond these a job is ended.
+        # Its supervisor ends a job that takes more.
         max_seconds=lambda wildcards: math.ceil(
             3600 * plan.entry(wildcards.method).max_hours
         ),
@@ -27,7 +27,7 @@ rule run:
             1024 * (plan.entry(wildcards.method).max_memory_gib or 0)
         ),
         attempt=lambda wildcards, attempt: attempt,
-        # A second attempt gets more.
+        # A second attempt asks for more.
         runtime=lambda wildcards, attempt: estimated(wildcards).runtime * attempt,
         mem_mb=lambda wildcards, attempt: estimated(wildcards).mem_mb * attempt,
         gpu_mem_mb=lambda wildcards: estimated(wildcards).gpu_mem_mb,
@@ -47,15 +47,17 @@ rule run:
         processes=lambda wildcards: plan.entry(wildcards.method).process_count(),
     message:
         "{wildcards.method} on {wildcards.dataset}, seed {wildcards.seed}"
-    # What is launched sees the GPUs that it got, and no other. A run that failed, which its supervisor has written down, is an
-    # output like any other: the tables say that it failed. But nothing records what it was made of, so that it is tried again.
+    # The launched job sees the GPUs that it got, and no others. A failed run that its supervisor has recorded is an
+    # output like any other: the tables say that it failed. But no record says what it was made from, so that it is
+    # tried again.
     shell:
         "python -m benchmark.jobs.supervise --run {wildcards.dataset} {wildcards.method} {wildcards.seed} --log {log}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"
         " --max-seconds {resources.max_seconds} --max-mib {resources.max_mib} {params.again}"
         " benchmark.jobs.launch --seal --gpus {resources.gpu} --processes {params.processes}"
         " benchmark.jobs.run --data results/data/{wildcards.dataset} --method {wildcards.method}"
-        " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q} {params.tuned}"
+        " --module {params.module} --seed {wildcards.seed} --params {params.params:q} --grid {params.grid:q}"
+        " {params.tuned}"
         " {params.variant}"
         " --work results/work/{wildcards.dataset}/{params.work}/seed{wildcards.seed}"
         " --out results/runs/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}"

@@ -13,13 +13,13 @@ from benchmark.jobs.screen import Job, Lines, Progress, Watch, say, shown_root, 
 
 
 def planned_jobs():
-    """What Snakemake is going to run, once it knows, and what is estimated of it."""
-    found = []
+    """The jobs that Snakemake has planned, with their estimates."""
+    jobs = []
     for job in workflow.dag.needrun_jobs():
         named = {name: str(value) for name, value in job.wildcards_dict.items()}
         expected = of_rule(settings, ablations, job.rule.name, named, Path("results"))
         wide = plan.entry(named["method"]) if job.rule.name == "run" else None
-        found.append(
+        jobs.append(
             Job(
                 job.rule.name,
                 tuple(sorted(named.items())),
@@ -28,21 +28,21 @@ def planned_jobs():
                 wide.gpus if wide else 0,
             )
         )
-    # Of GPUs there are as many as --resources says.
+    # The number of GPUs is that of --resources.
     gpus = getattr(workflow.global_resources.get("gpu"), "value", None)
     here = workflow.cores if workflow.local_exec else workflow.nodes
-    return Progress(found, here, gpus)
+    return Progress(jobs, here, gpus)
 
 
 def plan_in_words(jobs):
-    """A plan and what it takes."""
+    """The table of estimates of these jobs."""
     named = [(job.rule, dict(job.wildcards)) for job in jobs]
     cores = workflow.cores if workflow.local_exec else None
     return table(settings, Path("results"), named, cores)
 
 
 def ends_in():
-    """Rules that the targets of this run end in, whether or not they had to run."""
+    """The rules of all jobs of this run, whether or not they had to run."""
     return {job.rule.name for job in workflow.dag.jobs}
 
 
@@ -60,26 +60,26 @@ watch = Watch(planned_jobs)
 
 
 def start_screen():
-    """Short lines from here on."""
+    """Print short lines from here on."""
     lines = Lines(watch, workflow.output_settings, plan_in_words, where, stale)
     take(workflow.logger_manager.logger, watch, lines)
 
 
 def failed_runs():
-    """Runs of which nothing but a sentence is there: their rows say that they failed."""
+    """The runs that have failed, each with a sentence, as their rows in the tables."""
     files = {str(path) for job in workflow.dag.jobs for path in job.output}
     return written_down(sorted(path for path in files if Path(path).name == "run.json"))
 
 
 def rows_of(failed):
-    """What is said of them in the end."""
+    """The last lines about failed runs."""
     return of_rows(failed, root(), workflow.output_settings.show_failed_logs)
 
 
 def end_well():
-    """Table and places, behind all that Snakemake itself still says; an exit code of 1 where a run failed."""
+    """Print the table and where results are, after Snakemake's own last messages; exit with 1 where a run failed."""
     failed = failed_runs()
-    if failed:  # said last: what is registered first comes last
+    if failed:  # printed last, as functions that are registered first run last
         atexit.register(say, rows_of(failed))
     if Quietness.ALL not in (workflow.output_settings.quiet or ()):
         head = watch.summary()
@@ -92,7 +92,7 @@ def end_well():
 
 
 def end_badly():
-    """Why jobs failed, behind all that Snakemake itself still says."""
+    """Print why jobs failed, after Snakemake's own last messages."""
     rows = failed_runs()
     failed = list(watch.failed.values())
     if rows and not watch.stopped:
