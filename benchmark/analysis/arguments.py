@@ -15,6 +15,14 @@ from benchmark.errors import InputError, checked
 Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: without the defaults
 
 STATISTICS = "statistics"  # folder in that of the results
+REGISTERED = "registered.csv"
+
+
+def registered_files(results: Path, ablations: str) -> list[Path]:
+    """The registered claims that the page shows: the first that is there of those that `make claims` leaves, as part of
+    this run or beside it. ablations: name of the ablations' folders."""
+    places = [results / ablations / REGISTERED, results / "claims" / "results" / "claims" / REGISTERED]
+    return [path for path in places if path.exists()][:1]
 
 
 def results_argument(parser: argparse.ArgumentParser) -> None:

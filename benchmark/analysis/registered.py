@@ -28,7 +28,7 @@ import pandas as pd
 import yaml
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import collect
+from benchmark.analysis.collect import collect, failures
 from benchmark.analysis.trainings import USERS, Components, Judged, components, judge
 from benchmark.config.factors import Factor, ablations_of
 from benchmark.config.read import read_config_file
@@ -85,6 +85,10 @@ def measure(factor: Factor, claim: ClaimConfig, results: Path, config: str) -> M
     present = sum(path.exists() for path in expected)
     if present < len(expected):
         return Measured(factor, claim, [], f"{present} of {len(expected)} runs are there")
+    for dataset in factor.datasets:
+        for run, failed in failures(results / "runs" / dataset, dict.fromkeys(runs, factor.seeds)).items():
+            reason = f"{factor.labels[run]} failed on {dataset}: {failed.failed} (log: {failed.log})"
+            return Measured(factor, claim, [], reason)
     datasets = [_on_dataset(factor, claim, results, dataset, runs) for dataset in factor.datasets]
     commits = sorted({commit for on_dataset in datasets for commit in on_dataset.commits})
     if unregistered := [commit for commit in commits if not was_registered(claim, commit, config)]:

@@ -7,8 +7,10 @@ import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from benchmark.analysis.arguments import registered_files
 from benchmark.config.factors import Ablations
 from benchmark.config.schema import Config
 from benchmark.jobs.plan import Plan, data_files, files_of, job_of, run_files
@@ -189,6 +191,8 @@ class Outputs:
         shown += self.dataset_statistics_files() + self.overall_statistics_files() + self.against_statistics_files()
         shown += [path for factor in factors for path in self.factor_statistics_files(factor)]
         shown += self.claims_statistics_files() if factors else []
+        # Made by a command of its own, before or after this run: its coming and going changes the page, too.
+        shown += [str(path) for path in registered_files(Path("results"), self.config.ablations_folder)]
         arguments = [self.selection(), self.note(), self.factors_json(*factors), self.config.ablations_folder]
         # Templates, styles and scripts are parts of its code.
         assets = [path for path in PAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]

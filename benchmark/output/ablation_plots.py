@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
+from benchmark.output.ablations import why_nothing
 from benchmark.output.arguments import ablations_arguments
 from benchmark.output.plots import GREY, REFERENCE, STYLE, head_and_foot, new_figure, save
 from benchmark.statistics.files import FactorStatistics
@@ -228,6 +229,13 @@ def plot_factor(factor: Factor, statistics: FactorStatistics) -> Figure:
     return figure
 
 
+def nothing_left(factor: Factor, statistics: FactorStatistics) -> Figure:
+    """What stands in the place of the figure of a factor whose base, or every other value, has failed."""
+    figure = new_figure(10, 1.5)
+    head_and_foot(figure, factor.title, [why_nothing(statistics)])
+    return figure
+
+
 def legend_in_words(factor: Factor, statistics: FactorStatistics, silent: list[str]) -> list[str]:
     """The sentences below the plot: what it shows and what its marks mean."""
     measured = "; ".join(
@@ -257,7 +265,8 @@ def main() -> None:
         everything.append((factor.without(set(statistics.failed["value"])), statistics))
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for factor, statistics in everything:
-            save(plot_factor(factor, statistics), args.out, factor.name)
+            figure = plot_factor(factor, statistics) if len(statistics.values) else nothing_left(factor, statistics)
+            save(figure, args.out, factor.name)
 
 
 if __name__ == "__main__":

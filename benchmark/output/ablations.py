@@ -16,7 +16,7 @@ from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.arguments import ablations_arguments
 from benchmark.output.captions import background_in_words, runs_behind, what_it_shows
-from benchmark.output.forms import csv, failed_rows, latex, latex_row, markdown, plain_latex
+from benchmark.output.forms import csv, csv_with_failed, failed_rows, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
 from benchmark.statistics.ablations import AGAINST_BASE
 from benchmark.statistics.files import FactorStatistics
@@ -77,6 +77,17 @@ def as_markdown(factor: Factor, statistics: FactorStatistics) -> str:
     return f"# {plain(factor.title)}\n\n{first}\n{second}\n\n{running(note_of_differences(statistics.tests))}\n"
 
 
+def why_nothing(statistics: FactorStatistics) -> str:
+    """Why a factor has no table, in one sentence."""
+    reasons = "; ".join(f"{row.value} failed on {row.dataset}: {row.why}" for row in statistics.failed.itertuples())
+    return f"Nothing to compare: {reasons}"
+
+
+def nothing_left(factor: Factor, statistics: FactorStatistics) -> str:
+    """What stands in the place of the tables of a factor whose base, or every other value, has failed."""
+    return f"# {plain(factor.title)}\n\n{plain(why_nothing(statistics))}\n"
+
+
 def as_latex(factor: Factor, statistics: FactorStatistics) -> str:
     """Both tables of a factor as LaTeX; needs booktabs and graphicx."""
     body = [latex_row(map(plain_latex, row)) for row in differences(statistics.tests)]
@@ -106,9 +117,13 @@ def main() -> None:
     files: dict[str, str] = {}
     for factor in args.factors:
         statistics = FactorStatistics.read(args.statistics, factor.name)
-        files |= {f"{factor.name}.csv": csv(statistics.values), f"{factor.name}.tests.csv": csv(statistics.tests)}
-        files[f"{factor.name}.md"] = as_markdown(factor, statistics)
-        files[f"{factor.name}.tex"] = as_latex(factor, statistics)
+        there = len(statistics.values) > 0
+        files[f"{factor.name}.csv"] = csv_with_failed(statistics.values, statistics.failed)
+        files[f"{factor.name}.tests.csv"] = csv(statistics.tests)
+        files[f"{factor.name}.md"] = as_markdown(factor, statistics) if there else nothing_left(factor, statistics)
+        files[f"{factor.name}.tex"] = (
+            as_latex(factor, statistics) if there else plain_latex(why_nothing(statistics)) + "\n"
+        )
     for name, text in files.items():
         write_text(args.out / name, text)
 

@@ -38,6 +38,8 @@ RULE = (
 def sentences(row: dict) -> str:
     """The sentences on one claim, from a row of claims.csv."""
     claimed = f'"{row["value"]}" {EXPECTATION[row["expect"]]} "{row["against"]}"'
+    if row["why"]:
+        return f"Expected: {row['metric']} of {claimed}. Nothing can be said on {row['dataset']}: {row['why']}."
     margin = "" if np.isnan(row["margin"]) else f", to within {row['margin']:.4f}"
     seeds = [float(text) for text in row["by_seed"].split()]
     difference = f"{row['difference']:+.4f}{share(row['difference'], row)}"
@@ -73,17 +75,14 @@ def as_markdown(frame: pd.DataFrame) -> str:
     several = frame.dataset.nunique() > 1
     for number, row in enumerate(frame.to_dict("records"), 1):
         where = f" ({row['dataset']})" if several else ""
-        interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
         claim = plain(row["says"])
-        body.append(
-            [
-                f"{number}. {claim}{plain(where)}",
-                f"**{row['verdict']}**",
-                f"{row['difference']:+.4f}",
-                interval,
-            ]
-        )
-        body[-1] += [f"{row['p_holm']:.2g}", in_words(row["detectable"])]
+        line = [f"{number}. {claim}{plain(where)}", f"**{row['verdict']}**"]
+        if row["why"]:
+            line += [plain(row["why"]), "", "", ""]
+        else:
+            line += [f"{row['difference']:+.4f}", f"[{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['p_holm']:.2g}"]
+            line.append(in_words(row["detectable"]))
+        body.append(line)
         heading = f"## {number}. {plain(row['title'] + where)}: {row['verdict']}"
         text.append(f"{heading}\n\n{claim}\n\n{plain(sentences(row))}")
     return "\n\n".join(["# What the data here say about each claim", table(head, body, left=2), RULE, *text]) + "\n"

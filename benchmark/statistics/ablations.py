@@ -19,18 +19,24 @@ from benchmark.analysis.collect import Collected, collect, failures
 from benchmark.analysis.comparisons import comparisons, tests_frame
 from benchmark.analysis.summary import summarise
 from benchmark.config.factors import Factor
-from benchmark.errors import InputError, command, command_line
+from benchmark.errors import command, command_line
 from benchmark.statistics.files import FactorStatistics
 
 AGAINST_BASE = "against the base"
+# Columns of the files of a factor of which nothing is left to compare: values, tests, seeds, curves.
+EMPTY = (
+    ("dataset", "value"),
+    ("dataset", "metric", "value"),
+    ("dataset", "metric", "value", "seed", "mean"),
+    ("dataset", "value", "key", "step", "seed", "logged"),
+)
 LOGGED = ("reward", "reward_ndcg", "length", "entropy")  # keys of a training's log that are kept
 
 
 def without_failed(factor: Factor, results: Path) -> tuple[Factor, pd.DataFrame]:
     """The factor without the values that have a failed run, and the frame of {factor}.failed.csv.
 
-    A value that failed on one dataset is left out of all. Raises InputError where the base has failed, or every other
-    value.
+    A value that failed on one dataset is left out of all.
     """
     rows = [
         (dataset, factor.labels[run], f"{failed.failed} (log: {failed.log})")
@@ -38,10 +44,12 @@ def without_failed(factor: Factor, results: Path) -> tuple[Factor, pd.DataFrame]
         for run, failed in failures(results / "runs" / dataset, factor.seeds_of_runs).items()
     ]
     kept = factor.without({label for _, label, _ in rows})
-    if rows and (factor.base not in kept.runs or len(kept.runs) == 1):
-        reasons = "; ".join(f"{label} failed: {why}" for _, label, why in rows)
-        raise InputError(f"{factor.name}: nothing is left to compare: {reasons}")
     return kept, pd.DataFrame(rows, columns=["dataset", "value", "why"])
+
+
+def comparable(factor: Factor) -> bool:
+    """Whether the base and another value are left."""
+    return factor.base in factor.runs and len(factor.runs) > 1
 
 
 def read_runs(factor: Factor, results: Path) -> list[Collected]:
@@ -85,8 +93,12 @@ def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame,
 
 
 def statistics(factor_asked: Factor, results: Path) -> FactorStatistics:
-    """All statistics of one factor. Raises InputError as `without_failed` and `collect` do."""
+    """All of one factor; nothing but the failures where the base has failed, or every other value. Raises InputError as
+    `collect` does."""
     factor, failed = without_failed(factor_asked, results)
+    if not comparable(factor):
+        no_values, no_tests, no_seeds, no_curves = (pd.DataFrame(columns=list(columns)) for columns in EMPTY)
+        return FactorStatistics(no_values, no_tests, no_seeds, no_curves, failed)
     collected = read_runs(factor, results)
     values, tests = tables_of(factor, collected)
     seeds, logged = [], []

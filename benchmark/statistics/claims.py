@@ -16,10 +16,14 @@ claims of the config. The verdict:
 - "can't tell" in every other case, and in place of any verdict that rests on p where several seeds were run and their
   differences don't all have one sign.
 
+- "not judged" where a run of one of the two values has failed, with the failure in the column `why`. Such a claim
+  counts in Holm's correction with p = 1.
+
 Users are the units of every test: it says whether these trained models differ on other users, not whether other
 trainings would.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +38,10 @@ from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
-from benchmark.statistics.ablations import read_runs, without_failed
+from benchmark.statistics.ablations import comparable, read_runs, without_failed
 from benchmark.statistics.files import CLAIMS, write_csv
 
-SUPPORTS, CONTRADICTS, CANT_TELL = "supports", "contradicts", "can't tell"
+SUPPORTS, CONTRADICTS, CANT_TELL, NOT_JUDGED = "supports", "contradicts", "can't tell", "not judged"
 COLUMNS = (  # of claims.csv
     *(
         "factor",
@@ -67,7 +71,7 @@ COLUMNS = (  # of claims.csv
         "n_cases",
         "n_users",
     ),
-    *("seeds", "commit"),
+    *("seeds", "commit", "why"),
 )
 
 
@@ -82,23 +86,44 @@ class Measured:
     by_seed: np.ndarray  # float64 [seeds], difference of each seed
 
 
-def measure(factors: list[Factor], results: Path) -> list[Measured]:
-    """Every claim on every dataset of its factor, in the config's order."""
+@dataclass(frozen=True)
+class NotJudged:
+    """One claim on one dataset of which a run has failed."""
+
+    factor: Factor
+    claim: ClaimConfig
+    dataset: str
+    why: str
+
+
+def measure(factors: list[Factor], results: Path) -> list[Measured | NotJudged]:
+    """Every claim on every dataset of its factor, in the config's order; of each factor those that can't be judged come
+    last."""
     family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
-    out = []
+    out: list[Measured | NotJudged] = []
     for whole_factor in factors:
-        factor, _ = without_failed(whole_factor, results)
-        if not factor.exploratory:
-            continue
-        pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
-        for collected in read_runs(factor, results):
-            every = {(c.metric, c.a, c.b): c for c in comparisons(collected, pairs, family)}
-            for claim in factor.exploratory:
-                a, b = factor.runs[claim.value], factor.runs[claim.against]
-                row = METRICS.index(claim.metric)
-                means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
-                comparison = every[claim.metric, a, b]
-                out.append(Measured(factor, claim, collected, comparison, means[0] - means[1]))
+        factor, failed = without_failed(whole_factor, results)
+        if comparable(factor) and factor.exploratory:
+            out += _measured(factor, results, family)
+        for claim in whole_factor.exploratory:
+            mine = failed[failed.value.isin([claim.value, claim.against])]
+            reasons = "; ".join(f"{row.value} failed on {row.dataset}: {row.why}" for row in mine.itertuples())
+            out += [NotJudged(whole_factor, claim, dataset, reasons) for dataset in whole_factor.datasets if reasons]
+    return out
+
+
+def _measured(factor: Factor, results: Path, family: int) -> list[Measured | NotJudged]:
+    """The claims of one factor on its datasets; family: how many claims are judged in all."""
+    out: list[Measured | NotJudged] = []
+    pairs = list(dict.fromkeys((factor.runs[c.value], factor.runs[c.against]) for c in factor.exploratory))
+    for collected in read_runs(factor, results):
+        every = {(c.metric, c.a, c.b): c for c in comparisons(collected, pairs, family)}
+        for claim in factor.exploratory:
+            a, b = factor.runs[claim.value], factor.runs[claim.against]
+            row = METRICS.index(claim.metric)
+            means = [collected.values[collected.methods.index(run)][row].mean(axis=-1) for run in (a, b)]
+            comparison = every[claim.metric, a, b]
+            out.append(Measured(factor, claim, collected, comparison, means[0] - means[1]))
     return out
 
 
@@ -117,43 +142,45 @@ def verdict(claim: ClaimConfig, comparison: Comparison, by_seed: np.ndarray, p_h
     return SUPPORTS if expected[claim.expect] else CONTRADICTS
 
 
-def judge(measured: list[Measured]) -> pd.DataFrame:
+def judge(measured: Sequence[Measured | NotJudged]) -> pd.DataFrame:
     """One row per claim and dataset, the frame of claims.csv; Holm's correction is over all rows."""
+    corrected = significance.holm([m.comparison.p if isinstance(m, Measured) else 1.0 for m in measured])
     rows = []
-    corrected = significance.holm([m.comparison.p for m in measured])
     for m, p_holm in zip(measured, corrected.tolist(), strict=True):
-        claim, comparison = m.claim, m.comparison
-        rows.append(
-            {
-                "factor": m.factor.name,
-                "title": m.factor.title,
-                "dataset": m.results.dataset,
-                "says": claim.says,
-                "value": claim.value,
-                "against": claim.against,
-                "metric": claim.metric,
-                "expect": claim.expect,
-                "margin": np.nan if claim.margin is None else claim.margin * comparison.mean_b,
-                "verdict": verdict(claim, comparison, m.by_seed, p_holm),
-                "mean": comparison.mean_a,
-                "mean_against": comparison.mean_b,
-                "difference": comparison.mean_a - comparison.mean_b + 0.0,
-                "low": comparison.low,
-                "high": comparison.high,
-                "p": comparison.p,
-                "p_holm": p_holm,
-                "error": comparison.error,
-                "detectable": significance.smallest_detectable(comparison.error, len(measured)),
-                "by_seed": " ".join(f"{difference:+.6f}" for difference in m.by_seed),
-                "test": comparison.test,
-                "family_size": len(measured),
-                "n_cases": len(m.results.cases),
-                "n_users": m.results.n_users,
-                "seeds": m.factor.seeds,
-                "commit": " ".join(m.results.commits),
-            }
-        )
+        claim = m.claim
+        row: dict[str, object] = {"factor": m.factor.name, "title": m.factor.title, "says": claim.says}
+        row |= {"value": claim.value, "against": claim.against, "metric": claim.metric, "expect": claim.expect}
+        row |= {"seeds": m.factor.seeds, "family_size": len(measured)}
+        if isinstance(m, Measured):
+            row |= {"verdict": verdict(claim, m.comparison, m.by_seed, p_holm), "p_holm": p_holm, "why": ""}
+            row |= _numbers(m, len(measured))
+        else:
+            row |= {"dataset": m.dataset, "verdict": NOT_JUDGED, "why": m.why, "by_seed": "", "test": "", "commit": ""}
+            row |= {"n_cases": 0, "n_users": 0}
+        rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _numbers(m: Measured, family: int) -> dict[str, object]:
+    """What was measured of a claim."""
+    claim, comparison = m.claim, m.comparison
+    return {
+        "dataset": m.results.dataset,
+        "margin": np.nan if claim.margin is None else claim.margin * comparison.mean_b,
+        "mean": comparison.mean_a,
+        "mean_against": comparison.mean_b,
+        "difference": comparison.mean_a - comparison.mean_b + 0.0,
+        "low": comparison.low,
+        "high": comparison.high,
+        "p": comparison.p,
+        "error": comparison.error,
+        "detectable": significance.smallest_detectable(comparison.error, family),
+        "by_seed": " ".join(f"{difference:+.6f}" for difference in m.by_seed),
+        "test": comparison.test,
+        "n_cases": len(m.results.cases),
+        "n_users": m.results.n_users,
+        "commit": " ".join(m.results.commits),
+    }
 
 
 @command

@@ -65,11 +65,12 @@ and in a folder of the ablations' name, per factor:
 {factor}.seeds.csv       dataset, metric, value, seed, mean
 {factor}.curves.csv      one row per step that every seed of a value's run logged
     dataset, value, key (reward, reward_ndcg, length, entropy), step, seed, logged (by the training)
-{factor}.failed.csv      dataset, value, why: values of which a run has failed on a dataset; they are in no other file
+{factor}.failed.csv      dataset, value, why: values of which a run has failed on a dataset; they are in no other file;
+                         where nothing is left to compare, the others have no rows
 claims.csv               one row per claim and dataset; no row where no factor has claims
     factor, title, dataset, says, value, against, metric, expect, margin (in units of the metric; empty for none),
     verdict, mean, mean_against, difference, low, high, p, p_holm, error, detectable, by_seed (the seeds' differences,
-    spaces between), test, family_size, n_cases, n_users, seeds, commit
+    spaces between), test, family_size, n_cases, n_users, seeds, commit, why (it can't be judged, or empty)
 """
 
 import re

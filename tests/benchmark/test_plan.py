@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmark.analysis.arguments import registered_files
 from benchmark.config.read import read_config
 from benchmark.errors import InputError
+from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan, shell_prefix
 from benchmark.jobs.stale import Job, record_command
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
@@ -114,3 +116,22 @@ def test_the_command_that_records_a_job() -> None:
     head = ["python", "-m", "benchmark.jobs.stale", "record", "--job", "run/x", "--settings", "s", "--code", "c"]
     assert words == [*head, "--inputs", "in", "--outputs", "out a"]
     assert shlex.split(record_command(job, [], ["out a"])) == [*head, "--outputs", "out a"]
+
+
+def test_the_page_is_made_of_the_registered_claims_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command makes them: with them, without them and with others the page is another one."""
+    monkeypatch.chdir(tmp_path)
+    outputs = Outputs(plan())
+    without = outputs.page().inputs
+    beside = Path("results/claims/results/claims/registered.csv")
+    beside.parent.mkdir(parents=True)
+    beside.write_text("says\n")
+    assert set(outputs.page().inputs) - set(without) == {str(beside)}
+    own = Path("results/ablations/registered.csv")
+    own.parent.mkdir(parents=True)
+    own.write_text("says\n")
+    assert set(outputs.page().inputs) - set(without) == {str(own)} and registered_files(
+        Path("results"), "ablations"
+    ) == [own]

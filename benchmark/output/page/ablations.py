@@ -20,20 +20,22 @@ def part_of(factor: Factor, statistics: FactorStatistics) -> dict[str, Any]:
     """Everything that the page shows of one factor."""
     factor = factor.without(set(statistics.failed["value"]))
     failed = [f"{row.value} failed on {row.dataset}: {row.why}" for row in statistics.failed.itertuples()]
+    there = len(statistics.values) > 0
     return {
         "name": factor.name,
         "title": factor.title,
         "base": factor.base,
         "numeric": as_numbers(list(factor.runs)) is not None,
         "seeds": factor.seeds,
-        "notes": [*failed, *notes(statistics.values), note_of_differences(statistics.tests)],
+        "failed": failed if there else [f"There is nothing to compare: {one}" for one in failed],
+        "notes": [*notes(statistics.values), note_of_differences(statistics.tests)] if there else [],
         "datasets": [
             {
                 "name": dataset,
                 "values": _values(factor, statistics, dataset),
                 "curves": _curves(factor, statistics, dataset),
             }
-            for dataset in factor.datasets
+            for dataset in (factor.datasets if there else ())
         ],
     }
 
@@ -85,18 +87,17 @@ def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
     out = [
         {name: row[name] for name in shown}
         | {name: digits(float(row[name])) for name in numbers}
-        | {"sentences": sentences(row)}
+        | {"missing": row["why"], "sentences": sentences(row)}
         for row in frame.to_dict("records")
     ]
     return {"rule": RULE, "rows": out}
 
 
 def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
-    """The claims that `benchmark.analysis.registered` judged, from the first of these files that exists, if any."""
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
+    """The registered claims of the one file, as `benchmark.analysis.registered` judged them; None without one."""
+    if not paths:
         return None
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    frame = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
     shown = ("factor", "says", "value", "against", "statistic", "verdict", "missing", "trainings", "datasets")
     numbers = ("difference", "low", "high", "p_holm", "detectable", "margin", "smallest_effect")
     rows = [

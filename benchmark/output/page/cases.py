@@ -18,6 +18,7 @@ from benchmark.analysis.collect import Collected
 from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import check_file
 
 LIMIT = 50_000  # texts on one page
 PART = 1_000  # cases in one part of texts: so many are unpacked at once
@@ -58,11 +59,15 @@ def repeats(text: str) -> bool:
 def read_texts(results: Collected, method: str) -> pd.DataFrame | None:
     """texts.parquet of seed 1, one row per case of rankings.parquet; None for a method without text.
 
-    Raises InputError where a column is missing or its cases aren't those of the run.
+    Raises InputError where it is damaged, a column is missing, or its cases aren't those of the run.
     """
     path = results.run_folder(method, 1) / "texts.parquet"
     if not path.exists():
         return None
+    record = results.records[method, 1]
+    if record.files is not None:
+        again = f"delete {path.parent} and run this seed again"
+        check_file(path, record.files.get(path.name), again)
     names = pq.read_schema(path).names
     if missing := [name for name in ("case", "prompt", "reasoning") if name not in names]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; run this seed again")

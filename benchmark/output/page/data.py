@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.analysis.arguments import STATISTICS
+from benchmark.analysis.arguments import STATISTICS, registered_files
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import ALL_PAIRS
 from benchmark.analysis.significance import ALPHA
@@ -28,7 +28,6 @@ from benchmark.output.page.provenance import provenance
 from benchmark.statistics.files import AGAINST, CLAIMS, DatasetStatistics, FactorStatistics, read_csv
 
 Parts = dict[str, Any]
-REGISTERED = "registered.csv"
 
 
 def rows_of(results: Collected, statistics: DatasetStatistics, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -196,9 +195,6 @@ def document(
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors
         ],
         "claims": ablations.claims(read_csv(statistics / folder / CLAIMS)) if factors else None,
-        # Where `make claims` leaves them, beside this run or as part of it.
-        "registered": ablations.registered_claims(
-            [results / folder / REGISTERED, results / "claims/results/claims" / REGISTERED]
-        ),
+        "registered": ablations.registered_claims(registered_files(results, folder)),
         "provenance": provenance(collected),
     }, parts

@@ -1,16 +1,23 @@
 // Claims with their verdicts, and each factor: its values against the base, and the curves of its trainings.
 
-const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "no effect worth having": "≈ no effect worth having", "can't tell": "? can't tell", "not run": "– not run" };
+const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "no effect worth having": "≈ no effect worth having", "can't tell": "? can't tell", "not run": "– not run", "not judged": "– not judged" };
+
+// The column of the differences, empty for a claim that wasn't run or can't be judged.
+function differenceIfAny(domain) {
+  const column = differenceColumn(domain);
+  const ifAny = (show) => (row) => (row.difference === null ? "" : show(row));
+  return { ...column, value: (row) => row.difference ?? undefined, text: ifAny(column.text), cell: ifAny(column.cell) };
+}
 
 function claimsTable(rows, label) {
   const domain = around(rows.flatMap((row) => [row.low, row.high]));
   const columns = [
     { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${row.dataset}, ${many(row.seeds, "training")}`)] },
-    { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict) },
+    { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => [h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict), row.missing ? h("small", {}, row.missing) : null] },
     { id: "metric", head: "metric", kind: "text", value: (row) => row.metric },
-    differenceColumn(domain),
-    { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
-    { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown" },
+    differenceIfAny(domain),
+    { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
+    { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || (row.missing ? "" : "unknown") },
   ];
   const table = dataTable({ label, columns, rows });
   return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
@@ -26,7 +33,7 @@ function registeredTable(rows) {
     { id: "statistic", head: "statistic", kind: "text", value: (row) => row.statistic },
     { id: "worth", head: "worth having from", value: (row) => row.smallest_effect, text: (row) => `${100 * row.smallest_effect} %`, cell: (row) => `${cost(100 * row.smallest_effect)} %` },
     ...(ran ? [
-      { ...differenceColumn(domain), value: (row) => row.difference ?? undefined, cell: (row) => (row.difference === null ? "" : differenceColumn(domain).cell(row)) },
+      differenceIfAny(domain),
       { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
       { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) }] : []),
   ];
@@ -68,6 +75,7 @@ function factorTable(factor, dataset, metric) {
 }
 
 function factorPart(factor, metric) {
+  if (!factor.datasets.length) return null;
   const labels = factor.datasets[0].values.map((value) => value.label);
   const styles = styleOf(labels, factor.base);
   return factor.datasets.map((dataset) => {
@@ -97,6 +105,7 @@ function ablationsView() {
       select("Metric", state.pairkind, [["NDCG", "NDCG"], ["Hit", "Hit"]], redraw("pairkind")),
       select("Cut-off", state.paircut, doc.cutoffs.map((k) => [k, `@${k}`]), redraw("paircut"))),
     factorPart(factor, metric),
+    failedList(factor.failed),
     doc.claims ? claimsPart((row) => row.factor === factor.name && "metric" in row) : null,
     h("details", {}, h("summary", {}, "How the numbers were made"), factor.notes.map((note) => h("p", { class: "notes" }, note))),
   ];

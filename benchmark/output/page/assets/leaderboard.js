@@ -121,6 +121,10 @@ function leaderboardView() {
 // Methods without a result, said where their rows would stand; over all datasets, of each.
 function failedOf(section) {
   const said = section === doc.overall ? doc.datasets.flatMap((one) => one.failed.map((text) => `${one.name}: ${text}`)) : section.failed;
+  return failedList(said);
+}
+
+function failedList(said) {
   return said.length ? h("ul", { class: "plain" }, said.map((text) => h("li", {}, text))) : null;
 }
 
