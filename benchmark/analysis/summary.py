@@ -9,6 +9,7 @@ from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import AGAINST_BEST
 from benchmark.analysis.lists import distinct_items, three_items_share
+from benchmark.jobs.records import RunRecord
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
 
@@ -24,9 +25,10 @@ def summarise(
 
     reference: what this family of `tests` is against; None: the best baseline. bounds: `intervals` of all cases, where
     they are known. Columns: dataset, method, best_baseline (the reference, or ""), n_cases, n_users, seeds,
-    family_size, commit; those of `background`; and per metric m the mean `m`, `m_sd` over seeds (ddof 1; NaN for one
-    seed), `m_low` and `m_high` (95 % bootstrap interval over users) and `m_p_holm`, the method's test in the family as
-    method_a (NaN where it has none, as the reference). Rounded here, once, to what the tables' csv prints.
+    family_size, commit; those of `made_of` and of `background`; and per metric m the mean `m`, `m_sd` over seeds
+    (ddof 1; NaN for one seed), `m_low` and `m_high` (95 % bootstrap interval over users) and `m_p_holm`, the method's
+    test in the family as method_a (NaN where it has none, as the reference). Rounded here, once, to what the tables'
+    csv prints.
     """
     low, high = intervals(results) if bounds is None else bounds
     reference = (results.best_baseline or "") if reference is None else reference
@@ -43,6 +45,7 @@ def summarise(
             "seeds": results.seeds[method],
             "family_size": len(against),
             "commit": " ".join(results.commits),
+            **made_of(results.records_of(method)),
             **beside[i],
         }
         for j, metric in enumerate(METRICS):
@@ -54,6 +57,19 @@ def summarise(
             row[f"{metric}_p_holm"] = float(test.p_holm.iloc[0]) if len(test) else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+UNRECORDED = "unrecorded"
+
+
+def made_of(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Which code made the runs of a row: `version`, what its method declares, such as "r2ec 1, states 1", or "" where
+    it declares nothing or the runs differ; `code`, the distinct hashes, 12 digits each, with a space between several.
+    """
+    stages = [record.stages for record in records]
+    same = all(one == stages[0] for one in stages)
+    version = ", ".join(f"{name} {number}" for name, number in sorted(stages[0].items())) if same else ""
+    return {"version": version, "code": " ".join(sorted({record.code[:12] or UNRECORDED for record in records}))}
 
 
 def background(results: Collected) -> pd.DataFrame:

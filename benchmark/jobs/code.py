@@ -137,6 +137,16 @@ def code_files(module: str) -> tuple[str, ...]:
 @cache
 def made_by(module: str) -> str:
     """The sha256 of the versions that a method declares, or of its code, where it declares none."""
-    files, own = code_files(module), _file_of(module_name(module))
-    declared = own is not None and stages_in(own)
-    return sha256_of_json(versions_in(files)) if declared else code_hash(files)
+    files = code_files(module)
+    return sha256_of_json(versions_in(files)) if _declares(module) else code_hash(files)
+
+
+def declared_stages(module: str) -> dict[str, int]:
+    """The declared versions that a method's runs come from, by stage; empty for a method that declares none."""
+    stages: dict[str, int] = versions_in(code_files(module))["stages"] if _declares(module) else {}
+    return stages
+
+
+def _declares(module: str) -> bool:
+    own = _file_of(module_name(module))
+    return own is not None and bool(stages_in(own))

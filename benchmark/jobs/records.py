@@ -77,6 +77,9 @@ class RunRecord(_Strict):
     # sha256 of the code that made it, without comments and docstrings. Runs of one declared version should have equal
     # results, even where their code differs. Empty in records of before this was kept.
     code: str = ""
+    # Declared versions by stage, where the method declares any: those that `benchmark.jobs.code.made_by` takes for its
+    # code. Empty in a record of before that was kept.
+    stages: dict[str, int] = {}
     versions: dict[str, str]  # Python and package versions
     hardware: dict[str, str | int]  # processor, cores, memory_gib, gpus, gpu; processes
     data_hash: str  # split_hash of the dataset.json it ran on

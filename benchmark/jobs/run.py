@@ -37,7 +37,7 @@ from benchmark.data.store import read_about, read_split, read_test
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
 from benchmark.jobs import launch
-from benchmark.jobs.code import code_files, code_hash, made_by
+from benchmark.jobs.code import code_files, code_hash, declared_stages, made_by
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
 from benchmark.jobs.tuning import Fitted, check_report, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
@@ -65,6 +65,7 @@ class Task:
     tuning: Tuning | None  # of repetition 1, where this one takes its choice
     commit: str
     code: str  # sha256
+    stages: dict[str, int]  # declared versions
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,7 @@ def task_of(args: argparse.Namespace) -> Task:
         tuning=tuning,
         commit=commit,
         code=code_hash(code_files(module)),
+        stages=declared_stages(module),
     )
 
 
@@ -202,6 +204,7 @@ def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> Run
         tuning=fitted.tuning or task.tuning,
         commit=task.commit,
         code=task.code,
+        stages=task.stages,
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         data_hash=task.data_hash,

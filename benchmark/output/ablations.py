@@ -15,7 +15,7 @@ from benchmark.config.factors import Factor
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.arguments import ablations_arguments
-from benchmark.output.captions import background_in_words, runs_behind, what_it_shows
+from benchmark.output.captions import background_in_words, of_different_code, runs_behind, what_it_shows
 from benchmark.output.forms import csv, csv_with_failed, failed_rows, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
 from benchmark.statistics.ablations import AGAINST_BASE
@@ -34,7 +34,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
         row = part.iloc[0]
         family = f"family of {row.family_size} tests ({len(part) - 1} values x {len(METRICS)} metrics)"
         out += [runs_behind(as_rows(part), family), background_in_words(as_rows(part))]
-    return out
+    return out + of_different_code(as_rows(frame))
 
 
 def as_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmark.analysis import significance
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
-from benchmark.output.captions import background_in_words
+from benchmark.output.captions import background_in_words, of_different_code
 from benchmark.output.costs import HEADINGS, number
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
@@ -114,11 +114,12 @@ def main() -> None:
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
             print(write_nothing(frame, args.out, args.results / "plots"))
         return
-    beside = [
-        background_in_words(DatasetStatistics.read(args.statistics, dataset).methods)
+    rows = [
+        DatasetStatistics.read(args.statistics, dataset).methods
         for dataset in frame.dataset.unique()
         if dataset != EVERY
     ]
+    beside = [*map(background_in_words, rows), *of_different_code(pd.concat(rows, ignore_index=True))]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), args.results / "plots", "against")
     text = markdown(frame, args.note, beside)

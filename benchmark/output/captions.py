@@ -29,7 +29,8 @@ def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
 
 
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
-    """The caption of a table of methods, paragraph by paragraph: `what_it_shows`, then two for each dataset.
+    """The caption of a table of methods, paragraph by paragraph: `what_it_shows`, then two for each dataset, and
+    `of_different_code`.
 
     plain: for a table without deviations over seeds and without bold and underlined means.
     """
@@ -50,7 +51,7 @@ def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
         else:
             family = "no baseline among the methods, so no test in this table"
         out += [runs_behind(part, family), background_in_words(part)]
-    return out
+    return out + of_different_code(frame)
 
 
 def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bool = False) -> str:
@@ -91,6 +92,30 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
         f"{seeds_in_words(part.method.tolist(), part.seeds.tolist())}, {family}; "
         f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
     )
+
+
+def of_different_code(frame: pd.DataFrame) -> list[str]:
+    """A sentence on rows of one declared version, or of one name, that were made by different code; none where there
+    are no such rows.
+
+    The version is what says that they may stand beside each other, and whoever edits the code declares it. This is how
+    a reader learns that a difference may be the code's.
+    """
+    several = frame.dataset.nunique() > 1
+    rows: dict[str, dict[str, list[str]]] = {}  # by what should be the same, the rows by code
+    for row in frame.to_dict("records"):
+        made = rows.setdefault(row["version"] or f"row {row['method']}", {})
+        for code in row["code"].split():
+            made.setdefault(code, []).append(f"{row['dataset']}: {row['method']}" if several else row["method"])
+    different = [
+        f"{code} made {', '.join(names)}" for made in rows.values() if len(made) > 1 for code, names in made.items()
+    ]
+    if not different:
+        return []
+    return [
+        f"Made by different code under one declared version: {'; '.join(different)}. Tests hold such code to the same "
+        "numbers (tests/test_golden.py); snakemake --config fresh=true makes all rows anew."
+    ]
 
 
 def background_in_words(part: pd.DataFrame) -> str:

@@ -65,6 +65,7 @@ def runs(results: Collected) -> pd.DataFrame:
             "seed": run.seed,
             "seed_value": run.seed_value,
             "commit": run.commit,
+            "code": run.code,
             "data_hash": run.data_hash,
             "users": run.learned.users,
             "targets": run.learned.targets,

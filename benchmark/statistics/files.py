@@ -5,7 +5,8 @@ would run as a formula gets an apostrophe in front, which reading takes away. `r
 
 {dataset}.methods.csv    one row per method
     dataset, method, kind ("baseline" or "reference"), best_baseline ("" where no method is a baseline), n_cases,
-    n_users, seeds, family_size (tests against the best baseline), commit (of the runs, with a space between several);
+    n_users, seeds, family_size (tests against the best baseline), commit (of the runs, with a space between several),
+    version (what its method declares of the code that makes it, or ""), code (hashes of the code that made its runs);
     learned_users, learned_targets, learned_positions (means over seeds), settings_tried, less_information (the reason,
     or ""), distinct_items (in the best 20 of all cases), three_items_share (of all places there, the three commonest
     items'), n_items, cold_targets (test cases), hidden_share (of the interactions); per metric m (Hit@5 ... NDCG@20):
@@ -30,7 +31,7 @@ would run as a formula gets an apostrophe in front, which reading takes away. `r
     dataset, method, seeds, users, targets, positions (learned from), settings (tried), fit_s, tuning_s, score_s
     (seconds), tokens (written while ranking), ms_batched, ms_alone (milliseconds per case), peak_mib
 {dataset}.runs.csv       one row per run: what its run.json says
-    dataset, method, kind, seed, seed_value, commit, data_hash, users, targets, positions, settings, fit_s, score_s,
+    dataset, method, kind, seed, seed_value, commit, code, data_hash, users, targets, positions, settings, fit_s, score_s,
     reused_s, tokens, ms_batched, ms_alone, peak_mib, finished_at (ISO 8601, UTC), and as JSON params, versions,
     hardware
 {dataset}.failed.csv     one row per method of which a run has failed; it is in no other file
@@ -89,6 +90,7 @@ TEXT = (
     "dataset", "method", "kind", "best_baseline", "commit", "less_information", "family", "metric", "method_a",
     "method_b", "test", "by", "group", "reference", "value", "base", "factor", "key", "title", "says", "against",
     "expect", "verdict", "by_seed", "data_hash", "finished_at", "params", "why", "failed", "versions", "hardware",
+    "version", "code",
 )  # fmt: skip
 AGAINST, CLAIMS = "against.csv", "claims.csv"
 OVERALL_METHODS, OVERALL_TESTS = "overall_methods.csv", "overall_tests.csv"
