@@ -65,7 +65,8 @@ def parsers() -> argparse.ArgumentParser:
         "run",
         description=RUN,
         epilog=PASSED_ON,
-        usage="r2ec-bench run [CONFIG] [--cores N] [--dry-run] [--directory FOLDER] [-- SNAKEMAKE'S ARGUMENTS]",
+        usage="r2ec-bench run [CONFIG] [--cores N] [--dry-run] [--fresh] [--directory FOLDER] "
+        "[-- SNAKEMAKE'S ARGUMENTS]",
         formatter_class=shape,
     )
     run.add_argument(
@@ -87,7 +88,7 @@ def parsers() -> argparse.ArgumentParser:
         "quick",
         description=QUICK_RUN,
         epilog=PASSED_ON,
-        usage="r2ec-bench quick [--cores N] [--dry-run] [-- SNAKEMAKE'S ARGUMENTS]",
+        usage="r2ec-bench quick [--cores N] [--dry-run] [--fresh] [-- SNAKEMAKE'S ARGUMENTS]",
         formatter_class=shape,
     )
     for subparser in (run, quick):
@@ -96,6 +97,11 @@ def parsers() -> argparse.ArgumentParser:
         )
         subparser.add_argument(
             "--dry-run", action="store_true", help="only say what would be run, and how long it may take"
+        )
+        subparser.add_argument(
+            "--fresh",
+            action="store_true",
+            help="make everything anew, whatever has been made: runs, kept states and texts; downloads stay",
         )
     for name in MODULES:
         commands.add_parser(name, add_help=False)
@@ -141,6 +147,19 @@ def own_folder(folder: Path) -> None:
         link.symlink_to(Path(os.path.relpath("resources", folder)), target_is_directory=True)
 
 
+def with_fresh(more: list[str]) -> list[str]:
+    """Snakemake's arguments with the wish for a fresh start, among the settings that they change where they change any.
+
+    >>> with_fresh(["ablations"]), with_fresh(["--config", "seeds=1", "--keep-going"])
+    (['ablations', '--config', 'fresh=true'], ['--config', 'fresh=true', 'seeds=1', '--keep-going'])
+    """
+    for option in ("--config", "-C"):
+        if option in more:
+            at = more.index(option) + 1
+            return [*more[:at], "fresh=true", *more[at:]]
+    return [*more, "--config", "fresh=true"]
+
+
 def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list[str]) -> NoReturn:
     """Run the workflow in `directory`, in place of this process."""
     path = config_file(config)
@@ -175,6 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     at = words.index("--") if "--" in words else len(words)
     own, more = words[:at], words[at + 1 :]
     args = parsers().parse_args(own)
+    more = with_fresh(more) if args.fresh else more
     if args.command == "quick":
         own_folder(QUICK)
         workflow("config/quick.yaml", QUICK, args.cores, args.dry_run, more)

@@ -62,7 +62,7 @@ def summarise(
 UNRECORDED = "unrecorded"
 
 
-def made_of(records: Sequence[RunRecord]) -> dict[str, str]:
+def made_of(records: Sequence[RunRecord]) -> dict[Hashable, str]:
     """Which code made the runs of a row: `version`, what its method declares, such as "r2ec 1, states 1", or "" where
     it declares nothing or the runs differ; `code`, the distinct hashes, 12 digits each, with a space between several.
     """

@@ -15,11 +15,12 @@ from typing import Any
 
 from benchmark.config.factors import Ablations, ablations_of, settings_of
 from benchmark.config.methods import BACKBONE, ENCODER, all_params, load_method, model_files
+from benchmark.config.overlay import flatten
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.data.settings import source_of
 from benchmark.errors import InputError
 from benchmark.jobs.code import code_hash, made_by, source_files
-from benchmark.jobs.stale import Job
+from benchmark.jobs.stale import KEPT, Job
 from benchmark.processes import WORKFLOW
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
 from benchmark.storage.checksums import SUMS
@@ -27,6 +28,7 @@ from benchmark.storage.io import sha256_of_json
 
 DATA = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "test_targets.parquet", "dataset.json")
 RUN = ("rankings.parquet", "run.json")
+WORK = "results/work"
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
 ENCODER_SUMS = f"{ENCODER}/{SUMS}"  # of the sentence encoder that the rule fetch_encoder makes
@@ -185,6 +187,23 @@ class Plan:
     def own_models(self, run: str) -> list[str]:
         """The files of the user's own models that a run's settings name: it runs again when they change."""
         return sorted({str(file) for setting in self.settings(run) for file in model_files(setting)})
+
+    def check_kept(self) -> None:
+        """Raise InputError for a row that keeps states, texts or adapters in a folder of its own: a fresh start would
+        find them there."""
+        kinds = {Path(folder).name: folder for folder in KEPT}
+        for run in [*self.config.methods, *self.ablations.variants]:
+            for setting in self.settings(run):
+                for path, value in flatten(setting).items():
+                    if value != kinds.get(path[-1], value):
+                        raise InputError(
+                            f"methods.{run}: {'.'.join(path)} is {value!r}, which fresh=true leaves alone; delete that "
+                            f"folder and leave fresh=true out, or keep them in {kinds[path[-1]]}"
+                        )
+
+    def work(self, dataset: str, run: str, seed: int) -> str:
+        """The folder of a run's checkpoints and of its finished model, as the rule `run` tells it."""
+        return f"{WORK}/{dataset}/{self.fit_of(run)}/seed{seed}"
 
     def only_for_ablations(self, run: str, seed: int) -> bool:
         """Whether no table of the methods needs this run."""

@@ -7,6 +7,7 @@ date than the file that it replaces.
 
 import argparse
 import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from benchmark.storage.io import read_json, sha256_of, write_json
 
 MADE_HERE = "results/"
 RECORDS = f"{MADE_HERE}made_from"
+# What runs keep for others, whichever config they are of; a setting may name other folders.
+KEPT = tuple(f"{MADE_HERE}{kind}" for kind in ("states", "texts", "tunings"))
+FRESH = "everything is made anew (fresh=true)"
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,33 @@ def _content(path: str, recorded: dict[str, Any], known: dict[str, str]) -> str 
         return known[path]
     except OSError:
         return None
+
+
+def take_fresh(config: dict[str, Any]) -> bool:
+    """Take `fresh` out of what Snakemake was told by --config: it is a wish for this call and no setting of a config.
+
+    Raises InputError unless it is true or false.
+    """
+    fresh = config.pop("fresh", False)
+    word = str(fresh).lower()  # Snakemake reads True as a truth value, and true as text
+    if word not in ("true", "false"):
+        raise InputError(f"--config fresh is {fresh!r}; say fresh=true, or leave it out")
+    return word == "true"
+
+
+def forget(jobs: Iterable[str], folders: Iterable[str]) -> None:
+    """Remove the records of these jobs (by name), these folders of their fits, and all that is kept for several runs.
+
+    A call that is stopped on the way needs no second wish: the next one makes anew what has no record. Downloads stay.
+    """
+    for job in jobs:
+        Path(RECORDS, f"{job}.json").unlink(missing_ok=True)
+    for folder in map(Path, folders):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    for kept in map(Path, KEPT):
+        for path in kept.iterdir() if kept.is_dir() else ():  # the folder may be a link that several runs share
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 @command

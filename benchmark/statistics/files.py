@@ -31,9 +31,9 @@ would run as a formula gets an apostrophe in front, which reading takes away. `r
     dataset, method, seeds, users, targets, positions (learned from), settings (tried), fit_s, tuning_s, score_s
     (seconds), tokens (written while ranking), ms_batched, ms_alone (milliseconds per case), peak_mib
 {dataset}.runs.csv       one row per run: what its run.json says
-    dataset, method, kind, seed, seed_value, commit, code, data_hash, users, targets, positions, settings, fit_s, score_s,
-    reused_s, tokens, ms_batched, ms_alone, peak_mib, finished_at (ISO 8601, UTC), and as JSON params, versions,
-    hardware
+    dataset, method, kind, seed, seed_value, commit, code, data_hash, users, targets, positions, settings, fit_s,
+    score_s, reused_s, tokens, ms_batched, ms_alone, peak_mib, finished_at (ISO 8601, UTC), and as JSON params,
+    versions, hardware
 {dataset}.failed.csv     one row per method of which a run has failed; it is in no other file
     dataset, method, why (with the path of the log)
 

@@ -76,6 +76,13 @@ def test_run_takes_the_projects_config_or_ones_own(handed: list[list[str]]) -> N
     ]
 
 
+def test_a_fresh_start_is_a_word_to_snakemake(handed: list[list[str]]) -> None:
+    run("run", "config/smoke.yaml", "--fresh", "--", "ablations")
+    run("quick", "--fresh", "--", "--config", "seeds=2", "--keep-going")
+    assert handed[0] == [*snakemake(shipped("config/smoke.yaml")), "ablations", "--config", "fresh=true"]
+    assert handed[1][-4:] == ["--config", "fresh=true", "seeds=2", "--keep-going"]
+
+
 def test_quick_runs_in_a_folder_of_its_own_with_the_downloads_of_all(handed: list[list[str]]) -> None:
     for _ in range(2):  # as it stands, and again
         run("quick", "--cores", "2", "--", "--keep-going")

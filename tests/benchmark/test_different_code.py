@@ -60,7 +60,8 @@ def test_a_row_by_other_code_is_named_beside_the_table_and_on_the_screen(results
     assert sentence in files["small.md"] and sentence.replace("_", "\\_") in files["small.tex"]
     assert SAID not in tables_of(other, "")["other.md"]
     files = tables_of_all([small, other], "")
-    of_both = f"{SAID}{OLD[:12]} made small: r2ec, other: r2ec, other: r2ec_no_reasoning; {NEW[:12]} made small: r2ec_no_reasoning."
+    old = f"{OLD[:12]} made small: r2ec, other: r2ec, other: r2ec_no_reasoning"
+    of_both = f"{SAID}{old}; {NEW[:12]} made small: r2ec_no_reasoning."
     assert of_both in files["main.md"] and of_both in " ".join(files["main.txt"].split())
 
 

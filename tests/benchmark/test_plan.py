@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from benchmark.analysis.arguments import registered_files
+from benchmark.config.methods import BACKBONE
 from benchmark.config.read import read_config
 from benchmark.errors import InputError
 from benchmark.jobs.outputs import Outputs
-from benchmark.jobs.plan import Plan, shell_prefix
+from benchmark.jobs.plan import WORK, Plan, shell_prefix
 from benchmark.jobs.stale import Job, record_command
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
 
@@ -135,3 +136,21 @@ def test_the_page_is_made_of_the_registered_claims_that_it_shows(
     assert set(outputs.page().inputs) - set(without) == {str(own)} and registered_files(
         Path("results"), "ablations"
     ) == [own]
+
+
+def test_a_fresh_start_knows_where_runs_keep_what_they_find_again() -> None:
+    made = plan()
+    made.check_kept()
+    rule = (ROOT / "workflow/rules/runs.smk").read_text()
+    assert f"--work {WORK}/{{wildcards.dataset}}/{{params.work}}/seed{{wildcards.seed}}" in rule
+    assert made.work("toy", VARIANT, 2) == f"{WORK}/toy/{made.fit_of(VARIANT)}/seed2"
+    for states in ("results/states", "elsewhere"):
+        rows = {"frozen_llm": {"params": {"backbone": {"name": BACKBONE}, "states": states}}}
+        found = plan(methods=rows, ablations={})
+        if states == "elsewhere":
+            with pytest.raises(
+                InputError, match=r"^methods\.frozen_llm: states is 'elsewhere', which fresh=true leaves"
+            ):
+                found.check_kept()
+        else:
+            found.check_kept()

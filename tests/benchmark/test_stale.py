@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.jobs.stale import Job, why_stale, write_record
+from benchmark.errors import InputError
+from benchmark.jobs.stale import Job, forget, take_fresh, why_stale, write_record
 from benchmark.provenance import ROOT
 from benchmark.storage.io import read_json, sha256_of
 
@@ -92,3 +93,29 @@ def test_the_command() -> None:
     assert why(Job("run/x", ("results/main.csv",), ("in/a",), "s", "c")) is None
     failed = subprocess.run([*command, "gone"], env=environment, capture_output=True, text=True)
     assert failed.returncode == 2 and failed.stderr.startswith("error: gone: ")
+
+
+def test_what_is_forgotten_is_made_anew_and_nothing_else_is_lost() -> None:
+    other = replace(JOB, name="plots")
+    write_record(other)
+    Path("shared").mkdir()
+    Path("results/states").symlink_to("../shared", target_is_directory=True)  # as the makefile links it
+    work = "results/work"
+    for file in ("shared/a.safetensors", "shared/b/model", "results/texts/c", f"{work}/x/seed1/model/weights"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    Path(work, "x/seed2").mkdir()
+    forget(["tables", "never/made"], [f"{work}/x/seed1", f"{work}/never/made"])
+    assert why() == "nothing says what it was made from" and why(other) is None
+    assert not list(Path("shared").iterdir()) and not list(Path("results/texts").iterdir())
+    assert Path("results/states").is_symlink() and os.listdir(Path(work, "x")) == ["seed2"]
+    assert all(Path(file).exists() for file in (*JOB.inputs, *JOB.outputs))
+
+
+@pytest.mark.parametrize(("value", "fresh"), [(True, True), ("true", True), ("False", False), (False, False)])
+def test_a_wish_for_a_fresh_start_is_no_setting(value: object, fresh: bool) -> None:
+    config = {"seeds": 1, "fresh": value}
+    assert take_fresh(config) == fresh and config == {"seeds": 1}
+    assert not take_fresh(config)
+    with pytest.raises(InputError, match=r"^--config fresh is 3; say fresh=true, or leave it out$"):
+        take_fresh({"fresh": 3})

@@ -200,3 +200,27 @@ def test_deleted_data_makes_what_depends_on_it_run_again(tmp_path: Path) -> None
     )
     assert all(f"\n{rule} " in output.stdout + output.stderr for rule in ("prepare", "run", "tables"))
     assert (tmp_path / TABLE).exists()  # a dry run removes nothing
+
+
+def test_a_fresh_start_plans_everything_again_and_a_dry_run_removes_nothing(tmp_path: Path) -> None:
+    place = finished(tmp_path)
+    (tmp_path / "results/states").mkdir(exist_ok=True)
+    (tmp_path / "results/states/kept").touch()
+
+    def planned(*config: str) -> str:
+        command = [*place.command(), "--dry-run", "--config", *config]
+        return subprocess.run(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+
+    said = planned("fresh=true")
+    for job in (
+        "fetch shop",
+        "prepare shop",
+        "popularity on shop, seed 1",
+        "statistics of shop",
+        "table of all datasets",
+    ):
+        assert f"{job}: everything is made anew (fresh=true)" in said, said[-3000:]
+    assert "fresh=true: what is there already is made anew" in said
+    assert (tmp_path / TABLE).exists() and (tmp_path / "results/states/kept").exists()
+    assert "Nothing to be done" in planned("fresh=false")
+    assert "--config fresh is 'soon'; say fresh=true, or leave it out" in planned("fresh=soon")

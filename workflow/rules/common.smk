@@ -21,18 +21,25 @@ from benchmark.jobs.plan import (
     run_files,
     shell_prefix,
 )
-from benchmark.jobs.stale import record_command, why_stale
+from benchmark.jobs.stale import FRESH, forget, record_command, take_fresh, why_stale
 from benchmark.provenance import memory_bytes, require_clean
 
 try:
     # Snakemake lets the last of two equal names win.
     for path in map(Path, workflow.overwrite_configfiles or workflow.configfiles):
         if path.suffix != ".json":
-            read_yaml(path)
-    settings = read_config(dict(config))
+            if "fresh" in read_yaml(path):
+                raise InputError(
+                    f"{path}: fresh is no setting of a config; say --config fresh=true"
+                )
+    given = dict(config)
+    fresh = take_fresh(given)
+    settings = read_config(given)
     plan = Plan.of(settings)
     outputs = Outputs(plan)
     ablations = plan.ablations
+    if fresh:
+        plan.check_kept()
     if settings.require_clean and not workflow.output_settings.dryrun:
         require_clean()
 except InputError as problem:
@@ -83,10 +90,25 @@ def inputs_of(job):
         ) - {RerunTrigger.MTIME}
         # Snakemake itself makes outputs that don't exist, where something needs them.
         exists = any(Path(path).exists() for path in job.outputs)
-        if exists and (why := why_stale(job, contents)):
+        if exists and (why := FRESH if fresh else why_stale(job, contents)):
             stale[job.outputs[0]] = why
             workflow.dag.forcefiles.add(job.outputs[0])
     return list(job.inputs)
+
+
+def start_fresh():
+    """Forget what the planned jobs made before, and say so."""
+    planned = [
+        run_of(job.wildcards)
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name == "run"
+    ]
+    forget(asked, [plan.work(*run) for run in planned])
+    print(
+        f"fresh=true: {len(asked)} jobs are made anew. Their records and checkpoints are removed, and so are all kept"
+        " states, texts and tunings; downloads stay.",
+        file=sys.stderr,
+    )
 
 
 def recorded(job):
