@@ -66,7 +66,7 @@ def reached_from(module: str) -> set[str]:
     return reached
 
 
-def test_the_graph_is_seen() -> None:
+def test_the_graph_of_imports_has_known_edges() -> None:
     assert len(modules()) > 120
     assert "r2ec.scoring.reader" in imports_of("r2ec.scoring.recommender") and "benchmark.config.schema" in imports_of(
         "benchmark.config.read"

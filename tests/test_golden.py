@@ -217,7 +217,7 @@ def test_every_method_that_declares_a_stage_has_golden_values() -> None:
     assert {name for name in known_methods() if "FIT" in vars(load_method(name))} == set(METHODS)
 
 
-def test_another_number_is_seen() -> None:
+def test_a_changed_number_is_noticed() -> None:
     kept = json.loads((GOLDEN / "encoding.json").read_text())["values"]
     moved = {"states": [kept["states"][0] + 1e-4, *kept["states"][1:]]}
     assert (

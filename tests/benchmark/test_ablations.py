@@ -119,7 +119,7 @@ def hand_made(results: Path) -> Factor:
     return factor(name="x", datasets=["tiny"], seeds=2, base="one", runs=runs, claims=claims)
 
 
-def test_numbers_by_hand(tmp_path: Path) -> None:
+def test_the_numbers_of_a_factor_are_those_by_hand(tmp_path: Path) -> None:
     two_values = hand_made(tmp_path)
     frame, tests = tables_of(two_values, read_runs(two_values, tmp_path))
     assert frame["value"].tolist() == ["one", "two"] and frame["base"].tolist() == ["one", "one"]
@@ -158,7 +158,7 @@ def test_an_unequal_number_of_seeds_than_the_methods_own(results: Path) -> None:
     assert collected.seeds == {"r2ec--beta=0": 2, "r2ec": 2, "r2ec--beta=1": 2}
 
 
-def test_detectable_by_hand() -> None:
+def test_the_smallest_detectable_difference_is_that_by_hand() -> None:
     assert smallest_detectable(0.01, 1) == pytest.approx(0.01 * (1.959964 + 0.841621), rel=1e-6)
     assert smallest_detectable(0.01, 20) == pytest.approx(0.01 * (3.023341 + 0.841621), rel=1e-6)
     assert np.isnan(smallest_detectable(0.0, 1))
@@ -250,13 +250,13 @@ BETTER, WORSE, NEAR = found_(0.02, 0.011, 0.029), found_(-0.02, -0.029, -0.011),
         (EQUAL, found_(-0.011, -0.019, -0.003), [-0.011], 0.01, CANT_TELL),
     ],
 )
-def test_verdicts(
+def test_verdicts_follow_the_rule(
     claim_tested: ClaimConfig, comparison: Comparison, by_seed: list[float], p_holm: float, expected: str
 ) -> None:
     assert verdict(claim_tested, comparison, np.array(by_seed), p_holm) == expected
 
 
-def test_claims_by_hand(tmp_path: Path) -> None:
+def test_the_numbers_of_claims_are_those_by_hand(tmp_path: Path) -> None:
     two_values = hand_made(tmp_path)
     (row,) = judge(measure([two_values], tmp_path)).to_dict("records")
     assert (row["verdict"], row["p"], row["p_holm"], row["family_size"]) == (CANT_TELL, 0.5, 0.5, 1)
@@ -289,7 +289,7 @@ def test_holm_is_over_all_claims_of_the_page(results: Path) -> None:
     )
 
 
-def test_the_page_of_claims(results: Path, tmp_path: Path) -> None:
+def test_the_page_of_claims_has_a_sentence_for_each(results: Path, tmp_path: Path) -> None:
     run(claims, results, factor(), out=tmp_path)
     text = (tmp_path / "ablations" / "claims.md").read_text()
     rows = read_csv(results / "statistics" / "ablations" / "claims.csv")
@@ -332,7 +332,7 @@ def test_panels_show_means_seeds_and_differences(results: Path) -> None:
     assert differences.filled.tolist() == [True, False, bool(by_value.p_holm.iloc[1] < 0.05)]
 
 
-def test_curves_by_step(results: Path) -> None:
+def test_curves_have_the_steps_that_every_seed_logged(results: Path) -> None:
     (collected,) = read_runs(factor(), results)
     steps, values = curves(collected, "r2ec--beta=1", "length")
     assert steps.tolist() == [1, 2, 3, 4, 5, 6] and values.shape == (3, 6) and values[0, 0] == 15.9

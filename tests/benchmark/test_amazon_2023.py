@@ -154,7 +154,7 @@ def pairs(raw: Raw) -> str:
 # What the presets keep, counted by hand
 
 
-def test_the_papers_preset(mirror: Path) -> None:
+def test_the_papers_preset_keeps_what_its_text_says(mirror: Path) -> None:
     raw = load(mirror, attributes=["description", "store", "categories", "details"])
     assert raw.about["window"] == ["2023-08-01", "2023-10-01"]
     assert raw.about["counts"] == {
@@ -209,7 +209,7 @@ def test_the_papers_preset(mirror: Path) -> None:
     assert pd.isna(by_id.loc["D", "average_rating"]) and by_id.loc["D", "rating_number"] == 0
 
 
-def test_the_released_preset(mirror: Path) -> None:
+def test_the_released_preset_keeps_what_its_code_does(mirror: Path) -> None:
     raw = load(mirror, preset="released")
     counts = raw.about["counts"]
     assert {name: counts[name] for name in counts if name.startswith("items_")} == {
@@ -264,7 +264,7 @@ def test_the_released_window_is_widened_by_three_months(mirror: Path) -> None:
     assert load(mirror, preset="released", min_items=3, widen_months=1).about["window"][0] == "2023-07-01"
 
 
-def test_k_core(mirror: Path) -> None:
+def test_k_core_drops_rare_items_and_users_until_it_holds(mirror: Path) -> None:
     # Items of one go: D, E, I; then u2, of whom A alone is left. A and F of u1 and u3 stay.
     raw = load(mirror, k_core=2)
     assert pairs(raw) == "1A 1F 3F 3A" and raw.items["item_id"].tolist() == ["A", "F"]
@@ -296,7 +296,7 @@ def test_the_order_within_a_second_is_the_true_one(tmp_path: Path) -> None:
     assert "".join(cleaned.items["item_id"].iloc[cleaned.item]) == "FAEJDI"
 
 
-def test_what_is_no_title_no_price_and_no_rating(tmp_path: Path) -> None:
+def test_nan_is_no_title_and_no_price_and_0_no_rating(tmp_path: Path) -> None:
     odd: dict[str, Any] = {
         "A": ["a", "list"],
         "D": float("nan"),
@@ -320,7 +320,7 @@ def test_what_is_no_title_no_price_and_no_rating(tmp_path: Path) -> None:
     assert released.items["title"].tolist() == ["Lima"] and released.about["counts"]["items_without_price"] == 2
 
 
-def test_items_that_the_metadata_lacks(tmp_path: Path) -> None:
+def test_items_that_the_metadata_lacks_are_counted_and_refused_if_many(tmp_path: Path) -> None:
     folder = write_mirror(tmp_path)
     checked_options = options(folder)
     with pytest.raises(
@@ -373,7 +373,7 @@ def test_prepared_from_text_on_disk_from_arrows_and_from_pythons_is_the_same(eno
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_missing_ratings(tmp_path: Path) -> None:
+def test_missing_ratings_are_nan(tmp_path: Path) -> None:
     raw = load(write_mirror(tmp_path, ["u1,A,,1693526400000", "u1,F,3.5,1693526400000"]))
     assert raw.interactions["rating"].isna().tolist() == [True, False]
 
@@ -395,7 +395,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: Any) -> None:
     assert load(folder, broken_lines=1).about["counts"]["lines_broken"] == 1
 
 
-def test_more_broken_lines_than_tolerated(tmp_path: Path) -> None:
+def test_more_broken_lines_than_tolerated_are_refused(tmp_path: Path) -> None:
     folder = write_mirror(tmp_path, items=[*lines_of(ITEMS), *BROKEN])
     with pytest.raises(
         InputError, match=r"line 11: .*; broken lines: 5, of 15: .* broken_lines tolerate them \(it is 4\)"
@@ -471,14 +471,14 @@ def test_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
         amazon_2023.fetch(options(tmp_path), tmp_path / "resources")
 
 
-def test_too_little_room_for_the_tables(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_for_the_tables_is_refused(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = _duckdb.shutil.disk_usage("/")
     monkeypatch.setattr(_duckdb.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(InputError, match=r"0\.00 GB are left and up to .*; free some, or set TMPDIR to a larger disk"):
         load(mirror)
 
 
-def test_a_full_disk_behind_the_tables(tmp_path: Path) -> None:
+def test_a_disk_that_gets_full_is_one_sentence(tmp_path: Path) -> None:
     """The limit on a file's size, below what the tables take, stands for a quota of the temporary folder."""
     raw_amazon.write_category(tmp_path, "Video_Games", "0core", 200_000)
     code = (
@@ -498,7 +498,7 @@ def server_files(folder: Path) -> dict[str, bytes]:
     return {f"data/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.gz")}
 
 
-def test_fetched_from_a_server(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_fetched_from_a_server(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "WAIT", 0.0)
     with serving() as server:
         server.files = server_files(mirror)
@@ -520,7 +520,7 @@ def test_fetched_from_a_server(mirror: Path, tmp_path: Path, monkeypatch: pytest
     assert pairs(raw) == "1A 1D 5I 1F 2A 2E 3F 3A"
 
 
-def test_a_mirror_without_the_file(tmp_path: Path) -> None:
+def test_a_mirror_without_the_file_is_refused(tmp_path: Path) -> None:
     with (
         serving() as server,
         pytest.raises(InputError, match=r"rating_only/Video_Games\.csv\.gz: status 404 Not Found"),
@@ -570,7 +570,7 @@ def enough(tmp_path: Path) -> Path:
     return write_mirror(tmp_path / "mirror", rows_of(log))
 
 
-def test_the_papers_counts_beside_ours(
+def test_the_papers_counts_are_printed_beside_ours(
     enough: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     about = run_commands(monkeypatch, tmp_path, enough, same_time="order")
@@ -718,7 +718,9 @@ def test_made_up_files_have_the_raw_form(tmp_path: Path) -> None:
         assert gzip.decompress(path.read_bytes()) == gzip.decompress((tmp_path / path.relative_to(again)).read_bytes())
 
 
-def test_the_speed_of_preparation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_part_of_raw_speed_runs_in_a_process_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each part runs alone: a process's peak counts for those that it starts, and making files up takes memory too."""
     run_alone, started = speed.run_alone, []
     monkeypatch.setattr(speed, "run_alone", lambda *command: started.append(command[1]) or run_alone(*command))

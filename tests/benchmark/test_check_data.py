@@ -116,7 +116,7 @@ def test_its_entry_can_be_put_into_a_config(
     assert capsys.readouterr().out == output
 
 
-def test_all_datasets_of_a_config(
+def test_all_datasets_of_a_config_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = shop(tmp_path / "good"), tmp_path / "bad"
@@ -166,7 +166,7 @@ SENTENCES: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_what_it_refuses(
+def test_what_it_refuses_is_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,7 @@ def test_what_a_ranking_gives_is_possible(ranks: list[int], decimals: int) -> No
     assert (smallest_n(printed) or 0) <= len(ranks)
 
 
-def test_bounds_by_hand() -> None:
+def test_bounds_are_those_by_hand() -> None:
     # A hit in the first five adds from 1/log2(6) = .3869 to 1; so .1 of hits allow NDCG from .0387 to .1.
     for ndcg_5, possible in ((0.0386, False), (0.0387, True), (0.1, True), (0.1002, False)):
         assert (excess(row({"Hit@5": 0.1, "NDCG@5": ndcg_5})) == 0) == possible, ndcg_5
@@ -40,7 +40,7 @@ def test_bounds_by_hand() -> None:
         assert (excess(row(first | {"NDCG@10": ndcg_10})) == 0) == possible, ndcg_10
 
 
-def test_the_excess_by_hand() -> None:
+def test_the_excess_is_that_by_hand() -> None:
     # NDCG can't exceed Hit: .02 apart, of which each number takes half, less half a unit of rounding.
     assert excess(row({"Hit@5": 0.1, "NDCG@5": 0.12})) == pytest.approx(0.01 - 0.00005)
     assert impossible(row({"Hit@5": 0.1, "NDCG@5": 0.12})) == (
@@ -56,7 +56,7 @@ def test_hits_are_whole_numbers() -> None:
     assert smallest_n(row({"Hit@5": 0.0, "NDCG@5": 0.0})) == 1
 
 
-def test_the_papers_tables() -> None:
+def test_the_papers_tables_have_the_impossible_rows_that_docs_name() -> None:
     """21 of the 60 printed rows: what docs/paper-table.md says."""
     rows = read_table(ROOT / "docs/paper-table.csv")
     bad = [row.name for row in rows if impossible(row)]
@@ -112,7 +112,7 @@ def test_decimals_may_be_said(tmp_path: Path) -> None:
     assert with_decimals.half["Hit@5"] == 0.5e-4 and counted.half["Hit@5"] == 0.05
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command_prints_a_line_per_row_and_exits_with_1(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("method,dataset,Hit@5,NDCG@5\ngood,d,0.1000,0.0500\nbad,d,0.1000,0.1200\n")
     command = [sys.executable, "-m", "benchmark.output.check_table", str(tmp_path / "t.csv")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

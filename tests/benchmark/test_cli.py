@@ -120,7 +120,7 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
         ([], "required: COMMAND"),
     ],
 )
-def test_what_it_refuses(
+def test_what_it_refuses_hands_nothing_over(
     arguments: list[str], message: str, handed: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2 and not handed
@@ -180,7 +180,9 @@ MODULES = (
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_help_of_a_module(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_module_names_the_command(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """How to call it, what comes of it, and a word on every option."""
     main = importlib.import_module(f"benchmark.{'output.page.__main__' if module == 'output.page' else module}").main
     monkeypatch.setattr(sys, "argv", [f"{module}.py", "--help"])
@@ -222,7 +224,7 @@ def small(folder: Path, **sasrec: object) -> None:
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
 
 
-def test_a_dry_run_in_any_folder(tmp_path: Path) -> None:
+def test_a_dry_run_works_in_any_folder(tmp_path: Path) -> None:
     small(tmp_path)
     done = call(tmp_path, "run", "own.yaml", "--dry-run")
     assert done.returncode == 0, done.stdout

@@ -254,7 +254,7 @@ def test_a_mistake_is_told_with_the_file_that_has_it(
     assert str(caught.value).replace(f"{tmp_path}/", "").startswith(message)
 
 
-def test_defaults() -> None:
+def test_what_is_left_out_has_a_default() -> None:
     defaults = read_config(config())
     toy = defaults.datasets["toy"]
     assert (toy.min_user_count, toy.min_item_count, toy.history_length) == (5, 5, 20)
@@ -338,7 +338,7 @@ def test_the_paper_s_config_has_the_paper_s_settings() -> None:
     assert [modules.count(module) for module in ("title_sft", "s_dpo", "sp_rec")] == [2, 1, 2]
 
 
-def test_one_module_under_two_names() -> None:
+def test_one_module_may_have_two_rows() -> None:
     rows = {"sasrec-small": {"module": "sasrec", "params": {"hidden_size": 32}}, "sasrec": {}}
     config_read = read_config(config(methods=rows))
     assert [config_read.module_of(name) for name in config_read.methods] == ["sasrec", "sasrec"]
@@ -511,7 +511,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_refusals(name: str) -> None:
+def test_a_wrong_config_is_one_sentence(name: str) -> None:
     value, message = SENTENCES[name]
     with pytest.raises(InputError) as caught:
         read_config(value, "c")
@@ -543,7 +543,7 @@ def test_no_unknown_setting_is_ever_accepted(word: str) -> None:
         ("datasets: {toy: {source: x, category: y}}\nmethods: {popularity: }", r"c.yaml: datasets.toy: no source 'x'"),
     ],
 )
-def test_files_that_hold_no_config(tmp_path: Path, text: str | None, message: str) -> None:
+def test_files_that_hold_no_config_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message) as caught:

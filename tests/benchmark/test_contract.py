@@ -53,7 +53,7 @@ def assert_same(cases: Cases, expected: Cases) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), HISTORIES, st.booleans())
-def test_take(data: st.DataObject, histories: list[list[int]], targets: bool) -> None:
+def test_take_gives_the_cases_of_these_rows(data: st.DataObject, histories: list[list[int]], targets: bool) -> None:
     cases = cases_of(histories, targets)
     rows = data.draw(st.lists(st.integers(0, len(cases) - 1))) if histories else []
     part = cases.take(np.array(rows, dtype=np.int64))
@@ -74,7 +74,7 @@ def test_take(data: st.DataObject, histories: list[list[int]], targets: bool) ->
 
 @settings(max_examples=50, deadline=None)
 @given(HISTORIES, st.integers(1, 15))
-def test_batches(histories: list[list[int]], size: int) -> None:
+def test_batches_are_consecutive_and_hold_every_case(histories: list[list[int]], size: int) -> None:
     cases = cases_of(histories)
     batches = list(cases.batches(size))
     assert [len(batch) for batch in batches] == [min(size, len(cases) - s) for s in range(0, len(cases), size)]
@@ -84,7 +84,7 @@ def test_batches(histories: list[list[int]], size: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(HISTORIES, st.integers(1, 9), st.sampled_from([-1, 0, 99]))
-def test_padded(histories: list[list[int]], length: int, pad: int) -> None:
+def test_padded_aligns_the_newest_items_to_the_right(histories: list[list[int]], length: int, pad: int) -> None:
     newest = [history[-length:] for history in histories]
     expected = [[pad] * (length - len(history)) + history for history in newest]
     padded = cases_of(histories).padded(pad, length)
@@ -94,7 +94,7 @@ def test_padded(histories: list[list[int]], length: int, pad: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(HISTORIES, st.booleans())
-def test_interactions(histories: list[list[int]], targets: bool) -> None:
+def test_interactions_are_the_distinct_pairs_of_a_plain_loop(histories: list[list[int]], targets: bool) -> None:
     cases = cases_of(histories, targets)
     expected = {(i % 3, item) for i, history in enumerate(histories) for item in history}
     if cases.target is not None:
@@ -108,7 +108,9 @@ def test_interactions(histories: list[list[int]], targets: bool) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=5), min_size=1, max_size=8), st.booleans())
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, histories: list[list[int]], targets: bool) -> None:
+def test_cases_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, histories: list[list[int]], targets: bool
+) -> None:
     path = tmp_path_factory.mktemp("cases") / "cases.parquet"
     cases = cases_of(histories, targets)
     write_cases(path, cases, with_target=targets)
@@ -191,7 +193,7 @@ def test_training_cases_without_the_llms_sample_are_of_an_earlier_version(tmp_pa
 # Sequences
 
 
-def test_sequences_by_hand() -> None:
+def test_sequences_are_those_by_hand() -> None:
     # User 4: 7, then 8 and 9 in one second, then 5 with a history of two. User 2: 3, then 7.
     cases = Cases(
         case=np.arange(5),

@@ -30,7 +30,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_means_over_runs(results: Path) -> None:
+def test_costs_are_means_over_runs(results: Path) -> None:
     frame = costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2}))
     assert frame.method.tolist() == ["popularity", "r2ec_small"] and frame.seeds.tolist() == [2, 2]
     row = frame.iloc[1]

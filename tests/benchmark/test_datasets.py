@@ -118,7 +118,7 @@ def test_prepared_from_csv_and_parquet_is_the_same(tmp_path: Path, monkeypatch: 
     assert hashes[0] == hashes[1]
 
 
-def test_what_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_writes_the_files_of_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "mine", *frames())
     assert fetch_and_prepare(monkeypatch, tmp_path, folder, history_length=7) == 0
     out = tmp_path / "data" / "mine"
@@ -264,7 +264,7 @@ def test_bad_files_through_the_command_line(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["fetched.json"]
 
 
-def test_bad_parquet(tmp_path: Path) -> None:
+def test_bad_parquet_is_named_by_row_and_value(tmp_path: Path) -> None:
     interactions, items = frames()
     cases: list[tuple[pd.DataFrame, pd.DataFrame, str]] = [
         (
@@ -281,7 +281,7 @@ def test_bad_parquet(tmp_path: Path) -> None:
             load(write(tmp_path / str(number), one, two, "parquet"))
 
 
-def test_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, *frames())
     (folder / "items.csv").write_text("")
     with pytest.raises(InputError, match=r"items.csv: can't be read \(Empty CSV file\)"):
@@ -302,7 +302,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_neither_or_both_files(
+def test_neither_or_both_forms_of_a_file_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write(tmp_path / "mine", *frames())
@@ -630,7 +630,7 @@ def test_movielens_2016_with_other_columns_is_refused(tmp_path: Path) -> None:
         (("Private", "FRZN  BNLS CHKN", "3 LB"), "Private brand frozen boneless chicken 3 lb"),
     ],
 )  # fmt: skip
-def test_titles_of_products(product: tuple[str, str, str], title: str) -> None:
+def test_titles_of_products_are_plain_words(product: tuple[str, str, str], title: str) -> None:
     assert complete_journey.title_of(*product) == title
 
 

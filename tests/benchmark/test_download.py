@@ -95,7 +95,7 @@ def test_it_gives_up_after_failures_in_a_row(mirror: Mirror, tmp_path: Path, wai
     assert get(mirror, tmp_path).read_bytes() == WHOLE and mirror.asked[-1] == f"bytes={len(WHOLE) // 2}-"
 
 
-def test_nobody_there(tmp_path: Path, waits: list[float]) -> None:
+def test_a_server_that_does_not_answer_is_refused(tmp_path: Path, waits: list[float]) -> None:
     with serving() as gone:
         url = gone.url
     with pytest.raises(InputError, match=r"given up after 6 failures in a row \(ConnectionError"):
@@ -143,7 +143,9 @@ def test_a_part_of_another_mirror_is_not_appended(
 
 
 @pytest.mark.parametrize("more", [b"", b"more"])
-def test_416(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], more: bytes) -> None:
+def test_a_part_that_the_server_does_not_go_on_from_starts_again(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], more: bytes
+) -> None:
     """Nothing lies behind the part's last byte: the part is the file, or it isn't of this file at all."""
     part = leave_part(mirror, tmp_path, monkeypatch)
     part.write_bytes(WHOLE + more)
@@ -153,20 +155,20 @@ def test_416(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wa
     assert mirror.asked[1:] == ([f"bytes={len(WHOLE)}-"] if not more else [f"bytes={len(WHOLE) + 4}-", None])
 
 
-def test_416_for_everything(mirror: Mirror, tmp_path: Path, waits: list[float]) -> None:
+def test_it_gives_up_where_every_answer_is_416(mirror: Mirror, tmp_path: Path, waits: list[float]) -> None:
     mirror.plan = ["416"] * 20
     with pytest.raises(InputError, match=r"given up after 6 failures in a row \(status 416\)"):
         get(mirror, tmp_path)
 
 
-def test_killed_between_the_last_byte_and_the_renaming(
+def test_a_download_killed_before_its_renaming_is_whole(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_part(mirror, tmp_path, monkeypatch).write_bytes(WHOLE)
     assert get(mirror, tmp_path).read_bytes() == WHOLE and len(mirror.seen) == 1
 
 
-def test_killed_and_resumed(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_killed_download_goes_on_from_its_last_byte(mirror: Mirror, tmp_path: Path) -> None:
     mirror.plan = ["slow"]
     code = (
         "import sys, pathlib; from benchmark.storage.download import download;"
@@ -208,7 +210,7 @@ def test_too_little_disk_is_said_before_the_first_byte(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_full_disk(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep").mkdir()
     notes = tmp_path / "deep" / ".x.gz.part.json"
     notes.write_text(f'{{"url": "{mirror.url}/a/x.gz", "total": 1, "validator": null}}')
@@ -220,7 +222,7 @@ def test_a_full_disk(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "deep" / "x.gz").exists() and len(mirror.seen) == 1
 
 
-def test_a_quota_that_ends_in_the_middle(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_quota_that_ends_in_the_middle_is_one_sentence(mirror: Mirror, tmp_path: Path) -> None:
     """The limit on a file's size stands for a quota; what has come stays, and the next run goes on from it."""
     code = (
         "import resource, signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"

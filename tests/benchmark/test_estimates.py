@@ -58,7 +58,7 @@ def test_known_backbones_have_the_parameters_that_they_are_known_for() -> None:
     }
 
 
-def test_seconds_by_hand() -> None:
+def test_seconds_are_those_by_hand() -> None:
     # Reading: 2 * 1800 operations a token at 500 a second; learning: 4 * 1800 at 400, 6 * 1800 where done twice.
     assert seconds_of(TOY, Work(read=10), SLOW) == pytest.approx(72)
     assert seconds_of(TOY, Work(learned=10), SLOW) == pytest.approx(180)
@@ -72,13 +72,13 @@ def test_seconds_by_hand() -> None:
     assert seconds_of(TOY, Work(maps=600), replace(SLOW, maps=200.0)) == pytest.approx(3)
 
 
-def test_memory_by_hand() -> None:
+def test_memory_is_that_by_hand() -> None:
     work = [Work(rows=3), Work(rows=2, held=7)]
     assert device_memory(TOY, work, 50) == 4 * 2800 + 7 * 1360 + 3 * 50 * 40
     assert device_memory(TOY, [replace(part, twice=True) for part in work], 50) == 4 * 2800 + 7 * 720 + 3 * 50 * 40
 
 
-def test_what_is_asked_for() -> None:
+def test_jobs_ask_for_a_reserve() -> None:
     asked_estimate = Estimate(seconds=3600, memory=2e9, gpu_memory=4e9)
     assert (asked_estimate.runtime, asked_estimate.mem_mb, asked_estimate.gpu_mem_mb) == (180, 3000, 4000)
     assert Estimate(seconds=1, memory=1e9).runtime == 15
@@ -613,7 +613,7 @@ def test_ease_asks_for_its_dense_matrix(items: int, train: int, seconds: float) 
     assert 1 / 3 < (ease.seconds - knn.seconds) / seconds < 3
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_the_table_has_a_line_per_rule_and_method(tmp_path: Path) -> None:
     lm = {"backbone": {"name": "Qwen/Qwen2.5-3B-Instruct", "revision": "1", "device": "cuda"}}
     config = toy_config(popularity=None, r2ec={"gpus": 2, "threads": 4, "params": lm})
     text = table(config, tmp_path)

@@ -228,7 +228,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_refusals(name: str) -> None:
+def test_wrong_ablations_are_one_sentence(name: str) -> None:
     entry, message = SENTENCES[name]
     with pytest.raises(InputError) as caught:
         read_config(config({"beta": entry}), "c")

@@ -230,7 +230,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def test_command_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_started_by_torchrun_and_share_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command_line(["benchmark.jobs.run", "--seed", "1"], 1) == [
         sys.executable,
         "-m",
@@ -258,7 +258,7 @@ def test_command_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "error: no module is named; give one, such as benchmark.jobs.run, and its arguments behind it\n"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], message: str) -> None:
+def test_wrong_arguments_are_refused(arguments: list[str], message: str) -> None:
     command = [sys.executable, "-m", "benchmark.jobs.launch", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, message)

@@ -107,7 +107,7 @@ SAID = (
 # ------------------------------------------------------------------------------------------------------
 
 
-def test_one_dataset_by_hand(results: Path) -> None:
+def test_the_sentences_on_a_dataset_are_those_by_hand(results: Path) -> None:
     frame = background(collect(results, "small", SEEDS, less_information=REASON)).set_index("method")
     assert background_in_words(frame.reset_index()) == SAID
     text = background_in_words(frame.reset_index().assign(cold_targets=0, hidden_share=0.0))
@@ -283,14 +283,14 @@ REFUSED: dict[str, tuple[dict[tuple[str, int], Learned], dict[str, str], str]] =
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name: str) -> None:
+def test_rows_without_permission_are_refused_by_name(name: str) -> None:
     learned, permitted, message = REFUSED[name]
     with pytest.raises(InputError, match=f"^{re.escape(message)}") as refused:
         check_information("d", learned, permitted)
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_permitted() -> None:
+def test_rows_with_permission_keep_their_reasons() -> None:
     """A reason stands where a row did learn from less, whatever the config allows; positions alone are no
     difference."""
     learned = {("a", 1): ALL, ("b", 1): Learned(30, 200, 231), ("c", 1): ALL}

@@ -38,7 +38,7 @@ def test_it_is_made_once_and_charged_to_each(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_too(tmp_path: Path) -> None:
+def test_a_folder_is_kept_like_a_file(tmp_path: Path) -> None:
     def folder(temporary: Path) -> None:
         temporary.mkdir()
         (temporary / "part").write_text("made")

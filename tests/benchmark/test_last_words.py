@@ -128,7 +128,7 @@ def test_a_runs_folder_is_named_from_where_the_user_is(tmp_path: Path, monkeypat
     assert shown_root(tmp_path / "else") == (tmp_path / "somewhere").resolve()
 
 
-def test_reasons_without_files() -> None:
+def test_reasons_are_printed_without_files() -> None:
     assert reasons("Code has changed since last execution") == "code has changed since last execution"
     assert reasons("") == ""
 

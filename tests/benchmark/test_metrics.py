@@ -20,11 +20,11 @@ def test_doctests() -> None:
     assert doctest.testmod(metrics).failed == 0
 
 
-def test_order_of_the_table() -> None:
+def test_metrics_stand_in_the_order_of_the_table() -> None:
     assert METRICS == ["Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20"]
 
 
-def test_by_hand() -> None:
+def test_metrics_are_those_by_hand() -> None:
     # Four targets at ranks 1, 2, 7 and 31: discounts 1, 1/log2(3) = 0.63093, 1/3, 1/5 (beyond 20: 0).
     ranks = np.array([1, 2, 7, 31])
     assert hit(ranks, 5).mean() == 0.5

@@ -86,7 +86,7 @@ def test_of_repeats_in_one_second_the_lowest_rating_counts_whatever_the_order_of
         assert log.rating.tolist() == [2, 1]
 
 
-def test_equal_timestamps_exclude() -> None:
+def test_equal_timestamps_see_none_of_each_other_under_exclude() -> None:
     rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 20), ("u", "d", 30)]
     cases = cases_of(rows, same_time="exclude")
     assert sorted(cases[:2]) == [("a", "b", 20), ("a", "c", 20)]
@@ -94,7 +94,7 @@ def test_equal_timestamps_exclude() -> None:
     assert target == "d" and sorted(history) == ["a", "b", "c"] and history[0] == "a"
 
 
-def test_equal_timestamps_order() -> None:
+def test_equal_timestamps_follow_each_other_under_order() -> None:
     rows = [("u", "a", 10), ("u", "b", 20), ("u", "c", 20), ("u", "d", 30)]
     cases = cases_of(rows, same_time="order")
     first, second = cases[0][1], cases[1][1]
@@ -192,7 +192,7 @@ def test_shares_are_the_papers(n: int, counts: tuple[int, int, int]) -> None:
     assert np.concatenate(parts).tolist() == list(range(n))
 
 
-def test_leave_one_out() -> None:
+def test_leave_one_out_tests_the_last_case_of_each_user() -> None:
     # Cases in time order: u's second item at 2, w's at 3, then u, w, u, and x with a single case.
     rows = [("u", "a", 1), ("w", "a", 1), ("x", "a", 1), ("u", "b", 2), ("w", "b", 3)]
     rows += [("u", "c", 4), ("w", "c", 5), ("u", "d", 6), ("x", "b", 7)]
@@ -206,7 +206,7 @@ def test_leave_one_out() -> None:
 
 
 @given(st.lists(st.integers(0, 6), max_size=60))
-def test_leave_one_out_against_a_loop(users: list[int]) -> None:
+def test_leave_one_out_equals_a_plain_loop(users: list[int]) -> None:
     n = len(users)
     cases = blank_cases(n)
     cases = Cases(**(vars(cases) | {"user": np.array(users, dtype=np.int32)}))

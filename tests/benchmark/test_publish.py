@@ -122,7 +122,7 @@ def test_a_plain_folder_is_copied_whole(place: Path) -> None:
         copy_folder(place / "results/speed", place / "published")
 
 
-def test_the_command(place: Path) -> None:
+def test_the_command_writes_below_results_published_and_refuses_odd_names(place: Path) -> None:
     def publish_here(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "benchmark.output.publish", *arguments]
         return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

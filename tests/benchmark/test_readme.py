@@ -47,7 +47,7 @@ def test_a_table_stands_between_its_marks() -> None:
         with_table("above", "new", "README.md")
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command_changes_both_pages_or_none(tmp_path: Path) -> None:
     readme, page = tmp_path / "README.md", tmp_path / "results.md"
     readme.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     page.write_text("no marks\n", encoding="utf-8")

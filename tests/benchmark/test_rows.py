@@ -533,14 +533,16 @@ TIME = (
 
 @FEW
 @given(*TIME)
-def test_any_times(tmp_path: Path, moments: list[tuple[int, int]], unit: str, wrong: str | None, place: int) -> None:
+def test_no_times_vanish_without_a_word(
+    tmp_path: Path, moments: list[tuple[int, int]], unit: str, wrong: str | None, place: int
+) -> None:
     times_hold(tmp_path, moments, unit, wrong, place)
 
 
 @pytest.mark.slow
 @hypothesis_settings(MANY, max_examples=20_000)
 @given(*TIME)
-def test_any_times_at_length(
+def test_no_times_vanish_without_a_word_at_length(
     tmp_path: Path, moments: list[tuple[int, int]], unit: str, wrong: str | None, place: int
 ) -> None:
     times_hold(tmp_path, moments, unit, wrong, place)
@@ -596,14 +598,14 @@ IDS = (
 
 @FEW
 @given(*IDS)
-def test_any_ids(tmp_path: Path, names: list[str], taken: list[tuple[int, int]]) -> None:
+def test_no_ids_vanish_without_a_word(tmp_path: Path, names: list[str], taken: list[tuple[int, int]]) -> None:
     ids_hold(tmp_path / "mine", names, taken)
 
 
 @pytest.mark.slow
 @MANY
 @given(*IDS)
-def test_any_ids_at_length(tmp_path: Path, names: list[str], taken: list[tuple[int, int]]) -> None:
+def test_no_ids_vanish_without_a_word_at_length(tmp_path: Path, names: list[str], taken: list[tuple[int, int]]) -> None:
     ids_hold(tmp_path / "mine", names, taken)
 
 
@@ -644,14 +646,14 @@ MORE = (st.lists(st.sampled_from(COLUMNS), max_size=5), st.integers(0, 9))
 
 @FEW
 @given(*MORE)
-def test_any_columns(tmp_path: Path, more: list[str], lead: int) -> None:
+def test_no_columns_vanish_without_a_word(tmp_path: Path, more: list[str], lead: int) -> None:
     columns_hold(tmp_path, more, lead)
 
 
 @pytest.mark.slow
 @MANY
 @given(*MORE)
-def test_any_columns_at_length(tmp_path: Path, more: list[str], lead: int) -> None:
+def test_no_columns_vanish_without_a_word_at_length(tmp_path: Path, more: list[str], lead: int) -> None:
     columns_hold(tmp_path, more, lead)
 
 
@@ -694,14 +696,14 @@ TITLES = (st.lists(WORDS, min_size=4, max_size=9), st.none() | st.integers(0, 40
 
 @FEW
 @given(*TITLES)
-def test_any_titles(tmp_path: Path, titles: list[str], cut: int | None) -> None:
+def test_no_titles_vanish_without_a_word(tmp_path: Path, titles: list[str], cut: int | None) -> None:
     titles_hold(tmp_path, titles, cut)
 
 
 @pytest.mark.slow
 @MANY
 @given(*TITLES)
-def test_any_titles_at_length(tmp_path: Path, titles: list[str], cut: int | None) -> None:
+def test_no_titles_vanish_without_a_word_at_length(tmp_path: Path, titles: list[str], cut: int | None) -> None:
     titles_hold(tmp_path, titles, cut)
 
 

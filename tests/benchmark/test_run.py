@@ -156,7 +156,7 @@ GRID = json.dumps([{"skill": 0.2}, {"skill": 0.9, "label": "best"}, {"skill": 0.
 # What is recorded
 
 
-def test_a_run_without_grid(job: Job, fits: Fits, data: Path) -> None:
+def test_a_run_without_a_grid_ranks_and_records_once(job: Job, fits: Fits, data: Path) -> None:
     out = job(params=json.dumps({"skill": 0.7}))
     assert sorted(path.name for path in out.iterdir()) == ["rankings.parquet", "run.json"]
     record = read_run(out / "run.json")
@@ -410,7 +410,7 @@ def test_a_crash_is_no_input_error(job: Job, fits: Fits) -> None:
         ({"data": "gone"}, "gone/dataset.json: missing; prepare the dataset first"),
     ],
 )
-def test_bad_arguments(
+def test_bad_arguments_are_refused(
     options: dict[str, Any], message: str, job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(job, capsys, **options)

@@ -164,7 +164,7 @@ def fit(split, *, seed, params, workdir):
         ("honest", HONEST, "does not follow the test targets"),
     ],
 )
-def test_the_canary(name: str, code: str, verdict: str, place: Path) -> None:
+def test_the_canary_tells_methods_that_follow_the_targets(name: str, code: str, verdict: str, place: Path) -> None:
     (place / "baselines" / f"{name}.py").write_text(code)
     line = [sys.executable, "-m", "benchmark.sandbox.canary", "--data", "results/data/planted", "--method", name]
     about = os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}

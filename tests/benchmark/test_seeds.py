@@ -188,7 +188,7 @@ def test_a_slice_of_unequal_seeds(unequal: Collected, unequal_statistics: Datase
     assert all(low <= seeds.mean() <= high for low, seeds, high in zip(panel.low, panel.seeds, panel.high, strict=True))
 
 
-def test_the_command_line() -> None:
+def test_seeds_are_given_once_for_all_or_by_method() -> None:
     base = ["--datasets", "d", "--methods", "a", "b", "r2ec", "--seeds"]
     assert runs_arguments(ArgumentParser(), [*base, "3", "3", "1"]).seeds == {"a": 3, "b": 3, "r2ec": 1}
     assert runs_arguments(ArgumentParser(), [*base, "2"]).seeds == {"a": 2, "b": 2, "r2ec": 2}

@@ -85,7 +85,7 @@ def test_without_a_record_nothing_stands() -> None:
     assert why() == "nothing says what it was made from"
 
 
-def test_the_command() -> None:
+def test_the_command_writes_the_record() -> None:
     options = ["--job", "run/x", "--settings", "s", "--code", "c", "--inputs", "in/a", "--outputs"]
     command = [sys.executable, "-m", "benchmark.jobs.stale", "record", *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

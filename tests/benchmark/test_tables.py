@@ -56,7 +56,7 @@ def run_tables(monkeypatch: pytest.MonkeyPatch, results: Path, *more: str) -> No
 # -------------------------------------------------------------------------------------------------------
 
 
-def test_numbers_by_hand(tmp_path: Path) -> None:
+def test_the_numbers_of_a_table_are_those_by_hand(tmp_path: Path) -> None:
     write_by_hand(tmp_path, "a", "r2ec")
     collected = collect(tmp_path, "tiny", {"a": 2, "r2ec": 2})
     tests = compare(collected)
@@ -76,7 +76,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert (back.method_a, back.difference, back.low, back.high) == ("a", -0.625, -hit5.high, -hit5.low)
 
 
-def test_families_and_tests(results: Path) -> None:
+def test_families_hold_every_pair_by_every_metric(results: Path) -> None:
     collected = collect(results, "small", TWO_SEEDS)
     tests = compare(collected)
     assert collected.best_baseline == "sasrec"  # r2ec is better but no baseline
@@ -106,7 +106,7 @@ def test_every_form_says_the_same(results: Path) -> None:
         assert text in latex(frame)
 
 
-def test_marks(results: Path) -> None:
+def test_marks_are_of_best_second_and_significant_means(results: Path) -> None:
     frame = summarise(collected := collect(results, "small", TWO_SEEDS), compare(collected))
     frame["Hit@5"] = [0.12341, 0.30002, 0.30004, 0.2]  # two print as 0.3000 and share the first place
     frame["Hit@10"] = 0.0  # nothing to praise
@@ -422,7 +422,7 @@ def test_what_a_run_says_of_its_kind_counts_and_not_its_name(results: Path) -> N
 # --------------------------------------------------------------------------------------------------------
 
 
-def test_record_round_trip(tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     tuning = Tuning(criterion="valid NDCG@10", trials=[Trial(params={"lr": 0.1}, value=0.2, seconds=3)], chosen=0)
     tuned_record = record("d", "m", 1, 10).model_copy(update={"tuning": tuning})
     write_run(tmp_path / "run.json", tuned_record)

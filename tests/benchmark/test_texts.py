@@ -224,7 +224,7 @@ def test_attributes_are_those_of_the_text_columns() -> None:
         ([], None),
     ],
 )
-def test_the_scale_of_ratings(ratings: list[float], scale: float | None) -> None:
+def test_the_scale_of_ratings_is_that_by_hand(ratings: list[float], scale: float | None) -> None:
     assert texts.rating_scale(np.array(ratings, dtype=np.float32)) == scale
 
 

@@ -230,7 +230,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_typos_in_a_config(name: str) -> None:
+def test_a_typo_in_a_config_is_one_sentence(name: str) -> None:
     value, message = CONFIGS[name]
     with pytest.raises(InputError) as caught:
         read_config(value, "c")

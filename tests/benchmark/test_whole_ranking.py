@@ -10,7 +10,7 @@ from benchmark.analysis.whole_ranking import as_markdown, note, whole_ranking
 from tests.support.results_tree import write_dataset, write_method, write_results
 
 
-def test_numbers_by_hand(tmp_path: Path) -> None:
+def test_the_numbers_of_a_row_are_those_by_hand(tmp_path: Path) -> None:
     cases = write_dataset(tmp_path, "toy", n_users=8, n_cases=4)
     write_method(tmp_path, "toy", cases, "one", [[1, 3, 7, 4]])
     row = whole_ranking(collect(tmp_path, "toy", {"one": 1})).iloc[0]

@@ -184,7 +184,7 @@ def test_no_table_stands_that_config_and_data_do_not_give(sequence: list[tuple])
     max_examples=60, deadline=None, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck)
 )
 @given(st.lists(ACTIONS, min_size=1, max_size=5))
-def test_a_search_over_what_may_happen(sequence: list[tuple]) -> None:
+def test_whatever_happens_the_table_is_that_of_config_and_data(sequence: list[tuple]) -> None:
     search(sequence)
 
 
