@@ -55,7 +55,7 @@ def imports_of(module: str) -> frozenset[str]:
 
 
 def reached_from(module: str) -> set[str]:
-    """All modules that it imports, and those that these import."""
+    """All modules that it imports, directly or through others."""
     reached: set[str] = set()
     waiting = [module]
     while waiting:

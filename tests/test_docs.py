@@ -28,8 +28,7 @@ def text_of(page: str) -> str:
 
 
 def prose(text: str) -> list[str]:
-    """The paragraphs and bullets of a page, without code blocks, tables, headings and comments; links by their
-    words."""
+    """The paragraphs and bullets of a page, without code, tables, headings and comments; of links only the words."""
     text = re.sub(r"^```.*?^```$|<!--.*?-->", "", text, flags=re.S | re.M)
     text = re.sub(r"(?<=\n\n)(?: {4}.*\n)+", "", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
@@ -100,7 +99,7 @@ def test_sentences_are_told_apart() -> None:
 
 
 def test_readme_says_no_number_twice() -> None:
-    """Of what was measured; the table is apart."""
+    """Measured numbers count, without those of the table."""
     text = re.sub(r"<!-- BEGIN table.*?<!-- END table -->|```.*?```|\]\([^)]*\)", "", text_of("README.md"), flags=re.S)
     numbers = re.findall(r"(?<![\w.-])[+-]?\d*\.\d+(?![\w.])", text)
     assert numbers and len(set(numbers)) == len(numbers), numbers
@@ -176,7 +175,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether a path is in the checkout, its {placeholders} and a missing ending filled in, or is what a run writes."""
+    """Whether a path, with {placeholders} and a missing ending filled in, is in the checkout or written by a run."""
     first, _, rest = path.partition("/")
     if path in ELSEWHERE or (first == "results" and rest.split("/")[0] in written()):
         return True

@@ -43,7 +43,10 @@ def test_the_lock_holds_what_the_project_names_and_names_no_index() -> None:
 
 
 def test_every_package_finds_what_it_needs_in_the_lock() -> None:
-    """As their own metadata say it, on this Python; ray is left out on purpose. This environment is the lock's."""
+    """Needs are those of each package's metadata on this Python, without ray.
+
+    The environment has the lock's versions.
+    """
     lock = locked("requirements.txt")
     others = locked("install/torch-cuda.txt")
     for name, pin in lock.items():
@@ -73,7 +76,7 @@ def test_environment_yml_has_the_pins_of_the_lock_and_names_no_other_file() -> N
 
 
 def test_recboles_models_are_imported_without_ray() -> None:
-    """Also where it is installed: conda's environments have it."""
+    """Also in an environment where ray is installed, as conda's."""
     models = "'GRU4Rec', 'Caser', 'SASRec', 'BERT4Rec'"
     program = (
         "import sys; sys.modules['ray'] = None; import baselines._recbole.training as training; "

@@ -48,7 +48,7 @@ def reader(**changes: Any) -> Reader:
 
 
 def first_values(values: torch.Tensor) -> list[float]:
-    """A few of its numbers, and two sums that any other number moves."""
+    """The first numbers of an array, and two sums that a change of any other number changes."""
     flat = values.detach().double().flatten()
     weights = torch.linspace(0.5, 1.5, len(flat), dtype=torch.float64)
     return [*flat[:: max(1, len(flat) // 5)][:6].tolist(), float(flat.mean()), float((flat * weights).mean())]
@@ -187,7 +187,7 @@ TRAINS = METHODS.keys() | {"warm_start"}
 
 
 def same(values: Any, kept: Any, tolerance: float) -> bool:
-    """Equal but for rounding."""
+    """Whether two values are equal up to rounding."""
     if isinstance(kept, dict):
         return values.keys() == kept.keys() and all(same(values[key], value, tolerance) for key, value in kept.items())
     if isinstance(kept, list):

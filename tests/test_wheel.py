@@ -30,7 +30,7 @@ def wheel() -> zipfile.ZipFile:
 
 
 def shown(*folders: str) -> set[str]:
-    """Files of the checkout below these folders, without what running leaves there."""
+    """The files of the checkout below these folders, without those that running leaves there."""
     files = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
     return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
 

@@ -165,8 +165,7 @@ def test_the_smallest_detectable_difference_is_that_by_hand() -> None:
 
 
 def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
-    """The claim about power, by simulation: users with unequal numbers of cases, an effect of that size, the real
-    test."""
+    """A simulation: users with unequal numbers of cases, an effect of that size, the real test."""
     generator = np.random.default_rng(5)
     users, trials = 120, 250
     cases = generator.integers(1, 20, users).astype(float)

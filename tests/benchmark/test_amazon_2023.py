@@ -136,7 +136,7 @@ def load_as_it_is(folder: Path, /, **more: Any) -> Raw:
 
 
 def load(folder: Path, /, **more: Any) -> Raw:
-    """With the attributes, which stay on disk, in memory behind the other columns."""
+    """The source with its attributes, which stay on disk, as further columns in memory."""
     raw = load_as_it_is(folder, **more)
     if raw.texts is None:
         return raw
@@ -286,7 +286,7 @@ def test_repeats_at_one_time_keep_the_lowest_rating(tmp_path: Path) -> None:
 
 
 def test_the_order_within_a_second_is_the_true_one(tmp_path: Path) -> None:
-    """Clicks 150 ms apart: no hash decides about them, and methods see seconds."""
+    """Clicks are 150 ms apart: no hash orders them, and methods see seconds."""
     log = [("u1", name, 5, f"2023-09-01 10:00:00.{150 * place:03}") for place, name in enumerate("FAEJDI")]
     raw = load(write_mirror(tmp_path, rows_of(log[::-1])))
     assert pairs(raw) == "1F 1A 1E 1J 1D 1I"
@@ -565,7 +565,7 @@ def run_commands(monkeypatch: pytest.MonkeyPatch, root: Path, mirror: Path, **ch
 
 @pytest.fixture
 def enough(tmp_path: Path) -> Path:
-    """The log of above ten times over, with users of their own: 40 users, 5 items, 40 cases."""
+    """The log of above ten times over, with other users each time: 40 users, 5 items, 40 cases."""
     log = [(f"{user}{copy}", name, rating, time) for copy in range(10) for user, name, rating, time in LOG]
     return write_mirror(tmp_path / "mirror", rows_of(log))
 

@@ -182,7 +182,7 @@ def test_what_it_refuses_is_one_sentence(
 def test_what_was_counted_is_said_before_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ids that read as other ones: no item of the log is known, and one sees which ones were looked for."""
+    """No item of the log is known, as its ids are spelled otherwise; the report before the error shows them."""
     raw = planted(n_users=5)
     write_files(tmp_path / "shop", Raw(raw.interactions.assign(item_id=raw.interactions["item_id"] + ".0"), raw.items))
     assert called(monkeypatch, tmp_path / "shop") == 2
@@ -208,7 +208,7 @@ def test_one_user_alone_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_each_row_is_dropped_by_one_rule_or_kept(
     rows: list[tuple[str, str, int]], per_user: int, per_item: int
 ) -> None:
-    """u has no title, v is no item, day 0 is before the window. Every rule, told again row by row."""
+    """u has no title, v is no item, and day 0 is before the window. A plain loop applies every rule row by row."""
     log = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
     log = log.assign(timestamp=log["timestamp"].astype("int64") * DAY, rating=np.float32(1))
     items = pd.DataFrame({"item_id": list("uwxyz"), "title": ["", *"WXYZ"]})

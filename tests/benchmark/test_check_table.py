@@ -125,7 +125,7 @@ def test_the_command_prints_a_line_per_row_and_exits_with_1(tmp_path: Path) -> N
 
 
 def test_a_random_change_of_a_digit_is_mostly_seen() -> None:
-    """What the check is worth: of NDCGs that are .01 too high, how many it finds."""
+    """Of random NDCGs that are .01 too high the check finds most."""
     generator, detected = np.random.default_rng(0), 0
     for _ in range(50):
         ranks = generator.integers(1, 200, 1000)

@@ -1,4 +1,4 @@
-"""Checksums of what is kept: damage is found before anything parses the file, and named; what is safe is made anew."""
+"""Checksums of kept files: damage is found before anything parses the file, and named or made anew."""
 
 import hashlib
 import json
@@ -45,8 +45,9 @@ def test_a_flipped_bit_of_a_prepared_dataset_is_named_before_it_is_parsed(part: 
 
 
 def test_every_flipped_bit_of_a_record_is_found(tmp_path: Path) -> None:
-    """Each bit of each byte: the record is refused or, where the flip is one of blanks or of case in an escape, reads
-    the same."""
+    """A record with a flipped bit is refused, or reads the same, where the bit is one of blanks or of case in an
+    escape.
+    """
     path = tmp_path / "about.json"
     record = {"name": "ml", "counts": {"items": 1234, "share": 0.25}, "none": None}
     write_json(path, checksums.seal(record))

@@ -26,7 +26,7 @@ COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish")
 
 
 def call(folder: Path, *arguments: str, site: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The command as it runs in any folder, both streams together. site: where the packages lie."""
+    """Run the command in any folder and return both streams together. site: the folder of the packages."""
     environment = dict(os.environ) | {"PYTHONPATH": str(site)}
     line = [*COMMAND, *arguments]
     return subprocess.run(
@@ -36,7 +36,7 @@ def call(folder: Path, *arguments: str, site: Path = ROOT) -> subprocess.Complet
 
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """What this process would have become, in an empty folder."""
+    """The command lines that this process would have become, in an empty folder."""
     calls: list[list[str]] = []
 
     def execve(program: str, line: list[str], environment: dict[str, str]) -> None:
@@ -183,7 +183,7 @@ MODULES = (
 def test_the_help_of_a_module_names_the_command(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """How to call it, what comes of it, and a word on every option."""
+    """It has the usage, what the command does, and a word on every option."""
     main = importlib.import_module(f"benchmark.{'output.page.__main__' if module == 'output.page' else module}").main
     monkeypatch.setattr(sys, "argv", [f"{module}.py", "--help"])
     with pytest.raises(SystemExit) as ended:
@@ -197,7 +197,7 @@ def test_the_help_of_a_module_names_the_command(
 
 
 def test_from_a_wheels_layout_a_small_run_ends_in_tables(tmp_path: Path) -> None:
-    """As it is installed: no checkout, workflow and configs beside the packages, in any folder."""
+    """As installed from a wheel: no checkout, workflow and configs beside the packages, in any folder."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     without = shutil.ignore_patterns("__pycache__")
     for package in OWN:
@@ -240,7 +240,7 @@ def test_exit_codes_are_snakemakes(tmp_path: Path) -> None:
 
 
 def training(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """All processes of a command, as soon as one of them has been fitting SASRec for two seconds."""
+    """All processes of a command, once one of them has been fitting SASRec for two seconds."""
     for _ in range(1200):
         jobs = psutil.Process(command.pid).children(recursive=True)
         for job in jobs:
@@ -253,7 +253,7 @@ def training(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def test_ctrl_c_leaves_no_job_running(tmp_path: Path) -> None:
-    """As a terminal sends it: to the whole group. The jobs of a thousand epochs would take minutes."""
+    """The signal goes to the whole group, as from a terminal. The jobs of a thousand epochs would take minutes."""
     small(tmp_path, epochs=1000, train_batch_size=8)
     environment = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
     line = [*COMMAND, "run", "own.yaml", "--cores", "1"]

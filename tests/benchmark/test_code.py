@@ -1,5 +1,4 @@
-"""What a job's numbers come from: what is read by people alone doesn't count, what is declared counts where it is
-followed."""
+"""Hashes of jobs' code: comments and docstrings don't count, and a declared version counts for all that follows."""
 
 import ast
 import importlib.metadata
@@ -27,14 +26,14 @@ TRL = WRITERS - {"kar", "profile_retrieval"}
 
 
 def forget() -> None:
-    """Let the files be read again."""
+    """Empty the caches, so that files are read again."""
     for cached in (code._code_of, code._imported_by, code.stages_in, code.made_by, plan.files_of):
         cached.cache_clear()
 
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the project's packages, of which the jobs are made now."""
+    """A copy of the project's packages, in which jobs are now looked for."""
     for package in OWN:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "ROOT", tmp_path)
@@ -51,12 +50,12 @@ def edit(file: Path, before: str, after: str) -> None:
 
 
 def written_code() -> dict[str, str]:
-    """What each method's runs come from."""
+    """The hash of each method's runs, by its name."""
     return {name: made_by(name) for name in known_methods()}
 
 
 def changed(before: dict[str, str]) -> set[str]:
-    """The methods whose runs no longer follow from what they were made of."""
+    """The methods whose runs have another hash than before."""
     return {name for name, of in written_code().items() if of != before[name]}
 
 

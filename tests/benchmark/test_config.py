@@ -91,7 +91,7 @@ def test_the_embedded_default_gives_every_baseline_the_same_budget() -> None:
 
 
 def test_the_slices_are_measured_as_the_default_is() -> None:
-    """The same methods and settings on files that the user has, which no path of a machine names."""
+    """The methods and settings are the default's, the files are the user's, and no path of a machine is named."""
     default, slices = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "slices.yaml"))
     shorter = {
         "r2ec": {"prompts": {"max_prompt_tokens": 200}},
@@ -135,7 +135,7 @@ def test_what_stands_in_the_shared_file_stands_in_no_config() -> None:
 
 
 def test_the_configs_agree_where_they_are_compared() -> None:
-    """The same datasets but for the number of cases, and the same R2ec wherever one run is held against another's."""
+    """Datasets differ only in the number of cases. R2ec is the same wherever runs of two configs are compared."""
     configs = {path.stem: read_config_file(path) for path in FILES}
     default = configs["config"]
     changes = {
@@ -201,7 +201,7 @@ methods: {sasrec: {params: {epochs: 4, hidden_size: 8}, grid: [{epochs: 1}, {epo
 
 
 def shared_file(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Let this be config/shared.yaml."""
+    """Put this text in the place of config/shared.yaml."""
     (folder / "config").mkdir()
     (folder / "config" / "shared.yaml").write_text(text)
     monkeypatch.setattr(read, "shipped", lambda name: folder / name)
@@ -361,7 +361,7 @@ def test_a_dataset_may_be_named_tests() -> None:
 
 
 def test_a_row_may_have_any_name() -> None:
-    """What it is, its file says."""
+    """The method's file says whether it is a baseline, and not the row's name."""
     rows = {"qwen": {"module": "r2ec", "params": {"backbone": {"name": "x"}}}, "r2ec_pop": {"module": "popularity"}}
     config_read = read_config(config(methods=rows))
     kinds = {name: kind_of(load_method(config_read.module_of(name))) for name in config_read.methods}
@@ -563,7 +563,7 @@ def test_a_merged_mapping_may_say_a_name_anew(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_in_step_with_the_models() -> None:
-    """If not: python -m benchmark.config.read > workflow/schemas/config.schema.json"""
+    """If it fails: python -m benchmark.config.read > workflow/schemas/config.schema.json"""
     written = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
     assert written == json_schema()
 

@@ -21,8 +21,7 @@ def write(runs: Path, method: str, ranks: np.ndarray, first_case: int = 0) -> No
 
 
 def test_a_statistic_sees_what_happens_where_it_looks(tmp_path: Path) -> None:
-    """`better` ranks each target at 20 in the place of 200: nothing for NDCG@10, everything for what looks further
-    down."""
+    """`better` ranks each target at 20 and not at 200: NDCG@10 sees no difference, statistics of more ranks see it."""
     rng = np.random.default_rng(1)
     base = rng.integers(150, 250, 80)
     write(tmp_path, "base", base)

@@ -34,7 +34,7 @@ def mirror() -> Iterator[Mirror]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were asked for, none of them made."""
+    """The pauses that the download wants to make, none of which is made."""
     seconds: list[float] = []
     monkeypatch.setattr(module.time, "sleep", seconds.append)
     return seconds
@@ -104,7 +104,7 @@ def test_a_server_that_does_not_answer_is_refused(tmp_path: Path, waits: list[fl
 
 
 def leave_part(mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str = "cut") -> Path:
-    """A download that ended half-way; the part."""
+    """Interrupt a download half-way; return the part that it leaves."""
     with monkeypatch.context() as patch:
         patch.setattr(module, "FAILURES", 1)
         mirror.plan = [step]
@@ -146,7 +146,7 @@ def test_a_part_of_another_mirror_is_not_appended(
 def test_a_part_that_the_server_does_not_go_on_from_starts_again(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], more: bytes
 ) -> None:
-    """Nothing lies behind the part's last byte: the part is the file, or it isn't of this file at all."""
+    """Nothing follows the part's last byte: the part is the whole file, or it is of another file."""
     part = leave_part(mirror, tmp_path, monkeypatch)
     part.write_bytes(WHOLE + more)
     notes = part.with_name(f"{part.name}.json")

@@ -1,4 +1,4 @@
-"""What a config will take: by hand, against a measured run, and for every config of the project."""
+"""Estimates of a config's jobs: by hand, against measured runs, and for every config of the project."""
 
 import json
 import re
@@ -162,7 +162,7 @@ def test_what_a_long_training_takes_beside_recpo_by_hand() -> None:
 
 
 def plain(work: Work) -> Work:
-    """The same by itself: what it is kept as says nothing of its size. It is kept, however."""
+    """The same work without the name under which it is kept, which says nothing of its size; it has to have one."""
     assert work.kept
     return replace(work, kept=())
 
@@ -265,7 +265,7 @@ def test_tokens_of_a_distillation_by_hand() -> None:
 
 
 def untuned() -> Config:
-    """config.yaml with R2ec's params alone, on two threads, as they were measured before there was a grid."""
+    """config.yaml with R2ec's params but without its grid, on two threads, as these runs were measured."""
     config = read_config_file(ROOT / "config" / "config.yaml")
     measured = config.method("r2ec").model_copy(update={"grid": [], "threads": 2})
     return config.model_copy(update={"methods": config.methods | {"r2ec": measured}})
@@ -273,8 +273,10 @@ def untuned() -> Config:
 
 @pytest.mark.parametrize(("seconds", "mib"), [(338 + 72, 8424), (489, 6390)], ids=["3b02528", "cc4e7f8"])
 def test_within_a_third_of_measured_runs(seconds: float, mib: float) -> None:
-    """R2ec of config.yaml on ml-100k at two commits: seconds to fit and rank, peak memory. Its LM was left alone
-    then."""
+    """R2ec of config.yaml on ml-100k at two commits: seconds and peak memory.
+
+    Its warm start taught no adapters then.
+    """
     config = untuned()
     params = config.method("r2ec").params
     params["warm_start"]["adapters"]["steps"] = params["lora"]["layers_from"] = 0
@@ -475,7 +477,7 @@ def test_only_planned_jobs_are_counted(tmp_path: Path) -> None:
 
 
 def test_every_rule_that_runs_a_command_has_an_estimate() -> None:
-    """What the workflow has and the estimates lack would be missing in the plan."""
+    """A rule without one would be missing in the plan."""
     files = (ROOT / "workflow" / "rules").glob("*.smk")
     parts = [part for file in files for part in re.split(r"^(?=rule )", file.read_text(), flags=re.M)[1:]]
     ran = {part.split(":")[0].removeprefix("rule ") for part in parts if "\n    shell:\n" in part}
@@ -519,8 +521,10 @@ R2EC: dict[str, Any] = {
 
 
 def test_trials_share_states_and_warm_starts() -> None:
-    """Two rates of RecPO from one warm start, and one more from another: what a later trial finds counts for the first
-    alone."""
+    """Two rates of RecPO begin from one warm start, and a third from another.
+
+    A result on disk counts for the first trial.
+    """
     grid = [
         {},
         {"training": {"learning_rate": 0.1}},

@@ -32,7 +32,7 @@ def cases_of(histories: list[list[int]]) -> Cases:
 
 
 def slow_rank(scores: list[float], history: list[int], target: int) -> tuple[int, int, list[int]]:
-    """Rank, number of candidates and best items of one case, straight from the words of the rules."""
+    """Rank, number of candidates and best items of one case, by the rules as they are written."""
     candidates = [item for item in range(len(scores)) if item not in set(history)]
     if target not in candidates or scores[target] == -np.inf:
         place = len(candidates)
@@ -183,7 +183,7 @@ def test_wrong_scores_are_refused(batches: list[np.ndarray], message: str) -> No
 
 
 def a_problem() -> tuple[np.ndarray, list[list[int]], np.ndarray, np.ndarray]:
-    """Scores without ties, histories, targets outside of them, and our ranks."""
+    """Scores without ties, histories, targets outside of the histories, and the evaluator's ranks."""
     generator = np.random.default_rng(11)
     n, n_items = 400, 150
     order = np.array([generator.permutation(n_items) for _ in range(n)])

@@ -247,7 +247,7 @@ def test_the_metrics_of_claims_are_the_tables_own() -> None:
 
 
 def test_the_ablations_of_both_configs_share_their_runs() -> None:
-    """The same dataset and base in config.yaml as in ablations.yaml: what one has run, the other need not."""
+    """config.yaml and ablations.yaml have the same dataset and base, so that a run of one is a run of the other."""
     default, full = (read_config_file(ROOT / "config" / name) for name in ("config.yaml", "ablations.yaml"))
     assert full.datasets["ml-100k"] == default.datasets["ml-100k"] and full.method("r2ec") == default.method("r2ec")
     few, all_of_them = ablations_of(default), ablations_of(full)
@@ -270,7 +270,7 @@ def test_the_full_config_has_what_the_paper_varied() -> None:
 
 
 def test_equal_rollout_tokens_are_equal() -> None:
-    """Whatever number of steps the base's grid has chosen, which the base itself alone follows."""
+    """They are equal by whatever number of steps the base's grid chooses, which only the base itself follows."""
     factor = ablations_of(read_config_file(ROOT / "config" / "ablations.yaml")).factors["group_size_equal_tokens"]
     for label in ("1", "2", "4", "8"):
         may_be = factor.settings[factor.runs[label]]

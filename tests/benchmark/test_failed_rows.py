@@ -45,12 +45,12 @@ def fail(results: Path, dataset: str, method: str, seed: int) -> None:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, main: object, results: Path, *more: str) -> None:
-    """A command that reads runs."""
+    """Run a command that reads runs."""
     show(monkeypatch, main, results, "--methods", "popularity", "item_knn", "sasrec", "--seeds", "2", *more)
 
 
 def show(monkeypatch: pytest.MonkeyPatch, main: object, results: Path, *more: str) -> None:
-    """A command that reads statistics."""
+    """Run a command that reads statistics."""
     monkeypatch.setattr("sys.argv", ["command", "--results", str(results), "--datasets", "small", "other", *more])
     main()  # type: ignore[operator]
 

@@ -204,7 +204,7 @@ def test_who_wants_many_is_not_passed_by_who_wants_few(machine: Machine) -> None
 
 
 def test_the_processes_of_a_job_share_its_gpus_and_die_with_their_launcher(machine: Machine) -> None:
-    """torchrun starts them with no lock in their hands; SIGKILL of torchrun leaves none of them on a GPU."""
+    """torchrun starts them without the locks; after SIGKILL of torchrun none of them is left on a GPU."""
     machine.has(3)
     launcher = machine.start("both", 2, 60, "--processes", "2")
     both = [machine.wait(f"both{rank}") for rank in "01"]
@@ -223,7 +223,7 @@ def test_the_processes_of_a_job_share_its_gpus_and_die_with_their_launcher(machi
 
 
 def runs(pid: int) -> bool:
-    """Whether the process is there and is no zombie, which a container's first process may leave lying."""
+    """Whether the process exists and is no zombie, which the first process of a container may leave."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

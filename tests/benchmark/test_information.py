@@ -291,8 +291,7 @@ def test_rows_without_permission_are_refused_by_name(name: str) -> None:
 
 
 def test_rows_with_permission_keep_their_reasons() -> None:
-    """A reason stands where a row did learn from less, whatever the config allows; positions alone are no
-    difference."""
+    """A reason is given only where a row did learn from less; positions don't count."""
     learned = {("a", 1): ALL, ("b", 1): Learned(30, 200, 231), ("c", 1): ALL}
     assert check_information("d", learned, {"c": "sometimes less"}) == {}
     samples = {("a", 1): ALL, ("b", 1): Learned(20, 50, 60), ("b", 2): Learned(22, 50, 70)}

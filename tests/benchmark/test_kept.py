@@ -1,4 +1,4 @@
-"""What several jobs need and one of them makes: once, whole or not at all, and paid for by each."""
+"""Kept results: made once, whole or not at all, and charged to every job that uses them."""
 
 import multiprocessing
 import time

@@ -290,7 +290,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def said_by(project: Path, *arguments: str) -> tuple[int, list[str]]:
-    """Exit code and the lines, of both streams, of a run in the folder `there`."""
+    """Exit code and lines, of both streams, of a run in the folder `there`."""
     command = [*SNAKEMAKE, "--cores", "2", "--configfile", "config/broken.yaml", "--directory", "there", *arguments]
     done = subprocess.run(
         command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300

@@ -1,4 +1,4 @@
-"""What a method is made of, and which file re-runs which method."""
+"""Methods' files and params, and which file runs which method again."""
 
 import ast
 import copy
@@ -79,7 +79,7 @@ def test_the_import_closure_of_made_up_modules(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("job", ["benchmark.jobs.run", "baselines.sasrec", "benchmark.data.prepare"])
 def test_no_file_that_python_loads_is_missing_from_the_closure(job: str) -> None:
-    """What a job imports at its start, asked of Python itself; packages' own empty files aside."""
+    """The modules that a job imports at its start are those of Python itself, without empty files of packages."""
     code = (
         f"import sys, importlib; importlib.import_module({job!r});"
         "print(*(m.__file__ for n, m in list(sys.modules.items())"

@@ -1,4 +1,4 @@
-"""The check on trainings that differ by luck alone, on trainings whose luck is known."""
+"""The check on trainings that differ by luck alone, on trainings of known luck."""
 
 from pathlib import Path
 

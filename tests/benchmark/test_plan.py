@@ -82,7 +82,7 @@ def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_sentence_encoder_is_fetched_before_the_runs_that_read_it() -> None:
-    """They run in a sandbox, where they can't write it."""
+    """The runs are in a sandbox, where they can't write it."""
 
     def embedded(method: str, **params: str) -> list[str]:
         return plan(methods={method: {"params": params}}, ablations={}).embedded(method)
@@ -93,7 +93,7 @@ def test_the_sentence_encoder_is_fetched_before_the_runs_that_read_it() -> None:
 
 
 def said_by_a_job(prefix: str, **environment: str) -> list[str]:
-    """The first folder of PATH and the variables that a job sees behind a prefix, as Snakemake makes of it."""
+    """The first folder of PATH and the variables that a job sees behind a prefix, once Snakemake has formatted it."""
     code = f"echo ${{PATH%%:*}}; echo $PYTHONPATH; echo $OMP_WAIT_POLICY; echo ${{{REQUIRE_CLEAN}:-}}"
     done = subprocess.run(
         ["bash", "-c", prefix.format() + code],

@@ -98,8 +98,10 @@ def test_panels_show_means_and_every_seed(results: Path) -> None:
 
 
 def with_groups(statistics: DatasetStatistics, **groups_: tuple[int, bool]) -> DatasetStatistics:
-    """The statistics with other groups of the targets: by name the number of cases, and whether there is an
-    interval."""
+    """The statistics with other groups of targets.
+
+    groups_: by name the number of cases, and whether there is an interval.
+    """
     whole = statistics.intervals[statistics.intervals.by == "all"]
     main = whole[whole.metric == "NDCG@10"]
     main_seeds = statistics.seeds[(statistics.seeds.by == "all") & (statistics.seeds.metric == "NDCG@10")]

@@ -62,7 +62,7 @@ class Job:
         assert code == 0, self.log.read_text()[-4000:]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Those of all fits, their tau in front of the names."""
+        """The tensors of all fits, with their tau in front of the names."""
         tensors = {}
         for model in self.work.glob("*/model"):
             tau = read_json(model / "settings.json")["params"]["recpo"]["tau"]

@@ -271,7 +271,7 @@ def test_cold_targets_stay_and_are_counted() -> None:
 
 
 def slow_cases(log: Log, length: int, same_time: str) -> list[tuple[int, list[int], int, int]]:
-    """(user, history, target, time) of every case, straight from the words of the rule."""
+    """(user, history, target, time) of every case, by the rule as it is written."""
     rows = list(zip(log.user, log.time, log.fraction, log.tie, log.item, strict=True))
     out = []
     for user, time, fraction, tie, item in sorted(rows, key=lambda row: row[1:4]):

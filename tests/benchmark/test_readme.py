@@ -76,7 +76,7 @@ def test_the_command_changes_both_pages_or_none(tmp_path: Path) -> None:
 
 
 def test_the_committed_pages_have_the_published_tables(tmp_path: Path) -> None:
-    """What `make readme` would write stands there: no table of an older run beside the published one."""
+    """The pages have what `make readme` would write, and no table of an older run."""
     pages = {name: tmp_path / Path(name).name for name in ("README.md", "docs/results.md")}
     for name, copy in pages.items():
         copy.write_bytes((ROOT / name).read_bytes())

@@ -129,8 +129,7 @@ def test_a_commit_that_is_not_there_registered_nothing() -> None:
 
 
 def test_the_registered_family_is_whole() -> None:
-    """Each claim names its statistic, effect, datasets and trainings; none of the runs has random numbers of an earlier
-    row."""
+    """Each claim names statistic, effect, datasets and trainings. No run has the random numbers of an earlier row."""
     family = registered(list(ablations_of(read_config_file(ROOT / CONFIG)).factors.values()))
     assert len(family) == 8
     for factor_of_claim, entry in family:

@@ -1,4 +1,4 @@
-"""When a result no longer follows from what it was made of, file by file, and the command that writes that down."""
+"""When a job has to run again, by its settings, code and files, and the command that records these."""
 
 import os
 import shutil

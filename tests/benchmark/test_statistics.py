@@ -1,5 +1,4 @@
-"""The csv files of statistics: what is written is what is read, nothing else is computed from runs, and labels that
-attack."""
+"""The csv files of statistics: read as written, the only source of all outputs, and safe from hostile labels."""
 
 import doctest
 import json

@@ -1,5 +1,4 @@
-"""The test over users and trainings: by hand, against scipy and the two-way analysis of variance, and held to the
-null."""
+"""The test over users and trainings: by hand, against scipy and the two-way analysis of variance, and on the null."""
 
 import numpy as np
 import pytest

@@ -270,8 +270,10 @@ def wrong_values() -> Iterator[tuple[type[BaseModel], Any]]:
 
 
 def test_every_kind_of_error_has_plain_words() -> None:
-    """All models by all values: what pydantic may raise, and no more, is in the table, and none of its words are
-    said."""
+    """All models get all values: the table has all that pydantic can raise, and nothing else.
+
+    Its own words are not printed.
+    """
     raised = set()
     for model, value in wrong_values():
         try:
@@ -300,7 +302,7 @@ def test_a_number_of_thousands_of_digits() -> None:
 
 
 def test_records_are_worded_too() -> None:
-    """What is written by the program, and may be edited by hand."""
+    """The program writes them, and a user may edit them by hand."""
     raised = set()
     for value in WRONG:
         for name in RunRecord.model_fields:

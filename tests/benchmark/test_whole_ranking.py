@@ -41,7 +41,7 @@ def test_rows_say_what_their_interval_covers(tmp_path: Path) -> None:
 
 
 def test_trainings_widen_the_interval(tmp_path: Path) -> None:
-    """Three trainings far from each other, the same users: an interval over users alone would be narrow."""
+    """Three trainings differ much on the same users: an interval over users alone would be narrow."""
     cases = write_dataset(tmp_path, "toy", n_users=30, n_cases=120)
     write_method(tmp_path, "toy", cases, "alike", [[2] * 119 + [3]] * 2 + [[2] * 118 + [3, 3]])
     write_method(tmp_path, "toy", cases, "apart", [[1] * 119 + [2], [2] * 119 + [1], [9] * 119 + [8]])

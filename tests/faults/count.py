@@ -14,19 +14,19 @@ class Outcome:
     examples: dict[str, str] = field(default_factory=dict)  # the first of each wrong outcome
 
     def add(self, outcome: str, about: str = "") -> None:
-        """Count one."""
+        """Count one outcome."""
         self.counts[outcome] += 1
         if outcome not in self.right:
             self.examples.setdefault(outcome, about)
 
     @property
     def wrong(self) -> int:
-        """How many are not as they should be."""
+        """The number of wrong outcomes."""
         return sum(count for outcome, count in self.counts.items() if outcome not in self.right)
 
     @property
     def row(self) -> str:
-        """The line in Markdown."""
+        """The line of the table in Markdown."""
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in self.counts.most_common())
         return f"| {self.fault} | {self.counts.total():,} | {counts} | {self.wrong:,} |"
 

@@ -34,7 +34,7 @@ WORD = "said and left out"
 
 @dataclass(frozen=True)
 class Kept:
-    """A kept file, or one of a kept folder, and a reader that returns what it read, or None where that is made anew."""
+    """A kept file, or one of a kept folder, with a reader that returns its content, or None where it is made anew."""
 
     name: str
     path: Path
@@ -161,7 +161,7 @@ def _table_on_disk(folder: Path) -> list[Kept]:
 
 
 def _cost(path: Path) -> Kept:
-    """A note of costs: a damaged one is left out, or is one of another sum, which changes no ranking."""
+    """A note of costs: a damaged one is ignored, or gives another sum, which changes no ranking."""
     with ledger.account(), ledger.making(path):
         path.write_text("made")
 
@@ -174,7 +174,7 @@ def _cost(path: Path) -> Kept:
 
 
 def _record(folder: Path) -> Kept:
-    """What a job of the workflow was made of, with its output: either makes the job run again."""
+    """The record of a job, and its output: damage of either makes the job run again."""
     place = folder / "workflow"
     (place / "results").mkdir(parents=True)
     (place / "results" / "table.csv").write_text("method,NDCG@10\npopularity,0.1\n" * 20)

@@ -127,7 +127,7 @@ def odd_parquet(path: Path, rng: random.Random) -> Path:
 
 
 def a_record(folder: Path, rng: random.Random) -> None:
-    """Read is right only where nothing but blanks and the order of names has changed."""
+    """Reading it is right only where nothing but blanks and the order of names has changed."""
     whole, path = folder / "whole" / "run.json", folder / "run.json"
     if not whole.exists():
         write_run(whole, record("shop", "sasrec", 1, 10))
@@ -219,7 +219,7 @@ def _tried(read: Callable[[Path, random.Random], None], folder: Path, seed: int)
 
 
 def hostile(kind: str, tries: int, folder: Path, seed: int) -> Outcome:
-    """So many hostile inputs of one kind."""
+    """Count what becomes of so many hostile inputs of one kind."""
     out = Outcome(f"hostile input: {kind}", (READ, NAMED))
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")

@@ -72,7 +72,7 @@ def _verdict(code: int, same: bool, parts: list[str]) -> tuple[str, str]:
 
 
 def _tables(folder: Path) -> dict[str, object]:
-    """What was ranked, and the tables of metrics and tests: all that no clock is in."""
+    """The rankings, and the tables of metrics and tests: everything that holds no time."""
     contents: dict[str, object] = {
         str(path.relative_to(folder)): pq.read_table(path).to_pydict()
         for path in sorted((folder / "results/runs").rglob("rankings.parquet"))

@@ -25,7 +25,7 @@ LEFT = 6.0  # seconds after which nothing may be left of what was killed
 
 
 def make(folder: Path) -> Path:
-    """Such a folder."""
+    """Make such a folder."""
     for part in CODE:
         for file in (ROOT / part).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
@@ -40,7 +40,7 @@ def make(folder: Path) -> Path:
 
 
 def prepare(folder: Path) -> None:
-    """The prepared dataset, without the workflow."""
+    """Prepare the dataset without the workflow."""
     write_prepared(folder / "results" / "data" / "planted", planted())
 
 
@@ -91,7 +91,7 @@ def tree(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def kill(processes: list[psutil.Process]) -> None:
-    """As kill -9, the topmost first."""
+    """Kill these processes as kill -9 does, the topmost first."""
     for process in processes:
         try:
             process.send_signal(signal.SIGKILL)
@@ -100,7 +100,7 @@ def kill(processes: list[psutil.Process]) -> None:
 
 
 def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still running after a while."""
+    """The processes that are still running after a while."""
     until = time.monotonic() + LEFT
     while (
         alive := [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
@@ -110,5 +110,5 @@ def left(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def parts(folder: Path) -> list[str]:
-    """Temporary files of atomic writes that still lie there."""
+    """The temporary files of atomic writes that are still there."""
     return [str(path.relative_to(folder)) for path in (folder / "results").rglob(".*.part*")]

@@ -39,7 +39,7 @@ def die() -> None:
 
 
 def kill(owner: Any, name: str, when: Callable[[], bool], after: bool = False) -> None:
-    """Let a call of `owner.name` die, before it does anything or when it is done."""
+    """Let a call of `owner.name` kill the process, before it does anything or when it is done."""
     original = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -54,7 +54,7 @@ def kill(owner: Any, name: str, when: Callable[[], bool], after: bool = False) -
 
 
 def watch(values: dict[int, float]) -> None:
-    """Keep `now` up to date. `values`: validation's result after a step, in place of the one that it finds."""
+    """Keep `now` up to date. values: by step the validation's result, in the place of the computed one."""
     train, evaluate, save = (getattr(RolloutTrainer, name) for name in ("train", "evaluate", "_save_checkpoint"))
 
     def of(self: RolloutTrainer, phase: str) -> str:
@@ -102,7 +102,7 @@ def half_a_file(state: TrainerState, path: str) -> None:
 
 
 def arm(point: str, step: int, batches: int) -> None:
-    """Die at this point, where it has several of step `step`."""
+    """Prepare to die at this point; at its step `step`, where it has several."""
     stage = TAUGHT if point.startswith(TAUGHT) else ""
     point = point.removeprefix(TAUGHT)
 
@@ -135,7 +135,7 @@ def arm(point: str, step: int, batches: int) -> None:
 
 
 def child(job: dict[str, Any], workdir: Path, point: str | None, step: int = -1) -> int:
-    """Fit in a forked process; its wait status."""
+    """Fit in a forked process; return its wait status."""
     if (pid := os.fork()) != 0:
         return os.waitpid(pid, 0)[1]
     try:

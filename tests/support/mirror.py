@@ -32,7 +32,7 @@ class Mirror(ThreadingHTTPServer):
 
     @property
     def asked(self) -> list[str | None]:
-        """The Range header of each request."""
+        """The Range header of each request, None without one."""
         return [headers.get("Range") for _, headers in self.seen]
 
 

@@ -33,7 +33,7 @@ def parts_of(page: Path) -> dict[str, Any]:
 
 
 def chromium() -> str:
-    """Where Chromium is; a test without it, or without Playwright, is skipped and says so."""
+    """The path of Chromium; a test without it, or without Playwright, is skipped and says so."""
     pytest.importorskip("playwright.sync_api", reason=f"no Playwright{WHY}")
     browser = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if browser is None:
@@ -43,8 +43,10 @@ def chromium() -> str:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Headless Chromium, which needs no network: one that isn't allowed its sandbox, as root in a container, goes
-    without."""
+    """Headless Chromium.
+
+    It needs no network, and runs without its sandbox where that is not allowed, as for root in a container.
+    """
     path = chromium()
     from playwright.sync_api import sync_playwright
 
@@ -88,7 +90,7 @@ class Opened:
         return [text.split("\n")[0] for text in rows.locator(f"> :nth-child({column + 1})").all_inner_texts()]
 
     def close(self) -> None:
-        """Nothing may have been said or asked for."""
+        """Check that nothing was printed on the console and nothing requested, and close the page."""
         self.tab.context.close()
         assert self.messages == []
         assert {url.partition("#")[0] for url in self.requests} == {self.file}

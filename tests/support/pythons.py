@@ -58,7 +58,7 @@ def fit(folder: Path) -> None:
 
 
 def module(name: str, *arguments: str) -> None:
-    """Run a module of ours without a GPU; its own sentence stands on stderr where it fails."""
+    """Run one of our modules without a GPU; its error stays on stderr."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     if subprocess.run([sys.executable, "-m", name, *arguments], env=environment, check=False).returncode:
         sys.exit(f"error: {name} failed (above)")

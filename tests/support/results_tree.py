@@ -99,7 +99,7 @@ def write_ranks(run: Path, cases: Cases, ranks: np.ndarray, candidates: int = N_
 
 
 def record(dataset: str, method: str, seed: int, n_cases: int, seconds: float = 1.0) -> RunRecord:
-    """A valid RunRecord; methods whose names begin with r2ec are what the others are held against."""
+    """A valid RunRecord. Methods whose names begin with r2ec are references."""
     return RunRecord(
         dataset=dataset,
         method=method,

@@ -42,7 +42,7 @@ class Writer:
         self.updates = 0
 
     def load(self, names: list[str], tensors: list[Tensor]) -> None:
-        """The weights of an update: all of them, under the names that transformers' LM has."""
+        """Take the weights of an update: all of them, under the names of transformers' LM."""
         own = dict(self.model.named_parameters())
         assert set(names) == set(own)
         for name, tensor in zip(names, tensors, strict=True):
@@ -50,7 +50,7 @@ class Writer:
         self.updates += 1
 
     def write(self, prompts: list[list[int]], count: int, request: dict[str, Any]) -> list[list[int]]:
-        """`count` completions of each prompt, in a row; only tokens that were sampled, as vLLM's."""
+        """Write `count` completions of each prompt, one after the other; only tokens that were sampled, as vLLM's."""
         assert request["stop"] == ["<answer>"] and request["include_stop_str_in_output"] and request["stop_token_ids"]
         assert request["logprobs"] is None and not request["skip_special_tokens"]
         settings = RolloutSettings(
@@ -141,7 +141,7 @@ class Stub:
         return {} if route in (*known, "/reset_prefix_cache") else None
 
     def llm(self, **arguments: Any) -> Any:
-        """In the place of `vllm.LLM`."""
+        """Stand in for `vllm.LLM`."""
         self.engine = arguments
         self.writer = writer = Writer(arguments["model"])
         pending: list[tuple[str, Tensor]] = []

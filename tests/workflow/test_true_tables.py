@@ -57,7 +57,7 @@ class Place:
         self.replace(0, old=False)
 
     def replace(self, which: int, old: bool) -> None:
-        """Other data, whose files are older than what was made of the last ones, or newer."""
+        """Put other data in place, with files older or newer than the results made from the last ones."""
         self.data = which
         shutil.copytree(log_of(which), self.folder / "shop", dirs_exist_ok=True)
         for file in (self.folder / "shop").iterdir():
@@ -75,7 +75,7 @@ class Place:
         return [sys.executable, "-m", "snakemake", TABLE, *snakefile]
 
     def run(self) -> tuple[int, str, bytes | None]:
-        """Exit code, what was said, and the table that is there then."""
+        """Run the workflow; return exit code, output, and the table that is there then."""
         shutil.rmtree(self.folder / ".snakemake/locks", ignore_errors=True)
         done = subprocess.run(
             self.command(), cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
@@ -100,7 +100,7 @@ class Place:
             started.wait()
 
     def judge(self) -> str:
-        """Run, and hold what is left to what config and data give."""
+        """Run the workflow, and compare its table with that of config and data."""
         code, output, table = self.run()
         if self.count == REFUSED:
             assert code != 0 and "no interaction is left" in output and table is None, output[-3000:]
@@ -127,7 +127,7 @@ def finished(folder: Path) -> Place:
 
 
 def do(place: Place, action: tuple) -> None:
-    """One thing that happens between two runs."""
+    """Do one of the things that may happen between two runs."""
     match action:
         case ("data", which, old):
             place.replace(which, old)
@@ -156,7 +156,7 @@ ACTIONS = st.one_of(
 
 
 def search(sequence: list[tuple]) -> None:
-    """Let these things happen to a finished run, then run twice: the second time there is nothing to do."""
+    """Let these things happen to a finished run, then run twice: the second run has nothing to do."""
     with tempfile.TemporaryDirectory() as folder:
         place = finished(Path(folder))
         for action in sequence:

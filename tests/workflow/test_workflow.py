@@ -27,7 +27,7 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 
 
 def copy_of_project(folder: Path) -> Path:
-    """The code alone, so that a test may change it, with the planted dataset beside it."""
+    """A copy of the code, which a test may change, with the planted dataset beside it."""
     for part in CODE:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("environment.yml", "requirements.txt"):
@@ -127,7 +127,7 @@ OUTPUTS |= {"table": 2, "tables": 1, "plots": 2, "against": 1, "page": 1}
 
 @contextlib.contextmanager
 def edited(file: Path, addition: str) -> Iterator[None]:
-    """A file with something added to it, and as it was afterwards."""
+    """A file with something appended, within the block; after it the file is as before."""
     before = file.read_text()
     file.write_text(before + addition)
     try:
@@ -442,7 +442,7 @@ EMBEDDED = "resources/smollm2-135m-instruct"
 
 
 def with_backbones(*backbones: dict[str, str], **entry: Any) -> dict[str, Any]:
-    """An entry of R2ec that tries these backbones."""
+    """An entry of R2ec whose grid tries these backbones."""
     return {"grid": [{"backbone": backbone} for backbone in backbones]} | entry
 
 
@@ -582,7 +582,7 @@ def test_a_dry_run_prints_what_each_job_takes(tmp_path: Path) -> None:
 
 
 def test_what_the_makefile_asks_of_the_workflow_can_be_made(tmp_path: Path) -> None:
-    """Files that a rule makes; a folder that holds them is none."""
+    """Targets are files that a rule makes, and not folders that hold them."""
     project = copy_of_project(tmp_path)
     commands = re.findall(r"snakemake .*--quiet all -- (.+)", (ROOT / "Makefile").read_text())
     assert commands

@@ -1,4 +1,4 @@
-"""Seconds of fits that were killed, are loaded again, or found on disk what another one made."""
+"""The ledger: seconds of fits that were killed, are loaded again, or find results of other runs on disk."""
 
 import os
 import time
