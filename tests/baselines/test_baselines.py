@@ -1,4 +1,4 @@
-"""One suite for every file of baselines/: planted data to learn, the contract to keep."""
+"""Tests that every method of baselines/ keeps the contract of a recommender and learns planted data."""
 
 import functools
 import os
@@ -63,7 +63,7 @@ NOT_SEQUENTIAL = {"popularity"} | BY_TEXT
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """As in a job of one core; two threads on tiny tensors only wait for each other."""
+    """Run torch on one thread, as in a job of one core; two threads on tiny tensors only wait for each other."""
     import torch
 
     threads = torch.get_num_threads()
@@ -79,13 +79,13 @@ def data() -> Any:
 
 @functools.cache
 def unlabelled() -> Cases:
-    """The test cases as a method sees them."""
+    """Return the test cases without targets, as a method gets them."""
     return replace(data()[1].test, target=None)
 
 
 @functools.cache
 def tiny_llm() -> dict[str, Any]:
-    """Settings of an LLM baseline on a tiny random LM, and where its texts are kept."""
+    """Return the settings of an LLM baseline on a tiny random LM, with a folder for its texts."""
     folder = Path(tempfile.mkdtemp())
     return {"backbone": {"name": str(write_backbone(folder / "llm")), "dtype": "float32"}}
 
@@ -97,7 +97,7 @@ def tiny_reader() -> dict[str, Any]:
 
 
 def tiny_tuning() -> dict[str, Any]:
-    """Of a title tuning that nothing kept is taken from."""
+    """Return the settings of a two-step title tuning with an empty folder of tunings, so that it is trained anew."""
     return {"users_per_step": 2, "max_steps": 2, "tunings": str(Path(tempfile.mkdtemp()) / "tunings")}
 
 
@@ -180,7 +180,7 @@ def random_quality() -> float:
     return float(ndcg(table.column("rank").to_numpy(), 10).mean())
 
 
-def test_the_planted_data_is_what_it_says() -> None:
+def test_the_planted_data_can_be_learned() -> None:
     split, prepared = data()
     assert split.n_items == 60 and len(prepared.test) > 150
     assert len(split.train) > 1000 and split.train.target is not None
@@ -214,27 +214,27 @@ def test_scores_keep_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_do_not_depend_on_the_batch(name: str) -> None:
-    """Neither on the company of a case, nor on its place, nor on what was scored before."""
+    """A case's scores depend neither on the other cases of its batch, nor on its row, nor on earlier batches."""
     rows = np.array([40, 3, 77, 3, 150])
-    found = all_scores(fitted(name), unlabelled().take(rows))
-    np.testing.assert_allclose(found, scores_of(name)[rows], rtol=1e-4, atol=1e-4)
-    alone = all_scores(fitted(name), unlabelled().take(rows[2:3]))
-    np.testing.assert_allclose(alone, scores_of(name)[rows[2:3]], rtol=1e-4, atol=1e-4)
+    batch_scores = all_scores(fitted(name), unlabelled().take(rows))
+    np.testing.assert_allclose(batch_scores, scores_of(name)[rows], rtol=1e-4, atol=1e-4)
+    by_itself = all_scores(fitted(name), unlabelled().take(rows[2:3]))
+    np.testing.assert_allclose(by_itself, scores_of(name)[rows[2:3]], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_do_not_read_case_or_time(name: str) -> None:
-    """These say when the target was taken. A method may use the user and the history alone."""
+    """Case number and time say when the target was taken; a method may use the user and the history only."""
     cases = unlabelled().take(np.arange(20))
-    other = replace(cases, case=cases.case + 1000, time=cases.time + 10**6)
-    np.testing.assert_array_equal(all_scores(fitted(name), other), all_scores(fitted(name), cases))
+    renumbered = replace(cases, case=cases.case + 1000, time=cases.time + 10**6)
+    np.testing.assert_array_equal(all_scores(fitted(name), renumbered), all_scores(fitted(name), cases))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_user_never_seen_is_scored(name: str) -> None:
     cases = unlabelled().take(np.arange(5))
-    found = all_scores(fitted(name), replace(cases, user=cases.user + 10**6))
-    assert np.isfinite(check_scores(found, data()[0].n_items, name)).any(axis=1).all()
+    new_user_scores = all_scores(fitted(name), replace(cases, user=cases.user + 10**6))
+    assert np.isfinite(check_scores(new_user_scores, data()[0].n_items, name)).any(axis=1).all()
 
 
 def test_caser_knows_its_users() -> None:
@@ -247,8 +247,8 @@ def test_caser_knows_its_users() -> None:
 def test_the_same_seed_gives_the_same_scores(name: str, tmp_path: Path) -> None:
     few = {"epochs": 1} if "epochs" in quick(name) else {}
     cases = unlabelled().take(np.arange(30))
-    one, two = (all_scores(fit(name, tmp_path / folder, **few), cases) for folder in ("a", "b"))
-    np.testing.assert_array_equal(one, two)
+    first, second = (all_scores(fit(name, tmp_path / folder, **few), cases) for folder in ("a", "b"))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -286,18 +286,18 @@ def test_popularity_counts_users() -> None:
     assert scores_of("popularity")[0].tolist() == [len(users[item]) for item in range(split.n_items)]
 
 
-def test_popularity_with_a_half_life(tmp_path: Path) -> None:
+def test_popularity_halves_a_case_each_half_life(tmp_path: Path) -> None:
     split = data()[0]
-    found = all_scores(fit("popularity", tmp_path, half_life_days=3.0), unlabelled().take(np.arange(1)))[0]
+    item_scores = all_scores(fit("popularity", tmp_path, half_life_days=3.0), unlabelled().take(np.arange(1)))[0]
     expected = np.zeros(split.n_items)
     assert split.train.target is not None
     for target, time in zip(split.train.target, split.train.time, strict=True):
         expected[target] += 0.5 ** ((split.train.time[-1] - time) / 86400 / 3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(item_scores, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("params", [{}, {"neighbours": 5, "shrink": 0.0, "decay": 0.5}])
-def test_item_knn_against_a_loop(params: dict[str, Any], tmp_path: Path) -> None:
+def test_item_knn_equals_a_loop(params: dict[str, Any], tmp_path: Path) -> None:
     split = data()[0]
     chosen = {"neighbours": 100, "shrink": 10.0, "decay": 0.9} | params
     users, items = split.train.interactions()
@@ -352,15 +352,15 @@ def test_a_setting_that_recboles_model_does_not_have_is_refused() -> None:
 def test_the_best_sasrec_of_several_is_kept(tmp_path: Path) -> None:
     good = sasrec.Params.model_validate(QUICK["sasrec"])
     weak, cases = good.model_copy(update={"epochs": 1, "learning_rate": 1e-6}), unlabelled()
-    alone, none = fit_best(data()[0], [good], seed=7, workdir=tmp_path / "alone")
-    assert none == []
-    np.testing.assert_array_equal(all_scores(alone, cases), all_scores(fitted("sasrec"), cases))
+    good_fit, tried_of_one = fit_best(data()[0], [good], seed=7, workdir=tmp_path / "alone")
+    assert tried_of_one == []
+    np.testing.assert_array_equal(all_scores(good_fit, cases), all_scores(fitted("sasrec"), cases))
     for order in ([weak, good], [good, weak]):
         best, tried = fit_best(data()[0], order, seed=7, workdir=tmp_path / "two")
-        assert [one["params"] for one in tried] == [one.model_dump() for one in order]
-        values = {one["params"]["epochs"]: one["value"] for one in tried}
+        assert [setting["params"] for setting in tried] == [setting.model_dump() for setting in order]
+        values = {setting["params"]["epochs"]: setting["value"] for setting in tried}
         assert values[4] > 2 * values[1]
-        np.testing.assert_array_equal(all_scores(best, cases), all_scores(alone, cases))
+        np.testing.assert_array_equal(all_scores(best, cases), all_scores(good_fit, cases))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
@@ -384,17 +384,17 @@ def test_byte_dropout_keeps_mean_and_rate(p: float) -> None:
 def test_byte_dropout_is_a_dropout() -> None:
     import torch
 
-    made = byte_dropout()
+    dropout = byte_dropout()
     x = torch.randn(7, 5, requires_grad=True)
-    assert made(0.5).eval()(x) is x and made(0.0)(x) is x
+    assert dropout(0.5).eval()(x) is x and dropout(0.0)(x) is x
     torch.manual_seed(1)
-    one = made(0.5)(x)
+    dropped = dropout(0.5)(x)
     torch.manual_seed(1)
-    assert torch.equal(one, made(0.5)(x))
-    one.sum().backward()
-    assert x.grad is not None and torch.equal(x.grad != 0, one != 0)
-    assert torch.isfinite(made(1.0)(x)).all()
-    assert made(0.3)(torch.empty(0, 4)).shape == (0, 4)
+    assert torch.equal(dropped, dropout(0.5)(x))
+    dropped.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad != 0, dropped != 0)
+    assert torch.isfinite(dropout(1.0)(x)).all()
+    assert dropout(0.3)(torch.empty(0, 4)).shape == (0, 4)
 
 
 def test_faster_layers_compute_the_same() -> None:
@@ -413,10 +413,10 @@ def test_faster_layers_compute_the_same() -> None:
 def test_the_best_epoch_is_what_scores(name: str) -> None:
     """The NDCG@10 of the validation cases that the report has for the best epoch is that of the weights that are
     kept."""
-    split, found = data()[0], fitted(name).report()
+    split, report = data()[0], fitted(name).report()
     value = validation_ndcg(fitted(name), split.valid, split.n_items, name)
-    assert found["valid_ndcg@10_by_epoch"][found["best_epoch"] - 1] == round(value, 4)
-    assert round(value, 4) == max(found["valid_ndcg@10_by_epoch"]) > 0.1
+    assert report["valid_ndcg@10_by_epoch"][report["best_epoch"] - 1] == round(value, 4)
+    assert round(value, 4) == max(report["valid_ndcg@10_by_epoch"]) > 0.1
     assert fitted(name).learned() == Learned.of(split.train)
 
 
@@ -424,7 +424,7 @@ def test_the_best_epoch_is_what_scores(name: str) -> None:
 def test_recbole_leaves_the_gpus_that_a_job_was_given(
     gpus: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RecBole writes its own setting, "0" unless told, into CUDA_VISIBLE_DEVICES."""
+    """RecBole would write its own setting, "0" by default, into CUDA_VISIBLE_DEVICES."""
     import baselines._recbole.training as training
 
     seen: list[Any] = []
@@ -445,10 +445,10 @@ def test_recbole_leaves_the_gpus_that_a_job_was_given(
 
 def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
     # So fast a learner overshoots at once: the best epoch is followed by exactly `patience` worse ones.
-    found = fit("gru4rec", tmp_path, epochs=40, patience=2, learning_rate=0.05).report()
-    curve = found["valid_ndcg@10_by_epoch"]
-    assert found["epochs"] == len(curve) == found["best_epoch"] + 2 < 40
-    assert found["best_epoch"] == 1 + int(np.argmax(curve))
+    report = fit("gru4rec", tmp_path, epochs=40, patience=2, learning_rate=0.05).report()
+    curve = report["valid_ndcg@10_by_epoch"]
+    assert report["epochs"] == len(curve) == report["best_epoch"] + 2 < 40
+    assert report["best_epoch"] == 1 + int(np.argmax(curve))
 
 
 def test_max_history_cuts_the_oldest(tmp_path: Path) -> None:

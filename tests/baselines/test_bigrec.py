@@ -1,4 +1,4 @@
-"""BIGRec: grounding by hand, tuning on a planted task, a killed tuning."""
+"""Tests of BIGRec: grounding by hand, tuning on a planted task, a killed tuning."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,24 +35,24 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_states_are_those_of_single_texts(tmp_path: Path) -> None:
-    made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
-    inner = made.inner
+    recommender = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    inner = recommender.inner
     assert isinstance(inner, llm_texts.ByText)
     texts = ["Thing", "Thing, number 31", "a much longer text than the others are"]
-    found = llm_texts.states_of(inner.model, inner.tokenizer, texts)
+    states = llm_texts.states_of(inner.model, inner.tokenizer, texts)
     decoder = inner.model.get_base_model().get_decoder()  # type: ignore[operator]
-    for text, row in zip(texts, found, strict=True):
+    for text, row in zip(texts, states, strict=True):
         ids = inner.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             torch.testing.assert_close(row, decoder(ids).last_hidden_state[0, -1], rtol=1e-4, atol=1e-4)
-    assert made.report() == {"losses": [], "popularity": 0.0, "popularity_tried": []}
+    assert recommender.report() == {"losses": [], "popularity": 0.0, "popularity_tried": []}
 
 
 def test_titles_are_compared_as_the_untuned_llm_reads_them(tmp_path: Path) -> None:
-    """A title has no distance to itself, and the adapters, however far from their start, move no state."""
+    """A title's distance to itself is 0, and adapters far from their start change no state."""
     data = split()
-    made = fit(data, seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
-    inner = made.inner
+    recommender = fit(data, seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    inner = recommender.inner
     assert isinstance(inner, llm_texts.ByText)
     titles = data.items["title"].tolist()[:4]
     before = inner.scores_of(titles)
@@ -67,19 +67,19 @@ def test_titles_are_compared_as_the_untuned_llm_reads_them(tmp_path: Path) -> No
 
 def test_distances_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     items = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
-    found = Grounding(None, None, items)  # type: ignore[arg-type]
+    grounding = Grounding(None, None, items)  # type: ignore[arg-type]
     monkeypatch.setattr(llm_texts, "states_of", lambda model, tokenizer, texts: torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
     # Distances 0, 5, 10 and 10, 5, 0 -> 0, 1/2, 1; popularity 1, 1/2, 1/2 of the highest.
     expected = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]]) + 1e-3
     mix = divided_by(np.array([4, 2, 2]))
-    np.testing.assert_allclose(mix(found.scores(["x", ""]), 2.0), -expected / np.array([2.0, 1.5, 1.5]) ** 2)
-    np.testing.assert_allclose(mix(found.scores(["x", ""]), 0.0), -expected)
+    np.testing.assert_allclose(mix(grounding.scores(["x", ""]), 2.0), -expected / np.array([2.0, 1.5, 1.5]) ** 2)
+    np.testing.assert_allclose(mix(grounding.scores(["x", ""]), 0.0), -expected)
 
 
 def test_popularity_counts_all_who_have_had_an_item(tmp_path: Path) -> None:
-    made = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    recommender = fit(split(), seed=1, params=settings(tmp_path, max_steps=0), workdir=tmp_path / "work")
     scores = -np.random.default_rng(0).uniform(size=(2, split().n_items))
-    np.testing.assert_allclose(made.mix(scores, 3.0), divided_by(counted(split()))(scores, 3.0))
+    np.testing.assert_allclose(recommender.mix(scores, 3.0), divided_by(counted(split()))(scores, 3.0))
 
 
 def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,14 +98,14 @@ def test_tuning_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pyte
         "save_steps": 1000,
         "learning_rate": 0.02,
     }
-    made = fit(data, seed=1, params=params, workdir=tmp_path)
-    losses = made.report()["losses"]
+    recommender = fit(data, seed=1, params=params, workdir=tmp_path)
+    losses = recommender.report()["losses"]
     assert len(losses) == 60 and losses[-1] < 0.5 * losses[0]
-    scores = np.concatenate(list(made.score(replace(data.valid, target=None))))
+    scores = np.concatenate(list(recommender.score(replace(data.valid, target=None))))
     assert data.valid.target is not None
     # One title for everybody finds a tenth.
     assert (scores.argmax(axis=1) == data.valid.target).mean() > 0.3
-    assert made.texts()["case"].tolist() == data.valid.case.tolist() and made.tokens_written() > 0
+    assert recommender.texts()["case"].tolist() == data.valid.case.tolist() and recommender.tokens_written() > 0
 
 
 def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

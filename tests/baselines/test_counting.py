@@ -1,4 +1,4 @@
-"""EASE, the Markov chain and item-kNN on a few users, with numbers worked by hand; the memory that EASE takes."""
+"""Tests of EASE, the Markov chain and item-kNN against numbers worked by hand, and of the memory that EASE takes."""
 
 import tracemalloc
 from dataclasses import replace
@@ -33,14 +33,14 @@ def cases_of(histories: list[Line], users: list[int], target: list[int] | None, 
 
 def split_of(lines: list[Line], n_items: int) -> Split:
     """A case for each step of a user's line that has one before its second, as `same_time: exclude` makes them."""
-    made = [
+    rows = [
         (time, user, item, [step for step in line if step[1] < time])
         for user, line in enumerate(lines)
         for item, time in line
         if time > line[0][1]
     ]
-    made.sort(key=lambda one: one[0])
-    time, users, target, histories = (list(column) for column in zip(*made, strict=True))
+    rows.sort(key=lambda row: row[0])
+    time, users, target, histories = (list(column) for column in zip(*rows, strict=True))
     items = pd.DataFrame({"title": [f"Thing {item}" for item in range(n_items)]})
     train = cases_of(histories, users, target, time)
     return Split("by-hand", "thing", 20, items, train, train)
@@ -59,10 +59,11 @@ def three() -> Split:
 
 def test_ease_by_hand() -> None:
     """X'X + I is [[4, 2, 1], [2, 3, 0], [1, 0, 2]], and its inverse [[6, -4, -3], [-4, 7, 2], [-3, 2, 8]] / 13."""
-    alone = scores("ease", three(), [[(0, 1)], [(1, 1)], [(2, 1)]], l2=1)
-    np.testing.assert_allclose(alone, [[0, 4 / 7, 3 / 8], [4 / 6, 0, -2 / 8], [3 / 6, -2 / 7, 0]], atol=1e-12)
-    found = scores("ease", three(), [[(0, 1), (1, 2)]], l2=1, decay=0.5)  # the newer item counts twice the older one
-    np.testing.assert_allclose(found, [[2 / 3, 2 / 7, 3 / 16 - 1 / 4]], atol=1e-12)
+    single_items = scores("ease", three(), [[(0, 1)], [(1, 1)], [(2, 1)]], l2=1)
+    np.testing.assert_allclose(single_items, [[0, 4 / 7, 3 / 8], [4 / 6, 0, -2 / 8], [3 / 6, -2 / 7, 0]], atol=1e-12)
+    # The newer item counts twice the older one.
+    both_items = scores("ease", three(), [[(0, 1), (1, 2)]], l2=1, decay=0.5)
+    np.testing.assert_allclose(both_items, [[2 / 3, 2 / 7, 3 / 16 - 1 / 4]], atol=1e-12)
 
 
 def test_ease_solves_its_least_squares(tmp_path: Path) -> None:
@@ -88,22 +89,22 @@ def test_ease_does_not_count_one_taste_thrice() -> None:
     history: Line = [(0, 1), (1, 2), (2, 3), (4, 4)]
     plain = scores("item_knn", split, [history], similarity="conditional", shrink=0, decay=1)[0]
     np.testing.assert_allclose(plain[[3, 5]], [1.2, 0.7], rtol=1e-6)
-    found = scores("ease", split, [history], l2=1, decay=1)[0]
-    assert found[3] == pytest.approx(0.4, abs=0.01) and found[5] > 0.7
+    ease = scores("ease", split, [history], l2=1, decay=1)[0]
+    assert ease[3] == pytest.approx(0.4, abs=0.01) and ease[5] > 0.7
 
 
-def test_ease_says_what_it_needs_before_it_takes_it(tmp_path: Path) -> None:
+def test_ease_refuses_a_matrix_beyond_free_memory(tmp_path: Path) -> None:
     split = replace(three(), items=pd.DataFrame(index=range(10**6)))
     sentence = (
-        r"^ease: a dense matrix of 1,000,000 x 1,000,000 items needs 7450\.6 GiB and \d+\.\d GiB of main memory are "
-        r"free; raise min_item_count of dataset by-hand, or leave ease out of methods$"
+        r"^ease: a dense matrix of 1,000,000 x 1,000,000 items needs 7450\.6 GiB and "
+        r"\d+\.\d GiB of main memory are free; raise min_item_count of dataset by-hand, or leave ease out of methods$"
     )
     with pytest.raises(InputError, match=sentence):
         load_method("ease").fit(split, seed=1, params={}, workdir=tmp_path)
 
 
 def test_ease_inverts_in_place(tmp_path: Path) -> None:
-    """Half as much again as the matrix at most, for the block of counts that is being written."""
+    """The fit takes at most half as much again as the matrix, for the block of counts that is being written."""
     n = 2500
     generator = np.random.default_rng(0)
     walks = [generator.choice(n, 10, replace=False) for _ in range(200)]
@@ -127,11 +128,11 @@ def test_markov_by_hand() -> None:
     The 10 interactions are of items 0, 1, 2, 3 in 3, 2, 3, 2; with smoothing 2.5 they count .75, .5, .75, .5 in each
     row.
     """
-    asked: list[Line] = [[(0, 1)], [(1, 1)], [(0, 1), (2, 2)], [(3, 1)], [(2, 4), (0, 5), (1, 5)]]
-    found = scores("markov", baskets(), asked, smoothing=2.5)
+    histories: list[Line] = [[(0, 1)], [(1, 1)], [(0, 1), (2, 2)], [(3, 1)], [(2, 4), (0, 5), (1, 5)]]
+    probabilities = scores("markov", baskets(), histories, smoothing=2.5)
     after_0, after_1 = np.array([0.75, 0.5, 2.75, 1.0]) / 5, np.array([0.75, 0.5, 1.75, 1.0]) / 4
     after_2, popular = np.array([0.75, 0.5, 0.75, 1.5]) / 3.5, np.array([0.3, 0.2, 0.3, 0.2])
-    np.testing.assert_allclose(found, [after_0, after_1, after_2, popular, (after_0 + after_1) / 2], atol=1e-12)
+    np.testing.assert_allclose(probabilities, [after_0, after_1, after_2, popular, (after_0 + after_1) / 2], atol=1e-12)
 
 
 def test_a_chain_with_little_smoothing_is_what_followed_and_with_much_popularity() -> None:
@@ -152,5 +153,5 @@ def test_a_chain_with_little_smoothing_is_what_followed_and_with_much_popularity
 def test_similarities_by_hand(similarity: str, expected: list[list[float]]) -> None:
     """Users of the items: 3, 2, 1 of 3; of 0 and 1: 2, of 0 and 2: 1, of 1 and 2: none. shrink adds 1 to each
     denominator."""
-    found = scores("item_knn", three(), [[(0, 1)], [(1, 1)], [(2, 1)]], similarity=similarity, shrink=1)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    item_scores = scores("item_knn", three(), [[(0, 1)], [(1, 1)], [(2, 1)]], similarity=similarity, shrink=1)
+    np.testing.assert_allclose(item_scores, expected, rtol=1e-6)

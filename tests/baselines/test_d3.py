@@ -1,5 +1,4 @@
-"""D3: trie, masses and mixing by hand, beams against all items' exact scores, tuning on a planted task, a killed
-tuning."""
+"""Tests of D3: trie, masses and mixing by hand, beams against exact scores, a planted task, a killed tuning."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +51,7 @@ def test_the_trie_by_hand() -> None:
     spans = list(zip(trie.token.tolist(), trie.first.tolist(), trie.last.tolist(), strict=True))
     # root; 5, 6 (settled: item 2 alone); 5 6 (settled), 5 7; 5 7 8 (settled: one title, twice), 5 7 9.
     assert spans == [(-1, 0, 5), (5, 0, 4), (6, 4, 5), (6, 0, 1), (7, 1, 4), (8, 1, 3), (9, 3, 4)]
-    assert [some.tolist() for some in trie.children] == [[1, 2], [3, 4], [], [], [5, 6], [], []]
+    assert [nodes.tolist() for nodes in trie.children] == [[1, 2], [3, 4], [], [], [5, 6], [], []]
     logq = np.log(Q)[trie.items]
     np.testing.assert_allclose(np.exp(trie.masses(0, logq)), [0.6, 0.4])
     np.testing.assert_allclose(np.exp(trie.masses(1, logq)), [0.1, 0.5])
@@ -75,7 +74,7 @@ def test_mixing_by_hand() -> None:
 
 
 class Fixed:
-    """A decoder whose LLM says the same of the next token whatever it has read."""
+    """A decoder that gives every sequence the same distribution over the next token."""
 
     group = 5
 
@@ -110,15 +109,15 @@ def searched(alpha: float, beams: int, closed: int | None = None) -> tuple[Searc
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_a_search_by_hand(alpha: float) -> None:
-    """The assistant's part of the whole is each item's own probability."""
+    """Summed over a title's tokens, the assistant's part is the log-probability of the item."""
     search, decoder = searched(alpha, beams=5)
     # 5: 2/3, then 6: 1/4 or 7: 3/4, then 8: 4/5 (the title of items 1 and 3) or 9: 1/5.
     lm = {0: 2 / 3 / 4, 1: 2 / 3 * 3 / 4 * 4 / 5, 2: 1 / 3, 3: 2 / 3 * 3 / 4 * 4 / 5, 4: 2 / 3 * 3 / 4 / 5}
-    found = {int(search.trie.items[place]): score for score, place in search.best[0]}
-    assert set(found) == set(range(5))
-    for item, score in found.items():
+    score_of = {int(search.trie.items[place]): score for score, place in search.best[0]}
+    assert set(score_of) == set(range(5))
+    for item, score in score_of.items():
         assert score == pytest.approx(alpha * np.log(lm[item]) + (1 - alpha) * np.log(Q[item]))
-    assert [score for score, _ in search.best[0]] == sorted(found.values(), reverse=True)
+    assert [score for score, _ in search.best[0]] == sorted(score_of.values(), reverse=True)
     # One open beam a user: 5, then 5 7. At first every user has five equal rows.
     assert decoder.forks == [[0, 5], [0, 1]] and search.read == 4
 
@@ -132,23 +131,24 @@ def test_few_beams_keep_the_best() -> None:
 
 def test_closed_items_are_not_retrieved_and_cost_nothing() -> None:
     search, _ = searched(1.0, beams=5, closed=4)
-    found = {int(search.trie.items[place]): np.exp(score) for score, place in search.best[0]}
+    probability_of = {int(search.trie.items[place]): np.exp(score) for score, place in search.best[0]}
     # Without item 4, 8 is a ghost token behind 5 7.
-    assert found == pytest.approx({0: 1 / 6, 1: 1 / 2, 2: 1 / 3, 3: 1 / 2})
+    assert probability_of == pytest.approx({0: 1 / 6, 1: 1 / 2, 2: 1 / 3, 3: 1 / 2})
     whole = Search(Trie(TITLES), np.full((1, 5), -np.inf), 0.5, 5)
     whole.run(Fixed(np.zeros(10)), [[1]])  # type: ignore[arg-type]
     assert whole.best == [[]]
-    one = Search(Trie([[3, 9], [3, 9]]), np.log([[0.2, 0.8]]), 0.5, 5)
-    one.run(Fixed(np.zeros(10)), [[1]])  # type: ignore[arg-type]
+    same_title = Search(Trie([[3, 9], [3, 9]]), np.log([[0.2, 0.8]]), 0.5, 5)
+    same_title.run(Fixed(np.zeros(10)), [[1]])  # type: ignore[arg-type]
     assert (
-        one.best[0] == [(pytest.approx(0.5 * np.log(0.8)), 1), (pytest.approx(0.5 * np.log(0.2)), 0)] and not one.read
+        same_title.best[0] == [(pytest.approx(0.5 * np.log(0.8)), 1), (pytest.approx(0.5 * np.log(0.2)), 0)]
+        and not same_title.read
     )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @torch.no_grad()
 def test_forked_rows_go_on_as_copies(family: str) -> None:
-    """Through growing and shrinking groups, a user that ends, and (Gemma 2) a window shorter than the sequences."""
+    """Groups grow and shrink, a user ends, and for Gemma 2 the window is shorter than the sequences."""
     model = tiny_lm(family)
     prompts = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [5, 6, 9], [5, 6, 20, 21], [5, 6, 30]]
     owners = [user for user in range(4) for _ in range(3)]
@@ -165,12 +165,12 @@ def test_forked_rows_go_on_as_copies(family: str) -> None:
             logits = decoder.step(torch.tensor(tokens))
             whole = [prompts[owner] + text for owner, text in zip(owners, texts, strict=True)]
             seen += zip(whole, logits.clone(), strict=True)
-    for sequence, found in seen:
-        torch.testing.assert_close(found, model(torch.tensor([sequence])).logits[0, -1], rtol=1e-3, atol=1e-3)
+    for sequence, logits in seen:
+        torch.testing.assert_close(logits, model(torch.tensor([sequence])).logits[0, -1], rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> ByTitle:
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> ByTitle:
     folder = tmp_path_factory.mktemp("d3")
     return fit(split(), seed=1, params=settings(folder, beams=60, alpha=0.6), workdir=folder / "work")
 
@@ -179,31 +179,36 @@ def scored(method: Recommender, cases: Cases) -> np.ndarray:
     return np.concatenate(list(method.score(replace(cases, target=None))))
 
 
-def test_wide_beams_give_every_items_exact_score(made: ByTitle) -> None:
-    """Against plain forwards of whole titles, probabilities among the tokens with which an open title goes on."""
+def test_wide_beams_give_every_items_exact_score(recommender: ByTitle) -> None:
+    """The scores equal those by plain forwards of whole titles, normalized over the tokens that continue an open
+    title."""
     cases = split().valid.take(CASES[:3])
-    found = scored(made, cases)
-    titles = [made.tokenizer(title, add_special_tokens=False)["input_ids"] for title in split().items["title"]]
-    end = made.tokenizer.eos_token_id
+    item_scores = scored(recommender, cases)
+    titles = [recommender.tokenizer(title, add_special_tokens=False)["input_ids"] for title in split().items["title"]]
+    end = recommender.tokenizer.eos_token_id
     titles = [[*title, end] for title in titles]
-    assistant = scored(made.assistant, cases).astype(np.float64)  # type: ignore[arg-type]
+    assistant = scored(recommender.assistant, cases).astype(np.float64)  # type: ignore[arg-type]
     for i in range(len(cases)):
         closed = set(cases.history(i).tolist())
         is_open = [item for item in range(split().n_items) if item not in closed]
         logq = assistant[i] - np.logaddexp.reduce(assistant[i][is_open])
-        prompt = prompt_ids(made.tokenizer, made.builder.user_messages(d3.REQUEST, cases.take(np.array([i])))[0])
-        assert np.flatnonzero(np.isfinite(found[i])).tolist() == is_open
+        prompt = prompt_ids(
+            recommender.tokenizer, recommender.builder.user_messages(d3.REQUEST, cases.take(np.array([i])))[0]
+        )
+        assert np.flatnonzero(np.isfinite(item_scores[i])).tolist() == is_open
         for item in is_open[::9]:
             with torch.no_grad():
-                logits = made.model(torch.tensor([prompt + titles[item]])).logits[0, len(prompt) - 1 :].double()
+                logits = recommender.model(torch.tensor([prompt + titles[item]])).logits[0, len(prompt) - 1 :].double()
             logp = 0.0
             for at, token in enumerate(titles[item]):
                 allowed = sorted({titles[v][at] for v in is_open if titles[v][:at] == titles[item][:at]})
                 logp += float(logits[at, allowed].log_softmax(dim=0)[allowed.index(token)])
-            assert found[i, item] == pytest.approx(0.6 * logp + 0.4 * logq[item], abs=1e-3)
+            assert item_scores[i, item] == pytest.approx(0.6 * logp + 0.4 * logq[item], abs=1e-3)
 
 
-def test_titles_are_scored_by_the_adapters_as_they_were_trained(made: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_titles_are_scored_by_the_adapters_as_they_were_trained(
+    recommender: ByTitle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folded: list[bool] = []
 
     def merged_adapters(model: Any, merge: bool = True) -> Any:
@@ -212,31 +217,31 @@ def test_titles_are_scored_by_the_adapters_as_they_were_trained(made: ByTitle, m
 
     plain = backbones.merged_adapters
     monkeypatch.setattr(backbones, "merged_adapters", merged_adapters)
-    scored(made, split().valid.take(CASES[:3]))
+    scored(recommender, split().valid.take(CASES[:3]))
     assert folded == [False]
 
 
-def test_few_beams_retrieve_few_items(made: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_beams_retrieve_few_items(recommender: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = split().valid.take(CASES)
-    whole = scored(made, cases)
-    monkeypatch.setattr(made, "settings", made.settings.model_copy(update={"beams": 10}))
-    few = scored(made, cases)
+    whole = scored(recommender, cases)
+    monkeypatch.setattr(recommender, "settings", recommender.settings.model_copy(update={"beams": 10}))
+    few = scored(recommender, cases)
     kept = np.isfinite(few)
     assert (kept.sum(axis=1) == 10).all()
     np.testing.assert_allclose(few[kept], whole[kept], atol=1e-4)
     best = np.take_along_axis(kept, np.argsort(-whole, axis=1)[:, :10], axis=1)
     assert best.mean() > 0.8
-    texts = made.texts()
-    assert texts["case"].tolist() == cases.case.tolist() and made.tokens_written() > 0
+    texts = recommender.texts()
+    assert texts["case"].tolist() == cases.case.tolist() and recommender.tokens_written() > 0
     assert texts["reasoning"].tolist() == split().items["title"].to_numpy()[few.argmax(axis=1)].tolist()
 
 
-def test_a_small_alpha_is_the_assistants_order(made: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(made, "alpha", 1e-6)
+def test_a_small_alpha_is_the_assistants_order(recommender: ByTitle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommender, "alpha", 1e-6)
     cases = split().valid.take(CASES)
-    own, found = scored(made.assistant, cases), scored(made, cases)  # type: ignore[arg-type]
-    own[~np.isfinite(found)] = -np.inf
-    assert (np.argsort(-own, axis=1)[:, :10] == np.argsort(-found, axis=1)[:, :10]).mean() > 0.95
+    assistant_scores, mixed_scores = scored(recommender.assistant, cases), scored(recommender, cases)  # type: ignore[arg-type]
+    assistant_scores[~np.isfinite(mixed_scores)] = -np.inf
+    assert (np.argsort(-assistant_scores, axis=1)[:, :10] == np.argsort(-mixed_scores, axis=1)[:, :10]).mean() > 0.95
 
 
 class Knows(Recommender):
@@ -265,20 +270,21 @@ def hits(method: ByTitle) -> float:
 
 
 def test_it_learns_to_write_the_next_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = planted(tmp_path, monkeypatch, alpha=1.0)
-    losses = made.report()["losses"]
+    recommender = planted(tmp_path, monkeypatch, alpha=1.0)
+    losses = recommender.report()["losses"]
     assert len(losses) == 60 and losses[-1] < 0.5 * losses[0]
-    assert made.assistant is None and made.report()["sasrec"] is None
-    assert hits(made) > 0.8  # one title for everybody finds a tenth
+    assert recommender.assistant is None and recommender.report()["sasrec"] is None
+    assert hits(recommender) > 0.8  # one title for everybody finds a tenth
 
 
-def test_what_neither_knows_both_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tuned too shortly to know the title, with an assistant that knows which half of the catalogue it is in."""
-    made = planted(tmp_path, monkeypatch, alpha=0.5, max_steps=1, learning_rate=0.01)
-    both = hits(made)
-    made.assistant = None
-    alone = hits(made)
-    assert 0.3 < alone < 0.6 and both > alone + 0.05 and both > 0.4  # the assistant alone finds a fifth
+def test_llm_and_assistant_together_find_more_than_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The LLM is tuned too shortly to know the title; the assistant knows which half of the catalogue it is in."""
+    recommender = planted(tmp_path, monkeypatch, alpha=0.5, max_steps=1, learning_rate=0.01)
+    with_assistant = hits(recommender)
+    recommender.assistant = None
+    without_assistant = hits(recommender)
+    # The assistant alone finds a fifth.
+    assert 0.3 < without_assistant < 0.6 and with_assistant > max(without_assistant + 0.05, 0.4)
 
 
 def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +304,7 @@ def test_a_killed_tuning_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: py
     assert again.report() == whole.report()
 
 
-def test_bigrec_and_d3_ask_the_same() -> None:
+def test_bigrec_and_d3_share_one_request() -> None:
     from baselines import bigrec
 
     assert bigrec.REQUEST is d3.REQUEST is title_tuning.REQUEST

@@ -1,4 +1,4 @@
-"""KAR: the adaptor and the network by hand, who has knowledge, what only knowledge can tell, a killed fit."""
+"""Tests of KAR: adaptor and network by hand, which cases have knowledge, a task only texts solve, a killed fit."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -78,34 +78,34 @@ def test_each_side_learns_the_shared_experts_and_its_own() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> ByKnowledge:
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> ByKnowledge:
     folder = tmp_path_factory.mktemp("kar")
     return fit(split(), seed=1, params=settings(folder), workdir=folder / "work")
 
 
-def test_knowledge_is_added_to_items_and_states(made: ByKnowledge) -> None:
-    net, data = made.trained.net.eval(), split()
+def test_knowledge_is_added_to_items_and_states(recommender: ByKnowledge) -> None:
+    net, data = recommender.trained.net.eval(), split()
     adaptor = net.adaptor
     # Items: the id's vector plus the adaptor's, nothing for padding.
-    items = Standard(made.knowledge.of_items(written=False)).known
+    items = Standard(recommender.knowledge.of_items(written=False)).known
     own = net.item_embedding.parametrizations.weight.original
     with torch.no_grad():
         table, known = net.item_embedding.weight, adaptor(items, ITEM)
     torch.testing.assert_close(table[1:], own[1:] + known)
     assert float(known.abs().max()) > 1e-3 and torch.equal(table[0], own[0])
     # Users: the state plus the adaptor's.
-    users = made.standard(made.knowledge.of_cases(data.valid.take(CASES[:2])))
+    users = recommender.standard(recommender.knowledge.of_cases(data.valid.take(CASES[:2])))
     history, lengths = torch.tensor([[5, 9, 0], [7, 0, 0]]), torch.tensor([2, 1])
     with torch.no_grad():
-        found = net.full_sort_predict({"item_id_list": history, "item_length": lengths, KNOWLEDGE: users})
-        torch.testing.assert_close(found, (net.forward(history, lengths) + adaptor(users, USER)) @ table.T)
+        user_scores = net.full_sort_predict({"item_id_list": history, "item_length": lengths, KNOWLEDGE: users})
+        torch.testing.assert_close(user_scores, (net.forward(history, lengths) + adaptor(users, USER)) @ table.T)
     assert float((users[0] - users[1]).abs().max()) > 1e-4
 
 
-def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: ByKnowledge) -> None:
-    """Against a loop over cases. Two cases of one context have one history: the text of one is that of both."""
-    net = made.trained.net.eval()
-    vectors = none_first(torch.randn(2, made.standard.known.shape[1]))
+def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(recommender: ByKnowledge) -> None:
+    """The loss equals a loop over cases. Two cases of one context have one history and share one text."""
+    net = recommender.trained.net.eval()
+    vectors = none_first(torch.randn(2, recommender.standard.known.shape[1]))
     batch = Batch(
         items=torch.tensor([[5, 9, 3], [7, 0, 0]]),
         places=torch.tensor([0, 2, 3]),
@@ -128,44 +128,46 @@ def test_the_loss_adds_each_cases_own_text_or_a_learned_vector(made: ByKnowledge
         net.no_text -= 0.3
 
 
-def test_scores_are_those_of_the_cases_own_texts(made: ByKnowledge) -> None:
+def test_scores_are_those_of_the_cases_own_texts(recommender: ByKnowledge) -> None:
     cases = split().valid.take(CASES)
-    found = scored(made, cases)
-    texts = made.texts()
-    assert texts["case"].tolist() == cases.case.tolist() and made.tokens_written() >= len(cases)
+    item_scores = scored(recommender, cases)
+    texts = recommender.texts()
+    assert texts["case"].tolist() == cases.case.tolist() and recommender.tokens_written() >= len(cases)
     assert "considering kind, theme" in texts["prompt"][0] and "Thing, number" in texts["prompt"][0]
-    vectors = made.standard(made.knowledge.of_cases(cases))
-    expected = scored(Knowing(made.trained, vectors), cases)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    others = scored(Knowing(made.trained, vectors.roll(1, dims=0)), cases)
-    assert np.abs(others - expected).max() > 1e-4
+    vectors = recommender.standard(recommender.knowledge.of_cases(cases))
+    expected = scored(Knowing(recommender.trained, vectors), cases)
+    np.testing.assert_allclose(item_scores, expected, rtol=1e-5, atol=1e-5)
+    swapped = scored(Knowing(recommender.trained, vectors.roll(1, dims=0)), cases)
+    assert np.abs(swapped - expected).max() > 1e-4
 
 
-def test_a_sample_of_the_training_cases_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each known case's row is that of its own text; of the others it is 0."""
-    given: list[Any] = []
+def test_only_the_sampled_training_cases_have_knowledge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampled case's row is that of its own text; every other case has row 0."""
+    loss_arguments: list[Any] = []
 
     def stop(row_of: Any, vectors: Any) -> Any:
-        given.extend([row_of, vectors])
+        loss_arguments.extend([row_of, vectors])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(knowledge, "knowing_loss", stop)
-    asked: list[int] = []
+    prompts_written: list[int] = []
     write = Writer.write
-    monkeypatch.setattr(Writer, "write", lambda self, prompts, desc: asked.append(len(prompts)) or write(self, prompts))
+    monkeypatch.setattr(
+        Writer, "write", lambda self, prompts, desc: prompts_written.append(len(prompts)) or write(self, prompts)
+    )
     data = replace(split(), valid=split().valid.take(CASES))
     with pytest.raises(KeyboardInterrupt):
         fit(data, seed=1, params=settings(tmp_path), workdir=tmp_path / "work")
-    assert asked == [40, len(CASES)]  # attributes: nothing is written about items
-    row_of, vectors = given
+    assert prompts_written == [40, len(CASES)]  # attributes: nothing is written about items
+    row_of, vectors = loss_arguments
     chosen = sampled(data, 40)
     assert chosen.tolist() == sorted(set(chosen.tolist())) and len(chosen) == 40
     assert row_of[chosen].tolist() == list(range(1, 41)) and int((row_of > 0).sum()) == 40
     assert len(row_of) == len(data.train) and len(vectors) == 41 and not vectors[0].any()
     assert sampled(data, 10**6).tolist() == list(range(len(data.train)))
-    some = np.arange(5, 95, 3)  # those that an LLM may read
-    assert set(sampled(replace(data, llm_rows=some), 20)) < set(some)
-    assert sampled(replace(data, llm_rows=some), 10**6).tolist() == some.tolist()
+    llm_rows = np.arange(5, 95, 3)  # those that an LLM may read
+    assert set(sampled(replace(data, llm_rows=llm_rows), 20)) < set(llm_rows)
+    assert sampled(replace(data, llm_rows=llm_rows), 10**6).tolist() == llm_rows.tolist()
 
 
 def random_lines() -> Split:
@@ -180,24 +182,24 @@ def test_a_text_that_names_the_target_finds_it(tmp_path: Path, monkeypatch: pyte
     """Planted: the LLM writes of a user the target's own text, and of an item its text again."""
     data = random_lines()
     names = item_texts(data.items, tiny_tokenizer("llama"))
-    made: dict[tuple[int, ...], str] = {}
+    text_of: dict[tuple[int, ...], str] = {}
 
     def write(self: Writer, prompts: Sequence[Sequence[int]], desc: str) -> list[Text]:
         if desc == "writing about items":
             return [Text(name, 1, False, 0.5) for name in names]
-        return [Text(made[tuple(prompt)], 2, False, 0.5) for prompt in prompts]
+        return [Text(text_of[tuple(prompt)], 2, False, 0.5) for prompt in prompts]
 
     monkeypatch.setattr(Writer, "write", write)
     chosen = settings(tmp_path, item_knowledge="written", max_items=20, cases=10**6, epochs=20, patience=20)
     chosen |= {"learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2, "train_batch_size": 64}
     writer = Writer(kar.Params.model_validate(chosen).backbone, 3, tmp_path / "texts")
-    about = users.Knowledge(data, kar.Params.model_validate(chosen), writer, None)  # type: ignore[arg-type]
-    monkeypatch.setattr(about, "_write", lambda messages, desc: messages)
-    monkeypatch.setattr(about, "encoder", SimpleNamespace(encode=lambda messages, desc: messages))
+    knowledge_of = users.Knowledge(data, kar.Params.model_validate(chosen), writer, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(knowledge_of, "_write", lambda messages, desc: messages)
+    monkeypatch.setattr(knowledge_of, "encoder", SimpleNamespace(encode=lambda messages, desc: messages))
     for cases in (data.train, data.valid):
         assert cases.target is not None
-        for message, target in zip(about.of_cases(cases), cases.target.tolist(), strict=True):
-            made[tuple(writer.prompt(message))] = names[target]
+        for message, target in zip(knowledge_of.of_cases(cases), cases.target.tolist(), strict=True):
+            text_of[tuple(writer.prompt(message))] = names[target]
     method = fit(data, seed=1, params=chosen, workdir=tmp_path / "work")
     scores = scored(method, data.valid)
     target = data.valid.target

@@ -1,4 +1,4 @@
-"""LangPTune: the encoder learns a language of profiles, the writer learns to speak it, and a killed fit."""
+"""Tests of LangPTune: the encoder learns what profiles mean, the writer learns to write them, a killed fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,23 +42,25 @@ def test_the_encoder_learns_what_profiles_mean(tmp_path: Path) -> None:
     items = item_texts(split().items, tiny_tokenizer("llama"))[:20]
     targets = np.random.default_rng(0).integers(0, 20, 200)
     profiles = [chr(ord("a") + target) * 3 for target in targets]
-    made = Params.model_validate(settings(tmp_path, contrastive_epochs=12, contrastive_rate=3e-3, contrastive_batch=20))
+    params = Params.model_validate(
+        settings(tmp_path, contrastive_epochs=12, contrastive_rate=3e-3, contrastive_batch=20)
+    )
 
     def hits() -> float:
         scores = Ranking(encoder, items).scores([chr(ord("a") + item) * 3 for item in range(20)])
         return float((scores.argmax(axis=1) == np.arange(20)).mean())
 
     before = hits()
-    losses = contrast(encoder, profiles, targets, items, made, seed=1)
+    losses = contrast(encoder, profiles, targets, items, params, seed=1)
     assert before < 0.3 and hits() > 0.8
     assert len(losses) == 12 and losses[-1] < 0.5 * losses[0]
 
 
 def test_equal_targets_of_a_batch_are_one_candidate(tmp_path: Path) -> None:
     encoder = SentenceEncoder(write_encoder(tmp_path / "encoder"))
-    made = Params.model_validate(settings(tmp_path, contrastive_epochs=1, contrastive_batch=4))
+    params = Params.model_validate(settings(tmp_path, contrastive_epochs=1, contrastive_batch=4))
     # All four want the same item: one candidate, nothing to tell apart.
-    assert contrast(encoder, ["red", "blue", "a", "b"], np.zeros(4, int), ["Thing"], made, seed=1) == [0.0]
+    assert contrast(encoder, ["red", "blue", "a", "b"], np.zeros(4, int), ["Thing"], params, seed=1) == [0.0]
 
 
 def test_the_writer_learns_to_be_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,30 +73,30 @@ def test_the_writer_learns_to_be_understood(tmp_path: Path, monkeypatch: pytest.
     several = {"group_size": 8, "users_per_step": 16, "rollouts_at_once": 128}
     params = settings(tmp_path, max_new_tokens=1, max_steps=90, learning_rate=0.01, ndcg_k=1, **several)
     data = worded_split()
-    made = fit(data, seed=1, params=params, workdir=tmp_path / "work")
-    rewards = made.report()["rewards"]
+    recommender = fit(data, seed=1, params=params, workdir=tmp_path / "work")
+    rewards = recommender.report()["rewards"]
     assert len(rewards) == 90 and np.mean(rewards[:10]) < 0.15
     assert np.mean(rewards[-20:]) > 0.3  # one profile for everybody finds a tenth of the targets
 
 
 def test_items_are_encoded_by_the_encoder_that_reads_the_profiles(tmp_path: Path) -> None:
-    """By that of the last turn, which differs from the first's."""
-    made = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "work")
-    inner = made.inner
+    """Scores come from the encoder of the last turn, which differs from the first's."""
+    recommender = fit(split(), seed=3, params=settings(tmp_path), workdir=tmp_path / "work")
+    inner = recommender.inner
     assert isinstance(inner, ByText)
-    found = {}
+    cosines = {}
     for turn in (0, 1):
         encoder = SentenceEncoder(tmp_path / "encoder")
         encoder.model.load_state_dict(load_file(tmp_path / "work" / f"encoder{turn}" / "encoder.safetensors"))
         texts = ["red", "a much longer profile"]
-        found[turn] = encoder.encode(texts) @ encoder.encode(item_texts(split().items, tiny_tokenizer("llama"))).T
+        cosines[turn] = encoder.encode(texts) @ encoder.encode(item_texts(split().items, tiny_tokenizer("llama"))).T
     scores = torch.from_numpy(np.asarray(inner.scores_of(["red", "a much longer profile"])))
-    torch.testing.assert_close(scores, found[1], rtol=0, atol=1e-5)
-    assert not torch.allclose(found[0], found[1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores, cosines[1], rtol=0, atol=1e-5)
+    assert not torch.allclose(cosines[0], cosines[1], rtol=0, atol=1e-4)
 
 
 def _exact(texts: list[str]) -> np.ndarray:
-    """1 for the item that the text names."""
+    """Return 1 for the item that the text names and 0 for the others."""
     return np.array([[float(text.strip() == word) for word in WORDS] for text in texts])
 
 

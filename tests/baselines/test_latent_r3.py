@@ -1,4 +1,4 @@
-"""LatentR3: the thought by its formula, log-probabilities and gradients against plain ones, what each stage moves."""
+"""Tests of LatentR3: the thought by its formula, log-probabilities and gradients, which weights each stage trains."""
 
 import copy
 from dataclasses import replace
@@ -44,7 +44,7 @@ def scored(method: ByThought, cases: Cases) -> np.ndarray:
 
 
 def test_the_thought_is_one_head_of_attention_over_the_whole_prompt() -> None:
-    """Against a loop over tokens with the rotation written out; padding on the left changes nothing."""
+    """The thought equals a loop over tokens with the rotation written out; padding on the left changes nothing."""
     torch.manual_seed(0)
     thinker, states = Thinker(6), torch.randn(1, 4, 6)
 
@@ -77,15 +77,15 @@ def test_titles_behind_thoughts_are_as_likely_as_a_plain_forward_says(family: st
         thoughts, mask, cache = thinking.read(PROMPTS, 0)
         twice = thoughts.repeat_interleave(2, dim=0)
         twice[1::2] += 0.5
-        found = thinking.title_logps(twice, mask, cache, [title for title in TITLES for _ in range(2)], 0)
+        logps = thinking.title_logps(twice, mask, cache, [title for title in TITLES for _ in range(2)], 0)
         for row in range(6):
             prompt, title = PROMPTS[row // 2], TITLES[row // 2]
             embedding = model.get_input_embeddings()
             parts = [embedding(torch.tensor(prompt)), twice[row : row + 1], embedding(torch.tensor(title))]
             logits = model(inputs_embeds=torch.cat(parts)[None]).logits[0, len(prompt) : -1].log_softmax(dim=-1)
             expected = logits[torch.arange(len(title)), torch.tensor(title)]
-            torch.testing.assert_close(found[row, : len(title)], expected, rtol=1e-3, atol=1e-3)
-            assert not found[row, len(title) :].any()
+            torch.testing.assert_close(logps[row, : len(title)], expected, rtol=1e-3, atol=1e-3)
+            assert not logps[row, len(title) :].any()
 
 
 def test_gradients_by_a_thought_are_finite_differences() -> None:
@@ -104,14 +104,16 @@ def test_gradients_by_a_thought_are_finite_differences() -> None:
         return total
 
     difference = float(value(1e-3).detach() - value(-1e-3).detach()) / 2e-3
-    given = thoughts.double().requires_grad_()
-    thinking.title_logps(given, mask, cache, TITLES[:1], 0).sum().backward()
-    assert given.grad is not None and float((given.grad * direction).sum()) == pytest.approx(difference, rel=1e-2)
+    input_thoughts = thoughts.double().requires_grad_()
+    thinking.title_logps(input_thoughts, mask, cache, TITLES[:1], 0).sum().backward()
+    assert input_thoughts.grad is not None and float((input_thoughts.grad * direction).sum()) == pytest.approx(
+        difference, rel=1e-2
+    )
 
 
 def test_advantages_by_hand() -> None:
-    found = advantages(torch.tensor([[-2.0, -1.0], [-4.0, -7.0]]))
-    torch.testing.assert_close(found, torch.tensor([[1.0, 2.0], [-1.0, -4.0]]) / 22**0.5)
+    values = advantages(torch.tensor([[-2.0, -1.0], [-4.0, -7.0]]))
+    torch.testing.assert_close(values, torch.tensor([[1.0, 2.0], [-1.0, -4.0]]) / 22**0.5)
     # Without noise all thoughts of a prompt are equal: each has the prompt's own reward less the mean of the prompts'.
     torch.testing.assert_close(
         advantages(torch.tensor([[-1.0, -1.0], [-3.0, -3.0]])), torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
@@ -143,9 +145,9 @@ def test_stage_two_moves_the_thinker_alone(tmp_path: Path) -> None:
 
 
 def test_a_position_without_content_has_no_stage_two(tmp_path: Path) -> None:
-    found = fit(split(), seed=1, params=settings(tmp_path, thought="token"), workdir=tmp_path / "work")
-    assert found.report()["reinforced"] == [] and len(found.report()["thoughts"]) == 3
-    assert found.thinking.thinker is None and np.isfinite(scored(found, split().valid.take(CASES))).any()
+    recommender = fit(split(), seed=1, params=settings(tmp_path, thought="token"), workdir=tmp_path / "work")
+    assert recommender.report()["reinforced"] == [] and len(recommender.report()["thoughts"]) == 3
+    assert recommender.thinking.thinker is None and np.isfinite(scored(recommender, split().valid.take(CASES))).any()
 
 
 def test_each_stage_has_rows_of_its_own() -> None:
@@ -162,17 +164,20 @@ def test_it_learns_to_make_a_title_likelier_by_thoughts_alone(tmp_path: Path) ->
     Of several prompts it favours those that are easy already: the baseline is that of all.
     """
     params = settings(tmp_path, max_steps=0, thought_steps=0, rl_steps=12, thoughts=8, noise=0.3, users_per_step=1)
-    one = replace(split(), llm_rows=np.arange(7, 8))
-    found = [step["perplexity"] for step in fit(one, seed=1, params=params, workdir=tmp_path).report()["reinforced"]]
-    assert np.mean(found[-5:]) < 0.9 * np.mean(found[:3])
+    one_case = replace(split(), llm_rows=np.arange(7, 8))
+    perplexities = [
+        step["perplexity"] for step in fit(one_case, seed=1, params=params, workdir=tmp_path).report()["reinforced"]
+    ]
+    assert np.mean(perplexities[-5:]) < 0.9 * np.mean(perplexities[:3])
 
 
 def test_advantages_are_of_the_step_whatever_its_micro_batches_are(tmp_path: Path) -> None:
-    made = [
+    recommenders = [
         fit(split(), seed=1, params=settings(tmp_path, rl_at_once=at_once), workdir=tmp_path / f"work{at_once}")
         for at_once in (4, 2)
     ]
-    for one, other in zip(*(method.thinking.thinker.parameters() for method in made), strict=True):  # type: ignore[union-attr]
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-    losses = [[step["loss"] for step in method.report()["reinforced"]] for method in made]
+    parameters = [recommender.thinking.thinker.parameters() for recommender in recommenders]  # type: ignore[union-attr]
+    for whole_step, in_micro_batches in zip(*parameters, strict=True):
+        torch.testing.assert_close(whole_step, in_micro_batches, rtol=1e-3, atol=1e-4)
+    losses = [[step["loss"] for step in recommender.report()["reinforced"]] for recommender in recommenders]
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)

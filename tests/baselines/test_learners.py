@@ -1,4 +1,4 @@
-"""What the sequential models learn from: every case once, RecBole's own loss and gradient on the same pairs, masks."""
+"""Tests of the sequential models' training: every case once an epoch, RecBole's loss and gradient, masks."""
 
 import functools
 import subprocess
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @functools.cache
 def split() -> Any:
-    """Lines of 16 items with baskets, of which a network reads 8."""
+    """Return lines of 16 items with baskets; a network reads 8 of them."""
     raw = planted(n_users=30)
     raw.interactions["timestamp"] //= 150_000
     return as_split(prepare_planted(raw, history_length=8))
@@ -58,9 +58,9 @@ def test_cross_entropy_is_torchs(n_states: int, n_items: int, n: int, with_bias:
         (3 * loss).backward()
         losses.append(loss.detach())
         gradients.append([part.grad for part in inputs])
-    for loss, found in zip(losses[:2], gradients[:2], strict=True):
+    for loss, gradient in zip(losses[:2], gradients[:2], strict=True):
         torch.testing.assert_close(loss, losses[2])
-        torch.testing.assert_close(found, gradients[2])
+        torch.testing.assert_close(gradient, gradients[2])
 
 
 def test_a_large_catalogue_is_read_once_for_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,8 +73,8 @@ def test_a_large_catalogue_is_read_once_for_many_states(monkeypatch: pytest.Monk
         return product(bias, states, weight)
 
     monkeypatch.setattr(torch, "addmm", counted)
-    each = torch.arange(64)
-    cross_entropy.cross_entropy(torch.zeros(64, 1), torch.zeros(300_000, 1), each, each)
+    state_of = torch.arange(64)
+    cross_entropy.cross_entropy(torch.zeros(64, 1), torch.zeros(300_000, 1), state_of, state_of)
     assert sizes == [32, 32]
 
 
@@ -84,7 +84,7 @@ def epoch(length: int, stride: int, targets: int = 30, seed: int = 0) -> list[Ba
 
 
 def pairs(batch: Batch) -> list[tuple[int, tuple[int, ...], int]]:
-    """(case, items read, target) of each target, in item numbers."""
+    """Return (case, items read, target) of each target, in item numbers."""
     length = batch.items.shape[1]
     out = []
     for state, case, target in zip(batch.state_of, batch.case, batch.target, strict=True):
@@ -99,14 +99,14 @@ def test_windows_hold_every_case_once_with_the_newest_of_its_history(length: int
     cases = split().train
     assert cases.target is not None
     for seed in (0, 1):
-        found = [pair for batch in epoch(length, stride, seed=seed) for pair in pairs(batch)]
-        assert sorted(case for case, _, _ in found) == list(range(len(cases)))
-        for case, read, target in found:
+        triples = [pair for batch in epoch(length, stride, seed=seed) for pair in pairs(batch)]
+        assert sorted(case for case, _, _ in triples) == list(range(len(cases)))
+        for case, read, target in triples:
             history = cases.history(case).tolist()
             assert list(read) == history[-len(read) :] and target == cases.target[case]
             assert min(len(history), length - stride + 1) <= len(read) <= length
         if stride == 1:  # all of the history that is read
-            assert all(len(read) == min(len(cases.history(case)), length) for case, read, _ in found)
+            assert all(len(read) == min(len(cases.history(case)), length) for case, read, _ in triples)
 
 
 def test_pieces_begin_elsewhere_in_each_epoch() -> None:
@@ -120,14 +120,14 @@ def test_pieces_begin_elsewhere_in_each_epoch() -> None:
 
 @pytest.mark.parametrize("length", [4, 16])
 def test_a_step_has_about_so_many_targets_also_where_lines_are_short(length: int) -> None:
-    """Lines of 16 items with pieces of 16, and lines of 4 items with pieces of 16: a piece is no measure of targets."""
+    """Pieces of 16 hold 16 targets of long lines and 4 of short ones; a step takes as many pieces as it needs."""
     cases = prepare_planted(planted(n_users=200, length=length), history_length=16).train
-    found = list(Windows(cases.sequences(), 16, 8).batches(100, np.random.default_rng(0), CPU))
-    assert 85 < np.mean([len(batch.target) for batch in found[:-1]]) < 115
+    batches = list(Windows(cases.sequences(), 16, 8).batches(100, np.random.default_rng(0), CPU))
+    assert 85 < np.mean([len(batch.target) for batch in batches[:-1]]) < 115
 
 
 def network(name: str, method: Any, length: int = 8, maker: Any = None, **changes: Any) -> tuple[Any, Any]:
-    """Without dropout, and its settings."""
+    """Return the network without dropout, and its settings."""
     off = {field: 0.0 for field in method.Params.model_fields if "dropout" in field}
     params = method.Params(max_history=length, **(off | changes))
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def test_loss_and_gradient_are_recboles_on_the_same_pairs(name: str, method: Any
         history = torch.zeros(len(rows), 8, dtype=torch.int64)
         for i, (_, read, _) in enumerate(rows):
             history[i, : len(read)] = torch.tensor(read) + 1
-        lengths, target = (history > 0).sum(dim=1), torch.tensor([one for _, _, one in rows]) + 1
+        lengths, target = (history > 0).sum(dim=1), torch.tensor([item for _, _, item in rows]) + 1
         interaction = {"item_id_list": history, "item_length": lengths, "item_id": target}
         theirs = net.calculate_loss(interaction)
         expected = gradients(net, theirs)
@@ -178,10 +178,10 @@ def test_casers_loss_and_gradient_are_recboles_and_every_case_is_learned_once() 
         _, inputs, state_of, target = step.args  # type: ignore[attr-defined]
         assert (state_of.diff() >= 0).all() and set(state_of.tolist()) == set(range(len(inputs["user_id"])))
         users, items = inputs["user_id"][state_of].tolist(), inputs["item_id_list"][state_of].tolist()
-        seen += [(user, *row, int(one)) for user, row, one in zip(users, items, target, strict=True)]
+        seen += [(user, *row, int(item)) for user, row, item in zip(users, items, target, strict=True)]
     numbers = 1 + np.unique(cases.user, return_inverse=True)[1]
     wanted = zip(numbers.tolist(), left_aligned(cases, 5).tolist(), cases.target + 1, strict=True)
-    assert sorted(seen) == sorted((user, *row, int(one)) for user, row, one in wanted)
+    assert sorted(seen) == sorted((user, *row, int(item)) for user, row, item in wanted)
     inputs, state_of, target = steps[0].args[1:]  # type: ignore[attr-defined]
     inputs = {name: part[state_of] for name, part in inputs.items()}
     theirs = net.calculate_loss(inputs | {"item_id": target})
@@ -258,7 +258,7 @@ def test_a_line_that_predicts_nothing_at_its_end_is_cut_there() -> None:
 
 
 def test_the_loss_is_learned_with_what_a_method_adds_to_its_states() -> None:
-    """As KAR does: its own loss gets the batch, whose cases say which text is theirs."""
+    """A method's own loss, as KAR's, gets the batch with the case numbers, by which it finds each case's text."""
     net, params = network("GRU4Rec", gru4rec)
     seen: list[int] = []
 
@@ -282,8 +282,9 @@ def test_validation_cases_cost_no_memory() -> None:
         "n, length, items = 3000, 12, 8000\n"
         "draw = np.random.default_rng(0)\n"
         "item = np.concatenate([draw.permutation(items)[:length] for _ in range(n)])\n"
-        "log = pd.DataFrame({'user_id': np.repeat([f'u{i}' for i in range(n)], length), 'item_id': [f'i{v}' for v in "
-        "item]})\nlog['timestamp'], log['rating'] = 10**9 + draw.permutation(n * length), np.float32(1)\n"
+        "users = np.repeat([f'u{i}' for i in range(n)], length)\n"
+        "log = pd.DataFrame({'user_id': users, 'item_id': [f'i{v}' for v in item]})\n"
+        "log['timestamp'], log['rating'] = 10**9 + draw.permutation(n * length), np.float32(1)\n"
         "names = [f'i{v}' for v in range(items)]\n"
         "raw = Raw(interactions=log, items=pd.DataFrame({'item_id': names, 'title': names}))\n"
         "split = as_split(prepare_planted(raw, valid_cases=int(sys.argv[1])))\n"
@@ -304,5 +305,5 @@ def test_targets_per_second_are_those_of_the_epochs_alone(
 ) -> None:
     """`python -m baselines._recbole.speed`: both trainings learn, and importing and validating aren't counted."""
     monkeypatch.chdir(tmp_path)
-    found = measure(planted_split()[0], "GRU4Rec", own, 300, 2)
-    assert found["targets_per_second"] > 300 and found["peak_mib"] > 100
+    measured = measure(planted_split()[0], "GRU4Rec", own, 300, 2)
+    assert measured["targets_per_second"] > 300 and measured["peak_mib"] > 100

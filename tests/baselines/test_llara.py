@@ -1,4 +1,4 @@
-"""LLaRA: item tokens in prompts, the curriculum, what learns when, a task that only item tokens tell, a killed fit."""
+"""Tests of LLaRA: item tokens in prompts, the curriculum, a task that only item tokens solve, a killed fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,44 +48,47 @@ def scored(method: Recommender, cases: Cases) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> ByHybridPrompt:
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> ByHybridPrompt:
     folder = tmp_path_factory.mktemp("llara")
     return fit(split(), seed=1, params=settings(folder), workdir=folder / "work")
 
 
-def test_each_title_is_followed_by_its_items_token(made: ByHybridPrompt) -> None:
+def test_each_title_is_followed_by_its_items_token(recommender: ByHybridPrompt) -> None:
     cases = split().valid.take(CASES)
-    messages = made.builder.user_messages(made.request, cases)
-    made.builder.mark = ""
-    plain = [prompt_ids(made.tokenizer, one) for one in made.builder.user_messages(made.request, cases)]
-    made.builder.mark = "<bos>"
-    vocabulary = len(made.tokenizer)
-    for i, ids in enumerate(made.prompts(cases, messages)):
+    messages = recommender.builder.user_messages(recommender.request, cases)
+    recommender.builder.mark = ""
+    plain = [
+        prompt_ids(recommender.tokenizer, message)
+        for message in recommender.builder.user_messages(recommender.request, cases)
+    ]
+    recommender.builder.mark = "<bos>"
+    vocabulary = len(recommender.tokenizer)
+    for i, ids in enumerate(recommender.prompts(cases, messages)):
         shown = cases.history(i)[-3:].tolist()
         assert [token - vocabulary for token in ids if token >= vocabulary] == shown
         assert [token for token in ids if token < vocabulary] == plain[i]
-        before = made.tokenizer.decode(ids[: next(at for at, token in enumerate(ids) if token >= vocabulary)])
+        before = recommender.tokenizer.decode(ids[: next(at for at, token in enumerate(ids) if token >= vocabulary)])
         assert before.endswith(f"- Thing, number {split().items['title'][shown[0]].split()[-1]}")
 
 
 def test_the_projector_begins_as_large_as_tokens_are() -> None:
     projector = Projector(torch.randn(50, 6), 32, 0.136)
     with torch.no_grad():
-        given = projector(torch.arange(50))
-    assert given.shape == (50, 32) and float(given.square().mean().sqrt()) == pytest.approx(0.136, rel=1e-5)
-    assert float(given.std(dim=0).mean()) > 0.01  # items differ
+        tokens = projector(torch.arange(50))
+    assert tokens.shape == (50, 32) and float(tokens.square().mean().sqrt()) == pytest.approx(0.136, rel=1e-5)
+    assert float(tokens.std(dim=0).mean()) > 0.01  # items differ
     assert len(list(projector.parameters())) == 4 and not projector.items.requires_grad
 
 
-def test_item_vectors_are_sasrecs_and_shuffled_they_are_anothers(made: ByHybridPrompt) -> None:
+def test_item_vectors_are_sasrecs_and_shuffled_they_are_anothers(recommender: ByHybridPrompt) -> None:
     class Fitted:
         net = nn.Module()
 
     Fitted.net.item_embedding = nn.Embedding(61, 4)
     weight = Fitted.net.item_embedding.weight[1:].detach()
     assert torch.equal(item_vectors(Fitted, 60, None), weight)
-    other = item_vectors(Fitted, 60, 3)
-    assert not torch.equal(other, weight) and torch.equal(other.sort(dim=0).values, weight.sort(dim=0).values)
+    shuffled = item_vectors(Fitted, 60, 3)
+    assert not torch.equal(shuffled, weight) and torch.equal(shuffled.sort(dim=0).values, weight.sort(dim=0).values)
 
 
 def test_hybrid_steps_come_with_probability_t_of_t() -> None:
@@ -98,38 +101,45 @@ def test_hybrid_steps_come_with_probability_t_of_t() -> None:
     assert drawn[:, 30:].mean() > drawn[:, :10].mean() + 0.5
 
 
-def test_the_projector_learns_in_hybrid_steps_alone(made: ByHybridPrompt) -> None:
-    net, cases = R2ec(made.model), split().valid.take(CASES[:3])
-    prompts = made.prompts(cases, made.builder.user_messages(made.request, cases))
-    found = []
-    for vectors in (None, made.projector):
-        made.model.zero_grad()
-        made.projector.zero_grad()
-        with made.soft.reading(vectors):
+def test_the_projector_learns_in_hybrid_steps_alone(recommender: ByHybridPrompt) -> None:
+    net, cases = R2ec(recommender.model), split().valid.take(CASES[:3])
+    prompts = recommender.prompts(cases, recommender.builder.user_messages(recommender.request, cases))
+    logps_of_kind = []
+    for vectors in (None, recommender.projector):
+        recommender.model.zero_grad()
+        recommender.projector.zero_grad()
+        with recommender.soft.reading(vectors):
             logps = title_logps(net, prompts, [[5, 6], [7, 8, 9], [5]], 0)
             logps.sum().backward()
-        found.append(logps.detach())
-        moved = [one.grad is not None and bool(one.grad.any()) for one in made.projector.parameters()]
+        logps_of_kind.append(logps.detach())
+        moved = [
+            parameter.grad is not None and bool(parameter.grad.any())
+            for parameter in recommender.projector.parameters()
+        ]
         assert moved == [vectors is not None] * 4
-        assert any(one.grad is not None and bool(one.grad.any()) for one in made.model.parameters())
-    assert (found[0] != 0).tolist() == [[True, True, False], [True, True, True], [True, False, False]]
-    assert not torch.allclose(found[0], found[1])
+        assert any(
+            parameter.grad is not None and bool(parameter.grad.any()) for parameter in recommender.model.parameters()
+        )
+    assert (logps_of_kind[0] != 0).tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+    assert not torch.allclose(logps_of_kind[0], logps_of_kind[1])
     # As a plain forward of the same prompts with the placeholder in them says.
-    ids = [token if token < made.soft.first else made.soft.placeholder for token in prompts[1]]
+    ids = [token if token < recommender.soft.first else recommender.soft.placeholder for token in prompts[1]]
     with torch.no_grad():
-        logits = made.model(torch.tensor([[*ids, 7, 8, 9]])).logits[0, len(ids) - 1 : -1].log_softmax(dim=-1)
-    torch.testing.assert_close(found[0][1], logits[torch.arange(3), torch.tensor([7, 8, 9])], rtol=1e-3, atol=1e-4)
+        logits = recommender.model(torch.tensor([[*ids, 7, 8, 9]])).logits[0, len(ids) - 1 : -1].log_softmax(dim=-1)
+    torch.testing.assert_close(
+        logps_of_kind[0][1], logits[torch.arange(3), torch.tensor([7, 8, 9])], rtol=1e-3, atol=1e-4
+    )
 
 
-def test_steps_are_reported(made: ByHybridPrompt) -> None:
-    found = made.report()
-    assert [step["hybrid"] for step in found["hybrid"]] == [float(is_hybrid(step, 4, 1)) for step in range(4)]
-    assert all(step["loss"] > 0 for step in found["hybrid"]) and len(found["losses"]) == 1
-    assert found["sasrec"]["epochs"] == 1 and found["sasrec_tried"] == [] and made.learned() is None
+def test_the_report_has_each_hybrid_step_and_the_sasrec(recommender: ByHybridPrompt) -> None:
+    report = recommender.report()
+    assert [step["hybrid"] for step in report["hybrid"]] == [float(is_hybrid(step, 4, 1)) for step in range(4)]
+    assert all(step["loss"] > 0 for step in report["hybrid"]) and len(report["losses"]) == 1
+    assert report["sasrec"]["epochs"] == 1 and report["sasrec_tried"] == [] and recommender.learned() is None
 
 
 class Vectors(Recommender):
-    """In the place of SASRec: random vectors, which say which item it is."""
+    """Stands in for SASRec: each item has a random vector, by which it can be told from the others."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -141,7 +151,7 @@ class Vectors(Recommender):
 
 
 def test_it_learns_what_only_item_tokens_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every title of a history reads alike; the next item follows from the last one."""
+    """Every title of a history is the same, so only the last item's token says which item comes next."""
     loaded = backbones.Backbone(planted_writer(), tiny_tokenizer("llama"))
     monkeypatch.setattr(backbones, "load", lambda settings: loaded)
     monkeypatch.setattr(backbones, "add_lora", lambda model, settings: model)
@@ -182,18 +192,18 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytes
 def test_a_step_weighs_tokens_alike_whatever_its_micro_batches_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss that is logged of a step is the mean over all of its titles' tokens."""
-    found = []
+    """A step's logged loss is the mean over the tokens of all of its titles."""
+    losses = []
     for at_once in (4, 1):
         params = settings(tmp_path, at_once=at_once, hybrid_steps=2)
         params["tunings"] = str(tmp_path / f"tunings{at_once}")
         params["max_steps"] = 0
-        made = fit(split(), seed=3, params=params, workdir=tmp_path / f"work{at_once}")
-        found.append([step["loss"] for step in made.report()["hybrid"]])
-    assert found[0] == pytest.approx(found[1], abs=2e-4)
+        recommender = fit(split(), seed=3, params=params, workdir=tmp_path / f"work{at_once}")
+        losses.append([step["loss"] for step in recommender.report()["hybrid"]])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
-def test_as_many_rows_as_the_steps_take() -> None:
+def test_the_second_stage_draws_as_many_rows_as_its_steps_take() -> None:
     chosen = Params.model_validate({"backbone": {"name": "x"}, "hybrid_steps": 3, "users_per_step": 5})
     rows = llara.rows_of_second_stage(split(), chosen, 1)
     assert len(rows) == len(set(rows.tolist())) == 15 and item_tokens.padded([[1], [2, 3]], 0)[0].tolist() == [

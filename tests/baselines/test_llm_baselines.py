@@ -1,4 +1,4 @@
-"""The LLM baselines: texts written once, embeddings by hand, and what each method has to solve."""
+"""Tests of what the LLM baselines share: texts written once, embeddings by hand, a planted task for each method."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def counted(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many prompts each call of the LLM gets, from now on."""
+    """Return a list that each later call of the LLM extends by its number of prompts."""
     calls: list[int] = []
     generate = writer._generate
 
@@ -89,7 +89,7 @@ def test_no_text_is_written_twice(llm: BackboneSettings, tmp_path: Path, monkeyp
     assert Writer(llm, 5, tmp_path).path != writer.path  # another limit, other texts
 
 
-def test_a_text_is_charged_to_who_finds_it(llm: BackboneSettings, tmp_path: Path) -> None:
+def test_a_kept_text_is_charged_to_each_fit_that_reads_it(llm: BackboneSettings, tmp_path: Path) -> None:
     writer = Writer(llm, 4, tmp_path)
     prompts = prompts_of(writer, 6)
     with ledger.account() as first:
@@ -102,11 +102,11 @@ def test_a_text_is_charged_to_who_finds_it(llm: BackboneSettings, tmp_path: Path
 
 
 def test_other_weights_write_into_another_file(llm: BackboneSettings, tmp_path: Path) -> None:
-    other = write_backbone(tmp_path / "other")
-    before = Writer(BackboneSettings(name=str(other), dtype="float32"), 4, tmp_path).path
+    copy = write_backbone(tmp_path / "other")
+    before = Writer(BackboneSettings(name=str(copy), dtype="float32"), 4, tmp_path).path
     assert before == Writer(llm, 4, tmp_path).path  # the same files elsewhere are the same LLM
-    (other / "config.json").write_text((other / "config.json").read_text() + " ")
-    assert Writer(BackboneSettings(name=str(other), dtype="float32"), 4, tmp_path).path != before
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert Writer(BackboneSettings(name=str(copy), dtype="float32"), 4, tmp_path).path != before
     assert Writer(llm.model_copy(update={"dtype": "bfloat16"}), 4, tmp_path).path != before
 
 
@@ -137,7 +137,7 @@ def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(
         return backbones.merged_adapters(model, merge)
 
     monkeypatch.setattr(engine, "merged_adapters", merged_adapters)
-    made = llm_texts.ByText(
+    recommender = llm_texts.ByText(
         split(),
         model,
         loaded.tokenizer,
@@ -148,7 +148,7 @@ def test_a_tuned_llm_writes_by_its_adapters_as_they_were_trained(
         max_new_tokens=3,
         report={},
     )
-    list(made.score(replace(split().valid.take(np.arange(3)), target=None)))
+    list(recommender.score(replace(split().valid.take(np.arange(3)), target=None)))
     assert folded == [False]
 
 
@@ -172,17 +172,17 @@ def test_a_killed_writer_keeps_its_batches(
         writer.write(prompts)
     again = Writer(llm, 3, tmp_path)
     calls = counted(again, monkeypatch)
-    found = again.write(prompts)
+    texts = again.write(prompts)
     assert calls == [2]
-    assert [text.text for text in found] == [text.text for text in expected]
+    assert [text.text for text in texts] == [text.text for text in expected]
 
 
 def test_embeddings_are_means_of_single_texts(encoder: Path) -> None:
-    """Whatever lies in the same batch."""
+    """A text's embedding doesn't depend on the other texts of its batch."""
     reader = SentenceEncoder(encoder)
     texts = ["Thing, number 3", "red", "Thing, number 12 colour blue red green red", "x" * 2000]
-    found = reader.encode(texts)
-    for text, row in zip(texts, found, strict=True):
+    vectors = reader.encode(texts)
+    for text, row in zip(texts, vectors, strict=True):
         ids = reader.tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
         with torch.no_grad():
             mean = reader.model(**ids).last_hidden_state[0].mean(dim=0)
@@ -192,7 +192,7 @@ def test_embeddings_are_means_of_single_texts(encoder: Path) -> None:
 def test_a_long_text_is_read_to_its_end(encoder: Path) -> None:
     reader = SentenceEncoder(encoder)
     words = np.array(["red", "green", "blue", "Thing"])[np.random.default_rng(0).integers(0, 4, 700)]
-    long, other = " ".join(words), " ".join([*words[:-1], "colour"])
+    long, another_end = " ".join(words), " ".join([*words[:-1], "colour"])
     first, last = reader.tokenizer.cls_token_id, reader.tokenizer.sep_token_id
     ids = reader.tokenizer(long, add_special_tokens=False)["input_ids"]
     states = []
@@ -200,17 +200,17 @@ def test_a_long_text_is_read_to_its_end(encoder: Path) -> None:
         with torch.no_grad():
             part = torch.tensor([[first, *ids[start : start + 254], last]])
             states.append(reader.model(part).last_hidden_state[0])
-    found = reader.encode(["red", long, other])
+    vectors = reader.encode(["red", long, another_end])
     assert len(states) == 3
-    torch.testing.assert_close(found[1], F.normalize(torch.cat(states).mean(dim=0), dim=0), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found[1], found[2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vectors[1], F.normalize(torch.cat(states).mean(dim=0), dim=0), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(vectors[1], vectors[2], rtol=1e-4, atol=1e-5)
 
 
 def test_the_embedded_encoder_knows_what_words_mean() -> None:
     reader = SentenceEncoder(fetch_minilm("resources/all-minilm-l6-v2"))
-    found = reader.encode(["a film about space travel", "rockets and astronauts", "boiled potatoes with butter"])
-    assert found.shape == (3, 384)
-    assert float(found[0] @ found[1]) > float(found[0] @ found[2]) + 0.2
+    vectors = reader.encode(["a film about space travel", "rockets and astronauts", "boiled potatoes with butter"])
+    assert vectors.shape == (3, 384)
+    assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[2]) + 0.2
 
 
 def test_a_missing_encoder_is_one_sentence(tmp_path: Path) -> None:
@@ -233,20 +233,20 @@ def profiles(llm: BackboneSettings, encoder: Path, folder: Path, **changes: obje
 def test_a_profile_that_names_the_target_finds_it(
     llm: BackboneSettings, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Planted: an LLM that writes the target's own text. Every target is then on rank 1."""
+    """The LLM is planted: it writes the target's own text, so every target is on rank 1."""
     data = split()
     cases, names = data.valid.take(np.arange(30)), item_texts(data.items, tiny_tokenizer("llama"))
     assert cases.target is not None
     method = profiles(llm, encoder, tmp_path)
     messages = method.builder.user_messages(REQUEST, cases)  # type: ignore[attr-defined]
-    said = {tuple(method.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
+    case_of = {tuple(method.writer.prompt(message)): i for i, message in enumerate(messages)}  # type: ignore[attr-defined]
     monkeypatch.setattr(
         method.writer,  # type: ignore[attr-defined]
         "_generate",
-        lambda prompts: [Text(names[cases.target[said[tuple(p)]]], 3, False, 0.5) for p in prompts],
+        lambda prompts: [Text(names[cases.target[case_of[tuple(p)]]], 3, False, 0.5) for p in prompts],
     )
     scores = np.concatenate(list(method.score(replace(cases, target=None))))  # type: ignore[attr-defined]
-    same_prompt = len(said) < 30  # equal histories would share a text
+    same_prompt = len(case_of) < 30  # equal histories would share a text
     assert not same_prompt
     assert (scores.argmax(axis=1) == cases.target).all()
     assert method.tokens_written() == 90 and method.report() == {"writing_seconds": 15.0}  # type: ignore[attr-defined]
@@ -257,23 +257,23 @@ def test_a_profile_that_names_the_target_finds_it(
 
 def test_titles_may_stand_before_the_profile(llm: BackboneSettings, encoder: Path, tmp_path: Path) -> None:
     cases = replace(split().valid.take(np.arange(4)), target=None)
-    alone = profiles(llm, encoder, tmp_path)
-    both = profiles(llm, encoder, tmp_path, query="titles and profile", max_items=2)
-    found = np.concatenate(list(both.score(cases)))  # type: ignore[attr-defined]
+    profile_only = profiles(llm, encoder, tmp_path)
+    with_titles = profiles(llm, encoder, tmp_path, query="titles and profile", max_items=2)
+    cosines = np.concatenate(list(with_titles.score(cases)))  # type: ignore[attr-defined]
     titles = split().items["title"]
     queries = [
-        "; ".join([titles[v] for v in cases.history(i)[-2:].tolist()] + [both._written[i].text])  # type: ignore
+        "; ".join([titles[v] for v in cases.history(i)[-2:].tolist()] + [with_titles._written[i].text])  # type: ignore
         for i in range(4)
     ]
-    expected = both.encoder.encode(queries) @ both.items.T  # type: ignore[attr-defined]
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
-    assert not np.allclose(found, np.concatenate(list(alone.score(cases))))  # type: ignore[attr-defined]
+    expected = with_titles.encoder.encode(queries) @ with_titles.items.T  # type: ignore[attr-defined]
+    np.testing.assert_allclose(cosines, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(cosines, np.concatenate(list(profile_only.score(cases))))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("reasoning", [False, True])
 @pytest.mark.parametrize("standardize", [0, 40])
 def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standardize: int, tmp_path: Path) -> None:
-    """Cosines of states; standardised, of states less their side's mean over its spread."""
+    """Scores are cosines of states; standardised, each state is first centred and scaled by its side's statistics."""
     data = split()
     params = {
         "backbone": llm.model_dump(),
@@ -283,20 +283,20 @@ def test_the_frozen_llm_by_hand(llm: BackboneSettings, reasoning: bool, standard
         "standardize": [standardize],
         "states": str(tmp_path / "states"),
     }
-    made = fit_frozen(data, seed=1, params=params, workdir=tmp_path)
+    recommender = fit_frozen(data, seed=1, params=params, workdir=tmp_path)
     cases = replace(data.valid.take(np.arange(6)), target=None)
-    found = np.concatenate(list(made.score(cases)))
-    states, texts, written = made.reader.read(cases)
-    users, items = states.double().numpy(), made.reader.table.states.double().numpy()
+    item_scores = np.concatenate(list(recommender.score(cases)))
+    states, texts, written = recommender.reader.read(cases)
+    users, items = states.double().numpy(), recommender.reader.table.states.double().numpy()
     if standardize:
         from r2ec.scoring.reader import sample
 
-        seen = made.reader.read(sample(data.train, standardize, data.name))[0].double().numpy()
+        seen = recommender.reader.read(sample(data.train, standardize, data.name))[0].double().numpy()
         users = (users - seen.mean(0)) / seen.std(0, ddof=1)
         items = (items - items.mean(0)) / items.std(0, ddof=1)
     unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (users, items)]
-    tau = made.reader.params.recpo.tau
-    np.testing.assert_allclose(found * tau, unit[0] @ unit[1].T, atol=1e-3)
+    tau = recommender.reader.params.recpo.tau
+    np.testing.assert_allclose(item_scores * tau, unit[0] @ unit[1].T, atol=1e-3)
     assert (written > 0) == reasoning and (texts["reasoning"] != "").all() == reasoning
 
 
@@ -308,16 +308,16 @@ def test_the_frozen_llm_chooses_on_validation_cases(llm: BackboneSettings, tmp_p
         "states": str(tmp_path / "states"),
         "valid_cases": 60,
     }
-    made = fit_frozen(data, seed=1, params=params | {"standardize": [0, 30, 90]}, workdir=tmp_path)
-    tried = {one["standardize"]: one["value"] for one in made.report()["tried"]}
+    chosen = fit_frozen(data, seed=1, params=params | {"standardize": [0, 30, 90]}, workdir=tmp_path)
+    tried = {choice["standardize"]: choice["value"] for choice in chosen.report()["tried"]}
     from r2ec.scoring.reader import sample
 
-    some = sample(data.valid, 60, data.name)
+    valid = sample(data.valid, 60, data.name)
     for count, value in tried.items():
-        alone = fit_frozen(data, seed=1, params=params | {"standardize": [count]}, workdir=tmp_path)
-        assert validation_ndcg(alone, some, data.n_items, "frozen") == pytest.approx(value, abs=1e-6)
+        single = fit_frozen(data, seed=1, params=params | {"standardize": [count]}, workdir=tmp_path)
+        assert validation_ndcg(single, valid, data.n_items, "frozen") == pytest.approx(value, abs=1e-6)
     assert len(set(tried.values())) > 1
-    assert tried[made.report()["standardize"]] == max(tried.values())
+    assert tried[chosen.report()["standardize"]] == max(tried.values())
 
 
 def test_latency_is_measured_on_texts_written_anew(llm: BackboneSettings, tmp_path: Path) -> None:

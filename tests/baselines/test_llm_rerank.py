@@ -1,4 +1,4 @@
-"""LLM reranking: likelihoods against plain transformers, and what it has to solve."""
+"""Tests of LLM reranking: likelihoods against plain transformers, and a planted task."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> LLMRerank:
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> LLMRerank:
     folder = tmp_path_factory.mktemp("rerank")
     params = settings(folder)
     return fit(split(), seed=1, params=params, workdir=folder / "work")
@@ -36,66 +36,71 @@ def cases(count: int = 20) -> Cases:
     return split().valid.take(np.arange(count))
 
 
-def test_likelihoods_are_those_of_single_sequences(made: LLMRerank) -> None:
-    prompts = made._reasoned(cases(2))
+def test_likelihoods_are_those_of_single_sequences(recommender: LLMRerank) -> None:
+    prompts = recommender._reasoned(cases(2))
     items = np.array([[3, 40, 7], [11, 3, 59]])
-    found = made.likelihoods(prompts, items)
+    likelihoods = recommender.likelihoods(prompts, items)
     for row, prompt in enumerate(prompts):
         for column, item in enumerate(items[row]):
-            title = made.titles[item]
+            title = recommender.titles[item]
             with torch.no_grad():
-                logits = made.llm.model.causal_lm(torch.tensor([prompt + title])).logits[0]
+                logits = recommender.llm.model.causal_lm(torch.tensor([prompt + title])).logits[0]
             logps = logits.log_softmax(dim=-1)[len(prompt) - 1 : -1]
             expected = float(logps[torch.arange(len(title)), title].mean())
-            assert found[row, column] == pytest.approx(expected, abs=1e-4)
+            assert likelihoods[row, column] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_best_candidates_are_reordered_and_stay_above_the_rest(made: LLMRerank) -> None:
-    some = replace(cases(), target=None)
-    own = np.concatenate(list(made.sasrec.score(some))).astype(np.float64)
-    found = np.concatenate(list(made.score(some)))
-    for i in range(len(some)):
-        own[i, some.history(i)] = -np.inf
-        best = set(np.argsort(-own[i], kind="stable")[:COUNT].tolist())
-        open_to = found[i].copy()
-        open_to[some.history(i)] = -np.inf
-        order = np.argsort(-open_to, kind="stable").tolist()
+def test_the_best_candidates_are_reordered_and_stay_above_the_rest(recommender: LLMRerank) -> None:
+    hidden = replace(cases(), target=None)
+    sasrec_scores = np.concatenate(list(recommender.sasrec.score(hidden))).astype(np.float64)
+    reordered = np.concatenate(list(recommender.score(hidden)))
+    for i in range(len(hidden)):
+        sasrec_scores[i, hidden.history(i)] = -np.inf
+        best = set(np.argsort(-sasrec_scores[i], kind="stable")[:COUNT].tolist())
+        allowed = reordered[i].copy()
+        allowed[hidden.history(i)] = -np.inf
+        order = np.argsort(-allowed, kind="stable").tolist()
         assert set(order[:COUNT]) == best
-        rest = [item for item in np.argsort(-own[i], kind="stable").tolist() if item not in best]
-        left = len(rest) - len(set(some.history(i).tolist()))
+        rest = [item for item in np.argsort(-sasrec_scores[i], kind="stable").tolist() if item not in best]
+        left = len(rest) - len(set(hidden.history(i).tolist()))
         assert order[COUNT : COUNT + left] == rest[:left]
-    texts = made.texts()
-    assert texts["case"].tolist() == some.case.tolist() and made.tokens_written() >= len(some)
+    texts = recommender.texts()
+    assert texts["case"].tolist() == hidden.case.tolist() and recommender.tokens_written() >= len(hidden)
 
 
-def test_a_target_that_the_llm_finds_likeliest_comes_first(made: LLMRerank, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: the history makes the target's title likelier than any other's; common titles are likely anyway."""
-    some = cases(40)
-    target = some.target
+def test_a_target_that_the_llm_finds_likeliest_comes_first(
+    recommender: LLMRerank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the planted LLM the history raises the target's title most, but common titles are likely whatever it is."""
+    valid = cases(40)
+    target = valid.target
     assert target is not None
     common = np.linspace(-9, -1, split().n_items)
-    monkeypatch.setattr(made, "without_history", common)
-    monkeypatch.setattr(made, "likelihoods", lambda prompts, items: common[items] + (items == wanted[:, None]))
-    own = np.concatenate(list(made.sasrec.score(replace(some, target=None)))).astype(np.float64)
+    monkeypatch.setattr(recommender, "without_history", common)
+    monkeypatch.setattr(recommender, "likelihoods", lambda prompts, items: common[items] + (items == wanted[:, None]))
+    sasrec_scores = np.concatenate(list(recommender.sasrec.score(replace(valid, target=None)))).astype(np.float64)
     hits, candidates = 0, 0
-    for i in range(len(some)):
+    for i in range(len(valid)):
         wanted = target[i : i + 1]
-        one = replace(some.take(np.arange(i, i + 1)), target=None)
-        scores = next(iter(made.score(one)))[0]
-        scores[one.history(0)] = own[i, one.history(0)] = -np.inf
-        retrieved = target[i] in np.argsort(-own[i], kind="stable")[:COUNT]
+        case = replace(valid.take(np.arange(i, i + 1)), target=None)
+        scores = next(iter(recommender.score(case)))[0]
+        scores[case.history(0)] = sasrec_scores[i, case.history(0)] = -np.inf
+        retrieved = target[i] in np.argsort(-sasrec_scores[i], kind="stable")[:COUNT]
         candidates += retrieved
         hits += scores.argmax() == target[i]
         assert retrieved == (scores.argmax() == target[i])
     assert 0 < hits == candidates
 
 
-def test_a_small_weight_keeps_sasrecs_order(made: LLMRerank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(made, "settings", made.settings.model_copy(update={"weight": 1e-9}))
-    some = replace(cases(), target=None)
-    own, found = (np.concatenate(list(method.score(some))) for method in (made.sasrec, made))
-    for i in range(len(some)):
-        own[i, some.history(i)] = found[i, some.history(i)] = -np.inf
+def test_a_small_weight_keeps_sasrecs_order(recommender: LLMRerank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommender, "settings", recommender.settings.model_copy(update={"weight": 1e-9}))
+    hidden = replace(cases(), target=None)
+    sasrec_scores, mixed_scores = (
+        np.concatenate(list(method.score(hidden))) for method in (recommender.sasrec, recommender)
+    )
+    for i in range(len(hidden)):
+        sasrec_scores[i, hidden.history(i)] = mixed_scores[i, hidden.history(i)] = -np.inf
         assert (
-            np.argsort(-found[i], kind="stable")[:COUNT].tolist() == np.argsort(-own[i], kind="stable")[:COUNT].tolist()
+            np.argsort(-mixed_scores[i], kind="stable")[:COUNT].tolist()
+            == np.argsort(-sasrec_scores[i], kind="stable")[:COUNT].tolist()
         )

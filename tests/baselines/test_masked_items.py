@@ -1,4 +1,4 @@
-"""BERT4Rec's scoring: nothing of a short history is lost, and a mask stands behind it."""
+"""Tests of BERT4Rec's scoring: it reads the whole of a short history and puts a mask behind it."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_masks_are_of_items_alone_and_every_row_has_one() -> None:
 
 
 class Reads(MaskedItems):
-    """Its wiring alone: keeps what the transformer would read, and gives states by which a place can be told."""
+    """BERT4Rec without a transformer: keeps the rows read and returns states that say which place they are of."""
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)

@@ -1,4 +1,4 @@
-"""The pairwise trainer: losses by hand, titles read with gradients as one by one, the reference, resume, learning."""
+"""Tests of the pairwise trainer: losses by hand, titles' log-probabilities, the reference, resume, learning."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,22 +25,22 @@ def rows(*values: float) -> torch.Tensor:
 
 
 def test_losses_by_hand() -> None:
-    nothing = torch.zeros(1, 4)
-    assert float(preference_loss(nothing, nothing, 1.0)) == pytest.approx(1.386294, abs=1e-6)  # log 4
+    zeros = torch.zeros(1, 4)
+    assert float(preference_loss(zeros, zeros, 1.0)) == pytest.approx(1.386294, abs=1e-6)  # log 4
     # Delta(p) = log 3 against three zeros: 3 / (3 + 3).
-    found = preference_loss(rows(-1 + np.log(3), -2, -3, -4), rows(-1, -2, -3, -4), 1.0)
-    assert float(found) == pytest.approx(0.693147, abs=1e-6)
+    softmax_loss = preference_loss(rows(-1 + np.log(3), -2, -3, -4), rows(-1, -2, -3, -4), 1.0)
+    assert float(softmax_loss) == pytest.approx(0.693147, abs=1e-6)
     # DPO with beta .1: -log sigma(.1 (1 - -1)).
     assert float(preference_loss(rows(1, -1), rows(0, 0), 0.1)) == pytest.approx(0.598139, abs=1e-6)
     # The mean over cases.
-    both = preference_loss(torch.tensor([[1.0, -1.0], [0, 0]]), torch.zeros(2, 2), 0.1)
-    assert float(both) == pytest.approx((0.598139 + 0.693147) / 2, abs=1e-6)
+    mean_loss = preference_loss(torch.tensor([[1.0, -1.0], [0, 0]]), torch.zeros(2, 2), 0.1)
+    assert float(mean_loss) == pytest.approx((0.598139 + 0.693147) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 2.0])
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_loss_is_the_papers(beta: float, count: int) -> None:
-    """-log sigma(-log sum_d exp(beta (Delta(d) - Delta(p)))), value and gradient; for one title DPO's."""
+def test_the_loss_and_its_gradient_are_the_papers(beta: float, count: int) -> None:
+    """The loss is -log sigma(-log sum_d exp(beta (Delta(d) - Delta(p)))), which for one rejected title is DPO's."""
     torch.manual_seed(0)
     logps, reference = torch.randn(5, 1 + count, dtype=torch.float64), torch.randn(5, 1 + count, dtype=torch.float64)
     logps.requires_grad_(True)
@@ -48,10 +48,10 @@ def test_the_loss_is_the_papers(beta: float, count: int) -> None:
     plain = -F.logsigmoid(-torch.logsumexp(beta * (delta[:, 1:] - delta[:, :1]), dim=1)).mean()
     if count == 1:
         torch.testing.assert_close(plain, -F.logsigmoid(beta * (delta[:, 0] - delta[:, 1])).mean())
-    found = preference_loss(logps, reference, beta)
-    torch.testing.assert_close(found, plain)
-    (own,), (others,) = (torch.autograd.grad(loss, logps) for loss in (found, plain))
-    torch.testing.assert_close(own, others)
+    loss = preference_loss(logps, reference, beta)
+    torch.testing.assert_close(loss, plain)
+    (ours,), (papers,) = (torch.autograd.grad(value, logps) for value in (loss, plain))
+    torch.testing.assert_close(ours, papers)
 
 
 def test_large_differences_do_not_overflow() -> None:
@@ -63,7 +63,7 @@ def test_large_differences_do_not_overflow() -> None:
 
 
 def toy(count: int, negatives: int = 3, seed: int = 0) -> Preferences:
-    """Prompts of 9 to 14 tokens, some with a common beginning, titles of 1 to 5."""
+    """Return prompts of 9 to 14 tokens, some with a common beginning, and titles of 1 to 5 tokens."""
     random = np.random.default_rng(seed)
 
     def tokens(least: int, most: int) -> list[int]:
@@ -76,23 +76,25 @@ def toy(count: int, negatives: int = 3, seed: int = 0) -> Preferences:
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_titles_are_read_as_one_by_one(family: str) -> None:
-    """Value and gradient of log pi against a forward of each prompt with each title."""
-    model, given = tiny_model(family), toy(3)
+    """Value and gradient of log pi equal those of a forward of each prompt with each title."""
+    model, preferences = tiny_model(family), toy(3)
     model.eval()
-    net, weights = R2ec(model), [one for one in model.parameters() if one.requires_grad]
-    found = title_logps(net, given, PAD)
+    net, weights = R2ec(model), [part for part in model.parameters() if part.requires_grad]
+    logps = title_logps(net, preferences, PAD)
     plain = []
-    for prompt, titles in zip(given.prompts, given.titles, strict=True):
+    for prompt, titles in zip(preferences.prompts, preferences.titles, strict=True):
         for title in titles:
             logits = model(torch.tensor([[*prompt, *title]])).logits[0, len(prompt) - 1 : -1].float()
             plain.append(logits.log_softmax(dim=1)[torch.arange(len(title)), torch.tensor(title)].sum())
     expected = torch.stack(plain).reshape(3, 4)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(logps, expected, rtol=1e-4, atol=1e-3)
     pull = torch.randn(3, 4)
-    own, others = (torch.autograd.grad((pull * one).sum(), weights, allow_unused=True) for one in (found, expected))
-    assert all(one is not None for one in own)
-    for one, other in zip(own, others, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    grads, expected_grads = (
+        torch.autograd.grad((pull * part).sum(), weights, allow_unused=True) for part in (logps, expected)
+    )
+    assert all(part is not None for part in grads)
+    for part, expected_part in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(part, expected_part, rtol=1e-3, atol=1e-3)
 
 
 def training(**changes: Any) -> Training:
@@ -100,29 +102,29 @@ def training(**changes: Any) -> Training:
     return Training(**usual | changes)
 
 
-def trained(model: PeftModel, given: Preferences, folder: Path, **changes: Any) -> list[dict[str, float]]:
-    return prefer(model, given, training(**changes), pad=PAD, seed=5, folder=folder)
+def trained(model: PeftModel, preferences: Preferences, folder: Path, **changes: Any) -> list[dict[str, float]]:
+    return prefer(model, preferences, training(**changes), pad=PAD, seed=5, folder=folder)
 
 
 def weights_of(model: PeftModel) -> torch.Tensor:
-    return torch.cat([one.detach().flatten() for one in model.parameters() if one.requires_grad])
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters() if parameter.requires_grad])
 
 
 def adapted() -> PeftModel:
-    """A tiny LM whose adapters are far from their start, as tuning leaves them."""
+    """Return a tiny LM whose adapters are far from their start, as tuning leaves them."""
     model = tiny_model("llama")
     assert isinstance(model, PeftModel)
     return model
 
 
 def test_the_reference_is_the_model_as_it_was_and_not_the_backbone(tmp_path: Path) -> None:
-    model, given = adapted(), toy(8)
+    model, preferences = adapted(), toy(8)
     with torch.no_grad():
-        expected = title_logps(R2ec(model).eval(), given, PAD)
+        expected = title_logps(R2ec(model).eval(), preferences, PAD)
         with model.disable_adapter():
-            backbone = title_logps(R2ec(model), given, PAD)
+            backbone = title_logps(R2ec(model), preferences, PAD)
     assert not torch.allclose(expected, backbone, atol=1)
-    logged = trained(model, given, tmp_path / "work")
+    logged = trained(model, preferences, tmp_path / "work")
     kept = torch.from_numpy(np.load(tmp_path / "work" / "reference.npy"))
     torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-3)
     first = logged[0]
@@ -135,9 +137,9 @@ def test_the_reference_is_the_model_as_it_was_and_not_the_backbone(tmp_path: Pat
 def test_the_reference_is_read_in_the_batches_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[list[Sequence[int]]] = []
 
-    def title_logps_(net: R2ec, given: Preferences, pad: int) -> torch.Tensor:
-        read.append(list(given.prompts))
-        return title_logps(net, given, pad)
+    def title_logps_(net: R2ec, preferences: Preferences, pad: int) -> torch.Tensor:
+        read.append(list(preferences.prompts))
+        return title_logps(net, preferences, pad)
 
     monkeypatch.setattr(pairwise, "title_logps", title_logps_)
     trained(adapted(), toy(5), tmp_path, steps=2)  # five cases, eight are taken: the first three twice
@@ -150,37 +152,38 @@ def test_the_reference_is_read_in_the_batches_of_the_training(tmp_path: Path, mo
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in step 3, behind the checkpoint of step 2: against the same reference, not the half-trained model."""
-    given, whole = toy(12), adapted()
-    expected = trained(whole, given, tmp_path / "whole")
+    """Killed in step 3, behind the checkpoint of step 2; the reference stays that of step 0, not the loaded model."""
+    preferences, whole = toy(12), adapted()
+    expected = trained(whole, preferences, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, pairwise.PreferenceTrainer, "training_step", call=6)  # two micro-batches a step
-        trained(adapted(), given, tmp_path / "broken")
+        trained(adapted(), preferences, tmp_path / "broken")
     assert [path.name for path in (tmp_path / "broken").glob("checkpoint-*")] == ["checkpoint-2"]
     again = adapted()
-    assert trained(again, given, tmp_path / "broken") == expected
+    assert trained(again, preferences, tmp_path / "broken") == expected
     torch.testing.assert_close(weights_of(again), weights_of(whole), rtol=0, atol=0)
     loaded = adapted()  # of a training that had ended
-    assert trained(loaded, given, tmp_path / "broken") == expected
+    assert trained(loaded, preferences, tmp_path / "broken") == expected
     torch.testing.assert_close(weights_of(loaded), weights_of(whole), rtol=0, atol=0)
     assert not torch.equal(weights_of(whole), weights_of(adapted()))
 
 
 def test_the_margin_rises_on_cases_that_it_has_not_seen(tmp_path: Path) -> None:
-    """Planted: the chosen title repeats the prompt's last token, the rejected ones are other tokens."""
+    """In the planted task the chosen title repeats the prompt's last token, and the rejected ones are other tokens."""
     random = np.random.default_rng(1)
 
-    def some(count: int) -> Preferences:
+    def preferences_of(count: int) -> Preferences:
         prompts = random.integers(3, 13, (count, 6)).tolist()
-        others = [
+        rejected = [
             random.permutation([token for token in range(3, 13) if token != prompt[-1]])[:2] for prompt in prompts
         ]
         titles = [
-            [[prompt[-1], 2], *([int(one), 2] for one in two)] for prompt, two in zip(prompts, others, strict=True)
+            [[prompt[-1], 2], *([int(token), 2] for token in tokens)]
+            for prompt, tokens in zip(prompts, rejected, strict=True)
         ]
         return Preferences(prompts, titles)
 
-    model, unseen = adapted(), some(60)
+    model, unseen = adapted(), preferences_of(60)
 
     def ahead() -> torch.Tensor:
         with torch.no_grad():
@@ -189,7 +192,14 @@ def test_the_margin_rises_on_cases_that_it_has_not_seen(tmp_path: Path) -> None:
 
     before = ahead()
     logged = trained(
-        model, some(400), tmp_path, steps=60, users_per_step=16, at_once=16, learning_rate=1e-2, save_steps=1000
+        model,
+        preferences_of(400),
+        tmp_path,
+        steps=60,
+        users_per_step=16,
+        at_once=16,
+        learning_rate=1e-2,
+        save_steps=1000,
     )
     after = ahead()
     assert np.mean([step["loss"] for step in logged[-20:]]) < 0.75 * np.log(3)

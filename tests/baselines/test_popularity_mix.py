@@ -1,4 +1,4 @@
-"""Popularity mixed into a text's scores: by hand, chosen where it helps, left out where it doesn't."""
+"""Tests of popularity mixed into a text's scores: by hand, chosen where it helps, left out where it doesn't."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,14 +16,14 @@ NONE = np.array([], dtype=np.int64)  # trained on nothing
 
 
 class Fixed(Recommender):
-    """Scores by a function of the cases, and how often it was asked."""
+    """A recommender that gives fixed scores by case number and counts its calls."""
 
     def __init__(self, scores: np.ndarray) -> None:
-        self.scores, self.asked = scores, 0
+        self.scores, self.calls = scores, 0
 
     def score(self, cases: Cases) -> Iterator[np.ndarray]:
         assert cases.target is None
-        self.asked += 1
+        self.calls += 1
         for batch in cases.batches(16):
             yield self.scores[batch.case]
 
@@ -35,7 +35,7 @@ class Fixed(Recommender):
 
 
 def counted(split: Split) -> np.ndarray:
-    """Users who have each item in their training cases, one by one."""
+    """Count each item's users in the training cases, one by one."""
     pairs = {(int(u), int(t)) for u, t in zip(split.train.user, split.train.target, strict=True)}  # type: ignore[arg-type]
     pairs |= {(int(split.train.user[i]), int(v)) for i in range(len(split.train)) for v in split.train.history(i)}
     return np.bincount([item for _, item in pairs], minlength=split.n_items)
@@ -56,7 +56,7 @@ def test_the_mix_by_hand() -> None:
 
 
 def informed(data: Split, strength: float) -> Fixed:
-    """Noise, and `strength` more for the target of each validation case."""
+    """Return a recommender of noise that gives `strength` more to the target of each validation case."""
     cases = data.valid
     assert cases.target is not None
     scores = np.random.default_rng(1).normal(size=(int(cases.case.max()) + 1, data.n_items))
@@ -70,7 +70,7 @@ def skewed(data: Split) -> Split:
     best = np.argsort(-counted(data))
     cases, rng = data.valid, np.random.default_rng(2)
     free = [best[~np.isin(best, cases.history(i))][:3] for i in range(len(cases))]
-    target = np.array([rng.choice(some) for some in free], dtype=np.int32)
+    target = np.array([rng.choice(popular_items) for popular_items in free], dtype=np.int32)
     return replace(data, valid=replace(cases, target=target))
 
 
@@ -78,7 +78,7 @@ def test_the_share_follows_what_validation_says() -> None:
     data = skewed(split())
     noise = with_best_share(informed(data, 0.0), data, popular(data), SHARES, 100, trained=NONE)
     assert noise.share == 2.0  # nothing but popularity says anything there
-    assert [one["popularity"] for one in noise.tried] == SHARES
+    assert [choice["popularity"] for choice in noise.tried] == SHARES
     assert noise.tried[2]["value"] > 0.5 > 0.1 > noise.tried[0]["value"]
     oracle = with_best_share(informed(data, 50.0), data, popular(data), SHARES, 100, trained=NONE)
     assert oracle.share == 0.0 and oracle.tried[0]["value"] == 1.0  # the first among equals
@@ -89,13 +89,13 @@ def test_the_share_follows_what_validation_says() -> None:
 def test_scores_are_mixed_batch_by_batch() -> None:
     data = split()
     inner = informed(data, 1.0)
-    made = with_best_share(inner, data, popular(data), [0.5], 100, trained=NONE)
-    assert inner.asked == 0 and (made.share, made.tried) == (0.5, [])  # one share is no choice
+    mixed = with_best_share(inner, data, popular(data), [0.5], 100, trained=NONE)
+    assert inner.calls == 0 and (mixed.share, mixed.tried) == (0.5, [])  # one share is no choice
     cases = replace(data.valid.take(np.arange(40)), target=None)
-    found = np.concatenate(list(made.score(cases)))
-    np.testing.assert_allclose(found, popular(data)(inner.scores[cases.case], 0.5))
+    mixed_scores = np.concatenate(list(mixed.score(cases)))
+    np.testing.assert_allclose(mixed_scores, popular(data)(inner.scores[cases.case], 0.5))
     tried = with_best_share(inner, data, popular(data), SHARES, 30, trained=NONE)
-    assert inner.asked == 2 and len(tried.tried) == 3  # scored once for all shares
+    assert inner.calls == 2 and len(tried.tried) == 3  # scored once for all shares
 
 
 def test_settings_are_checked() -> None:
@@ -105,8 +105,9 @@ def test_settings_are_checked() -> None:
             PopularityMix.model_validate(wrong)
 
 
-def test_what_a_share_of_popularity_adds_to_what_was_learned() -> None:
-    """Nothing to a training; alone, it counts all training cases, though an LLM may read ten of them."""
+def test_popularity_counts_as_learned_only_without_a_training() -> None:
+    """Behind a training the share adds nothing to its cases. Without one, all training cases count, not only the ten
+    that an LLM may read."""
     data = replace(split(), llm_rows=np.arange(30, 40))
     rows = np.array([3, 1, 3])
 
@@ -115,5 +116,5 @@ def test_what_a_share_of_popularity_adds_to_what_was_learned() -> None:
 
     assert learned(NONE, 0.0) == Learned(0, 0, 0)
     assert learned(NONE, 2.0) == Learned.of(data.train) and Learned.of(data.train).targets > 1000
-    two = data.train.take(np.array([31, 33]))
-    assert learned(rows, 2.0) == learned(rows, 0.0) == Learned.of(two) and Learned.of(two).targets == 2
+    two_cases = data.train.take(np.array([31, 33]))
+    assert learned(rows, 2.0) == learned(rows, 0.0) == Learned.of(two_cases) and Learned.of(two_cases).targets == 2

@@ -1,4 +1,4 @@
-"""ReaRec: none of its steps is SASRec, its steps against one pass over each history, its losses by hand."""
+"""Tests of ReaRec: without steps it is SASRec, steps equal a pass over each history, losses by hand."""
 
 import functools
 import math
@@ -24,26 +24,24 @@ LENGTH = 8
 
 @functools.cache
 def split() -> Any:
-    """Lines of 16 items with baskets, of which a network reads 8."""
+    """Return lines of 16 items with baskets; a network reads 8 of them."""
     raw = planted(n_users=30)
     raw.interactions["timestamp"] //= 150_000
     return as_split(prepare_planted(raw, history_length=LENGTH))
 
 
 def network(**changes: Any) -> tuple[LatentSASRec, rearec.Params]:
-    """Without dropout; steps as long as items are."""
+    """Return a network without dropout, whose step embeddings are as long as items are, and its settings."""
     off = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
     params = rearec.Params.model_validate(off | changes)
     own = params.model_dump(include=set(sasrec.Params.model_fields))
     torch.manual_seed(0)
-    made = LatentSASRec(
-        _config("SASRec", LENGTH, 0, own), Catalogue(split().n_items, 30), params.steps, params.learning
-    )
-    _read_padding_as_nothing(made)
-    for part in made.parameters():
+    net = LatentSASRec(_config("SASRec", LENGTH, 0, own), Catalogue(split().n_items, 30), params.steps, params.learning)
+    _read_padding_as_nothing(net)
+    for part in net.parameters():
         if part.dim() > 1:
             torch.nn.init.normal_(part, std=0.3)
-    return made.train(), params
+    return net.train(), params
 
 
 def learner(params: rearec.Params, **changes: Any) -> ThinkingEverywhere:
@@ -52,8 +50,8 @@ def learner(params: rearec.Params, **changes: Any) -> ThinkingEverywhere:
 
 
 def batch_of(params: rearec.Params) -> Batch:
-    made = learner(params)
-    return next(made.windows.batches(60, np.random.default_rng(0), torch.device("cpu")))
+    everywhere = learner(params)
+    return next(everywhere.windows.batches(60, np.random.default_rng(0), torch.device("cpu")))
 
 
 def scored(method: Any) -> np.ndarray:
@@ -62,7 +60,7 @@ def scored(method: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("learning", ["prl", "erl"])
 def test_without_steps_it_is_sasrec_to_the_last_bit(learning: str, tmp_path: Path) -> None:
-    """Trained with dropout, over epochs in which the noise would have begun."""
+    """Both are trained with dropout, for more epochs than stay without noise."""
     few = {"epochs": 4, "train_batch_size": 64, "learning_rate": 0.01}
     plain = sasrec.fit(split(), seed=7, params=few, workdir=tmp_path)
     none = rearec.fit(split(), seed=7, params=few | {"steps": 0, "learning": learning}, workdir=tmp_path)
@@ -70,7 +68,7 @@ def test_without_steps_it_is_sasrec_to_the_last_bit(learning: str, tmp_path: Pat
     assert none.report() == plain.report()
 
 
-def thought_alone(net: LatentSASRec, history: list[int], steps: int) -> list[torch.Tensor]:
+def states_behind(net: LatentSASRec, history: list[int], steps: int) -> list[torch.Tensor]:
     """States [d] before and after each step: the history in one row with the steps behind it, read anew for each of
     them."""
     items = torch.tensor([history])
@@ -91,17 +89,17 @@ def test_steps_at_every_place_are_those_behind_each_history_alone() -> None:
     net, params = network(steps=3)
     batch = batch_of(params)
     with torch.no_grad():
-        found = net.think(net.read(batch.items, batch.places))
-    assert found.shape == (4, len(batch.places), 64)
+        states = net.think(net.read(batch.items, batch.places))
+    assert states.shape == (4, len(batch.places), 64)
     rows = (batch.places // LENGTH).tolist()
     assert len(set(rows)) < len(rows)  # several places of one line
     for at, place in enumerate(batch.places.tolist()):
         row, column = divmod(place, LENGTH)
         history = batch.items[row, : column + 1].tolist()
         with torch.no_grad():
-            expected = torch.stack(thought_alone(net, history, 3))
-        torch.testing.assert_close(found[:, at], expected, rtol=1e-4, atol=1e-4)
-    assert float((found[1:] - found[:-1]).abs().mean()) > 0.1
+            expected = torch.stack(states_behind(net, history, 3))
+        torch.testing.assert_close(states[:, at], expected, rtol=1e-4, atol=1e-4)
+    assert float((states[1:] - states[:-1]).abs().mean()) > 0.1
 
 
 @pytest.mark.parametrize("learning", ["prl", "erl"])
@@ -112,10 +110,10 @@ def test_the_user_is_the_last_state_or_the_mean(learning: Any) -> None:
     for row, history in enumerate(histories):
         items[row, : len(history)] = torch.tensor(history)
     with torch.no_grad():
-        found = net.eval().forward(items, (items > 0).sum(dim=1))
-        states = [torch.stack(thought_alone(net, history, 2)) for history in histories]
+        users = net.eval().forward(items, (items > 0).sum(dim=1))
+        states = [torch.stack(states_behind(net, history, 2)) for history in histories]
     expected = torch.stack([own[-1] if learning == "prl" else own.mean(dim=0) for own in states])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(users, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_temperatures_by_hand() -> None:
@@ -131,18 +129,18 @@ def test_progressive_learning_is_the_sum_that_its_paper_says() -> None:
         first, second, last = (
             float(F.cross_entropy(own / tau, batch.target)) for own, tau in zip(logits, (4.5, 1.5, 0.5), strict=True)
         )
-        found = float(learner(params).loss_of(net, batch))
-    assert found == pytest.approx(last + (first + second) / 2, rel=1e-5)
+        loss = float(learner(params).loss_of(net, batch))
+    assert loss == pytest.approx(last + (first + second) / 2, rel=1e-5)
 
 
 def test_noise_begins_after_the_quiet_epochs() -> None:
     net, params = network(steps=2, noise=0.3, quiet_epochs=1)
-    made, random = learner(params), np.random.default_rng(0)
+    everywhere, random = learner(params), np.random.default_rng(0)
     calls: list[float] = []
     think = net.think
     net.think = lambda read, noise=0.0: calls.append(noise) or think(read, noise)  # type: ignore[method-assign]
     for _ in range(2):
-        next(iter(made.losses(net, random)))()
+        next(iter(everywhere.losses(net, random)))()
     assert calls == [0.0, 0.0, 0.3]
 
 
@@ -158,9 +156,9 @@ def test_the_divergence_by_hand() -> None:
     """Two states whose distributions over two items are (1/4, 3/4) and (1/2, 1/2)."""
     weight = torch.eye(2)
     states = torch.tensor([[[0.0, math.log(3.0)]], [[0.0, 0.0]]])
-    one = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
-    other = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    assert float(divergence(states, weight, 1.0)) == pytest.approx((one + other) / 2)
+    forward = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    backward = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert float(divergence(states, weight, 1.0)) == pytest.approx((forward + backward) / 2)
     assert float(divergence(states[:1], weight, 1.0)) == 0
     assert float(divergence(states[[0, 0]], weight, 1.0)) == pytest.approx(0, abs=1e-7)
 
@@ -172,7 +170,7 @@ def test_the_divergence_and_its_gradient_are_torchs(block: int, monkeypatch: pyt
     states = torch.randn(3, 7, 4, requires_grad=True)
     weight = torch.randn(9, 4, requires_grad=True)
     (2 * divergence(states, weight, 0.7)).backward()
-    found = states.grad.clone(), weight.grad.clone()  # type: ignore[union-attr]
+    gradients = states.grad.clone(), weight.grad.clone()  # type: ignore[union-attr]
     states.grad = weight.grad = None
     logp = (states @ weight.T / 0.7).log_softmax(dim=-1)
     pairs = [
@@ -181,7 +179,7 @@ def test_the_divergence_and_its_gradient_are_torchs(block: int, monkeypatch: pyt
     expected = torch.stack(pairs).mean()
     (2 * expected).backward()
     torch.testing.assert_close(divergence(states, weight, 0.7), expected)
-    torch.testing.assert_close(found, (states.grad, weight.grad))
+    torch.testing.assert_close(gradients, (states.grad, weight.grad))
 
 
 def test_an_ensemble_without_steps_or_push_is_plain_cross_entropy() -> None:
@@ -202,7 +200,7 @@ def test_an_ensemble_without_steps_or_push_is_plain_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize("learning", ["prl", "erl"])
-def test_every_step_learns(learning: Any) -> None:
+def test_every_parameter_and_step_gets_a_gradient(learning: Any) -> None:
     net, params = network(steps=2, learning=learning, noise=0.1, quiet_epochs=0)
     next(iter(learner(params).losses(net, np.random.default_rng(0))))().backward()
     for name, part in net.named_parameters():

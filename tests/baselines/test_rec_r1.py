@@ -1,4 +1,4 @@
-"""Rec-R1: BM25 and its reward by hand, GRPO on a planted task, and a killed training."""
+"""Tests of Rec-R1: BM25 and its reward by hand, GRPO on a planted task, a killed training."""
 
 import math
 from dataclasses import replace
@@ -23,11 +23,13 @@ from tests.support.worded import planted_writer, worded_split
 def test_bm25_by_hand() -> None:
     """Lucene's BM25: idf = ln(1 + (N - n + 1/2) / (n + 1/2)), tf / (tf + k1 (1 - b + b length / mean length))."""
     index = BM25(["Red fish", "blue fish blue", "Green 7"])
-    found = index.scores(["BLUE", "fish, red!", "unknown", ""])
+    item_scores = index.scores(["BLUE", "fish, red!", "unknown", ""])
     idf_blue, mean = math.log(1 + (3 - 1 + 0.5) / 1.5), 7 / 3
-    assert found[0].tolist() == pytest.approx([0, idf_blue * 2 / (2 + 1.5 * (0.25 + 0.75 * 3 / mean)), 0], rel=1e-5)
-    assert found[1].argmax() == 0 and found[1][2] == 0 < found[1][1]
-    assert not found[2:].any()
+    assert item_scores[0].tolist() == pytest.approx(
+        [0, idf_blue * 2 / (2 + 1.5 * (0.25 + 0.75 * 3 / mean)), 0], rel=1e-5
+    )
+    assert item_scores[1].argmax() == 0 and item_scores[1][2] == 0 < item_scores[1][1]
+    assert not item_scores[2:].any()
     assert index.scores(["7"])[0].argmax() == 2
 
 
@@ -60,15 +62,15 @@ def test_grpo_learns_to_write_the_query_that_finds_the_target(tmp_path: Path, mo
         "save_steps": 1000,
     }
     data = worded_split()
-    made = fit(data, seed=1, params=params, workdir=tmp_path)
-    rewards = made.report()["rewards"]
+    recommender = fit(data, seed=1, params=params, workdir=tmp_path)
+    rewards = recommender.report()["rewards"]
     assert len(rewards) == 90
     assert np.mean(rewards[:10]) < 0.15
     assert np.mean(rewards[-20:]) > 0.3  # one query for everybody finds a tenth of the targets
-    scores = np.concatenate(list(made.score(replace(data.valid, target=None))))
+    scores = np.concatenate(list(recommender.score(replace(data.valid, target=None))))
     assert data.valid.target is not None
     assert (scores.argmax(axis=1) == data.valid.target).mean() > 0.2
-    assert made.texts()["case"].tolist() == data.valid.case.tolist() and made.tokens_written() == 200
+    assert recommender.texts()["case"].tolist() == data.valid.case.tolist() and recommender.tokens_written() == 200
 
 
 def tiny(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -94,16 +96,16 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: 
         fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
     grpo = tmp_path / "broken" / "grpo"
     assert {path.name for path in grpo.glob("checkpoint-*")} == {"checkpoint-2"}
-    found = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
-    np.testing.assert_array_equal(np.concatenate(list(found.score(cases))), expected)
-    assert found.report()["rewards"] == whole.report()["rewards"]
-    weights = [dict(made.inner.model.named_parameters()) for made in (whole, found)]
+    resumed = fit(split(), seed=3, params=tiny(tmp_path), workdir=tmp_path / "broken")
+    np.testing.assert_array_equal(np.concatenate(list(resumed.score(cases))), expected)
+    assert resumed.report()["rewards"] == whole.report()["rewards"]
+    weights = [dict(recommender.inner.model.named_parameters()) for recommender in (whole, resumed)]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
 
 
 def test_no_steps_leave_the_llm_as_it_is(tmp_path: Path) -> None:
-    made = fit(split(), seed=1, params=tiny(tmp_path, max_steps=0), workdir=tmp_path / "work")
-    assert made.report()["rewards"] == []
-    assert all(not value.any() for name, value in made.inner.model.named_parameters() if "lora_B" in name)
+    recommender = fit(split(), seed=1, params=tiny(tmp_path, max_steps=0), workdir=tmp_path / "work")
+    assert recommender.report()["rewards"] == []
+    assert all(not value.any() for name, value in recommender.inner.model.named_parameters() if "lora_B" in name)
     assert Params.model_validate(tiny(tmp_path)).group_size == 2 and rec_r1.REQUEST.count("{") == 3

@@ -1,4 +1,4 @@
-"""S-DPO: rejected titles by hand, what it begins with, and what preferences teach."""
+"""Tests of S-DPO: rejected titles by hand, the tuning it starts from, what preferences teach."""
 
 from collections import Counter
 from dataclasses import replace
@@ -28,7 +28,7 @@ TITLES = ["a", "b", "c", "b", "d", "e"]
 
 
 def two_cases(first: int = 100) -> Cases:
-    """Histories 0, 2 and 4; targets 1, whose title item 3 has, too, and 5."""
+    """Return two cases with targets 1 and 5; item 3 has the title of item 1."""
     return Cases(
         case=np.array([first, first + 1]),
         user=np.array([0, 1], np.int32),
@@ -42,15 +42,16 @@ def two_cases(first: int = 100) -> Cases:
 
 
 def test_rejected_titles_by_hand() -> None:
-    found = list(rejected(two_cases(), TITLES, np.ones(6), 2, seed=1))
+    items = list(rejected(two_cases(), TITLES, np.ones(6), 2, seed=1))
     # Outside the history and without the target's title: 4 and 5; for the second case 0, 1 or 3 and 2, each title once.
-    assert sorted(found[0]) == [4, 5]
+    assert sorted(items[0]) == [4, 5]
     for seed in range(50):
-        one, two = list(rejected(two_cases(), TITLES, np.ones(6), 2, seed))[1]
-        assert {one, two} <= {0, 1, 2, 3} and TITLES[one] != TITLES[two]
-    assert list(rejected(two_cases(), TITLES, np.ones(6), 2, 1)) == found
-    alone = two_cases().take(np.array([1]))
-    assert list(rejected(alone, TITLES, np.ones(6), 2, 1)) == found[1:]  # seeded by case, whatever stands beside it
+        first, second = list(rejected(two_cases(), TITLES, np.ones(6), 2, seed))[1]
+        assert {first, second} <= {0, 1, 2, 3} and TITLES[first] != TITLES[second]
+    assert list(rejected(two_cases(), TITLES, np.ones(6), 2, 1)) == items
+    second_case = two_cases().take(np.array([1]))
+    # The draw is seeded by the case, whatever stands beside it.
+    assert list(rejected(second_case, TITLES, np.ones(6), 2, 1)) == items[1:]
 
 
 def test_rejected_titles_are_drawn_in_proportion() -> None:
@@ -71,34 +72,38 @@ def test_too_few_titles_are_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("source", ["uniform", "popularity"])
-def test_what_is_preferred(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The target's title to three others, behind the prompt that is scored, against the tuned model."""
-    given: list[tuple[Preferences, torch.Tensor]] = []
+def test_the_targets_title_is_preferred_to_three_others(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt is the one that is scored, and the reference is the tuned model."""
+    trained_on: list[tuple[Preferences, torch.Tensor]] = []
 
     def prefer(model: Any, preferences: Preferences, training: Any, **_: Any) -> list[Any]:
-        given.append((preferences, torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])))
+        trained_on.append(
+            (preferences, torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]))
+        )
         assert (training.beta, training.steps, training.users_per_step) == (0.5, 2, 4)
         return []
 
     monkeypatch.setattr(pairwise, "prefer", prefer)
     own = settings(tmp_path)
-    made = fit(
+    recommender = fit(
         split(),
         seed=1,
         params=own | {"beta": 0.5, "preference_steps": 2, "negatives_from": source},
         workdir=tmp_path / "work",
     )
-    ((preferences, weights),) = given
-    rows = s_dpo.preferred(split(), made.settings, 1)  # type: ignore[arg-type]
+    ((preferences, weights),) = trained_on
+    rows = s_dpo.preferred(split(), recommender.settings, 1)  # type: ignore[arg-type]
     cases = split().llm_train.take(rows)
     assert len(preferences) == 8 == len(set(rows.tolist())) and cases.target is not None
-    titles = title_tokens(made.tokenizer, split().items["title"].tolist())
-    asked = made.builder.user_messages(title_tuning.REQUEST, cases)
+    titles = title_tokens(recommender.tokenizer, split().items["title"].tolist())
+    user_messages = recommender.builder.user_messages(title_tuning.REQUEST, cases)
     targets = set(split().train.target.tolist())  # type: ignore[union-attr]
-    for i, (prompt, (chosen, *others)) in enumerate(zip(preferences.prompts, preferences.titles, strict=True)):
-        assert made.tokenizer.decode(prompt).count(asked[i]) == 1
-        assert chosen == titles[cases.target[i]] and len(others) == 3
-        items = [titles.index(other) for other in others]
+    for i, (prompt, (chosen, *rejected_titles)) in enumerate(zip(preferences.prompts, preferences.titles, strict=True)):
+        assert recommender.tokenizer.decode(prompt).count(user_messages[i]) == 1
+        assert chosen == titles[cases.target[i]] and len(rejected_titles) == 3
+        items = [titles.index(title) for title in rejected_titles]
         assert not set(items) & {*cases.history(i).tolist(), cases.target[i]}
         assert source == "uniform" or set(items) <= targets
     tuned = title_sft.fit(split(), seed=1, params=own, workdir=tmp_path / "sft")
@@ -110,31 +115,31 @@ def test_what_is_preferred(source: str, tmp_path: Path, monkeypatch: pytest.Monk
 def test_preferences_go_on_from_the_tuning(tmp_path: Path) -> None:
     own = settings(tmp_path)
     tuned = title_sft.fit(split(), seed=1, params=own, workdir=tmp_path / "sft")
-    made = fit(split(), seed=1, params=own | {"preference_steps": 3}, workdir=tmp_path / "work")
-    report = made.report()
+    recommender = fit(split(), seed=1, params=own | {"preference_steps": 3}, workdir=tmp_path / "work")
+    report = recommender.report()
     assert report["losses"] == tuned.report()["losses"]
     assert [sorted(step) for step in report["preferences"]] == [["below", "chosen", "loss", "margin"]] * 3
     assert report["preferences"][0]["loss"] == pytest.approx(np.log(4), abs=1e-3)
-    assert not np.array_equal(scored(made), scored(tuned))
-    learned, before = made.learned(), tuned.learned()
+    assert not np.array_equal(scored(recommender), scored(tuned))
+    learned, before = recommender.learned(), tuned.learned()
     assert learned is not None and before is not None
     assert before.targets == 12 < learned.targets <= 24
 
 
 def quality(method: Recommender) -> float:
-    """NDCG@10 on what has been seen of the planted task."""
+    """Return NDCG@10 on the validation cases of the planted task."""
     valid = worded_split().valid
-    found = np.concatenate(list(method.score(replace(valid, target=None))))
+    item_scores = np.concatenate(list(method.score(replace(valid, target=None))))
     assert valid.target is not None
-    own = found[np.arange(len(found)), valid.target]
-    return float(ndcg(1 + (found > own[:, None]).sum(axis=1), 10).mean())
+    own = item_scores[np.arange(len(item_scores)), valid.target]
+    return float(ndcg(1 + (item_scores > own[:, None]).sum(axis=1), 10).mean())
 
 
 def planted(method: Any, tmp_path: Path, **changes: Any) -> ByTitle:
     tuning = {"users_per_step": 32, "at_once": 32, "max_steps": 1, "save_steps": 1000, "learning_rate": 0.01}
     params = {"backbone": {"name": "planted"}, "beams": N, "tunings": str(tmp_path / "tunings")} | tuning | changes
-    made: ByTitle = method.fit(worded_split(), seed=1, params=params, workdir=tmp_path / method.__name__)
-    return made
+    recommender: ByTitle = method.fit(worded_split(), seed=1, params=params, workdir=tmp_path / method.__name__)
+    return recommender
 
 
 def test_preferences_teach_what_a_short_tuning_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +153,8 @@ def test_preferences_teach_what_a_short_tuning_has_not(tmp_path: Path, monkeypat
         "learning_rate": 0.001
     }  # of the tuning: .53, where ten times as much leaves little to learn on some machines
     before = quality(planted(title_sft, tmp_path, **little))
-    made = planted(s_dpo, tmp_path, preference_steps=30, preference_rate=0.02, beta=0.2, **little)
-    steps = made.report()["preferences"]
+    recommender = planted(s_dpo, tmp_path, preference_steps=30, preference_rate=0.02, beta=0.2, **little)
+    steps = recommender.report()["preferences"]
     assert steps[0]["loss"] == pytest.approx(np.log(4), abs=1e-3) and steps[-1]["loss"] < 0.5 * np.log(4)
     assert steps[-1]["margin"] > 1 and steps[-1]["below"] > 0.8
-    assert quality(made) > before + 0.15
+    assert quality(recommender) > before + 0.15

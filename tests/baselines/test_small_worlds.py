@@ -1,5 +1,4 @@
-"""ID methods on worlds of a few items, users and steps, and what stands behind a short history: padding, which is
-nothing."""
+"""Tests of ID methods on a few items, users and steps, and that padding behind a short history changes no score."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ WORLDS = [(2, 2, 1), (3, 2, 2), (5, 3, 3), (8, 4, 4), (9, 5, 2), (12, 3, 4)]  # 
 
 
 def world(n_items: int, n_users: int, longest: int) -> Split:
-    """Every user walks through the items in turn; histories of one item up to `longest`."""
+    """Return a split in which every user takes the items in turn; histories have one item up to `longest`."""
 
     def cases(first: int, number: int) -> Cases:
         number = min(number, n_users * (n_items - 1))  # nobody takes an item twice
@@ -64,8 +63,8 @@ def test_a_small_world_is_fitted_and_scored(name: str, size: tuple[int, int, int
 
 
 @pytest.mark.parametrize("name", RECBOLE)
-def test_padding_reads_as_nothing(name: str, tmp_path: Path) -> None:
-    """Another vector for padding, however large, changes no score; RecBole draws one at random."""
+def test_the_paddings_vector_changes_no_score(name: str, tmp_path: Path) -> None:
+    """RecBole draws a random vector for padding; another one, however large, changes no score."""
     import torch
 
     split, prepared = planted_split()

@@ -1,4 +1,4 @@
-"""SPRec: what the LLM prefers to its own answers, a killed self-play, what two rankings share, learning."""
+"""Tests of SPRec: which answers are rejected, a killed self-play, what two rankings share, a planted task."""
 
 from pathlib import Path
 from typing import Any
@@ -32,58 +32,60 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     return tuning(folder) | small | {"ranking": "beams", "preference_rate": 1e-2} | changes
 
 
-def weights_of(made: ByTitle) -> torch.Tensor:
-    return torch.cat([one.detach().flatten() for one in made.model.parameters() if one.requires_grad])
+def weights_of(recommender: ByTitle) -> torch.Tensor:
+    return torch.cat(
+        [parameter.detach().flatten() for parameter in recommender.model.parameters() if parameter.requires_grad]
+    )
 
 
 def test_an_answer_is_the_likeliest_open_title(tmp_path: Path) -> None:
-    """Greedy along the trie: each token the likeliest of those that some open title goes on with, by plain forwards."""
-    made = title_sft.fit(split(), seed=1, params=tuning(tmp_path), workdir=tmp_path / "work")
+    """Each token is the likeliest, by plain forwards, of those that continue an open title."""
+    recommender = title_sft.fit(split(), seed=1, params=tuning(tmp_path), workdir=tmp_path / "work")
     cases = split().llm_train.take(np.arange(6))
-    titles = title_tokens(made.tokenizer, made.builder.titles)
-    found = own_answers(made, cases)
-    for i, message in enumerate(made.builder.user_messages(title_tuning.REQUEST, cases)):
+    titles = title_tokens(recommender.tokenizer, recommender.builder.titles)
+    answers = own_answers(recommender, cases)
+    for i, message in enumerate(recommender.builder.user_messages(title_tuning.REQUEST, cases)):
         is_open = [v for v in range(split().n_items) if v not in set(cases.history(i).tolist())]
         written: list[int] = []
         while len({tuple(titles[v]) for v in is_open}) > 1:
             with torch.no_grad():
-                ids = torch.tensor([prompt_ids(made.tokenizer, message) + written])
-                logits = made.model(ids).logits[0, -1]
+                ids = torch.tensor([prompt_ids(recommender.tokenizer, message) + written])
+                logits = recommender.model(ids).logits[0, -1]
             allowed = sorted({titles[v][len(written)] for v in is_open})
             written.append(allowed[int(logits[allowed].argmax())])
             is_open = [v for v in is_open if titles[v][: len(written)] == written]
-        assert found[i] in is_open and found[i] not in cases.history(i)
+        assert answers[i] in is_open and answers[i] not in cases.history(i)
 
 
-def test_what_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The true title to the LLM's own answer as it was before the iteration's tuning; right answers are left out."""
-    asked: list[np.ndarray] = []
-    given: list[tuple[Preferences, Any]] = []
+def test_true_titles_are_preferred_to_the_llms_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers come from the LLM before the iteration's tuning; right answers are left out."""
+    answered: list[np.ndarray] = []
+    trained_on: list[tuple[Preferences, Any]] = []
     answer, prefer = own_answers, pairwise.prefer
 
-    def answers(made: ByTitle, cases: Any) -> np.ndarray:
-        found = answer(made, cases)
-        found[:3] = cases.target[:3]  # as if it had known these
-        asked.append(found)
-        return found
+    def answers(recommender: ByTitle, cases: Any) -> np.ndarray:
+        items = answer(recommender, cases)
+        items[:3] = cases.target[:3]  # as if it had known these
+        answered.append(items)
+        return items
 
     def preferring(model: Any, preferences: Preferences, training: Any, **named: Any) -> list[dict[str, float]]:
-        given.append((preferences, training))
+        trained_on.append((preferences, training))
         return prefer(model, preferences, training, **named)
 
     monkeypatch.setattr(sp_rec, "own_answers", answers)
     monkeypatch.setattr(pairwise, "prefer", preferring)
-    made = fit(split(), seed=1, params=settings(tmp_path, iterations=1, beta=0.3), workdir=tmp_path / "work")
-    assert isinstance(made, ByTitle)
-    cases = split().llm_train.take(sp_rec._drawn(split(), made.settings, 1, 0))  # type: ignore[arg-type]
-    ((preferences, training),) = given
-    (report,) = made.report()["iterations"]
+    recommender = fit(split(), seed=1, params=settings(tmp_path, iterations=1, beta=0.3), workdir=tmp_path / "work")
+    assert isinstance(recommender, ByTitle)
+    cases = split().llm_train.take(sp_rec._drawn(split(), recommender.settings, 1, 0))  # type: ignore[arg-type]
+    ((preferences, training),) = trained_on
+    (report,) = recommender.report()["iterations"]
     assert cases.target is not None and len(cases) == 10
-    titles = title_tokens(made.tokenizer, made.builder.titles)
-    wrong = [i for i in range(10) if titles[asked[0][i]] != titles[cases.target[i]]]
+    titles = title_tokens(recommender.tokenizer, recommender.builder.titles)
+    wrong = [i for i in range(10) if titles[answered[0][i]] != titles[cases.target[i]]]
     assert not set(wrong) & {0, 1, 2} and len(preferences) == len(wrong) > 0
     for (chosen, own), i in zip(preferences.titles, wrong, strict=True):
-        assert chosen == titles[cases.target[i]] != own == titles[asked[0][i]]
+        assert chosen == titles[cases.target[i]] != own == titles[answered[0][i]]
     assert (training.beta, training.steps, training.learning_rate) == (0.3, 2, 1e-2)
     assert (report["answers"], report["right"]) == (10, 10 - len(wrong))
     assert len(report["losses"]) == len(report["preferences"]) == 2 and 0 <= report["changed"] <= 1
@@ -92,19 +94,19 @@ def test_what_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_all_answers_right_teach_no_preference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sp_rec, "own_answers", lambda made, cases: cases.target.astype(np.int64))
-    made = fit(split(), seed=1, params=settings(tmp_path, iterations=1), workdir=tmp_path / "work")
-    (report,) = made.report()["iterations"]
+    monkeypatch.setattr(sp_rec, "own_answers", lambda recommender, cases: cases.target.astype(np.int64))
+    recommender = fit(split(), seed=1, params=settings(tmp_path, iterations=1), workdir=tmp_path / "work")
+    (report,) = recommender.report()["iterations"]
     assert (report["answers"], report["right"], report["preferences"]) == (10, 10, [])
 
 
 def test_each_iteration_has_cases_of_its_own(tmp_path: Path) -> None:
-    made = fit(split(), seed=1, params=settings(tmp_path), workdir=tmp_path / "work")
-    drawn = [sp_rec._drawn(split(), made.settings, 1, i).tolist() for i in range(2)]  # type: ignore[attr-defined]
+    recommender = fit(split(), seed=1, params=settings(tmp_path), workdir=tmp_path / "work")
+    drawn = [sp_rec._drawn(split(), recommender.settings, 1, i).tolist() for i in range(2)]  # type: ignore[attr-defined]
     assert all(len(set(rows)) == 10 for rows in drawn) and set(drawn[0]) != set(drawn[1])
-    learned = made.learned()
+    learned = recommender.learned()
     assert learned is not None and 20 < learned.targets <= 12 + 20  # those of the tuning, and both iterations'
-    assert len(made.report()["iterations"]) == 2 and len(made.report()["losses"]) == 3
+    assert len(recommender.report()["iterations"]) == 2 and len(recommender.report()["losses"]) == 3
 
 
 @pytest.mark.parametrize("point", ["answers", "tuning", "preferences"])
@@ -137,12 +139,12 @@ def test_two_rankings_share_the_self_play(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sp_rec, "play", lambda *_: 1 / 0)
     encoder = str(write_encoder(tmp_path / "encoder"))
     with ledger.account() as second:
-        other = settings(tmp_path, ranking="grounding", encoder=encoder)
-        grounded = fit(split(), seed=1, params=other, workdir=tmp_path / "grounded")
+        grounding = settings(tmp_path, ranking="grounding", encoder=encoder)
+        grounded = fit(split(), seed=1, params=grounding, workdir=tmp_path / "grounded")
     assert first.reused == 0 < second.reused and not (tmp_path / "grounded" / "iteration0").exists()
     assert grounded.report() == beams.report() and grounded.learned() == beams.learned()
     assert isinstance(beams, ByTitle)
-    weights = [one.detach().flatten() for one in grounded.model.parameters() if one.requires_grad]  # type: ignore
+    weights = [parameter.detach().flatten() for parameter in grounded.model.parameters() if parameter.requires_grad]  # type: ignore
     assert torch.equal(torch.cat(weights), weights_of(beams))
     assert np.isfinite(scored(grounded)).all() and grounded.tokens_written() > 0
     again = fit(split(), seed=1, params=settings(tmp_path), workdir=tmp_path / "again")
@@ -161,14 +163,14 @@ def test_other_settings_are_another_self_play(tmp_path: Path, changes: dict[str,
 
 
 def test_grounding_by_hand(tmp_path: Path) -> None:
-    """The sentence embedding nearest to the greedy text."""
+    """The answer is the title whose sentence embedding is nearest to the greedy text's."""
     encoder = str(write_encoder(tmp_path / "encoder"))
     params = settings(tmp_path, iterations=0, ranking="grounding", encoder=encoder)
-    made = fit(split(), seed=1, params=params, workdir=tmp_path / "work")
+    recommender = fit(split(), seed=1, params=params, workdir=tmp_path / "work")
     titles = split().items["title"].tolist()[:5]
-    found = made.scores_of(titles)  # type: ignore[attr-defined]
-    assert found.argmax(axis=1).tolist() == [0, 1, 2, 3, 4]
-    np.testing.assert_allclose(found[np.arange(5), np.arange(5)], 1, atol=1e-5)
+    cosines = recommender.scores_of(titles)  # type: ignore[attr-defined]
+    assert cosines.argmax(axis=1).tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(cosines[np.arange(5), np.arange(5)], 1, atol=1e-5)
 
 
 def test_self_play_teaches_what_a_short_tuning_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +183,9 @@ def test_self_play_teaches_what_a_short_tuning_has_not(tmp_path: Path, monkeypat
     before = quality(planted(title_sft, tmp_path))
     tuning = {"tuning_steps": 1, "tuning_rate": 1e-6}  # too small to teach anything
     preferring = {"preference_steps": 10, "preference_rate": 0.002, "beta": 1.0}
-    made = planted(sp_rec, tmp_path, ranking="beams", cases=320, **tuning, **preferring)
-    first, second = made.report()["iterations"]
+    recommender = planted(sp_rec, tmp_path, ranking="beams", cases=320, **tuning, **preferring)
+    first, second = recommender.report()["iterations"]
     assert first["preferences"][0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
     assert first["preferences"][-1]["margin"] > 1 and first["changed"] > 0.3 and second["preferences"][-1]["margin"] > 1
     assert second["right"] > first["right"] + 30  # of 320
-    assert quality(made) > before + 0.1
+    assert quality(recommender) > before + 0.1

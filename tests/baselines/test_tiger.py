@@ -1,4 +1,4 @@
-"""TIGER: semantic ids and the trie by hand, beams against all items' exact log-probabilities, a killed training."""
+"""Tests of TIGER: semantic ids and the trie by hand, beams against exact log-probabilities, a killed training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_semantic_ids_by_hand() -> None:
-    """Two clusters far apart; within each, two near its ends; equal vectors share all but the last code."""
+    """Two clusters lie far apart, with two groups in each; equal vectors share all codes but the last."""
     vectors = np.array([[0.0], [1.0], [100.0], [101.0], [101.0]])
     ids = semantic_ids(vectors, codes=2, levels=2, seed=0)
     assert ids.shape == (5, 3)
@@ -35,7 +35,7 @@ def test_semantic_ids_by_hand() -> None:
     assert len({tuple(row) for row in ids.tolist()}) == 5
 
 
-def test_more_codes_than_vectors() -> None:
+def test_ids_are_distinct_with_more_codes_than_vectors() -> None:
     ids = semantic_ids(np.array([[0.0], [1.0], [1.0]]), codes=8, levels=2, seed=0)
     assert len({tuple(row) for row in ids.tolist()}) == 3
 
@@ -59,41 +59,41 @@ def test_tokens_and_trie_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Tiger:
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> Tiger:
     folder = tmp_path_factory.mktemp("tiger")
     return fit(split(), seed=1, params=settings(folder, beams=60), workdir=folder / "work")
 
 
-def test_wide_beams_give_every_items_exact_log_probability(made: Tiger) -> None:
-    """With as many beams as items nothing is cut off; the sums are over codes that a real id may have there."""
+def test_wide_beams_give_every_items_exact_log_probability(recommender: Tiger) -> None:
+    """With as many beams as items none is cut off; probabilities are normalized over the codes that continue an id."""
     cases = replace(split().valid.take(CASES[:3]), target=None)
-    found = np.concatenate(list(made.score(cases)))
-    tokens = made.tokens
+    item_scores = np.concatenate(list(recommender.score(cases)))
+    tokens = recommender.tokens
     for i in range(len(cases)):
         ids, mask = (torch.from_numpy(part) for part in tokens.encode(cases.take(np.array([i])), 20))
         for item in range(0, split().n_items, 7):
             codes = tokens.items[item]
             with torch.no_grad():
                 start = torch.tensor([[PAD, *codes[:-1].tolist()]])
-                logits = made.model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[0]
+                logits = recommender.model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[0]
             logps = logits.log_softmax(dim=-1)
             expected = float(logps[torch.arange(len(codes)), torch.from_numpy(codes)].sum())
-            assert found[i, item] == pytest.approx(expected, abs=1e-3)
+            assert item_scores[i, item] == pytest.approx(expected, abs=1e-3)
 
 
-def test_few_beams_retrieve_few_items(made: Tiger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_beams_retrieve_few_items(recommender: Tiger, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = replace(split().valid.take(CASES), target=None)
-    whole = np.concatenate(list(made.score(cases)))
+    whole = np.concatenate(list(recommender.score(cases)))
     assert np.isfinite(whole).all()
-    monkeypatch.setattr(made, "settings", made.settings.model_copy(update={"beams": 10}))
-    few = np.concatenate(list(made.score(cases)))
+    monkeypatch.setattr(recommender, "settings", recommender.settings.model_copy(update={"beams": 10}))
+    few = np.concatenate(list(recommender.score(cases)))
     assert (np.isfinite(few).sum(axis=1) == 10).all()
     kept = np.isfinite(few)
     np.testing.assert_allclose(few[kept], whole[kept], atol=1e-4)
     # Beams may lose one of the ten best, never many.
     best = np.take_along_axis(kept, np.argsort(-whole, axis=1)[:, :10], axis=1)
     assert best.mean() > 0.8
-    assert made._allowed(0, torch.tensor([PAD, *made.tokens.items[0].tolist()])) == [END]
+    assert recommender._allowed(0, torch.tensor([PAD, *recommender.tokens.items[0].tolist()])) == [END]
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

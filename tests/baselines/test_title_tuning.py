@@ -1,4 +1,4 @@
-"""The title tuning that rows share: made once, found by the others to the last bit, charged to each, waited for."""
+"""Tests of the title tuning that methods share: trained once, loaded bit for bit, charged to each, waited for."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def scored(method: Recommender, count: int = 7) -> np.ndarray:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many steps each training of titles takes, from now on."""
+    """Return a list that each later training of titles extends by its number of steps."""
     taken: list[int] = []
     train = SFTTrainer.train
 
@@ -64,10 +64,10 @@ def test_rows_of_one_seed_begin_with_one_tuning(tmp_path: Path, trainings: list[
     assert trainings == [3] and not (tmp_path / "b" / "tuning").exists()
     # To the last bit, whether it was made or found: D3 with alpha 1, S-DPO and SPRec without their second stage are
     # this row.
-    for other in (again, mixed, preferring, playing):
-        np.testing.assert_array_equal(scored(other), scored(first))
-        assert other.report()["losses"] == first.report()["losses"] and len(first.report()["losses"]) == 3
-        assert other.learned() == first.learned()
+    for recommender in (again, mixed, preferring, playing):
+        np.testing.assert_array_equal(scored(recommender), scored(first))
+        assert recommender.report()["losses"] == first.report()["losses"] and len(first.report()["losses"]) == 3
+        assert recommender.learned() == first.learned()
     grounded = bigrec.fit(split(), seed=1, params=own | {"max_new_tokens": 3}, workdir=tmp_path / "f")
     assert trainings == [3] and grounded.report()["losses"] == first.report()["losses"]
 
@@ -100,7 +100,7 @@ def test_another_seed_or_version_or_other_texts_are_another_tuning(
     assert len(trainings) == 4
 
 
-def test_a_tuning_is_charged_to_who_finds_it(tmp_path: Path) -> None:
+def test_a_kept_tuning_is_charged_to_each_fit_that_loads_it(tmp_path: Path) -> None:
     own = settings(tmp_path)
     with ledger.account() as first:
         title_sft.fit(split(), seed=1, params=own, workdir=tmp_path / "a")
@@ -111,28 +111,28 @@ def test_a_tuning_is_charged_to_who_finds_it(tmp_path: Path) -> None:
     assert first.reused == 0 and second.reused == read_json(note)["seconds"] > 0
 
 
-def test_who_waits_is_charged_the_making_and_not_the_waiting(tmp_path: Path) -> None:
-    """Another job makes the adapters meanwhile, and says that this took it 100 s."""
+def test_a_waiting_fit_is_charged_the_tuning_and_not_the_wait(tmp_path: Path) -> None:
+    """Another job writes the adapters meanwhile, and notes that this took it 100 s."""
     model = torch.nn.Linear(2, 2)
-    made = kept_adapters(tmp_path, {"a": 1}, model, lambda: ["made"])  # type: ignore[arg-type]
+    report = kept_adapters(tmp_path, {"a": 1}, model, lambda: ["made"])  # type: ignore[arg-type]
     (path,) = tmp_path.glob("*.safetensors")
     path.rename(tmp_path / "later")
     started = threading.Event()
 
-    def other() -> None:
+    def other_job() -> None:
         with locked(path):
             started.set()
             time.sleep(1.0)
             (tmp_path / "later").rename(path)
             path.with_name(f"{path.name}.spent.json").write_text('{"by": "another", "seconds": 100}')
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other_job)
     thread.start()
     started.wait()
     with ledger.account() as now:
-        found = kept_adapters(tmp_path, {"a": 1}, model, lambda: 1 / 0)  # type: ignore[arg-type]
+        report_again = kept_adapters(tmp_path, {"a": 1}, model, lambda: 1 / 0)  # type: ignore[arg-type]
     thread.join()
-    assert found == made == ["made"]
+    assert report_again == report == ["made"]
     assert now.reused == 100 and 100 <= now.cost().seconds < 100.9
 
 
@@ -143,9 +143,9 @@ def test_a_training_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors"))
     before = model.weight.detach().clone()
     assert kept_adapters(tmp_path, {"a": 1}, model, lambda: {"losses": [0.5]}) == {"losses": [0.5]}  # type: ignore[arg-type]
-    other = torch.nn.Linear(2, 2)
-    kept_adapters(tmp_path, {"a": 1}, other, lambda: 1 / 0)  # type: ignore[arg-type]
-    assert torch.equal(other.weight, before) and torch.equal(other.bias, model.bias)
+    loaded = torch.nn.Linear(2, 2)
+    kept_adapters(tmp_path, {"a": 1}, loaded, lambda: 1 / 0)  # type: ignore[arg-type]
+    assert torch.equal(loaded.weight, before) and torch.equal(loaded.bias, model.bias)
 
 
 def test_a_title_ends_with_its_turn_and_spells_no_end() -> None:
@@ -158,6 +158,6 @@ def test_a_title_ends_with_its_turn_and_spells_no_end() -> None:
     assert title_tokens(gemma, ["Up"])[0][-1] == gemma.convert_tokens_to_ids("<end_of_turn>")
 
 
-def test_they_all_ask_the_same_in_one_stream() -> None:
+def test_all_tuned_methods_share_request_and_stream() -> None:
     for module in (bigrec, d3, s_dpo, sp_rec, title_sft):
         assert module.REQUEST is title_tuning.REQUEST and module.STREAM is title_tuning.STREAM

@@ -1,5 +1,4 @@
-"""trl without what a processor would do for nothing: the same losses, rewards and weights; rollouts by R2ec's
-engine."""
+"""Tests that the faster trl on CPU gives the same losses, rewards and weights, and that its rollouts are R2ec's."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +35,7 @@ def adapted(llm: BackboneSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """trl as it is."""
+    """Run trl unchanged."""
     monkeypatch.setattr(trl, "use_grouped_attention", lambda model: None)
     monkeypatch.setattr(trl, "SCORED_ONLY", "__name__")
 
@@ -45,15 +44,17 @@ def adapters(model: PeftModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters() if "lora" in name}
 
 
-def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys() and any(value.abs().max() > 0 for name, value in one.items() if "lora_B" in name)
-    for name, value in one.items():
+def assert_close(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert weights.keys() == expected.keys() and any(
+        value.abs().max() > 0 for name, value in weights.items() if "lora_B" in name
+    )
+    for name, value in weights.items():
         # Adam takes steps of lr = 0.01 whatever the gradient's size is, so that rounding shows where it is nearly zero.
-        torch.testing.assert_close(value, other[name], rtol=0, atol=5e-4)
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-4)
 
 
 def scored_rows(patch: pytest.MonkeyPatch) -> list[int]:
-    """How many positions of each batch the lm_head scores, from now on."""
+    """Return a list that each later batch extends by the number of positions that the lm_head scores."""
     kernel, seen = library._ChunkedLogProbFunction, list[int]()
 
     def apply(hidden: torch.Tensor, *rest: Any) -> Any:
@@ -68,7 +69,7 @@ def test_tuning_is_the_same_without_the_prompts_logits(
     llm: BackboneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = TitleTuning(backbone=llm, users_per_step=4, at_once=2, max_steps=3, learning_rate=1e-2)
-    found = []
+    results = []
     for plain in (False, True):
         with monkeypatch.context() as patch:
             if plain:
@@ -80,8 +81,8 @@ def test_tuning_is_the_same_without_the_prompts_logits(
             cases = split().llm_train.take(title_tuning.rows_of(split(), settings, 1))
             learned = title_tuning.examples(builder, title_tuning.REQUEST, cases)
             losses = title_tuning.tune(model, tokenizer, learned, settings, seed=1, folder=tmp_path / str(plain))
-            found.append((losses, adapters(model), seen))
-    (losses, weights, few), (plain_losses, plain_weights, many) = found
+            results.append((losses, adapters(model), seen))
+    (losses, weights, few), (plain_losses, plain_weights, many) = results
     assert losses == pytest.approx(plain_losses, abs=2e-4) and len(losses) == 3
     assert_close(weights, plain_weights)
     assert len(few) == len(many) > 0 and sum(few) < 0.5 * sum(many)
@@ -98,7 +99,7 @@ def test_grpo_is_the_same_without_the_prompts_logits(
         """Something that depends on the text, so that rewards differ within a group."""
         return np.array([np.sin(np.arange(split().n_items) * (1 + sum(text.encode()))) for text in texts])
 
-    found = []
+    results = []
     for plain in (False, True):
         with monkeypatch.context() as patch:
             if plain:
@@ -115,23 +116,23 @@ def test_grpo_is_the_same_without_the_prompts_logits(
                 tokenizer=tokenizer,
                 folder=folder,
             )
-            found.append((rewards, adapters(model)))
-    (rewards, weights), (plain_rewards, plain_weights) = found
+            results.append((rewards, adapters(model)))
+    (rewards, weights), (plain_rewards, plain_weights) = results
     assert rewards == pytest.approx(plain_rewards, abs=1e-6) and len(rewards) == 3 and np.std(rewards) > 0
     assert_close(weights, plain_weights)
 
 
-def test_trl_is_as_before_afterwards(llm: BackboneSettings) -> None:
-    asked = getattr(library, SCORED_ONLY)
-    assert not asked(torch.device("cpu"))  # else there would be nothing to gain
+def test_trl_is_restored_afterwards(llm: BackboneSettings) -> None:
+    original = getattr(library, SCORED_ONLY)
+    assert not original(torch.device("cpu"))  # else there would be nothing to gain
     with pytest.raises(KeyboardInterrupt), faster_on_cpu(adapted(llm)[0]):
         assert getattr(library, SCORED_ONLY)(torch.device("cpu"))
         raise KeyboardInterrupt
-    assert getattr(library, SCORED_ONLY) is asked
+    assert getattr(library, SCORED_ONLY) is original
 
 
-def test_rollouts_are_the_engine_s(llm: BackboneSettings) -> None:
-    """Texts, their ends and their random streams."""
+def test_rollouts_are_the_engines(llm: BackboneSettings) -> None:
+    """Texts, their ends and their random streams are those of R2ec's engine."""
     model, tokenizer = adapted(llm)
     settings = RolloutSettings(group_size=3, max_new_tokens=6, temperature=1.0, top_k=0)
     write = shared_prompt_rollouts(model, tokenizer, settings, seed=5)
@@ -141,15 +142,15 @@ def test_rollouts_are_the_engine_s(llm: BackboneSettings) -> None:
     def at(step: int) -> dict[str, Any]:
         return write(prompts, SimpleNamespace(state=SimpleNamespace(global_step=step)))
 
-    found = at(2)
+    rollouts = at(2)
     ids = [prompt_ids(tokenizer, message) for message in messages]
-    assert found["prompt_ids"] == [ids[0]] * 3 + [ids[1]] * 3 and found["logprobs"] is None
+    assert rollouts["prompt_ids"] == [ids[0]] * 3 + [ids[1]] * 3 and rollouts["logprobs"] is None
     engine = TransformersEngine(model, tokenizer, settings, EndOfTurn(tokenizer))
     expected = engine.generate(ids, cases=np.arange(2), seed=5, step=2)
-    for row, completion in enumerate(found["completion_ids"]):
+    for row, completion in enumerate(rollouts["completion_ids"]):
         length = int(expected.lengths[row])
         assert completion == expected.rollouts.completion_ids[row, :length].tolist() and 1 <= length <= 6
-    assert len({tuple(completion) for completion in found["completion_ids"]}) > 1
-    assert at(2) == found and at(3)["completion_ids"] != found["completion_ids"]
+    assert len({tuple(completion) for completion in rollouts["completion_ids"]}) > 1
+    assert at(2) == rollouts and at(3)["completion_ids"] != rollouts["completion_ids"]
     with pytest.raises(AssertionError):
         write(prompts[1:], SimpleNamespace(state=SimpleNamespace(global_step=0)))

@@ -44,7 +44,7 @@ def test_names_need_a_revision_and_folders_a_config(tmp_path: Path) -> None:
         load(BackboneSettings(name=str(tmp_path)))
 
 
-def test_too_little_memory_is_said_before_loading() -> None:
+def test_too_little_memory_is_refused_before_loading() -> None:
     big = LlamaConfig(hidden_size=16_384, intermediate_size=65_536, num_hidden_layers=400, num_attention_heads=128)
     with pytest.raises(InputError, match=r"'big': its weights in bfloat16 need \d+\.\d GiB .* use a smaller backbone"):
         check_memory(big, torch.bfloat16, "cpu", "big")
@@ -52,7 +52,7 @@ def test_too_little_memory_is_said_before_loading() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_lora_lies_on_all_linear_projections_and_begins_as_nothing(family: str) -> None:
+def test_lora_lies_on_all_linear_projections_and_begins_as_zero(family: str) -> None:
     model = tiny_lm(family)
     ids = torch.arange(10, 30)[None]
     with torch.no_grad():

@@ -10,8 +10,11 @@ from tests.support.tiny_models import FAMILIES
 from tests.support.tiny_tokenizers import tiny_tokenizer
 
 
-def test_turn_ends() -> None:
-    tokens = lambda family: tiny_tokenizer(family).convert_ids_to_tokens(turn_end_ids(tiny_tokenizer(family)))  # noqa: E731
+def test_a_turn_ends_at_eos_and_at_the_templates_closing_token() -> None:
+    def tokens(family: str) -> list[str]:
+        tokenizer = tiny_tokenizer(family)
+        return list(tokenizer.convert_ids_to_tokens(turn_end_ids(tokenizer)))
+
     assert tokens("llama") == ["<|im_end|>"]
     assert set(tokens("gemma2")) == {"<eos>", "<end_of_turn>"}
 

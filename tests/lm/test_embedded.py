@@ -28,7 +28,7 @@ def smollm2() -> Path:
     return fetch_smollm2(EMBEDDED)
 
 
-def test_embedded_model_writes_sense(smollm2: Path) -> None:
+def test_the_embedded_model_writes_what_generate_writes(smollm2: Path) -> None:
     """Its facts, its tokens, and that greedy rollouts equal transformers' generate in float32."""
     backbone = load(BackboneSettings(name=str(smollm2), dtype="float32"))
     config, tokenizer = backbone.model.config, backbone.tokenizer

@@ -12,7 +12,7 @@ from lm.kernels.lora import FusedLora, _LowRank
 
 
 class Two(nn.Module):
-    """Two linear layers, one with a bias, and something between them."""
+    """Two linear layers, one with a bias, and a tanh between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,19 +40,19 @@ def adapted(fused: bool, dtype: torch.dtype = torch.float32, dropout: float = 0.
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How often the fused product ran."""
-    made: list[int] = []
+    fused_calls: list[int] = []
     apply = _LowRank.apply
 
     def counted(*args: object) -> Tensor:
-        made.append(1)
+        fused_calls.append(1)
         out: Tensor = apply(*args)
         return out
 
     monkeypatch.setattr(_LowRank, "apply", counted)
-    yield made
+    yield fused_calls
 
 
-def found(model: PeftModel, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+def output_and_gradients(model: PeftModel, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The output, and the gradients of x and of every adapter."""
     x = x.clone().requires_grad_()
     out = model(x)
@@ -64,11 +64,11 @@ def found(model: PeftModel, x: Tensor) -> tuple[Tensor, list[Tensor]]:
 def test_values_and_gradients_are_pefts(calls: list[int]) -> None:
     # In float64, where sums in another order differ by nothing that the default tolerances would forgive.
     x = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    expected, wanted = found(adapted(False).double(), x)
+    expected, wanted = output_and_gradients(adapted(False).double(), x)
     assert not calls
-    values, gradients = found(adapted(True).double(), x)
+    values, gradients = output_and_gradients(adapted(True).double(), x)
     assert len(calls) == 2 and len(gradients) == len(wanted) == 5
-    assert all(one.dtype == torch.float64 for one in (values, *gradients))
+    assert all(value.dtype == torch.float64 for value in (values, *gradients))
     torch.testing.assert_close(values, expected)
     for mine, theirs in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -77,8 +77,8 @@ def test_values_and_gradients_are_pefts(calls: list[int]) -> None:
 def test_bf16_stays_near_float32_and_the_adapters_are_float32(calls: list[int]) -> None:
     x = torch.randn(32, 6, generator=torch.Generator().manual_seed(2))
     model = adapted(True, torch.bfloat16)
-    expected, wanted = found(adapted(False).to(torch.float32), x.bfloat16().float())
-    values, gradients = found(model, x.bfloat16())
+    expected, wanted = output_and_gradients(adapted(False).to(torch.float32), x.bfloat16().float())
+    values, gradients = output_and_gradients(model, x.bfloat16())
     assert calls and values.dtype == torch.bfloat16
     assert all(p.dtype == g.dtype == torch.float32 for (_, p), g in zip(
         ((n, p) for n, p in sorted(model.named_parameters()) if p.requires_grad), gradients[1:], strict=True
@@ -105,7 +105,7 @@ def test_everything_else_is_left_to_peft(calls: list[int]) -> None:
     assert len(calls) == 2
 
 
-def test_the_backbone_gets_it(calls: list[int]) -> None:
+def test_the_backbone_gets_fused_lora_layers(calls: list[int]) -> None:
     from lm.backbone import add_lora
     from lm.settings import LoraSettings
     from tests.support.tiny_tokenizers import tiny_lm

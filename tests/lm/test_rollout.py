@@ -103,9 +103,9 @@ def test_greedy_equals_generate_token_for_token(family: str, penalty: float) -> 
         eos_token_id=sorted(end.turn_ends),
         pad_token_id=0,
     )
-    for prompt, found in zip(prompts(), sampled(result), strict=True):
+    for prompt, written in zip(prompts(), sampled(result), strict=True):
         expected = model.generate(torch.tensor([prompt]), generation_config=config, tokenizer=tokenizer)
-        assert found == expected[0, len(prompt) :].tolist()
+        assert written == expected[0, len(prompt) :].tolist()
     if penalty == 2:
         plain_words = sampled(write(model, family, greedy=True, group_size=1))
         assert sampled(result) != plain_words, "the penalty decides here"
@@ -127,7 +127,7 @@ def test_log_probs_and_final_states_equal_a_plain_forward(family: str, temperatu
 
 
 def test_gemmas_window_and_cap_matter_here() -> None:
-    """Without them the tokens differ: the equalities above do test them."""
+    """Without Gemma's sliding window or soft cap the tokens differ, so that the equalities above do test them."""
     model = tiny_lm("gemma2")
     expected = completions(write(model, "gemma2", greedy=True, group_size=1))
     for layer in model.model.layers:
@@ -151,7 +151,7 @@ def ends_early(family: str, ends: int) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("ends", [0, 1])
-def test_ends_and_what_is_appended(ends: int) -> None:
+def test_an_unfinished_reasoning_gets_the_answer_appended(ends: int) -> None:
     tokenizer = tiny_tokenizer("llama")
     end = EndOfReasoning(tokenizer, ANSWER)
     result = write(ends_early("llama", ends), "llama", group_size=16, max_new_tokens=12)
@@ -196,18 +196,18 @@ def test_dropping_finished_rows_changes_nothing(family: str, monkeypatch: pytest
 
     expected = run(1.0, 64, False)
     assert len(set(kept)) > 5, "rollouts of this model end at different times"
-    for found in (run(0.0, 64, False), run(0.75, 8, False), run(0.75, 64, True)):
-        assert completions(found) == completions(expected)
-        assert found.log_probs is not None and expected.log_probs is not None
-        torch.testing.assert_close(found.log_probs, expected.log_probs, atol=1e-4, rtol=0)
+    for result in (run(0.0, 64, False), run(0.75, 8, False), run(0.75, 64, True)):
+        assert completions(result) == completions(expected)
+        assert result.log_probs is not None and expected.log_probs is not None
+        torch.testing.assert_close(result.log_probs, expected.log_probs, atol=1e-4, rtol=0)
 
 
 def test_prompts_read_in_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write(tiny_lm("gemma2", scale=0.15), "gemma2", final_states=True)
     monkeypatch.setattr(lm.writing.decode, "PROMPT_TOKENS_AT_ONCE", 3)
-    found = write(tiny_lm("gemma2", scale=0.15), "gemma2", final_states=True)
-    assert completions(found) == completions(expected)
-    torch.testing.assert_close(found.states, expected.states, atol=1e-5, rtol=1e-5)
+    result = write(tiny_lm("gemma2", scale=0.15), "gemma2", final_states=True)
+    assert completions(result) == completions(expected)
+    torch.testing.assert_close(result.states, expected.states, atol=1e-5, rtol=1e-5)
 
 
 def test_a_rollouts_stream_depends_on_its_case_alone() -> None:
@@ -215,10 +215,10 @@ def test_a_rollouts_stream_depends_on_its_case_alone() -> None:
     settings = RolloutSettings(group_size=2, max_new_tokens=10, temperature=1.0)
     engine = engine_of(tiny_lm("llama", scale=0.1), "llama", settings)
     all_three = completions(engine.generate(prompts(), cases=CASES, seed=3, step=2))
-    alone = completions(engine.generate(prompts()[1:2], cases=CASES[1:2], seed=3, step=2))
-    assert all_three[2:4] == alone and alone[0] != alone[1]
-    assert completions(engine.generate(prompts()[1:2], cases=CASES[1:2], seed=3, step=3)) != alone
-    assert completions(engine.generate(prompts()[1:2], cases=CASES[1:2], seed=4, step=2)) != alone
+    by_itself = completions(engine.generate(prompts()[1:2], cases=CASES[1:2], seed=3, step=2))
+    assert all_three[2:4] == by_itself and by_itself[0] != by_itself[1]
+    assert completions(engine.generate(prompts()[1:2], cases=CASES[1:2], seed=3, step=3)) != by_itself
+    assert completions(engine.generate(prompts()[1:2], cases=CASES[1:2], seed=4, step=2)) != by_itself
     numbers = stream_uniforms(0, 0, np.arange(50), 4, 100)
     assert numbers.shape == (200, 100) and len(np.unique(numbers)) == numbers.size
     assert stats.kstest(numbers.ravel(), "uniform").pvalue > 0.01
@@ -227,7 +227,7 @@ def test_a_rollouts_stream_depends_on_its_case_alone() -> None:
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (1.5, 12, 1.0), (0.8, 0, 0.9), (2.0, 20, 0.7)]
 )
-def test_the_distribution_of_sampled_tokens(temperature: float, top_k: int, top_p: float) -> None:
+def test_tokens_follow_temperature_top_k_and_top_p(temperature: float, top_k: int, top_p: float) -> None:
     """Chi-square of 40,000 tokens from the same logits against the distribution worked out by sorting."""
     logits = torch.randn(64, generator=torch.Generator().manual_seed(5)) * 2
     n = 40_000
@@ -267,11 +267,10 @@ def test_rollouts_follow_the_models_distribution() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repetition_penalty_changes_what_is_sampled_and_no_log_probability(family: str) -> None:
-    """Each token against transformers' own processors, over the prompt and the rollout's own tokens; rollouts end
-    apart."""
+    """Each token against transformers' own processor, over the prompt and the rollout's tokens; they end apart."""
     model, penalty = tiny_lm(family, scale=0.15), 1.7
-    how = {"temperature": 1.5, "top_k": 20, "top_p": 0.95}
-    result = write(model, family, repetition_penalty=penalty, **how)
+    sampling = {"temperature": 1.5, "top_k": 20, "top_p": 0.95}
+    result = write(model, family, repetition_penalty=penalty, **sampling)
     assert result.log_probs is not None
     uniforms = stream_uniforms(3, 2, CASES, 4, 20)
     repeated = RepetitionPenaltyLogitsProcessor(penalty)
@@ -285,9 +284,9 @@ def test_a_repetition_penalty_changes_what_is_sampled_and_no_log_probability(fam
         for at, token in enumerate(own):
             before = torch.tensor([prompt + own[:at]])
             number = torch.from_numpy(uniforms[i, at : at + 1])
-            less = repeated(before, logits[None, at].clone())
-            assert choose(less, number, greedy=False, **how)[0].item() == token
-            differs += choose(logits[None, at], number, greedy=False, **how)[0].item() != token
+            penalised_logits = repeated(before, logits[None, at].clone())
+            assert choose(penalised_logits, number, greedy=False, **sampling)[0].item() == token
+            differs += choose(logits[None, at], number, greedy=False, **sampling)[0].item() != token
     assert differs > 5, "without the penalty other tokens would have been chosen"
 
 
@@ -300,7 +299,7 @@ def test_largest_equals_topk() -> None:
         assert values.equal(expected.values) and places.equal(expected.indices)
 
 
-def test_common_beginning() -> None:
+def test_a_common_beginning_leaves_each_prompt_a_token() -> None:
     assert common_beginning([[1, 2, 3], [1, 2, 4, 5]]) == 2
     assert common_beginning([[1, 2], [1, 2, 3]]) == 1
     assert common_beginning([[5], [6, 7]]) == 0
@@ -343,7 +342,7 @@ def test_adapters_are_restored_after_an_error_and_in_bf16() -> None:
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
-def test_what_is_not_known_is_refused() -> None:
+def test_unknown_settings_and_layers_are_refused() -> None:
     with pytest.raises(ValidationError, match="greedy rollouts"):
         RolloutSettings(greedy=True, group_size=2)
     with pytest.raises(ValidationError, match="top_q"):
@@ -373,25 +372,25 @@ def test_what_is_not_known_is_refused() -> None:
 
 
 def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vLLM itself isn't here: a stand-in for trl's VLLMGeneration records what it is given."""
+    """vLLM isn't installed: a stand-in for trl's VLLMGeneration records its arguments."""
     from lm.writing import vllm
 
     tokenizer = tiny_tokenizer("gemma2")
     end = EndOfReasoning(tokenizer, ANSWER)
-    given: dict[str, Any] = {}
+    received: dict[str, Any] = {}
     written = [[7, 8], [9, *end.appended], [5, tokenizer.eos_token_id], [6] * 9, [7] * 6, [8]]
 
     class Generation:
         def __init__(self, model: object, accelerator: object, processing_class: object, **arguments: Any) -> None:
-            given.update(arguments)
+            received.update(arguments)
             self.accelerator = accelerator
 
         def generate(self, prompts: list[list[int]], images: None, num_generations: int) -> tuple[Any, ...]:
-            given["prompts"], given["n"] = prompts, num_generations
+            received["prompts"], received["n"] = prompts, num_generations
             return prompts, written, None, None
 
         def sync_weights(self) -> None:
-            given["synced"] = True
+            received["synced"] = True
 
     monkeypatch.setattr(vllm, "VLLMGeneration", Generation)
     accelerator = types.SimpleNamespace(device=torch.device("cpu"))
@@ -406,16 +405,21 @@ def test_vllm_gets_the_same_settings_and_gives_the_same_form(monkeypatch: pytest
     engine = vllm.VllmEngine.start(model, accelerator, tokenizer, settings, end, VllmSettings(), max_model_length=99)
     engine.sync_weights()
     result = engine.generate(prompts(), cases=CASES, seed=0)
-    assert given["synced"] and given["max_model_length"] == 99 and given["mode"] == "colocate"
-    assert (given["temperature"], given["top_k"], given["top_p"], given["max_completion_length"]) == (1.5, 200, 0.9, 6)
-    assert (given["min_p"], given["repetition_penalty"]) == (0.0, 1.0)
-    assert given["generation_kwargs"] == {
+    assert received["synced"] and received["max_model_length"] == 99 and received["mode"] == "colocate"
+    assert (received["temperature"], received["top_k"], received["top_p"], received["max_completion_length"]) == (
+        1.5,
+        200,
+        0.9,
+        6,
+    )
+    assert (received["min_p"], received["repetition_penalty"]) == (0.0, 1.0)
+    assert received["generation_kwargs"] == {
         "stop": ["<answer>"],
         "include_stop_str_in_output": True,
         "stop_token_ids": sorted(end.turn_ends),
         "skip_special_tokens": False,
     }
-    assert given["n"] == 2 and given["prompts"] == [prompt for prompt in prompts() for _ in range(2)]
+    assert received["n"] == 2 and received["prompts"] == [prompt for prompt in prompts() for _ in range(2)]
     assert completions(result) == [end.finish(ids[:6])[0] for ids in written]
     assert sampled(result) == [ids[:6] for ids in written]
     assert result.cut.tolist() == [True, False, True, True, True, True]

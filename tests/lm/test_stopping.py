@@ -48,7 +48,7 @@ def test_an_engine_ends_by_the_rule_that_it_is_given(family: str) -> None:
     """The same tokens up to the end of one rule, whatever the other appends."""
     tokenizer, model = tiny_tokenizer(family), tiny_lm(family, scale=0.15)
     settings = RolloutSettings(group_size=4, max_new_tokens=12, temperature=1.0)
-    found = {}
+    sampled_by_rule = {}
     for name, end in (("turn", EndOfTurn(tokenizer)), ("reasoning", EndOfReasoning(tokenizer, ANSWER))):
         result = TransformersEngine(model, tokenizer, settings, end).generate(
             [[11, 12, 13]], cases=np.arange(1), seed=1
@@ -57,7 +57,7 @@ def test_an_engine_ends_by_the_rule_that_it_is_given(family: str) -> None:
         sampled = result.rollouts.action_mask.sum(dim=1)
         assert result.lengths.equal(sampled + len(end.appended) * result.cut)
         rows = result.rollouts.completion_ids.tolist()
-        found[name] = [row[:n] for row, n in zip(rows, sampled.tolist(), strict=True)]
+        sampled_by_rule[name] = [row[:n] for row, n in zip(rows, sampled.tolist(), strict=True)]
         for row, length in zip(rows, result.lengths.tolist(), strict=True):
             assert end.finish(row[:length])[0][:length] == row[:length]
-    assert found["turn"] == found["reasoning"]  # none of these writes the answer
+    assert sampled_by_rule["turn"] == sampled_by_rule["reasoning"]  # none of these writes the answer

@@ -38,31 +38,30 @@ def by_transformers(backbone: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return fit_r2ec(split(), 3, params(backbone), tmp_path_factory.mktemp("plain"))
 
 
-def same(found: R2ecRecommender, expected: R2ecRecommender) -> None:
-    """The stub writes the very tokens, so that h_T, rewards, every weight and the table come out bit by bit the
-    same."""
+def same(fitted: R2ecRecommender, expected: R2ecRecommender) -> None:
+    """The stub writes the same tokens, so that h_T, rewards, every weight and the table are equal bit by bit."""
     for name, value in expected.reader.model.own_state().items():
-        assert torch.equal(found.reader.model.own_state()[name], value), name
-    assert torch.equal(found.reader.table.states, expected.reader.table.states)
-    np.testing.assert_array_equal(scores(found), scores(expected))
-    for mine, theirs in zip(found.report()["recpo_log"], expected.report()["recpo_log"], strict=True):
+        assert torch.equal(fitted.reader.model.own_state()[name], value), name
+    assert torch.equal(fitted.reader.table.states, expected.reader.table.states)
+    np.testing.assert_array_equal(scores(fitted), scores(expected))
+    for mine, theirs in zip(fitted.report()["recpo_log"], expected.report()["recpo_log"], strict=True):
         for name in ("loss", "reward", "reward_ndcg", "length", "cut_share", "entropy", "item_logp"):
             assert mine[name] == theirs[name], name
         assert "seconds_sync" in mine and "seconds_sync" not in theirs
 
 
-def test_a_fit_through_the_server(
+def test_a_fit_through_the_server_equals_one_by_transformers(
     backbone: Path, by_transformers: R2ecRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = install(monkeypatch, "server")
     server, address = stub.serve(backbone)
     try:
-        made = params(backbone, rollouts={"backend": "vllm"}, vllm={"mode": "server", "server_base_url": address})
-        found = fit_r2ec(split(), 3, made, tmp_path)
+        fit_params = params(backbone, rollouts={"backend": "vllm"}, vllm={"mode": "server", "server_base_url": address})
+        fitted = fit_r2ec(split(), 3, fit_params, tmp_path)
     finally:
         server.shutdown()
         server.server_close()
-    same(found, by_transformers)
+    same(fitted, by_transformers)
     counts = Counter(stub.asked)
     # The weights go out before the first rollouts and after each update that is followed by others.
     assert stub.the().updates == STEPS and counts["/v1/completions"] == STEPS
@@ -70,12 +69,12 @@ def test_a_fit_through_the_server(
     assert counts["/init_weight_transfer_engine"] == 1
 
 
-def test_a_fit_with_vllm_beside_it(
+def test_a_fit_with_vllm_beside_it_equals_one_by_transformers(
     backbone: Path, by_transformers: R2ecRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = install(monkeypatch, "colocate")
-    made = params(backbone, rollouts={"backend": "vllm"}, vllm={"gpu_memory_utilization": 0.4})
-    same(fit_r2ec(split(), 3, made, tmp_path), by_transformers)
+    fit_params = params(backbone, rollouts={"backend": "vllm"}, vllm={"gpu_memory_utilization": 0.4})
+    same(fit_r2ec(split(), 3, fit_params, tmp_path), by_transformers)
     assert stub.the().updates == STEPS
     assert stub.engine["model"] == str(backbone) and stub.engine["gpu_memory_utilization"] == 0.4
     assert stub.engine["max_model_len"] == 400 + 5 and stub.engine["tensor_parallel_size"] == 1
@@ -86,8 +85,8 @@ def test_vllm_gets_the_repetition_penalty(
 ) -> None:
     install(monkeypatch, "colocate")
     expected = fit_r2ec(split(), 3, params(backbone, rollouts={"repetition_penalty": 1.5}), tmp_path / "plain")
-    made = params(backbone, rollouts={"backend": "vllm", "repetition_penalty": 1.5})
-    same(fit_r2ec(split(), 3, made, tmp_path / "vllm"), expected)
+    fit_params = params(backbone, rollouts={"backend": "vllm", "repetition_penalty": 1.5})
+    same(fit_r2ec(split(), 3, fit_params, tmp_path / "vllm"), expected)
     lengths = [[entry["entropy"] for entry in fit.report()["recpo_log"]] for fit in (expected, by_transformers)]
     assert lengths[0] != lengths[1], "the penalty changes what is written"
 
@@ -96,8 +95,8 @@ def test_the_weights_go_out_once_per_update(backbone: Path, tmp_path: Path, monk
     """Several batches of one update share them, and so do several updates on the same rollouts."""
     stub = install(monkeypatch, "colocate")
     training = {"max_steps": 4, "save_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
-    made = params(backbone, rollouts={"backend": "vllm"}, training=training, recpo={"num_iterations": 2})
-    fit_r2ec(split(), 3, made, tmp_path)
+    fit_params = params(backbone, rollouts={"backend": "vllm"}, training=training, recpo={"num_iterations": 2})
+    fit_r2ec(split(), 3, fit_params, tmp_path)
     assert stub.the().updates == 2
 
 
@@ -116,23 +115,23 @@ def test_the_weights_stay_bit_by_bit(backbone: Path, tmp_path: Path, monkeypatch
         synced.append(any(float(value.abs().max()) > 0 for name, value in after.items() if "lora_B" in name))
 
     monkeypatch.setattr(VllmEngine, "sync_weights", sync)
-    made = params(backbone, rollouts={"backend": "vllm"})
-    lm = made.backbone.model_copy(update={"dtype": "bfloat16"})
-    fit_r2ec(split(), 3, made.model_copy(update={"backbone": lm}), tmp_path)
+    fit_params = params(backbone, rollouts={"backend": "vllm"})
+    lm = fit_params.backbone.model_copy(update={"dtype": "bfloat16"})
+    fit_r2ec(split(), 3, fit_params.model_copy(update={"backbone": lm}), tmp_path)
     assert synced == [False, True, True]
 
 
-def test_no_server_is_one_sentence(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_one_sentence(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     where = {"mode": "server", "server_base_url": address, "server_timeout": 0}
-    made = params(backbone, rollouts={"backend": "vllm"}, vllm=where)
+    fit_params = params(backbone, rollouts={"backend": "vllm"}, vllm=where)
     with pytest.raises(
         InputError, match=f"^vllm.server_base_url {address}: The vLLM server can't be reached.*; start the server"
     ):
-        fit_r2ec(split(), 3, made, tmp_path)
+        fit_r2ec(split(), 3, fit_params, tmp_path)
 
 
 def test_without_vllm_a_fit_ends_before_it_begins(
@@ -145,20 +144,20 @@ def test_without_vllm_a_fit_ends_before_it_begins(
 
 
 def test_vllm_reads_the_pinned_revision(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def snapshot(name: str, **how: Any) -> str:
-        asked.update(how, name=name)
+        arguments.update(how, name=name)
         return "/hub/snapshots/abc"
 
     monkeypatch.setattr("lm.writing.vllm.snapshot_download", snapshot)
-    assert folder_of(BackboneSettings(name=str(backbone))) == str(backbone) and not asked
+    assert folder_of(BackboneSettings(name=str(backbone))) == str(backbone) and not arguments
     assert folder_of(BackboneSettings(name="some/lm", revision="abc")) == "/hub/snapshots/abc"
-    assert asked == {"name": "some/lm", "revision": "abc", "local_files_only": True}
+    assert arguments == {"name": "some/lm", "revision": "abc", "local_files_only": True}
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("changes", "message"),
     [
         ({"vllm": {"mode": "server"}}, "p: vllm: mode 'server' with server_base_url None: give it for 'server' alone"),
         ({"vllm": {"server_base_url": "http://x"}}, "p: vllm: mode 'colocate' with server_base_url http://x: give it"),
@@ -187,13 +186,15 @@ def test_vllm_reads_the_pinned_revision(backbone: Path, monkeypatch: pytest.Monk
     ],
     ids=str,
 )
-def test_settings_that_do_not_go_together(made: dict[str, Any], message: str) -> None:
+def test_settings_that_exclude_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        checked(Params, {"backbone": {"name": "x"}} | made, "p")
+        checked(Params, {"backbone": {"name": "x"}} | changes, "p")
     assert str(caught.value).startswith(message)
 
 
 def test_evaluation_is_written_by_transformers(backbone: Path) -> None:
-    made = params(backbone, rollouts={"backend": "vllm"})
-    assert made.rollouts.for_evaluation().backend == "transformers"
-    assert made.rollouts.for_evaluation() == params(backbone).rollouts.for_evaluation()  # one name for kept states
+    fit_params = params(backbone, rollouts={"backend": "vllm"})
+    assert fit_params.rollouts.for_evaluation().backend == "transformers"
+    assert (
+        fit_params.rollouts.for_evaluation() == params(backbone).rollouts.for_evaluation()
+    )  # one name for kept states

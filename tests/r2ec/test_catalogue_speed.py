@@ -37,25 +37,25 @@ def test_every_step_is_measured_and_written(small: None, tmp_path: Path, monkeyp
     with open(tmp_path / "out" / "catalogue.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for size in SIZES:
-        found = {(row["method"], row["setting"]): row for row in rows if row["items"] == str(size)}
-        assert float(found["exact", ""]["recall"]) == 1
+        by_method = {(row["method"], row["setting"]): row for row in rows if row["items"] == str(size)}
+        assert float(by_method["exact", ""]["recall"]) == 1
         for kind, effort in (("hnsw", 512), ("ivf", 32), ("ivf_pq", 32)):  # all 32 lists
-            assert float(found[kind, f"effort {effort}"]["recall"]) > 0.95
-        assert found["table", "nothing changed"]["encoded"] == "0"
-        assert found["table", "1 in 100 changed"]["encoded"] == str(size // 100)
-        assert found["ivf_pq", "updated"]["seconds"]
+            assert float(by_method[kind, f"effort {effort}"]["recall"]) > 0.95
+        assert by_method["table", "nothing changed"]["encoded"] == "0"
+        assert by_method["table", "1 in 100 changed"]["encoded"] == str(size // 100)
+        assert by_method["ivf_pq", "updated"]["seconds"]
         uniform, better = (
-            float(found["sampled", f"50 {s}, tau 0.02"]["log_error"]) for s in ("uniform", "and 30 best")
+            float(by_method["sampled", f"50 {s}, tau 0.02"]["log_error"]) for s in ("uniform", "and 30 best")
         )
         assert 0 < better < uniform
 
 
 def test_an_index_over_the_limit_is_named(small: None, tmp_path: Path) -> None:
-    found = list(speed.measure([700], ["hnsw", "ivf_pq"], 5e-5, tmp_path))
-    assert [len(one.points) for one in found] == sorted(len(one.points) for one in found)
-    text = markdown(found[-1])
+    measured = list(speed.measure([700], ["hnsw", "ivf_pq"], 5e-5, tmp_path))
+    assert [len(so_far.points) for so_far in measured] == sorted(len(so_far.points) for so_far in measured)
+    text = markdown(measured[-1])
     assert "| 700 | hnsw, not built: hnsw of 700 x 24 takes up to" in text
-    assert not [point for point in found[-1].points if point.effort]
+    assert not [point for point in measured[-1].points if point.effort]
     assert "updated" not in text
 
 
@@ -67,14 +67,16 @@ def test_vectors_do_not_depend_on_the_size(small: None, tmp_path: Path) -> None:
     assert torch.equal(tables[0].rows(rows), tables[1].rows(rows))
     states = tables[1].rows(torch.arange(900)).float()
     assert len(states.unique(dim=0)) == 900
-    done = speed.write_table(tmp_path / "900", 900, 100)
-    assert done.changed.tolist() == list(range(0, 900, 100))
-    kept = np.setdiff1d(np.arange(900), done.changed)
+    refreshed = speed.write_table(tmp_path / "900", 900, 100)
+    assert refreshed.changed.tolist() == list(range(0, 900, 100))
+    kept = np.setdiff1d(np.arange(900), refreshed.changed)
     after = LargeTable(tmp_path / "900").rows(torch.arange(900)).float()
-    assert torch.equal(after[kept], states[kept]) and not bool((after[done.changed] == states[done.changed]).any())
+    assert torch.equal(after[kept], states[kept]) and not bool(
+        (after[refreshed.changed] == states[refreshed.changed]).any()
+    )
 
 
-def test_what_cannot_be_measured_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_that_cannot_be_measured_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--sizes 100: give at least 640"):
         speed.check([100, 10_000], tmp_path)
     monkeypatch.setattr(speed.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 2**30))

@@ -1,4 +1,4 @@
-"""What is read in the place of a model's own reasoning, and several samples of it."""
+"""Controls, which are read in the place of a model's own reasoning, and several samples of a reasoning."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,13 +49,13 @@ def own(fitted: Path) -> tuple[np.ndarray, list[str]]:
     return scores(recommender), reasonings(recommender)
 
 
-def test_controls_read_what_they_say(fitted: Path) -> None:
+def test_each_control_replaces_the_reasoning_by_its_kind(fitted: Path) -> None:
     expected, texts = own(fitted)
     tokenizer = read_with(fitted).reader.prompts.tokenizer
     for reasoning in ("other", "shuffled", "empty", "filler"):
         control = read_with(fitted, reasoning=reasoning)
-        found, read = scores(control), reasonings(control)
-        assert np.isfinite(found).all() and not np.allclose(found, expected)
+        control_scores, read = scores(control), reasonings(control)
+        assert np.isfinite(control_scores).all() and not np.allclose(control_scores, expected)
         if reasoning == "shuffled":
             assert [sorted(text.split()) for text in read] == [sorted(text.split()) for text in texts]
             assert control.tokens_written() > 0
@@ -72,12 +72,14 @@ def test_controls_read_what_they_say(fitted: Path) -> None:
             lent = control.reader.controls._lent
             assert set(read) <= set(lent) and len(set(read)) > 1
             # Each lender is another user.
-            by = {text: set(control.reader.controls.donors.user[[t == text for t in lent]].tolist()) for text in lent}
+            lenders_of = {
+                text: set(control.reader.controls.donors.user[[t == text for t in lent]].tolist()) for text in lent
+            }
             for text, user in zip(read, some_cases().user.tolist(), strict=True):
-                assert by[text] - {user}
+                assert lenders_of[text] - {user}
 
 
-def test_its_own_reasoning_read_again_says_the_same(fitted: Path) -> None:
+def test_its_own_reasoning_read_again_gives_the_same_scores(fitted: Path) -> None:
     expected, texts = own(fitted)
     again = read_with(fitted, reasoning="again")
     np.testing.assert_allclose(
@@ -90,8 +92,8 @@ def test_a_case_alone_is_read_as_among_others(fitted: Path) -> None:
     for reasoning in ("other", "shuffled", "filler"):
         control = read_with(fitted, reasoning=reasoning)
         together = scores(control, 3)
-        alone = np.concatenate([np.concatenate(list(control.score(case))) for case in some_cases(3).batches(1)])
-        np.testing.assert_allclose(alone, together, atol=1e-4)
+        one_by_one = np.concatenate([np.concatenate(list(control.score(case))) for case in some_cases(3).batches(1)])
+        np.testing.assert_allclose(one_by_one, together, atol=1e-4)
 
 
 def test_a_reasoning_with_no_other_user_to_lend_one_is_refused(fitted: Path) -> None:
@@ -116,31 +118,31 @@ def test_several_samples_are_combined_by_hand() -> None:
         seconds=0.0,
     )
     texts = ["a", "b", "c", "d"]
-    found, read, cut = combined(result, states, texts, EvaluationSettings(samples=2))
-    assert found.tolist() == [[2.0, 1.0], [6.0, 3.0]]
+    combined_states, read, cut = combined(result, states, texts, EvaluationSettings(samples=2))
+    assert combined_states.tolist() == [[2.0, 1.0], [6.0, 3.0]]
     assert read == ["a\n\nb", "c\n\nd"] and cut.tolist() == [False, True]
     # Sums -4 and -3, then -0.5 and -0.6.
-    found, read, cut = combined(result, states, texts, EvaluationSettings(samples=2, combine="best"))
-    assert found.tolist() == [[3.0, 2.0], [5.0, 5.0]]
+    combined_states, read, cut = combined(result, states, texts, EvaluationSettings(samples=2, combine="best"))
+    assert combined_states.tolist() == [[3.0, 2.0], [5.0, 5.0]]
     assert read == ["b", "c"] and cut.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("combine", ["mean", "best"])
-def test_several_samples_score(fitted: Path, combine: str) -> None:
+def test_several_samples_give_the_same_scores_again(fitted: Path, combine: str) -> None:
     recommender = read_with(fitted, samples=3, combine=combine)
-    found = scores(recommender)
-    assert np.isfinite(found).all() and recommender.tokens_written() > 20 * 3 - 1
-    np.testing.assert_array_equal(scores(recommender), found)  # the same samples again
+    first_scores = scores(recommender)
+    assert np.isfinite(first_scores).all() and recommender.tokens_written() > 20 * 3 - 1
+    np.testing.assert_array_equal(scores(recommender), first_scores)  # the same samples again
 
 
 def test_one_fit_serves_every_way_to_read(backbone: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2ec.fit._fit", lambda *_: pytest.fail("fitted again"))
     changed = Params.model_validate(settings(backbone) | {"evaluation": {"reasoning": "empty"}})
-    found = fit_r2ec(split(), 3, changed, fitted)
-    np.testing.assert_array_equal(scores(found), scores(read_with(fitted, reasoning="empty")))
+    fitted_again = fit_r2ec(split(), 3, changed, fitted)
+    np.testing.assert_array_equal(scores(fitted_again), scores(read_with(fitted, reasoning="empty")))
 
 
-def test_a_fit_never_reads_otherwise(backbone: Path, fitted: Path, tmp_path: Path) -> None:
+def test_a_fit_ignores_the_evaluation_settings(backbone: Path, fitted: Path, tmp_path: Path) -> None:
     """A fit under a control trains as without one: only the scores of what was fitted differ."""
     changed = Params.model_validate(settings(backbone) | {"evaluation": {"reasoning": "empty"}})
     fit_r2ec(split(), 3, changed, tmp_path)
@@ -159,11 +161,11 @@ def test_a_fit_never_reads_otherwise(backbone: Path, fitted: Path, tmp_path: Pat
         ({"evaluation": {"samples": 0}}, "greater than or equal to 1"),
     ],
 )
-def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+def test_evaluation_settings_that_exclude_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Params.model_validate({"backbone": {"name": "x"}} | changes)
 
 
 def test_one_sample_is_the_greedy_reasoning(backbone: Path) -> None:
-    made = Reader.build(split(), Params.model_validate(settings(backbone)))
-    assert made.engine.settings.greedy and made.controls is None
+    reader = Reader.build(split(), Params.model_validate(settings(backbone)))
+    assert reader.engine.settings.greedy and reader.controls is None

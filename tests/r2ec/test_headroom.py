@@ -27,7 +27,7 @@ from tests.support.tiny_fits import settings as tiny_settings
 from tests.support.tiny_fits import write_backbone
 
 
-def made(rank: np.ndarray, state: np.ndarray, users: np.ndarray) -> Sampled:
+def reasonings_of(rank: np.ndarray, state: np.ndarray, users: np.ndarray) -> Sampled:
     shape = rank.shape
     nothing = np.zeros(shape, dtype=np.float32)
     texts = np.full(shape, "a text")
@@ -43,11 +43,11 @@ def test_doctests() -> None:
 def test_the_oracle_is_the_mean_over_all_subsets() -> None:
     rng = np.random.default_rng(1)
     ranks = rng.integers(1, 50, (6, 4)).astype(np.int32)
-    frame = oracle(made(ranks, np.zeros((6, 4, 1)), np.arange(6))).set_index("samples")
+    frame = oracle(reasonings_of(ranks, np.zeros((6, 4, 1)), np.arange(6))).set_index("samples")
     assert frame.index.tolist() == [1, 2, 4]
     for size in (1, 2, 4):
-        subsets = [list(one) for one in itertools.combinations(range(4), size)]
-        best = np.stack([ranks[:, one].min(axis=1) for one in subsets])
+        subsets = [list(subset) for subset in itertools.combinations(range(4), size)]
+        best = np.stack([ranks[:, subset].min(axis=1) for subset in subsets])
         assert frame.loc[size, "log rank"] == pytest.approx(np.log(best).mean())
         assert frame.loc[size, "NDCG@10"] == pytest.approx(np.where(best <= 10, 1 / np.log2(1 + best), 0).mean())
 
@@ -60,14 +60,14 @@ def test_a_picker_learns_what_decides_and_nothing_else() -> None:
     told = np.exp(3 + state[..., 4] + 0.5 * rng.normal(size=(180, 8))).astype(np.int32) + 1
     untold = rng.permuted(told, axis=1)
     for ranks, learns in ((told, True), (untold, False)):
-        frame = pickers(made(ranks, state, users), "toy").set_index(["picker", "statistic"])
+        frame = pickers(reasonings_of(ranks, state, users), "toy").set_index(["picker", "statistic"])
         gain = frame.loc[("learned from h_T", "log rank")]
         assert (gain.high < 0) == learns
         if learns:
             assert gain.gain < -0.8  # of at most 1.4: the mean of the best of eight normal deviates
 
 
-def test_a_picker_never_learns_from_whom_it_chooses_for() -> None:
+def test_a_picker_never_learns_from_the_users_it_chooses_for() -> None:
     """A feature that names the user's own best text: of no use for other users, and of all for the same."""
     rng = np.random.default_rng(3)
     users = np.arange(40)
@@ -93,7 +93,7 @@ def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def test_samples_are_kept_and_taken_again(
+def test_a_stopped_sampling_goes_on_from_its_finished_parts(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = read_split(data)
@@ -104,14 +104,14 @@ def test_samples_are_kept_and_taken_again(
     assert len(np.unique(whole.text)) > 20  # sampled, not greedy
     assert whole.state.shape[:2] == (20, 3)
     # Stopped after the first part, then on: the same, and the first part is not sampled again.
-    done = sampling._sample
+    sample_part = sampling._sample
     calls: list[int] = []
 
-    def stops(one: Reader, part: object, samples: int) -> dict[str, np.ndarray]:
+    def stops(reader: Reader, part: object, samples: int) -> dict[str, np.ndarray]:
         calls.append(len(part))  # type: ignore[arg-type]
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return done(one, part, samples)  # type: ignore[arg-type]
+        return sample_part(reader, part, samples)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sampling, "_sample", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -124,8 +124,7 @@ def test_samples_are_kept_and_taken_again(
 
 
 def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> None:
-    """With one greedy text per case the sampled ranks would be those of `benchmark.evaluate`: the same states give the
-    same."""
+    """The states of greedy texts get the ranks of `benchmark.evaluate`."""
     split = read_split(data)
     cases = chosen_cases(split.valid, 6, split.name)
     recommender = R2ecRecommender.load(model, split)
@@ -141,14 +140,16 @@ def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> No
 
 def test_other_arguments_have_another_folder(data: Path, model: Path, tmp_path: Path) -> None:
     cases = read_split(data).valid
-    one = folder_of(tmp_path, model, "hash", cases, 3)
-    assert one == folder_of(tmp_path, model, "hash", cases, 3)
-    others = [folder_of(tmp_path, model, "other", cases, 3), folder_of(tmp_path, model, "hash", cases, 4)]
-    others.append(folder_of(tmp_path, model, "hash", cases.take(np.arange(5)), 3))
-    assert len({one, *others}) == 4
+    folder = folder_of(tmp_path, model, "hash", cases, 3)
+    assert folder == folder_of(tmp_path, model, "hash", cases, 3)
+    changed = [folder_of(tmp_path, model, "other", cases, 3), folder_of(tmp_path, model, "hash", cases, 4)]
+    changed.append(folder_of(tmp_path, model, "hash", cases.take(np.arange(5)), 3))
+    assert len({folder, *changed}) == 4
 
 
-def test_the_command(data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_its_report(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["headroom", "--model", str(model), "--data", str(data), "--samples", "2", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     program.main()

@@ -17,7 +17,9 @@ from tests.support.tiny_models import WIDTH, relative, tiny_model, tiny_rollouts
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("trained", [False, True])
-def test_token_logps_in_chunks(monkeypatch: pytest.MonkeyPatch, softcap: float | None, trained: bool) -> None:
+def test_token_logps_in_chunks_equal_the_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, softcap: float | None, trained: bool
+) -> None:
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", 7 * 50)  # 7 rows a chunk, the last one short
     torch.manual_seed(0)
     head = nn.Linear(8, 50).requires_grad_(trained)
@@ -25,16 +27,16 @@ def test_token_logps_in_chunks(monkeypatch: pytest.MonkeyPatch, softcap: float |
     weights = torch.linspace(-1, 2, 150)
     logps, entropy = token_logps(hidden, head, targets, 1.3, softcap)
     (logps * weights).sum().backward()
-    found = (hidden.grad, head.weight.grad)
+    gradients = (hidden.grad, head.weight.grad)
     hidden.grad = head.weight.grad = None
     policy = distribution(head(hidden), 1.3, softcap).log_softmax(-1)
     expected = policy.gather(1, targets[:, None])[:, 0]
     (expected * weights).sum().backward()
     assert torch.allclose(logps, expected, atol=1e-5)
     assert torch.allclose(entropy, -(policy.exp() * policy).sum(1), atol=1e-5)
-    assert relative(found[0], hidden.grad) < 1e-5  # type: ignore[arg-type]
+    assert relative(gradients[0], hidden.grad) < 1e-5  # type: ignore[arg-type]
     if trained:
-        assert relative(found[1], head.weight.grad) < 1e-5  # type: ignore[arg-type]
+        assert relative(gradients[1], head.weight.grad) < 1e-5  # type: ignore[arg-type]
 
 
 def test_entropy_of_a_uniform_policy_is_log_v() -> None:
@@ -81,14 +83,14 @@ def test_saved_state_loads_again(tmp_path: Path) -> None:
     model.save(tmp_path / "r2ec.safetensors")
     names = model.own_state().keys()
     assert {"head.user_map.weight", "head.item_shift"} <= names and any("lora_A" in name for name in names)
-    other = R2ec(tiny_model("qwen2"), head=RecHead(WIDTH, "tied", rank=5))
+    loaded = R2ec(tiny_model("qwen2"), head=RecHead(WIDTH, "tied", rank=5))
     with torch.no_grad():
-        for value in other.own_state().values():
+        for value in loaded.own_state().values():
             value.add_(1)
     rollouts = tiny_rollouts()
-    assert relative(other(rollouts).users, model(rollouts).users) > 0.01
-    other.load(tmp_path / "r2ec.safetensors")
-    assert torch.equal(other(rollouts).users, model(rollouts).users)
+    assert relative(loaded(rollouts).users, model(rollouts).users) > 0.01
+    loaded.load(tmp_path / "r2ec.safetensors")
+    assert torch.equal(loaded(rollouts).users, model(rollouts).users)
     with pytest.raises(InputError, match="in only one of file and model"):
         R2ec(tiny_model("qwen2")).load(tmp_path / "r2ec.safetensors")
     with pytest.raises(InputError, match=r"user_bias. is \[5\] in the file"):

@@ -1,4 +1,4 @@
-"""The item table against encoding every item alone."""
+"""The item table against encoding each item by itself."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def item_prompts(count: int = 23, beginning: int = 11) -> list[list[int]]:
     return [[*first, 3 + v, *random.integers(3, VOCABULARY, v % 9).tolist()] for v in range(count)]
 
 
-def alone(model: R2ec, prompt: list[int]) -> Tensor:
+def state_of(model: R2ec, prompt: list[int]) -> Tensor:
     return model.causal_lm.get_decoder()(input_ids=torch.tensor([prompt])).last_hidden_state[0, -1]
 
 
@@ -33,7 +33,7 @@ def test_refresh_equals_one_by_one(family: str, monkeypatch: pytest.MonkeyPatch)
     table.refresh(model)
     assert model.training and not table.states.requires_grad and table.encoded
     with torch.no_grad():
-        expected = torch.stack([alone(model, prompt) for prompt in prompts])
+        expected = torch.stack([state_of(model, prompt) for prompt in prompts])
     for v in range(len(prompts)):
         assert relative(table.states[v], expected[v]) < 1e-4, v
 
@@ -47,7 +47,7 @@ def test_gradients_equal_one_by_one(family: str, share: bool) -> None:
     grads = []
     for states in (
         model.encode_items(table.batch(rows)).float(),
-        torch.stack([alone(model, prompts[v]) for v in rows]),
+        torch.stack([state_of(model, prompts[v]) for v in rows]),
     ):
         model.zero_grad()
         (states * weights).sum().backward()
@@ -69,7 +69,7 @@ def test_the_shared_beginning_is_read_once() -> None:
     assert read == [(1, 11), (23, 9)]
 
 
-def test_only_the_asked_rows_change() -> None:
+def test_only_the_named_rows_change() -> None:
     model = R2ec(tiny_model("llama"))
     table = ItemTable(item_prompts(), WIDTH)
     table.refresh_rows(model, torch.tensor([7, 2, 7]))
@@ -100,12 +100,12 @@ def test_written_targets_are_detached_and_in_place() -> None:
         ([[4, 6], [5, 6]], 0),
     ],
 )
-def test_corner_beginnings(prompts: list[list[int]], common: int) -> None:
+def test_prompts_with_any_common_beginning_are_encoded_alike(prompts: list[list[int]], common: int) -> None:
     model, table = R2ec(tiny_model("gemma2")), ItemTable(prompts, WIDTH)
     assert len(table.beginning) == common
     table.refresh(model)
     for v, prompt in enumerate(prompts):
-        assert relative(table.states[v], alone(model, prompt)) < 1e-4
+        assert relative(table.states[v], state_of(model, prompt)) < 1e-4
 
 
 def test_saved_table_loads_again_and_another_is_refused(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_saved_table_loads_again_and_another_is_refused(tmp_path: Path) -> None:
     table = ItemTable(item_prompts(), WIDTH)
     table.refresh(model)
     table.save(path)
-    other = ItemTable(item_prompts(), WIDTH)
-    other.load(path)
-    assert torch.equal(other.states, table.states)
+    loaded = ItemTable(item_prompts(), WIDTH)
+    loaded.load(path)
+    assert torch.equal(loaded.states, table.states)
     changed = item_prompts()
     changed[4][-1] += 1
     with pytest.raises(InputError, match="other item prompts"):

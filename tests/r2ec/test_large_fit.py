@@ -1,4 +1,4 @@
-"""A fitted model with its item table on disk: the evaluator's answers and the reward in memory."""
+"""A fitted model with its item table on disk gives the evaluator's top items and the reward of the table in memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,8 +35,10 @@ def on_disk(folder: Path, fitted: R2ecRecommender, prompts: Sequence[Sequence[in
 
 
 def test_a_fitted_model_answers_from_a_table_on_disk(tmp_path: Path) -> None:
-    made = settings(write_backbone(tmp_path / "tiny"), recpo={"prior": 0.5}, training={"max_steps": 2, "save_steps": 2})
-    fitted = fit_r2ec(split(), 3, Params.model_validate(made), tmp_path / "fit")
+    fit_settings = settings(
+        write_backbone(tmp_path / "tiny"), recpo={"prior": 0.5}, training={"max_steps": 2, "save_steps": 2}
+    )
+    fitted = fit_r2ec(split(), 3, Params.model_validate(fit_settings), tmp_path / "fit")
     encoder, prompts = encoder_of(tmp_path / "fit" / "model"), fitted.reader.prompts.item_prompts()
     assert on_disk(tmp_path / "table", fitted, prompts, encoder).encoded == split().n_items
     table = LargeTable(tmp_path / "table")
@@ -48,25 +50,25 @@ def test_a_fitted_model_answers_from_a_table_on_disk(tmp_path: Path) -> None:
     with torch.no_grad():
         users = torch.cat([model.head.user(fitted.reader.read(batch)[0]) for batch in cases.batches(16)])
     history = torch.from_numpy(cases.padded(-1, split().history_length))
-    about = {"tau": recpo.tau, "normalize": recpo.normalize, "prior": model.item_prior, "item_map": model.head.item}
-    assert top_k(users, table, history, 20, **about)[0].tolist() == expected
-    index = NearestIndex.build(table, "hnsw", **about)
+    scoring = {"tau": recpo.tau, "normalize": recpo.normalize, "prior": model.item_prior, "item_map": model.head.item}
+    assert top_k(users, table, history, 20, **scoring)[0].tolist() == expected
+    index = NearestIndex.build(table, "hnsw", **scoring)
     assert index.search(users, history, 20, effort=400)[0].tolist() == expected
 
     targets = torch.from_numpy(target.astype(np.int64))
     in_memory = recpo_rewards(
         users, model.catalogue(fitted.reader.table.states), targets, history, tau=recpo.tau, prior=model.item_prior
     )
-    found = recpo_rewards(
+    from_disk = recpo_rewards(
         users, table, targets, history, tau=recpo.tau, prior=model.item_prior, item_map=model.head.item
     )
-    assert torch.equal(found.rank, in_memory.rank)
-    torch.testing.assert_close(found.reward, in_memory.reward, rtol=1e-4, atol=1e-6)
+    assert torch.equal(from_disk.rank, in_memory.rank)
+    torch.testing.assert_close(from_disk.reward, in_memory.reward, rtol=1e-4, atol=1e-6)
 
     # Another title is one prompt to encode; other weights are another encoder.
     prompts[7] = [*prompts[7][:-1], prompts[7][-1] + 1]
-    done = on_disk(tmp_path / "table", fitted, prompts, encoder)
-    assert done.encoded == 1 and done.changed.tolist() == [7]
+    refreshed = on_disk(tmp_path / "table", fitted, prompts, encoder)
+    assert refreshed.encoded == 1 and refreshed.changed.tolist() == [7]
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.mul_(2)

@@ -1,5 +1,4 @@
-"""The table on disk: what is read is what was encoded, only what changed is encoded, and a kill at any point costs
-nothing."""
+"""The table on disk: it gives the states that were encoded, encodes changed items only, and survives a kill."""
 
 import errno
 import os
@@ -30,7 +29,7 @@ WIDE = 5
 
 
 def state_of(prompt: Sequence[int]) -> list[float]:
-    """A made state that depends on the prompt alone."""
+    """A random state that depends on the prompt alone."""
     random = np.random.default_rng(list(prompt))
     values: list[float] = random.normal(size=WIDE).tolist()
     return values
@@ -48,8 +47,8 @@ class Encoder:
 
 
 def bring(folder: Path, prompts: Sequence[Sequence[int]], encode: Any, **changes: Any) -> Refreshed:
-    given: dict[str, Any] = {"width": WIDE, "encoder": "e", "dtype": "float32", "shard_rows": 4} | changes
-    return refresh(folder, len(prompts), lambda start, stop: prompts[start:stop], encode, **given)
+    arguments: dict[str, Any] = {"width": WIDE, "encoder": "e", "dtype": "float32", "shard_rows": 4} | changes
+    return refresh(folder, len(prompts), lambda start, stop: prompts[start:stop], encode, **arguments)
 
 
 def whole(folder: Path) -> Tensor:
@@ -60,7 +59,7 @@ def expected(prompts: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([state_of(prompt) for prompt in prompts])
 
 
-def some(count: int) -> list[list[int]]:
+def prompts_of(count: int) -> list[list[int]]:
     return [[v, v % 3] for v in range(count)]
 
 
@@ -71,9 +70,9 @@ def some(count: int) -> list[list[int]]:
 @pytest.mark.parametrize("shard_rows", [1, 4, 11, 100])
 def test_what_is_read_is_what_was_encoded(dtype: Any, shard_rows: int, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(ranking, "BLOCK_ROWS", 3)
-    prompts = some(11)
-    done = bring(tmp_path, prompts, encode := Encoder(), dtype=dtype, shard_rows=shard_rows)
-    assert done.encoded == 11 and done.changed.tolist() == list(range(11))
+    prompts = prompts_of(11)
+    refreshed = bring(tmp_path, prompts, encode := Encoder(), dtype=dtype, shard_rows=shard_rows)
+    assert refreshed.encoded == 11 and refreshed.changed.tolist() == list(range(11))
     assert encode.seen == [tuple(prompt) for prompt in prompts]
     table = LargeTable(tmp_path)
     assert (len(table), table.width, table.dtype) == (11, WIDE, DTYPES[dtype])
@@ -94,10 +93,10 @@ def test_what_is_read_is_what_was_encoded(dtype: Any, shard_rows: int, tmp_path:
 
 
 def test_nothing_done_to_a_block_reaches_the_file(tmp_path: Path) -> None:
-    bring(tmp_path, some(6), Encoder())
+    bring(tmp_path, prompts_of(6), Encoder())
     for _, block in blocks_of(LargeTable(tmp_path)):
         block.zero_()
-    assert torch.equal(whole(tmp_path), expected(some(6)))
+    assert torch.equal(whole(tmp_path), expected(prompts_of(6)))
 
 
 def test_shards_of_the_lm_equal_the_table_in_memory(tmp_path: Path) -> None:
@@ -112,15 +111,15 @@ def test_shards_of_the_lm_equal_the_table_in_memory(tmp_path: Path) -> None:
 
 
 def test_only_what_changed_is_encoded(tmp_path: Path) -> None:
-    prompts = some(11)
+    prompts = prompts_of(11)
     bring(tmp_path, prompts, Encoder())
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    done = bring(tmp_path, prompts, encode := Encoder())
-    assert done.encoded == 0 and done.changed.tolist() == [] and encode.seen == []
+    refreshed = bring(tmp_path, prompts, encode := Encoder())
+    assert refreshed.encoded == 0 and refreshed.changed.tolist() == [] and encode.seen == []
     prompts[5] = [99]
     prompts.append([100])
-    done = bring(tmp_path, prompts, encode := Encoder())
-    assert done.encoded == 2 and done.changed.tolist() == [5, 11] and encode.seen == [(99,), (100,)]
+    refreshed = bring(tmp_path, prompts, encode := Encoder())
+    assert refreshed.encoded == 2 and refreshed.changed.tolist() == [5, 11] and encode.seen == [(99,), (100,)]
     assert torch.equal(whole(tmp_path), expected(prompts))
     # The first shard, rows 0 to 3, was not touched; those that are no longer of the table are gone.
     first = LargeTable(tmp_path).manifest.shards[0]
@@ -129,48 +128,48 @@ def test_only_what_changed_is_encoded(tmp_path: Path) -> None:
 
 
 def test_items_that_move_keep_their_states(tmp_path: Path) -> None:
-    prompts = some(11)
+    prompts = prompts_of(11)
     bring(tmp_path, prompts, Encoder())
     moved = [[50], *prompts[::-1]]  # a new first item, all others in reverse order
-    done = bring(tmp_path, moved, encode := Encoder())
-    assert encode.seen == [(50,)] and done.encoded == 1
+    refreshed = bring(tmp_path, moved, encode := Encoder())
+    assert encode.seen == [(50,)] and refreshed.encoded == 1
     # [50], 10, 9, ..., 0: none stands where it stood but, were there one, item v at row 11 - v.
-    assert done.changed.tolist() == [row for row in range(12) if row != 11 - row]
+    assert refreshed.changed.tolist() == [row for row in range(12) if row != 11 - row]
     assert torch.equal(whole(tmp_path), expected(moved))
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=9), min_size=2, max_size=4), st.integers(1, 5))
 @settings(max_examples=40, deadline=None)
-def test_any_row_of_catalogues(catalogues: list[list[int]], shard_rows: int) -> None:
-    """Each catalogue is held to its own encoding; what is encoded is what the one before didn't have."""
+def test_any_sequence_of_catalogues_equals_a_fresh_encoding(catalogues: list[list[int]], shard_rows: int) -> None:
+    """Each catalogue has its own encoding's states, and encodes only the items that the one before it didn't have."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as name:
         before: list[int] = []
         for catalogue in catalogues:
             prompts = [[v] for v in catalogue]
-            done = bring(Path(name), prompts, encode := Encoder(), shard_rows=shard_rows)
+            refreshed = bring(Path(name), prompts, encode := Encoder(), shard_rows=shard_rows)
             assert torch.equal(whole(Path(name)), expected(prompts))
             assert not {prompt[0] for prompt in encode.seen} & set(before)
-            there = [v if row < len(before) and before[row] == v else None for row, v in enumerate(catalogue)]
-            assert done.changed.tolist() == [row for row, v in enumerate(there) if v is None]
+            unchanged = [v if row < len(before) and before[row] == v else None for row, v in enumerate(catalogue)]
+            assert refreshed.changed.tolist() == [row for row, v in enumerate(unchanged) if v is None]
             before = catalogue
 
 
 @pytest.mark.parametrize("change", [{"encoder": "other"}, {"dtype": "bfloat16"}])
 def test_another_encoder_or_dtype_encodes_everything(change: dict[str, str], tmp_path: Path) -> None:
-    bring(tmp_path, some(6), Encoder())
+    bring(tmp_path, prompts_of(6), Encoder())
     hash_before = LargeTable(tmp_path).hash
-    done = bring(tmp_path, some(6), Encoder(), **change)
-    assert done.encoded == 6 and done.changed.tolist() == list(range(6))
+    refreshed = bring(tmp_path, prompts_of(6), Encoder(), **change)
+    assert refreshed.encoded == 6 and refreshed.changed.tolist() == list(range(6))
     assert LargeTable(tmp_path).hash != hash_before
 
 
 def test_shards_of_another_size_are_copied(tmp_path: Path) -> None:
-    bring(tmp_path, some(11), Encoder())
-    done = bring(tmp_path, some(11), encode := Encoder(), shard_rows=3)
-    assert encode.seen == [] and done.changed.tolist() == []
-    assert torch.equal(whole(tmp_path), expected(some(11)))
+    bring(tmp_path, prompts_of(11), Encoder())
+    refreshed = bring(tmp_path, prompts_of(11), encode := Encoder(), shard_rows=3)
+    assert encode.seen == [] and refreshed.changed.tolist() == []
+    assert torch.equal(whole(tmp_path), expected(prompts_of(11)))
 
 
 # Killed, damaged, wrong
@@ -207,38 +206,38 @@ def after(owner: Any, name: str, calls: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("calls", range(1, 7))  # three shards, two files each
-def test_killed_anywhere(calls: int, tmp_path: Path) -> None:
-    prompts = some(11)
+def test_an_encoding_killed_anywhere_ends_with_the_same_bytes(calls: int, tmp_path: Path) -> None:
+    prompts = prompts_of(11)
     bring(tmp_path / "whole", prompts, Encoder())
     folder = tmp_path / "killed"
     killed_at(folder, prompts, after(np, "save", calls))
     with pytest.raises(InputError, match="encode the table first"):
         LargeTable(folder)
-    done = bring(folder, prompts, Encoder())
+    refreshed = bring(folder, prompts, Encoder())
     shards = (calls - 1) // 2  # whole by then
-    assert done.encoded == 11 - 4 * shards and done.changed.tolist() == list(range(11))
+    assert refreshed.encoded == 11 - 4 * shards and refreshed.changed.tolist() == list(range(11))
     assert same(folder, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("calls", range(1, 5))
-def test_killed_in_a_refresh_the_earlier_table_stands(calls: int, tmp_path: Path) -> None:
-    prompts, changed = some(11), some(11)
+def test_a_refresh_that_is_killed_leaves_the_earlier_table(calls: int, tmp_path: Path) -> None:
+    prompts, changed = prompts_of(11), prompts_of(11)
     changed[1], changed[9] = [70], [71]  # in the first and the last shard
     folder = tmp_path / "killed"
     bring(folder, prompts, Encoder())
     killed_at(folder, changed, after(np, "save", calls))
     assert torch.equal(whole(folder), expected(prompts))
-    done = bring(folder, changed, Encoder())
-    assert done.changed.tolist() == [1, 9]
+    refreshed = bring(folder, changed, Encoder())
+    assert refreshed.changed.tolist() == [1, 9]
     bring(tmp_path / "whole", changed, Encoder())
     assert same(folder, tmp_path / "whole")
 
 
-def test_killed_before_the_manifest(tmp_path: Path) -> None:
+def test_an_encoding_killed_before_the_manifest_encodes_nothing_again(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    killed_at(folder, some(11), after(module, "write_json", 1))
-    assert bring(folder, some(11), Encoder()).encoded == 0
-    assert torch.equal(whole(folder), expected(some(11)))
+    killed_at(folder, prompts_of(11), after(module, "write_json", 1))
+    assert bring(folder, prompts_of(11), Encoder()).encoded == 0
+    assert torch.equal(whole(folder), expected(prompts_of(11)))
 
 
 def same(a: Path, b: Path) -> bool:
@@ -248,7 +247,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 def damaged(folder: Path) -> Path:
-    bring(folder, some(11), Encoder())
+    bring(folder, prompts_of(11), Encoder())
     return folder / f"{LargeTable(folder).manifest.shards[1]}.states.npy"
 
 
@@ -283,13 +282,13 @@ def test_a_damaged_shard_is_named_and_encoded_again(how: str, tmp_path: Path, ca
         np.save(path, np.zeros((4, WIDE + 1), np.float32))
     with pytest.raises(InputError, match=f"{path.name}: .*encode the table again"):
         LargeTable(tmp_path)
-    done = bring(tmp_path, some(11), encode := Encoder())
-    assert done.encoded == 4 and encode.seen == [tuple(prompt) for prompt in some(11)[4:8]]
+    refreshed = bring(tmp_path, prompts_of(11), encode := Encoder())
+    assert refreshed.encoded == 4 and encode.seen == [tuple(prompt) for prompt in prompts_of(11)[4:8]]
     assert "its other shards are kept" in capsys.readouterr().out
-    assert torch.equal(whole(tmp_path), expected(some(11)))
+    assert torch.equal(whole(tmp_path), expected(prompts_of(11)))
 
 
-def test_a_full_disk_is_said_and_what_is_whole_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_whole_shards_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, left = np.save, [3]
 
     def full(*args: Any) -> None:
@@ -300,8 +299,8 @@ def test_a_full_disk_is_said_and_what_is_whole_is_kept(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(InputError, match="the disk is full"):
-        bring(tmp_path, some(11), Encoder())
-    assert bring(tmp_path, some(11), Encoder()).encoded == 7
+        bring(tmp_path, prompts_of(11), Encoder())
+    assert bring(tmp_path, prompts_of(11), Encoder()).encoded == 7
     assert not list(tmp_path.glob(".*"))
 
 
@@ -309,23 +308,23 @@ def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     def encode(prompts: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor([[1e6 if prompt[0] == 5 else 1.0] * WIDE for prompt in prompts])
 
-    bring(tmp_path / "a", some(11), encode)
+    bring(tmp_path / "a", prompts_of(11), encode)
     with pytest.raises(InputError, match=r"item 5: its state is not finite in torch\.float16"):
-        bring(tmp_path / "b", some(11), encode, dtype="float16")
+        bring(tmp_path / "b", prompts_of(11), encode, dtype="float16")
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 items"):
         bring(tmp_path, [], Encoder())
     with pytest.raises(InputError, match="shards of 0 rows"):
-        bring(tmp_path, some(3), Encoder(), shard_rows=0)
+        bring(tmp_path, prompts_of(3), Encoder(), shard_rows=0)
     with pytest.raises(InputError, match="a dtype of bfloat16"):
-        bring(tmp_path, some(3), Encoder(), dtype="int8")
+        bring(tmp_path, prompts_of(3), Encoder(), dtype="int8")
     with pytest.raises(InputError, match=r"items from 0 on: states \[3, 5\] of 3 prompts, expected width 6"):
-        bring(tmp_path, some(3), Encoder(), width=6)
+        bring(tmp_path, prompts_of(3), Encoder(), width=6)
     with pytest.raises(InputError, match="items 0 to 3: 1 prompts"):
         refresh(tmp_path, 4, lambda start, stop: [[1]], Encoder(), width=WIDE, encoder="e")
-    bring(tmp_path, some(3), Encoder())
+    bring(tmp_path, prompts_of(3), Encoder())
     for rows in ([3], [-1], [], [[1]]):
         with pytest.raises(InputError, match="do not fit a table of 3 items"):
             LargeTable(tmp_path).rows(rows)

@@ -1,5 +1,4 @@
-"""What a fit says that it learned from: the cases that it took, whatever an LLM may not read, and the same of a kept
-fit."""
+"""The cases that a fit reports to have learned from are those that it took; a kept fit reports the same."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -69,37 +68,37 @@ def test_r2ec_without_a_teacher_has_learned_from_its_recpo_cases(
         return compute_loss(self, model, inputs, *rest, **named)
 
     monkeypatch.setattr(RecPOTrainer, "compute_loss", noted)
-    made = r2ec(backbone, tmp_path, **NO_MAPS, recpo={"prior": 1.0})
+    fitted = r2ec(backbone, tmp_path, **NO_MAPS, recpo={"prior": 1.0})
     rows = np.flatnonzero(np.isin(split().train.case, list(taken)))
     assert len(rows) == 24 and set(rows) <= set(LLM_ROWS)
-    assert made.learned() == Learned.of(split().train.take(rows))
-    assert made.learned().targets == 24  # type: ignore[union-attr]
+    assert fitted.learned() == Learned.of(split().train.take(rows))
+    assert fitted.learned().targets == 24  # type: ignore[union-attr]
 
 
 def test_r2ec_s_maps_without_a_teacher_have_their_sample(backbone: Path, tmp_path: Path) -> None:
     warm = {"cases": 60, "forms": ["tied"], "learning_rate": 1e-2, "epochs": 30}
-    made = r2ec(backbone, tmp_path, warm_start=warm, training={"max_steps": 0})
-    form = made.report()["warm_start"][0]["form"]
-    some = sample(data().llm_train, 60, "planted")
-    assert set(some.case) <= set(split().train.case[LLM_ROWS])
-    read = Learned(len(np.unique(some.user)), 0, len(replace(some, target=None).interactions()[0]))
-    assert made.learned() == (Learned.of(some) if form == "tied" else read)
+    fitted = r2ec(backbone, tmp_path, warm_start=warm, training={"max_steps": 0})
+    form = fitted.report()["warm_start"][0]["form"]
+    sampled = sample(data().llm_train, 60, "planted")
+    assert set(sampled.case) <= set(split().train.case[LLM_ROWS])
+    read = Learned(len(np.unique(sampled.user)), 0, len(replace(sampled, target=None).interactions()[0]))
+    assert fitted.learned() == (Learned.of(sampled) if form == "tied" else read)
 
 
 def test_r2ec_s_lm_reads_for_its_sample_and_its_teacher_learns_from_all(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Cases] = []
-    given = []
+    fitted_on = []
     frozen_states, fit_rec_head = start.frozen_states, start.fit_rec_head
 
     def states(reader: Reader, parts: dict[str, Cases]) -> Any:
         read.append(parts["train"])
         return frozen_states(reader, parts)
 
-    def fit(found: Any) -> Any:
-        given.append(found)
-        return fit_rec_head(found)
+    def fit(warm_start_data: Any) -> Any:
+        fitted_on.append(warm_start_data)
+        return fit_rec_head(warm_start_data)
 
     monkeypatch.setattr(start, "frozen_states", states)
     monkeypatch.setattr(start, "fit_rec_head", fit)
@@ -107,7 +106,7 @@ def test_r2ec_s_lm_reads_for_its_sample_and_its_teacher_learns_from_all(
     params = settings(backbone, warm_start={"states": str(tmp_path / "states"), "adapters": {"steps": 1}})
     fit_r2ec(own, 3, Params.model_validate(params), tmp_path / "fit")
     assert len(read[0]) == 60 and set(read[0].case) <= set(own.train.case[LLM_ROWS])
-    assert given[0].cases is own.train and len(given[0].train.targets) == 60
+    assert fitted_on[0].cases is own.train and len(fitted_on[0].train.targets) == 60
 
 
 def common(backbone: Path, **changes: Any) -> dict[str, Any]:
@@ -127,10 +126,10 @@ def test_tuning_and_grpo_have_the_cases_of_their_steps(backbone: Path, tmp_path:
     grpo = {"group_size": 2, "max_steps": 3, "popularity": [1.0]}
     for module, own, share in ((bigrec, tuned, "gamma"), (rec_r1, grpo, "popularity")):
         params = common(backbone, **own) | {share: [1.0]}
-        found = module.fit(data(), seed=1, params=params, workdir=tmp_path / share)
-        assert within_the_sample(found.learned(), 12)
+        fitted = module.fit(data(), seed=1, params=params, workdir=tmp_path / share)
+        assert within_the_sample(fitted.learned(), 12)
         again = module.fit(data(), seed=1, params=params, workdir=tmp_path / share)
-        assert again.learned() == found.learned()
+        assert again.learned() == fitted.learned()
         params |= {"max_steps": 0}
         counted = module.fit(data(), seed=1, params=params, workdir=tmp_path / f"{share} untuned")
         assert counted.learned() == Learned.of(split().train)
@@ -139,16 +138,16 @@ def test_tuning_and_grpo_have_the_cases_of_their_steps(backbone: Path, tmp_path:
 def test_more_steps_than_cases_are_no_more_cases(backbone: Path, tmp_path: Path) -> None:
     few = replace(split(), llm_rows=np.arange(5))
     params = common(backbone, at_once=2, max_steps=3, tunings=str(tmp_path / "tunings"))
-    found = bigrec.fit(few, seed=1, params=params, workdir=tmp_path).learned()
-    assert found == Learned.of(split().train.take(np.arange(5)))
+    learned = bigrec.fit(few, seed=1, params=params, workdir=tmp_path).learned()
+    assert learned == Learned.of(split().train.take(np.arange(5)))
 
 
-def test_langptune_has_those_of_its_writer_and_of_its_encoder(backbone: Path, tmp_path: Path) -> None:
+def test_langptune_has_learned_from_the_cases_of_its_writer_and_its_encoder(backbone: Path, tmp_path: Path) -> None:
     """30 profiles in each of two turns and 8 cases of the writer, some of them the same."""
     params = common(backbone, group_size=2, max_steps=2, contrastive_cases=30, contrastive_batch=8)
     params["encoder"] = str(write_encoder(tmp_path / "encoder"))
-    found = langptune.fit(data(), seed=1, params=params, workdir=tmp_path / "work").learned()
-    assert 30 < found.targets <= 68 and within_the_sample(found, found.targets)
+    learned = langptune.fit(data(), seed=1, params=params, workdir=tmp_path / "work").learned()
+    assert 30 < learned.targets <= 68 and within_the_sample(learned, learned.targets)
 
 
 class Assistant(Recommender):
@@ -156,13 +155,13 @@ class Assistant(Recommender):
         yield np.zeros((len(cases), split().n_items))
 
 
-def test_d3_has_all_cases_where_its_assistant_has(
+def test_d3_has_learned_from_all_cases_where_its_assistant_has(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = common(backbone, at_once=2, max_steps=3, alpha=1.0, tunings=str(tmp_path / "tunings"))
     del params["max_new_tokens"]
-    alone = d3.fit(data(), seed=1, params=params, workdir=tmp_path / "alone")
-    assert within_the_sample(alone.learned(), 12)
+    without_assistant = d3.fit(data(), seed=1, params=params, workdir=tmp_path / "alone")
+    assert within_the_sample(without_assistant.learned(), 12)
 
     def fit_best(split: Split, *_: Any, **__: Any) -> tuple[Recommender, list[Any]]:
         assert len(split.train) > 1000  # as SASRec does
@@ -170,15 +169,15 @@ def test_d3_has_all_cases_where_its_assistant_has(
 
     monkeypatch.setattr(d3, "fit_best", fit_best)
     seen = watched(data())
-    both = d3.fit(seen, seed=1, params=params | {"alpha": 0.5}, workdir=tmp_path / "both")
-    assert (both.learned() or seen.learned()) == Learned.of(split().train)
+    with_assistant = d3.fit(seen, seed=1, params=params | {"alpha": 0.5}, workdir=tmp_path / "both")
+    assert (with_assistant.learned() or seen.learned()) == Learned.of(split().train)
 
 
 @pytest.mark.parametrize("count", [0, 40])
 def test_the_frozen_llm_has_read_what_it_standardises_by(backbone: Path, tmp_path: Path, count: int) -> None:
     params = {"backbone": {"name": str(backbone), "dtype": "float32"}, "prompts": {"max_items": 3}}
     params |= {"standardize": [count], "states": str(tmp_path / "states")}
-    found = frozen_llm.fit(data(), seed=1, params=params, workdir=tmp_path).learned()
-    some = sample(data().llm_train, count, "planted")
-    read = {(int(some.user[i]), int(item)) for i in range(len(some)) for item in some.history(i)}
-    assert found == Learned(len({user for user, _ in read}), 0, len(read))
+    learned = frozen_llm.fit(data(), seed=1, params=params, workdir=tmp_path).learned()
+    sampled = sample(data().llm_train, count, "planted")
+    read = {(int(sampled.user[i]), int(item)) for i in range(len(sampled)) for item in sampled.history(i)}
+    assert learned == Learned(len({user for user, _ in read}), 0, len(read))

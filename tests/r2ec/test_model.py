@@ -36,8 +36,8 @@ def weighted(out: PolicyOutput) -> Tensor:
     return torch.stack([(part * torch.linspace(-1, 1, part.numel()).reshape(part.shape)).sum() for part in parts]).sum()
 
 
-def assert_same(model: R2ec, found: Callable[[], PolicyOutput], expected: Callable[[], PolicyOutput]) -> None:
-    outs = [found(), expected()]
+def assert_same(model: R2ec, shared: Callable[[], PolicyOutput], expected: Callable[[], PolicyOutput]) -> None:
+    outs = [shared(), expected()]
     for name in ("states", "users", "token_logps", "entropy"):
         assert relative(getattr(outs[0], name), getattr(outs[1], name)) < TOLERANCE, name
     grads = [gradients(model, weighted(out)) for out in outs]
@@ -59,17 +59,17 @@ def test_shared_prefix_equals_plain(family: str, lora: bool) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_grouped_attention_equals_eager(family: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "QUERIES_AT_ONCE", block)
-    expected, found = (R2ec(tiny_model(family)) for _ in range(2))
+    expected, grouped = (R2ec(tiny_model(family)) for _ in range(2))
     expected.causal_lm.set_attn_implementation("eager")
-    use_grouped_attention(found.causal_lm)
+    use_grouped_attention(grouped.causal_lm)
     rollouts = tiny_rollouts()
-    outs = [model(rollouts) for model in (found, expected)]
+    outs = [model(rollouts) for model in (grouped, expected)]
     assert relative(outs[0].token_logps, outs[1].token_logps) < 1e-5
-    grads = [gradients(model, weighted(out)) for model, out in zip((found, expected), outs, strict=True)]
+    grads = [gradients(model, weighted(out)) for model, out in zip((grouped, expected), outs, strict=True)]
     for name, value in grads[1].items():
         assert relative(grads[0][name], value) < TOLERANCE, name
     with torch.no_grad():  # another kernel
-        outs = [model(rollouts) for model in (found, expected)]
+        outs = [model(rollouts) for model in (grouped, expected)]
     assert relative(outs[0].token_logps, outs[1].token_logps) < 1e-5
     assert relative(outs[0].states, outs[1].states) < 1e-5
 
@@ -87,7 +87,7 @@ def test_repeated_prompts_under_gradient_checkpointing(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_rollout_alone_without_padding(family: str) -> None:
+def test_a_rollout_equals_its_own_forward_without_padding(family: str) -> None:
     model = R2ec(tiny_model(family)).eval()
     rollouts = tiny_rollouts()
     with torch.no_grad():
@@ -109,13 +109,13 @@ def test_each_rollout_alone_without_padding(family: str) -> None:
 def item_table() -> ItemTable:
     random = torch.Generator().manual_seed(5)
     beginning = torch.randint(3, VOCABULARY, (9,), generator=random).tolist()
-    rests = [torch.randint(3, VOCABULARY, (1 + v % 4,), generator=random).tolist() for v in range(7)]
-    return ItemTable([beginning + rest for rest in rests], WIDTH)
+    endings = [torch.randint(3, VOCABULARY, (1 + v % 4,), generator=random).tolist() for v in range(7)]
+    return ItemTable([beginning + ending for ending in endings], WIDTH)
 
 
 @pytest.mark.parametrize("how", HEAD_UPDATES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_loss_and_gradients_of_every_strategy(family: str, how: HeadUpdate) -> None:
+def test_loss_and_gradients_of_every_strategy_equal_the_plain_ones(family: str, how: HeadUpdate) -> None:
     """The whole update, the item side included: everything shared against everything plain."""
     model = R2ec(tiny_model(family), head=RecHead(WIDTH, "free"))
     rollouts, table = tiny_rollouts(), item_table()
@@ -128,7 +128,7 @@ def test_loss_and_gradients_of_every_strategy(family: str, how: HeadUpdate) -> N
         item = item_logps(out.users, targets, items, ids, tau=0.1)
         # Old log-probabilities that differ: the ratios are real and some are clipped.
         old = (out.token_logps.detach() + noise, item.detach() + 0.3 * torch.linspace(-1, 1, len(item)))
-        made = recpo_loss(
+        parts = recpo_loss(
             out.token_logps,
             None if how == "released" else old[0],
             rollouts.action_mask,
@@ -139,17 +139,20 @@ def test_loss_and_gradients_of_every_strategy(family: str, how: HeadUpdate) -> N
             topk=2,
             generator=torch.Generator().manual_seed(7),
         )
-        return made.loss
+        return parts.loss
 
     out = model(rollouts, temperature=1.5, items=table.batch(ids))
-    found = loss(out, out.items)
+    shared_loss = loss(out, out.items)
     plain = plain_policy(model, rollouts, 1.5)
-    alone = [torch.cat([table.beginning, table.batch([int(v)]).ids[0]])[None] for v in ids]
-    states = [model.causal_lm(input_ids=one, output_hidden_states=True).hidden_states[-1][0, -1] for one in alone]
+    whole_prompts = [torch.cat([table.beginning, table.batch([int(v)]).ids[0]])[None] for v in ids]
+    states = [
+        model.causal_lm(input_ids=prompt_ids, output_hidden_states=True).hidden_states[-1][0, -1]
+        for prompt_ids in whole_prompts
+    ]
     expected = loss(plain, model.head.item(torch.stack(states)))
-    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-6)
+    assert float(shared_loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-6)
     # With `released` or `none` some gradients are 0 but for rounding: compare to the largest.
-    mine, theirs = gradients(model, found), gradients(model, expected)
+    mine, theirs = gradients(model, shared_loss), gradients(model, expected)
     largest = max(float(value.norm()) for value in theirs.values())
     assert largest > 1e-3
     for name, value in theirs.items():
@@ -166,10 +169,10 @@ def test_a_lone_group_learns_no_tokens_under_released() -> None:
     strategies: tuple[HeadUpdate, ...] = ("released", "top1")
     for how in strategies:
         out = model(rollouts)
-        made = recpo_loss(
+        parts = recpo_loss(
             out.token_logps, None, rollouts.action_mask, out.users.sum(1), None, advantages, head_update=how
         )
-        norms[how] = math.sqrt(sum(float(g.square().sum()) for g in gradients(model, made.token_part).values()))
+        norms[how] = math.sqrt(sum(float(g.square().sum()) for g in gradients(model, parts.token_part).values()))
     assert norms["released"] < 1e-5 * norms["top1"]
     assert norms["top1"] > 1e-2
 
@@ -189,7 +192,7 @@ def tokens_read(model: R2ec, call: Callable[[], object]) -> int:
     return sum(counts)
 
 
-def test_what_is_shared_is_read_once() -> None:
+def test_shared_prompts_are_read_once() -> None:
     rollouts = tiny_rollouts()  # 3 prompts of at most 19 tokens, the first 10 in common; 12 completions of 6
     shared, repeated = R2ec(tiny_model("llama")), R2ec(tiny_model("llama"), share_prefix=False)
     assert tokens_read(shared, lambda: shared(rollouts)) == 10 + 3 * 9 + 12 * 6
@@ -201,14 +204,14 @@ def test_what_is_shared_is_read_once() -> None:
 
 
 @pytest.mark.parametrize("window", [24, 25, 64])
-def test_window_at_the_edge_of_sharing(window: int) -> None:
+def test_a_window_at_the_edge_of_sharing_equals_the_plain_policy(window: int) -> None:
     model = R2ec(tiny_model("gemma2", sliding_window=window))
     rollouts = tiny_rollouts()
     assert_same(model, lambda: model(rollouts), lambda: plain_policy(model, rollouts))
 
 
 @pytest.mark.parametrize(("users", "group", "beginning"), [(1, 1, 0), (1, 4, 0), (3, 1, 0), (2, 3, 13)])
-def test_other_shapes(users: int, group: int, beginning: int) -> None:
+def test_other_shapes_equal_the_plain_policy(users: int, group: int, beginning: int) -> None:
     model = R2ec(tiny_model("qwen2"))
     rollouts = tiny_rollouts(users, group, beginning)
     assert_same(model, lambda: model(rollouts), lambda: plain_policy(model, rollouts))
@@ -227,7 +230,7 @@ def test_equal_prompts_leave_each_a_token() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "special"])
-def test_pooling(pooling: str) -> None:
+def test_pooled_states_equal_the_plain_ones(pooling: str) -> None:
     model = R2ec(tiny_model("llama"), pooling=pooling, special_token=2 if pooling == "special" else None)  # type: ignore[arg-type]
     rollouts = tiny_rollouts()
     assert_same(model, lambda: model(rollouts), lambda: plain_policy(model, rollouts))
@@ -268,9 +271,9 @@ def test_appended_tokens_alone_train_the_item_action_only() -> None:
     assert out.token_logps is not None
     ids = torch.tensor([0, 1, 2])
     item = item_logps(out.users, ids, torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0)), ids, tau=0.1)
-    made = recpo_loss(out.token_logps, None, actions, item, None, torch.ones(3, 1), head_update="all")
-    assert float(made.token_part.detach()) == 0
-    assert max(float(value.norm()) for value in gradients(model, made.loss).values()) > 1e-2
+    parts = recpo_loss(out.token_logps, None, actions, item, None, torch.ones(3, 1), head_update="all")
+    assert float(parts.token_part.detach()) == 0
+    assert max(float(value.norm()) for value in gradients(model, parts.loss).values()) > 1e-2
 
 
 # Token log-probabilities
@@ -312,12 +315,12 @@ def test_a_family_that_scales_its_logits_is_refused() -> None:
 def test_bf16_follows_fp32(family: str) -> None:
     full, half = R2ec(tiny_model(family)), R2ec(tiny_model(family).bfloat16())
     rollouts = tiny_rollouts()
-    expected, found = full(rollouts), half(rollouts)
-    assert found.states.dtype == found.token_logps.dtype == torch.float32
+    expected, half_out = full(rollouts), half(rollouts)
+    assert half_out.states.dtype == half_out.token_logps.dtype == torch.float32
     # bf16 keeps 8 bits: the plain way in bf16 is as far from fp32.
     limit = 1.5 * relative(plain_policy(half, rollouts).states, expected.states) + 0.01
-    assert 0 < relative(found.states, expected.states) < limit
-    grads = gradients(half, weighted(found))
+    assert 0 < relative(half_out.states, expected.states) < limit
+    grads = gradients(half, weighted(half_out))
     assert grads and all(bool(torch.isfinite(value).all()) for value in grads.values())
 
 
@@ -327,11 +330,11 @@ def test_autocast_gives_gradients_to_fp32_adapters() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = model(rollouts)
     expected = gradients(model, weighted(model(rollouts)))
-    found = gradients(model, weighted(out))
-    assert found.keys() == expected.keys()
+    autocast = gradients(model, weighted(out))
+    assert autocast.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].dtype == torch.float32
-        assert relative(found[name], value) < 0.2, name
+        assert autocast[name].dtype == torch.float32
+        assert relative(autocast[name], value) < 0.2, name
 
 
 def test_gradients_of_two_halves_add_up_to_the_whole() -> None:
@@ -341,19 +344,25 @@ def test_gradients_of_two_halves_add_up_to_the_whole() -> None:
 
     def part(users: slice) -> dict[str, Tensor]:
         rows = slice(users.start * 4, users.stop * 4)
-        some = Rollouts(
+        rollouts_of_users = Rollouts(
             rollouts.prompt_ids[users],
             rollouts.prompt_mask[users],
             rollouts.completion_ids[rows],
             rollouts.completion_mask[rows],
             rollouts.action_mask[rows],  # type: ignore[index]
         )
-        assert some.action_mask is not None
-        out = model(some)
-        made = recpo_loss(
-            out.token_logps, None, some.action_mask, out.users.mean(1), None, advantages[users], head_update="all"
+        assert rollouts_of_users.action_mask is not None
+        out = model(rollouts_of_users)
+        parts = recpo_loss(
+            out.token_logps,
+            None,
+            rollouts_of_users.action_mask,
+            out.users.mean(1),
+            None,
+            advantages[users],
+            head_update="all",
         )
-        return gradients(model, made.loss)
+        return gradients(model, parts.loss)
 
     whole, halves = part(slice(0, 4)), (part(slice(0, 2)), part(slice(2, 4)))
     for name, value in whole.items():

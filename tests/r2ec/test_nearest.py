@@ -22,10 +22,10 @@ from tests.benchmark.test_evaluate import cases_of
 from tests.r2ec.test_reward_blocks import on_disk, problem
 
 
-def plain(found: Tensor, history: Tensor, k: int) -> tuple[list[list[int]], list[list[float]]]:
+def plain(every: Tensor, history: Tensor, k: int) -> tuple[list[list[int]], list[list[float]]]:
     """The rules in a loop: history out, best first, the lower number first among equals."""
     numbers, values = [], []
-    for row, masked in zip(found.tolist(), history.tolist(), strict=True):
+    for row, masked in zip(every.tolist(), history.tolist(), strict=True):
         best = sorted((v for v in range(len(row)) if v not in masked), key=lambda v: (-row[v], v))[:k]
         lacking = k - len(best)
         numbers.append(best + [-1] * lacking)
@@ -54,7 +54,7 @@ def test_blocks_of_any_size_give_the_evaluators_items(
         ranking.BLOCK_ROWS = rows
 
 
-def test_the_evaluators_own_top_items(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_top_items_are_the_evaluators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cosines of real numbers after a map, in blocks long enough for the evaluator's way by blocks."""
     monkeypatch.setattr(ranking, "BLOCK_ROWS", 12_000)
     random = torch.Generator().manual_seed(0)
@@ -106,8 +106,8 @@ def world() -> dict[str, Any]:
     }
 
 
-def recall(found: Tensor, exact: Tensor) -> float:
-    return float((found[:, :, None] == exact[:, None, :]).any(dim=1).float().mean())
+def recall(numbers: Tensor, exact: Tensor) -> float:
+    return float((numbers[:, :, None] == exact[:, None, :]).any(dim=1).float().mean())
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -121,11 +121,11 @@ def test_an_index_finds_what_the_exact_search_finds(
     expected, values = top_k(world["users"], table, world["history"], 20, **about)
     index = NearestIndex.build(table, kind, **about)
     assert index.index.ntotal == 3_000
-    numbers, found = index.search(world["users"], world["history"], 20, effort=400)
+    numbers, near_values = index.search(world["users"], world["history"], 20, effort=400)
     assert recall(numbers, expected) > 0.97
     same = numbers == expected
-    torch.testing.assert_close(found[same], values[same], rtol=1e-4, atol=1e-4)
-    assert bool((found.diff(dim=1) <= 0).all())
+    torch.testing.assert_close(near_values[same], values[same], rtol=1e-4, atol=1e-4)
+    assert bool((near_values.diff(dim=1) <= 0).all())
     assert not bool((numbers[:, :, None] == world["history"][:, None, :]).any())
     # The index's own order: quantised in ivf_pq, nearly exact in the others.
     bare, rough = index.search(world["users"], world["history"], 20, effort=400, candidates=0)
@@ -138,30 +138,30 @@ def test_an_index_finds_what_the_exact_search_finds(
 def test_little_effort_finds_less(kind: Kind, world: dict[str, Any]) -> None:
     index = NearestIndex.build(world["items"], kind, **world["about"])
     expected = top_k(world["users"], world["items"], world["history"], 20, **world["about"])[0]
-    found = [
+    recalls = [
         recall(index.search(world["users"], world["history"], 20, effort=effort)[0], expected) for effort in (1, 400)
     ]
-    assert found[0] < found[1]
+    assert recalls[0] < recalls[1]
 
 
 def test_candidates_repair_the_order_of_bytes(world: dict[str, Any]) -> None:
     index = NearestIndex.build(world["items"], "ivf_pq", **world["about"])
     expected = top_k(world["users"], world["items"], world["history"], 20, **world["about"])[0]
-    found = [
+    recalls = [
         recall(index.search(world["users"], world["history"], 20, effort=400, candidates=c)[0], expected)
         for c in (0, 20, 400)
     ]
-    assert found[0] <= found[1] + 0.05 and found[1] < found[2]
+    assert recalls[0] <= recalls[1] + 0.05 and recalls[1] < recalls[2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_few_items_and_more_asked_for_than_there_are(kind: Kind) -> None:
+def test_a_search_for_more_items_than_there_are_is_padded(kind: Kind) -> None:
     items = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     history = torch.tensor([[0, 1, -1]])
     numbers, values = NearestIndex.build(items, kind).search(items[:1], history, 310, effort=400)
     assert numbers.shape == values.shape == (1, 310)
-    there = numbers[0][numbers[0] >= 0]
-    assert len(there) == len(set(there.tolist())) and not {0, 1} & set(there.tolist())
+    items_found = numbers[0][numbers[0] >= 0]
+    assert len(items_found) == len(set(items_found.tolist())) and not {0, 1} & set(items_found.tolist())
     assert bool((values[0][numbers[0] < 0] == -torch.inf).all())
 
 

@@ -24,9 +24,9 @@ from r2ec.recpo.objective import (
 
 
 def test_doctests() -> None:
-    found = doctest.testmod(objective, extraglobs={"torch": torch})
-    assert found.attempted > 0
-    assert found.failed == 0
+    results = doctest.testmod(objective, extraglobs={"torch": torch})
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 # Advantages
@@ -34,30 +34,30 @@ def test_doctests() -> None:
 
 def test_grpo_by_hand() -> None:
     # mean 2, unbiased variance (1 + 0 + 1) / 2 = 1.
-    found = group_advantages(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]), "grpo")
-    assert torch.allclose(found, torch.tensor([[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), atol=1e-6)
+    advantages = group_advantages(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]), "grpo")
+    assert torch.allclose(advantages, torch.tensor([[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), atol=1e-6)
 
 
 def test_rloo_by_hand() -> None:
     # 1 - (2+6)/2 = -3; 2 - (1+6)/2 = -1.5; 6 - (1+2)/2 = 4.5.
-    found = group_advantages(torch.tensor([[1.0, 2.0, 6.0]]), "rloo")
-    assert torch.allclose(found, torch.tensor([[-3.0, -1.5, 4.5]]))
+    advantages = group_advantages(torch.tensor([[1.0, 2.0, 6.0]]), "rloo")
+    assert torch.allclose(advantages, torch.tensor([[-3.0, -1.5, 4.5]]))
 
 
 def test_released_rloo_is_neither_rloo_nor_zero_mean() -> None:
     rewards = torch.tensor([[1.0, 2.0, 6.0]])
-    found = group_advantages(rewards, "rloo_released")
-    assert torch.allclose(found, torch.tensor([[4 / 3 - 3, 8 / 3 - 3, 8.0 - 3]]))
-    assert abs(float(found.sum())) > 1
+    advantages = group_advantages(rewards, "rloo_released")
+    assert torch.allclose(advantages, torch.tensor([[4 / 3 - 3, 8 / 3 - 3, 8.0 - 3]]))
+    assert abs(float(advantages.sum())) > 1
 
 
 def test_batch_by_hand() -> None:
     # One rollout each: the others' means are (2+6)/2, (1+6)/2, (1+2)/2; mean 3, unbiased variance (4 + 1 + 9) / 2 = 7.
-    found = group_advantages(torch.tensor([[1.0], [2.0], [6.0]]), "batch")
-    assert torch.allclose(found, torch.tensor([[-3.0], [-1.5], [4.5]]) / 7**0.5)
+    advantages = group_advantages(torch.tensor([[1.0], [2.0], [6.0]]), "batch")
+    assert torch.allclose(advantages, torch.tensor([[-3.0], [-1.5], [4.5]]) / 7**0.5)
     # Two each: a user's own other rollout is no part of the baseline; variance (4 + 1 + 0 + 9) / 3 around 3.
-    found = group_advantages(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), "batch")
-    assert torch.allclose(found, torch.tensor([[1 - 4.5, 2 - 4.5], [3 - 1.5, 6 - 1.5]]) / (14 / 3) ** 0.5)
+    advantages = group_advantages(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), "batch")
+    assert torch.allclose(advantages, torch.tensor([[1 - 4.5, 2 - 4.5], [3 - 1.5, 6 - 1.5]]) / (14 / 3) ** 0.5)
 
 
 @given(st.floats(0, 1, width=32), st.integers(2, 40), st.integers(1, 3))
@@ -69,8 +69,8 @@ def test_equal_rewards_of_a_batch_teach_nothing(reward: float, users: int, group
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=16))
 @settings(max_examples=50, deadline=None)
 def test_batch_advantages_of_single_rollouts_sum_to_zero(rewards: list[float]) -> None:
-    found = group_advantages(torch.tensor(rewards, dtype=torch.float64)[:, None], "batch")
-    assert abs(float(found.sum())) < 1e-6
+    advantages = group_advantages(torch.tensor(rewards, dtype=torch.float64)[:, None], "batch")
+    assert abs(float(advantages.sum())) < 1e-6
 
 
 @pytest.mark.parametrize("rewards", [torch.ones(1, 4), torch.ones(3)])
@@ -83,9 +83,9 @@ def test_a_batch_of_one_user_has_no_baseline(rewards: torch.Tensor) -> None:
 @settings(max_examples=50, deadline=None)
 def test_advantages_sum_to_zero_and_keep_the_order(rewards: list[float], kind: Advantage) -> None:
     group = torch.tensor([rewards], dtype=torch.float64)
-    found = group_advantages(group, kind)
-    assert abs(float(found.sum())) < 1e-6
-    assert bool((found[0][group[0].argsort()].diff() >= -1e-9).all())
+    advantages = group_advantages(group, kind)
+    assert abs(float(advantages.sum())) < 1e-6
+    assert bool((advantages[0][group[0].argsort()].diff() >= -1e-9).all())
 
 
 @given(st.floats(0, 1, width=32), st.integers(2, 16), st.sampled_from(["grpo", "rloo"]))
@@ -116,7 +116,7 @@ def test_item_logps_merge_equal_targets(cosine: bool) -> None:
     table = {v: random.normal(size=5) for v in (7, 2, 9)}
     ids = [7, 2, 7, 9]
     users, targets = random.normal(size=(6, 5)), [7, 7, 2, 2, 9, 9]
-    found = item_logps(
+    logps = item_logps(
         torch.tensor(users, dtype=torch.float32),
         torch.tensor(targets),
         torch.tensor(np.stack([table[v] for v in ids]), dtype=torch.float32),
@@ -125,7 +125,7 @@ def test_item_logps_merge_equal_targets(cosine: bool) -> None:
         normalize=cosine,
     )
     expected = [numpy_item_logp(user, target, table, 0.5, cosine) for user, target in zip(users, targets, strict=True)]
-    assert np.allclose(found.numpy(), expected, atol=1e-5)
+    assert np.allclose(logps.numpy(), expected, atol=1e-5)
 
 
 def test_item_logps_gradients_reach_both_sides() -> None:
@@ -134,8 +134,8 @@ def test_item_logps_gradients_reach_both_sides() -> None:
     users, items = (torch.randn(n, 5, generator=random, dtype=torch.float64) for n in (4, 3))
     targets, weights = torch.tensor([7, 7, 2, 2]), torch.tensor([1.0, -2.0, 0.5, 3.0])
     leaves = [users.float().requires_grad_(), torch.cat([items[:2], items[:1]]).float().requires_grad_()]
-    found = item_logps(leaves[0], targets, leaves[1], torch.tensor([7, 2, 7]), tau=0.5)
-    (found * weights).sum().backward()
+    logps = item_logps(leaves[0], targets, leaves[1], torch.tensor([7, 2, 7]), tau=0.5)
+    (logps * weights).sum().backward()
     users.requires_grad_()
     items.requires_grad_()
     cosine = torch.cosine_similarity(users[:, None], items[None, :2], dim=-1) / 0.5
@@ -157,10 +157,10 @@ def test_extra_negatives_get_no_gradient_and_count_once() -> None:
     extra = torch.tensor(np.stack([table[int(v)] for v in extra_ids]), dtype=torch.float32, requires_grad=True)
     targets = torch.tensor([0, 1])
     kwargs: dict[str, Any] = {"tau": 1.0, "normalize": False, "extra_items": extra, "extra_ids": extra_ids}
-    found = item_logps(users, targets, own, torch.tensor([0, 1]), **kwargs)
+    logps = item_logps(users, targets, own, torch.tensor([0, 1]), **kwargs)
     expected = [numpy_item_logp(users[i].detach().numpy(), i, table, 1.0, False) for i in range(2)]
-    assert np.allclose(found.detach().numpy(), expected, atol=1e-5)
-    found.sum().backward()
+    assert np.allclose(logps.detach().numpy(), expected, atol=1e-5)
+    logps.sum().backward()
     assert extra.grad is None
     assert own.grad is not None and float(own.grad.norm()) > 0
 
@@ -171,9 +171,9 @@ def test_log_q_is_subtracted_from_every_candidate() -> None:
     assert torch.allclose(log_q[:2].exp(), torch.tensor([1.5, 0.5]))
     users, items = torch.ones(2, 3), torch.ones(2, 3)
     ids = torch.tensor([0, 1])
-    found = item_logps(users, ids, items, ids, tau=1.0, log_q=log_q)
+    logps = item_logps(users, ids, items, ids, tau=1.0, log_q=log_q)
     # exp(score)/1.5 : exp(score)/0.5 = 1 : 3
-    assert torch.allclose(found.exp(), torch.tensor([0.25, 0.75]))
+    assert torch.allclose(logps.exp(), torch.tensor([0.25, 0.75]))
     with pytest.raises(InputError, match="log_q is not finite"):
         item_logps(users, torch.tensor([2, 2]), items, torch.tensor([2, 1]), tau=1.0, log_q=log_q)
 
@@ -250,11 +250,11 @@ def renamed(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 @pytest.mark.parametrize("how", CHOSEN)
 def test_loss_equals_the_equation(how: HeadUpdate) -> None:
     case = example()
-    found = recpo_loss(**case, eps=0.2, head_update=how, topk=2)
+    parts = recpo_loss(**case, eps=0.2, head_update=how, topk=2)
     expected = -numpy_recpo(**renamed({name: case[name].numpy() for name in case}), eps=0.2, chosen=CHOSEN[how])
-    assert float(found.loss) == pytest.approx(expected, rel=1e-5)
-    assert float(found.token_part + found.item_part) == pytest.approx(expected, rel=1e-5)
-    assert 0 < float(found.token_clip_share) < 1  # the ratios of `example` are wide apart
+    assert float(parts.loss) == pytest.approx(expected, rel=1e-5)
+    assert float(parts.token_part + parts.item_part) == pytest.approx(expected, rel=1e-5)
+    assert 0 < float(parts.token_clip_share) < 1  # the ratios of `example` are wide apart
 
 
 @pytest.mark.parametrize("how", CHOSEN)
@@ -276,18 +276,18 @@ def test_gradient_equals_that_of_the_equation(how: HeadUpdate) -> None:
             step = np.zeros_like(base)
             step[index] = 1e-6
             slope[index] = (value(**{name: base + step}) - value(**{name: base - step})) / 2e-6
-        found = case[name].grad
-        assert np.allclose(0.0 if found is None else found.numpy(), slope, atol=1e-6)
+        gradient = case[name].grad
+        assert np.allclose(0.0 if gradient is None else gradient.numpy(), slope, atol=1e-6)
 
 
 def test_without_old_logps_the_gradient_is_that_of_the_log_probabilities() -> None:
     case = example()
     case["token_logps"].requires_grad_()
-    found = recpo_loss(case["token_logps"], None, case["token_mask"], case["item_logps"], None, case["advantages"])
-    found.loss.backward()
+    parts = recpo_loss(case["token_logps"], None, case["token_mask"], case["item_logps"], None, case["advantages"])
+    parts.loss.backward()
     expected = -case["advantages"].reshape(-1, 1) * case["token_mask"] / 6
     assert torch.allclose(case["token_logps"].grad, expected, atol=1e-7)
-    assert float(found.token_clip_share) == float(found.item_clip_share) == 0
+    assert float(parts.token_clip_share) == float(parts.item_clip_share) == 0
 
 
 def test_padding_never_reaches_the_loss() -> None:
@@ -296,9 +296,9 @@ def test_padding_never_reaches_the_loss() -> None:
     for name, value in (("token_logps", torch.inf), ("old_token_logps", torch.nan)):
         dirty[name][~case["token_mask"]] = value
     leaf = dirty["token_logps"].requires_grad_()
-    found = recpo_loss(**(case | dirty))
-    found.loss.backward()
-    assert found.loss.item() == pytest.approx(recpo_loss(**case).loss.item())
+    parts = recpo_loss(**(case | dirty))
+    parts.loss.backward()
+    assert parts.loss.item() == pytest.approx(recpo_loss(**case).loss.item())
     assert leaf.grad is not None and bool(torch.isfinite(leaf.grad).all())
 
 
@@ -316,13 +316,13 @@ def numpy_released(mask: np.ndarray, advantages: np.ndarray, topk: int) -> tuple
 
 
 @pytest.mark.parametrize("topk", [1, 2])
-def test_released_arithmetic(topk: int) -> None:
+def test_the_released_arithmetic_equals_its_transcription(topk: int) -> None:
     case = example()
     tokens, items = case["token_logps"].requires_grad_(), case["item_logps"].requires_grad_()
     advantages = torch.tensor([[0.5, -1.0, 2.0], [1.0, 3.0, -0.2]])  # not zero-mean, so that the token part shows
     mask = case["token_mask"]
-    found = recpo_loss(tokens, None, mask, items, None, advantages, head_update="released", topk=topk)
-    found.loss.backward()
+    parts = recpo_loss(tokens, None, mask, items, None, advantages, head_update="released", topk=topk)
+    parts.loss.backward()
     halves = [numpy_released(mask[u * 3 : u * 3 + 3].numpy(), advantages[u].numpy(), topk) for u in range(2)]
     # The mean over the two groups, each a mini-batch of its own.
     assert np.allclose(tokens.grad.numpy(), np.concatenate([half[0] for half in halves]) / 2, atol=1e-6)
@@ -353,8 +353,8 @@ def test_ties_go_to_the_earlier_rollout() -> None:
     advantages = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]])
     assert head_mask(advantages, "top1").int().tolist() == [[1, 0, 0], [0, 1, 0]]
     assert head_mask(advantages, "topk", topk=9).all()
-    alone = torch.tensor([[1.4], [-1.4]])  # G = 1 against the batch: no target is pushed away
-    assert head_mask(alone, "top1").tolist() == [[True], [False]]
+    single = torch.tensor([[1.4], [-1.4]])  # G = 1 against the batch: no target is pushed away
+    assert head_mask(single, "top1").tolist() == [[True], [False]]
 
 
 def test_random_takes_one_per_group_and_its_generator_decides() -> None:
@@ -368,8 +368,8 @@ def test_random_takes_one_per_group_and_its_generator_decides() -> None:
 @pytest.mark.parametrize("how", HEAD_UPDATES)
 def test_every_head_update_gives_a_finite_loss(how: HeadUpdate) -> None:
     case = example()
-    found = recpo_loss(**case, head_update=how, generator=torch.Generator().manual_seed(0))
-    assert bool(torch.isfinite(found.loss))
+    parts = recpo_loss(**case, head_update=how, generator=torch.Generator().manual_seed(0))
+    assert bool(torch.isfinite(parts.loss))
 
 
 def test_bad_input_is_named() -> None:

@@ -68,19 +68,19 @@ def planted_model(lm: PreTrainedModel, prompts: PromptBuilder, cases: Cases) -> 
     model = R2ec(lm, pooling="mean", cls_items=N)
     assert model.cls_head is not None
     first = [int(np.flatnonzero(cases.items == v)[0]) for v in range(N)]
-    asked = prompts.user_prompts(cases.take(np.array(first)))
+    prompt_ids = prompts.user_prompts(cases.take(np.array(first)))
     states = torch.zeros(N, N, model.dim)  # [user who took v, word written]
     with torch.no_grad():
         for word, text in enumerate(WORDS):
             ids = prompts.tokenizer(f" {text}", add_special_tokens=False)["input_ids"] + prompts.answer_ids
             written = np.array([ids] * N)
             mask = np.ones_like(written, dtype=bool)
-            states[:, word] = model(pack_rollouts(asked, written, mask, mask, 0, torch.device("cpu"))).states
+            states[:, word] = model(pack_rollouts(prompt_ids, written, mask, mask, 0, torch.device("cpu"))).states
         centre = states.mean(dim=(0, 1))
         model.head.user_shift.copy_(centre)
         model.cls_head.weight.copy_(states.mean(dim=0) - centre)
-        found = F.normalize(states - centre, dim=-1) @ F.normalize(model.cls_head.weight, dim=-1).T
-    return model, float((found.argmax(dim=-1) == torch.arange(N)).float().mean())
+        cosines = F.normalize(states - centre, dim=-1) @ F.normalize(model.cls_head.weight, dim=-1).T
+    return model, float((cosines.argmax(dim=-1) == torch.arange(N)).float().mean())
 
 
 def rewards(folder: Path, users: int = 16, steps: int = 120, **recpo: object) -> np.ndarray:

@@ -110,8 +110,8 @@ def test_leaky_popularity_reaches_prompts_only_on_request() -> None:
         return PromptBuilder(tiny_tokenizer("llama"), items, "thing", shown, rating_scale=5).item_prompts()
 
     assert set(leaky.columns) - set(plain.columns) == set(LEAKY)
-    told = tiny_tokenizer("llama")
-    assert item_texts(leaky, told) == item_texts(plain, told)  # what other methods read of an item
+    tokenizer = tiny_tokenizer("llama")
+    assert item_texts(leaky, tokenizer) == item_texts(plain, tokenizer)  # what other methods read of an item
     assert texts(plain) == texts(leaky) == texts(plain, leaky_attributes=True)
     shown = PromptSettings(leaky_attributes=True)
     builder = PromptBuilder(tiny_tokenizer("llama"), leaky, "thing", shown, rating_scale=5)
@@ -120,7 +120,7 @@ def test_leaky_popularity_reaches_prompts_only_on_request() -> None:
     assert f"User Rating: {first['average_rating']}\nNumber of Buyers: {first['rating_number']}" in said
 
 
-def test_system_prompt() -> None:
+def test_a_system_prompt_replaces_the_templates_own() -> None:
     """Templates add their own system message; a given one replaces it, an empty one empties it; Gemma's refuses."""
     assert "You are tiny." in built("qwen2").user_text(CASE, 0)
     assert (
@@ -150,8 +150,8 @@ def test_truncation_drops_the_oldest_items_and_never_the_instruction() -> None:
         assert shown == "Alien" or len(ids) == room  # no more is cut than has to be
     # The loop ended where the instruction and a single letter no longer fit.
     items = ITEMS.assign(title="A")
-    alone = PromptBuilder(tiny_tokenizer("llama"), items, "movie", rating_scale=5)
-    assert room == len(alone.user_prompts(history([2], [np.nan], [0]))[0]) - 1
+    one_letter = PromptBuilder(tiny_tokenizer("llama"), items, "movie", rating_scale=5)
+    assert room == len(one_letter.user_prompts(history([2], [np.nan], [0]))[0]) - 1
 
 
 def test_a_title_that_is_too_long_loses_words_first() -> None:
@@ -172,7 +172,7 @@ def test_item_prompts_keep_within_the_limit() -> None:
         built("llama", max_prompt_tokens=20).item_prompts()
 
 
-def test_history_length_and_no_ratings() -> None:
+def test_histories_are_cut_and_may_lack_ratings() -> None:
     assert built("llama", max_items=2).user_text(CASE, 0).count(" ago: [") == 2
     builder = PromptBuilder(tiny_tokenizer("llama"), ITEMS, "product", rating_scale=None)
     assert "Below is my historical product purchases:\n" in builder.user_text(CASE, 0)
@@ -231,7 +231,7 @@ def test_ids_from_pieces_equal_those_of_the_whole_string(family: str, titles: li
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_released_codes_prompts(family: str) -> None:
+def test_released_wording_gives_the_released_codes_prompts(family: str) -> None:
     """Its instructions, ratings, deltas and plural; each setting alone moves nothing else."""
     how = PromptSettings(wording="released", deltas="released", time_anchor="target")
     builder = PromptBuilder(
@@ -261,7 +261,7 @@ def test_the_released_codes_prompts(family: str) -> None:
 
 def test_each_setting_of_the_released_prompts_changes_its_own_part_alone() -> None:
     plain, deltas, wording = (
-        built("llama", **given) for given in ({}, {"deltas": "released"}, {"wording": "released"})
+        built("llama", **changes) for changes in ({}, {"deltas": "released"}, {"wording": "released"})
     )
     user = plain.user_text(CASE, 0)
     assert deltas.item_prompts() == plain.item_prompts()
@@ -297,9 +297,9 @@ def test_the_plural_comes_from_the_datasets_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("changes", "message"),
     [({"deltas": "short"}, "deltas"), ({"wording": "figure 5"}, "wording"), ({"deltas": None}, "deltas")],
 )
-def test_other_prompts_are_refused(given: dict[str, Any], message: str) -> None:
+def test_other_prompts_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        PromptSettings(**given)
+        PromptSettings(**changes)

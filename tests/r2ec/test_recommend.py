@@ -1,5 +1,4 @@
-"""`python -m r2ec.recommend`: a history in, the same top items out as the evaluator ranks; bad histories in one
-sentence."""
+"""`python -m r2ec.recommend` gives the evaluator's top items for a history, and refuses bad ones in one sentence."""
 
 import json
 import re
@@ -81,8 +80,8 @@ def evaluators(model: Path, data: Path, case: Cases) -> list[int]:
     split = read_split(data)
     fitted = R2ecRecommender.load(model, split)
     table = rank(fitted.score(case), case, np.zeros(1, np.int64), split.n_items, "r2ec")
-    found: list[int] = table.column("top_items").to_pylist()[0]
-    return found
+    top: list[int] = table.column("top_items").to_pylist()[0]
+    return top
 
 
 # Answers
@@ -93,16 +92,18 @@ def test_a_case_gets_the_evaluators_top_items(
     part: str, ask: Callable[..., str], data: Path, model: Path, catalogue: Catalogue
 ) -> None:
     cases = read_cases(data / f"{part}.parquet", targets=part != "test")
-    one = replace(cases.take(np.array([len(cases) - 1])), target=None)
-    answer = json.loads(ask("--case", str(one.case[0]), "--json"))
-    assert [entry["item_id"] for entry in answer["history"]] == [catalogue.ids[item] for item in one.items]
-    assert numbers(catalogue, answer) == evaluators(model, data, one)
+    case = replace(cases.take(np.array([len(cases) - 1])), target=None)
+    answer = json.loads(ask("--case", str(case.case[0]), "--json"))
+    assert [entry["item_id"] for entry in answer["history"]] == [catalogue.ids[item] for item in case.items]
+    assert numbers(catalogue, answer) == evaluators(model, data, case)
     assert [entry["rank"] for entry in answer["recommendations"]] == list(range(1, 21))
-    found = [entry["score"] for entry in answer["recommendations"]]
-    assert found == sorted(found, reverse=True)
+    item_scores = [entry["score"] for entry in answer["recommendations"]]
+    assert item_scores == sorted(item_scores, reverse=True)
 
 
-def test_a_history_in_words(ask: Callable[..., str], data: Path, model: Path, catalogue: Catalogue) -> None:
+def test_a_history_in_words_gets_the_evaluators_top_items(
+    ask: Callable[..., str], data: Path, model: Path, catalogue: Catalogue
+) -> None:
     words = ["thing, NUMBER  3=4.5", "i12", "E=5", "I40=2"]
     answer = json.loads(ask("--history", *words, "--json", "--top", "7"))
     assert [(entry["item_id"], entry["rating"]) for entry in answer["history"]] == [
@@ -113,10 +114,10 @@ def test_a_history_in_words(ask: Callable[..., str], data: Path, model: Path, ca
     ]
     assert set(answer) == {"history", "reasoning", "recommendations"}
     assert answer["reasoning"].endswith("<answer>")
-    found = numbers(catalogue, answer)
+    top = numbers(catalogue, answer)
     case = as_case(from_words(words, catalogue), read_split(data))
-    assert found == evaluators(model, data, case)[:7]
-    assert not set(found) & set(case.items.tolist())
+    assert top == evaluators(model, data, case)[:7]
+    assert not set(top) & set(case.items.tolist())
     assert case.times.tolist() == [0, DAY, 2 * DAY, 3 * DAY] and case.time.tolist() == [4 * DAY]
 
 
@@ -158,15 +159,15 @@ def test_of_a_long_history_the_newest_are_shown_and_all_masked(
     ask: Callable[..., str], data: Path, model: Path, catalogue: Catalogue
 ) -> None:
     words = [f"i{n}" for n in range(20, 32)]
-    found = numbers(catalogue, json.loads(ask("--history", *words, "--json", "--top", "60")))
+    ranked = numbers(catalogue, json.loads(ask("--history", *words, "--json", "--top", "60")))
     newest = as_case(from_words(words[-6:], catalogue), read_split(data))
     own = {catalogue.ids.index(word) for word in words}
-    assert set(found) == set(range(60)) - own
+    assert set(ranked) == set(range(60)) - own
     expected = [item for item in evaluators(model, data, newest) if item not in own]
-    assert found[: len(expected)] == expected
+    assert ranked[: len(expected)] == expected
 
 
-def test_the_model_of_a_run(
+def test_the_model_of_a_run_is_found_from_any_folder(
     ask: Callable[..., str], data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = ask("--history", "i3", "--json")
@@ -196,8 +197,8 @@ def test_config_readme_explains_what_is_written(data: Path, model: Path) -> None
 
 
 def write_run_json(folder: Path, data_hash: str, report: dict[str, Any]) -> None:
-    made = record("toy", "r2ec", 1, 60).model_dump(mode="json")
-    write_json(folder / "run.json", seal(made | {"data_hash": data_hash, "report": report}))
+    run = record("toy", "r2ec", 1, 60).model_dump(mode="json")
+    write_json(folder / "run.json", seal(run | {"data_hash": data_hash, "report": report}))
 
 
 # Refusals
@@ -207,9 +208,9 @@ def refused(ask: Callable[..., str], capsys: pytest.CaptureFixture[str], *words:
     with pytest.raises(SystemExit) as end:
         ask(*words, **options)
     assert end.value.code == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("error: ") and "\n" not in said
-    return said.removeprefix("error: ")
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error
+    return error.removeprefix("error: ")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def refused(ask: Callable[..., str], capsys: pytest.CaptureFixture[str], *words:
         ([], "the history is empty; give at least one item"),
     ],
 )
-def test_bad_words(
+def test_bad_words_are_refused_in_one_sentence(
     words: list[str], sentence: str, ask: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refused(ask, capsys, "--history", *words).startswith(sentence)
@@ -248,7 +249,7 @@ def test_bad_words(
         ("item_id,time\ni3,5\ni4,\n", "1 of 2 rows have no time; give all or none"),
     ],
 )
-def test_bad_files(
+def test_bad_files_are_refused_in_one_sentence(
     text: str | None, sentence: str, ask: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "history.csv"
@@ -258,27 +259,27 @@ def test_bad_files(
     assert refused(ask, capsys, "--history-file", str(file)).startswith(where + sentence)
 
 
-def test_bad_arguments(
+def test_bad_arguments_are_refused_in_one_sentence(
     ask: Callable[..., str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path
 ) -> None:
     assert refused(ask, capsys, "--history", "i3", "--top", "0") == "--top is 0; give at least 1"
     assert f"{data}: no case 999999; the numbers are in" in refused(ask, capsys, "--case", "999999")
 
-    def of(folder: Path, option: str = "--run") -> str:
+    def error_of(folder: Path, option: str = "--run") -> str:
         return refused(ask, capsys, "--history", "i3", source=(option, str(folder)))
 
-    assert "holds no model; fit again, or give the folder by --model" in of(tmp_path, "--model")
-    assert "run.json: missing; give the folder of a finished run" in of(tmp_path)
+    assert "holds no model; fit again, or give the folder by --model" in error_of(tmp_path, "--model")
+    assert "run.json: missing; give the folder of a finished run" in error_of(tmp_path)
     data_hash = read_json(data / "dataset.json")["split_hash"]
     write_run_json(tmp_path, data_hash, {})
-    assert "its report names no model; give a run of r2ec" in of(tmp_path)
+    assert "its report names no model; give a run of r2ec" in error_of(tmp_path)
     write_run_json(tmp_path, "other", {"model": str(model)})
-    assert "fitted on toy as it was then; give the --data of that run, or fit again" in of(tmp_path)
+    assert "fitted on toy as it was then; give the --data of that run, or fit again" in error_of(tmp_path)
     write_run_json(tmp_path, data_hash, {"model": str(tmp_path / "gone")})
-    assert "gone: holds no model" in of(tmp_path)
+    assert "gone: holds no model" in error_of(tmp_path)
 
 
-def test_ratings_where_the_dataset_has_none(data: Path, catalogue: Catalogue) -> None:
+def test_ratings_are_refused_where_the_dataset_has_none(data: Path, catalogue: Catalogue) -> None:
     split = read_split(data)
     unrated = replace(split, train=replace(split.train, ratings=np.full_like(split.train.ratings, np.nan)))
     assert len(as_case(from_words(["i3"], catalogue), unrated)) == 1

@@ -27,8 +27,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path: Path) -> None:
     fitted = fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), tmp_path)
-    found = scores(fitted)
-    assert np.isfinite(check_scores(found, split().n_items, "r2ec")).all()
+    first_scores = scores(fitted)
+    assert np.isfinite(check_scores(first_scores, split().n_items, "r2ec")).all()
     assert fitted.tokens_written() > 0
     texts = fitted.texts()
     assert list(texts.columns) == ["case", "prompt", "reasoning", "cut"] and len(texts) == 20
@@ -46,7 +46,7 @@ def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path:
     state = fitted.reader.model.own_state()
     assert all(float(value.abs().max()) > 0 for name, value in state.items() if "lora_B" in name)
     again = fit_r2ec(split(), 3, Params.model_validate(settings(backbone)), tmp_path)  # finished: loads
-    np.testing.assert_array_equal(scores(again), found)
+    np.testing.assert_array_equal(scores(again), first_scores)
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,18 @@ def test_fit_trains_saves_and_loads_to_the_same_scores(backbone: Path, tmp_path:
     ids=str,
 )
 def test_every_variant_trains(backbone: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    made = settings(backbone, **({"warm_start": {"cases": 0}} | changes))
-    made["training"] = made["training"] | {"max_steps": 2, "save_steps": 2}
-    fitted = fit_r2ec(split(), 3, Params.model_validate(made), tmp_path)
+    fit_settings = settings(backbone, **({"warm_start": {"cases": 0}} | changes))
+    fit_settings["training"] = fit_settings["training"] | {"max_steps": 2, "save_steps": 2}
+    fitted = fit_r2ec(split(), 3, Params.model_validate(fit_settings), tmp_path)
     assert np.isfinite(scores(fitted, 5)).all()
     assert fitted.report()["recpo_steps"] == 2
 
 
 def trained(backbone: Path, folder: Path, steps: int, **changes: Any) -> dict[str, torch.Tensor]:
-    """What was learned in so many steps."""
-    made = settings(backbone, **changes)
-    made["training"] = made["training"] | {"max_steps": steps, "save_steps": 2}
-    return fit_r2ec(split(), 3, Params.model_validate(made), folder).reader.model.own_state()
+    """The trained weights after this many steps."""
+    fit_settings = settings(backbone, **changes)
+    fit_settings["training"] = fit_settings["training"] | {"max_steps": steps, "save_steps": 2}
+    return fit_r2ec(split(), 3, Params.model_validate(fit_settings), folder).reader.model.own_state()
 
 
 def test_maps_with_a_rate_of_zero_stay_as_the_warm_start_left_them(backbone: Path, tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_a_rollout_needs_another_one_to_be_compared_with(changes: dict[str, Any]
     with pytest.raises(InputError, match=f"^here: {message}"):
         checked(Params, settings(Path("nowhere"), **changes), "here")
     # Where nothing is compared it may stand alone.
-    for other in ({"recpo": {"reasoning": False}}, {"training": {"max_steps": 0, "per_device_train_batch_size": 1}}):
-        assert checked(Params, settings(Path("nowhere"), **(changes | other)), "here").backbone
+    for allowed in ({"recpo": {"reasoning": False}}, {"training": {"max_steps": 0, "per_device_train_batch_size": 1}}):
+        assert checked(Params, settings(Path("nowhere"), **(changes | allowed)), "here").backbone
 
 
 def test_order_repeats_each_step_and_shuffles_each_epoch() -> None:
@@ -176,20 +176,20 @@ def test_other_errors_of_torch_pass_through(backbone: Path, tmp_path: Path, monk
     ids=str,
 )
 def test_no_checkpoint_in_the_middle_of_the_iterations(training: dict[str, int], wrong: str | None) -> None:
-    made = {"backbone": {"name": "any"}, "recpo": {"num_iterations": 3}, "training": training}
+    fit_settings = {"backbone": {"name": "any"}, "recpo": {"num_iterations": 3}, "training": training}
     if wrong is None:
-        Params.model_validate(made)
+        Params.model_validate(fit_settings)
         return
     with pytest.raises(
         InputError, match=rf"^params: training: {wrong} is not a multiple of recpo\.num_iterations 3; set it to one"
     ):
-        checked(Params, made, "params")
+        checked(Params, fit_settings, "params")
 
 
 def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path) -> None:
-    made = settings(backbone)
-    made["backbone"]["dtype"] = "bfloat16"
-    params = Params.model_validate(made)
+    fit_settings = settings(backbone)
+    fit_settings["backbone"]["dtype"] = "bfloat16"
+    params = Params.model_validate(fit_settings)
     torch.manual_seed(derive_seed(3, "adapters"))
     before = Reader.build(split(), params).model.own_state()
     fitted = fit_r2ec(split(), 3, params, tmp_path)
@@ -199,9 +199,9 @@ def test_a_bf16_backbone_trains_float32_adapters(backbone: Path, tmp_path: Path)
     for name, value in adapters.items():
         assert value.dtype == before[name].dtype == torch.float32, name
         assert bool(torch.isfinite(value).all()) and not torch.equal(value, before[name]), name
-    found = scores(fitted)
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(scores(R2ecRecommender.load(tmp_path / "model", split())), found)
+    first_scores = scores(fitted)
+    assert np.isfinite(first_scores).all()
+    np.testing.assert_array_equal(scores(R2ecRecommender.load(tmp_path / "model", split())), first_scores)
 
 
 def test_the_prior_is_the_log_frequency_in_the_training_histories(backbone: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_the_prior_is_the_log_frequency_in_the_training_histories(backbone: Path
     expected = np.log1p([len(users) for users in seen])
     expected -= expected.mean()
     # Untrained, no maps: the prior is all that differs.
-    made = {
+    fitted = {
         weight: fit_r2ec(
             data,
             3,
@@ -225,10 +225,10 @@ def test_the_prior_is_the_log_frequency_in_the_training_histories(backbone: Path
         )
         for weight in (0.0, 0.5)
     }
-    found = {weight: scores(one) for weight, one in made.items()}
-    np.testing.assert_allclose(found[0.5] - found[0.0], np.tile(0.5 * expected, (20, 1)), atol=1e-4)
+    scores_of = {weight: scores(recommender) for weight, recommender in fitted.items()}
+    np.testing.assert_allclose(scores_of[0.5] - scores_of[0.0], np.tile(0.5 * expected, (20, 1)), atol=1e-4)
     again = R2ecRecommender.load(tmp_path / "0.5/model", data)
-    np.testing.assert_array_equal(scores(again), found[0.5])
+    np.testing.assert_array_equal(scores(again), scores_of[0.5])
 
 
 def test_a_classification_head_has_no_warm_start(backbone: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_classification_head_needs_no_correction_of_its_candidates(backbone: P
 def test_the_warm_start_s_states_are_encoded_once_for_all_runs_that_share_them(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(**changes: dict[str, Any]) -> Params:
+    def params_with(**changes: dict[str, Any]) -> Params:
         changes["warm_start"] = {"states": str(tmp_path / "states")} | changes.get("warm_start", {})
         changes["training"] = {"max_steps": 0} | changes.get("training", {})
         return Params.model_validate(settings(backbone, **changes))
@@ -253,16 +253,16 @@ def test_the_warm_start_s_states_are_encoded_once_for_all_runs_that_share_them(
     def kept() -> int:
         return len(list((tmp_path / "states").glob("*.safetensors")))
 
-    first = fit_r2ec(split(), 3, made(), tmp_path / "first")
+    first = fit_r2ec(split(), 3, params_with(), tmp_path / "first")
     assert kept() == 3  # items, training and validation cases
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "read", lambda *_: pytest.fail("encoded again"))
         patch.setattr(ItemTable, "refresh", lambda *_: pytest.fail("encoded again"))
         # Another seed and another objective start from the same states.
-        second = fit_r2ec(split(), 4, made(lora={"r": 2}, recpo={"beta": 0.5}), tmp_path / "second")
+        second = fit_r2ec(split(), 4, params_with(lora={"r": 2}, recpo={"beta": 0.5}), tmp_path / "second")
     torch.testing.assert_close(second.reader.table.states, first.reader.table.states, rtol=0, atol=0)
     # From disk as freshly encoded: the same fit, to the bit.
-    again = fit_r2ec(split(), 3, made(warm_start={"states": str(tmp_path / "other")}), tmp_path / "again")
+    again = fit_r2ec(split(), 3, params_with(warm_start={"states": str(tmp_path / "other")}), tmp_path / "again")
     np.testing.assert_array_equal(scores(again), scores(first))
     # What changes states has files of its own; the items' depend on no reasoning.
     for changes, new in (
@@ -274,5 +274,5 @@ def test_the_warm_start_s_states_are_encoded_once_for_all_runs_that_share_them(
         ({"warm_start": {"cases": 50}}, 1),
     ):
         before = kept()
-        fit_r2ec(split(), 3, made(**changes), tmp_path / str(before))
+        fit_r2ec(split(), 3, params_with(**changes), tmp_path / str(before))
         assert kept() == before + new, changes

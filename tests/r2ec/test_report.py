@@ -1,4 +1,4 @@
-"""What a fit reports, as JSON and back."""
+"""The report of a fit, as JSON and back."""
 
 import json
 from typing import Any
@@ -24,9 +24,9 @@ from r2ec.report import AdapterReport, Choice, FitReport
     ],
 )
 def test_a_report_is_what_was_done_and_comes_back_from_a_file(report: FitReport, names: list[str]) -> None:
-    found: dict[str, Any] = json.loads(json.dumps(report.as_json()))
-    assert list(found) == names
-    assert FitReport.from_json(found) == report
+    from_file: dict[str, Any] = json.loads(json.dumps(report.as_json()))
+    assert list(from_file) == names
+    assert FitReport.from_json(from_file) == report
     assert report.form == ("adapters" if report.warm_start else None)
 
 

@@ -14,32 +14,32 @@ from r2ec.recpo.reward import recpo_rewards
 NONE = torch.tensor([[-1]])
 
 
-def test_by_hand() -> None:
+def test_the_reward_equals_hand_worked_numbers() -> None:
     # Inner products with (1, 0): 2, 1, 3, 1. Target 1: items 0 and 2 are ahead, 3 ties and counts against it: rank 4.
     items = torch.tensor([[2.0, 5.0], [1.0, 0.0], [3.0, 1.0], [1.0, 7.0]])
     user, target = torch.tensor([[1.0, 0.0]]), torch.tensor([1])
-    found = recpo_rewards(user, items, target, NONE, tau=1.0, normalize=False, beta=0.05, k=1000)
-    assert found.rank.tolist() == [4]
+    rewards = recpo_rewards(user, items, target, NONE, tau=1.0, normalize=False, beta=0.05, k=1000)
+    assert rewards.rank.tolist() == [4]
     softmax = math.exp(1) / (math.exp(2) + math.exp(1) + math.exp(3) + math.exp(1))
-    assert float(found.softmax) == pytest.approx(softmax, rel=1e-6)
-    assert float(found.ndcg) == pytest.approx(1 / math.log2(5), rel=1e-6)
-    assert float(found.reward) == pytest.approx(0.05 * softmax + 0.95 / math.log2(5), rel=1e-6)
+    assert float(rewards.softmax) == pytest.approx(softmax, rel=1e-6)
+    assert float(rewards.ndcg) == pytest.approx(1 / math.log2(5), rel=1e-6)
+    assert float(rewards.reward) == pytest.approx(0.05 * softmax + 0.95 / math.log2(5), rel=1e-6)
     # With item 2 in the history the rank falls to 3; R_c still runs over all of V.
-    found = recpo_rewards(user, items, target, torch.tensor([[-1, 2]]), tau=1.0, normalize=False)
-    assert found.rank.tolist() == [3]
-    assert float(found.softmax) == pytest.approx(softmax, rel=1e-6)
+    rewards = recpo_rewards(user, items, target, torch.tensor([[-1, 2]]), tau=1.0, normalize=False)
+    assert rewards.rank.tolist() == [3]
+    assert float(rewards.softmax) == pytest.approx(softmax, rel=1e-6)
     # Below the cut-off nothing is left but R_c.
-    found = recpo_rewards(user, items, target, NONE, tau=1.0, normalize=False, beta=0.5, k=3)
-    assert float(found.ndcg) == 0
-    assert float(found.reward) == pytest.approx(0.5 * softmax, rel=1e-6)
+    rewards = recpo_rewards(user, items, target, NONE, tau=1.0, normalize=False, beta=0.5, k=3)
+    assert float(rewards.ndcg) == 0
+    assert float(rewards.reward) == pytest.approx(0.5 * softmax, rel=1e-6)
 
 
 def test_cosine_ignores_length() -> None:
     items = torch.tensor([[100.0, 100.0], [0.0, 0.001]])
-    found = recpo_rewards(torch.tensor([[0.0, 5.0]]), items, torch.tensor([1]), NONE, tau=0.02)
-    assert found.rank.tolist() == [1]
-    assert float(found.ndcg) == 1
-    assert float(found.softmax) == pytest.approx(1 / (1 + math.exp((math.sqrt(0.5) - 1) / 0.02)), rel=1e-5)
+    rewards = recpo_rewards(torch.tensor([[0.0, 5.0]]), items, torch.tensor([1]), NONE, tau=0.02)
+    assert rewards.rank.tolist() == [1]
+    assert float(rewards.ndcg) == 1
+    assert float(rewards.softmax) == pytest.approx(1 / (1 + math.exp((math.sqrt(0.5) - 1) / 0.02)), rel=1e-5)
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(1, 40), st.booleans(), st.sampled_from([1, 7, 2**24]))
@@ -52,7 +52,7 @@ def test_equals_a_plain_loop_in_any_block(seed: int, n_items: int, cosine: bool,
     targets = random.integers(0, n_items, size=5)
     history = random.integers(-1, n_items, size=(5, 4))
     history[history == targets[:, None]] = -1
-    found = recpo_rewards(
+    rewards = recpo_rewards(
         torch.tensor(users, dtype=torch.float32),
         torch.tensor(items, dtype=torch.float32),
         torch.tensor(targets),
@@ -69,13 +69,13 @@ def test_equals_a_plain_loop_in_any_block(seed: int, n_items: int, cosine: bool,
         # Cosines of different vectors that are equal on paper differ in the last digit: both counts are right.
         low = 1 + sum(s[v] > s[targets[n]] + 1e-6 for v in others)
         high = 1 + sum(s[v] > s[targets[n]] - 1e-6 for v in others)
-        assert low <= int(found.rank[n]) <= high
+        assert low <= int(rewards.rank[n]) <= high
         if not cosine:
-            assert int(found.rank[n]) == high
+            assert int(rewards.rank[n]) == high
         p = np.exp(s[targets[n]] / 0.7) / np.exp(s / 0.7).sum()
-        assert float(found.softmax[n]) == pytest.approx(p, rel=1e-4)
-        rank = int(found.rank[n])
-        assert float(found.ndcg[n]) == pytest.approx(1 / math.log2(1 + rank) if rank <= 10 else 0, rel=1e-5)
+        assert float(rewards.softmax[n]) == pytest.approx(p, rel=1e-4)
+        rank = int(rewards.rank[n])
+        assert float(rewards.ndcg[n]) == pytest.approx(1 / math.log2(1 + rank) if rank <= 10 else 0, rel=1e-5)
 
 
 def test_a_bf16_table_gives_the_same_as_its_values_in_float32() -> None:
@@ -114,9 +114,9 @@ def test_bad_input_is_named(targets: list[int], history: list[list[int]], messag
 def test_a_prior_moves_ranks_and_the_softmax() -> None:
     """Scores over tau 0.5 are 2, 4, 0; the prior makes them 2, 1, 0: the second item falls behind the first."""
     users, items = torch.tensor([[1.0]]), torch.tensor([[1.0], [2.0], [0.0]])
-    found = recpo_rewards(
+    rewards = recpo_rewards(
         users, items, torch.tensor([1]), NONE, tau=0.5, normalize=False, beta=0, prior=torch.tensor([0.0, -3.0, 0.0])
     )
-    assert found.rank.tolist() == [2]
+    assert rewards.rank.tolist() == [2]
     e = math.e
-    torch.testing.assert_close(found.softmax, torch.tensor([e / (e**2 + e + 1)]))
+    torch.testing.assert_close(rewards.softmax, torch.tensor([e / (e**2 + e + 1)]))

@@ -1,5 +1,4 @@
-"""The reward block by block, from disk and memory, against the plain one; the sampled softmax against all that could be
-drawn."""
+"""The reward by blocks, from disk and memory, against the plain one; the sampled softmax over all possible draws."""
 
 import itertools
 import math
@@ -99,7 +98,7 @@ def test_blocks_of_any_size_give_the_plain_reward(
     try:
         with tempfile.TemporaryDirectory() as name:
             for table in (on_disk(items, Path(name), shard_rows), items):
-                found = recpo_rewards(
+                rewards = recpo_rewards(
                     users,
                     table,
                     targets,
@@ -110,15 +109,15 @@ def test_blocks_of_any_size_give_the_plain_reward(
                     prior=prior,
                     scores_at_once=at_once,
                 )
-                assert torch.equal(found.rank, expected.rank) and torch.equal(found.ndcg, expected.ndcg)
-                torch.testing.assert_close(found.softmax, expected.softmax, rtol=1e-5, atol=0)
-                torch.testing.assert_close(found.reward, expected.reward, rtol=1e-5, atol=1e-7)
+                assert torch.equal(rewards.rank, expected.rank) and torch.equal(rewards.ndcg, expected.ndcg)
+                torch.testing.assert_close(rewards.softmax, expected.softmax, rtol=1e-5, atol=0)
+                torch.testing.assert_close(rewards.reward, expected.reward, rtol=1e-5, atol=1e-7)
     finally:
         ranking.BLOCK_ROWS = rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_cosines_of_states_after_a_map(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cosines_after_a_map_give_the_plain_reward(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real numbers: ranks may differ only where two scores are equal up to rounding, and here none are."""
     monkeypatch.setattr(ranking, "BLOCK_ROWS", 64)
     random = torch.Generator().manual_seed(0)
@@ -132,10 +131,10 @@ def test_cosines_of_states_after_a_map(dtype: str, tmp_path: Path, monkeypatch: 
     history = torch.randint(500, (24, 5), generator=random)
     history.masked_fill_(history == targets[:, None], -1)
     expected = whole(users, items, targets, history, 0.1, True, None, 1000)
-    found = recpo_rewards(users, table, targets, history, tau=0.1, item_map=layer)
-    assert torch.equal(found.rank, expected.rank)
-    torch.testing.assert_close(found.reward, expected.reward, rtol=1e-5, atol=1e-7)
-    assert not found.reward.requires_grad
+    rewards = recpo_rewards(users, table, targets, history, tau=0.1, item_map=layer)
+    assert torch.equal(rewards.rank, expected.rank)
+    torch.testing.assert_close(rewards.reward, expected.reward, rtol=1e-5, atol=1e-7)
+    assert not rewards.reward.requires_grad
 
 
 @pytest.mark.parametrize("block_rows", [1, 5, 16, 33])
@@ -146,10 +145,10 @@ def test_an_item_with_the_targets_state_ties_with_it_in_any_block(
     random = torch.Generator().manual_seed(1)
     users, items = torch.randn(7, 100, generator=random), torch.randn(33, 100, generator=random)
     items[[3, 20, 32]] = items[11].clone()
-    found = recpo_rewards(users, items, torch.full((7,), 11), torch.full((7, 1), -1), tau=0.1)
+    rewards = recpo_rewards(users, items, torch.full((7,), 11), torch.full((7, 1), -1), tau=0.1)
     cosines = scores(users.double(), items.double(), tau=1, normalize=True)
     ahead = (cosines > cosines[:, 11:12] + 1e-6).sum(dim=1)
-    assert found.rank.tolist() == (1 + ahead + 3).tolist()
+    assert rewards.rank.tolist() == (1 + ahead + 3).tolist()
 
 
 def test_bad_input_is_named() -> None:
@@ -174,11 +173,11 @@ def estimates(m: int, weights: Tensor, certain: Tensor | None) -> tuple[Tensor, 
     total = torch.zeros(3, dtype=torch.float64)
     for chosen in itertools.product(range(6), repeat=m):
         draws = Draws(torch.tensor(chosen), q[list(chosen)].log())
-        found = sampled_softmax(users, items, targets, draws, tau=0.5, prior=prior, certain=certain)
-        assert bool((found.softmax <= 1).all())
+        estimate = sampled_softmax(users, items, targets, draws, tau=0.5, prior=prior, certain=certain)
+        assert bool((estimate.softmax <= 1).all())
         mine = scores(users, items, tau=0.5, normalize=True, prior=prior).gather(1, targets[:, None])[:, 0]
-        torch.testing.assert_close(found.softmax, torch.exp(mine - found.log_z))
-        total += found.log_z.double().exp() * math.prod(q[v].item() for v in chosen)
+        torch.testing.assert_close(estimate.softmax, torch.exp(mine - estimate.log_z))
+        total += estimate.log_z.double().exp() * math.prod(q[v].item() for v in chosen)
     exact = scores(users, items, tau=0.5, normalize=True, prior=prior).double().exp().sum(dim=1)
     return total, exact
 
@@ -188,11 +187,11 @@ def estimates(m: int, weights: Tensor, certain: Tensor | None) -> tuple[Tensor, 
 @pytest.mark.parametrize("certain", [None, torch.tensor([[3, 0, -1], [-1, -1, -1], [4, 5, 1]])])
 def test_the_estimated_partition_function_is_unbiased(m: int, weights: Tensor, certain: Tensor | None) -> None:
     """Over every sample that can be drawn; targets stand among the certain items too, and count once."""
-    found, exact = estimates(m, weights, certain)
-    torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
+    mean_estimate, exact = estimates(m, weights, certain)
+    torch.testing.assert_close(mean_estimate, exact, rtol=1e-5, atol=0)
 
 
-def test_without_the_correction_it_would_not_be() -> None:
+def test_without_the_correction_the_estimate_is_biased() -> None:
     """Popular draws that count as if they were uniform: the test above can fail."""
     weights = torch.tensor([1.0, 2, 3, 4, 5, 30])
     q, uniform = weights / weights.sum(), torch.full((6,), -math.log(6))
@@ -205,25 +204,25 @@ def test_without_the_correction_it_would_not_be() -> None:
     assert float(((total - exact) / exact).abs().max()) > 0.1  # type: ignore[union-attr]
 
 
-def test_all_items_for_certain_are_the_exact_softmax(tmp_path: Path) -> None:
+def test_with_all_items_certain_the_estimate_is_exact(tmp_path: Path) -> None:
     users, items, targets, history = problem(0, 20)
     table = on_disk(items, tmp_path, 6)
     everything = torch.arange(20).expand(5, -1)
-    found = sampled_softmax(
+    estimate = sampled_softmax(
         users, table, targets, Draws(torch.tensor([1, 2]), torch.zeros(2)), tau=0.5, certain=everything
     )
-    torch.testing.assert_close(found.softmax, whole(users, items, targets, history, 0.5, True, None, 1000).softmax)
+    torch.testing.assert_close(estimate.softmax, whole(users, items, targets, history, 0.5, True, None, 1000).softmax)
 
 
 def test_draws_follow_their_distribution() -> None:
     random = torch.Generator().manual_seed(0)
-    found = draw(4, 20_000, random)
-    assert torch.allclose(found.log_q, torch.tensor(-math.log(4)))
-    assert torch.allclose(found.items.bincount(minlength=4) / 20_000, torch.tensor(0.25), atol=0.02)
+    draws = draw(4, 20_000, random)
+    assert torch.allclose(draws.log_q, torch.tensor(-math.log(4)))
+    assert torch.allclose(draws.items.bincount(minlength=4) / 20_000, torch.tensor(0.25), atol=0.02)
     weights = torch.tensor([1.0, 3, 6])
-    found = draw(3, 20_000, random, weights)
-    torch.testing.assert_close(found.log_q, (weights / 10).log()[found.items])
-    assert torch.allclose(found.items.bincount(minlength=3) / 20_000, weights / 10, atol=0.02)
+    draws = draw(3, 20_000, random, weights)
+    torch.testing.assert_close(draws.log_q, (weights / 10).log()[draws.items])
+    assert torch.allclose(draws.items.bincount(minlength=3) / 20_000, weights / 10, atol=0.02)
     for bad in (torch.tensor([1.0, 0, 1]), torch.ones(2), torch.tensor([1.0, math.inf, 1])):
         with pytest.raises(InputError, match="give one finite number above 0 for each"):
             draw(3, 5, random, bad)

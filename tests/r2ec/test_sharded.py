@@ -35,8 +35,10 @@ def params(backbone: Path, processes: int, **changes: Any) -> Params:
         "eval_steps": 2,
         "eval_cases": 20,
     }
-    made = settings(backbone, training=training | {"learning_rate": 1e-3} | changes, recpo={"num_iterations": 1})
-    return Params.model_validate(made)
+    fit_settings = settings(
+        backbone, training=training | {"learning_rate": 1e-3} | changes, recpo={"num_iterations": 1}
+    )
+    return Params.model_validate(fit_settings)
 
 
 def fsdp_without_gpus() -> None:
@@ -64,17 +66,17 @@ def work(rank: int, port: int, backbone: str, folder: str) -> None:
         return step(self, model, *args, **kwargs)
 
     RecPOTrainer.training_step = watched  # type: ignore[method-assign]
-    made = params(Path(backbone), 2, fsdp="config/accelerate/fsdp.json")
-    fitted = fit_r2ec(split(), 3, made, Path(folder) / "both")
+    fit_params = params(Path(backbone), 2, fsdp="config/accelerate/fsdp.json")
+    fitted = fit_r2ec(split(), 3, fit_params, Path(folder) / "both")
     np.save(f"{folder}/{rank}.npy", scores(fitted))
     torch.distributed.barrier()
     if rank == 0:  # as if it had been killed behind the second step
         shutil.rmtree(f"{folder}/both/model")
         shutil.rmtree(f"{folder}/both/recpo/checkpoint-4")
     torch.distributed.barrier()
-    resumed = fit_r2ec(split(), 3, made, Path(folder) / "both")
-    found = {"state": fitted.reader.model.own_state(), "resumed": resumed.reader.model.own_state()}
-    torch.save(found | {"pieces": pieces, "log": fitted.report()["recpo_log"]}, f"{folder}/{rank}.pt")
+    resumed = fit_r2ec(split(), 3, fit_params, Path(folder) / "both")
+    states = {"state": fitted.reader.model.own_state(), "resumed": resumed.reader.model.own_state()}
+    torch.save(states | {"pieces": pieces, "log": fitted.report()["recpo_log"]}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -84,23 +86,23 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fit_in_pieces_is_the_fit_of_whole_weights(backbone: Path, tmp_path: Path) -> None:
-    one = fit_r2ec(split(), 3, params(backbone, 1), tmp_path / "one")
+    whole = fit_r2ec(split(), 3, params(backbone, 1), tmp_path / "one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(work, args=(port, str(backbone), str(tmp_path)), nprocs=2)
-    expected, total = one.reader.model.own_state(), sum(w.numel() for w in one.reader.model.parameters())
+    expected, total = whole.reader.model.own_state(), sum(w.numel() for w in whole.reader.model.parameters())
     for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert len(found["pieces"]) == 4 + 2
-        assert all(0.4 * total < count < 0.6 * total for count in found["pieces"])  # each has a half
-        assert found["state"].keys() == expected.keys()
+        results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert len(results["pieces"]) == 4 + 2
+        assert all(0.4 * total < count < 0.6 * total for count in results["pieces"])  # each has a half
+        assert results["state"].keys() == expected.keys()
         for name, value in expected.items():
-            assert float((found["state"][name] - value).abs().max()) <= 1e-4, name
-            assert torch.equal(found["resumed"][name], found["state"][name]), name
-        assert np.abs(np.load(tmp_path / f"{rank}.npy") - scores(one)).max() < 1e-2
-        assert sum(METRIC in entry for entry in found["log"]) == 2
-        for mine, theirs in zip(found["log"], one.report()["recpo_log"], strict=True):
+            assert float((results["state"][name] - value).abs().max()) <= 1e-4, name
+            assert torch.equal(results["resumed"][name], results["state"][name]), name
+        assert np.abs(np.load(tmp_path / f"{rank}.npy") - scores(whole)).max() < 1e-2
+        assert sum(METRIC in entry for entry in results["log"]) == 2
+        for mine, theirs in zip(results["log"], whole.report()["recpo_log"], strict=True):
             assert mine.keys() == theirs.keys()
             for value in ("reward", "grad_norm", METRIC):
                 if value in mine:

@@ -27,14 +27,14 @@ def make(backbone: str, size: Size = SMALL) -> Work:
 
 
 def test_limits_are_those_of_the_work_counted() -> None:
-    found = limits.measure(width=64, copied=2**16, tries=1)
-    assert found.threads == torch.get_num_threads()
-    assert min(found.float32_gflops, found.bfloat16_gflops, found.copy_gbytes) > 0
+    measured = limits.measure(width=64, copied=2**16, tries=1)
+    assert measured.threads == torch.get_num_threads()
+    assert min(measured.float32_gflops, measured.bfloat16_gflops, measured.copy_gbytes) > 0
     assert LIMITS.gflops(torch.bfloat16) == 100
 
 
 def test_ratios_are_of_pairs() -> None:
-    found = paired(
+    pair = paired(
         ([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]),
         part="x",
         plain_way="y",
@@ -43,14 +43,14 @@ def test_ratios_are_of_pairs() -> None:
         share_of_matmul=None,
         check="",
     )
-    assert (found.ours, found.plain, found.ratio, found.lowest, found.highest) == (4.0, 1.0, 3.0, 2.0, 4.0)
+    assert (pair.ours, pair.plain, pair.ratio, pair.lowest, pair.highest) == (4.0, 1.0, 3.0, 2.0, 4.0)
 
 
 def test_turns_alternate_and_the_first_is_not_counted() -> None:
     turns: list[str] = []
     rates = in_turns("x", lambda t: turns.append(f"a{t}") or 1.0, lambda t: turns.append(f"b{t}") or 1.0, 2)  # type: ignore
     assert turns == ["a0", "b0", "a1", "b1", "a2", "b2"]
-    assert [len(found) for found in rates] == [2, 2]
+    assert [len(rates_of_one) for rates_of_one in rates] == [2, 2]
 
 
 def test_the_plain_update_in_parts_is_ours(backbone: str) -> None:
@@ -61,8 +61,8 @@ def test_the_plain_update_in_parts_is_ours(backbone: str) -> None:
     assert loss == pytest.approx(ours, rel=1e-4)
     expected = [p.grad for p in work.reader.model.parameters() if p.grad is not None]
     assert len(gradients) == len(expected) > 0
-    for found, grad in zip(gradients, expected, strict=True):
-        assert float((found - grad).norm()) <= 1e-3 * float(grad.norm()) + 1e-6
+    for gradient, grad in zip(gradients, expected, strict=True):
+        assert float((gradient - grad).norm()) <= 1e-3 * float(grad.norm()) + 1e-6
 
 
 def test_written_counts_up_to_the_end_token() -> None:
@@ -71,22 +71,22 @@ def test_written_counts_up_to_the_end_token() -> None:
 
 @pytest.mark.parametrize("part", [parts.rollouts, parts.update, parts.item_table])
 def test_parts_are_measured_and_checked(part: object, backbone: str) -> None:
-    found = part(make(backbone), LIMITS, make(backbone))  # type: ignore[operator]
-    assert isinstance(found, Pair) and found.ratio > 0
+    pair = part(make(backbone), LIMITS, make(backbone))  # type: ignore[operator]
+    assert isinstance(pair, Pair) and pair.ratio > 0
     if part is parts.rollouts:
-        count, total = found.check.split(" of ")
+        count, total = pair.check.split(" of ")
         assert int(count) == int(total.split()[0]) > 0
     else:
-        numbers = [float(word) for word in found.check.replace(",", "").split() if "e-" in word or word == "0.0e+00"]
+        numbers = [float(word) for word in pair.check.replace(",", "").split() if "e-" in word or word == "0.0e+00"]
         assert numbers and max(numbers) < 1e-3
 
 
 def test_a_step_of_the_peer_has_the_same_states_and_trains(backbone: str, tmp_path: Path) -> None:
     work, peers = make(backbone), make(backbone)
     before = [p.detach().clone() for p in peers.reader.model.parameters() if p.requires_grad]
-    found = peer.step(work, peers, tmp_path)
-    assert found.ratio > 0
-    assert float(found.check.split(" apart")[0].split()[-1]) < 1e-4
+    pair = peer.step(work, peers, tmp_path)
+    assert pair.ratio > 0
+    assert float(pair.check.split(" apart")[0].split()[-1]) < 1e-4
     after = [p for p in peers.reader.model.parameters() if p.requires_grad]
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -112,8 +112,8 @@ def test_the_peers_reward_is_recpos(backbone: str, tmp_path: Path) -> None:
     completions = [
         ids[mask].tolist() for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
     ]
-    found = theirs._reward(prompts, completions, target=targets.tolist(), history=history.tolist())
-    torch.testing.assert_close(torch.tensor(found), expected.reward, rtol=1e-3, atol=1e-4)
+    rewards = theirs._reward(prompts, completions, target=targets.tolist(), history=history.tolist())
+    torch.testing.assert_close(torch.tensor(rewards), expected.reward, rtol=1e-3, atol=1e-4)
 
 
 def test_every_part_is_on_disk_when_the_next_begins(
@@ -129,25 +129,25 @@ def test_every_part_is_on_disk_when_the_next_begins(
     with pytest.raises(KeyboardInterrupt):
         script.main()
     stopped.assert_called_once()
-    found = report.Measured.model_validate_json((tmp_path / "out" / "speed.json").read_text())
-    assert [pair.part for pair in found.pairs] == ["rollouts"]
+    measured = report.Measured.model_validate_json((tmp_path / "out" / "speed.json").read_text())
+    assert [pair.part for pair in measured.pairs] == ["rollouts"]
 
 
-def test_latencies_of_both_methods(backbone: str, tmp_path: Path) -> None:
-    found = evaluation.measure(make(backbone), tmp_path)
-    assert [row.method for row in found] == ["r2ec", "sasrec"]
-    assert all(0 < row.alone_ms <= row.alone_ms_p95 and row.together > 0 for row in found)
+def test_latencies_of_both_methods_are_measured(backbone: str, tmp_path: Path) -> None:
+    latencies = evaluation.measure(make(backbone), tmp_path)
+    assert [row.method for row in latencies] == ["r2ec", "sasrec"]
+    assert all(0 < row.alone_ms <= row.alone_ms_p95 and row.together > 0 for row in latencies)
 
 
 def test_growth_begins_with_a_group_of_one(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "NEW_TOKENS", 3)
-    found = growth._of_group(split(), backbone, growth.GROUPS[0])
+    points = growth._of_group(split(), backbone, growth.GROUPS[0])
     assert growth.GROUPS[0] == 1
-    assert [(point.part, point.value) for point in found] == [("rollouts", 1), ("update", 1)]
-    assert all(point.seconds > 0 for point in found)
+    assert [(point.part, point.value) for point in points] == [("rollouts", 1), ("update", 1)]
+    assert all(point.seconds > 0 for point in points)
 
 
-def test_growth_of_the_reward_and_its_exponent() -> None:
+def test_growth_of_the_reward_is_measured_and_its_exponent_right() -> None:
     (point,) = growth._of_catalogue(500)
     assert point.seconds > 0
     quadratic = [Point(part="x", against="y", value=v, seconds=v**2, added_mib=1) for v in (4, 1, 2)]
@@ -160,7 +160,7 @@ def test_the_table_and_plot_are_written(tmp_path: Path) -> None:
     )
     points = [Point(part="reward", against="items", value=v, seconds=v / 10, added_mib=v) for v in (10, 100)]
     latency = [evaluation.Latency(method="r2ec", alone_ms=12.0, alone_ms_p95=20.0, together=3.0)]
-    found = report.Measured(
+    measured = report.Measured(
         commit="abc",
         hardware={},
         dataset="d",
@@ -170,7 +170,7 @@ def test_the_table_and_plot_are_written(tmp_path: Path) -> None:
         latency=latency,
         growth=points,
     )
-    report.write(found, tmp_path)
+    report.write(measured, tmp_path)
     text = (tmp_path / "speed.md").read_text()
     assert "| update | 3 tokens/s | 1, plain | 3.00 (3.00 to 3.00) | 2.5 | 50% | ok |" in text
     assert "| reward | items | 1.00 |" in text and "| r2ec | 12 (20) | 3.0 |" in text
@@ -181,5 +181,5 @@ def test_the_table_and_plot_are_written(tmp_path: Path) -> None:
         "growth.png",
         "growth.pdf",
     }
-    assert report.Measured.model_validate_json((tmp_path / "speed.json").read_text()) == found
-    assert math.isclose(found.pairs[0].ratio, 3.0)
+    assert report.Measured.model_validate_json((tmp_path / "speed.json").read_text()) == measured
+    assert math.isclose(measured.pairs[0].ratio, 3.0)

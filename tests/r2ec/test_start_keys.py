@@ -1,5 +1,4 @@
-"""What a kept warm start and kept states depend on: a change of any of it makes them anew, a change of anything else
-doesn't."""
+"""Keys of kept warm starts and states: they change with all that these depend on, and with nothing else."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,23 +25,23 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(backbone: Path) -> Reader:
+def reader(backbone: Path) -> Reader:
     return Reader.build(split(), Params.model_validate(settings(backbone)))
 
 
-def key(made: Reader, data: Split, seed: int = 3) -> str:
-    return sha256_of_json(start._depends_on(made, data, seed))
+def key(reader: Reader, data: Split, seed: int = 3) -> str:
+    return sha256_of_json(start._depends_on(reader, data, seed))
 
 
-def with_settings(made: Reader, backbone: Path, changes: Section) -> Reader:
-    """The same parts under other settings, of which alone the key reads."""
-    given = settings(backbone, **{name: values for name, values in changes.items() if name != "backbone"})
-    given["backbone"] |= changes.get("backbone", {})
-    return under(made, Params.model_validate(given))
+def with_settings(reader: Reader, backbone: Path, changes: Section) -> Reader:
+    """The same reader under other settings; the key reads no other part of it."""
+    merged = settings(backbone, **{name: values for name, values in changes.items() if name != "backbone"})
+    merged["backbone"] |= changes.get("backbone", {})
+    return under(reader, Params.model_validate(merged))
 
 
-def under(made: Reader, params: Params) -> Reader:
-    return Reader(made.model, made.table, made.prompts, params, made.donors)
+def under(reader: Reader, params: Params) -> Reader:
+    return Reader(reader.model, reader.table, reader.prompts, params, reader.donors)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +65,8 @@ def under(made: Reader, params: Params) -> Reader:
         {"warm_start": {"adapters": {"steps": 3}}},
     ],
 )
-def test_settings_that_a_warm_start_reads(made: Reader, backbone: Path, changes: Section) -> None:
-    assert key(with_settings(made, backbone, changes), split()) != key(made, split())
+def test_a_setting_that_a_warm_start_reads_changes_its_key(reader: Reader, backbone: Path, changes: Section) -> None:
+    assert key(with_settings(reader, backbone, changes), split()) != key(reader, split())
 
 
 @pytest.mark.parametrize(
@@ -80,8 +79,8 @@ def test_settings_that_a_warm_start_reads(made: Reader, backbone: Path, changes:
         {"warm_start": {"states": "elsewhere"}},
     ],
 )
-def test_settings_of_recpo_alone_share_a_warm_start(made: Reader, backbone: Path, changes: Section) -> None:
-    assert key(with_settings(made, backbone, changes), split()) == key(made, split())
+def test_settings_of_recpo_alone_share_a_warm_start(reader: Reader, backbone: Path, changes: Section) -> None:
+    assert key(with_settings(reader, backbone, changes), split()) == key(reader, split())
 
 
 def with_target(data: Split, part: str) -> Split:
@@ -108,17 +107,17 @@ def with_history(data: Split) -> Split:
         lambda data: replace(data, category_plural="films"),
     ],
 )
-def test_data_that_a_warm_start_reads(made: Reader, change: Callable[[Split], Split]) -> None:
-    assert key(made, change(split())) != key(made, split())
-    assert key(made, split(), seed=4) != key(made, split())
+def test_data_that_a_warm_start_reads_changes_its_key(reader: Reader, change: Callable[[Split], Split]) -> None:
+    assert key(reader, change(split())) != key(reader, split())
+    assert key(reader, split(), seed=4) != key(reader, split())
 
 
-def test_other_titles_rows_and_weights(made: Reader, backbone: Path) -> None:
-    data, known = split(), key(made, split())
-    params = made.params
+def test_other_titles_rows_and_weights_change_the_key(reader: Reader, backbone: Path) -> None:
+    data, known = split(), key(reader, split())
+    params = reader.params
     renamed = data.items.assign(title=data.items["title"].where(data.items.index != 3, "Another thing"))
     assert key(Reader.build(replace(data, items=renamed), params), data) != known
-    assert key(under(made, params.model_copy(update={"evaluation_rows": 17})), data) != known
+    assert key(under(reader, params.model_copy(update={"evaluation_rows": 17})), data) != known
     items, states = (
         sha256_of_json(kept_states._encoder(params, stage)) for stage in (kept_states.ENCODING, kept_states.STATES)
     )
@@ -128,23 +127,25 @@ def test_other_titles_rows_and_weights(made: Reader, backbone: Path) -> None:
     before = config.read_text()
     try:
         config.write_text(before + " ")
-        assert key(made, data) != known
+        assert key(reader, data) != known
         assert sha256_of_json(kept_states._encoder(params, kept_states.STATES)) != states
     finally:
         config.write_text(before)
-    assert key(made, data) == known
+    assert key(reader, data) == known
 
 
-def test_other_versions_of_stages_and_packages(made: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_of_stages_and_packages_change_the_keys_that_follow(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stage's version counts for itself and for all that follow; a package's for the stages that compute with it."""
-    data, known = split(), key(made, split())
+    data, known = split(), key(reader, split())
 
     def keys() -> list[str]:
-        found = [
-            kept_states._encoder(made.params, kept_states.ENCODING),
-            kept_states._encoder(made.params, kept_states.STATES),
+        encoders = [
+            kept_states._encoder(reader.params, kept_states.ENCODING),
+            kept_states._encoder(reader.params, kept_states.STATES),
         ]
-        return [*map(sha256_of_json, found), key(made, data)]
+        return [*map(sha256_of_json, encoders), key(reader, data)]
 
     before = keys()
     raised = replace(kept_states.ENCODING, version=kept_states.ENCODING.version + 1)
@@ -164,13 +165,13 @@ def test_other_versions_of_stages_and_packages(made: Reader, monkeypatch: pytest
                 stages.importlib.metadata, "version", lambda name, p=package: "9" if name == p else installed(name)
             )
             assert [new != old for new, old in zip(keys(), before, strict=True)] == moved
-    assert keys() == before and key(made, data) == known
+    assert keys() == before and key(reader, data) == known
 
 
 def test_what_is_scored_is_written_with_unfolded_adapters(backbone: Path) -> None:
     """Folded, they would be rounded to bf16: another model than the one that has encoded the items."""
     for evaluation in ({}, {"reasoning": "again"}, {"samples": 2}):
-        made = Reader.build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
-        assert made.params.rollouts.merge_adapters and not made.engine.settings.merge_adapters
-        if made.controls is not None:
-            assert not made.controls.engine.settings.merge_adapters
+        reader = Reader.build(split(), Params.model_validate(settings(backbone, evaluation=evaluation)))
+        assert reader.params.rollouts.merge_adapters and not reader.engine.settings.merge_adapters
+        if reader.controls is not None:
+            assert not reader.controls.engine.settings.merge_adapters

@@ -1,5 +1,7 @@
-"""A step of RecPOTrainer against the paper's equation and Algorithm 1, computed again apart from it: whole prompts, one
-item at a time, a ranking by a loop, the clipped sums action by action; values and gradients."""
+"""A step of RecPOTrainer against the paper's equation and Algorithm 1, computed again by plain code.
+
+Whole prompts, one item at a time, a ranking by a loop, the clipped sums action by action; values and gradients.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ TEMPERATURE, BETA, K, PRIOR, EPSILON = 1.5, 0.3, 45, 0.4, 0.02
 
 @dataclass
 class Step:
-    """What one call of compute_loss began with and gave."""
+    """Inputs and results of one call of compute_loss."""
 
     cases: Cases
     table: Tensor  # [V, d], before
@@ -58,7 +60,7 @@ def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, norma
     }
     recpo |= {"head_update": "topk", "topk": 2, "num_iterations": 2, "refresh_steps": 1000, "extra_negatives": 0}
     training = {"max_steps": 2, "per_device_train_batch_size": USERS, "learning_rate": 0.05, "save_steps": 2}
-    made = settings(
+    fit_settings = settings(
         backbone,
         recpo=recpo | {"reasoning": reasoning},
         rollouts={"group_size": GROUP, "temperature": TEMPERATURE, "max_new_tokens": 5, "top_k": 0},
@@ -66,7 +68,7 @@ def trained(backbone: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, norma
     )
     data = split()
     torch.manual_seed(derive_seed(5, "adapters"))
-    parts = Reader.build(data, Params.model_validate(made), "free", 8)
+    parts = Reader.build(data, Params.model_validate(fit_settings), "free", 8)
     trainer = trainer_of(parts, data, data.valid.take(range(16)), 5, folder)
     random = torch.Generator().manual_seed(2)
     trainer.table.states.copy_(0.3 * torch.randn(trainer.table.states.shape, generator=random))
@@ -104,7 +106,7 @@ def last_state(trainer: RecPOTrainer, ids: list[int]) -> Tensor:
 def recomputed(
     trainer: RecPOTrainer, cases: Cases, kept: Experience, table: Tensor, old: Expected | None, reasoning: bool
 ) -> Expected:
-    """The loss of this batch by the weights as they are; `old`: what the first iteration on it found."""
+    """The loss of this batch by the present weights. old: the result of the first iteration on the batch."""
     net, prompts = trainer.net, trainer.prompts
     assert cases.target is not None
     targets = cases.target.tolist()
@@ -120,8 +122,8 @@ def recomputed(
         policy = plain_policy(net, kept.rollouts, TEMPERATURE)
         users, group = policy.users, GROUP
     else:
-        asked = prompts.user_prompts(cases, open_answer=True)
-        users, group = net.head.user(torch.stack([last_state(trainer, ids) for ids in asked])), 1
+        prompt_ids = prompts.user_prompts(cases, open_answer=True)
+        users, group = net.head.user(torch.stack([last_state(trainer, ids) for ids in prompt_ids])), 1
     of_batch = alike(users, net.head.item(torch.stack([states[v] for v in sorted(states)])))
     columns = [sorted(states).index(v) for v in targets for _ in range(group)]
     item = torch.log_softmax(of_batch, dim=1)[torch.arange(len(columns)), columns]
@@ -135,8 +137,10 @@ def recomputed(
     counts = np.bincount(split().train.interactions()[1], minlength=len(table))
     prior = PRIOR * (np.log1p(counts) - np.log1p(counts).mean())
     with torch.no_grad():
-        found = alike(users, net.head.item(table)).double().numpy() + prior
-    rewards = np.array([reward(found[n], targets[n // group], cases.history(n // group)) for n in range(len(found))])
+        item_scores = alike(users, net.head.item(table)).double().numpy() + prior
+    rewards = np.array(
+        [reward(item_scores[n], targets[n // group], cases.history(n // group)) for n in range(len(item_scores))]
+    )
     rewards = rewards.reshape(-1, group)
     old_rewards = rewards if old is None else old.rewards
     assert old_rewards is not None and policy.token_logps is not None and kept.rollouts.action_mask is not None
@@ -146,7 +150,7 @@ def recomputed(
     token = policy.token_logps
     old_token, old_item = (token.detach(), item.detach()) if old is None or old.logps is None else old.logps
     total = torch.zeros(())
-    for n in range(len(found)):
+    for n in range(len(item_scores)):
         u, i = divmod(n, group)
         advantage = float(advantages[u, i])
         for t in kept.rollouts.action_mask[n].nonzero().flatten().tolist():
@@ -185,13 +189,13 @@ def check(steps: list[Step]) -> None:
     for step in steps:
         assert step.loss == pytest.approx(float(step.expected.loss), rel=1e-3, abs=1e-5)
         largest = max(float(wanted.norm()) for wanted in step.expected.gradients)
-        for found, wanted in zip(step.gradients, step.expected.gradients, strict=True):
-            assert float((found - wanted).norm()) <= 1e-3 * largest
-        assert sum(float(found.abs().max()) > 0 for found in step.gradients) >= 3  # maps and adapters
+        for gradient, wanted in zip(step.gradients, step.expected.gradients, strict=True):
+            assert float((gradient - wanted).norm()) <= 1e-3 * largest
+        assert sum(float(gradient.abs().max()) > 0 for gradient in step.gradients) >= 3  # maps and adapters
         for v, state in step.expected.states.items():
             torch.testing.assert_close(step.after[v], state.detach(), rtol=1e-3, atol=1e-4)
-        others = [v for v in range(len(step.after)) if v not in step.expected.states]
-        assert torch.equal(step.after[others], step.table[others])
+        other_rows = [v for v in range(len(step.after)) if v not in step.expected.states]
+        assert torch.equal(step.after[other_rows], step.table[other_rows])
 
 
 @pytest.mark.parametrize("normalize", [False, True])

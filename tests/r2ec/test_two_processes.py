@@ -36,7 +36,7 @@ def part(users: slice, how: HeadUpdate, wrap: bool) -> dict[str, Tensor]:
     whole = tiny_rollouts(users=5, group=GROUP)
     rows = slice(users.start * GROUP, users.stop * GROUP)
     assert whole.action_mask is not None
-    some = Rollouts(
+    share = Rollouts(
         whole.prompt_ids[users],
         whole.prompt_mask[users],
         whole.completion_ids[rows],
@@ -46,8 +46,8 @@ def part(users: slice, how: HeadUpdate, wrap: bool) -> dict[str, Tensor]:
     targets = TARGETS[users]
     advantages = group_advantages(torch.rand(5, GROUP, generator=random), "rloo")[users]
     call = DistributedDataParallel(model) if wrap else model
-    out: PolicyOutput = call(some, temperature=1.5, items=table.batch(targets))
-    assert out.items is not None and out.token_logps is not None and some.action_mask is not None
+    out: PolicyOutput = call(share, temperature=1.5, items=table.batch(targets))
+    assert out.items is not None and out.token_logps is not None and share.action_mask is not None
     extra = torch.tensor([8, 4, 7])
     item = item_logps(
         out.users,
@@ -58,13 +58,13 @@ def part(users: slice, how: HeadUpdate, wrap: bool) -> dict[str, Tensor]:
         extra_items=model.catalogue(table.states[extra]),
         extra_ids=extra,
     )
-    made = recpo_loss(
-        out.token_logps, None, some.action_mask, item, None, advantages,
+    parts = recpo_loss(
+        out.token_logps, None, share.action_mask, item, None, advantages,
         head_update=how, topk=2, users=users_per_process(len(targets)),
     )  # fmt: skip
-    made.loss.backward()
-    found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-    return {"loss": made.loss.detach(), **found}
+    parts.loss.backward()
+    grads = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return {"loss": parts.loss.detach(), **grads}
 
 
 def work(rank: int, port: int, folder: str) -> None:
@@ -73,21 +73,21 @@ def work(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=2)
     # Halves of 3 and 2 users: unequal on purpose.
     users = slice(0, 3) if rank == 0 else slice(3, 5)
-    made: dict[str, Any] = {how: part(users, how, wrap=True) for how in STRATEGIES}
+    results: dict[str, Any] = {how: part(users, how, wrap=True) for how in STRATEGIES}
     for how in STRATEGIES:
         # A process's loss is its share; their mean is the batch's.
-        dist.all_reduce(made[how]["loss"])
-        made[how]["loss"] /= 2
+        dist.all_reduce(results[how]["loss"])
+        results[how]["loss"] /= 2
     ragged = torch.full((rank + 1, 2), float(rank), requires_grad=True)
     gathered = gather_rows(ragged)
     (gathered * (rank + 1) * torch.arange(6.0).reshape(3, 2)).sum().backward()
-    made["gather"] = {"rows": gathered.detach(), "grad": ragged.grad}
-    torch.save(made, f"{folder}/{rank}.pt")
+    results["gather"] = {"rows": gathered.detach(), "grad": ragged.grad}
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -97,28 +97,28 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, T
 
 
 @pytest.mark.parametrize("how", STRATEGIES)
-def test_two_halves_equal_the_whole(both: list[dict[str, dict[str, Tensor]]], how: HeadUpdate) -> None:
+def test_two_halves_equal_the_whole(processes: list[dict[str, dict[str, Tensor]]], how: HeadUpdate) -> None:
     expected = part(slice(0, 5), how, wrap=False)
     largest = max(float(value.norm()) for value in expected.values())
     assert largest > 1e-3
-    for process in both:
-        found = process[how]
-        assert found.keys() == expected.keys()
-        assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4, abs=1e-6)
+    for process in processes:
+        result = process[how]
+        assert result.keys() == expected.keys()
+        assert float(result["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4, abs=1e-6)
         for name, value in expected.items():
-            assert float((found[name] - value).norm()) < 1e-4 * max(float(value.norm()), 1e-2 * largest), name
+            assert float((result[name] - value).norm()) < 1e-4 * max(float(value.norm()), 1e-2 * largest), name
 
 
-def test_the_item_side_needs_the_other_process(both: list[dict[str, dict[str, Tensor]]]) -> None:
+def test_the_item_side_needs_the_other_process(processes: list[dict[str, dict[str, Tensor]]]) -> None:
     """Half the batch alone has other negatives: without the gather its gradients would not be the whole's."""
     halves = [part(users, "all", wrap=False)["head.item_map.weight"] for users in (slice(0, 3), slice(3, 5))]
-    alone = (3 * halves[0] + 2 * halves[1]) / 5
-    assert relative(alone, both[0]["all"]["head.item_map.weight"]) > 0.01
+    without_gather = (3 * halves[0] + 2 * halves[1]) / 5
+    assert relative(without_gather, processes[0]["all"]["head.item_map.weight"]) > 0.01
 
 
-def test_gather_keeps_order_and_sums_gradients(both: list[dict[str, dict[str, Tensor]]]) -> None:
+def test_gather_keeps_order_and_sums_gradients(processes: list[dict[str, dict[str, Tensor]]]) -> None:
     # Process 0 weighs row r, column c by 2r + c, process 1 by twice that: the gradient is three times it.
     weights = 3 * torch.arange(6.0).reshape(3, 2)
-    for process, own in zip(both, (weights[:1], weights[1:]), strict=True):
+    for process, own in zip(processes, (weights[:1], weights[1:]), strict=True):
         assert process["gather"]["rows"].tolist() == [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]
         assert torch.equal(process["gather"]["grad"], own)

@@ -34,9 +34,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 def make(backbone: Path, variant: str, processes: int, folder: Path) -> RecPOTrainer:
     changes = VARIANTS[variant]
-    made = settings(backbone, **(changes | {"training": {"save_steps": 2} | changes.get("training", {})}))
-    made["training"]["per_device_train_batch_size"] = USERS // processes
-    params, data = Params.model_validate(made), split()
+    fit_settings = settings(backbone, **(changes | {"training": {"save_steps": 2} | changes.get("training", {})}))
+    fit_settings["training"]["per_device_train_batch_size"] = USERS // processes
+    params, data = Params.model_validate(fit_settings), split()
     torch.manual_seed(derive_seed(3, "adapters"))
     maps = "none" if params.recpo.cls_head else "free"  # the head takes whole states
     parts = Reader.build(data, params, maps, None if maps == "none" else 8)
@@ -44,7 +44,7 @@ def make(backbone: Path, variant: str, processes: int, folder: Path) -> RecPOTra
 
 
 def train(backbone: Path, variant: str, processes: int, folder: Path, resume: bool = False) -> dict[str, Any]:
-    """What one process has when the training is over, and how it began."""
+    """Weights at the start and at the end, table, log and saved checkpoints of one process."""
     saves: list[str] = []
     save = R2ec.save
     R2ec.save = lambda self, path: (saves.append(Path(path).parent.name), save(self, path))[1]  # type: ignore
@@ -58,8 +58,8 @@ def train(backbone: Path, variant: str, processes: int, folder: Path, resume: bo
         trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
     finally:
         R2ec.save = save  # type: ignore[method-assign]
-    found = {"start": start, "end": net.own_state(), "table": {"states": trainer.table.states}}
-    return found | {"log": trainer.state.log_history, "saves": saves}
+    result = {"start": start, "end": net.own_state(), "table": {"states": trainer.table.states}}
+    return result | {"log": trainer.state.log_history, "saves": saves}
 
 
 def work(rank: int, port: int, backbone: str, folder: str) -> None:
@@ -67,10 +67,10 @@ def work(rank: int, port: int, backbone: str, folder: str) -> None:
     # As torchrun sets them.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    made = {name: train(Path(backbone), name, 2, Path(folder) / name) for name in VARIANTS}
+    results = {name: train(Path(backbone), name, 2, Path(folder) / name) for name in VARIANTS}
     torch.distributed.barrier()
-    made["resumed"] = train(Path(backbone), "reasoning", 2, Path(folder) / "reasoning", resume=True)
-    torch.save(made, f"{folder}/{rank}.pt")
+    results["resumed"] = train(Path(backbone), "reasoning", 2, Path(folder) / "reasoning", resume=True)
+    torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -80,7 +80,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> list[dict[str, dict[str, Any]]]:
+def two_processes(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> list[dict[str, dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,61 +90,63 @@ def both(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> list[dict[
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> dict[str, dict[str, Any]]:
+def one_process(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> dict[str, dict[str, Any]]:
     return {name: train(backbone, name, 1, tmp_path_factory.mktemp("one")) for name in VARIANTS}
 
 
-Found = dict[str, dict[str, Any]]
+Results = dict[str, dict[str, Any]]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_halves_train_as_the_whole(both: list[Found], one: Found, variant: str) -> None:
-    whole = one[variant]
-    for process in both:
-        found = process[variant]
-        assert found["end"].keys() == whole["end"].keys()
+def test_two_halves_train_as_the_whole(two_processes: list[Results], one_process: Results, variant: str) -> None:
+    whole = one_process[variant]
+    for process in two_processes:
+        result = process[variant]
+        assert result["end"].keys() == whole["end"].keys()
         for name, value in whole["end"].items():
-            assert off(found["end"][name], value) <= 1e-5, name
+            assert off(result["end"][name], value) <= 1e-5, name
             # A's start is far from 0: how it moved says more than where it is.
             start = whole["start"][name]
-            assert torch.equal(found["start"][name], start), name
+            assert torch.equal(result["start"][name], start), name
             if not torch.equal(value, start):
-                assert off(found["end"][name] - start, value - start) <= 1e-3, name
+                assert off(result["end"][name] - start, value - start) <= 1e-3, name
         if variant != "classification head":  # it has no table
-            assert off(found["table"]["states"], whole["table"]["states"]) <= 1e-4
+            assert off(result["table"]["states"], whole["table"]["states"]) <= 1e-4
 
 
-def off(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+def off(value: Tensor, expected: Tensor) -> float:
+    return float((value - expected).norm() / expected.norm().clamp(min=1e-12))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_both_processes_hold_the_same(both: list[Found], variant: str) -> None:
-    first, second = (process[variant] for process in both)
+def test_both_processes_hold_the_same(two_processes: list[Results], variant: str) -> None:
+    first, second = (process[variant] for process in two_processes)
     for part in ("end", "table"):
         for name, value in first[part].items():
             assert torch.equal(value.nan_to_num(), second[part][name].nan_to_num()), name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_is_logged_is_of_both(both: list[Found], one: Found, variant: str) -> None:
+def test_logged_values_are_means_over_both_processes(
+    two_processes: list[Results], one_process: Results, variant: str
+) -> None:
     # Each of these is a mean over users or rollouts, or a norm over all of them.
     same = ["loss", "grad_norm", "grad_norm_tokens", "grad_norm_items", "reward", "reward_spread", "item_logp", METRIC]
-    for process in both:
-        assert len(process[variant]["log"]) == len(one[variant]["log"])
-        for found, expected in zip(process[variant]["log"], one[variant]["log"], strict=True):
+    for process in two_processes:
+        assert len(process[variant]["log"]) == len(one_process[variant]["log"])
+        for entry, expected in zip(process[variant]["log"], one_process[variant]["log"], strict=True):
             names = [name for name in same if name in expected]
-            assert found.keys() == expected.keys()
-            assert [found[name] for name in names] == pytest.approx([expected[name] for name in names], rel=1e-4)
+            assert entry.keys() == expected.keys()
+            assert [entry[name] for name in names] == pytest.approx([expected[name] for name in names], rel=1e-4)
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, "resumed"])
-def test_only_the_main_process_saves(both: list[Found], variant: str) -> None:
+def test_only_the_main_process_saves(two_processes: list[Results], variant: str) -> None:
     expected = ["checkpoint-4"] if variant == "resumed" else ["checkpoint-2", "checkpoint-4"]
-    assert [process[variant]["saves"] for process in both] == [expected, []]
+    assert [process[variant]["saves"] for process in two_processes] == [expected, []]
 
 
-def test_two_processes_resume_to_the_same_weights(both: list[Found]) -> None:
-    for process in both:
+def test_two_processes_resume_to_the_same_weights(two_processes: list[Results]) -> None:
+    for process in two_processes:
         for name, value in process["reasoning"]["end"].items():
             assert torch.equal(process["resumed"]["end"][name], value), name
