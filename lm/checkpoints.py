@@ -1,4 +1,4 @@
-"""Trainings by transformers' Trainer whose checkpoints have checksums, and that go on from the newest whole one."""
+"""Trains by transformers' Trainer with checksums on checkpoints, and resumes from the newest undamaged one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,10 @@ from benchmark.storage.checkpoints import check_checkpoint, finish_checkpoint, l
 
 
 class CheckedTrainer(Trainer):
-    """A Trainer that takes the best step's weights in the end only where they are as they were written."""
+    """A Trainer that checks the best checkpoint's checksums before it loads the weights from it at the end.
+
+    Raises InputError for a damaged one.
+    """
 
     def _load_best_model(self) -> None:
         check_checkpoint(Path(str(self.state.best_model_checkpoint)))
@@ -21,12 +24,12 @@ class CheckedTrainer(Trainer):
 
 
 def train(trainer: Trainer, go_on: Callable[[Path], None] | None = None) -> None:
-    """Train from the newest whole checkpoint in the trainer's folder, or from the start.
+    """Train from the newest undamaged checkpoint in the trainer's folder, or from the start.
 
-    go_on: what else reads that checkpoint before the training. Several processes go on from the one that the first of
-    them has found.
-    The Trainer's own limit of checkpoints has to be off: it removes the older one before the newer one has its
-    checksums, and goes by dates, so that it removes the newer one where the clock was set back.
+    go_on: called with that checkpoint's folder before the training, to load what the Trainer doesn't. The first process
+    chooses the checkpoint for all.
+    `save_total_limit` has to be None: the Trainer would remove the older checkpoint before the newer one has its
+    checksums. It sorts by date, too, so it would remove the newer one after the clock was set back.
     """
     assert trainer.args.save_total_limit is None
     trainer.add_callback(_Checksums())

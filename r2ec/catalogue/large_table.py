@@ -10,8 +10,8 @@ the right name is whole: a killed encoding goes on with the shard that it was at
 again. The manifest changes in one rename when all of its shards are there; until then the table is the earlier one. One
 process may write a table at a time.
 
-A shard's checksum is compared when a table first reads of it, and by each refresh. Its name tells whether the hashes of
-its prompts are those that were written.
+A table compares a shard's checksum when it first reads from the shard, and so does each refresh. The hashes of the
+prompts have no checksum of their own: the shard's name is computed from them.
 """
 
 import errno
@@ -70,8 +70,8 @@ class Manifest(BaseModel):
 class LargeTable:
     """A finished table, opened to read: V rows of `width`. Rows are read from disk when they are indexed.
 
-    Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape; a damaged
-    shard is refused where it is read.
+    Raises InputError where the manifest is missing, and for a shard that is missing, cut or of another shape. Reading
+    rows raises it for a damaged shard.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -145,10 +145,10 @@ class LargeTable:
             self._whole(number)
 
     def _hashes(self, name: str) -> np.ndarray:
-        path, about = _prompts_file(self.folder, name), self.manifest
+        path, manifest = _prompts_file(self.folder, name), self.manifest
         try:
             hashes: np.ndarray = np.load(path)
-            same = name == _name(hashes, about.width, about.dtype, about.encoder)
+            same = name == _name(hashes, manifest.width, manifest.dtype, manifest.encoder)
         except UNREADABLE:
             same = False
         if not same:
@@ -253,7 +253,7 @@ def encoding(model: R2ec) -> Encode:
 
 
 class _Known:
-    """Rows of an earlier table by the hash of their prompt. Raises InputError for a table that is damaged."""
+    """Finds rows of an earlier table by the hash of their prompt. Raises InputError for a damaged table."""
 
     def __init__(self, table: LargeTable) -> None:
         table.check()
@@ -287,8 +287,8 @@ def _known(folder: Path, width: int, dtype: Dtype, encoder: str) -> _Known | Non
         return None
     try:
         table = LargeTable(folder)
-        about = table.manifest
-        return _Known(table) if (about.width, about.dtype, about.encoder) == (width, dtype, encoder) else None
+        manifest = table.manifest
+        return _Known(table) if (manifest.width, manifest.dtype, manifest.encoder) == (width, dtype, encoder) else None
     except InputError as error:
         print(f"{error}\nits other shards are kept", flush=True)
         return None
@@ -364,7 +364,7 @@ def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: Dtype) -> np
 
 
 def _is_whole(folder: Path, name: str, hashes: np.ndarray, shape: tuple[int, int], dtype: Dtype) -> bool:
-    """Whether a shard is there as it was written; what is damaged is removed."""
+    """Return whether a shard is there as it was written; a damaged one is removed."""
     try:
         _mapped(folder, name, shape, dtype)
         same = np.array_equal(np.load(_prompts_file(folder, name)), hashes)

@@ -253,9 +253,9 @@ class NearestIndex:
         prior: Tensor | None = None,
         item_map: ItemMap | None = None,
     ) -> "NearestIndex":
-        """The index that `save` wrote. Raises InputError where it is damaged, of another table or of other scores.
+        """Return the index that `save` wrote.
 
-        Scores are others with another map, cosine or prior.
+        Raises InputError for a damaged index, and for one of another table or of other scores (map, cosine, prior).
         """
         folder = Path(folder)
         if not (folder / ABOUT).is_file():

@@ -1,4 +1,4 @@
-"""A training never goes on from a checkpoint that is damaged, and loses no more than the steps since an older one."""
+"""Tests that a training never resumes from a damaged checkpoint and loses only the steps since an older one."""
 
 import os
 import shutil
@@ -34,9 +34,9 @@ def rows(part: str) -> list[dict[str, Tensor]]:
 
 
 def trainer(folder: Path, steps: int = 6, **more: Any) -> Trainer:
-    """Checkpoints after steps 2, 4 and 6; a rate at which the error grows again after step 2 where `best` is asked."""
+    """Return a trainer with checkpoints after steps 2, 4 and 6; with BEST, step 2 is the best."""
     torch.manual_seed(0)
-    given: dict[str, Any] = {"learning_rate": 0.5, "save_steps": 2} | more
+    options: dict[str, Any] = {"learning_rate": 0.5, "save_steps": 2} | more
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=4,
@@ -47,7 +47,7 @@ def trainer(folder: Path, steps: int = 6, **more: Any) -> Trainer:
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
-        **given,
+        **options,
     )
     return CheckedTrainer(model=Line(), args=arguments, train_dataset=rows("train"), eval_dataset=rows("valid"))
 
@@ -74,15 +74,15 @@ class Killed(TrainerCallback):
 
 
 def trained(folder: Path, killed: int | None = None, **more: Any) -> float:
-    """The slope in the end."""
-    made = trainer(folder, **more)
+    """Train and return the slope at the end, or NaN where the training is killed."""
+    training = trainer(folder, **more)
     if killed is None:
-        train(made)
-        assert isinstance(made.model, Line)
-        return float(made.model.slope.detach())
-    made.add_callback(Killed(killed))
+        train(training)
+        assert isinstance(training.model, Line)
+        return float(training.model.slope.detach())
+    training.add_callback(Killed(killed))
     with pytest.raises(KeyboardInterrupt):
-        train(made)
+        train(training)
     return float("nan")
 
 
@@ -96,7 +96,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("checkpoint-*"))
 
 
-def test_it_learns_and_keeps_two(tmp_path: Path) -> None:
+def test_a_training_keeps_its_two_newest_checkpoints(tmp_path: Path) -> None:
     assert trained(tmp_path) == pytest.approx(2.0, abs=1.0)
     assert names(tmp_path) == ["checkpoint-4", "checkpoint-6"]
     for name in names(tmp_path):
@@ -106,7 +106,7 @@ def test_it_learns_and_keeps_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "SHA256SUMS"]
 )
-def test_a_flipped_bit_is_said_and_an_older_one_taken(file: str, tmp_path: Path, capsys: Any) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_removed_for_the_older_one(file: str, tmp_path: Path, capsys: Any) -> None:
     whole = trained(tmp_path / "whole")
     trained(tmp_path / "broken", killed=5)
     assert names(tmp_path / "broken") == ["checkpoint-2", "checkpoint-4"]
@@ -118,7 +118,7 @@ def test_a_flipped_bit_is_said_and_an_older_one_taken(file: str, tmp_path: Path,
     assert names(tmp_path / "broken") == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_all_damaged_begins_anew(tmp_path: Path, capsys: Any) -> None:
+def test_with_all_checkpoints_damaged_training_starts_anew(tmp_path: Path, capsys: Any) -> None:
     whole = trained(tmp_path / "whole")
     trained(tmp_path / "broken", killed=5)
     for name in names(tmp_path / "broken"):
@@ -128,7 +128,7 @@ def test_all_damaged_begins_anew(tmp_path: Path, capsys: Any) -> None:
     assert trained(tmp_path / "broken") == whole
 
 
-def test_without_its_best_step_a_checkpoint_is_no_beginning(tmp_path: Path, capsys: Any) -> None:
+def test_a_checkpoint_whose_best_step_is_damaged_is_not_resumed(tmp_path: Path, capsys: Any) -> None:
     """The training would end with the last step's weights, and call them the best."""
     whole = trained(tmp_path / "whole", **BEST)
     assert names(tmp_path / "whole") == ["checkpoint-2", "checkpoint-6"]  # the best and the newest, and no other
@@ -140,7 +140,7 @@ def test_without_its_best_step_a_checkpoint_is_no_beginning(tmp_path: Path, caps
     assert whole < trained(tmp_path / "last")  # of the last step
 
 
-def test_a_best_step_that_is_damaged_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_best_step_damaged_during_the_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish = checkpoints.finish_checkpoint
 
     def finished(folder: Path, step: int, best: str | None) -> None:
@@ -157,7 +157,7 @@ def test_a_best_step_that_is_damaged_meanwhile_is_refused(tmp_path: Path, monkey
     assert trained(tmp_path / "broken", **BEST) == trained(tmp_path / "whole", **BEST)
 
 
-def test_a_folder_that_was_moved_keeps_its_best_step(tmp_path: Path) -> None:
+def test_a_moved_folder_keeps_its_best_step(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", **BEST)
     trained(tmp_path / "before", killed=5, **BEST)
     (tmp_path / "before").rename(tmp_path / "after")
@@ -169,7 +169,7 @@ def test_a_folder_that_was_moved_keeps_its_best_step(tmp_path: Path) -> None:
     assert trained(tmp_path / "two", **BEST) == whole
 
 
-def test_a_clock_that_was_set_back_removes_no_newer_one(tmp_path: Path) -> None:
+def test_a_clock_set_back_removes_no_newer_checkpoint(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     trained(tmp_path / "back", killed=3)
     for path in [tmp_path / "back" / "checkpoint-2", *(tmp_path / "back" / "checkpoint-2").iterdir()]:
@@ -180,7 +180,7 @@ def test_a_clock_that_was_set_back_removes_no_newer_one(tmp_path: Path) -> None:
     assert names(tmp_path / "back") == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_one_from_before_there_were_checksums_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_checkpoint_without_checksums_is_resumed(tmp_path: Path) -> None:
     trained(tmp_path, killed=5)
     (tmp_path / "checkpoint-4" / "SHA256SUMS").unlink()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"

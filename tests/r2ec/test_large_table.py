@@ -260,15 +260,17 @@ def test_a_flipped_bit_is_named_and_encoded_again(file: str, tmp_path: Path, cap
     content[-2] ^= 4  # a mantissa's bit, a hash's, a name's
     path.write_bytes(content)
     for table in (before, LargeTable(tmp_path)):
-        assert table.rows([3, 8]).tolist() == expected([some(11)[3], some(11)[8]]).tolist()  # of the other shards
+        assert (
+            table.rows([3, 8]).tolist() == expected([prompts_of(11)[3], prompts_of(11)[8]]).tolist()
+        )  # of the other shards
         with pytest.raises(
             InputError, match=f"{path.name.partition('.sha')[0]}.* not what was .*encode the table again"
         ):
             table.prompt_hashes() if file == "prompts" else table.rows([5])
-    done = bring(tmp_path, some(11), encode := Encoder())
-    assert done.encoded == 4 and encode.seen == [tuple(prompt) for prompt in some(11)[4:8]]
+    refreshed = bring(tmp_path, prompts_of(11), encode := Encoder())
+    assert refreshed.encoded == 4 and encode.seen == [tuple(prompt) for prompt in prompts_of(11)[4:8]]
     assert "its other shards are kept" in capsys.readouterr().out
-    assert torch.equal(whole(tmp_path), expected(some(11)))
+    assert torch.equal(whole(tmp_path), expected(prompts_of(11)))
 
 
 @pytest.mark.parametrize("how", ["missing", "cut", "another shape"])
