@@ -19,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
+.PHONY: help setup vllm lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -30,6 +30,7 @@ help:
 	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
 	@echo "make recbole     our training of RecBole's networks against RecBole's own, to its own early stop: hours; in results/recbole"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
+	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
@@ -56,6 +57,14 @@ $(READY): requirements.txt install/torch-cpu.txt install/torch-cuda.txt
 	@touch $@
 
 setup: $(READY)
+
+# What rollouts by vLLM need besides (docs/install.md): on Python 3.13 it goes with the lock, but for setuptools. Never run so far.
+VLLM := vllm==0.30.0
+vllm: $(READY)
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' || \
+		{ echo "error: vLLM goes with the lock on Python 3.13 alone; rm -r $(VENV), then make vllm PYTHON=python3.13"; exit 2; }
+	grep == requirements.txt | sed 's/ *\\$$//' | grep -v '^setuptools==' > $(VENV)/lock.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/lock.txt "trl[vllm]" "$(VLLM)"
 
 reproduce: $(READY)
 	$(SNAKEMAKE)

@@ -84,3 +84,26 @@ def test_recboles_models_are_imported_without_ray() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout.strip()) == (0, "False"), run.stderr
+
+
+def test_vllm_is_added_to_the_lock_but_for_setuptools_and_in_one_version_everywhere() -> None:
+    """What the packages ask for, no test can ask: here is that one target installs it, and all speak of that."""
+    recipe = (ROOT / "Makefile").read_text().partition("\nVLLM := ")[2].partition("\n\n")[0]
+    version = Requirement(recipe.splitlines()[0])
+    (taken,) = [
+        requirement
+        for requirement in map(Requirement, importlib.metadata.requires("trl") or [])
+        if requirement.name == "vllm" and requirement.marker and requirement.marker.evaluate({"extra": "vllm"})
+    ]
+    (pinned,) = version.specifier
+    assert pinned.operator == "==" and pinned.version in taken.specifier
+    (command,) = [line for line in recipe.splitlines() if line.startswith("\tgrep ")]
+    shell = command.strip().replace("$$", "$").partition(" > ")[0]
+    lines = subprocess.run(shell, shell=True, cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines()
+    constraints = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+    lock = locked("requirements.txt")
+    assert constraints == {name: pin for name, pin in lock.items() if name != "setuptools"}
+    assert f"vLLM {pinned.version}" in (ROOT / "docs/install.md").read_text()
+    for file in ("docs/install.md", "docs/scale-out.md", "config/paper.yaml", "workflow/profiles/kubernetes/job.yaml"):
+        text = (ROOT / file).read_text()
+        assert "make vllm PYTHON=python3.13" in text and "trl[vllm]" not in text, file

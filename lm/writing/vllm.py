@@ -124,7 +124,8 @@ def require_vllm() -> None:
     """Raise InputError if vLLM isn't installed."""
     if not is_vllm_available():
         raise InputError(
-            "rollout backend 'vllm' needs the package vllm; install trl[vllm] or set backend: transformers"
+            "rollout backend 'vllm' needs the package vllm; install it as docs/install.md says, or set backend: "
+            "transformers"
         )
 
 

@@ -139,7 +139,7 @@ def test_without_vllm_a_fit_ends_before_it_begins(
 ) -> None:
     monkeypatch.setattr("lm.writing.vllm.is_vllm_available", lambda: False)
     monkeypatch.setattr("r2ec.scoring.reader.Reader.build", lambda *_: pytest.fail("the backbone was loaded"))
-    with pytest.raises(InputError, match=r"^rollout backend 'vllm' needs the package vllm; install trl"):
+    with pytest.raises(InputError, match=r"^rollout backend 'vllm' needs the package vllm; install it as docs"):
         fit_r2ec(split(), 3, params(backbone, rollouts={"backend": "vllm"}), tmp_path)
 
 
