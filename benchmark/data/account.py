@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
+from benchmark.data.texts import only_marks
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
 
@@ -83,8 +85,8 @@ def _meant(name: str, known: set[str]) -> str:
     return ""
 
 
-def warnings_of(raw: Raw, account: Account) -> list[str]:
-    """Sentences about data that is no error, but that the user may not mean."""
+def warnings_of(raw: Raw, account: Account, items: pd.DataFrame) -> list[str]:
+    """Sentences about data that is no error, but that the user may not mean. items: those that are kept."""
     sentences, counts = [], account.counts
     whole = counts["interactions_read"]
     for reason, problem in (
@@ -94,6 +96,14 @@ def warnings_of(raw: Raw, account: Account) -> list[str]:
         if dropped := account.dropped.get(reason):
             first = raw.interactions["item_id"].iloc[dropped.first]
             sentences.append(f"{share(dropped.rows, whole)} interactions {problem}, first {first!r}; they are dropped")
+    if marked := [v for v, title in enumerate(items["title"]) if only_marks(title)]:
+        name, title = items["item_id"].iloc[marked[0]], items["title"].iloc[marked[0]]
+        row = int(np.argmax((raw.items["item_id"] == name).to_numpy())) + 1
+        sentences.append(
+            f"{share(len(marked), len(items))} items have a title of nothing but marks of a chat template or a "
+            f"tokenizer, first {str(title)!r} (item {str(name)!r}, row {row} of items); an LLM with such a mark reads "
+            "the words in it alone"
+        )
     if counts["test_users"] == 1:
         sentences.append("all test cases are one user's; intervals and tests are over users and need several")
     return sentences

@@ -169,7 +169,7 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
         counts[f"cold_targets_{part}"] = int((~in_training[parts[part].target]).sum())
     counts["items_cold"] = int((~in_training).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
-    account.warnings += warnings_of(raw, account)
+    account.warnings += warnings_of(raw, account, log.items)
     scale = _scale(log.rating, settings.rating_scale, name)
     account.warnings += _few_ratings_set(scale, log.rating, settings)
     account.warnings += equal_times.warnings_of(log.user, log.time, log.fraction, settings.same_time)

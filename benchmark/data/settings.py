@@ -11,10 +11,11 @@ import json
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from benchmark.config.sections import Name, Strict
 from benchmark.config.wording import among
+from benchmark.data.texts import COMMON_MARKS, one_line
 from benchmark.datasets import Limits
 from benchmark.errors import InputError, checked
 from benchmark.provenance import ROOT
@@ -72,6 +73,14 @@ class DatasetConfig(Strict):
         description="a leak, for one control alone: item columns average_rating and rating_number over the whole log, "
         "test period included; only prompts.leaky_attributes of r2ec shows them",
     )
+
+    @field_validator("category", "category_plural")
+    @classmethod
+    def category_is_a_word(cls, word: str | None) -> str | None:
+        """It stands in every prompt."""
+        if word is not None and (not word.strip() or one_line(word) != word or COMMON_MARKS.search(word)):
+            raise ValueError("give a word for an item on one line, without marks of a chat template, such as movie")
+        return word
 
     @model_validator(mode="after")
     def window_is_not_empty(self) -> "DatasetConfig":

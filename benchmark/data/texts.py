@@ -35,6 +35,12 @@ SCALES = (5.0, 10.0, 100.0)  # what ratings may be out of
 JOINERS = "\u200c\u200d"
 # What a template writes around turns in plain text, such as <|user|>, [INST] and <<SYS>>.
 TEMPLATE_MARK = re.compile(r"<{1,2}/?[^<>\s]+>{1,2}|\[/?[A-Z_]+\]")
+# Marks of turns and of a text's ends that tokenizers and templates in use have. Which of them a tokenizer has, says
+# `marks_of`; a dataset is prepared without any.
+COMMON_MARKS = re.compile(
+    r"<[|\uff5c][^<>]{1,40}[|\uff5c]>|</?s>|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_turn)>|\[/?INST\]|<</?SYS>>"
+    r"|\[(?:CLS|SEP|PAD|UNK|MASK)\]"
+)
 NO_TOKEN_IS_LONGER = 100  # characters, on average: what lies beyond need not be tokenised
 
 
@@ -57,6 +63,16 @@ def _visible(character: str) -> str:
     return "" if kind in ("Cf", "Cs") and character not in JOINERS else character
 
 
+def only_marks(value: object) -> bool:
+    """Whether a text holds nothing but marks that are common among tokenizers and templates.
+
+    >>> only_marks("<|im_end|> <s>"), only_marks("Up <s>"), only_marks("[REC]"), only_marks("")
+    (True, False, False, False)
+    """
+    text = one_line(value)
+    return text[:1] in ("<", "[") and not COMMON_MARKS.sub("", text).strip()
+
+
 def marks_of(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
     """A pattern of what is no plain text to a tokenizer or its chat template: special tokens, and marks of a turn."""
     added = tokenizer.added_tokens_decoder.values()
@@ -77,22 +93,30 @@ def cleaned(column: pd.Series, marks: re.Pattern[str]) -> list[str]:
 
 
 def _unmarked(text: str, marks: re.Pattern[str]) -> str:
-    cleaned_text = text
-    while marks.search(cleaned_text):  # what is left may be a mark again
-        cleaned_text = " ".join(marks.sub(" ", cleaned_text).split())
     # Nothing but marks: the words in them, so that a title stays one.
-    return cleaned_text or marks.sub("", " ".join(re.findall(r"\w+", text)))
+    return _without(text, marks, " ") or _without(" ".join(re.findall(r"\w+", text)), marks, "")
+
+
+def _without(text: str, marks: re.Pattern[str], between: str) -> str:
+    """The text on one line with `between` in the place of the marks."""
+    while marks.search(text):  # what is left may be a mark again
+        text = " ".join(marks.sub(between, text).split())
+    return text
 
 
 def titles(items: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """The items' titles as every method with this tokenizer reads them: cleaned, of at most TITLE_TOKENS tokens.
 
-    Raises InputError for an item without a title.
+    Raises InputError for an item without a title, and for one whose title this tokenizer reads as nothing.
     """
     marks = marks_of(tokenizer)
     titles_read = [title[: NO_TOKEN_IS_LONGER * TITLE_TOKENS] for title in cleaned(items["title"], marks)]
     if empty := [v for v, title in enumerate(titles_read) if not title]:
-        raise InputError(f"item {empty[0]} has no title; give every item one or leave it out of the dataset")
+        name, value = items["item_id"].iloc[empty[0]] if "item_id" in items else empty[0], items["title"].iloc[empty[0]]
+        raise InputError(
+            f"items.parquet: row {empty[0] + 1}: item {str(name)!r} has no title (it is {str(value)!r}; special tokens "
+            f"of {tokenizer.name_or_path or 'the tokenizer'} are none); give it one in the source, or leave it out"
+        )
 
     def fits(text: str) -> bool:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= TITLE_TOKENS

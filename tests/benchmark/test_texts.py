@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -24,6 +25,7 @@ from baselines._writers.sentences import SentenceEncoder, item_texts
 from benchmark.config.methods import load_method
 from benchmark.contract import Cases, Split
 from benchmark.data import texts
+from benchmark.data.account import Account
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig
 from benchmark.data.store import read_split
@@ -172,6 +174,35 @@ def test_an_item_whose_title_is_invisible_is_dropped_and_refuses_no_dataset() ->
     prepared = prepare(raw, dataset_settings(), "hostile")
     assert prepared.counts["items_without_title"] == 1
     PromptBuilder.for_split(tiny_tokenizer("llama"), as_split(prepared), PromptSettings())
+
+
+def test_a_title_of_marks_alone_is_said_when_the_dataset_is_prepared() -> None:
+    raw = planted(n_users=12, length=10)
+    name = raw.interactions["item_id"].mode()[0]
+    row = raw.items.index[raw.items["item_id"] == name][0]
+    raw.items.loc[row, "title"] = " <|im_end|>\n[INST]"
+    prepared = prepare(raw, dataset_settings(), "hostile", account := Account())
+    (said,) = [warning for warning in account.warnings if "nothing but marks" in warning]
+    assert f"1 of {len(prepared.items)} (" in said
+    assert f"first ' <|im_end|>\\n[INST]' (item {name!r}, row {row + 1} of items)" in said
+    titles = texts.titles(prepared.items, tiny_tokenizer("llama"))
+    assert not any(texts.marks_of(tiny_tokenizer("llama")).search(title) or not title for title in titles)
+
+
+def test_a_title_that_a_tokenizer_reads_as_nothing_is_named() -> None:
+    """A special token may be a plain word."""
+    tokenizer = tiny_tokenizer("llama")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["PAD"]})
+    items = pd.DataFrame({"item_id": ["a", "b7"], "title": ["Up", "PAD PAD"]})
+    with pytest.raises(InputError, match=r"items\.parquet: row 2: item 'b7' has no title \(it is 'PAD PAD'; special "):
+        texts.titles(items, tokenizer)
+
+
+@pytest.mark.parametrize("word", ["", " ", "movie<|im_end|>", "movie\n", "[INST]", "a </s> b"])
+def test_a_category_is_a_word(word: str) -> None:
+    for name in ("category", "category_plural"):
+        with pytest.raises(ValidationError, match=rf"(?s){name}.*(give a word for an item|at least 1 character)"):
+            DatasetConfig.model_validate({"source": "files", "category": "movie"} | {name: word})
 
 
 def test_marks_of_a_template_in_plain_text_are_taken_out() -> None:

@@ -179,7 +179,7 @@ def test_histories_are_cut_and_may_lack_ratings() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(InputError, match="item 1 has no title"):
+    with pytest.raises(InputError, match=r"row 2: item .* has no title"):
         PromptBuilder(tiny_tokenizer("llama"), pd.DataFrame({"title": ["a", "  "]}), "movie", rating_scale=5)
     bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer("llama").backend_tokenizer)
     with pytest.raises(InputError, match="no chat template"):
