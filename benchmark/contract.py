@@ -196,8 +196,11 @@ class Split:
 
     @property
     def llm_train(self) -> Cases:
-        """The training cases that an LLM may read or write for: a seeded sample of `train_cases`, or all. Each costs it
-        so much that there would be no table otherwise; what counts or trains in seconds learns from all of `train`."""
+        """The training cases that an LLM may read or write for: a seeded sample of `train_cases`, or all.
+
+        An LLM could not read all of a large dataset in acceptable time. Methods that count, or train in seconds, learn
+        from all of `train`.
+        """
         return self.train if self.llm_rows is None else self.train.take(self.llm_rows)
 
     @property

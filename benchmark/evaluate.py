@@ -118,8 +118,9 @@ def top_items(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _sorted_top(values: np.ndarray, names: np.ndarray, k: int) -> np.ndarray:
-    """names [b, k] of the k largest values of each row; among equals the one further left; -1 where the value is
-    -inf."""
+    """The names [b, k] of the k largest values of each row, -1 for a value of -inf; of equal values the one further
+    left.
+    """
     n = values.shape[1]
     if n > 4 * k:
         # A partition may cut anywhere through a run of equal values, so everything from the k-th value on is kept ...

@@ -19,8 +19,10 @@ REGISTERED = "registered.csv"
 
 
 def registered_files(results: Path, ablations: str) -> list[Path]:
-    """The registered claims that the page shows: the first that is there of those that `make claims` leaves, as part of
-    this run or beside it. ablations: name of the ablations' folders."""
+    """The files in which the page looks for registered claims, where `make claims` leaves them.
+
+    The first that exists counts: as part of this run or beside it. ablations: name of the ablations' folders.
+    """
     places = [results / ablations / REGISTERED, results / "claims" / "results" / "claims" / REGISTERED]
     return [path for path in places if path.exists()][:1]
 

@@ -106,8 +106,7 @@ class Collected:
         return self.methods[max(baselines, key=lambda i: (means[i], -i))] if baselines else None
 
     def kind(self, method: str) -> Kind:
-        """Whether a method is a baseline or what the baselines are held against. Raises InputError where its run
-        doesn't say."""
+        """Whether a method is a baseline or a reference. Raises InputError where its run doesn't say."""
         kind = self.records[method, 1].kind
         if kind is None:
             raise InputError(

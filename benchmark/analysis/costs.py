@@ -11,8 +11,7 @@ from benchmark.analysis.collect import Collected
 
 
 def costs(results: Collected) -> pd.DataFrame:
-    """One row per method: dataset, method, seeds, and what its runs cost (float64), the frame of
-    {dataset}.costs.csv."""
+    """The frame of {dataset}.costs.csv, a row per method: dataset, method, seeds, and what its runs cost (float64)."""
     rows = []
     for method in results.methods:
         runs = results.records_of(method)

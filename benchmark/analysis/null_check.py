@@ -65,8 +65,10 @@ def shares(
 
 
 def check(runs: Path) -> pd.DataFrame:
-    """Every dataset and method of `runs/{dataset}/{method}/seed*`. Columns: dataset, method, trainings, n_cases,
-    n_users, statistic, side, both, paired, alone, draws."""
+    """The shares of `shares` for every dataset and method of `runs/{dataset}/{method}/seed*`.
+
+    Columns: dataset, method, trainings, n_cases, n_users, statistic, side, both, paired, alone, draws.
+    """
     rows = []
     for folder in sorted(path for path in runs.glob("*/*") if path.is_dir()):
         tables = [read_rankings(file) for file in sorted(folder.glob("seed*/rankings.parquet"))]

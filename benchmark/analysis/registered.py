@@ -121,8 +121,10 @@ def _config_at(commit: str, config: str) -> str:
 
 
 def was_registered(claim: ClaimConfig, commit: str, config: str) -> bool:
-    """Whether the config as it was at a commit had this claim, word for word. Uncommitted changes don't count; False
-    for a commit that this repository doesn't have."""
+    """Whether the config at a commit had this claim, word for word.
+
+    Uncommitted changes don't count. False for a commit that this repository doesn't have.
+    """
     text = _config_at(commit.removesuffix("-dirty"), config)
     value = yaml.safe_load(text) if text else None
     factors = value.get("ablations") if isinstance(value, dict) else None

@@ -153,8 +153,10 @@ def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
 
 
 def holm(p: npt.ArrayLike) -> np.ndarray:
-    """Holm-corrected p, float64 [tests]; all tests of one family go in together. Raises InputError for NaN or not
-    0..1."""
+    """Holm-corrected p, float64 [tests], of all tests of one family.
+
+    Raises InputError for NaN or values outside 0..1.
+    """
     values = np.asarray(p, dtype=np.float64)
     _refuse_nan(values, "p values")
     if values.size == 0:
@@ -166,8 +168,7 @@ def holm(p: npt.ArrayLike) -> np.ndarray:
 
 
 def smallest_detectable(error: float, family: int) -> float:
-    """The smallest true difference that a two-sided test finds with POWER at the level of Holm's first step, ALPHA /
-    family.
+    """The smallest true difference that a two-sided test finds with POWER at Holm's first step, ALPHA / family.
 
         (z_{1 - ALPHA / (2 family)} + z_POWER) x error
 

@@ -63,11 +63,13 @@ UNRECORDED = "unrecorded"
 
 
 def made_of(records: Sequence[RunRecord]) -> dict[Hashable, str]:
-    """Which code made the runs of a row: `version`, what its method declares, such as "r2ec 1, states 1", or "" where
-    it declares nothing or the runs differ; `code`, the distinct hashes, 12 digits each, with a space between several.
+    """The code that made the runs of a row: `version` and `code`.
+
+    version: what its method declares, such as "r2ec 1, states 1"; "" where it declares nothing or the runs differ.
+    code: the distinct hashes, 12 digits each, with a space between several.
     """
     stages = [record.stages for record in records]
-    same = all(one == stages[0] for one in stages)
+    same = all(versions == stages[0] for versions in stages)
     version = ", ".join(f"{name} {number}" for name, number in sorted(stages[0].items())) if same else ""
     return {"version": version, "code": " ".join(sorted({record.code[:12] or UNRECORDED for record in records}))}
 

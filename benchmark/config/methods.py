@@ -19,8 +19,7 @@ KINDS = ("baseline", "reference")
 
 
 def known_methods() -> list[str]:
-    """Names of all methods: the files of baselines/ without a leading underscore, and packages with a file
-    method.py."""
+    """Names of all methods: files of baselines/ without a leading underscore, and packages with a file method.py."""
     files = [path.stem for path in (ROOT / "baselines").glob("[!_]*.py")]
     return sorted(files + [package for package in OWN if _is_method(package)])
 
@@ -46,8 +45,10 @@ def load_method(module: str, where: str = "config") -> ModuleType:
 
 
 def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:
-    """Check a method's parameters by its own model `Params`, if it defines one. Raises InputError, for .inf and .nan,
-    too."""
+    """Check a method's parameters by its own model `Params`, if it has one.
+
+    Raises InputError, for .inf and .nan, too.
+    """
     _check_finite(params, where)
     if "Params" in vars(method):
         checked(method.Params, params, where)

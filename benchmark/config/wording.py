@@ -59,10 +59,9 @@ OTHERWISE = "something else; see config/README.md"
 
 
 def printable(text: str) -> str:
-    r"""Text of data or of a model as a terminal may have it: control characters are shown as JSON writes them, and do
-    nothing.
+    r"""Text that is safe to print: control characters are written as JSON escapes them.
 
-    Line breaks and tabs stay, and what joins letters of some scripts. Marks that turn the direction of writing do not.
+    Line breaks, tabs and the joiners of letters of some scripts stay; marks of the direction of writing are escaped.
 
     >>> printable("Alien\x1b[2J\r\u202e (1979)\n")
     'Alien\\u001b[2J\\u000d\\u202e (1979)\n'
@@ -173,14 +172,14 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     >>> nearest("zzz", ["folder"]), nearest("top_l", ["top_k", "top_p", "tau"])
     ([], ['top_p', 'top_k'])
     """
-    names = {_folded(one): one for one in known}
+    names = {_folded(candidate): candidate for candidate in known}
     key = _folded(name)
     alike = difflib.get_close_matches(key, names, n=2)
     if not alike:  # the beginning of a long name, or nearly so
-        same_start = [one for one in names if one[:3] == key[:3]]
+        same_start = [candidate for candidate in names if candidate[:3] == key[:3]]
         alike = difflib.get_close_matches(key, same_start, n=1, cutoff=0.4)
-    likeness = [difflib.SequenceMatcher(None, one, key).ratio() for one in alike]
-    return [names[one] for one, like in zip(alike, likeness, strict=True) if like > likeness[0] - AS_NEAR]
+    likeness = [difflib.SequenceMatcher(None, candidate, key).ratio() for candidate in alike]
+    return [names[candidate] for candidate, like in zip(alike, likeness, strict=True) if like > likeness[0] - AS_NEAR]
 
 
 def _folded(name: str) -> str:

@@ -19,8 +19,10 @@ PREPARE_AGAIN = "delete it and prepare the dataset again"
 
 
 def read_about(folder: str | Path, *needed: str) -> dict[str, Any]:
-    """dataset.json of a prepared dataset. Raises InputError where it is missing, damaged, or lacks one of the keys
-    `needed`."""
+    """Read dataset.json of a prepared dataset.
+
+    Raises InputError where it is missing, damaged, or lacks a key of `needed`.
+    """
     path = Path(folder) / "dataset.json"
     if not path.exists():
         raise InputError(f"{path}: missing; prepare the dataset first")
@@ -128,8 +130,10 @@ def write_cases(path: Path, cases: Cases, with_target: bool, llm_rows: np.ndarra
 
 
 def read_split(folder: str | Path) -> Split:
-    """Read `results/data/{dataset}` without its test cases. Raises InputError for a file that isn't what was
-    written."""
+    """Read `results/data/{dataset}` without its test cases.
+
+    Raises InputError for a file that isn't as it was written.
+    """
     folder = Path(folder)
     about = read_about(folder, "rating_scale")
     train, valid, items = (checked_part(folder, f"{name}.parquet", about) for name in ("train", "valid", "items"))

@@ -150,8 +150,7 @@ def _first(text: str, words: int) -> str:
 
 
 def longest(text: str, fits: Callable[[str], bool]) -> str:
-    """The longest beginning of a text that fits, in whole words unless the first alone is too long; "" where nothing
-    fits.
+    """The longest beginning of a text that fits, "" for none; in whole words unless the first one alone is too long.
 
     >>> longest("one two three", lambda text: len(text) < 10), longest("unbroken", lambda text: len(text) < 4)
     ('one two', 'unb')

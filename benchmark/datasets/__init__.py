@@ -1,4 +1,6 @@
-"""One file per source. A source module has
+"""The sources of data, one file each.
+
+A source's module has
 
     Options                     a pydantic model of the source's own settings in the config
     inputs(options)             the user's own files that it reads; none for a download

@@ -31,8 +31,7 @@ class LM:
 
     @property
     def activations(self) -> int:
-        """Bytes kept per token for the backward pass: some 20 bf16 vectors of a layer and the adapters' float32
-        inputs."""
+        """Bytes kept per token for the backward pass: 20 bf16 vectors of a layer and the adapters' float32 inputs."""
         return self.layers * (40 * self.hidden + 14 * self.inner)
 
     @property

@@ -189,8 +189,9 @@ class Plan:
         return sorted({str(file) for setting in self.settings(run) for file in model_files(setting)})
 
     def check_kept(self) -> None:
-        """Raise InputError for a row that keeps states, texts or adapters in a folder of its own: a fresh start would
-        find them there."""
+        """Raise InputError for a row that keeps states, texts or adapters in its own folder: a fresh start would find
+        them.
+        """
         kinds = {Path(folder).name: folder for folder in KEPT}
         for run in [*self.config.methods, *self.ablations.variants]:
             for setting in self.settings(run):

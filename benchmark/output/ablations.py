@@ -117,12 +117,12 @@ def main() -> None:
     files: dict[str, str] = {}
     for factor in args.factors:
         statistics = FactorStatistics.read(args.statistics, factor.name)
-        there = len(statistics.values) > 0
+        comparable = len(statistics.values) > 0
         files[f"{factor.name}.csv"] = csv_with_failed(statistics.values, statistics.failed)
         files[f"{factor.name}.tests.csv"] = csv(statistics.tests)
-        files[f"{factor.name}.md"] = as_markdown(factor, statistics) if there else nothing_left(factor, statistics)
+        files[f"{factor.name}.md"] = as_markdown(factor, statistics) if comparable else nothing_left(factor, statistics)
         files[f"{factor.name}.tex"] = (
-            as_latex(factor, statistics) if there else plain_latex(why_nothing(statistics)) + "\n"
+            as_latex(factor, statistics) if comparable else plain_latex(why_nothing(statistics)) + "\n"
         )
     for name, text in files.items():
         write_text(args.out / name, text)

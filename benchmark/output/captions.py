@@ -29,8 +29,7 @@ def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
 
 
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
-    """The caption of a table of methods, paragraph by paragraph: `what_it_shows`, then two for each dataset, and
-    `of_different_code`.
+    """The caption of a table of methods: `what_it_shows`, then two paragraphs per dataset, then `of_different_code`.
 
     plain: for a table without deviations over seeds and without bold and underlined means.
     """
@@ -95,20 +94,22 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
 
 
 def of_different_code(frame: pd.DataFrame) -> list[str]:
-    """A sentence on rows of one declared version, or of one name, that were made by different code; none where there
-    are no such rows.
+    """A sentence on rows of one declared version, or of one name, that different code has made; none without such rows.
 
-    The version is what says that they may stand beside each other, and whoever edits the code declares it. This is how
-    a reader learns that a difference may be the code's.
+    Rows of one version may stand beside each other, as whoever edits the code declares whether its numbers change. By
+    this sentence a reader learns that a difference may be the code's.
     """
     several = frame.dataset.nunique() > 1
     rows: dict[str, dict[str, list[str]]] = {}  # by what should be the same, the rows by code
     for row in frame.to_dict("records"):
-        made = rows.setdefault(row["version"] or f"row {row['method']}", {})
+        by_code = rows.setdefault(row["version"] or f"row {row['method']}", {})
         for code in row["code"].split():
-            made.setdefault(code, []).append(f"{row['dataset']}: {row['method']}" if several else row["method"])
+            by_code.setdefault(code, []).append(f"{row['dataset']}: {row['method']}" if several else row["method"])
     different = [
-        f"{code} made {', '.join(names)}" for made in rows.values() if len(made) > 1 for code, names in made.items()
+        f"{code} made {', '.join(names)}"
+        for by_code in rows.values()
+        if len(by_code) > 1
+        for code, names in by_code.items()
     ]
     if not different:
         return []

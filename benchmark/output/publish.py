@@ -76,8 +76,7 @@ def commits_of(runs: list[Path], dirty: bool) -> dict[str, int]:
 
 
 def target_of(path: str, factors: str | None) -> str:
-    """Where a file of results/ lies in the published folder: at the same place, but the ablations' own in tables,
-    plots and statistics.
+    """The place of a file of results/ in the published folder: the same; for ablations tables, plots or statistics.
 
     >>> target_of("results/plots/ml-100k.cost.png", None), target_of("results/plots/many/beta.png", "many")
     ('plots/ml-100k.cost.png', 'plots/beta.png')

@@ -46,8 +46,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 
 def _with_less(frame: pd.DataFrame) -> str:
-    """A sentence on the rows that learned from less than the others, with the config's reasons; "" where there are
-    none."""
+    """A sentence on the rows that learned from less than the others, with their reasons; "" where there are none."""
     reasons = frame.get("less_information", pd.Series(dtype=str)).dropna()
     if reasons.empty:
         return ""

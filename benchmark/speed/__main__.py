@@ -102,8 +102,7 @@ def run_alone(*command: str) -> tuple[float, float]:
 
 
 def raw_files(gigabytes: float) -> None:
-    """Make up the files, then fetch and prepare them by the commands that the workflow calls, each in its own
-    process."""
+    """Make up the files, then fetch and prepare them by the workflow's commands, each in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="r2ec-bench-speed-") as temporary:
         folder = Path(temporary)
         mirror = folder / "mirror"

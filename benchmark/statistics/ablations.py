@@ -93,8 +93,10 @@ def tables_of(factor: Factor, collected: list[Collected]) -> tuple[pd.DataFrame,
 
 
 def statistics(factor_asked: Factor, results: Path) -> FactorStatistics:
-    """All of one factor; nothing but the failures where the base has failed, or every other value. Raises InputError as
-    `collect` does."""
+    """All statistics of one factor; nothing but the failures where the base, or every other value, has failed.
+
+    Raises InputError as `collect` does.
+    """
     factor, failed = without_failed(factor_asked, results)
     if not comparable(factor):
         no_values, no_tests, no_seeds, no_curves = (pd.DataFrame(columns=list(columns)) for columns in EMPTY)

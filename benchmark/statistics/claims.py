@@ -97,8 +97,9 @@ class NotJudged:
 
 
 def measure(factors: list[Factor], results: Path) -> list[Measured | NotJudged]:
-    """Every claim on every dataset of its factor, in the config's order; of each factor those that can't be judged come
-    last."""
+    """Every claim on every dataset of its factor, in the config's order; a factor's claims that can't be judged come
+    last.
+    """
     family = sum(len(factor.exploratory) * len(factor.datasets) for factor in factors)
     out: list[Measured | NotJudged] = []
     for whole_factor in factors:
@@ -106,8 +107,10 @@ def measure(factors: list[Factor], results: Path) -> list[Measured | NotJudged]:
         if comparable(factor) and factor.exploratory:
             out += _measured(factor, results, family)
         for claim in whole_factor.exploratory:
-            mine = failed[failed.value.isin([claim.value, claim.against])]
-            reasons = "; ".join(f"{row.value} failed on {row.dataset}: {row.why}" for row in mine.itertuples())
+            claim_failures = failed[failed.value.isin([claim.value, claim.against])]
+            reasons = "; ".join(
+                f"{row.value} failed on {row.dataset}: {row.why}" for row in claim_failures.itertuples()
+            )
             out += [NotJudged(whole_factor, claim, dataset, reasons) for dataset in whole_factor.datasets if reasons]
     return out
 

@@ -1,5 +1,4 @@
-"""Checkpoints within a training, as transformers' Trainer writes them: one that is half-written or damaged is never
-gone on from."""
+"""Checkpoints within a training, as transformers' Trainer writes them; a half-written or damaged one is never used."""
 
 import shutil
 from pathlib import Path

@@ -20,22 +20,22 @@ def part_of(factor: Factor, statistics: FactorStatistics) -> dict[str, Any]:
     """Everything that the page shows of one factor."""
     factor = factor.without(set(statistics.failed["value"]))
     failed = [f"{row.value} failed on {row.dataset}: {row.why}" for row in statistics.failed.itertuples()]
-    there = len(statistics.values) > 0
+    comparable = len(statistics.values) > 0
     return {
         "name": factor.name,
         "title": factor.title,
         "base": factor.base,
         "numeric": as_numbers(list(factor.runs)) is not None,
         "seeds": factor.seeds,
-        "failed": failed if there else [f"There is nothing to compare: {one}" for one in failed],
-        "notes": [*notes(statistics.values), note_of_differences(statistics.tests)] if there else [],
+        "failed": failed if comparable else [f"There is nothing to compare: {reason}" for reason in failed],
+        "notes": [*notes(statistics.values), note_of_differences(statistics.tests)] if comparable else [],
         "datasets": [
             {
                 "name": dataset,
                 "values": _values(factor, statistics, dataset),
                 "curves": _curves(factor, statistics, dataset),
             }
-            for dataset in (factor.datasets if there else ())
+            for dataset in (factor.datasets if comparable else ())
         ],
     }
 

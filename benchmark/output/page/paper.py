@@ -11,8 +11,9 @@ from benchmark.metrics import METRICS
 
 @cache
 def printed() -> dict[tuple[str, str], list[float | None]]:
-    """Tables 1 and 2 of arXiv 2505.16994 by category of its data and row of config/paper.yaml; values in the order of
-    METRICS."""
+    """Tables 1 and 2 of arXiv 2505.16994, by category of the data and row of config/paper.yaml, in the order of
+    METRICS.
+    """
     text = files("benchmark.output.page").joinpath("paper.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
