@@ -111,6 +111,11 @@ def ndcg10(head: "RecHead", states: dict[str, "Tensor"], cases: Cases) -> float:
     return float(ndcg(ranks.rank, 10).mean())
 
 
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written" if p["reasoning"] else "nothing"
+
+
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """The frozen states, and a reasoning per test case, if there is one."""
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])

@@ -65,6 +65,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     )
 
 
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written"
+
+
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """A text per case that has one, and per item where items have one."""
     texts = texts_of(s, p, min(p["cases"], s.train_llm) + s.valid + s.test)

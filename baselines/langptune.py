@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl"))
 
-__all__ = ["Params", "fit", "work"]
+__all__ = ["Params", "fit", "thinking", "work"]
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (
@@ -109,6 +109,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     return with_best_share(
         recommender, split, popular(split), settings.popularity, settings.valid_cases, trained=np.concatenate(rows)
     )
+
+
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written"
 
 
 class Ranking:

@@ -45,7 +45,7 @@ FIT = Stage(
     packages=("torch", "transformers", "peft", "tokenizers", "accelerate"),
 )
 
-__all__ = ["FIT", "STREAM", "Params", "fit", "work"]
+__all__ = ["FIT", "STREAM", "Params", "fit", "thinking", "work"]
 
 
 class Params(TitleBeams):
@@ -128,6 +128,11 @@ def rows_of_stages(split: Split, settings: Params, seed: int) -> tuple[np.ndarra
     count = settings.thought_steps * settings.users_per_step
     rows = np.resize(order, count + second * settings.users_per_step)
     return rows[:count], rows[count:]
+
+
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "latent, in the language model" if p["thought"] == "latent" else "nothing"
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:

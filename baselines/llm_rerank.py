@@ -178,6 +178,11 @@ class LLMRerank(Recommender):
         return means.reshape(items.shape)
 
 
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written"
+
+
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """Each test case's prompt with its candidates behind it."""
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])

@@ -113,6 +113,11 @@ class ProfileRetrieval(Recommender):
         return {"writing_seconds": round(sum(text.seconds for text in self._written), 3)}
 
 
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written"
+
+
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """A profile per test case, and per validation case where a share of popularity is chosen."""
     return [texts_of(s, p, s.test + chosen_by(s, p, "popularity"))]

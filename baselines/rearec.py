@@ -62,6 +62,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
     )
 
 
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "latent, in a model of items" if p["steps"] else "nothing"
+
+
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
     """See `benchmark.workload`. A step costs as much as SASRec does beside the loss; with noise, 1.2 times that."""
     step = 1.2 if p["learning"] == "prl" and p["noise"] else 1.0

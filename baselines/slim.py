@@ -247,6 +247,11 @@ def teachers(split: Split, settings: Params, cases: Cases, seed: int) -> list[li
     return rationales
 
 
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written"
+
+
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """Three questions in conversations that share the first prompt alone; the tuning; a text per case that has one.
 

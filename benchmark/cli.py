@@ -25,7 +25,10 @@ MODULES = {
         "benchmark.data.check_data",
         "say what of your data would be dropped, and why, before anything runs",
     ),
-    "check-table": ("benchmark.output.check_table", "say which rows of a printed table of Hit@k and NDCG@k can't be"),
+    "check-table": (
+        "benchmark.statistics.check_table",
+        "say which rows of a printed table of Hit@k and NDCG@k can't be",
+    ),
     "publish": ("benchmark.output.publish", "copy a finished run's tables, plots and page to results/published"),
 }
 RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make

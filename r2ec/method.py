@@ -16,7 +16,7 @@ from r2ec.workload import work
 if TYPE_CHECKING:
     from r2ec.scoring.recommender import R2ecRecommender
 
-__all__ = ["FIT", "KIND", "SCORING", "SEVERAL_PROCESSES", "Params", "fit", "work"]
+__all__ = ["FIT", "KIND", "SCORING", "SEVERAL_PROCESSES", "Params", "fit", "thinking", "work"]
 
 FIT = Stage("r2ec", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate"))
 KIND = "reference"  # what the baselines are held against
@@ -31,3 +31,8 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "R
     from r2ec.fit import fit_r2ec
 
     return fit_r2ec(split, seed, Params.model_validate(params), workdir)
+
+
+def thinking(p: dict[str, Any]) -> str:
+    """What is computed before a recommendation: see `benchmark.config.methods.thinking_of`."""
+    return "written" if p["recpo"]["reasoning"] else "nothing"

@@ -20,9 +20,9 @@ from benchmark.analysis import significance
 from benchmark.analysis.discrimination import read_rankings
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import statistic
-from benchmark.output.check_table import Row, impossible, read_table
 from benchmark.output.markdown import plain, table
 from benchmark.provenance import ROOT, derive_seed
+from benchmark.statistics.check_table import Row, impossible, read_table
 from benchmark.storage.io import write_text
 
 PAPER = ROOT / "docs" / "paper-table.csv"

@@ -16,6 +16,8 @@ EMBEDDED = {Path(BACKBONE), Path(ENCODER)}
 
 Kind = Literal["baseline", "reference"]
 KINDS = ("baseline", "reference")
+# What a method computes of a user before it recommends, beyond reading the history.
+THINKING = ("nothing", "latent, in a model of items", "latent, in the language model", "written")
 
 
 def known_methods() -> list[str]:
@@ -76,6 +78,21 @@ def kind_of(method: ModuleType) -> Kind:
     if kind not in KINDS:
         raise InputError(f"{method.__file__}: KIND is {kind!r}; say {' or '.join(map(repr, KINDS))}")
     return kind
+
+
+def thinking_of(method: ModuleType, params: dict[str, Any]) -> str:
+    """What a method with these settings computes before it recommends, one of THINKING: `thinking(params)` in its file,
+    which gets all params, or "nothing" where the file doesn't say.
+
+    Raises InputError for another word.
+    """
+    said = vars(method).get("thinking")
+    found = "nothing" if said is None else said(all_params(method, params))
+    if found not in THINKING:
+        raise InputError(
+            f"{method.__file__}: thinking() gave {found!r}; expected one of {', '.join(map(repr, THINKING))}"
+        )
+    return str(kind)
 
 
 def all_params(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from benchmark.config.factors import ablations_of
-from benchmark.config.methods import check_params, kind_of, load_method, trains_in_processes
+from benchmark.config.methods import check_params, kind_of, load_method, thinking_of, trains_in_processes
 from benchmark.config.overlay import overlaid
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.config.wording import among
@@ -77,6 +77,7 @@ def _check(config: Config, where: str) -> Config:
         kind_of(method)
         for params in entry.settings():
             check_params(method, params, f"{where}: methods.{name}")
+            thinking_of(method, params)
             _check_device(entry, params, f"{where}: methods.{name}")
         if entry.process_count() > 1 and not trains_in_processes(method):
             raise InputError(

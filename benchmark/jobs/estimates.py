@@ -85,6 +85,7 @@ RULES = {
     "tables": Estimate(60, 1 * GIB),
     "plots": Estimate(300, 1 * GIB),
     "against": Estimate(60, 1 * GIB),
+    "thinking": Estimate(60, 1 * GIB),
     "page": Estimate(120, 2 * GIB),
     "factor_statistics": Estimate(300, 2 * GIB),
     "ablation": Estimate(60, 1 * GIB),
@@ -103,6 +104,7 @@ OUTPUTS = {
     "tables": (1.2, 0.25, 0.0),
     "plots": (0.8, 3.6, 0.0),
     "against": (2.2, 0.3, 0.0),
+    "thinking": (2.2, 0.3, 0.0),  # as against, whose figure is as large
     "page": (1.7, 0.3, 0.015),
     "factor_statistics": (1.4, 0.35, 0.015),
     "ablation": (1.3, 0.2, 0.0),

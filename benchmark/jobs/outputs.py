@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmark.analysis.arguments import registered_files
 from benchmark.config.factors import Ablations
+from benchmark.config.methods import load_method, thinking_of
 from benchmark.config.schema import Config
 from benchmark.jobs.plan import Plan, data_files, files_of, job_of, run_files
 from benchmark.jobs.stale import Job
@@ -129,6 +130,23 @@ class Outputs:
         tables = [f"results/tables/against.{ending}" for ending in ("csv", "md")]
         return tables + [f"results/plots/against.{ending}" for ending in ("png", "pdf")]
 
+    def thinking(self) -> dict[str, str]:
+        """What each method computes before it recommends; of a method with a grid by its first setting."""
+        modules = {name: load_method(self.config.module_of(name)) for name in self.config.methods}
+        return {name: thinking_of(module, self.config.method(name).settings()[0]) for name, module in modules.items()}
+
+    def thinking_files(self) -> list[str]:
+        """Quality and cost by what is computed before a recommendation, where a method thinks without text; nothing
+        otherwise."""
+        if not any(word.startswith("latent") for word in self.thinking().values()):
+            return []
+        stems = ["results/tables/thinking.csv", "results/tables/thinking.md"]
+        return stems + [f"results/plots/thinking.{ending}" for ending in ("png", "pdf")]
+
+    def thinking_selection(self, *datasets: str) -> str:
+        """What the command that shows it is told."""
+        return f"{self.shown(*datasets)} --thinking {shlex.quote(json.dumps(self.thinking()))}"
+
     def factor_tables(self, factor: str) -> list[str]:
         """The tables of one factor."""
         folder = f"results/{self.config.ablations_folder}"
@@ -180,6 +198,10 @@ class Outputs:
     def against(self) -> Job:
         read = self.against_statistics_files() + self.dataset_statistics_files()
         return _output("against", self.against_files(), read, self.shown(), "benchmark.output.against")
+
+    def thinking_job(self) -> Job:
+        read = self.dataset_statistics_files() + self.overall_statistics_files()
+        return _output("thinking", self.thinking_files(), read, self.thinking_selection(), "benchmark.output.thinking")
 
     def page(self) -> Job:
         factors = list(self.ablations.factors)

@@ -19,7 +19,7 @@ from benchmark.analysis.groups import measured
 from benchmark.analysis.summary import intervals, summarise
 from benchmark.errors import InputError, command, command_line
 from benchmark.metrics import METRICS
-from benchmark.output.check_table import Row, impossible
+from benchmark.statistics.check_table import Row, impossible
 from benchmark.statistics.files import DatasetStatistics
 
 
@@ -46,7 +46,7 @@ def failures(results: Collected) -> pd.DataFrame:
 
 
 def check_printed(frame: pd.DataFrame) -> None:
-    """Raise InputError for numbers that no ranking can have, by `benchmark.output.check_table`."""
+    """Raise InputError for numbers that no ranking can have, by `benchmark.statistics.check_table`."""
     half = dict.fromkeys(METRICS, 0.5e-6)
     for line in frame.to_dict("records"):
         values = {metric: line[metric] for metric in METRICS}

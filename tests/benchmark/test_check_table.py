@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from benchmark.errors import InputError
 from benchmark.metrics import hit, ndcg
-from benchmark.output.check_table import Row, excess, fits, impossible, read_table, smallest_n
 from benchmark.provenance import ROOT
+from benchmark.statistics.check_table import Row, excess, fits, impossible, read_table, smallest_n
 
 KS = (5, 10, 20)
 
@@ -114,7 +114,7 @@ def test_decimals_may_be_said(tmp_path: Path) -> None:
 
 def test_the_command_prints_a_line_per_row_and_exits_with_1(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("method,dataset,Hit@5,NDCG@5\ngood,d,0.1000,0.0500\nbad,d,0.1000,0.1200\n")
-    command = [sys.executable, "-m", "benchmark.output.check_table", str(tmp_path / "t.csv")]
+    command = [sys.executable, "-m", "benchmark.statistics.check_table", str(tmp_path / "t.csv")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [

@@ -101,7 +101,7 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
     assert handed == [
         ["r2ec.recommend", "--run", "somewhere", "--history", "--help"],
         ["benchmark.data.check_data", "shop", "--min-user-count", "2"],
-        ["benchmark.output.check_table", "t.csv"],
+        ["benchmark.statistics.check_table", "t.csv"],
         ["benchmark.output.publish", "default", "--", "x"],
     ]
 
@@ -165,7 +165,7 @@ MODULES = (
     "output.ablation_plots",
     "output.ablations",
     "output.against",
-    "output.check_table",
+    "statistics.check_table",
     "output.claims",
     "output.page",
     "output.plots",

@@ -9,7 +9,7 @@ import pytest
 
 from benchmark.analysis.gains import GAINS, PAPER, as_markdown, of_ours, of_the_paper
 from benchmark.errors import InputError
-from benchmark.output.check_table import read_table
+from benchmark.statistics.check_table import read_table
 
 
 def test_the_papers_gains_by_hand() -> None:

@@ -170,6 +170,30 @@ rule against:
         " && {params.record}; }} > {log} 2>&1"
 
 
+rule thinking:
+    """Quality and cost of a user by what is computed before a recommendation."""
+    input:
+        lambda wildcards: inputs_of(outputs.thinking_job()),
+    output:
+        outputs.thinking_files() or [],
+    log:
+        "results/logs/thinking.log",
+    priority: FIRST
+    conda:
+        "../../environment.yml"
+    resources:
+        runtime=RULES["thinking"].runtime,
+        mem_mb=RULES["thinking"].mem_mb,
+    params:
+        record=recorded(lambda wildcards: outputs.thinking_job()),
+        selection=outputs.thinking_selection(),
+    message:
+        "thinking: nothing, latent or written"
+    shell:
+        "{{ python -m benchmark.output.thinking {params.selection} --out results/tables"
+        " && {params.record}; }} > {log} 2>&1"
+
+
 rule page:
     """One self-contained page with everything; `snakemake --report` shows it, too."""
     input:

@@ -1,6 +1,6 @@
-"""Find rows of a printed table of Hit@k and NDCG@k that no ranking can have: `python -m benchmark.output.check_table`.
+"""Find rows of a printed table of Hit@k and NDCG@k that no ranking can have: `python -m benchmark.statistics.check_table`.
 
-    python -m benchmark.output.check_table FILE.csv
+    python -m benchmark.statistics.check_table FILE.csv
 
 The table is of rankings of the full catalogue with one target per case. A hit at a rank from a + 1 to b adds between
 1 / log2(b + 1) and 1 / log2(a + 2) to NDCG@b - NDCG@a, so that Hit@b - Hit@a bounds this difference. Each number may be
@@ -178,7 +178,7 @@ def report(rows: Sequence[Row]) -> list[str]:
 
 @command
 def main() -> None:
-    parser = command_line("benchmark.output.check_table", __doc__)
+    parser = command_line("benchmark.statistics.check_table", __doc__)
     parser.add_argument("file", type=Path, help="the table, as csv")
     args = parser.parse_args()
     rows = read_table(args.file)

@@ -1,0 +1,177 @@
+"""`python -m benchmark.output.thinking`: what each method computes before it recommends, how well it ranks and what a
+user costs.
+
+    python -m benchmark.output.thinking --datasets ml-100k --thinking '{"sasrec": "nothing", "r2ec": "written"}'
+
+The folder gets `thinking` as .csv and .md, and that of the plots a plot, from the statistics that
+`python -m benchmark.statistics.datasets` and, for several datasets, `benchmark.statistics.overall` have written. Each
+method's file says what it computes (`benchmark.config.methods.thinking_of`).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmark.analysis.groups import ALL
+from benchmark.config.methods import THINKING
+from benchmark.errors import InputError, command, command_line
+from benchmark.output.arguments import methods_arguments
+from benchmark.output.costs import number
+from benchmark.output.forms import csv
+from benchmark.output.markdown import plain, running, table
+from benchmark.output.plots import BASELINE, GREY, MAIN, REFERENCE, STYLE, head_and_foot, new_figure, place_labels, save
+from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
+from benchmark.storage.io import write_text
+
+COLOURS = dict(zip(THINKING, (GREY, "#009E73", BASELINE, REFERENCE), strict=True))
+MARKS = dict(zip(THINKING, "os^D", strict=True))
+
+
+def thinking(
+    datasets: Sequence[DatasetStatistics], overall: pd.DataFrame | None, declared: dict[str, str]
+) -> pd.DataFrame:
+    """One row per method that has results on all datasets, by what it thinks in the order of THINKING.
+
+    overall: the frame of overall_methods.csv, None for one dataset. Columns: thinking, method; NDCG@10 on each dataset,
+    under its name; mean, low, high: over all datasets, each of the same weight, with the 95 % interval over users;
+    seconds_alone, seconds_batched (per user), tokens (per user): means over the datasets.
+    """
+    shared = [name for name in datasets[0].methods.method if all(name in set(d.methods.method) for d in datasets)]
+    if missing := [name for name in shared if name not in declared]:
+        raise InputError(f"--thinking: says nothing of {', '.join(missing)}; name all methods")
+    if unknown := sorted({word for word in declared.values() if word not in THINKING}):
+        raise InputError(f"--thinking: found {unknown[0]!r}; expected one of {', '.join(THINKING)}")
+    shared.sort(key=lambda name: THINKING.index(declared[name]))  # in the datasets' order otherwise
+    frame = pd.DataFrame({"thinking": [declared[name] for name in shared], "method": shared})
+    costs = [part.costs.set_index("method").loc[shared] for part in datasets]
+    cases = [part.methods.n_cases.iloc[0] for part in datasets]
+    for part in datasets:
+        frame[part.methods.dataset.iloc[0]] = part.methods.set_index("method").loc[shared, MAIN].to_numpy()
+    if overall is None:
+        intervals = datasets[0].intervals
+        of_all = intervals[(intervals.by == ALL) & (intervals.metric == MAIN)].set_index("method")
+    else:
+        of_all = overall[overall.metric == MAIN].set_index("method")
+    for column in ("mean", "low", "high"):
+        frame[column] = of_all.loc[shared, column].to_numpy()
+    frame["seconds_alone"] = np.mean([part.ms_alone.to_numpy() / 1000 for part in costs], axis=0)
+    frame["seconds_batched"] = np.mean([part.ms_batched.to_numpy() / 1000 for part in costs], axis=0)
+    frame["tokens"] = np.mean([part.tokens.to_numpy() / n for part, n in zip(costs, cases, strict=True)], axis=0)
+    return frame
+
+
+def names_of(frame: pd.DataFrame) -> list[str]:
+    """The datasets, which are columns of the frame."""
+    columns = frame.columns.tolist()
+    return columns[2 : columns.index("mean")]
+
+
+def markdown(frame: pd.DataFrame, below: Sequence[str] = ()) -> str:
+    """The table in GitHub's Markdown; `below` are further notes."""
+    names = names_of(frame)
+    head = ["before it recommends", "method", *map(plain, names)]
+    head += [
+        f"{MAIN}, mean",
+        "95 % interval",
+        "seconds per user, alone",
+        "seconds per user, in batches",
+        "tokens per user",
+    ]
+    body = [
+        [
+            row["thinking"],
+            plain(row["method"]),
+            *(f"{row[name]:.4f}" for name in names),
+            f"{row['mean']:.4f}",
+            f"[{row['low']:.4f}, {row['high']:.4f}]",
+            *(number(row[column]) for column in ("seconds_alone", "seconds_batched", "tokens")),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    note = (
+        "Nothing: a method scores or writes its answer at once. Latent: further states without text, in a model of item "
+        "numbers or in the language model. Written: text before the answer. Interval: bootstrap over users, not over "
+        "trainings; rows of two kinds differ in other ways, too. Tokens: all that a language model writes, an answer "
+        "that it writes out (and its beams) among them. Alone: one user at a time, nothing taken from disk."
+    )
+    parts = ["# Thinking: nothing, latent or written", table(head, body, left=2), *map(running, [note, *below])]
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """NDCG@10 with its interval against seconds and against tokens per user; colour and mark say the kind of
+    thinking."""
+    figure = new_figure(12, 5.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    top = max(float(frame.high.max()) * 1.1, 1e-3)
+    for axes, (column, label) in zip(
+        panels,
+        (("seconds_alone", "seconds per user, alone (log scale)"), ("tokens", "tokens per user (log scale from 1 on)")),
+        strict=True,
+    ):
+        at = frame[column].to_numpy()
+        if column == "tokens":
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xlim(-0.25, max(at.max() * 3, 2))
+        else:
+            at = np.maximum(at, 1e-6)  # a log axis has no 0
+            axes.set_xscale("log")
+            axes.set_xlim(at.min() / 3, at.max() * 3)
+        axes.set_ylim(0, top)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for kind, part in frame.groupby("thinking", sort=False):
+            own = at[part.index.to_numpy()]
+            axes.vlines(own, part.low, part.high, color=COLOURS[str(kind)], linewidth=1, alpha=0.45)
+            mark = {"color": COLOURS[str(kind)], "marker": MARKS[str(kind)], "label": str(kind)}
+            axes.plot(own, part["mean"], linestyle="", markersize=6, **mark)
+        axes.set_xlabel(label)
+        lines = frame[["low", "high"]].to_numpy()
+        place_labels(figure, axes, at, frame["mean"].to_numpy(), frame.method.tolist(), lines)
+    panels[0].set_ylabel(MAIN)
+    panels[0].legend(loc="upper left", fontsize=8, title="before it recommends", title_fontsize=8)
+    names = names_of(frame)
+    what = f"{MAIN} on {names[0]}" if len(names) == 1 else f"mean {MAIN} of {len(names)} datasets"
+    rule = f"Points: {what}; lines: 95 % bootstrap interval over users. Rows of one kind differ in other ways, too."
+    head_and_foot(figure, "Quality against cost, by what is computed before a recommendation", [rule])
+    return figure
+
+
+def left_out(datasets: Sequence[DatasetStatistics]) -> list[str]:
+    """A sentence about the methods that have failed on some dataset."""
+    failed = [f"{row.method} on {row.dataset}" for part in datasets for row in part.failed.itertuples()]
+    return [f"Left out, as a run has failed: {', '.join(failed)}."] if failed else []
+
+
+@command
+def main() -> None:
+    parser = command_line("benchmark.output.thinking", __doc__)
+    parser.add_argument(
+        "--thinking", type=json.loads, required=True, help="what each method thinks before it recommends, as JSON"
+    )
+    args = methods_arguments(parser, out="tables")
+    datasets = [DatasetStatistics.read(args.statistics, dataset) for dataset in args.datasets]
+    overall = read_csv(args.statistics / OVERALL_METHODS) if len(datasets) > 1 else None
+    frame = thinking(datasets, overall, args.thinking)
+    if frame.empty:
+        raise InputError("no method has results on all of these datasets; see their logs")
+    write(frame, args.out, args.results / "plots", [*([args.note] if args.note else []), *left_out(datasets)])
+
+
+def write(frame: pd.DataFrame, out: Path, plots: Path, below: Sequence[str]) -> None:
+    """All files of it."""
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        save(plot(frame), plots, "thinking")
+    text = markdown(frame, below)
+    write_text(out / "thinking.csv", csv(frame))
+    write_text(out / "thinking.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What a method computes before it recommends: its own declaration, and the table and plot by it."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from benchmark.config.factors import ablations_of
+from benchmark.config.methods import THINKING, load_method, thinking_of
+from benchmark.config.read import read_config_file
+from benchmark.errors import InputError
+from benchmark.jobs.outputs import Outputs
+from benchmark.jobs.plan import Plan
+from benchmark.output import thinking
+from benchmark.provenance import ROOT
+from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
+from tests.support.results_tree import write_results
+from tests.support.statistics import write_statistics
+
+SKILL = {"r2ec": 0.8, "popularity": 0.0, "rearec": 0.6, "latent_r3": 0.7, "sasrec": 0.75}
+DECLARED = dict(zip(SKILL, ("written", "nothing", THINKING[1], THINKING[2], "nothing"), strict=True))
+
+
+def outputs(name: str) -> Outputs:
+    config = read_config_file(ROOT / "config" / name)
+    return Outputs(Plan(config, ablations_of(config), {dataset: [] for dataset in config.datasets}))
+
+
+def test_every_row_of_the_pipelines_says_what_it_computes() -> None:
+    by_kind: dict[str, set[str]] = {}
+    for name, kind in outputs("decoupled.yaml").thinking().items():
+        by_kind.setdefault(kind, set()).add(name)
+    assert by_kind.pop("nothing") == {
+        *("popularity", "item_knn", "ease", "sasrec", "tiger", "frozen_llm", "bigrec", "d3", "title_sft"),
+        *("s_dpo", "sp_rec", "sp_rec_beams", "llara"),
+    }
+    assert by_kind == {
+        "latent, in a model of items": {"rearec"},
+        "latent, in the language model": {"latent_r3"},
+        "written": {"frozen_llm_reasoning", "profile_retrieval", "langptune", "rec_r1", "kar", "slim", "llm_rerank"}
+        | {"r2ec"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("rearec", {"steps": 0}),
+        ("latent_r3", {"backbone": {"name": "x"}, "thought": "token"}),
+        ("r2ec", {"backbone": {"name": "x"}, "recpo": {"reasoning": False}}),
+        ("frozen_llm", {"backbone": {"name": "x"}}),
+    ],
+)
+def test_a_setting_decides(name: str, params: dict[str, object]) -> None:
+    assert thinking_of(load_method(name), dict(params)) == "nothing"
+
+
+def test_a_file_of_ones_own_says_nothing_or_a_known_word() -> None:
+    module = ModuleType("mine")
+    module.__file__ = "baselines/mine.py"
+    assert thinking_of(module, {}) == "nothing"
+    vars(module)["thinking"] = lambda params: "deeply"
+    with pytest.raises(
+        InputError, match=r"^baselines/mine\.py: thinking\(\) gave 'deeply'; expected one of 'nothing', "
+    ):
+        thinking_of(module, {})
+
+
+def test_it_is_made_where_a_row_thinks_without_text() -> None:
+    assert outputs("config.yaml").thinking_files() == []
+    files = outputs("decoupled.yaml").thinking_files()
+    assert files == [
+        *("results/tables/thinking.csv", "results/tables/thinking.md"),
+        *("results/plots/thinking.png", "results/plots/thinking.pdf"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("thinking") / "results"
+    write_results(folder, ["small", "other"], SKILL, seeds=dict.fromkeys(SKILL, 1), n_cases=120)
+    write_statistics(folder, ["small", "other"], dict.fromkeys(SKILL, 1))
+    return folder
+
+
+def test_rows_stand_by_what_they_compute_with_means_of_cost(results: Path) -> None:
+    parts = [DatasetStatistics.read(results / "statistics", name) for name in ("small", "other")]
+    overall = read_csv(results / "statistics" / OVERALL_METHODS)
+    frame = thinking.thinking(parts, overall, DECLARED)
+    assert frame.method.tolist() == ["popularity", "sasrec", "rearec", "latent_r3", "r2ec"]
+    assert frame.thinking.tolist() == ["nothing", "nothing", *THINKING[1:]]
+    row = frame.set_index("method").loc["r2ec"]
+    of_each = [part.methods.set_index("method").loc["r2ec", "NDCG@10"] for part in parts]
+    assert [row["small"], row["other"]] == of_each and row["mean"] == pytest.approx(sum(of_each) / 2, abs=1e-6)
+    assert row.low < row["mean"] < row.high
+    costs = [part.costs.set_index("method").loc["r2ec"] for part in parts]
+    assert row.seconds_alone == pytest.approx((costs[0].ms_alone + costs[1].ms_alone) / 2000)
+    cases = [part.methods.n_cases.iloc[0] for part in parts]
+    assert row.tokens == pytest.approx((costs[0].tokens / cases[0] + costs[1].tokens / cases[1]) / 2)
+    alone = thinking.thinking(parts[:1], None, DECLARED).set_index("method")
+    assert alone.loc["r2ec", "mean"] == pytest.approx(of_each[0], abs=1e-6) and "other" not in alone.columns
+
+
+def test_what_isnt_declared_or_known_is_refused(results: Path) -> None:
+    parts = [DatasetStatistics.read(results / "statistics", "small")]
+    with pytest.raises(InputError, match=r"^--thinking: says nothing of sasrec; name all methods$"):
+        thinking.thinking(parts, None, {name: word for name, word in DECLARED.items() if name != "sasrec"})
+    with pytest.raises(InputError, match=r"^--thinking: found 'deep'; expected one of nothing, latent"):
+        thinking.thinking(parts, None, DECLARED | {"sasrec": "deep"})
+
+
+def test_the_command_writes_table_and_plot(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ["x", "--results", str(results), "--datasets", "small", "other", "--thinking", json.dumps(DECLARED)]
+    monkeypatch.setattr(sys, "argv", told)
+    thinking.main()
+    text = (results / "tables" / "thinking.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert (
+        len(rows) == 2 + 5 and rows[0][0] == "| before it recommends" and rows[4][0] == "| latent, in a model of items"
+    )
+    assert pd.read_csv(results / "tables" / "thinking.csv").method.tolist()[-1] == "r2ec"
+    assert all((results / "plots" / f"thinking.{ending}").stat().st_size > 5000 for ending in ("png", "pdf"))
+
+
+def test_a_failed_row_is_left_out_with_a_word(results: Path) -> None:
+    part = DatasetStatistics.read(results / "statistics", "small")
+    failed = pd.DataFrame([("small", "slim", "it ran out of memory")], columns=["dataset", "method", "why"])
+    broken = DatasetStatistics(**{**vars(part), "failed": failed})
+    assert thinking.left_out([broken]) == ["Left out, as a run has failed: slim on small."]
+    assert thinking.left_out([part]) == []
