@@ -86,12 +86,11 @@ def thinking_of(method: ModuleType, params: dict[str, Any]) -> str:
 
     Raises InputError for another word.
     """
-    said = vars(method).get("thinking")
-    found = "nothing" if said is None else said(all_params(method, params))
-    if found not in THINKING:
-        raise InputError(
-            f"{method.__file__}: thinking() gave {found!r}; expected one of {', '.join(map(repr, THINKING))}"
-        )
+    declaration = vars(method).get("thinking")
+    kind = "nothing" if declaration is None else declaration(all_params(method, params))
+    if kind not in THINKING:
+        expected = ", ".join(map(repr, THINKING))
+        raise InputError(f"{method.__file__}: thinking() gave {kind!r}; expected one of {expected}")
     return str(kind)
 
 
