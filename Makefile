@@ -19,11 +19,12 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup vllm lock test-pythons quick reproduce ablations claims null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
+.PHONY: help setup vllm lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
 	@echo "make claims      the registered claims of config/claims.yaml: days; in results/claims"
+	@echo "make curves      long trainings of RecPO, config/curves.yaml: days; in results/curves"
 	@echo "make null        twenty trainings of two small networks, by which the tests are held to the null; in results/null"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
@@ -94,6 +95,12 @@ claims: $(READY)
 	$(call own_folder,claims)
 	$(SNAKEMAKE) ablations --configfile config/claims.yaml --directory results/claims
 	.venv/bin/python -m benchmark.analysis.registered --results results/claims/results --out results/claims/results/claims
+
+# What is there of a stopped run is shown by the last line alone.
+curves: $(READY)
+	$(call own_folder,curves)
+	$(SNAKEMAKE) ablations --configfile config/curves.yaml --directory results/curves
+	.venv/bin/python -m r2ec.curves --results results/curves/results --out results/curves/results/curves
 
 null: $(READY)
 	$(call own_folder,null)
@@ -182,7 +189,7 @@ lint: $(READY)
 	.venv/bin/snakemake --lint
 
 # What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
-WRITTEN := ablations ablations-full claims data decoupled fetched headroom logs made_from null paper plots quick recbole report runs slices speed \
+WRITTEN := ablations ablations-full claims curves data decoupled fetched headroom logs made_from null paper plots quick recbole report runs slices speed \
 	states statistics tables texts tunings usage work
 clean-results:
 	rm -rf $(WRITTEN:%=results/%)

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 
 # Within r2ec: what a folder must not reach, not even by others.
-TOOLS = ("r2ec.catalogue", "r2ec.speed", "r2ec.headroom")
+TOOLS = ("r2ec.catalogue", "r2ec.speed", "r2ec.headroom", "r2ec.curves")
 NEVER = {
     "r2ec.model": (*TOOLS, "r2ec.warm_start", "r2ec.scoring", "r2ec.training", "r2ec.recpo"),
     "r2ec.training": (*TOOLS, "r2ec.warm_start", "r2ec.scoring", "r2ec.recpo"),

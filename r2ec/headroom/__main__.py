@@ -7,6 +7,9 @@ Samples many reasonings for each of some validation cases, ranks the target by e
 of the rank lies within a case; what an oracle that knows the target gains by choosing among 1, 2, 4 ... of them; and
 what can choose without knowing it: rules, and pickers that learned on half of the users.
 
+--dry-run samples the next part alone, by which it says what the others will take on this machine: how long depends on
+the machine more than on anything else.
+
 --out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv and headroom.md.
 """
 
@@ -18,6 +21,7 @@ import pandas as pd
 
 from benchmark.data.store import read_split
 from benchmark.errors import InputError, command, command_line
+from benchmark.jobs.estimates import in_words
 from benchmark.metrics import log_rank, ndcg
 from benchmark.output.markdown import table
 from benchmark.storage.io import read_json, write_text
@@ -33,6 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=64, help="reasonings per case (default: 64)")
     parser.add_argument("--cases", type=int, default=500, help="validation cases, at most (default: 500)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, such as results/headroom/ml-100k")
+    parser.add_argument("--dry-run", action="store_true", help="sample one part, and say what the others will take")
     return parser.parse_args()
 
 
@@ -73,11 +78,15 @@ def main() -> None:
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from r2ec.headroom.pickers import oracle, pickers, within
-    from r2ec.headroom.sampled import chosen_cases, folder_of, sampled
+    from r2ec.headroom.sampled import chosen_cases, folder_of, next_part, sampled
     from r2ec.scoring.reader import Reader
 
     cases = chosen_cases(split.valid, args.cases, split.name)
     parts = folder_of(args.out, folder, split_hash, cases, args.samples)
+    if args.dry_run:
+        seconds, left = next_part(Reader.load(folder, split), cases, args.samples, parts)
+        print(f"{split.name}: the next part took {in_words(seconds)}; {left} more take {in_words(seconds * left)}.")
+        return
     reasonings = sampled(Reader.load(folder, split), cases, args.samples, parts)
     best, picked = oracle(reasonings), pickers(reasonings, split.name)
     shares = {"NDCG@1000": within(ndcg(reasonings.rank, 1000)), "log rank": within(log_rank(reasonings.rank))}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from r2ec.model.prompts import end_of_reasoning
 from r2ec.model.ranking import scores
 from r2ec.scoring.reader import Reader
 
+NOTHING_TO_CHOOSE = "the model was trained without a reasoning, so that there is none to choose; give another run"
 CASES = 8  # of a part, which is written whole or not at all
 COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "entropy", "state", "text")
 
@@ -49,21 +51,38 @@ def sampled(reader: Reader, cases: Cases, samples: int, folder: Path) -> Sampled
     Raises InputError for a model that was trained without a reasoning, which writes none.
     """
     if not reader.params.recpo.reasoning:
-        raise InputError("the model was trained without a reasoning, so that there is none to choose; give another run")
+        raise InputError(NOTHING_TO_CHOOSE)
     assert cases.target is not None
     reader.model.eval()
-    paths = []
-    starts = range(0, len(cases), CASES)
-    for start in tqdm(starts, desc="sampling", unit="part", mininterval=5, delay=5):
-        path = folder / f"{start:06d}.npz"
-        paths.append(path)
+    paths = {start: folder / f"{start:06d}.npz" for start in range(0, len(cases), CASES)}
+    for start, path in tqdm(paths.items(), desc="sampling", unit="part", mininterval=5, delay=5):
         if not intact(path):
-            part = _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
-            with atomic(path) as temporary:
-                with open(temporary, "wb") as file:
-                    np.savez(file, allow_pickle=False, **part)
-                note_sum(path, temporary)
-    return _read(paths)
+            _write(reader, cases, start, samples, path)
+    return _read(list(paths.values()))
+
+
+def next_part(reader: Reader, cases: Cases, samples: int, folder: Path) -> tuple[float, int]:
+    """Sample the first part that isn't in the folder, and give its seconds and the number of parts that are left.
+
+    0 seconds where nothing was left. The arguments, and what is raised: as in `sampled`.
+    """
+    if not reader.params.recpo.reasoning:
+        raise InputError(NOTHING_TO_CHOOSE)
+    reader.model.eval()
+    paths = {start: folder / f"{start:06d}.npz" for start in range(0, len(cases), CASES)}
+    left = [start for start, path in paths.items() if not intact(path)]
+    started = time.monotonic()
+    if left:
+        _write(reader, cases, left[0], samples, paths[left[0]])
+    return time.monotonic() - started if left else 0.0, max(0, len(left) - 1)
+
+
+def _write(reader: Reader, cases: Cases, start: int, samples: int, path: Path) -> None:
+    part = _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
+    with atomic(path) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **part)
+        note_sum(path, temporary)
 
 
 def folder_of(out: Path, model: Path, split_hash: str, cases: Cases, samples: int) -> Path:

@@ -2,6 +2,7 @@
 
 import doctest
 import itertools
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -157,3 +158,17 @@ def test_the_command_writes_its_report(
     assert "2 reasonings each" in text
     assert "learned from h_T" in text
     assert (tmp_path / "oracle.csv").exists() and (tmp_path / "pickers.csv").exists()
+
+
+def test_a_dry_run_samples_one_part_and_says_what_the_others_take(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["headroom", "--model", str(model), "--data", str(data), "--samples", "2", "--cases", "20"]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path), "--dry-run"])
+    program.main()
+    said = re.search(r"the next part took (\d+) s; 2 more take (\d+) s\.", capsys.readouterr().out)  # 20 cases: 3 parts
+    assert said and int(said[2]) >= int(said[1])
+    assert [path.name for path in tmp_path.glob("parts-*/*.npz")] == ["000000.npz"]
+    assert not (tmp_path / "headroom.md").exists()
+    program.main()
+    assert "; 1 more take" in capsys.readouterr().out
