@@ -28,7 +28,7 @@ from benchmark.statistics import overall as statistics_overall
 from benchmark.statistics.datasets import statistics
 from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, write_csv
 from tests.support.page import document_of, parts_of
-from tests.support.results_tree import write_by_hand, write_results
+from tests.support.results_tree import noted_again, write_by_hand, write_results
 from tests.support.statistics import write_statistics
 
 SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
@@ -46,6 +46,7 @@ def write_texts(results: Path, dataset: str, method: str, text: str) -> None:
     cut = [bool(text) and i % 3 == 0 for i in range(len(numbers))]
     frame = pd.DataFrame({"case": numbers, "prompt": "prompt <b>1</b>", "reasoning": texts, "cut": cut})
     frame.to_parquet(run / "texts.parquet")
+    noted_again(run)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +373,9 @@ def test_only_the_papers_own_data_have_its_figures(small: Collected) -> None:
 )
 def test_broken_texts_are_refused(tmp_path: Path, texts: pd.DataFrame, message: str) -> None:
     write_results(tmp_path, ["small"], {"r2ec": 0.5}, seeds=1, n_cases=60)
-    texts.to_parquet(tmp_path / "runs" / "small" / "r2ec" / "seed1" / "texts.parquet")
+    run = tmp_path / "runs" / "small" / "r2ec" / "seed1"
+    texts.to_parquet(run / "texts.parquet")
+    noted_again(run)
     with pytest.raises(InputError, match=message):
         cases.read_texts(collect(tmp_path, "small", {"r2ec": 1}), "r2ec")
 

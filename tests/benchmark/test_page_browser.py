@@ -16,7 +16,7 @@ from benchmark.output.page import __main__ as command
 from benchmark.storage.io import read_json
 from tests.benchmark.test_page import EVIL, TITLE, write_texts, write_uneven
 from tests.support.page import Opened, axe, browser, document_of
-from tests.support.results_tree import write_results
+from tests.support.results_tree import noted_again, write_results
 from tests.support.statistics import write_statistics
 
 SKILL = {"popularity": 0.0, "item_knn": 0.5, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
@@ -43,6 +43,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         texts = pd.read_parquet(path)
         seventh = [f"{text} Zebra" if i % 7 == 0 else text for i, text in enumerate(texts.reasoning)]
         texts.assign(reasoning=seventh).to_parquet(path)
+        noted_again(path.parent)
     write_statistics(results, ["small", "other"], dict.fromkeys(SKILL, 2), "r2ec")
     arguments = ["page", "--results", str(results), "--datasets", "small", "other", "--methods", *SKILL, "--seeds", "2"]
     with pytest.MonkeyPatch.context() as patch:
