@@ -93,7 +93,7 @@ def of_failure(failed: Sequence[FailedJob], stopped: bool = False, root: Path = 
     return "\n".join(lines)
 
 
-def written_down(records: Iterable[str]) -> list[FailedRun]:
+def failed_runs_in(records: Iterable[str]) -> list[FailedRun]:
     """The failed runs among these run.json; damaged files, which the next run makes anew, are left out."""
     failures = []
     for path in records:

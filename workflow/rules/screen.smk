@@ -3,11 +3,11 @@ import atexit
 from snakemake.settings.enums import Quietness
 
 from benchmark.jobs.last_words import (
+    failed_runs_in,
     of_failure,
     of_rows,
     of_success,
     places,
-    written_down,
 )
 from benchmark.jobs.screen import Job, Lines, Progress, Watch, say, shown_root, take
 
@@ -68,7 +68,7 @@ def start_screen():
 def failed_runs():
     """The runs that have failed, each with a sentence, as their rows in the tables."""
     files = {str(path) for job in workflow.dag.jobs for path in job.output}
-    return written_down(sorted(path for path in files if Path(path).name == "run.json"))
+    return failed_runs_in(sorted(path for path in files if Path(path).name == "run.json"))
 
 
 def rows_of(failed):

@@ -135,7 +135,7 @@ def verdict(where: str, comparison: dict[str, Any], a: str, b: str) -> str:
     return f"{text}, can't be told{detectable}"
 
 
-def held_against(
+def pair_in_words(
     sections: Sequence[dict[str, Any]],
     rows: Sequence[dict[str, Any]],
     methods: Sequence[str],
@@ -185,7 +185,7 @@ def answer(
     sentences, more = [scope(collected)], []
     if len(methods) > 1:
         whole = [overall] if overall else []
-        sentences += [held_against([*sections, *whole], rows, methods, pair_spoken) for pair_spoken in spoken]
+        sentences += [pair_in_words([*sections, *whole], rows, methods, pair_spoken) for pair_spoken in spoken]
         sentences += [on_dataset(part, methods) for part in whole or sections]
         more += [on_dataset(part, methods) for part in sections] if whole else []
         families = ["over all pairs and metrics of a dataset"]

@@ -125,7 +125,7 @@ def against_reference(collected: Sequence[Collected], reference: str | None, fol
     return {"title": f"{reference} against each of the others", "note": against.note(frame), "rows": rows}
 
 
-def told_about(
+def leading_pairs(
     collected: Sequence[Collected], entries: Sequence[dict[str, Any]], names: Sequence[str], reference: str | None
 ) -> list[tuple[int, int, str]]:
     """Pairs of methods by number that the page's first sentences compare, with the words for their difference.
@@ -174,7 +174,7 @@ def document(
         entry, dataset_parts = cases.parts_of(runs, place, numbers, limit // len(collected))
         entries.append(entry)
         parts |= dataset_parts
-    spoken = told_about(collected, entries, list(numbers), reference)
+    spoken = leading_pairs(collected, entries, list(numbers), reference)
     comparisons = against_reference(collected, reference, statistics)
     return {
         "answer": answer(collected, sections, whole, list(numbers), comparisons["rows"] if comparisons else [], spoken),
