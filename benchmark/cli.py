@@ -7,6 +7,7 @@ command's own, and Ctrl-C reaches it and its jobs.
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -142,6 +143,7 @@ def readable(path: Path) -> None:
 
 def own_folder(folder: Path) -> None:
     """Make a folder to run in, which shares the downloads in resources/ with other runs."""
+    writable(Path())
     Path("resources").mkdir(exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "resources"
@@ -163,10 +165,24 @@ def with_fresh(more: list[str]) -> list[str]:
     return [*more, "--config", "fresh=true"]
 
 
+def writable(directory: Path) -> None:
+    """Ends the program where a run can't write: Snakemake would say so in a traceback, or in the middle of the run."""
+    for folder in (directory, directory / "results", directory / ".snakemake"):
+        try:
+            if folder.exists():
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+        except OSError as error:
+            advice = "make room, get the rights to it, or run elsewhere"
+            print(f"error: {folder}: can't be written ({error.strerror}); {advice}", file=sys.stderr)
+            sys.exit(2)
+
+
 def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list[str]) -> NoReturn:
     """Run the workflow in `directory`, in place of this process."""
     path = config_file(config)
     readable(path)
+    writable(directory)
     arguments = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(path)]
     arguments += [
         "--directory",

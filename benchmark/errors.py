@@ -1,6 +1,7 @@
 """The one exception for bad input, how a command reports it, and its help."""
 
 import argparse
+import errno
 import functools
 import os
 import sys
@@ -20,7 +21,8 @@ class InputError(Exception):
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a `main()`: an InputError becomes one line on stderr and exit code 2, anything else a traceback.
+    """Wrap a `main()`: an InputError becomes one line on stderr and exit code 2, and so does what a disk or its rights
+    refuse; anything else a traceback.
 
     A job of the workflow ends soon after its workflow is gone.
     """
@@ -33,8 +35,38 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except InputError as error:
             print(f"error: {printable(str(error))}", file=sys.stderr)
             sys.exit(2)
+        except OSError as error:
+            if (sentence := refused(error)) is None:
+                raise
+            print(f"error: {printable(sentence)}", file=sys.stderr)
+            sys.exit(2)
 
     return wrapped
+
+
+# What no code is to blame for, and what to do then.
+REFUSED = {
+    errno.ENOSPC: "make room on the disk and run again",
+    errno.EDQUOT: "make room, or have your quota raised, and run again",
+    errno.EROFS: "work in a folder that can be written",
+    errno.EACCES: "get the rights to it, or work in a folder of your own",
+}
+
+
+def refused(error: OSError) -> str | None:
+    """What a disk or its rights have refused, in a sentence; None for any other error.
+
+    In its sandbox a method has few rights: where it wants others, a traceback says which of its lines does.
+
+    >>> refused(OSError(errno.ENOSPC, "No space left on device", "results/x"))
+    'results/x: No space left on device; make room on the disk and run again'
+    >>> refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    True
+    """
+    sealed = os.environ.get("R2EC_BENCH_SANDBOX", "").startswith("landlock")
+    if error.errno not in REFUSED or (sealed and error.errno == errno.EACCES):
+        return None
+    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {REFUSED[error.errno]}"
 
 
 CALLED = "R2EC_BENCH_CALLED"  # in the environment: the command that r2ec-bench has become

@@ -1,6 +1,7 @@
 """The command line: what it hands over, its exit codes, what Ctrl-C does, and that its help comes at once."""
 
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -15,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from benchmark import cli
+from benchmark import cli, errors
 from benchmark.provenance import OWN, ROOT
 from benchmark.shipped import shipped
 from tests.support.planted import planted, write_files
@@ -278,3 +279,53 @@ def test_ctrl_c_leaves_no_job_running(tmp_path: Path) -> None:
                 os.killpg(command.pid, signal.SIGKILL)
                 command.wait()
     assert not (tmp_path / "results/runs/planted/sasrec").exists()
+
+
+@pytest.mark.parametrize("where", [".", "results", ".snakemake"])
+@pytest.mark.parametrize("words", [["run", str(ROOT / "config/quick.yaml")], ["quick"]])
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
+    where: str,
+    words: list[str],
+    handed: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of another user, or of a file system that is mounted to be read."""
+    place = tmp_path / where if words[0] == "run" else tmp_path / "results/quick" / where
+    place.mkdir(parents=True, exist_ok=True)
+    temporary = cli.tempfile.TemporaryFile
+
+    def refused(dir: Path) -> object:
+        if dir.resolve() == place.resolve():
+            raise OSError(errno.EROFS, "Read-only file system", str(dir))
+        return temporary(dir=dir)
+
+    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refused)
+    assert run(*words) == 2 and handed == []
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "can't be written (Read-only file system); make room, get the rights" in said
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_what_a_disk_or_its_rights_refuse_is_one_sentence(
+    number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "end_with_workflow", lambda: None)
+
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "results/x.csv")
+
+    with pytest.raises(SystemExit) as ended:
+        errors.command(main)()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: results/x.csv: {os.strerror(number)}; ")
+    monkeypatch.setenv("R2EC_BENCH_SANDBOX", "landlock 5")  # the line of a method that has no right to it
+    with pytest.raises(PermissionError if number == errno.EACCES else SystemExit):
+        errors.command(main)()
+
+
+def test_another_error_of_the_system_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "end_with_workflow", lambda: None)
+    with pytest.raises(FileNotFoundError):
+        errors.command(lambda: open("nowhere/at/all").close())()

@@ -1,5 +1,6 @@
 """Tests that a training never resumes from a damaged checkpoint and loses only the steps since an older one."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -186,3 +187,24 @@ def test_a_checkpoint_without_checksums_is_resumed(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     flip(tmp_path / "checkpoint-4" / "optimizer.pt")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_a_disk_that_fills_within_a_checkpoint_loses_that_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(tmp_path / "whole")
+    save, calls = torch.save, []
+
+    def full(value: Any, path: Any, *rest: Any, **more: Any) -> None:
+        calls.append(path)
+        if "checkpoint-4" in str(path):
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(value, path, *rest, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(torch, "save", full)
+        trained(tmp_path / "full")
+    assert names(tmp_path / "full") == ["checkpoint-2", "checkpoint-4"] and calls
+    assert last_checkpoint(tmp_path / "full") == tmp_path / "full" / "checkpoint-2"
+    assert trained(tmp_path / "full") == whole
