@@ -3,7 +3,8 @@
 A registered claim has a `smallest_effect` in its config, beside statistic, datasets and number of trainings. It is
 judged once, over all datasets of its factor, each of the same weight, and all its trainings, by the test over users and
 trainings (`benchmark.analysis.trainings`). Training s of both values has the same random numbers, so that trainings are
-paired. Holm's correction is over the whole registered family; a claim whose runs are missing counts in it with p = 1.
+paired; those of two rows only where the rows have one random stream (a method's STREAM). Holm's correction is over the
+whole registered family; a claim whose runs are missing counts in it with p = 1.
 Verdicts, in this order:
 
 - "not run": a run is missing, or was made at a commit whose config had another claim, or none;
@@ -106,7 +107,9 @@ def _on_dataset(factor: Factor, claim: ClaimConfig, results: Path, dataset: str,
         mean=float(first.mean()),
         mean_against=float(second.mean()),
         by_training=first.mean(axis=1) - second.mean(axis=1),
-        parts=components(first, second, read.cases.user, shared=True),
+        parts=components(
+            first, second, read.cases.user, shared=factor.share_random_numbers(claim.value, claim.against)
+        ),
         n_cases=len(read.cases),
         n_users=read.n_users,
         commits=read.commits,
@@ -256,7 +259,8 @@ def rule(frame: pd.DataFrame) -> str:
     return (
         f"{len(frame)} claims, written down before their runs, each judged once: over "
         f"{first.datasets.replace(' ', ', ')}, each of the same weight, and {first.trainings} trainings of both sides, "
-        f"which share their random numbers in pairs. Test and interval cover users and trainings.{narrow} Holm's "
+        f"which share their random numbers in pairs, but for rows with random streams of their own. Test and interval "
+        f"cover users and trainings.{narrow} Holm's "
         f"correction is over all {len(frame)}; what was not run counts with p = 1. A claim is supported or "
         f'contradicted below {significance.ALPHA}; "{NOT_WORTH}" where the whole interval lies within the smallest '
         "effect that is worth having, a share of the second mean. Hours are those of fitting and ranking all of its "

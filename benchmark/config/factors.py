@@ -5,6 +5,8 @@ so that a difference is the factor's and not the seed's. Its folder is results/r
 r2ec--recpo.beta=0.25. So equal values of several factors are one run, a value that changes nothing is the base's run,
 and factors and labels can be renamed, added and moved without a run. Values that differ only in settings that scoring
 reads (a method's SCORING) score one fit. Nothing is trained twice.
+
+A factor of `rows` adds no values: it holds rows of `methods` against each other, by their own runs.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from benchmark.config.methods import all_params, check_params, for_fitting, load_method
+from benchmark.config.methods import all_params, check_params, for_fitting, load_method, stream_of
 from benchmark.config.overlay import Changes, flatten, overlaid, run_name, unflatten
 from benchmark.config.schema import AblationConfig, ClaimConfig, Config
 from benchmark.config.sections import Name, Strict
@@ -36,11 +38,18 @@ class Factor(Strict):
     settings: dict[str, list[dict[str, Any]]] = Field(default={})  # by run: the settings it may have been made with
     claims: list[ClaimConfig]
     less_information: dict[str, str] = Field(default={})  # by run that may learn from less than the others: the reason
+    streams: dict[str, str] = Field(
+        default={}
+    )  # of rows: the name of each one's random streams; values share the base's
 
     @property
     def seeds_of_runs(self) -> dict[str, int]:
         """The number of seeds by run, as `benchmark.analysis.collect.collect` takes it."""
         return dict.fromkeys(self.runs.values(), self.seeds)
+
+    def share_random_numbers(self, label: str, other: str) -> bool:
+        """Whether training s of both has the same random numbers, so that their trainings are paired."""
+        return self.streams.get(self.runs[label]) == self.streams.get(self.runs[other])
 
     @property
     def exploratory(self) -> list[ClaimConfig]:
@@ -111,6 +120,9 @@ def ablations_of(config: Config, where: str = "config") -> Ablations:
     """The factors of a checked config with their runs. Raises InputError in one sentence for whatever can't be run."""
     ablations = Ablations({}, {})
     for name, entry in config.ablations.items():
+        if entry.base is None:
+            ablations.factors[name] = _of_rows(config, name, entry, f"{where}: ablations.{name}")
+            continue
         if entry.base not in config.methods:
             known = among(entry.base, config.methods)
             raise InputError(f"{where}: ablations.{name}: no base {entry.base!r} in methods{known}")
@@ -126,7 +138,8 @@ def ablations_of(config: Config, where: str = "config") -> Ablations:
                 fitted = for_fitting(load_method(config.module_of(entry.base)), unflatten(changes))
                 fit = run_name(entry.base, flatten(fitted))
                 ablations.variants[run] = Variant(entry.base, unflatten(changes), fit, None)
-        ablations.factors[name] = _factor(config, name, entry, runs, f"{where}: ablations.{name}")
+        runs = _with_base(entry.base, runs, f"{where}: ablations.{name}")
+        ablations.factors[name] = _factor(config, name, entry, entry.base, runs, f"{where}: ablations.{name}")
     # By name of a fit, the run that makes it: the run of that name, where there is one, or else the first.
     makers: dict[str, str] = {}
     for run, variant in ablations.variants.items():
@@ -163,27 +176,41 @@ def _changes(config: Config, base: str, overlay: dict[str, Any], where: str) -> 
     return changes
 
 
-def _factor(config: Config, name: str, entry: AblationConfig, runs: dict[str, str], where: str) -> Factor:
-    """One factor, whose values have these runs."""
+def _of_rows(config: Config, name: str, entry: AblationConfig, where: str) -> Factor:
+    """A factor whose runs are those of rows."""
+    if unknown := [row for row in entry.rows.values() if row not in config.methods]:
+        raise InputError(f"{where}.rows: no row {unknown[0]!r} in methods{among(unknown[0], config.methods)}")
+    reasons = {row: config.method(row).less_information for row in entry.rows.values()}
+    factor = _factor(config, name, entry, next(iter(entry.rows.values())), dict(entry.rows), where)
+    return factor.model_copy(
+        update={
+            "streams": {row: stream_of(load_method(config.module_of(row)), row) for row in entry.rows.values()},
+            "less_information": {row: reason for row, reason in reasons.items() if reason is not None}
+            | {entry.rows[label]: reason for label, reason in entry.less_information.items()},
+        }
+    )
+
+
+def _factor(config: Config, name: str, entry: AblationConfig, base: str, runs: dict[str, str], where: str) -> Factor:
+    """One factor, whose values have these runs, that of the base among them."""
     datasets = entry.datasets or list(config.datasets)
     if unknown := [dataset for dataset in datasets if dataset not in config.datasets]:
         raise InputError(f"{where}: no dataset {unknown[0]!r} in datasets{among(unknown[0], config.datasets)}")
     if twice := [dataset for dataset in datasets if datasets.count(dataset) > 1]:
         raise InputError(f"{where}: dataset {twice[0]!r} is given twice; keep one")
-    runs = _with_base(entry.base, runs, where)
     for claim in entry.claims:
         if absent := [label for label in (claim.value, claim.against) if label not in runs]:
             raise InputError(f"{where}.claims: no value {absent[0]!r}{among(absent[0], runs)}")
     for label in entry.less_information:
         if label not in runs:
             raise InputError(f"{where}.less_information: no value {label!r}{among(label, runs)}")
-    of_base = config.method(entry.base).less_information
+    of_base = config.method(base).less_information
     return Factor(
         name=name,
         title=entry.title or name,
         datasets=datasets,
-        seeds=entry.seeds or config.seeds_of(entry.base),
-        base=next(label for label, run in runs.items() if run == entry.base),
+        seeds=entry.seeds or config.seeds_of(base),
+        base=next(label for label, run in runs.items() if run == base),
         runs=runs,
         claims=entry.claims,
         less_information=({} if of_base is None else dict.fromkeys(runs.values(), of_base))

@@ -68,14 +68,17 @@ class ClaimConfig(Strict):
 
 
 class AblationConfig(Strict):
-    """One factor of a method, and what it is set to."""
+    """One factor of a method and what it is set to, or rows of methods that are held against each other."""
 
     title: str | None = Field(default=None, description="the factor in words, for tables and plots; null: its name")
-    base: Name = Field(description="the row of `methods` that is varied")
+    base: Name | None = Field(default=None, description="the row of `methods` that is varied")
     datasets: list[Name] | None = Field(default=None, min_length=1, description="of `datasets`; null: all of them")
     seeds: int | None = Field(default=None, ge=1, description="runs of every value per dataset; null: the base's")
     values: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="label -> settings laid over the base's params; {} is the base itself"
+        default={}, description="label -> settings laid over the base's params; {} is the base itself"
+    )
+    rows: dict[Label, Name] = Field(
+        default={}, description="in the place of base and values: label -> row of `methods`; the first is the base"
     )
     claims: list[ClaimConfig] = Field(default=[], description="statements that this factor tests")
     less_information: dict[Label, Reason] = Field(
@@ -93,6 +96,16 @@ class AblationConfig(Strict):
             raise ValueError(f"values: the label {twice[0]!r} is given twice; keep one")
         settings = [{} if overlay is None else overlay for overlay in values.values()]  # an empty entry is the base
         return section | {"values": dict(zip(labels, settings, strict=True))}
+
+    @model_validator(mode="after")
+    def _values_or_rows(self) -> "AblationConfig":
+        if self.rows and (self.base is not None or self.values):
+            raise ValueError("rows stand in the place of base and values; leave these out, or the rows")
+        if not self.rows and (self.base is None or not self.values):
+            raise ValueError("needs a base and values of it, or rows that are held against each other")
+        if self.rows and len(set(self.rows.values())) < max(2, len(self.rows)):
+            raise ValueError("rows: give at least two different ones, each once")
+        return self
 
 
 class MethodConfig(Strict):

@@ -302,13 +302,13 @@ def _row_of(config: Config, ablations: Ablations, rule: str, wildcards: Mapping[
 
 
 def _added(ablations: Ablations, base: str) -> set[tuple[str, str, int]]:
-    """Dataset, run and seed of every run that the factors of this base compare."""
+    """Dataset, run and seed of every run of this row, or of its variants, that the factors compare."""
     return {
         (dataset, run, seed)
         for factor in ablations.factors.values()
-        if factor.runs[factor.base] == base
         for dataset in factor.datasets
         for run in factor.runs.values()
+        if base == (ablations.variants[run].base if run in ablations.variants else run)
         for seed in range(1, factor.seeds + 1)
     }
 

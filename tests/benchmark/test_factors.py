@@ -163,8 +163,8 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a dataset twice": (beta(datasets=["toy", "toy"]), "c: ablations.beta: dataset 'toy' is given twice; keep one"),
     "unknown key": (beta(value={}), "c: ablations.beta: unknown setting 'value'; did you mean 'values'? Known: "),
-    "no values": (beta(values={}), "c: ablations.beta.values: expected at least one entry, found {}"),
-    "no base": ({"values": {"a": {}}}, "c: setting 'ablations.beta.base' is missing; add it"),
+    "no values": (beta(values={}), "c: ablations.beta: needs a base and values of it, or rows"),
+    "no base": ({"values": {"a": {}}}, "c: ablations.beta: needs a base and values of it, or rows"),
     "no seeds": (beta(seeds=0), "c: ablations.beta.seeds: expected at least 1, found 0"),
     "equal values": (
         beta(values={"0": {"recpo": {"beta": 0}}, "none": {"recpo": {"beta": 0.0}}}),
@@ -276,3 +276,43 @@ def test_equal_rollout_tokens_are_equal() -> None:
         may_be = factor.settings[factor.runs[label]]
         written = {settings["training"]["max_steps"] * settings["rollouts"]["group_size"] for settings in may_be}
         assert len(may_be) == 6 and written == {48}, label
+
+
+ROWS = {"rows": {"ours": "r2ec", "counted": "popularity"}}
+
+
+def rows_of(entry: dict[str, Any], **methods: Any) -> Factor:
+    made = config({"rows": entry})
+    made["methods"] = made["methods"] | {"popularity": {}} | methods
+    return ablations_of(read_config(made)).factors["rows"]
+
+
+def test_rows_are_held_against_each_other_by_their_own_runs() -> None:
+    factor = rows_of(ROWS | {"seeds": 2}, popularity={"less_information": "counts alone"})
+    assert factor.runs == {"ours": "r2ec", "counted": "popularity"} and factor.base == "ours" and factor.seeds == 2
+    assert factor.settings["popularity"] == [{}] and factor.less_information["popularity"] == "counts alone"
+    assert not factor.share_random_numbers("ours", "counted")
+    llm = {"module": "title_sft", "params": {"backbone": {"name": "resources/smollm2-135m-instruct"}}}
+    paired = rows_of({"rows": {"a": "sft", "b": "tuned"}}, sft=llm, tuned=llm | {"module": "s_dpo"})
+    assert paired.share_random_numbers("a", "b")
+    values = expanded(beta=beta()).factors["beta"]
+    assert values.share_random_numbers("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            {"rows": {"a": "r2ec", "b": "popularty"}},
+            r"ablations\.rows\.rows: no row 'popularty' in methods.*popularity",
+        ),
+        ({"rows": {"a": "r2ec"}}, r"rows: give at least two different ones, each once"),
+        ({"rows": {"a": "r2ec", "b": "r2ec"}}, r"rows: give at least two different ones, each once"),
+        (ROWS | {"base": "r2ec"}, r"rows stand in the place of base and values"),
+        ({"base": "r2ec"}, r"needs a base and values of it, or rows"),
+        (ROWS | {"claims": [CLAIM]}, r"claims: no value '0.05'"),
+    ],
+)
+def test_wrong_rows_are_one_sentence(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rows_of(entry)
