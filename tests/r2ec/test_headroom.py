@@ -117,7 +117,7 @@ def test_a_stopped_sampling_goes_on_from_its_finished_parts(
     monkeypatch.setattr(sampling, "_sample", stops)
     with pytest.raises(KeyboardInterrupt):
         sampled(recommender.reader, cases, 3, tmp_path / "stopped")
-    assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["000000.npz"]
+    assert [path.name for path in (tmp_path / "stopped").glob("*.npz")] == ["000000.npz"]
     resumed = sampled(recommender.reader, cases, 3, tmp_path / "stopped")
     assert calls == [8, 8, 8, 4]  # 8, the one that was stopped, and from there on
     assert np.array_equal(resumed.text, whole.text)
