@@ -219,7 +219,7 @@ class Outputs:
         # Templates, styles and scripts are parts of its code.
         assets = [path for path in PAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
         code = [*files_of("benchmark.output.page"), *sorted(str(path.relative_to(ROOT)) for path in assets)]
-        read = [*shown, *self.runs_of()]
+        read = list(dict.fromkeys([*shown, *self.runs_of(), *self.runs_of_factors(*factors)]))
         return job_of("page", ["results/report/index.html"], read, [*arguments, self.config.reference], code)
 
     def factor_statistics(self, factor: str) -> Job:

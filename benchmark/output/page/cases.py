@@ -5,7 +5,7 @@ every method, so that methods can be read side by side, and says so. Means and t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from benchmark.analysis.collect import Collected
 from benchmark.contract import Cases
 from benchmark.errors import InputError
+from benchmark.output.page.variants import Variant
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import check_file
 
@@ -116,7 +117,7 @@ def candidates_of(results: Collected, shown: Cases) -> list[int]:
 
 
 def parts_of(
-    results: Collected, place: int, numbers: Mapping[str, int], budget: int
+    results: Collected, place: int, numbers: Mapping[str, int], budget: int, variants: Sequence[Variant] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The cases of one dataset on the page: an entry for the document, and the parts by name.
 
@@ -125,6 +126,9 @@ def parts_of(
     ranks by method. Of PART cases each, `cases/{place}/{k}` has histories and top items, and
     `texts/{place}/{method}/{k}` and `prompts/{place}/{method}/{k}` have texts. numbers: by name the number of a method
     on the whole page.
+
+    variants: of ablations, with texts of the same cases. As many stand there as the budget has room for behind the
+    methods; the numbers of the others are `left_out`. Prompts that are those of the base's row aren't held twice.
     """
     texts_of = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
     rows = shown_cases(results, len(texts_of), budget)
@@ -139,19 +143,30 @@ def parts_of(
         ]
         for name in results.methods
     }
+    room = max(0, budget // len(rows) - len(texts_of))
+    for variant in variants[:room]:
+        best = top_items(_rankings(variant.results, variant.run), rows)
+        tops[variant.number] = [[titled.setdefault(item, len(titled)) for item in items] for items in best]
     titles = pd.read_parquet(results.folder / "items.parquet", columns=["title"])["title"].astype(str).to_numpy()
     starts = range(0, len(rows), PART)
     parts: dict[str, Any] = {}
     entries = []
+    prompts: dict[int, list[str]] = {}
     for name, frame in texts_of.items():
-        column = numbers[name]
         own_texts = _texts(frame, shown.case)
-        for k, start in enumerate(starts):
-            parts[f"texts/{place}/{column}/{k}"] = own_texts.reasoning[start : start + PART]
-            parts[f"prompts/{place}/{column}/{k}"] = own_texts.prompt[start : start + PART]
-        cut = np.flatnonzero(own_texts.cut).tolist()
-        repeated = [i for i, text in enumerate(own_texts.reasoning) if repeats(text)]
-        entries.append({"method": column, "wrote": not own_texts.empty, "cut": cut, "repeats": repeated})
+        prompts[numbers[name]] = own_texts.prompt
+        entries.append(_entry(numbers[name], own_texts))
+        parts |= _parts(place, numbers[name], own_texts, starts)
+    of_variants = []
+    for variant in variants[:room]:
+        variant_frame = read_texts(variant.results, variant.run)
+        assert variant_frame is not None
+        own_texts = _texts(variant_frame, shown.case)
+        shared = variant.base if variant.base is not None and prompts.get(variant.base) == own_texts.prompt else None
+        of_variants.append(_entry(variant.number, own_texts) | ({} if shared is None else {"prompts": shared}))
+        parts |= _parts(place, variant.number, own_texts, starts, prompts=shared is None)
+    all_ranks = dict(zip([numbers[name] for name in results.methods], results.ranks, strict=True))
+    all_ranks |= {one.number: one.results.ranks[one.results.methods.index(one.run)] for one in variants[:room]}
     parts[f"index/{place}"] = {
         "case": shown.case.tolist(),
         "user": shown.user.tolist(),
@@ -159,9 +174,7 @@ def parts_of(
         "candidates": candidates_of(results, shown),
         "titles": titles[list(titled)].tolist(),
         # Of each method its seeds' ranks, [seeds][cases].
-        "ranks": {
-            numbers[name]: ranks[:, rows].tolist() for name, ranks in zip(results.methods, results.ranks, strict=True)
-        },
+        "ranks": {number: ranks[:, rows].tolist() for number, ranks in all_ranks.items()},
     }
     for k, start in enumerate(starts):
         part = slice(start, start + PART)
@@ -169,7 +182,26 @@ def parts_of(
             "history": past[part],
             "top": {number: top[part] for number, top in tops.items()},
         }
-    return {"shown": len(rows), "of": len(results.cases), "part": PART, "texts": entries}, parts
+    counts = {"shown": len(rows), "of": len(results.cases), "part": PART}
+    left_out = [variant.number for variant in variants[room:]]
+    return counts | {"texts": entries, "variants": of_variants, "left_out": left_out}, parts
+
+
+def _entry(number: int, texts: Texts) -> dict[str, Any]:
+    """What the document has of the texts of one run."""
+    repeated = [i for i, text in enumerate(texts.reasoning) if repeats(text)]
+    cut = np.flatnonzero(texts.cut).tolist()
+    return {"method": number, "wrote": not texts.empty, "cut": cut, "repeats": repeated}
+
+
+def _parts(place: int, number: int, texts: Texts, starts: range, prompts: bool = True) -> dict[str, Any]:
+    """The texts of one run, and its prompts where they are asked for, in parts."""
+    parts: dict[str, Any] = {}
+    for k, start in enumerate(starts):
+        parts[f"texts/{place}/{number}/{k}"] = texts.reasoning[start : start + PART]
+        if prompts:
+            parts[f"prompts/{place}/{number}/{k}"] = texts.prompt[start : start + PART]
+    return parts
 
 
 def _rankings(results: Collected, method: str) -> Path:

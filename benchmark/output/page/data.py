@@ -25,6 +25,7 @@ from benchmark.output.page import ablations, cases, paper
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
 from benchmark.output.page.provenance import provenance
+from benchmark.output.page.variants import named, variants_of
 from benchmark.statistics.files import AGAINST, CLAIMS, DatasetStatistics, FactorStatistics, read_csv
 
 Parts = dict[str, Any]
@@ -171,7 +172,8 @@ def document(
     parts: Parts = {}
     entries = []
     for place, runs in enumerate(collected):
-        entry, dataset_parts = cases.parts_of(runs, place, numbers, limit // len(collected))
+        ablated = variants_of(factors, numbers, results, runs.dataset)
+        entry, dataset_parts = cases.parts_of(runs, place, numbers, limit // len(collected), ablated)
         entries.append(entry)
         parts |= dataset_parts
     spoken = leading_pairs(collected, entries, list(numbers), reference)
@@ -185,6 +187,8 @@ def document(
         "alpha": ALPHA,
         "reference": numbers.get(reference or ""),
         "methods": [{"name": name, "r2ec": kind == "reference"} for name, kind in kinds.items()],
+        # Their numbers are those behind the methods'.
+        "variants": [{"name": name} for name in named(factors, numbers).values()],
         "spoken": [[a, b] for a, b, _ in spoken],
         "against": comparisons,
         "datasets": sections,

@@ -1,7 +1,7 @@
 // One case as a person reads it: what was taken before, what each method wrote and recommended, what was taken next.
 
 // The cases of a dataset with the words and flags of each method that has texts.
-const entryOf = (data, method) => doc.held[data].texts.find((entry) => entry.method === method);
+const entryOf = (data, method) => [...doc.held[data].texts, ...doc.held[data].variants].find((entry) => entry.method === method);
 const flags = new Map();
 
 function flagged(data, method, name) {
@@ -65,7 +65,7 @@ async function writtenBy(data, cases, detail, method, i, words) {
   parts.push(h("h4", {}, "Recommended"), h("ol", {}, detail.top(method).map((item) => (item === cases.target[i] ? h("li", { class: "taken" }, `${cases.titles[item]} (taken)`) : h("li", {}, cases.titles[item])))));
   if (entry) {
     const prompt = h("pre");
-    const load = async (event) => { if (event.target.open && !prompt.textContent) prompt.textContent = await textOf("prompts", data, method, i); };
+    const load = async (event) => { if (event.target.open && !prompt.textContent) prompt.textContent = await textOf("prompts", data, entry.prompts ?? method, i); };
     parts.push(h("details", { ontoggle: load }, h("summary", {}, "Prompt as the model got it"), prompt));
   }
   return h("div", {}, parts);

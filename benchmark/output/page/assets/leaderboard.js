@@ -3,7 +3,7 @@
 const METHOD = "method";
 
 function methodName(number) {
-  return h("span", { class: doc.methods[number].r2ec ? "name r2ec" : "name", title: names[number] }, names[number]);
+  return h("span", { class: doc.methods[number]?.r2ec ? "name r2ec" : "name", title: runNames[number] }, runNames[number]);
 }
 
 // The rows of a section with the number of their method.

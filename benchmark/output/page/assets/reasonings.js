@@ -6,6 +6,8 @@ let task = 0; // of the last drawing: an older one stops
 
 // Rows that have texts, on any dataset: method numbers.
 const writers = [...new Set(doc.held.flatMap((held) => held.texts.map((entry) => entry.method)))].sort((a, b) => a - b);
+// Runs of ablations that have texts, likewise.
+const ablated = [...new Set(doc.held.flatMap((held) => held.variants.map((entry) => entry.method)))].sort((a, b) => a - b);
 const firstWriter = () => {
   const wrote = writers.filter((method) => doc.held.some((held) => held.texts.some((entry) => entry.method === method && entry.wrote)));
   return doc.spoken.length ? doc.spoken[0][0] : wrote.includes(doc.reference) ? doc.reference : wrote[0] ?? writers[0];
@@ -13,7 +15,7 @@ const firstWriter = () => {
 
 function chosenRows() {
   const datasets = state.rdata === "all" ? doc.datasets.map((_, i) => i) : [Number(state.rdata)];
-  const methods = state.row === "all" ? writers : [state.row === "first" ? firstWriter() : Number(state.row)];
+  const methods = state.row === "all" ? writers : state.row === "ablations" ? ablated : [state.row === "first" ? firstWriter() : Number(state.row)];
   return datasets.flatMap((data) => methods.filter((method) => entryOf(data, method)).map((method) => [data, method]));
 }
 
@@ -102,7 +104,7 @@ function reasoningsView() {
     const shown = found.slice((page - 1) * PER_PAGE, page * PER_PAGE);
     const key = JSON.stringify([shown, words, pages]);
     if (key !== last) {
-      const cards = await Promise.all(shown.map(({ data, method, i }) => caseCard(data, i, [method, ...besides(method)].filter((one) => rowOf(doc.datasets[data], one)), words)));
+      const cards = await Promise.all(shown.map(({ data, method, i }) => caseCard(data, i, [method, ...besides(method)].filter((one) => entryOf(data, one) || rowOf(doc.datasets[data], one)), words)));
       if (mine !== task || words.join() !== wordsOf(state.q).join()) return; // something else is drawn meanwhile
       last = key;
       list.replaceChildren(...cards);
@@ -126,11 +128,12 @@ function reasoningsView() {
 function reasoningControls(draw) {
   const redraw = (key) => (value) => { choose({ [key]: value, page: "1" }); show(); };
   const some = doc.datasets.length > 1 ? [["all", "all datasets"]] : [];
-  const methods = [...writers.map((method) => [method, names[method]]), ...(writers.length > 1 ? [["all", "all that have texts"]] : [])];
+  const methods = [...writers.map((method) => [method, names[method]]), ...(writers.length > 1 ? [["all", "all rows that have texts"]] : []),
+    ...ablated.map((run) => [run, runNames[run]]), ...(ablated.length > 1 ? [["ablations", "all runs of ablations"]] : [])];
   const row = state.row === "first" ? firstWriter() : state.row;
-  const beside = [["auto", "its controls"], ["none", "nothing"], ...names.map((name, i) => [i, name])];
+  const beside = [["auto", "its controls"], ["none", "nothing"], ...names.map((name, i) => [i, name]), ...ablated.map((run) => [run, runNames[run]])];
   const either = (yes, no) => [["", "either"], ["yes", yes], ["no", no]];
-  const has = (name) => doc.held.some((held) => held.texts.some((entry) => entry[name].length));
+  const has = (name) => doc.held.some((held) => [...held.texts, ...held.variants].some((entry) => entry[name].length));
   const search = h("input", { type: "search", value: state.q, placeholder: "words in the text or in what was taken", oninput: (event) => { choose({ q: event.target.value, page: "1" }); draw(); } });
   return h("div", { class: "controls" },
     doc.datasets.length > 1 ? select("Dataset", state.rdata, [...doc.datasets.map((one, i) => [i, one.name]), ...some], redraw("rdata")) : null,
@@ -143,8 +146,14 @@ function reasoningControls(draw) {
     h("label", { class: "grow" }, "Search", search));
 }
 
+// Ablations whose texts a page of this size has no room for.
+function leftOut() {
+  const less = doc.held.map((held, i) => [held.left_out, doc.datasets[i].name]).filter(([runs]) => runs.length);
+  return less.map(([runs, name]) => ` Of ${name} the texts of ${runs.map((run) => runNames[run]).join("; ")} are left out, as there is no room for them.`);
+}
+
 function heldNote() {
   const less = doc.held.map((held, i) => [held, doc.datasets[i].name]).filter(([held]) => held.shown < held.of);
   const sample = less.map(([held, name]) => ` Of ${name} this page holds ${count(held.shown)} of ${count(held.of)} cases, a seeded sample.`);
-  return h("p", { class: "notes" }, `Of training 1${less.length ? "" : ", every case"}. Repeats itself: at least half of a text's runs of three words came before in it.`, sample);
+  return h("p", { class: "notes" }, `Of training 1${less.length ? "" : ", every case"}. Repeats itself: at least half of a text's runs of three words came before in it.`, sample, leftOut());
 }

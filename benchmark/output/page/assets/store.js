@@ -3,6 +3,8 @@
 const doc = JSON.parse(document.getElementById("document").textContent);
 const sections = doc.overall ? [doc.overall, ...doc.datasets] : doc.datasets;
 const names = doc.methods.map((method) => method.name);
+// Of methods, and behind them of ablations' runs, which stand among the reasonings alone.
+const runNames = [...names, ...doc.variants.map((variant) => variant.name)];
 const metricAt = (kind, cutoff) => doc.metrics.indexOf(`${kind}@${cutoff}`);
 
 const unpacked = new Map();
