@@ -1,4 +1,4 @@
-"""SLIM: a language model distilled to reason about users writes of each, and SASRec takes it in.
+"""SLIM: an LLM distilled from its own rationales writes about each user, and SASRec fuses the texts with its vectors.
 
 Wang et al., "Can Small Language Models be Good Reasoners for Sequential Recommendation?", WWW 2024 (arXiv 2403.04260;
 no code of its authors was found). Kept: a teacher answers three questions in one conversation (what the user likes,
@@ -117,13 +117,13 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
 
 
 class OfOthers(Knowledge):
-    """A control: what is written of another user, that of a case with a text."""
+    """A control: each case reads the text about another user, drawn from the training cases with a text."""
 
     def of_cases(self, cases: Cases) -> "Tensor":
         return super().of_cases(self.others(cases))
 
     def others(self, cases: Cases) -> Cases:
-        """A training case of another user for each of these, seeded by case. Raises InputError where there is none."""
+        """Draw a training case of another user for each case, seeded by case. Raises InputError where there is none."""
         texts = self.split.train.take(sampled(self.split, self.settings.cases))
         rows = np.empty(len(cases), dtype=np.int64)
         for i, user in enumerate(cases.user.tolist()):
@@ -138,7 +138,7 @@ class OfOthers(Knowledge):
 def distilled(
     split: Split, settings: Params, encoder: "SentenceEncoder", seed: int, folder: Path
 ) -> tuple["Student", dict[str, Any]]:
-    """The student, which writes as the chosen rationales do, and what the fit reports of it.
+    """Tune the student on the chosen rationales; return it and its part of the fit's report.
 
     Rationales and adapters are kept for fits with the same settings.
     """
@@ -192,7 +192,7 @@ def distilled(
 def chosen_rationales(
     split: Split, settings: Params, cases: Cases, encoder: "SentenceEncoder", seed: int
 ) -> tuple[list[str], dict[str, float]]:
-    """For each of these training cases the teacher's rationale that ranks its target best, and how well they do."""
+    """Return the teacher's rationale that ranks the target best, for each training case, and the report's NDCGs."""
     from baselines._knowledge.rationales import target_ranks
     from baselines._writers.sentences import item_texts
 
@@ -211,7 +211,7 @@ def chosen_rationales(
 
 
 def teachers(split: Split, settings: Params, cases: Cases, seed: int) -> list[list[str]]:
-    """The teacher's rationales of each case, the three answers of a conversation behind one another; kept on disk."""
+    """Return the teacher's rationales of each case, each the three answers of a conversation joined; kept on disk."""
     from baselines._knowledge.rationales import RATIONALES, conversations, sampled_rollouts
     from baselines._writers.llm_texts import MessageBuilder
     from lm import backbone as backbones

@@ -90,8 +90,8 @@ def writes_by_vllm(params: Params) -> bool:
 def train(
     reader: Reader, split: Split, seed: int, folder: Path, report: FitReport, teacher: Teacher | None = None
 ) -> tuple[FitReport, np.ndarray]:
-    """Train by RecPO, from the last checkpoint in `folder` if there is one. With a teacher this goes on to teach in its
-    place.
+    """Train by RecPO, from the last checkpoint in `folder` if there is one. With a teacher, its objective replaces
+    RecPO's.
 
     Returns the report with RecPO's part, and the rows of `split.llm_train` that it learned from, int64, ascending.
     """
@@ -132,8 +132,8 @@ def learned_from(report: FitReport, split: Split, params: Params, rows: np.ndarr
 
 
 def encode_again(reader: Reader, refit: bool) -> None:
-    """Encode the table by the model as it is. refit: fit the item map so that it says of the new states what it said of
-    the old ones, as at the end of the warm start."""
+    """Encode the table by the present model. refit: fit the item map so that it maps the new states to what it mapped
+    the old ones to, as at the end of the warm start."""
     old, head = reader.table.states.clone(), reader.model.head
     reader.table.refresh(reader.model)
     if refit and head.item_map is not None:
@@ -141,21 +141,21 @@ def encode_again(reader: Reader, refit: bool) -> None:
 
 
 def ranks_now(reader: Reader, cases: Cases, n_items: int, refit: bool) -> list[int]:
-    """Rank cases by the model as it is, with the table encoded again.
+    """Return the target's rank for each case, by the present model with the table encoded again.
 
-    The reader is left as it was, but for a table that had not been encoded.
+    The reader is left as it was, except that a table not encoded before is encoded then.
     """
     table, encoded = reader.table.states.clone(), reader.table.encoded
     maps = {name: value.clone() for name, value in reader.model.head.state_dict().items()} if refit else {}
     encode_again(reader, refit)
     hidden = replace(cases, target=None)
     assert cases.target is not None
-    found = rank(R2ecRecommender(reader).score(hidden), hidden, cases.target, n_items, "r2ec")
+    ranking = rank(R2ecRecommender(reader).score(hidden), hidden, cases.target, n_items, "r2ec")
     if encoded:
         reader.table.states.copy_(table)
     if refit:
         reader.model.head.load_state_dict(maps)
-    ranks: list[int] = found.column("rank").to_pylist()
+    ranks: list[int] = ranking.column("rank").to_pylist()
     return ranks
 
 

@@ -29,7 +29,7 @@ class AdapterReport:
 
 @dataclass(frozen=True)
 class Curve:
-    """Ranks of validation cases on the way of the training, where `training.measured_steps` asked for them."""
+    """Ranks of validation cases during the training, at the steps of `training.measured_steps`."""
 
     users: list[int]  # of the cases
     points: list[dict[str, Any]]  # in the order of steps: step, seconds (of training so far), ranks (list of int)

@@ -1,1 +1,1 @@
-"""What an LLM writes about users, shared by the baselines that give it to a sequential network."""
+"""Texts of an LLM about users, shared by the baselines that feed them to a sequential network."""

@@ -1,4 +1,4 @@
-"""What slim.py's teacher writes, how well it ranks, and the student that has learned to write it. Needs torch."""
+"""The rationales of slim.py's teacher, the ranks of targets by them, and the student tuned on them. Needs torch."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ DISTILLED = Stage(
 
 
 def sampled_rollouts(count: int, max_new_tokens: int, temperature: float) -> RolloutSettings:
-    """So many texts of a prompt, drawn from the whole vocabulary."""
+    """Return settings for `count` texts of each prompt, sampled from the whole vocabulary."""
     return RolloutSettings(
         group_size=count, max_new_tokens=max_new_tokens, temperature=temperature, top_k=0, rows_at_once=ROWS_AT_ONCE
     )
@@ -50,7 +50,7 @@ def conversations(
     *,
     seed: int,
 ) -> list[list[str]]:
-    """The answers to each message and to the questions that follow it, in `settings.group_size` conversations of each.
+    """Return the answers to each message and to the questions after it, in `settings.group_size` conversations each.
 
     messages: of B users. Returns B * G lists of 1 + len(questions) answers on one line each, user by user. An answer is
     read again as it is written, but for marks of the chat template, which would open a turn.
@@ -79,7 +79,7 @@ def _lines(engine: TransformersEngine, prompts: list[list[int]], seed: int, step
 
 
 def target_ranks(texts: Tensor, items: Tensor, cases: Cases) -> np.ndarray:
-    """Where each text puts its case's target by the dot product of their vectors, int64 [cases, n], from 1.
+    """Return the target's rank by the dot product of text and item vectors, for each text: int64 [cases, n], from 1.
 
     texts: float32 [cases, n, d]; items: float32 [n_items, d]. Items of the history are left out, and equal scores stand
     before the target's.

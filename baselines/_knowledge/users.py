@@ -1,6 +1,5 @@
-"""Texts that an LLM writes about users, as vectors that a sequential network reads, for kar.py and slim.py. Light to
-import.
-"""
+"""Turns an LLM's texts about users into vectors that a sequential network reads, for kar.py and slim.py. Light to
+import."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -53,12 +52,12 @@ class KnowledgeParams(SASRecParams):
 
 
 def considering(request: str, settings: KnowledgeParams) -> str:
-    """The request with the factors that the LLM is to consider."""
+    """Return the request with the factors that the LLM is to consider."""
     return request.replace("FACTORS", settings.factors)
 
 
 def encoder_of(settings: KnowledgeParams) -> "SentenceEncoder":
-    """The sentence encoder, fetched if it is the default and isn't there."""
+    """Return the sentence encoder, fetched if it is the default and isn't there."""
     from baselines._writers.sentences import SentenceEncoder, fetch_minilm
 
     if settings.encoder == EMBEDDED_ENCODER:
@@ -67,7 +66,7 @@ def encoder_of(settings: KnowledgeParams) -> "SentenceEncoder":
 
 
 def frozen_writer(settings: KnowledgeParams) -> "Writer":
-    """The LLM as it is, whose texts are kept for all rows that ask the same."""
+    """Return a writer of the untuned LLM; its texts are kept for all methods that have the same prompts."""
     from baselines._writers.llm_texts import Writer
 
     return Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts))
@@ -84,7 +83,7 @@ class Knowledge:
         self.seconds = 0.0  # that all texts so far took when they were written, perhaps in another run
 
     def of_items(self, written: bool) -> "Tensor":
-        """Vectors of the items of the whole catalogue: of texts that the LLM writes, or of titles and attributes."""
+        """Return vectors of all items: of texts that the LLM writes, or of titles and attributes."""
         from baselines._writers.sentences import item_texts
 
         texts = item_texts(self.split.items, self.writer.tokenizer)
@@ -94,7 +93,7 @@ class Knowledge:
         return self.encoder.encode(texts, "encoding knowledge")
 
     def of_cases(self, cases: Cases) -> "Tensor":
-        """Vectors of the users of these cases, written about by their histories."""
+        """Return a vector per case, of the text that the LLM writes about the case's history."""
         messages = self.builder.user_messages(considering(USER_REQUEST, self.settings), cases)
         return self.encoder.encode(self._write(messages, "writing about users"), "encoding knowledge")
 
@@ -114,11 +113,11 @@ def trained_with(
     seed: int,
     name: str,
 ) -> "ByKnowledge":
-    """A network derived from SASRec, trained with texts about a sample of the training cases' users.
+    """Train a network derived from SASRec with texts about a sample of the training cases' users.
 
-    make: the network, of the items' vectors, float32 [n_items, width]. loss: of `row_of`, int64 [training cases], and
-    vectors, float32 [1 + texts, width], of which row_of says the case's own; 0: it has none. Its epochs are chosen by
-    all validation cases, each with its own text. name: of the method, in errors.
+    make: builds the network from the items' vectors, float32 [n_items, width]. loss: builds the loss from `row_of`,
+    int64 [training cases], and vectors, float32 [1 + texts, width]; row_of is a case's row in them, 0 without a text.
+    The best epoch is chosen on all validation cases, each with its own text. name: of the method, in errors.
     """
     import torch
 
@@ -153,17 +152,17 @@ def sampled(split: Split, count: int) -> np.ndarray:
 
 
 def none_first(vectors: "Tensor") -> "Tensor":
-    """A row of zeros on top, for cases without a text: [n, width] -> [1 + n, width]."""
+    """Put a row of zeros on top, for cases without a text: [n, width] -> [1 + n, width]."""
     import torch.nn.functional as F
 
     return F.pad(vectors, (0, 0, 1, 0))
 
 
 class Standard:
-    """Standardises vectors by mean and standard deviation of the given ones, in each dimension.
+    """Standardises vectors by the mean and standard deviation of those it is built with, in each dimension.
 
-    The given ones, standardised, are `known`. Sentences about things of one kind resemble each other, and differ in
-    little.
+    known: those vectors, standardised. Sentences about things of one kind are much alike, so their vectors differ
+    little before.
     """
 
     def __init__(self, vectors: "Tensor") -> None:
@@ -222,6 +221,6 @@ class ByKnowledge(Recommender):
         return self._tokens
 
     def report(self) -> dict[str, Any]:
-        """SASRec's curve; the writer's report; writing_seconds: that the texts of the fit took when they were
+        """Return SASRec's curve, the writer's report and writing_seconds, the time in which the fit's texts were
         written."""
         return self.trained.report() | self.writers_report | {"writing_seconds": round(self.fit_seconds, 3)}

@@ -1,5 +1,4 @@
-"""The network of slim.py: RecBole's SASRec whose vectors of users and items are fused with vectors of texts. Needs
-torch and RecBole."""
+"""The network of slim.py: RecBole's SASRec, its vectors fused with those of texts. Needs torch and RecBole."""
 
 from typing import Any
 
@@ -18,8 +17,8 @@ from recbole.model.sequential_recommender import SASRec  # isort: skip
 class FusedSASRec(SASRec):
     """An item is g_f([g_l(text); id]), a user g_f([g_l(text); state]), each side with its own linear g_l and g_f.
 
-    g_f begins as its second half alone, so that the network begins as SASRec. With `ids` false there are texts
-    alone: both sides are g_t(g_l(text)), and g_t is one transformer layer that they share.
+    g_f begins as the identity on its second half, so the network begins as SASRec. With `ids` false only texts are
+    read: both sides are g_t(g_l(text)), and g_t is one transformer layer that they share.
 
     Args:
         config, dataset: RecBole's.
@@ -68,7 +67,7 @@ class FusedSASRec(SASRec):
 
 
 def fused_loss(row_of: Tensor, vectors: Tensor) -> Loss:
-    """SASRec's loss at every position, of fused vectors; a learned one stands for the text of a case without any.
+    """Return SASRec's loss at every position with fused vectors; a learned vector replaces a missing text.
 
     row_of, vectors: see `knowledge.knowing_loss`.
     """

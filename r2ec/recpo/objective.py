@@ -178,8 +178,8 @@ def clipped(logps: Tensor, old_logps: Tensor | None, advantages: Tensor, eps: fl
 
 
 def kl_to_start(token_logps: Tensor, start_logps: Tensor, token_mask: Tensor, group: int, users: float) -> Tensor:
-    """How far the policy has moved from the one that RecPO began with, float32 []: GRPO's own KL term, which the paper
-    leaves out (Shao et al., DeepSeekMath, arXiv 2402.03300, equation 4; the estimator of Schulman, "Approximating KL
+    """GRPO's KL term, the divergence of the policy from the one that RecPO began with: float32 []. The paper leaves it
+    out (Shao et al., DeepSeekMath, arXiv 2402.03300, equation 4; the estimator of Schulman, "Approximating KL
     divergence", 2020).
 
         D = 1/B sum_u 1/G sum_i sum_t [ q_it / p_it - log(q_it / p_it) - 1 ],   p: the policy, q: the start

@@ -197,10 +197,10 @@ class RecPOTrainer(RolloutTrainer):
         return self.experiences[batch]
 
     def _by_the_start(self, rollouts: Rollouts) -> Tensor:
-        """Give the log-probabilities of the sampled tokens by the policy that RecPO began with: float32 [N, T].
+        """Return the log-probabilities of the sampled tokens by the policy that RecPO began with: float32 [N, T].
 
-        Its adapters take the present ones' places meanwhile. It is read with gradients, as the update reads: without
-        them attention has another kernel, whose rounding would be a divergence of its own.
+        The start's weights replace the present ones meanwhile. The forward keeps gradients on, as the update does:
+        without them attention takes another kernel, whose rounding would show as a divergence.
         """
         own = self.net.own_state()
         now = {name: value.clone() for name, value in own.items()}
@@ -208,12 +208,12 @@ class RecPOTrainer(RolloutTrainer):
             for name, value in own.items():
                 value.copy_(self.start[name])
             with torch.enable_grad():
-                found = self.net(rollouts, temperature=self.engine.settings.temperature).token_logps
+                token_logps = self.net(rollouts, temperature=self.engine.settings.temperature).token_logps
         finally:
             for name, value in own.items():
                 value.copy_(now[name])
-        assert found is not None
-        return found.detach()
+        assert token_logps is not None
+        return token_logps.detach()
 
     def _refresh_if_due(self) -> None:
         """Re-encode the whole table every T_refresh steps; at first unless the warm start has just done it."""

@@ -72,8 +72,8 @@ def markdown(measured: Measured) -> str:
         parts.append(table(head, list(map(_pair, measured.pairs)), left=len(head)))
     if measured.latency:
         rows = [
-            [plain(one.method), f"{one.alone_ms:.0f} ({one.alone_ms_p95:.0f})", f"{one.together:.1f}"]
-            for one in measured.latency
+            [plain(answers.method), f"{answers.alone_ms:.0f} ({answers.alone_ms_p95:.0f})", f"{answers.together:.1f}"]
+            for answers in measured.latency
         ]
         parts.append(table(["answers", "one user, ms (95 %)", "users/s, 64 together"], rows))
     if measured.growth:

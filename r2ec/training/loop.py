@@ -176,9 +176,9 @@ class RolloutTrainer(Trainer):
         return [{name: round(float(value), 6) for name, value in entry.items()} for entry in entries]
 
     def measured(self) -> list[dict[str, Any]]:
-        """What `measure` gave, step by step: step, seconds (of training so far) and ranks."""
-        found = [entry for entry in self.state.log_history if RANKS in entry]
-        return [{"step": int(one["step"]), "seconds": one[SECONDS], "ranks": one[RANKS]} for one in found]
+        """Return the result of `measure` at each step: step, seconds (of training so far) and ranks."""
+        entries = [entry for entry in self.state.log_history if RANKS in entry]
+        return [{"step": int(entry["step"]), "seconds": entry[SECONDS], "ranks": entry[RANKS]} for entry in entries]
 
     def _whole(self, measure: Callable[[], list[int]]) -> Callable[[], list[int]]:
         def ranks() -> list[int]:

@@ -1,4 +1,4 @@
-"""Ranks of validation cases on the way of a training, noted in its log without a trace in it."""
+"""Measures the ranks of validation cases during a training and logs them, without changing the training."""
 
 import time
 from collections.abc import Callable, Collection
@@ -10,12 +10,11 @@ SECONDS, RANKS = "seconds_trained", "measured_ranks"
 
 
 class Measuring(TrainerCallback):
-    """Calls `ranks` behind some steps, 0 for before the first, and keeps what it gives in the log's entries.
+    """Calls `ranks` after each of `steps` (0: before the first) and adds an entry with its result to the log.
 
-    Such an entry has the step, RANKS (a list of int, one per case) and SECONDS, those of training so far: of all pieces
-    of a training that was stopped, without those of measuring. Entries of SECONDS alone stand where checkpoints are
-    written, so that a resumed training goes on counting there; what was measured behind its checkpoint is measured
-    again.
+    An entry has the step, RANKS (a list of int, one per case) and SECONDS, the time of training so far. SECONDS counts
+    all parts of a training that was stopped, and leaves measuring out. Each checkpoint has an entry of SECONDS only, so
+    that a resumed training counts on from there; ranks after that checkpoint are measured again.
     """
 
     def __init__(self, steps: Collection[int], ranks: Callable[[], list[int]]) -> None:

@@ -133,7 +133,7 @@ def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
 
 
 def _data(reader: Reader, split: Split, seed: int) -> tuple[WarmStart, Cases]:
-    """What the maps are fitted on, and the validation cases in it. The reader's LM must be as it was loaded."""
+    """Return the data that the maps are fitted on, and its validation cases. The LM must be as it was loaded."""
     params, settings = reader.params, reader.params.warm_start
     parts = {
         "train": sample(split.llm_train, settings.cases, split.name),
@@ -161,7 +161,7 @@ def _data(reader: Reader, split: Split, seed: int) -> tuple[WarmStart, Cases]:
 
 
 def _fitted(data: WarmStart, params: Params) -> Fitted:
-    """One fit for all processes: rounding differs between them, and might choose other maps."""
+    """Fit the maps in one process for all: rounding differs between processes and might choose other maps."""
     from_first = [fit_rec_head(data) if processes(params).is_main_process else None]
     fitted: Fitted | None = broadcast_object_list(from_first)[0]
     assert fitted is not None
@@ -169,10 +169,10 @@ def _fitted(data: WarmStart, params: Params) -> Fitted:
 
 
 def teacher_again(reader: Reader, split: Split, seed: int) -> Teacher:
-    """The teacher of the warm start, fitted once more: it isn't kept with what it has taught.
+    """Fit the warm start's teacher once more and return it; the warm start doesn't save it.
 
-    The same cases, states and random numbers, and so the same teacher. The reader's LM must be as it was loaded; its
-    table is left with the frozen states. Takes what fitting the maps takes, since the best of several has it.
+    Cases, states and random numbers are the same, so the teacher is, too. The reader's LM must be as it was loaded; the
+    call leaves the frozen states in its table. It takes as long as fitting all maps, of which the best has the teacher.
     """
     teacher = _fitted(_data(reader, split, seed)[0], reader.params).teacher
     assert teacher is not None  # the settings see to it

@@ -1,4 +1,4 @@
-"""SLIM: the fused network by hand, what the teacher says and which of it is taught, the student, what is kept."""
+"""Tests of SLIM: the fused network by hand, the teacher's rationales, the student, controls, what is kept."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ def scored(method: Recommender, cases: Cases) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> ByKnowledge:
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> ByKnowledge:
     folder = tmp_path_factory.mktemp("slim")
     return slim.fit(small(), seed=1, params=settings(folder), workdir=folder / "work")
 
@@ -71,7 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> ByKnowledge:
 
 
 def network(ids: bool) -> FusedSASRec:
-    """An untrained one of the planted catalogue's size, with item texts of width 5."""
+    """Return an untrained network of the planted catalogue's size, with item texts of width 5."""
     from baselines._recbole.training import Catalogue, _config, without_arguments
 
     with without_arguments():
@@ -82,35 +82,35 @@ def network(ids: bool) -> FusedSASRec:
 
 @torch.no_grad()
 def test_it_begins_as_sasrec_and_adds_texts_by_linear_layers() -> None:
-    net, said = network(ids=True), torch.randn(2, 5)
+    net, user_texts = network(ids=True), torch.randn(2, 5)
     history, lengths = torch.tensor([[5, 9, 0, 0], [7, 0, 0, 0]]), torch.tensor([2, 1])
     states, ids = net.forward(history, lengths), net.item_embedding.weight
-    given = {"item_id_list": history, "item_length": lengths, KNOWLEDGE: said}
-    torch.testing.assert_close(net.full_sort_predict(given), states @ ids.T)
+    inputs = {"item_id_list": history, "item_length": lengths, KNOWLEDGE: user_texts}
+    torch.testing.assert_close(net.full_sort_predict(inputs), states @ ids.T)
     for side in net.fused:
         torch.nn.init.normal_(side.weight)
         torch.nn.init.normal_(side.bias)
     texts = torch.cat([torch.zeros(1, 5), net.items[1:]]) @ net.of_text[ITEM].weight.T + net.of_text[ITEM].bias
     items = torch.cat([texts, ids], dim=1) @ net.fused[ITEM].weight.T + net.fused[ITEM].bias
-    own = said @ net.of_text[USER].weight.T + net.of_text[USER].bias
+    own = user_texts @ net.of_text[USER].weight.T + net.of_text[USER].bias
     users = torch.cat([own, states], dim=1) @ net.fused[USER].weight.T + net.fused[USER].bias
-    torch.testing.assert_close(net.full_sort_predict(given), users @ items.T)
+    torch.testing.assert_close(net.full_sort_predict(inputs), users @ items.T)
 
 
 @torch.no_grad()
 def test_without_ids_texts_alone_decide() -> None:
-    net, said = network(ids=False), torch.randn(2, 5)
-    one = {"item_id_list": torch.tensor([[5, 9, 0, 0], [7, 0, 0, 0]]), "item_length": torch.tensor([2, 1])}
-    other = {"item_id_list": torch.tensor([[8, 2, 4, 0], [6, 3, 0, 0]]), "item_length": torch.tensor([3, 2])}
-    found = net.full_sort_predict(one | {KNOWLEDGE: said})
-    assert torch.equal(found, net.full_sort_predict(other | {KNOWLEDGE: said}))
-    users, items = net.of_text[USER](said), net.of_text[ITEM](net.items)
-    torch.testing.assert_close(found, net.layer(users[:, None])[:, 0] @ net.layer(items[:, None])[:, 0].T)
+    net, user_texts = network(ids=False), torch.randn(2, 5)
+    inputs = {"item_id_list": torch.tensor([[5, 9, 0, 0], [7, 0, 0, 0]]), "item_length": torch.tensor([2, 1])}
+    other_inputs = {"item_id_list": torch.tensor([[8, 2, 4, 0], [6, 3, 0, 0]]), "item_length": torch.tensor([3, 2])}
+    item_scores = net.full_sort_predict(inputs | {KNOWLEDGE: user_texts})
+    assert torch.equal(item_scores, net.full_sort_predict(other_inputs | {KNOWLEDGE: user_texts}))
+    users, items = net.of_text[USER](user_texts), net.of_text[ITEM](net.items)
+    torch.testing.assert_close(item_scores, net.layer(users[:, None])[:, 0] @ net.layer(items[:, None])[:, 0].T)
 
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_the_loss_fuses_each_cases_own_text_or_a_learned_vector(ids: bool) -> None:
-    """Against a loop over cases. Two cases of one context have one history: the text of one is that of both."""
+    """The loss equals a loop over cases. Two cases of one context have one history and share one text."""
     net, vectors = network(ids), none_first(torch.randn(2, 5))
     batch = Batch(
         items=torch.tensor([[5, 9, 3, 0], [7, 0, 0, 0]]),
@@ -129,8 +129,8 @@ def test_the_loss_fuses_each_cases_own_text_or_a_learned_vector(ids: bool) -> No
         for history, row, target in (([5], 0, 9), ([5, 9, 3], 2, 4), ([5, 9, 3], 2, 8), ([7], 1, 6)):
             items = torch.tensor([history + [0] * (4 - len(history))])
             state = net.forward(items, torch.tensor([len(history)]))
-            said = net.of_text[USER](vectors[row : row + 1]) if row else net.no_text[None]
-            logits = net.user_vectors(said, state) @ net.item_vectors().T
+            user_text = net.of_text[USER](vectors[row : row + 1]) if row else net.no_text[None]
+            logits = net.user_vectors(user_text, state) @ net.item_vectors().T
             expected.append(F.cross_entropy(logits, torch.tensor([target])))
         torch.testing.assert_close(fused_loss(row_of, vectors)(net, batch), torch.stack(expected).mean())
 
@@ -145,7 +145,7 @@ def random_lines() -> Split:
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_text_that_names_the_target_finds_it(ids: bool) -> None:
-    """Planted: a user's text is the vector of the target's own."""
+    """In the planted data the vector of a user's text is that of the target."""
     data, names = random_lines(), torch.randn(N_ITEMS, 24, generator=torch.Generator().manual_seed(0))
     chosen = KnowledgeParams.model_validate(
         {"backbone": {"name": "none"}, "cases": 10**6, "epochs": 12, "patience": 12, "learning_rate": 0.01}
@@ -156,9 +156,11 @@ def test_a_text_that_names_the_target_finds_it(ids: bool) -> None:
         assert cases.target is not None
         return names[torch.from_numpy(cases.target.astype(np.int64))]
 
-    told = SimpleNamespace(split=data, settings=chosen, of_items=lambda written: names, of_cases=of_cases, seconds=0.0)
+    knowledge = SimpleNamespace(
+        split=data, settings=chosen, of_items=lambda written: names, of_cases=of_cases, seconds=0.0
+    )
     method = trained_with(
-        told,  # type: ignore[arg-type]
+        knowledge,  # type: ignore[arg-type]
         written_items=False,
         make=lambda items: lambda config, dataset: FusedSASRec(config, dataset, items, ids),
         loss=fused_loss,
@@ -180,32 +182,32 @@ def test_one_turn_is_a_prompt_and_more_are_a_conversation() -> None:
     tokenizer = tiny_tokenizer("llama")
     assert conversation_ids(tokenizer, ["Thing 11"]) == prompt_ids(tokenizer, "Thing 11")
     turns = (("user", "a"), ("assistant", "b"), ("user", "c"))
-    said = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns)
+    conversation = "".join(f"<|im_start|>{role}\n{message}<|im_end|>\n" for role, message in turns)
     text = tokenizer.decode(conversation_ids(tokenizer, ["a", "b", "c"]))
-    assert text.endswith(f"{said}<|im_start|>assistant\n")  # behind the template's own system prompt
+    assert text.endswith(f"{conversation}<|im_start|>assistant\n")  # behind the template's own system prompt
 
 
 def test_a_question_follows_the_answers_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, list[str]]] = []
+    calls: list[tuple[int, list[str]]] = []
     tokenizer = tiny_tokenizer("llama")
     generate = TransformersEngine.generate
 
     def watch(self: TransformersEngine, prompts: Sequence[Sequence[int]], **named: Any) -> Any:
-        asked.append((self.settings.group_size, [str(tokenizer.decode(list(prompt))) for prompt in prompts]))
+        calls.append((self.settings.group_size, [str(tokenizer.decode(list(prompt))) for prompt in prompts]))
         return generate(self, prompts, **named)
 
     monkeypatch.setattr(TransformersEngine, "generate", watch)
     model = tiny_lm("llama")
     writing = sampled_rollouts(2, 3, 1.0)
-    found = conversations(model, tokenizer, ["first", "second"], ["Which kinds?", "Which things?"], writing, seed=5)
-    assert [len(answers) for answers in found] == [3] * 4 and found[0] != found[1]
-    assert [(group, len(prompts)) for group, prompts in asked] == [(2, 2), (1, 4), (1, 4)]
-    for i, prompt in enumerate(asked[2][1]):
-        parts = [("first", "second")[i // 2], found[i][0], "Which kinds?", found[i][1], "Which things?"]
+    written = conversations(model, tokenizer, ["first", "second"], ["Which kinds?", "Which things?"], writing, seed=5)
+    assert [len(answers) for answers in written] == [3] * 4 and written[0] != written[1]
+    assert [(group, len(prompts)) for group, prompts in calls] == [(2, 2), (1, 4), (1, 4)]
+    for i, prompt in enumerate(calls[2][1]):
+        parts = [("first", "second")[i // 2], written[i][0], "Which kinds?", written[i][1], "Which things?"]
         places = [prompt.index(part) for part in parts if part]
-        assert places == sorted(places) and found[i][2] not in ("Which kinds?", "Which things?")
+        assert places == sorted(places) and written[i][2] not in ("Which kinds?", "Which things?")
     assert conversations(model, tokenizer, ["first", "second"], ["Which kinds?"], writing, seed=5) == [
-        answers[:2] for answers in found
+        answers[:2] for answers in written
     ]
 
 
@@ -214,10 +216,10 @@ def test_ranks_of_targets_by_hand() -> None:
     items = torch.tensor([[3.0], [2.0], [2.0], [1.0], [9.0]])
     cases = split().train.take(np.arange(1))
     case = replace(cases, offsets=np.array([0, 1]), items=np.array([4], np.int32), target=np.array([2], np.int32))
-    said = torch.tensor([[[1.0], [-1.0]]])
-    assert target_ranks(said, items, case).tolist() == [[3, 3]]
+    vectors = torch.tensor([[[1.0], [-1.0]]])
+    assert target_ranks(vectors, items, case).tolist() == [[3, 3]]
     case = replace(case, target=np.array([3], np.int32))
-    assert target_ranks(said, items, case).tolist() == [[4, 1]]
+    assert target_ranks(vectors, items, case).tolist() == [[4, 1]]
 
 
 def test_the_rationale_that_ranks_the_target_best_is_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,31 +227,34 @@ def test_the_rationale_that_ranks_the_target_best_is_taught(tmp_path: Path, monk
     cases = small().llm_train.take(np.arange(2))
     monkeypatch.setattr(slim, "teachers", lambda *_: [["a", "b", "c"], ["d", "e", "f"]])
     monkeypatch.setattr(rationales, "target_ranks", lambda *_: np.array([[7, 1, 1], [3, 7, 15]]))
-    encoder = SimpleNamespace(encode=lambda said, desc: torch.zeros(len(said), 2), tokenizer=tiny_tokenizer("llama"))
-    best, found = slim.chosen_rationales(small(), chosen, cases, encoder, 1)  # type: ignore[arg-type]
+    encoder = SimpleNamespace(encode=lambda texts, desc: torch.zeros(len(texts), 2), tokenizer=tiny_tokenizer("llama"))
+    best, report = slim.chosen_rationales(small(), chosen, cases, encoder, 1)  # type: ignore[arg-type]
     assert best == ["b", "d"]
     # 1 / log2(1 + rank): 1/3, 1, 1 and 1/2, 1/3, 1/4.
-    assert found == {"ndcg_of_taught": 0.75, "ndcg_of_all": round((7 / 3 + 13 / 12) / 6, 4)}
+    assert report == {"ndcg_of_taught": 0.75, "ndcg_of_all": round((7 / 3 + 13 / 12) / 6, 4)}
 
 
 def test_the_student_learns_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slim, "chosen_rationales", lambda split, settings, cases, *_: (["movie"] * len(cases), {}))
     chosen = slim.Params.model_validate(settings(tmp_path, writer_steps=20, writer_rate=3e-2))
-    student, found = slim.distilled(small(), chosen, None, 1, tmp_path / "work")  # type: ignore[arg-type]
-    assert found["losses"][-1] < 0.3 * found["losses"][0]
-    asked = student.builder(small(), 3, 400).user_messages(slim.USER_REQUEST, small().valid.take(np.arange(1)))
+    student, report = slim.distilled(small(), chosen, None, 1, tmp_path / "work")  # type: ignore[arg-type]
+    assert report["losses"][-1] < 0.3 * report["losses"][0]
+    messages = student.builder(small(), 3, 400).user_messages(slim.USER_REQUEST, small().valid.take(np.arange(1)))
     frozen = Writer(chosen.backbone, 4, tmp_path / "texts")
-    text, before = (writer.write([writer.prompt(asked[0])])[0].text for writer in (student, frozen))
+    text, before = (writer.write([writer.prompt(messages[0])])[0].text for writer in (student, frozen))
     assert text == "movie" and "movie" not in before
 
 
-def test_scores_are_those_of_the_students_texts(made: ByKnowledge) -> None:
+def test_scores_are_those_of_the_students_texts(recommender: ByKnowledge) -> None:
     cases = small().valid.take(CASES)
-    found, texts = scored(made, cases), made.texts()
-    assert texts["case"].tolist() == cases.case.tolist() and made.tokens_written() >= len(cases)
-    assert set(made.report()) >= {"losses", "ndcg_of_taught", "ndcg_of_all", "writing_seconds", "best_epoch"}
-    assert made.report()["ndcg_of_taught"] >= made.report()["ndcg_of_all"] and len(made.report()["losses"]) == 2
-    np.testing.assert_array_equal(scored(made.uncached(), cases), found)
+    item_scores, texts = scored(recommender, cases), recommender.texts()
+    assert texts["case"].tolist() == cases.case.tolist() and recommender.tokens_written() >= len(cases)
+    assert set(recommender.report()) >= {"losses", "ndcg_of_taught", "ndcg_of_all", "writing_seconds", "best_epoch"}
+    assert (
+        recommender.report()["ndcg_of_taught"] >= recommender.report()["ndcg_of_all"]
+        and len(recommender.report()["losses"]) == 2
+    )
+    np.testing.assert_array_equal(scored(recommender.uncached(), cases), item_scores)
 
 
 # Controls, and what is kept
@@ -268,9 +273,9 @@ def test_what_is_written_of_another_user_can_be_read(tmp_path: Path) -> None:
         users.considering(slim.USER_REQUEST, knowledge.settings), small().valid.take(CASES)
     )
     assert method.texts()["prompt"].tolist() != own and method.texts()["case"].tolist() == cases.case.tolist()
-    alone = replace(small(), train=small().train.take(np.flatnonzero(small().train.user == cases.user[0])))
+    one_user = replace(small(), train=small().train.take(np.flatnonzero(small().train.user == cases.user[0])))
     with pytest.raises(InputError, match=r"^case \d+: all \d+ texts are about its own user; raise cases$"):
-        slim.OfOthers(alone, knowledge.settings, knowledge.writer, knowledge.encoder).others(cases)
+        slim.OfOthers(one_user, knowledge.settings, knowledge.writer, knowledge.encoder).others(cases)
 
 
 def test_the_undistilled_control_has_the_frozen_llms_texts(tmp_path: Path) -> None:
@@ -279,7 +284,7 @@ def test_the_undistilled_control_has_the_frozen_llms_texts(tmp_path: Path) -> No
     cases = small().valid.take(CASES)
     scored(method, cases)
     frozen = Writer(method.knowledge.settings.backbone, 4, tmp_path / "texts")
-    expected = [one.text for one in frozen.write([frozen.prompt(one) for one in method.texts()["prompt"]])]
+    expected = [text.text for text in frozen.write([frozen.prompt(prompt) for prompt in method.texts()["prompt"]])]
     assert method.texts()["reasoning"].tolist() == expected
 
 
@@ -300,6 +305,6 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytes
         interrupt(patch, SFTTrainer, "training_step", call=2)
         slim.fit(small(), seed=3, params=elsewhere, workdir=tmp_path / "broken")
     monkeypatch.setattr(rationales, "conversations", lambda *_, **__: pytest.fail("asked twice"))
-    again = slim.fit(small(), seed=3, params=elsewhere, workdir=tmp_path / "broken")
-    np.testing.assert_array_equal(scored(again, cases), scored(whole, cases))
-    assert again.report()["losses"] == whole.report()["losses"]
+    resumed = slim.fit(small(), seed=3, params=elsewhere, workdir=tmp_path / "broken")
+    np.testing.assert_array_equal(scored(resumed, cases), scored(whole, cases))
+    assert resumed.report()["losses"] == whole.report()["losses"]

@@ -1,5 +1,5 @@
-"""What a long training is watched and varied by: ranks noted on the way, the KL term, the whole table as candidates,
-and the control that goes on with the warm start's teacher."""
+"""Tests of what long trainings add: ranks measured during training, the KL term, the whole table as candidates, and the
+control that goes on with the warm start's teacher."""
 
 import copy
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
 
 
-def made(backbone: Path, **changes: Any) -> Params:
+def params_of(backbone: Path, **changes: Any) -> Params:
     return Params.model_validate(settings(backbone, **changes))
 
 
@@ -40,8 +40,8 @@ def weights(recommender: R2ecRecommender) -> dict[str, Tensor]:
 
 
 def test_the_kl_term_by_hand() -> None:
-    """Two rollouts of one user: p = 1/2 against q = 1/4 and 1 (the sum of q/p - log(q/p) - 1: .1931 and .3069), and a
-    token that both find as likely. Padding counts for nothing, whatever it holds."""
+    """One user has two rollouts: tokens of p = 1/2 against q = 1/4 and 1 (q/p - log(q/p) - 1: .1931 and .3069), and a
+    token of p = q. Padding adds nothing, whatever it holds."""
     policy = torch.tensor([[0.5, 0.5, 1.0], [0.25, 1.0, 1.0]]).log()
     start = torch.tensor([[0.25, 1.0, 0.001], [0.25, 0.001, 0.001]]).log()
     mask = torch.tensor([[True, True, False], [True, False, False]])
@@ -56,7 +56,7 @@ def test_the_kl_term_by_hand() -> None:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, look: Callable[[RecPOTrainer, Any, Tensor], None]) -> None:
-    """Have every update of RecPO looked at: the trainer, its batch and its loss."""
+    """Call `look` with the trainer, the batch and the loss of every update of RecPO."""
     plain = RecPOTrainer.compute_loss
 
     def compute_loss(self: RecPOTrainer, model: Any, batch: Any, *rest: Any, **named: Any) -> Tensor:
@@ -70,10 +70,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch, look: Callable[[RecPOTrainer, Any,
 def test_the_kl_terms_gradient_is_the_plain_computations(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the second update, whose policy has moved: the gradient with the term less that without it, against the sum
-    over tokens by whole prompts read at once, once by the start's weights and once by the present ones."""
-    params = made(backbone, recpo={"kl": 3.0, "extra_negatives": 0}, training={"max_steps": 2, "split_grad_norms": 0})
-    found: list[tuple[list[Tensor], list[Tensor], float]] = []
+    """In the second update the policy has moved. The gradient with the term minus that without it equals the gradient
+    of a sum over tokens, whose log-probabilities come from plain forwards by the start's and the present weights."""
+    params = params_of(
+        backbone, recpo={"kl": 3.0, "extra_negatives": 0}, training={"max_steps": 2, "split_grad_norms": 0}
+    )
+    updates: list[tuple[list[Tensor], list[Tensor], float]] = []
     start: list[Any] = []
 
     def plain_logps(net: Any, trainer: RecPOTrainer, batch: Any) -> Tensor:
@@ -97,11 +99,11 @@ def test_the_kl_terms_gradient_is_the_plain_computations(
         )
         assert noted == pytest.approx(float(expected.detach()), rel=2e-2, abs=1e-6)
         gradients = torch.autograd.grad(3.0 * expected, trainable, retain_graph=True, materialize_grads=True)
-        found.append((list(with_term), list(gradients), float(expected.detach())))
+        updates.append((list(with_term), list(gradients), float(expected.detach())))
 
     recorded(monkeypatch, look)
     fit_r2ec(split(), 3, params, tmp_path / "with")
-    (_, none, at_start), (with_term, of_term, moved) = found
+    (_, none, at_start), (with_term, of_term, moved) = updates
     assert at_start == pytest.approx(0, abs=1e-6) and moved > 1e-4
     assert max(float(gradient.abs().max()) for gradient in none) < 1e-3
     # The first update is the same without the term, so that the second begins from the same weights and rollouts.
@@ -113,18 +115,18 @@ def test_the_kl_terms_gradient_is_the_plain_computations(
         without.append(list(torch.autograd.grad(loss, trainable, retain_graph=True, materialize_grads=True)))
 
     recorded(monkeypatch, look_without)
-    bare = made(backbone, recpo={"extra_negatives": 0}, training={"max_steps": 2, "split_grad_norms": 0})
+    bare = params_of(backbone, recpo={"extra_negatives": 0}, training={"max_steps": 2, "split_grad_norms": 0})
     fit_r2ec(split(), 3, bare, tmp_path / "without")
     largest = max(float(gradient.norm()) for gradient in of_term)
     assert largest > 1e-3
-    for one, other, expected in zip(with_term, without[1], of_term, strict=True):
-        assert float((one - other - expected).norm()) < 2e-2 * largest
+    for gradient, gradient_without, expected in zip(with_term, without[1], of_term, strict=True):
+        assert float((gradient - gradient_without - expected).norm()) < 2e-2 * largest
 
 
 def test_a_heavy_kl_term_holds_the_policy_where_it_began(backbone: Path, tmp_path: Path) -> None:
     def moved(kl: float) -> float:
         own = {"learning_rate": 0.02, "max_steps": 8, "head_learning_rate": 0}
-        params = made(backbone, recpo={"kl": kl, "refresh_steps": 100}, training=own)
+        params = params_of(backbone, recpo={"kl": kl, "refresh_steps": 100}, training=own)
         log = fit_r2ec(split(), 3, params, tmp_path / f"{kl}").report()["recpo_log"]
         return float(np.mean([entry["kl"] for entry in log[-3:]]))
 
@@ -132,7 +134,7 @@ def test_a_heavy_kl_term_holds_the_policy_where_it_began(backbone: Path, tmp_pat
 
 
 def test_a_resumed_training_has_the_same_start(backbone: Path, tmp_path: Path) -> None:
-    params = made(backbone, recpo={"kl": 1.0}, training={"max_steps": 2})
+    params = params_of(backbone, recpo={"kl": 1.0}, training={"max_steps": 2})
     fit_r2ec(split(), 3, params, tmp_path)
     torch.manual_seed(1)
     reader = Reader.build(split(), params, "free", 8)
@@ -163,7 +165,7 @@ def test_the_whole_table_as_candidates_is_the_plain_softmax(
         assert trainer._gathered["item_logp"][-1] == pytest.approx(float(expected), rel=1e-3)
 
     recorded(monkeypatch, look)
-    fitted = fit_r2ec(split(), 3, made(backbone, recpo=recpo, training={"learning_rate": 1e-3}), tmp_path)
+    fitted = fit_r2ec(split(), 3, params_of(backbone, recpo=recpo, training={"learning_rate": 1e-3}), tmp_path)
     assert len(tables) == 4 and all(torch.equal(table, tables[0]) for table in tables)
     assert not torch.equal(fitted.reader.table.states, tables[0])  # encoded anew at the end
 
@@ -172,8 +174,8 @@ def test_measuring_leaves_no_trace_and_goes_on_where_it_was_stopped(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = {"max_steps": 4, "save_steps": 2}
-    plain = fit_r2ec(split(), 3, made(backbone, training=own), tmp_path / "plain")
-    params = made(backbone, training=own | {"measured_steps": [0, 1, 3, 4]})
+    plain = fit_r2ec(split(), 3, params_of(backbone, training=own), tmp_path / "plain")
+    params = params_of(backbone, training=own | {"measured_steps": [0, 1, 3, 4]})
     measured = fit_r2ec(split(), 3, params, tmp_path / "measured")
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(measured)[name]), name
@@ -200,15 +202,15 @@ def test_measuring_leaves_no_trace_and_goes_on_where_it_was_stopped(
         patch.setattr(Measuring, "_note", stops)
         with pytest.raises(KeyboardInterrupt):
             fit_r2ec(split(), 3, params, tmp_path / "stopped")
-    again = fit_r2ec(split(), 3, params, tmp_path / "stopped").report()["curve"]
-    assert [(one["step"], one["ranks"]) for one in again["points"]] == [
-        (one["step"], one["ranks"]) for one in curve["points"]
+    resumed = fit_r2ec(split(), 3, params, tmp_path / "stopped").report()["curve"]
+    assert [(point["step"], point["ranks"]) for point in resumed["points"]] == [
+        (point["step"], point["ranks"]) for point in curve["points"]
     ]
-    assert again["points"][2]["seconds"] > again["points"][1]["seconds"]
+    assert resumed["points"][2]["seconds"] > resumed["points"][1]["seconds"]
 
 
 def taught(backbone: Path, steps: int, **training: Any) -> Params:
-    """A warm start of maps alone, and the control that goes on from there."""
+    """Return settings of a warm start of maps only, and of the control that goes on from there."""
     warm = {"cases": 200, "rank": 32, "valid_cases": 100, "epochs": 30, "teacher_epochs": 8, "learning_rate": 1e-2}
     warm |= {"batch_size": 64, "weight_decays": [0.01], "history_decay": 0.3, "adapters": {"held_items": 8}}
     own = {"objective": "teacher", "max_steps": steps, "learning_rate": 5e-3, "head_learning_rate": 3e-3}
@@ -216,7 +218,7 @@ def taught(backbone: Path, steps: int, **training: Any) -> Params:
     own |= {"lr_scheduler_type": "cosine", "warmup_steps": 5} | training
     changes: dict[str, Any] = {"prompts": {"max_items": 1}, "recpo": {"prior": 1.0, "tau": 0.05}}
     changes["lora"] = {"r": 16, "alpha": 32}
-    return made(backbone, warm_start=warm, training=own, **changes)
+    return params_of(backbone, warm_start=warm, training=own, **changes)
 
 
 def test_the_control_learns_what_its_teacher_says_and_ranks_better(backbone: Path, tmp_path: Path) -> None:
@@ -231,9 +233,13 @@ def test_the_control_learns_what_its_teacher_says_and_ranks_better(backbone: Pat
     assert ndcg(ranks[steps], 10).mean() > 1.1 * ndcg(ranks[0], 10).mean()
     last = report["curve"]["points"][-1]["ranks"]
     cases = split().valid.sample(200, split().name, "r2ec sample")
-    found = np.concatenate(list(fitted.score(cases)))  # the finished model, its item map refitted as it was measured
-    target = found[np.arange(len(found)), cases.target]
-    assert np.median(np.abs((found > target[:, None]).sum(axis=1) + 1 - np.array(last))) <= 2  # history not masked here
+    item_scores = np.concatenate(
+        list(fitted.score(cases))
+    )  # the finished model, its item map refitted as it was measured
+    target = item_scores[np.arange(len(item_scores)), cases.target]
+    assert (
+        np.median(np.abs((item_scores > target[:, None]).sum(axis=1) + 1 - np.array(last))) <= 2
+    )  # history not masked here
 
 
 def test_the_teacher_that_goes_on_is_the_warm_starts_own(
