@@ -1,4 +1,6 @@
-"""Make table and plot of one method against each of the others, per dataset and over all datasets.
+"""Make table and plot of one method against each of the others: `python -m benchmark.output.against`.
+
+Differences are per dataset and over all datasets.
 
     python -m benchmark.output.against --datasets ml-100k
 

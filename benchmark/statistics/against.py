@@ -1,4 +1,6 @@
-"""Test one method against each of the others, per dataset and over all datasets.
+"""Test one method against each of the others: `python -m benchmark.statistics.against`.
+
+Differences are per dataset and over all datasets.
 
     python -m benchmark.statistics.against --reference r2ec --datasets ml-100k --methods popularity sasrec r2ec \\
         --seeds 3

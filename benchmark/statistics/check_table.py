@@ -1,5 +1,4 @@
-"""Find rows of a printed table of Hit@k and NDCG@k that no ranking can have: `python -m
-benchmark.statistics.check_table`.
+"""Find rows of a table of Hit@k and NDCG@k that no ranking can have: `python -m benchmark.statistics.check_table`.
 
     python -m benchmark.statistics.check_table FILE.csv
 

@@ -1,4 +1,6 @@
-"""Make the page of finished runs, one file that is opened from disk and sends no request.
+"""Make the page of finished runs: `python -m benchmark.output.page`.
+
+It is one file that is opened from disk and sends no request.
 
     python -m benchmark.output.page --datasets ml-100k --methods popularity sasrec r2ec --seeds 3
 
