@@ -1,6 +1,7 @@
 """What text reaches a model: titles that open turns, break lines or never end; one scale of ratings; every method
 alike."""
 
+import copy
 import functools
 import re
 from collections.abc import Iterator
@@ -191,7 +192,7 @@ def test_a_title_of_marks_alone_is_said_when_the_dataset_is_prepared() -> None:
 
 def test_a_title_that_a_tokenizer_reads_as_nothing_is_named() -> None:
     """A special token may be a plain word."""
-    tokenizer = tiny_tokenizer("llama")
+    tokenizer = copy.deepcopy(tiny_tokenizer("llama"))  # that one is shared by all tests of a process
     tokenizer.add_special_tokens({"additional_special_tokens": ["PAD"]})
     items = pd.DataFrame({"item_id": ["a", "b7"], "title": ["Up", "PAD PAD"]})
     with pytest.raises(InputError, match=r"items\.parquet: row 2: item 'b7' has no title \(it is 'PAD PAD'; special "):

@@ -68,7 +68,9 @@ def start_screen():
 def failed_runs():
     """The runs that have failed, each with a sentence, as their rows in the tables."""
     files = {str(path) for job in workflow.dag.jobs for path in job.output}
-    return failed_runs_in(sorted(path for path in files if Path(path).name == "run.json"))
+    return failed_runs_in(
+        sorted(path for path in files if Path(path).name == "run.json")
+    )
 
 
 def rows_of(failed):
