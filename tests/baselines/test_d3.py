@@ -20,7 +20,7 @@ from lm import backbone as backbones
 from lm.chat import prompt_ids
 from lm.writing.decode import SharedPromptDecoder
 from tests.support.interrupting import interrupt
-from tests.support.tiny_fits import split, write_backbone
+from tests.support.tiny_fits import backbone_in, split
 from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
 from tests.support.worded import N, planted_writer, worded_split
 
@@ -31,7 +31,7 @@ Q = np.array([0.1, 0.2, 0.4, 0.05, 0.25])  # of the items
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
+    backbone = backbone_in(folder)
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "sasrec": [{"epochs": 1}],

@@ -22,16 +22,16 @@ from baselines.kar import fit
 from benchmark.contract import Cases, Recommender, Split
 from tests.support.interrupting import interrupt
 from tests.support.planted import N_ITEMS, as_split, planted, prepare_planted
-from tests.support.tiny_encoders import write_encoder
-from tests.support.tiny_fits import split, write_backbone
+from tests.support.tiny_encoders import encoder_in
+from tests.support.tiny_fits import backbone_in, split
 from tests.support.tiny_tokenizers import tiny_tokenizer
 
 CASES = np.arange(9)
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
-    encoder = folder / "encoder" if (folder / "encoder").exists() else write_encoder(folder / "encoder")
+    backbone = backbone_in(folder)
+    encoder = encoder_in(folder)
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "encoder": str(encoder),

@@ -15,15 +15,15 @@ from baselines._writers.sentences import SentenceEncoder, item_texts
 from baselines.langptune import Params, Ranking, contrast, fit
 from lm import backbone as backbones
 from tests.support.interrupting import interrupt
-from tests.support.tiny_encoders import write_encoder
-from tests.support.tiny_fits import split, write_backbone
+from tests.support.tiny_encoders import encoder_in, write_encoder
+from tests.support.tiny_fits import backbone_in, split
 from tests.support.tiny_tokenizers import tiny_tokenizer
 from tests.support.worded import WORDS, planted_writer, worded_split
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
-    encoder = folder / "encoder" if (folder / "encoder").exists() else write_encoder(folder / "encoder")
+    backbone = backbone_in(folder)
+    encoder = encoder_in(folder)
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "encoder": str(encoder),

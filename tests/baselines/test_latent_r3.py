@@ -12,7 +12,7 @@ import torch
 from baselines._writers.latent_thought import ByThought, Thinker, Thinking, advantages, noises
 from baselines.latent_r3 import fit, rows_of_stages
 from benchmark.contract import Cases
-from tests.support.tiny_fits import split, write_backbone
+from tests.support.tiny_fits import backbone_in, split
 from tests.support.tiny_models import FAMILIES
 from tests.support.tiny_tokenizers import tiny_lm
 
@@ -22,7 +22,7 @@ TITLES = [[20, 21, 2], [22, 2], [23, 24, 25, 2]]
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
+    backbone = backbone_in(folder)
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "max_items": 3,

@@ -18,7 +18,7 @@ from lm import backbone as backbones
 from lm.chat import prompt_ids
 from r2ec.model.network import R2ec
 from tests.support.interrupting import interrupt
-from tests.support.tiny_fits import split, write_backbone
+from tests.support.tiny_fits import backbone_in, split
 from tests.support.tiny_tokenizers import tiny_tokenizer
 from tests.support.worded import WORDS, N, planted_writer, worded_split
 
@@ -26,7 +26,7 @@ CASES = np.arange(7)
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
+    backbone = backbone_in(folder)
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "sasrec": [{"epochs": 1}],

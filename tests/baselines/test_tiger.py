@@ -11,14 +11,14 @@ from transformers import Trainer
 
 from baselines.tiger import END, PAD, Tiger, Tokens, fit, semantic_ids
 from tests.support.interrupting import interrupt
-from tests.support.tiny_encoders import write_encoder
+from tests.support.tiny_encoders import encoder_in
 from tests.support.tiny_fits import split
 
 CASES = np.arange(12)
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    encoder = folder / "encoder" if (folder / "encoder").exists() else write_encoder(folder / "encoder")
+    encoder = encoder_in(folder)
     small = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "codes": 6, "levels": 2}
     return {"encoder": str(encoder), **small, "epochs": 3, "batch_size": 256} | changes
 

@@ -18,12 +18,12 @@ from baselines._writers.title_search import title_tokens
 from benchmark.contract import Recommender
 from benchmark.storage import ledger
 from benchmark.storage.io import locked, read_json
-from tests.support.tiny_fits import split, write_backbone
+from tests.support.tiny_fits import backbone_in, split
 from tests.support.tiny_tokenizers import tiny_tokenizer
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    backbone = folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
+    backbone = backbone_in(folder)
     return {
         "backbone": {"name": str(backbone), "dtype": "float32"},
         "max_items": 3,

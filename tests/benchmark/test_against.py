@@ -128,6 +128,12 @@ def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["popularity", "sasrec", "kar"]
 
 
+def of_two_methods(results: Path) -> list[str]:
+    """A command line about two methods on one dataset."""
+    own = ["--results", str(results), "--datasets", "small"]
+    return ["against", *own, "--methods", "popularity", "sasrec", "--seeds", "1"]
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [("r2c", r"--reference: no method 'r2c'\. Known: popularity, sasrec")],
@@ -135,19 +141,7 @@ def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
 def test_a_wrong_reference_is_one_sentence(
     reference: str, message: str, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [
-        "against",
-        "--results",
-        str(results),
-        "--datasets",
-        "small",
-        "--methods",
-        "popularity",
-        "sasrec",
-        "--seeds",
-        "1",
-    ]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--reference", reference])
+    monkeypatch.setattr(sys, "argv", [*of_two_methods(results), "--reference", reference])
     with pytest.raises(InputError, match=message):
         against.main.__wrapped__()  # type: ignore[attr-defined]
 
@@ -183,18 +177,6 @@ def test_over_all_datasets_every_pair_is_as_against_the_reference(collected: lis
 
 
 def test_a_single_dataset_is_no_mean_over_datasets(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = [
-        "x",
-        "--results",
-        str(results),
-        "--datasets",
-        "small",
-        "--methods",
-        "popularity",
-        "sasrec",
-        "--seeds",
-        "1",
-    ]
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", of_two_methods(results))
     with pytest.raises(InputError, match="give at least two of both"):
         overall.main.__wrapped__()  # type: ignore[attr-defined]

@@ -36,3 +36,8 @@ def write_encoder(folder: Path) -> Path:
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     return folder
+
+
+def encoder_in(folder: Path) -> Path:
+    """`write_encoder` in `folder`, by the first call alone: a run that goes on has the same files."""
+    return folder / "encoder" if (folder / "encoder").exists() else write_encoder(folder / "encoder")

@@ -19,6 +19,11 @@ def write_backbone(folder: Path) -> Path:
     return folder
 
 
+def backbone_in(folder: Path) -> Path:
+    """`write_backbone` in `folder`, by the first call alone: a run that goes on has the same files."""
+    return folder / "llm" if (folder / "llm").exists() else write_backbone(folder / "llm")
+
+
 def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
     """A run of a few seconds with every part of RecPO in it."""
     params: dict[str, Any] = {
