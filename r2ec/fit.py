@@ -1,7 +1,6 @@
 """Fits R2ec on a prepared dataset: warm start, RecPO, last encoding of the item table."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings, Params
 from r2ec.training import sharded
 from r2ec.training.schedule import METRIC, processes
-from r2ec.warm_start.adapters import TaughtTrainer, refit_item_map
+from r2ec.warm_start.adapters import TaughtTrainer, refit_item_map, taught_trainer
 from r2ec.warm_start.kept_states import frozen_states
 from r2ec.warm_start.maps import Teacher
 from r2ec.warm_start.start import teacher_again, warm_start
@@ -174,7 +173,17 @@ def trainer_of(
         return ranks_now(reader, validation_cases, split.n_items, refit=teacher is not None)
 
     if teacher is not None:
-        return _taught_on(reader, split, seed, folder, teacher, validate, measure)
+        # The warm start's own objective for as many steps as RecPO would have, by the settings of its training.
+        return taught_trainer(
+            reader,
+            split,
+            teacher,
+            training=params.training,
+            seed=derive_seed(seed, "teacher goes on"),  # other cases than the warm start's adapters had first
+            folder=folder,
+            validate=validate,
+            measure=measure,
+        )
     end = end_of_reasoning(reader.prompts.tokenizer)
     trainer = RecPOTrainer(
         model=reader.model,
@@ -203,35 +212,3 @@ def trainer_of(
             max_model_length=params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens,
         )
     return trainer
-
-
-def _taught_on(
-    reader: Reader,
-    split: Split,
-    seed: int,
-    folder: Path,
-    teacher: Teacher,
-    validate: Callable[[], float],
-    measure: Callable[[], list[int]],
-) -> TaughtTrainer:
-    """The warm start's own objective for as many steps as RecPO would have, by the settings of its training."""
-    params, own = reader.params, reader.params.warm_start.adapters
-    tokenizer, written = reader.prompts.tokenizer, params.rollouts.for_evaluation()
-    return TaughtTrainer(
-        teacher=teacher,
-        held_items=own.held_items,
-        held_weight=own.held_weight,
-        model=reader.model,
-        table=reader.table,
-        prompts=reader.prompts,
-        engine=TransformersEngine(reader.model.backbone, tokenizer, written, end_of_reasoning(tokenizer)),
-        cases=split.llm_train,
-        reasoning=params.recpo.reasoning,
-        tau=params.recpo.tau,
-        normalize=params.recpo.normalize,
-        training=params.training,
-        seed=derive_seed(seed, "teacher goes on"),  # other cases than the warm start's adapters had first
-        folder=folder,
-        validate=validate,
-        measure=measure,
-    )

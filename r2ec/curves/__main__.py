@@ -77,7 +77,7 @@ def plot(factor: Factor, gained: pd.DataFrame, out: Path) -> None:
                     axes.plot(points.step, points.difference, label=str(value), marker=".", **form)
                     axes.fill_between(points.step, points.low, points.high, color=form["color"], alpha=0.1, linewidth=0)
                 axes.axhline(0, color="black", linewidth=0.6)
-                axes.set_title(f"{dataset}: {name}, less its start's")
+                axes.set_title(f"{dataset}: {name}, minus its start's")
         for axes in grid[-1]:
             axes.set_xlabel("step")
         handles, labels = grid[0, 0].get_legend_handles_labels()

@@ -12,6 +12,7 @@ the new states get the vectors that the old ones had.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.contract import Cases
+from benchmark.contract import Cases, Split
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
+from lm.writing.engine import TransformersEngine
 from r2ec.model.network import PolicyOutput
+from r2ec.model.prompts import end_of_reasoning
 from r2ec.model.ranking import scores
 from r2ec.model.rec_head import RecHead
+from r2ec.scoring.reader import Reader
 from r2ec.settings import Params, TrainingSettings
 from r2ec.training.loop import Batch, RolloutTrainer
 from r2ec.warm_start.maps import Teacher, divergence
@@ -90,6 +94,36 @@ class TaughtTrainer(RolloutTrainer):
         """Rows of the items that this step encodes anew; the same on every process."""
         random = np.random.default_rng(derive_seed(self.seed, "held items", step))
         return random.choice(len(self.table), min(self.held_items, len(self.table)), replace=False)
+
+
+def taught_trainer(
+    reader: Reader, split: Split, teacher: Teacher, *, training: TrainingSettings, seed: int, folder: Path, **calls: Any
+) -> TaughtTrainer:
+    """The trainer of a reader's model on the cases that an LLM may read, by the settings of the warm start's adapters.
+
+    Args:
+        training: steps and rates. seed: of the order of cases and of the items that are held.
+        folder: of its checkpoints. calls: `validate` and `measure` of `RolloutTrainer`, where there are any.
+    """
+    params, own = reader.params, reader.params.warm_start.adapters
+    tokenizer, written = reader.prompts.tokenizer, params.rollouts.for_evaluation()
+    return TaughtTrainer(
+        teacher=teacher,
+        held_items=own.held_items,
+        held_weight=own.held_weight,
+        model=reader.model,
+        table=reader.table,
+        prompts=reader.prompts,
+        engine=TransformersEngine(reader.model.backbone, tokenizer, written, end_of_reasoning(tokenizer)),
+        cases=split.llm_train,
+        reasoning=params.recpo.reasoning,
+        tau=params.recpo.tau,
+        normalize=params.recpo.normalize,
+        training=training,
+        seed=seed,
+        folder=folder,
+        **calls,
+    )
 
 
 def adapter_training(params: Params) -> TrainingSettings:

@@ -20,16 +20,14 @@ from benchmark.storage.io import locked, read_json, sha256_of_json
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.checkpoints import train
-from lm.writing.engine import TransformersEngine
 from r2ec.model.item_table import TABLE, hash_of
 from r2ec.model.network import WEIGHTS
-from r2ec.model.prompts import end_of_reasoning
 from r2ec.model.rec_head import RecHead
 from r2ec.report import AdapterReport, Choice, FitReport
 from r2ec.scoring.reader import SETTINGS, Reader, sample
 from r2ec.settings import Params
 from r2ec.training.schedule import processes
-from r2ec.warm_start.adapters import TaughtTrainer, adapter_training, refit_item_map
+from r2ec.warm_start.adapters import adapter_training, refit_item_map, taught_trainer
 from r2ec.warm_start.kept_states import GREEDY, STATES, frozen_states
 from r2ec.warm_start.maps import Encoded, Fitted, Teacher, WarmStart, divergence, fit_rec_head
 
@@ -186,19 +184,10 @@ def _teach_adapters(
     params, own = reader.params, reader.params.warm_start.adapters
     assert fitted.taught is not None and fitted.teacher is not None
     reader.model.head = copy.deepcopy(fitted.taught).to(params.backbone.device)
-    tokenizer, written = reader.prompts.tokenizer, params.rollouts.for_evaluation()
-    trainer = TaughtTrainer(
-        teacher=fitted.teacher,
-        held_items=own.held_items,
-        held_weight=own.held_weight,
-        model=reader.model,
-        table=reader.table,
-        prompts=reader.prompts,
-        engine=TransformersEngine(reader.model.backbone, tokenizer, written, end_of_reasoning(tokenizer)),
-        cases=split.llm_train,
-        reasoning=params.recpo.reasoning,
-        tau=params.recpo.tau,
-        normalize=params.recpo.normalize,
+    trainer = taught_trainer(
+        reader,
+        split,
+        fitted.teacher,
         training=adapter_training(params),
         seed=derive_seed(seed, "taught adapters"),  # other cases first than those of RecPO
         folder=folder,
