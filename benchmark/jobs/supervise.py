@@ -8,12 +8,17 @@ and to be tried again.
 A job that somebody stops, or whose workflow is gone, has not failed: nothing is recorded.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # The terminal shows what this process writes: stopped while it still imports, it must end without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import contextlib
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import time

@@ -350,9 +350,9 @@ def test_a_stopped_run_says_so_and_names_no_failure(project: Path) -> None:
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    log = project / "there/results/work/planted/broken/seed1"
-    while not log.exists() and time.monotonic() < deadline:
-        assert process.poll() is None
+    logs = [project / f"there/results/logs/runs/planted.{method}.seed1.log" for method in ("broken", "popularity")]
+    while not all(log.exists() for log in logs):
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, output = process.communicate(timeout=60)

@@ -92,6 +92,14 @@ def test_a_job_that_is_stopped_leaves_nothing_and_no_process(how: str, tmp_path:
     workflow.wait()
 
 
+def test_a_job_that_is_stopped_while_it_imports_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "psutil.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    about = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(command(tmp_path, "waits"), cwd=tmp_path, env=about, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert not (tmp_path / "logs").exists()
+
+
 def test_a_log_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
     log = CutLog(tmp_path / "logs" / "it.log", most=1000)
     for number in range(5000):
