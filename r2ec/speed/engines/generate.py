@@ -1,0 +1,43 @@
+"""transformers' own `generate` on merged weights, in our environment. R2EC_BENCH_CACHE: dynamic or static."""
+
+import os
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from r2ec.speed.engines.work import Task, Work, Write, run
+
+CACHE = "R2EC_BENCH_CACHE"
+
+
+def load(work: Work) -> tuple[str, str, Write]:
+    """Open the model."""
+    torch.set_num_threads(work.threads)
+    cache = os.environ.get(CACHE, "dynamic")
+    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.bfloat16, use_safetensors=True).eval()
+    model.generation_config.eos_token_id = None  # texts go on to their full length
+
+    @torch.no_grad()
+    def write(task: Task, prompts: list[list[int]]) -> list[list[int]]:
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        sampling = {"do_sample": False} if task.greedy else {"do_sample": True, "temperature": 1.0, "top_k": task.top_k}
+        sequences = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=task.new_tokens,
+            num_return_sequences=task.group,
+            pad_token_id=0,
+            cache_implementation=None if cache == "dynamic" else cache,
+            **sampling,
+        )
+        written: list[list[int]] = sequences[:, longest:].tolist()
+        return written
+
+    return f"transformers generate, {cache} cache", transformers.__version__, write
+
+
+if __name__ == "__main__":
+    run(load)

@@ -1,0 +1,94 @@
+"""Writes how fast the engines were as one table (Markdown, CSV)."""
+
+import csv
+import statistics
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from benchmark.output.markdown import plain, table
+from benchmark.storage.io import atomic
+from r2ec.speed.engines.ours import MERGED
+from r2ec.speed.engines.work import Answer, Task
+from r2ec.speed.limits import Limits
+
+
+@dataclass(frozen=True)
+class About:
+    """Where it was measured."""
+
+    commit: str
+    dataset: str
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One engine on one task.
+
+    Attributes: seconds: median of all counted turns. equal: share of the tokens that are those of our engine with
+        merged adapters, where nothing is drawn; None elsewhere.
+    """
+
+    engine: str
+    version: str
+    task: str
+    seconds: float
+    fastest: float
+    slowest: float
+    tokens_per_second: float
+    equal: float | None
+
+
+def speeds(tasks: list[Task], answers: list[Answer]) -> list[Speed]:
+    """One row per engine and task, over all rounds."""
+    versions = {answer.engine: answer.version for answer in answers}
+    ours = next(answer for answer in answers if answer.engine == MERGED)
+    rows = []
+    for engine, version in versions.items():
+        own = [answer for answer in answers if answer.engine == engine]
+        for task in tasks:
+            seconds = [value for answer in own for value in answer.seconds[task.name]]
+            median = statistics.median(seconds)
+            equal = share_equal(own[0].texts[task.name], ours.texts[task.name]) if task.greedy else None
+            rate = task.users * task.group * task.new_tokens / median
+            rows.append(Speed(engine, version, task.name, median, min(seconds), max(seconds), rate, equal))
+    return rows
+
+
+def share_equal(texts: list[list[int]], others: list[list[int]]) -> float:
+    """Share of the places at which two lists of texts of equal lengths have the same token.
+
+    >>> share_equal([[1, 2], [3, 4]], [[1, 5], [3, 4]])
+    0.75
+    """
+    pairs = [(a, b) for text, other in zip(texts, others, strict=True) for a, b in zip(text, other, strict=True)]
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def markdown(about: About, measured: list[Speed]) -> str:
+    """The table: an engine per row, seconds per task, and how many times as fast as ours with merged adapters."""
+    tasks = list(dict.fromkeys(speed.task for speed in measured))
+    ours = {speed.task: speed.seconds for speed in measured if speed.engine == MERGED}
+    body = []
+    for engine in dict.fromkeys(speed.engine for speed in measured):
+        own = [speed for speed in measured if speed.engine == engine]
+        cells = [f"{speed.seconds:.3g} ({ours[speed.task] / speed.seconds:.2f})" for speed in own]
+        shares = [f"{speed.equal:.0%}" for speed in own if speed.equal is not None]
+        body.append([plain(engine), plain(own[0].version), *cells, ", ".join(shares)])
+    head = ["engine", "version", *(f"{plain(task)}, s" for task in tasks), "greedy tokens equal to ours"]
+    return (
+        f"{about.dataset}, commit {about.commit}, {about.limits.threads} threads, {about.limits.bfloat16_gflops:.0f} "
+        "GFLOP/s in bf16. Users x texts x tokens: medians of seconds, and in brackets how many times as fast as our "
+        f"engine with merged adapters.\n\n{table(head, body, left=2)}\n"
+    )
+
+
+def write(about: About, measured: list[Speed], folder: Path) -> None:
+    """engines.md and engines.csv, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "engines.md") as path:
+        path.write_text(markdown(about, measured), encoding="utf-8")
+    with atomic(folder / "engines.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, fieldnames=[field.name for field in fields(Speed)])
+        rows.writeheader()
+        rows.writerows(asdict(speed) for speed in measured)

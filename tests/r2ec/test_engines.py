@@ -1,0 +1,201 @@
+"""R2ec's engine beside others: what an engine is given, what counts, and the table."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.errors import InputError
+from benchmark.provenance import ROOT
+from r2ec.speed.engines import __main__ as script
+from r2ec.speed.engines import generate, openvino, ours, report, vllm
+from r2ec.speed.engines.work import Answer, Task, answer, read_work, write_work
+from r2ec.speed.engines.work import Work as EngineWork
+from r2ec.speed.limits import Limits
+from r2ec.speed.work import Size, Work
+from tests.support.tiny_fits import split, write_backbone
+
+TASKS = (("2 x 2 x 4", 2, 2, 4, False), ("1 x 5 greedy", 1, 1, 5, True))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    backbone = str(write_backbone(tmp_path_factory.mktemp("backbone")))
+    return Work(split(), backbone, Size(users=2, group=2, items_in_prompt=4, new_tokens=4), dtype="float32")
+
+
+@pytest.fixture
+def work(model: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineWork:
+    monkeypatch.setattr(script, "TASKS", TASKS)
+    script.save_merged(model, tmp_path / "model")
+    write_work(tmp_path / "work.json", EngineWork(str(tmp_path / "model"), 1, script.tasks(model, turns=3)))
+    return read_work(tmp_path / "work.json")
+
+
+def test_each_turn_has_prompts_of_its_own(work: EngineWork, model: Work) -> None:
+    shapes = [(task.name, task.users, task.group, task.new_tokens, len(task.turns)) for task in work.tasks]
+    assert shapes == [("2 x 2 x 4", 2, 2, 4, 3), ("1 x 5 greedy", 1, 1, 5, 3)]
+    cases = model.split.llm_train
+    expected = model.reader.prompts.user_prompts(cases.take(np.arange(len(cases) - 9, len(cases))))
+    assert [prompt for task in work.tasks for turn in task.turns for prompt in turn] == expected
+    with pytest.raises(InputError, match="training cases for prompts; 100000 turns need 300000"):
+        script.tasks(model, turns=100_000)
+
+
+def test_all_of_our_environment_write_the_same_greedy_tokens(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In float32, as rounding decides between tokens of a random LM in bf16.
+    load = generate.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        generate.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda folder, **settings: load(folder, **settings | {"dtype": torch.float32}),
+    )
+    monkeypatch.setenv(generate.CACHE, "static")
+    answers = [answer(*writer, work) for writer in (ours_of(work, False), ours_of(work, True), generate.load(work))]
+    greedy = [found.texts["1 x 5 greedy"] for found in answers]
+    assert greedy[0] == greedy[1] == greedy[2] and len(greedy[0][0]) == 5
+    assert all(len(found.texts["2 x 2 x 4"]) == 4 for found in answers)
+    assert [len(found.seconds[name]) for found in answers for name in found.seconds] == [2] * 6
+    assert answers[2].engine == "transformers generate, static cache"
+
+
+def ours_of(work: EngineWork, with_states: bool) -> tuple[str, str, ours.Write]:
+    model = Work(split(), work.model, Size(users=2, group=2, items_in_prompt=4, new_tokens=4), dtype="float32")
+    with torch.no_grad():
+        for name, value in model.reader.model.named_parameters():
+            if "lora_B" in name:  # merged already
+                value.zero_()
+    return ours.writer(model, with_states)
+
+
+def test_a_text_of_another_length_is_refused(work: EngineWork) -> None:
+    with pytest.raises(ValueError, match=r"x: 4 texts of \[3, 4\] tokens for 2 x 2 x 4, which asks for 4 of 4"):
+        answer("x", "1", lambda task, prompts: [[0] * 4, [0] * 4, [0] * 3, [0] * 4], work)
+
+
+def test_vllm_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class LLM:
+        def __init__(self, **settings: object) -> None:
+            asked.append(settings)
+
+        def generate(self, prompts: list[dict[str, list[int]]], settings: SimpleNamespace, use_tqdm: bool) -> list:
+            asked.append(settings)
+            outputs = [SimpleNamespace(token_ids=(7,) * settings.max_tokens)] * settings.n
+            return [SimpleNamespace(outputs=outputs) for _ in prompts]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace))
+    monkeypatch.setitem(sys.modules, "vllm.inputs", SimpleNamespace(TokensPrompt=dict))
+    monkeypatch.setattr(vllm, "version", lambda name: "1")
+    for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = answer(*vllm.load(work), work)
+    assert found.texts == {"2 x 2 x 4": [[7] * 4] * 4, "1 x 5 greedy": [[7] * 5]}
+    longest = max(len(prompt) + task.new_tokens for task in work.tasks for turn in task.turns for prompt in turn)
+    assert asked[0]["dtype"] == "bfloat16" and asked[0]["max_model_len"] == longest + 1
+    drawn, greedy = asked[1], asked[-1]
+    assert (drawn.n, drawn.temperature, drawn.top_k, drawn.ignore_eos) == (2, 1.0, 50, True)
+    assert (greedy.n, greedy.temperature, greedy.max_tokens, greedy.ignore_eos) == (1, 0.0, 5, True)
+
+
+def test_openvino_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Pipeline:
+        def __init__(self, folder: str, scheduler: SimpleNamespace, device: str, properties: dict[str, object]) -> None:
+            asked.append(properties)
+
+        def generate(self, ids: list[np.ndarray], settings: list[SimpleNamespace]) -> list[SimpleNamespace]:
+            asked.append(settings[0])
+            assert len(settings) == len(ids) and ids[0].shape[0] == 1
+            text = [np.int64(7)] * settings[0].max_new_tokens
+            return [SimpleNamespace(m_generation_ids=[text] * settings[0].num_return_sequences) for _ in ids]
+
+    genai = SimpleNamespace(
+        ContinuousBatchingPipeline=Pipeline, SchedulerConfig=SimpleNamespace, GenerationConfig=SimpleNamespace
+    )
+    monkeypatch.setitem(sys.modules, "openvino_genai", genai)
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Tensor=lambda array: array))
+    monkeypatch.setattr(openvino, "version", lambda name: "1")
+    lines = []
+    monkeypatch.setattr(subprocess, "run", lambda line, check: lines.append([str(part) for part in line]))
+    found = answer(*openvino.load(work), work)
+    assert found.texts == {"2 x 2 x 4": [[7] * 4] * 4, "1 x 5 greedy": [[7] * 5]}
+    assert asked[0]["INFERENCE_PRECISION_HINT"] == "bf16" and asked[0]["INFERENCE_NUM_THREADS"] == 1
+    assert (asked[1].num_return_sequences, asked[1].do_sample, asked[1].top_k, asked[1].ignore_eos) == (
+        2,
+        True,
+        50,
+        True,
+    )
+    assert asked[-1].num_return_sequences == 1 and not hasattr(asked[-1], "do_sample")
+    assert lines[0][0].endswith("optimum-cli") and work.model in lines[0]
+
+
+def test_engines_modules_import_nothing_of_ours_but_the_work_file() -> None:
+    # In an engine's environment there is neither torch's build of ours nor any of our packages.
+    code = (
+        "import sys; sys.path.insert(0, '.'); import r2ec.speed.engines.vllm, r2ec.speed.engines.openvino\n"
+        "ours = {m for m in sys.modules if m.split('.')[0] in ('benchmark', 'lm', 'r2ec', 'torch', 'numpy')}\n"
+        "print(sorted(ours))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modules = [
+        "r2ec",
+        "r2ec.speed",
+        "r2ec.speed.engines",
+        *(f"r2ec.speed.engines.{m}" for m in ("openvino", "vllm", "work")),
+    ]
+    assert done.stdout.strip() == str(modules)
+
+
+def test_an_engine_that_fails_says_so_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "work.json").write_text("{}")
+    log = tmp_path / "engines.vllm.log"
+    with pytest.raises(InputError) as raised:
+        script.by_module(sys.executable, "vllm", tmp_path, log, {})
+    assert str(raised.value) == f"vllm: KeyError: 'model' (exit code 1; log: {log})"
+
+
+def test_speeds_are_medians_over_rounds() -> None:
+    tasks = [Task("a", 2, 4, False, 50, [[[1], [2]]]), Task("b", 1, 3, True, 50, [[[1]]])]
+    texts = {"a": [[1, 2, 3, 4]] * 4, "b": [[5, 6, 7]]}
+    answers = [
+        Answer(ours.MERGED, "1", {"a": [2.0, 4.0], "b": [1.0, 1.0]}, texts),
+        Answer("other", "2", {"a": [1.0, 9.0], "b": [4.0, 4.0]}, texts | {"b": [[5, 6, 8]]}),
+        Answer(ours.MERGED, "1", {"a": [3.0, 5.0], "b": [1.0, 3.0]}, texts),
+        Answer("other", "2", {"a": [1.0, 2.0], "b": [4.0, 4.0]}, texts),
+    ]
+    measured = report.speeds(tasks, answers)
+    assert [(row.engine, row.task, row.seconds, row.fastest, row.slowest) for row in measured] == [
+        (ours.MERGED, "a", 3.5, 2.0, 5.0),
+        (ours.MERGED, "b", 1.0, 1.0, 3.0),
+        ("other", "a", 1.5, 1.0, 9.0),
+        ("other", "b", 4.0, 4.0, 4.0),
+    ]
+    assert [row.tokens_per_second for row in measured] == [16 / 3.5, 3.0, 16 / 1.5, 0.75]
+    assert [row.equal for row in measured] == [None, 1.0, None, pytest.approx(2 / 3)]
+    text = report.markdown(
+        report.About("c", "shop", Limits(threads=2, float32_gflops=1, bfloat16_gflops=400, copy_gbytes=1)), measured
+    )
+    assert "| other | 2 | 1.5 (2.33) | 4 (0.25) | 67% |" in text and "2 threads, 400 GFLOP/s in bf16" in text
+
+
+def test_the_table_is_written_as_a_file(tmp_path: Path) -> None:
+    row = report.Speed(ours.MERGED, "1", "a", 1.0, 1.0, 1.0, 8.0, None)
+    about = report.About("c", "shop", Limits(threads=2, float32_gflops=1, bfloat16_gflops=400, copy_gbytes=1))
+    report.write(about, [row], tmp_path / "speed")
+    lines = (tmp_path / "speed/engines.csv").read_text().splitlines()
+    assert lines == [
+        "engine,version,task,seconds,fastest,slowest,tokens_per_second,equal",
+        f'"{ours.MERGED}",1,a,1.0,1.0,1.0,8.0,',
+    ]
+    assert (tmp_path / "speed/engines.md").read_text() == report.markdown(about, [row])
