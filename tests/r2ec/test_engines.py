@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from r2ec.speed.limits import Limits
 from r2ec.speed.work import Size, Work
 from tests.support.tiny_fits import split, write_backbone
 
+LIMITS = Limits(threads=2, float32_gflops=1, bfloat16_gflops=400, copy_gbytes=1)
 TASKS = (("2 x 2 x 4", 2, 2, 4, False), ("1 x 5 greedy", 1, 1, 5, True))
 
 
@@ -56,11 +58,34 @@ def test_all_of_our_environment_write_the_same_greedy_tokens(work: EngineWork, m
     )
     monkeypatch.setenv(generate.CACHE, "static")
     answers = [answer(*writer, work) for writer in (ours_of(work, False), ours_of(work, True), generate.load(work))]
-    greedy = [found.texts["1 x 5 greedy"] for found in answers]
+    greedy = [done.texts["1 x 5 greedy"] for done in answers]
     assert greedy[0] == greedy[1] == greedy[2] and len(greedy[0][0]) == 5
-    assert all(len(found.texts["2 x 2 x 4"]) == 4 for found in answers)
-    assert [len(found.seconds[name]) for found in answers for name in found.seconds] == [2] * 6
+    assert all(len(done.texts["2 x 2 x 4"]) == 4 for done in answers)
+    assert [len(done.seconds[name]) for done in answers for name in done.seconds] == [2] * 6
     assert answers[2].engine == "transformers generate, static cache"
+
+
+def test_processes_have_shares_of_the_users_in_their_order(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+
+    class Pool:
+        def __init__(self, processes: int, **settings: object) -> None: ...
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+        def submit(self, call: Callable[..., object], states: bool, task: Task, prompts: list) -> SimpleNamespace:
+            shares.append((states, prompts))
+            return SimpleNamespace(result=lambda: [[number] * task.new_tokens for (number,) in prompts])
+
+    monkeypatch.setattr(ours, "ProcessPoolExecutor", Pool)
+    task = Task("x", 1, 3, True, 50, [])
+    with ours.by_processes(ours.Source(Path("data"), "lm"), 2) as writers:
+        (merged, _, write), (with_states, _, write_states) = writers
+        assert write(task, [[4], [5], [6]]) == [[4] * 3, [5] * 3, [6] * 3]
+        assert write_states(task, [[7]]) == [[7] * 3]
+    assert (merged, with_states) == (f"{ours.MERGED}, 2 processes", f"{ours.WITH_STATES}, 2 processes")
+    assert shares == [(False, [[4], [5]]), (False, [[6]]), (True, [[7]])]
 
 
 def ours_of(work: EngineWork, with_states: bool) -> tuple[str, str, ours.Write]:
@@ -69,7 +94,7 @@ def ours_of(work: EngineWork, with_states: bool) -> tuple[str, str, ours.Write]:
         for name, value in model.reader.model.named_parameters():
             if "lora_B" in name:  # merged already
                 value.zero_()
-    return ours.writer(model, with_states)
+    return ours.by_threads(model, with_states)
 
 
 def test_a_text_of_another_length_is_refused(work: EngineWork) -> None:
@@ -183,15 +208,42 @@ def test_speeds_are_medians_over_rounds() -> None:
     ]
     assert [row.tokens_per_second for row in measured] == [16 / 3.5, 3.0, 16 / 1.5, 0.75]
     assert [row.equal for row in measured] == [None, 1.0, None, pytest.approx(2 / 3)]
-    text = report.markdown(
-        report.About("c", "shop", Limits(threads=2, float32_gflops=1, bfloat16_gflops=400, copy_gbytes=1)), measured
-    )
+    text = report.markdown(report.About("c", "shop", LIMITS), measured)
     assert "| other | 2 | 1.5 (2.33) | 4 (0.25) | 67% |" in text and "2 threads, 400 GFLOP/s in bf16" in text
+
+
+def test_a_run_that_ends_early_leaves_what_it_has_measured(
+    model: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*arguments: object) -> Iterator[Answer]:
+        yield Answer(ours.MERGED, "1", {"a": [2.0]}, {})
+        raise InputError("vllm: gone")
+
+    monkeypatch.setattr(script, "measure", measure)
+    monkeypatch.setattr(ours.Source, "model", lambda source: model)
+    monkeypatch.setattr(script, "tasks", lambda model, turns: [Task("a", 1, 4, False, 50, [[[1]]])])
+    monkeypatch.setattr(script.limits, "measure", lambda: LIMITS)
+    monkeypatch.setattr(sys, "argv", ["engines", "--engines", "ours", "--out", str(tmp_path / "speed")])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "| ours, adapters merged | 1 | 2 (1.00) |" in (tmp_path / "speed/engines.md").read_text()
+    said = capsys.readouterr().err
+    assert "round 1 of 2: ours, adapters merged, 2 s\n" in said and "error: vllm: gone" in said
+
+
+def test_what_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["engines", "--environments", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        script.main()
+    python = tmp_path / "openvino/bin/python"
+    assert capsys.readouterr().err == f"error: {python}: no such file; install the engines by `make peers`\n"
 
 
 def test_the_table_is_written_as_a_file(tmp_path: Path) -> None:
     row = report.Speed(ours.MERGED, "1", "a", 1.0, 1.0, 1.0, 8.0, None)
-    about = report.About("c", "shop", Limits(threads=2, float32_gflops=1, bfloat16_gflops=400, copy_gbytes=1))
+    about = report.About("c", "shop", LIMITS)
     report.write(about, [row], tmp_path / "speed")
     lines = (tmp_path / "speed/engines.csv").read_text().splitlines()
     assert lines == [

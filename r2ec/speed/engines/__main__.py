@@ -10,13 +10,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmark import provenance
-from benchmark.data.store import read_split
 from benchmark.errors import InputError, command
 from benchmark.jobs.last_words import sentence_of
 from benchmark.provenance import ROOT
@@ -26,7 +26,7 @@ from r2ec.speed.engines import ours, report
 from r2ec.speed.engines.generate import CACHE
 from r2ec.speed.engines.work import Answer, Task, answer, write_work
 from r2ec.speed.engines.work import Work as EngineWork
-from r2ec.speed.work import Size, Work
+from r2ec.speed.work import Work
 
 # Name, users, texts per user, tokens per text, greedy. The first two are RecPO's rollouts, the others an evaluation.
 TASKS = (
@@ -36,6 +36,7 @@ TASKS = (
     ("1 x 16 greedy", 1, 1, 16, True),
 )
 PEERS = ("openvino", "vllm")
+ENGINES = ("ours", "generate", *PEERS)
 
 
 def tasks(model: Work, turns: int) -> list[Task]:
@@ -72,24 +73,31 @@ def by_module(python: str, module: str, folder: Path, log: Path, environment: di
 
 
 def measure(
-    model: Work, to_do: list[Task], peers: dict[str, str], folder: Path, logs: Path, rounds: int
-) -> list[Answer]:
-    """The answers of all engines in every round. peers: module -> the Python of its environment. logs: their folder."""
-    save_merged(model, folder / "model")
-    work = EngineWork(str(folder / "model"), torch.get_num_threads(), to_do)
-    write_work(folder / "work.json", work)
-    answers: list[Answer] = []
-    for number in range(rounds):
-        answers.extend(answer(*ours.writer(model, with_states), work) for with_states in (False, True))
-        for cache in ("dynamic", "static"):
-            log = logs / f"engines.generate.{cache}.log"
-            answers.append(by_module(sys.executable, "generate", folder, log, {CACHE: cache}))
-        for peer, python in peers.items():
-            openmp = Path(python).parent.parent / "lib" / "libiomp5.so"  # vLLM asks for it, and brings it along
-            preloaded = {"LD_PRELOAD": str(openmp)} if openmp.exists() else {}
-            answers.append(by_module(python, peer, folder, logs / f"engines.{peer}.log", preloaded))
-        print(f"round {number + 1} of {rounds} is done", file=sys.stderr, flush=True)
-    return answers
+    source: ours.Source, to_do: list[Task], names: list[str], python: dict[str, str], out: Path
+) -> Iterator[Answer]:
+    """One round: the answers of these ENGINES, one after the other; logs go to `out`. python: of each peer."""
+    model, threads = source.model(), torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save_merged(model, folder / "model")
+        work = EngineWork(str(folder / "model"), threads, to_do)
+        write_work(folder / "work.json", work)
+        if "ours" in names:
+            yield from (answer(*ours.by_threads(model, with_states), work) for with_states in (False, True))
+            if threads > 1:
+                with ours.by_processes(source, threads) as writers:
+                    yield from (answer(*writer, work) for writer in writers)
+        if "generate" in names:
+            for cache in ("dynamic", "static"):
+                log = out / f"engines.generate.{cache}.log"
+                yield by_module(sys.executable, "generate", folder, log, {CACHE: cache})
+        for peer in PEERS:
+            if peer in names:
+                openmp = (
+                    Path(python[peer]).parent.parent / "lib" / "libiomp5.so"
+                )  # vLLM asks for it, and brings it along
+                preloaded = {"LD_PRELOAD": str(openmp)} if openmp.exists() else {}
+                yield by_module(python[peer], peer, folder, out / f"engines.{peer}.log", preloaded)
 
 
 @command
@@ -101,23 +109,29 @@ def main() -> None:
     parser.add_argument("--backbone", default="resources/smollm2-135m-instruct")
     parser.add_argument("--environments", type=Path, default=Path("build/peers"), help="folder that make peers fills")
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of the table")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--turns", type=int, default=3, help="turns per task and round; the first isn't counted")
     parser.add_argument("--rounds", type=int, default=2, help="rounds through all engines")
     args = parser.parse_args()
     if args.turns < 2 or args.rounds < 1:
         raise InputError(f"--turns {args.turns} --rounds {args.rounds}: give at least 2 turns and 1 round")
-    peers = {peer: str(args.environments / peer / "bin" / "python") for peer in PEERS}
-    if missing := [python for python in peers.values() if not Path(python).exists()]:
+    python = {peer: str(args.environments / peer / "bin" / "python") for peer in PEERS}
+    if missing := [path for peer, path in python.items() if peer in args.engines and not Path(path).exists()]:
         raise InputError(f"{missing[0]}: no such file; install the engines by `make peers`")
-    model = Work(read_split(args.data), args.backbone, Size())
+    source = ours.Source(args.data, args.backbone)
+    model = source.model()
     to_do = tasks(model, args.turns)
     args.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        answers = measure(model, to_do, peers, Path(folder), args.out, args.rounds)
     about = report.About(provenance.commit(), model.split.name, limits.measure())
-    measured = report.speeds(to_do, answers)
-    report.write(about, measured, args.out)
-    print(report.markdown(about, measured))
+    answers: list[Answer] = []
+    for number in range(args.rounds):
+        for done in measure(source, to_do, args.engines, python, args.out):
+            answers.append(done)
+            took = sum(sum(seconds) for seconds in done.seconds.values())
+            print(f"round {number + 1} of {args.rounds}: {done.engine}, {took:.0f} s", file=sys.stderr, flush=True)
+            # After each: a run that is stopped leaves what it has measured.
+            report.write(about, report.speeds(to_do, answers), args.out)
+    print(report.markdown(about, report.speeds(to_do, answers)))
     print(f"Table: {args.out / 'engines.md'}")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from benchmark.output.markdown import plain, table
 from benchmark.storage.io import atomic
-from r2ec.speed.engines.ours import MERGED
 from r2ec.speed.engines.work import Answer, Task
 from r2ec.speed.limits import Limits
 
@@ -25,8 +24,8 @@ class About:
 class Speed:
     """One engine on one task.
 
-    Attributes: seconds: median of all counted turns. equal: share of the tokens that are those of our engine with
-        merged adapters, where nothing is drawn; None elsewhere.
+    Attributes: seconds: median of all counted turns. equal: share of the tokens that are those of the first engine
+        (ours with merged adapters, unless it is left out), where nothing is drawn; None elsewhere.
     """
 
     engine: str
@@ -42,14 +41,13 @@ class Speed:
 def speeds(tasks: list[Task], answers: list[Answer]) -> list[Speed]:
     """One row per engine and task, over all rounds."""
     versions = {answer.engine: answer.version for answer in answers}
-    ours = next(answer for answer in answers if answer.engine == MERGED)
     rows = []
     for engine, version in versions.items():
         own = [answer for answer in answers if answer.engine == engine]
         for task in tasks:
             seconds = [value for answer in own for value in answer.seconds[task.name]]
             median = statistics.median(seconds)
-            equal = share_equal(own[0].texts[task.name], ours.texts[task.name]) if task.greedy else None
+            equal = share_equal(own[0].texts[task.name], answers[0].texts[task.name]) if task.greedy else None
             rate = task.users * task.group * task.new_tokens / median
             rows.append(Speed(engine, version, task.name, median, min(seconds), max(seconds), rate, equal))
     return rows
@@ -66,20 +64,20 @@ def share_equal(texts: list[list[int]], others: list[list[int]]) -> float:
 
 
 def markdown(about: About, measured: list[Speed]) -> str:
-    """The table: an engine per row, seconds per task, and how many times as fast as ours with merged adapters."""
+    """The table: an engine per row, seconds per task, and how many times as fast as the first engine."""
     tasks = list(dict.fromkeys(speed.task for speed in measured))
-    ours = {speed.task: speed.seconds for speed in measured if speed.engine == MERGED}
+    first = {speed.task: speed.seconds for speed in measured if speed.engine == measured[0].engine}
     body = []
     for engine in dict.fromkeys(speed.engine for speed in measured):
         own = [speed for speed in measured if speed.engine == engine]
-        cells = [f"{speed.seconds:.3g} ({ours[speed.task] / speed.seconds:.2f})" for speed in own]
+        cells = [f"{speed.seconds:.3g} ({first[speed.task] / speed.seconds:.2f})" for speed in own]
         shares = [f"{speed.equal:.0%}" for speed in own if speed.equal is not None]
         body.append([plain(engine), plain(own[0].version), *cells, ", ".join(shares)])
-    head = ["engine", "version", *(f"{plain(task)}, s" for task in tasks), "greedy tokens equal to ours"]
+    head = ["engine", "version", *(f"{plain(task)}, s" for task in tasks), "greedy tokens equal to the first's"]
     return (
         f"{about.dataset}, commit {about.commit}, {about.limits.threads} threads, {about.limits.bfloat16_gflops:.0f} "
-        "GFLOP/s in bf16. Users x texts x tokens: medians of seconds, and in brackets how many times as fast as our "
-        f"engine with merged adapters.\n\n{table(head, body, left=2)}\n"
+        "GFLOP/s in bf16. Users x texts x tokens: medians of seconds, and in brackets how many times as fast as the "
+        f"first engine.\n\n{table(head, body, left=2)}\n"
     )
 
 
