@@ -48,9 +48,9 @@ __all__ = ["STREAM", "Params", "fit", "work"]
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 # The adapters after all iterations, and the ranking by them.
 SELF_PLAY = Stage(
-    "self-play", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
+    "self-play", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
 )
-FIT = Stage("sp_rec", 1, after=(SELF_PLAY,))
+FIT = Stage("sp_rec", 2, after=(SELF_PLAY,))
 ANSWERED_AGAIN = 64  # cases of an iteration, to see how many answers it has changed
 OF_RANKING = {"ranking", "beams", "encoder", "max_new_tokens", "backbone", "save_steps", "tunings"}
 
