@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from baselines._writers.settings import rows_of
 from baselines._writers.title_tuning import (
     READ_OF_TITLES,
     REQUEST,
@@ -31,6 +30,7 @@ from baselines._writers.title_tuning import (
     learned_from,
     tune,
     tuned,
+    tuned_rows,
     tuning_work,
 )
 from benchmark.contract import Cases, Recommender, Split
@@ -134,7 +134,7 @@ def _depends_on(split: Split, settings: Params, recommender: "ByTitle", seed: in
     trainings."""
     from lm import backbone as backbones
 
-    cases = split.llm_train.take(np.concatenate([rows_of(split, settings, seed), drawn]))
+    cases = split.llm_train.take(np.concatenate([tuned_rows(split, settings, seed), drawn]))
     histories = [cases.history(i).tolist() for i in range(len(cases))]  # whose items no answer may be
     return {
         **SELF_PLAY.about(),

@@ -242,6 +242,9 @@ def test_tokens_of_preferences_and_self_play_by_hand() -> None:
     _, second, ranking = method.work(SIZES, s_dpo, 1)
     assert second == Work(read=20 * 90, learned=20 * 90, held=2 * 90, frozen=1)
     assert ranking == Work(read=50 * 60, written=beams, rows=100)
+    # Half an epoch of 1,000 cases, 4 a step.
+    (tuning, _) = load_method("title_sft").work(SIZES, filled("title_sft", **common, max_steps=900, max_epochs=0.5), 1)
+    assert tuning.learned == 125 * 4 * 70
     few = {"iterations": 2, "cases": 30, "tuning_steps": 2, "preference_steps": 3, "max_new_tokens": 8}
     _, answers, steps, texts = load_method("sp_rec").work(SIZES, filled("sp_rec", **common, **few), 1)
     # 30 cases are answered twice, and their pairs of titles read once for the reference.
