@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from baselines._writers.popularity import Mix, WithPopularity, with_best_share
-from baselines._writers.title_tuning import REQUEST, STREAM, TITLES, TitleTuning, rows_of, tuned, tuning_work
+from baselines._writers.title_tuning import REQUEST, STREAM, TITLES, TitleTuning, tuned, tuned_rows, tuning_work
 from benchmark.contract import Split
 from benchmark.data.texts import titles
 from benchmark.storage.stages import Stage
@@ -61,7 +61,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
         report={"losses": losses},
     )
     counts = np.bincount(split.train.interactions()[1], minlength=split.n_items)
-    rows = rows_of(split, settings, seed)
+    rows = tuned_rows(split, settings, seed)
     return with_best_share(recommender, split, divided_by(counts), settings.gamma, settings.valid_cases, trained=rows)
 
 

@@ -36,7 +36,7 @@ from benchmark.workload import FitCost, Sizes, Work, trained
 if TYPE_CHECKING:
     from baselines._writers.title_ranking import ByTitle
 
-FIT = Stage("d3", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "trl", "recbole"))
+FIT = Stage("d3", 3, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "trl", "recbole"))
 
 __all__ = ["STREAM", "Params", "fit", "fit_cost", "work"]
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from baselines._knowledge.users import Knowledge, KnowledgeParams, encoder_of, frozen_writer, trained_with
 from benchmark.contract import Split
 from benchmark.storage.stages import Stage
-from benchmark.workload import FitCost, Sizes, Work, texts_of, trained
+from benchmark.workload import STATES, FitCost, Sizes, Work, named, texts_of, trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,13 +71,15 @@ def thinking(p: dict[str, Any]) -> str:
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """A text per case that has one, and per item where items have one."""
-    texts = texts_of(s, p, min(p["cases"], s.train_llm) + s.valid + s.test)
+    """A text per case that has one, and per item where items have one; all are kept, for every setting and seed."""
+    of_fit = texts_of(s, p, min(p["cases"], s.train_llm) + s.valid)
     if p["item_knowledge"] == "written":
-        texts = replace(
-            texts, read=texts.read + s.items * s.item, written=texts.written + s.items * p["max_new_tokens"]
+        of_fit = replace(
+            of_fit, read=of_fit.read + s.items * s.item, written=of_fit.written + s.items * p["max_new_tokens"]
         )
-    return [texts]
+    read = ("backbone", "max_items", "max_prompt_tokens", "max_new_tokens", "factors", "cases", "item_knowledge")
+    name = named(STATES, "kar", [p[setting] for setting in read])
+    return [replace(of_fit, kept=(*name, "fit")), replace(texts_of(s, p, s.test), kept=(*name, "scored"))]
 
 
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FIT = Stage(
     "latent_r3",
-    1,
+    2,
     after=(TITLES,),
     packages=("torch", "transformers", "peft", "tokenizers", "accelerate"),
 )

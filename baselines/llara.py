@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FIT = Stage(
     "llara",
-    1,
+    2,
     after=(TITLES,),
     packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "recbole"),
 )

@@ -184,9 +184,9 @@ def thinking(p: dict[str, Any]) -> str:
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
-    """Each test case's prompt with its candidates behind it."""
+    """Each test case's prompt, to write and again with its candidates behind it; all titles without a history."""
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
-    read = s.test * (prompt + p["candidates"] * s.line)
+    read = s.test * (2 * prompt + p["candidates"] * s.line) + s.items * s.line
     return [Work(read=read, written=s.test * p["rollouts"]["max_new_tokens"], rows=p["evaluation_rows"])]
 
 

@@ -37,7 +37,7 @@ from benchmark.workload import Sizes, Work, prompt_tokens
 if TYPE_CHECKING:
     from baselines._writers.title_ranking import ByTitle
 
-FIT = Stage("s_dpo", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate"))
+FIT = Stage("s_dpo", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate"))
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 

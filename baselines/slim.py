@@ -20,6 +20,7 @@ Controls: `distilled: false`, the texts of the LLM as it is (kar.py's, where the
 place of its experts); `whose: others`, the text about another user.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -255,7 +256,7 @@ def thinking(p: dict[str, Any]) -> str:
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     """Three questions in conversations that share the first prompt alone; the tuning; a text per case that has one.
 
-    What both settings of a grid share is kept. A larger `teacher` is counted as if it were the backbone.
+    What both settings of a grid share is kept. A `teacher` counts by its own size.
     """
     fit_texts = texts_of(s, p, min(p["cases"], s.train_llm) + s.valid)
     if not p["distilled"]:
@@ -272,12 +273,13 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             written=3 * talks * p["step_tokens"],
             rows=64,
             kept=(*name, "teacher"),
+            backbone=p["teacher"],
         ),
         Work(
             learned=steps * whole, held=p["at_once"] * whole, frozen=p["lora"]["layers_from"], kept=(*name, "student")
         ),
-        Work(read=fit_texts.read, written=fit_texts.written, rows=fit_texts.rows, kept=(*name, "texts")),
-        texts_of(s, p, s.test),
+        replace(fit_texts, kept=(*name, "texts")),
+        replace(texts_of(s, p, s.test), kept=(*name, "scored")),
     ]
 
 

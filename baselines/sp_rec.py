@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from baselines._writers.settings import rows_of
 from baselines._writers.title_tuning import (
     READ_OF_TITLES,
     REQUEST,
@@ -31,6 +30,7 @@ from baselines._writers.title_tuning import (
     learned_from,
     tune,
     tuned,
+    tuned_rows,
     tuning_work,
 )
 from benchmark.contract import Cases, Recommender, Split
@@ -48,9 +48,9 @@ __all__ = ["STREAM", "Params", "fit", "work"]
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 # The adapters after all iterations, and the ranking by them.
 SELF_PLAY = Stage(
-    "self-play", 1, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
+    "self-play", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
 )
-FIT = Stage("sp_rec", 1, after=(SELF_PLAY,))
+FIT = Stage("sp_rec", 2, after=(SELF_PLAY,))
 ANSWERED_AGAIN = 64  # cases of an iteration, to see how many answers it has changed
 OF_RANKING = {"ranking", "beams", "encoder", "max_new_tokens", "backbone", "save_steps", "tunings"}
 
@@ -134,7 +134,7 @@ def _depends_on(split: Split, settings: Params, recommender: "ByTitle", seed: in
     trainings."""
     from lm import backbone as backbones
 
-    cases = split.llm_train.take(np.concatenate([rows_of(split, settings, seed), drawn]))
+    cases = split.llm_train.take(np.concatenate([tuned_rows(split, settings, seed), drawn]))
     histories = [cases.history(i).tolist() for i in range(len(cases))]  # whose items no answer may be
     return {
         **SELF_PLAY.about(),

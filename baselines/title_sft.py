@@ -25,7 +25,7 @@ from benchmark.workload import Sizes, Work
 if TYPE_CHECKING:
     from baselines._writers.title_ranking import ByTitle
 
-FIT = Stage("title_sft", 1, after=(TITLES,))
+FIT = Stage("title_sft", 2, after=(TITLES,))
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 

@@ -35,7 +35,7 @@ class Work:
 
     kept: the name of the result, if it is kept on disk for later fits, as `named` gives it; else empty. `STATES` serve
     all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
-    ablations.
+    ablations. backbone: the settings of the LM that does it, where it is another than the row's own.
     """
 
     read: float = 0
@@ -47,6 +47,7 @@ class Work:
     frozen: int = 0  # lowest layers without adapters, which have no backward pass
     maps: float = 0  # float32 operations on the CPU beside the LM: of the warm start's maps
     kept: tuple[str, ...] = ()
+    backbone: Mapping[str, Any] | None = None
 
 
 STATES, TUNING, WARM_START = "states", "tuning", "warm start"  # kinds of kept results, see `Work`

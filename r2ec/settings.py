@@ -224,10 +224,11 @@ class EvaluationSettings(Strict):
 
     own: what the model writes for the case, read while it is written. again: the same text, read in one pass as the
     following are, which rounds differently: what they are compared with. other: what it writes for another user.
-    shuffled: its own words in a random order. empty: nothing but `<answer>`. filler: dots, as many tokens as its own.
+    permuted: its own words in a random order, with line breaks and blanks where they were. empty: nothing but
+    `<answer>`. filler: dots, as many tokens as its own.
     """
 
-    reasoning: Literal["own", "again", "other", "shuffled", "empty", "filler"] = "own"
+    reasoning: Literal["own", "again", "other", "permuted", "empty", "filler"] = "own"
     samples: int = Field(1, ge=1, description="above 1: so many reasonings are sampled, as in training, and combined")
     combine: Literal["mean", "best"] = Field(
         "mean", description="of several samples: the mean of their h_T, or the most likely one's"

@@ -123,7 +123,7 @@ def test_no_folder_is_large() -> None:
 
 
 # Files of the benchmark that may name R2ec: of the packages, of the paper's ablation, and of the page's reference.
-NAME_R2EC = {"benchmark/provenance.py", "benchmark/analysis/gains.py", "benchmark/output/page/data.py"}
+NAME_R2EC = {"benchmark/provenance.py", "benchmark/analysis/gains.py"}
 
 
 def test_the_benchmark_names_no_method() -> None:

@@ -80,7 +80,8 @@ class ByTitle(Recommender):
             torch.no_grad(),
             # Adapters not folded, as in training: folded into bf16 they would be another model.
             merged_adapters(self.model, False) as causal_lm,
-            SharedPromptDecoder(causal_lm, beams) as decoder,
+            # Logits in float32: in bf16 titles would tie that differ, and ties count against a method.
+            SharedPromptDecoder(causal_lm, beams, torch.from_numpy(self.trie.tokens)) as decoder,
         ):
             beam_search.run(decoder, prompts)
         return beam_search

@@ -58,6 +58,7 @@ class Trie:
             self.children.append(np.arange(count, len(nodes)))
         table = np.array(nodes, dtype=np.int64)
         self.first, self.last, self.token = table[:, 0], table[:, 1], table[:, 3]
+        self.tokens = np.unique(self.token[1:])  # all that lead somewhere, ascending
 
     def masses(self, node: int, logq: np.ndarray) -> np.ndarray:
         """log of the summed probabilities below each child of an unsettled node, float64 [children].
@@ -93,7 +94,10 @@ class Search:
         self.read = 0  # tokens that the LLM has read of titles
 
     def run(self, decoder: "SharedPromptDecoder", prompts: Sequence[Sequence[int]]) -> None:
-        """Search until no open beam can displace a complete title, since scores only fall."""
+        """Search until no open beam can displace a complete title, since scores only fall.
+
+        decoder: gives logits of `trie.tokens`.
+        """
         import torch
 
         # The root is settled where all items have the same title.
@@ -115,15 +119,15 @@ class Search:
     def _grown(self, logits: "Tensor") -> list[list[tuple[float, int, int]]]:
         """Each user's beams with one token more: score, node, and the row in `open` of the beam before.
 
-        logits: of the rows, [rows, |vocabulary|].
+        logits: of the rows, [rows, tokens of the trie].
         """
         import torch
 
         children = [self.trie.children[node] for _, node, _ in self.open]
         rows = np.repeat(np.arange(len(children)), [len(nodes) for nodes in children])
-        tokens = self.trie.token[np.concatenate(children)]
+        columns = np.searchsorted(self.trie.tokens, self.trie.token[np.concatenate(children)])
         # One gather for all beams.
-        picked = logits[torch.from_numpy(rows).to(logits.device), torch.from_numpy(tokens).to(logits.device)]
+        picked = logits[torch.from_numpy(rows).to(logits.device), torch.from_numpy(columns).to(logits.device)]
         values = np.split(picked.double().numpy(force=True), np.cumsum([len(nodes) for nodes in children])[:-1])
         grown: list[list[tuple[float, int, int]]] = [[] for _ in self.best]
         for row, (user, node, score) in enumerate(self.open):

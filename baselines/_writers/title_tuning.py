@@ -43,7 +43,8 @@ CLOSING = 8  # tokens at most that a chat template puts behind a title
 class TitleTuning(BaseModel):
     """max_items: history items shown; max_prompt_tokens: of a prompt, beyond which the oldest items leave;
     users_per_step, at_once, max_steps, learning_rate: of the tuning, at_once cases in a micro-batch; max_steps 0: the
-    LLM as it is; tunings: folder in which tuned adapters are kept."""
+    LLM as it is; max_epochs: passes over the cases that an LLM may read at which the tuning ends, if max_steps are more
+    (null: no such end); tunings: folder in which tuned adapters are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,9 +55,30 @@ class TitleTuning(BaseModel):
     users_per_step: int = Field(default=16, ge=1)
     at_once: int = Field(default=8, ge=1)
     max_steps: int = Field(default=40, ge=0)
+    max_epochs: float | None = Field(default=None, gt=0)
     learning_rate: float = Field(default=3e-4, gt=0)
     save_steps: int = Field(default=20, ge=1)
     tunings: str = "results/tunings"
+
+
+def steps_of(max_steps: int, max_epochs: float | None, users_per_step: int, cases: int) -> int:
+    """Steps of a tuning: `max_steps`, or as many whole ones as `max_epochs` of the cases have, if that is fewer.
+
+    >>> steps_of(1000, 3, 128, 10_748), steps_of(1000, 3, 128, 50_801), steps_of(40, None, 16, 100)
+    (251, 1000, 40)
+    """
+    return max_steps if max_epochs is None else min(max_steps, max(1, int(max_epochs * cases) // users_per_step))
+
+
+def within_epochs(split: Split, settings: TitleTuning) -> TitleTuning:
+    """The settings with the steps that the tuning takes on this split."""
+    steps = steps_of(settings.max_steps, settings.max_epochs, settings.users_per_step, len(split.llm_train))
+    return settings.model_copy(update={"max_steps": steps})
+
+
+def tuned_rows(split: Split, settings: TitleTuning, seed: int) -> np.ndarray:
+    """The rows of `split.llm_train` that the tuning takes, step by step, int64."""
+    return rows_of(split, within_epochs(split, settings), seed)
 
 
 class TitleBeams(TitleTuning):
@@ -86,10 +108,11 @@ def tuned(
     model = backbones.add_lora(loaded.model, settings.lora)
     if not settings.max_steps:
         return model.eval(), loaded.tokenizer, []
+    settings = within_epochs(split, settings)
     builder = llm_texts.MessageBuilder(
         split, model, loaded.tokenizer, settings.max_items, settings.max_prompt_tokens, TITLE_TOKENS + CLOSING
     )
-    learned = examples(builder, request, split.llm_train.take(rows_of(split, settings, seed)))
+    learned = examples(builder, request, split.llm_train.take(tuned_rows(split, settings, seed)))
     about = {
         **TITLES.about(),
         "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
@@ -166,18 +189,19 @@ def tune(
 
 def learned_from(split: Split, settings: TitleTuning, seed: int, *more: np.ndarray) -> Learned:
     """The cases that the tuning and later stages learned from. more: rows of `split.llm_train` of later stages."""
-    return Learned.of_fit(split.llm_train.take(np.unique(np.concatenate([rows_of(split, settings, seed), *more]))))
+    return Learned.of_fit(split.llm_train.take(np.unique(np.concatenate([tuned_rows(split, settings, seed), *more]))))
 
 
 def tuning_work(s: Sizes, p: dict[str, Any]) -> Work:
     """The tuning, which rows of the same settings share."""
     whole = prompt_tokens(s, p["max_items"]) + s.line
     shared = [p[name] for name in ("backbone", "lora", "max_items", "max_prompt_tokens", "learning_rate")]
+    steps = steps_of(p["max_steps"], p["max_epochs"], p["users_per_step"], s.train_llm)
     return Work(
-        learned=p["max_steps"] * p["users_per_step"] * whole,
-        held=p["at_once"] * whole if p["max_steps"] else 0,
+        learned=steps * p["users_per_step"] * whole,
+        held=p["at_once"] * whole if steps else 0,
         frozen=p["lora"]["layers_from"],
-        kept=named(TUNING, *shared, p["max_steps"], p["users_per_step"], p["at_once"]),
+        kept=named(TUNING, *shared, steps, p["users_per_step"], p["at_once"]),
     )
 
 

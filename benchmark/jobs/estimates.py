@@ -22,7 +22,7 @@ from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
 from benchmark.errors import command
-from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, lm_of, seconds_of
+from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, parts_by_lm, seconds_of
 from benchmark.jobs.sizes import sizes_of
 from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
 
@@ -139,28 +139,30 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
         seconds, memory = seconds + cost.seconds, memory + cost.memory
     if "work" not in says:
         return Estimate(seconds, memory)
-    lm = lm_of(filled["backbone"])
-    if lm is None:
+    by_lm = parts_by_lm(filled["backbone"], method.work(sizes, filled, processes))
+    if by_lm is None:
         return ANY
     memory += processes * LOADED
-    work = method.work(sizes, filled, processes)
     machine = GPU if gpus else THREAD.times(max(1, threads // processes))
-    # The item table is float32.
-    device = device_memory(lm, work, longest(filled, sizes)) + 4 * sizes.items * lm.hidden
+    # LMs are loaded one after the other. The item table is float32.
+    device = max(device_memory(lm, work, longest(filled, sizes)) for lm, work in by_lm.items())
+    device += 4 * sizes.items * next(iter(by_lm)).hidden
+    parts = [(lm, part) for lm, work in by_lm.items() for part in work]
     training = machine
     if (
         gpus
         and filled.get("rollouts", {}).get("backend") == "vllm"
-        and any(part.learned and part.written for part in work)
+        and any(part.learned and part.written for _, part in parts)
     ):
         training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers
         device += GPU_SIZE * filled["vllm"]["gpu_memory_utilization"] * (filled["vllm"]["mode"] == "colocate")
-    each = [(part.kept, seconds_of(lm, part, training if part.learned else machine)) for part in work]
+    each = [(part.kept, seconds_of(lm, part, training if part.learned else machine)) for lm, part in parts]
     seconds += sum(needed for _, needed in each)
     kept = {name: needed for name, needed in each if name}
     if not gpus:
         return Estimate(seconds, memory + processes * device, kept=kept)
-    return Estimate(seconds, memory + processes * 3 * lm.weights, GPU_CONTEXT + device, kept=kept)
+    memory += processes * 3 * max(lm.weights for lm in by_lm)
+    return Estimate(seconds, memory, GPU_CONTEXT + device, kept=kept)
 
 
 def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: int, results: Path) -> Estimate:

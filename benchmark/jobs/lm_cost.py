@@ -1,6 +1,7 @@
 """Seconds and bytes of reading, learning and writing tokens with a causal LM, by plain formulas from its shape."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ KNOWN = {
     "resources/smollm2-135m-instruct": LM(30, 576, 1_536, 576, 192, 49_152),
     "Qwen/Qwen2.5-3B-Instruct": LM(36, 2_048, 11_008, 2_048, 256, 151_936),
     "google/gemma-2-2b-it": LM(26, 2_304, 9_216, 2_048, 1_024, 256_000),
+    "google/gemma-2-9b-it": LM(42, 3_584, 14_336, 4_096, 2_048, 256_000),
 }
 
 
@@ -78,7 +80,7 @@ THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
 GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
 
 
-def lm_of(backbone: dict[str, Any]) -> LM | None:
+def lm_of(backbone: Mapping[str, Any]) -> LM | None:
     """The shape of a backbone: a known one, or that of the config.json in its folder; None for any other name."""
     path = Path(backbone["name"])
     if (known := KNOWN.get(str(path))) is not None:
@@ -101,6 +103,20 @@ def lm_of(backbone: dict[str, Any]) -> LM | None:
         about.get("num_key_value_heads", heads) * width,
         about["vocab_size"],
     )
+
+
+def parts_by_lm(backbone: Mapping[str, Any], work: list[Work]) -> dict[LM, list[Work]] | None:
+    """The parts of a row's work by the LM that does them, that of its own backbone first; None: one isn't known."""
+    own = lm_of(backbone)
+    if own is None:
+        return None
+    parts: dict[LM, list[Work]] = {own: []}
+    for part in work:
+        lm = own if part.backbone is None else lm_of(part.backbone)
+        if lm is None:
+            return None
+        parts.setdefault(lm, []).append(part)
+    return parts
 
 
 def seconds_of(lm: LM, work: Work, machine: Machine) -> float:

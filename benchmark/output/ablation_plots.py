@@ -127,6 +127,8 @@ def draw_points(axes: Axes, points: Points, upright: bool) -> None:
         inside = colour if points.filled[i] else "white"
         style = {"color": colour, "markerfacecolor": inside, "markersize": 6 if base else 5.5, "zorder": 4}
         put(points.mean[i], place, "D" if base else "o", **style)
+        if points.seeds.shape[1] == 1:
+            continue  # it would repeat the point
         # Seeds beside the mean's line, so that neither hides the other.
         beside = np.full(points.seeds.shape[1], place + (0.2 if upright else -0.3))
         put(points.seeds[i], beside, "_" if upright else "|", color=colour, markersize=5, markeredgewidth=1, zorder=3)
@@ -242,10 +244,9 @@ def legend_in_words(factor: Factor, statistics: FactorStatistics, silent: list[s
         f"{row.dataset}: {row.n_cases:,} cases of {row.n_users:,} users"
         for row in statistics.values.drop_duplicates("dataset").itertuples()
     )
-    seeds = f"{factor.seeds} {'seed' if factor.seeds == 1 else 'seeds'}"
+    seeds = f"ticks beside a point: its {factor.seeds} seeds" if factor.seeds > 1 else "one seed"
     words = [
-        f"{measured}. Points: mean; lines: 95 % bootstrap interval over users; ticks beside a point: its {seeds}. "
-        "Black: the base.",
+        f"{measured}. Points: mean; lines: 95 % bootstrap interval over users; {seeds}. Black: the base.",
         f"Right: a filled point differs from the base at p < {ALPHA} after Holm's correction; a difference within the "
         f"grey bar would have been found with a power of less than {100 * POWER:.0f} %.",
     ]

@@ -90,7 +90,8 @@ def plot(frame: pd.DataFrame) -> Figure:
     methods, reference = parts[0][1].method.tolist(), frame.reference.iloc[0]
     figure = new_figure(10, 1.5 + 0.27 * max(4, len(methods)))
     at = np.arange(len(methods))[::-1]
-    for axes, (dataset, part) in zip(figure.subplots(1, len(parts), squeeze=False, sharey=True)[0], parts, strict=True):
+    panels = figure.subplots(1, len(parts), squeeze=False, sharex=True, sharey=True)[0]  # one scale, to compare them
+    for axes, (dataset, part) in zip(panels, parts, strict=True):
         axes.axvline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=1.5)
         axes.hlines(at, part.low, part.high, color=REFERENCE, linewidth=1.6)
         for y, value, p in zip(at, part.difference, part.p_holm, strict=True):

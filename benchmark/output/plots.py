@@ -179,7 +179,8 @@ def place_labels(
 
     `x`, `y` float [n] and `lines` float [n, 2] (low and high of the interval at x) are in data units. Places on growing
     rings are tried; the nearest free one inside the axes is taken, or else the least covered, and a thin line joins a
-    name to its point where it had to move away. Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
+    name to its point where it had to move away. No such line crosses a name or a point where another place is as free.
+    Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
     """
     figure.draw_without_rendering()  # fixes the layout, so that pixels mean something
     frame = axes.get_window_extent()
@@ -189,6 +190,7 @@ def place_labels(
     dots = np.hstack([points - 4 * pixels, points + 4 * pixels])
     bars = np.column_stack([points[:, 0] - pixels, ends[:, 0], points[:, 0] + pixels, ends[:, 1]])
     occupied = np.vstack([dots, bars])
+    solid = dots  # what no line to a name may cross: points and names; intervals are thin
     boxes = np.empty((len(names), 4))
     for i in np.argsort(-points[:, 1], kind="stable"):
         label = axes.annotate(names[i], (x[i], y[i]), xytext=(0, 0), textcoords="offset points", fontsize=8.5)
@@ -198,11 +200,14 @@ def place_labels(
             axis=1
         )
         covered = overlaps(places, occupied).sum(axis=1) + outside * frame.width * frame.height
-        best = int(np.argmin(covered))  # the first of the least: the nearest
+        free = np.flatnonzero(covered == covered.min())  # the nearest first
+        others = np.delete(solid, i, axis=0)  # all but the point itself
+        best = int(next((place for place in free if not _crosses(points[i], places[place], others)), free[0]))
         boxes[i] = places[best]
         label.set_position(((boxes[i, 0] - drawn.x0) / pixels, (boxes[i, 1] - drawn.y0) / pixels))
-        occupied = np.vstack([occupied, boxes[i]])
+        occupied, solid = np.vstack([occupied, boxes[i]]), np.vstack([solid, boxes[i]])
         if best >= len(ANGLES):
+            occupied = np.vstack([occupied, _line(points[i], boxes[i])])
             end = axes.transData.inverted().transform(np.clip(points[i], boxes[i, :2], boxes[i, 2:]))
             axes.plot([x[i], end[0]], [y[i], end[1]], color=GREY, linewidth=0.6, zorder=1)
     return boxes
@@ -214,6 +219,18 @@ def _places(point: np.ndarray, width: float, height: float, pixels: float) -> np
     left = point[0] + radius * np.cos(angle) - width * (1 - np.cos(angle)) / 2
     bottom = point[1] + radius * np.sin(angle) - height * (1 - np.sin(angle)) / 2
     return np.column_stack([left, bottom, left + width, bottom + height])
+
+
+def _line(point: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The line from a point to the nearest place of a box, as 40 boxes of a pixel: float64 [40, 4]."""
+    shares = np.linspace(0, 1, 40)[:, None]
+    along = point + shares * (np.clip(point, box[:2], box[2:]) - point)
+    return np.hstack([along - 0.5, along + 0.5])
+
+
+def _crosses(point: np.ndarray, box: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the line from a point to a box crosses one of the other boxes [n, 4]."""
+    return bool(overlaps(_line(point, box), others).any())
 
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:

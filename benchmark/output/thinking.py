@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from benchmark.analysis.groups import ALL
@@ -108,8 +109,11 @@ def markdown(frame: pd.DataFrame, below: Sequence[str] = ()) -> str:
 def plot(frame: pd.DataFrame) -> Figure:
     """NDCG@10 with its interval against seconds and against tokens per user; colour and mark say the kind of
     thinking."""
-    figure = new_figure(12, 5.6)
+    figure = new_figure(13.5, 5.6)
     panels = figure.subplots(1, 2, sharey=True)
+    drawn = {kind: Line2D([], [], linestyle="", color=COLOURS[kind], marker=MARKS[kind]) for kind in frame.thinking}
+    # Outside of the panels, before the names find their places.
+    figure.legend(drawn.values(), drawn, loc="outside right upper", title="before it recommends", frameon=False)
     top = max(float(frame.high.max()) * 1.1, 1e-3)
     for axes, (column, label) in zip(
         panels,
@@ -129,13 +133,12 @@ def plot(frame: pd.DataFrame) -> Figure:
         for kind, part in frame.groupby("thinking", sort=False):
             own = at[part.index.to_numpy()]
             axes.vlines(own, part.low, part.high, color=COLOURS[str(kind)], linewidth=1, alpha=0.45)
-            mark = {"color": COLOURS[str(kind)], "marker": MARKS[str(kind)], "label": str(kind)}
+            mark = {"color": COLOURS[str(kind)], "marker": MARKS[str(kind)]}
             axes.plot(own, part["mean"], linestyle="", markersize=6, **mark)
         axes.set_xlabel(label)
         lines = frame[["low", "high"]].to_numpy()
         place_labels(figure, axes, at, frame["mean"].to_numpy(), frame.method.tolist(), lines)
     panels[0].set_ylabel(MAIN)
-    panels[0].legend(loc="upper left", fontsize=8, title="before it recommends", title_fontsize=8)
     names = names_of(frame)
     what = f"{MAIN} on {names[0]}" if len(names) == 1 else f"mean {MAIN} of {len(names)} datasets"
     rule = f"Points: {what}; lines: 95 % bootstrap interval over users. Rows of one kind differ in other ways, too."

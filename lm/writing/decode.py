@@ -266,21 +266,43 @@ class _Step:
         self._prompt_masks.clear()
 
 
+class _FewTokens(nn.Module):
+    """An lm_head's logits of some tokens alone, float32 also where the LM is bf16.
+
+    bf16 has steps of 1/16 to 1/8 where the logits of an LM's best tokens lie, so that different tokens get equal ones.
+    """
+
+    def __init__(self, head: nn.Module, tokens: Tensor) -> None:
+        super().__init__()
+        assert isinstance(head, nn.Linear)
+        tokens = tokens.to(head.weight.device)
+        self.register_buffer("weight", head.weight.detach()[tokens].float(), persistent=False)
+        self.register_buffer(
+            "bias", None if head.bias is None else head.bias.detach()[tokens].float(), persistent=False
+        )
+        self.weight: Tensor
+        self.bias: Tensor | None
+
+    def forward(self, states: Tensor) -> Tensor:
+        return F.linear(states.float(), self.weight, self.bias)
+
+
 class SharedPromptDecoder:
     """Prefill, then a token at a time for G rollouts of each of U prompts. A context manager; use it without gradients.
 
     Args:
-        model: a causal LM in evaluation mode, adapters merged or not. group: G.
+        model: a causal LM in evaluation mode, adapters merged or not. group: G. tokens: int64 [n], those whose logits
+            are wanted, float32 whatever the model's dtype is; None: all of the vocabulary, in the model's dtype.
     Raises InputError for a model with layers other than full or sliding-window attention.
     """
 
-    def __init__(self, model: PreTrainedModel, group: int) -> None:
+    def __init__(self, model: PreTrainedModel, group: int, tokens: Tensor | None = None) -> None:
         types = set(model.config.to_dict().get("layer_types") or ["full_attention"])
         if unknown := sorted(types - {"full_attention", "sliding_attention"}):
             raise InputError(
                 f"{model.config.model_type}: rollouts don't know its layers of type {unknown[0]!r}; use vllm"
             )
-        self.model, self.group = model, group
+        self.model, self.group, self.tokens = model, group, tokens
         self.states: Tensor | None = None  # [rows, d], the last call's states, before lm_head
 
     def __enter__(self) -> Self:
@@ -288,7 +310,10 @@ class SharedPromptDecoder:
         self.model.set_attn_implementation(ATTENTION)
         if self.model.config._attn_implementation != ATTENTION:
             raise InputError(f"{self.model.config.model_type}: its attention can't be replaced for rollouts; use vllm")
-        head = self.model.get_output_embeddings()
+        head = self._head = self.model.get_output_embeddings()
+        if self.tokens is not None:  # what the model does with its logits, such as a soft cap, stays
+            head = _FewTokens(head, self.tokens)
+            self.model.set_output_embeddings(head)
         self._hook = head.register_forward_pre_hook(self._remember)
         return self
 
@@ -296,13 +321,15 @@ class SharedPromptDecoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._hook.remove()
+        if self.tokens is not None:
+            self.model.set_output_embeddings(self._head)
         self.model.set_attn_implementation(self._attention)
 
     def _remember(self, head: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.states = arguments[0][0]
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read U prompts, their common beginning once; logits of each one's next token, [U, |vocabulary|]."""
+        """Read U prompts, their common beginning once; logits of each one's next token, [U, n or |vocabulary|]."""
         device = self.model.device
         common = common_beginning(prompts)
         shared = _Prefill(common, [len(prompt) - common for prompt in prompts])
@@ -326,7 +353,7 @@ class SharedPromptDecoder:
         return torch.cat(logits)
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Read one token of each active rollout, int64 [rows]; logits of the next, [rows, |vocabulary|]."""
+        """Read one token of each active rollout, int64 [rows]; logits of the next, [rows, n or |vocabulary|]."""
         logits = self._forward(tokens[None], self._step.positions()[None], self._step)
         self._step.advance()
         return logits

@@ -170,7 +170,7 @@ def plot(measured: Measured, folder: Path) -> None:
         figure, ((time, quality), (memory, build)) = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained", dpi=150)
         searched = ["exact", "reward", *KINDS]
         _curves(time, measured, searched, lambda p: p.together_ms and p.together_ms / 1000)
-        time.set(title=f"{measured.users} users together", ylabel="seconds", yscale="log")
+        time.set(title=f"Search for {measured.users} users at once", ylabel="seconds", yscale="log")
         _curves(memory, measured, searched, lambda p: p.peak_mib / 1024)
         memory.axhline(measured.memory_gib, color=COLOURS["table"], linestyle=":", linewidth=1)
         memory.annotate(
@@ -191,7 +191,10 @@ def plot(measured: Measured, folder: Path) -> None:
         lines = [(shown[name], names.get(name, name)) for name in COLOURS if name in shown]
         figure.legend(*zip(*lines, strict=True), loc="outside lower center", ncols=len(lines), frameon=False)
         figure.suptitle(
-            f"Made vectors x {measured.width} in bfloat16, {_threads(measured)}", x=0.01, ha="left", fontweight="bold"
+            f"Generated vectors of width {measured.width} in bfloat16, {_threads(measured)}",
+            x=0.01,
+            ha="left",
+            fontweight="bold",
         )
         save(figure, folder, "catalogue")
         plt.close(figure)
@@ -235,7 +238,7 @@ def _quality(axes: Axes, measured: Measured) -> None:
         label = f"{kind}, {_short(largest, 0)} items"
         axes.plot(x, y, "o-", color=COLOURS[kind], markersize=4, label=label)  # type: ignore[arg-type]
     axes.set(
-        title="An index with more and more effort, at its most items",
+        title="Recall against time of each index at its largest catalogue",
         xlabel=f"ms per user, {measured.users} together",
         ylabel=f"recall@{measured.top}",
         xscale="log",

@@ -11,7 +11,9 @@ cover users and, where a value has several trainings, trainings.
 
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
+from matplotlib.figure import Figure
 
 from benchmark.config.factors import Factor, ablations_of
 from benchmark.config.read import read_config_file
@@ -60,31 +62,38 @@ def _difference(frame: pd.DataFrame, name: str) -> str:
     return f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
 
 
-def plot(factor: Factor, gained: pd.DataFrame, out: Path) -> None:
-    """A panel per dataset and statistic: the gain from each training's own start by step, with its interval."""
-    import matplotlib
+def plot(factor: Factor, gained: pd.DataFrame) -> Figure:
+    """A panel per dataset and statistic: the gain from each training's own start by step.
 
+    The interval is drawn of each value's last step alone, beside it: those of all steps would cover each other.
+    """
     datasets = [name for name in factor.datasets if (gained.dataset == name).any()]
     style = styles(list(factor.runs), factor.base)
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = new_figure(4.2 * len(datasets) + 1.8, 6.4)
-        grid = figure.subplots(len(STATISTICS), len(datasets), squeeze=False, sharex="col")
-        for row, name in zip(grid, STATISTICS, strict=True):
-            for axes, dataset in zip(row, datasets, strict=True):
-                part = gained[(gained.dataset == dataset) & (gained.statistic == name)]
-                for value, points in part.groupby("value", sort=False):
-                    form = style[str(value)]
-                    axes.plot(points.step, points.difference, label=str(value), marker=".", **form)
-                    axes.fill_between(points.step, points.low, points.high, color=form["color"], alpha=0.1, linewidth=0)
-                axes.axhline(0, color="black", linewidth=0.6)
-                axes.set_title(f"{dataset}: {name}, minus its start's")
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-        rule = "Lines: validation cases; bands: 95 % interval over users and, of several trainings, trainings."
-        head_and_foot(figure, factor.title, [rule, LESS_IS_BETTER])
-        save(figure, out, factor.name)
+    figure = new_figure(4.2 * len(datasets) + 1.8, 6.4)
+    grid = figure.subplots(len(STATISTICS), len(datasets), squeeze=False, sharex=True, sharey="row")
+    apart = 0.015 * gained.step.max()  # between the intervals of two values
+    for row, name in zip(grid, STATISTICS, strict=True):
+        for axes, dataset in zip(row, datasets, strict=True):
+            part = gained[(gained.dataset == dataset) & (gained.statistic == name)]
+            for place, (value, points) in enumerate(part.groupby("value", sort=False), start=1):
+                form = style[str(value)]
+                axes.plot(points.step, points.difference, label=str(value), marker=".", **form)
+                last = points.sort_values("step").iloc[-1]
+                beside = last.step + place * apart
+                axes.vlines(beside, last.low, last.high, color=form["color"], linewidth=1.6)
+                axes.plot(beside, last.difference, marker="o", markersize=3, color=form["color"])
+            axes.axhline(0, color="black", linewidth=0.6)
+            axes.set_title(f"{dataset}: {name}, minus its start's")
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    rule = (
+        "Validation cases. Vertical lines: 95 % interval of the last step, over users and, of several trainings, "
+        "trainings."
+    )
+    head_and_foot(figure, factor.title, [rule, LESS_IS_BETTER])
+    return figure
 
 
 @command
@@ -107,7 +116,8 @@ def main() -> None:
             write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
         text = as_markdown(factor, runs, gained, tested, missing)
         write_text(args.out / f"{factor.name}.md", text)
-        plot(factor, gained, args.out)
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            save(plot(factor, gained), args.out, factor.name)
         print(text)
         shown += 1
     if not shown:

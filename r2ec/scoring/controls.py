@@ -9,6 +9,7 @@ arXiv 2307.13702: filler tokens, altered reasonings) for a model whose answer is
 evaluation, but for the tokens between prompt and `<answer>`. Nothing here depends on how cases are batched.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-from lm.chat import ids_of
+from lm.chat import ids_of, text_of, turn_end_ids
 from lm.writing.engine import TransformersEngine
 from lm.writing.rollouts import RolloutResult, Rollouts, pack_rollouts, pad_id
 from r2ec.model.prompts import ANSWER, PromptBuilder
@@ -55,7 +56,7 @@ class Controls:
             if self.settings.reasoning == "again":  # the very tokens
                 read, texts = replace(own.rollouts, action_mask=None), own.texts(self.prompts.tokenizer)
                 return read, texts, own.cut.numpy(force=True), sampled
-            change: Callable[[str, int], str] = self._fill if self.settings.reasoning == "filler" else shuffled
+            change: Callable[[str, int], str] = self._fill if self.settings.reasoning == "filler" else self._permute
             reasonings = [change(text, int(case)) for text, case in zip(self._reasonings(own), cases.case, strict=True)]
         return *self._read_as_written(prompts, reasonings), np.ones(len(cases), bool), sampled
 
@@ -93,6 +94,12 @@ class Controls:
             )
         return reasonings
 
+    def _permute(self, text: str, case: int) -> str:
+        """`permuted`, but for the end of the turn, where the text ends with one."""
+        ends = [text_of(self.prompts.tokenizer, [token]) for token in turn_end_ids(self.prompts.tokenizer)]
+        end = next((end for end in ends if text.endswith(end)), "")
+        return permuted(text.removesuffix(end), case) + end
+
     def _fill(self, text: str, case: int) -> str:
         """Dots, as many tokens as the text, as nearly as whole dots allow."""
         tokenizer = self.prompts.tokenizer
@@ -101,12 +108,13 @@ class Controls:
         return FILLER * round(wanted / filler_tokens)
 
 
-def shuffled(text: str, case: int) -> str:
-    """The words of a text in an order drawn by the case's number.
+def permuted(text: str, case: int) -> str:
+    """A text with its words in an order drawn by the case's number; the white space between them stays where it was.
 
-    >>> sorted(shuffled("a film about dogs", 3).split())
-    ['a', 'about', 'dogs', 'film']
+    >>> permuted("a film\\n\\nabout dogs ", 3)
+    'a film\\n\\ndogs about '
     """
     words = text.split()
     order = np.random.default_rng(derive_seed("shuffled reasoning", case)).permutation(len(words))
-    return " ".join(words[i] for i in order)
+    others = iter([words[i] for i in order])
+    return re.sub(r"\S+", lambda _: next(others), text)

@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.output.markdown import plain, table
@@ -116,7 +116,9 @@ def plot(growth: list[Point], folder: Path) -> None:
             axis.plot(values, heights, "o-", color=BLUE)
             axis.plot(values, [heights[0] * v / values[0] for v in values], ":", color=GREY)
             axis.set_xscale("log")
-            axis.set_yscale("log" if min(heights) > 0 else "linear")
+            if min(heights) > 0:
+                axis.set_yscale("log")
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # powers of ten alone may all lie outside
             # The measured values alone: the ticks between them of a short logarithmic axis would run into each other.
             axis.set_xticks(values, [f"{value:,}" for value in values], rotation=30)
             axis.xaxis.set_minor_locator(NullLocator())

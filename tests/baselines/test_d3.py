@@ -74,7 +74,7 @@ def test_mixing_by_hand() -> None:
 
 
 class Fixed:
-    """A decoder that gives every sequence the same distribution over the next token."""
+    """A decoder that gives every sequence the same distribution over the next token, one of the trie's."""
 
     group = 5
 
@@ -98,9 +98,8 @@ def searched(alpha: float, beams: int, closed: int | None = None) -> tuple[Searc
         q[closed] = 0
     with np.errstate(divide="ignore"):
         logq = np.log(q)[trie.items]
-    logits = np.zeros(10)
-    logits[[5, 6, 7, 8, 9]] = np.log([2, 1, 3, 4, 1])
-    decoder = Fixed(logits)
+    assert trie.tokens.tolist() == [5, 6, 7, 8, 9]
+    decoder = Fixed(np.log([2, 1, 3, 4, 1]))
     search = Search(trie, np.stack([logq, logq]), alpha, beams)
     search.run(decoder, [[1], [2]])  # type: ignore[arg-type]
     assert search.best[0] == search.best[1]
@@ -167,6 +166,32 @@ def test_forked_rows_go_on_as_copies(family: str) -> None:
             seen += zip(whole, logits.clone(), strict=True)
     for sequence, logits in seen:
         torch.testing.assert_close(logits, model(torch.tensor([sequence])).logits[0, -1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@torch.no_grad()
+def test_logits_of_few_tokens_are_float32(family: str) -> None:
+    """bf16 makes some of 60 logits equal that differ. Gemma's soft cap is applied to both."""
+    model = tiny_lm(family).bfloat16()
+    prompts, tokens = [[5, 6, 7, 8, 9, 10], [5, 6, 20, 21]], torch.arange(1, 61)
+    head = model.get_output_embeddings()
+    with SharedPromptDecoder(model, 1) as decoder:
+        whole = decoder.prefill(prompts)
+        whole_then = decoder.step(torch.tensor([30, 31]))
+    with SharedPromptDecoder(model, 1, tokens) as decoder:
+        few, states = decoder.prefill(prompts), decoder.states
+        few_then = decoder.step(torch.tensor([30, 31]))
+    assert model.get_output_embeddings() is head and states is not None
+    assert whole.dtype == torch.bfloat16 and few.dtype == torch.float32 and few.shape == (2, 60)
+    exact = states.double() @ head.weight.double()[tokens].T
+    cap = model.config.to_dict().get("final_logit_softcapping")
+    exact = exact if cap is None else cap * torch.tanh(exact / cap)
+    torch.testing.assert_close(few.double(), exact, rtol=1e-5, atol=1e-5)
+    for rough, fine in ((whole, few), (whole_then, few_then)):
+        torch.testing.assert_close(rough[:, tokens].float(), fine, rtol=0.02, atol=0.02)
+        if cap is None:  # the tiny Gemma's cap of 3 makes most of them 3
+            assert all(len(row.unique()) < 60 for row in rough[:, tokens])
+            assert all(len(row.unique()) == 60 for row in fine)
 
 
 @pytest.fixture(scope="module")

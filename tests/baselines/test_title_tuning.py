@@ -81,6 +81,17 @@ def test_other_settings_are_another_tuning(tmp_path: Path, trainings: list[int],
     assert len(trainings) == 2 and len(list((tmp_path / "tunings").glob("*.safetensors"))) == 2
 
 
+def test_a_tuning_ends_with_its_epochs(tmp_path: Path, trainings: list[int]) -> None:
+    """As many epochs as have 8.5 cases are two steps of 4; they are the tuning of a row that takes two steps."""
+    own = settings(tmp_path, max_steps=1000, max_epochs=8.5 / len(split().llm_train))
+    ended = title_sft.fit(split(), seed=1, params=own, workdir=tmp_path / "a")
+    learned = ended.learned()
+    assert len(ended.report()["losses"]) == 2 and trainings == [2]
+    assert learned is not None and learned.targets == 8
+    short = title_sft.fit(split(), seed=1, params=settings(tmp_path, max_steps=2), workdir=tmp_path / "b")
+    assert trainings == [2] and short.report() == ended.report()
+
+
 def test_another_seed_or_version_or_other_texts_are_another_tuning(
     tmp_path: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -388,7 +388,9 @@ def test_a_value_without_a_log_is_named(tmp_path: Path) -> None:
     plotted = factor(seeds=1)
     figure = plot_factor(plotted, of(plotted, tmp_path))
     text = figure.get_supxlabel().replace("\n", " ")
-    assert "No training log: 0." in text and "Bands" not in text and "its 1 seed." in text
+    assert "No training log: 0." in text and "Bands" not in text and "; one seed. Black" in text
+    # Points and level alone, each value's interval among them: a tick of the only seed would repeat its point.
+    assert len(figure.axes[0].lines) == 1 + 2 * 3
     assert all(not axes.collections for axes in figure.axes[4:])
 
 

@@ -125,6 +125,7 @@ def test_the_plot_marks_what_is_significant(collected: list[Collected]) -> None:
         points = [line for line in axes.lines if line.get_marker() == "o"]
         filled = {round(float(line.get_xdata()[0]), 9): line.get_markerfacecolor() != "white" for line in points}  # type: ignore[index]
         assert filled == {round(row.difference, 9): row.p_holm < 0.05 for row in part.itertuples()}
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1  # one scale, as the panels are compared
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["popularity", "sasrec", "kar"]
 
 

@@ -18,9 +18,11 @@ from benchmark.config.schema import Config
 from benchmark.jobs.estimates import (
     ANY,
     GIB,
+    GPU_CONTEXT,
     GPU_SIZE,
     OUTPUTS,
     RULES,
+    START,
     Estimate,
     estimate,
     in_words,
@@ -55,6 +57,7 @@ def test_known_backbones_have_the_parameters_that_they_are_known_for() -> None:
         "resources/smollm2-135m-instruct": 134,
         "Qwen/Qwen2.5-3B-Instruct": 3086,
         "google/gemma-2-2b-it": 2614,
+        "google/gemma-2-9b-it": 9241,
     }
 
 
@@ -176,7 +179,8 @@ def test_an_lm_reads_its_sample_and_what_counts_reads_all() -> None:
     assert encoded.read == (200 + 70) * 60 and maps.maps == 6 * 8 * 1000 * 100 * 128
     assert training.learned == (3 * 200 // 24) * 24 * (60 + 4 * 512 + 20)
     kar = filled("kar", backbone={"name": "x"}, max_items=3, max_new_tokens=8, cases=500, item_knowledge="attributes")
-    assert load_method("kar").work(few, kar, 1)[0].read == (200 + SIZES.valid + SIZES.test) * 60
+    of_fit, scored = load_method("kar").work(few, kar, 1)
+    assert (of_fit.read, scored.read) == ((200 + SIZES.valid) * 60, SIZES.test * 60)
     common = {"backbone": {"name": "x"}, "max_items": 3, "max_new_tokens": 8}
     assert (
         load_method("langptune").work(few, filled("langptune", **common, contrastive_cases=500), 1)[0].written
@@ -238,6 +242,9 @@ def test_tokens_of_preferences_and_self_play_by_hand() -> None:
     _, second, ranking = method.work(SIZES, s_dpo, 1)
     assert second == Work(read=20 * 90, learned=20 * 90, held=2 * 90, frozen=1)
     assert ranking == Work(read=50 * 60, written=beams, rows=100)
+    # Half an epoch of 1,000 cases, 4 a step.
+    (tuning, _) = load_method("title_sft").work(SIZES, filled("title_sft", **common, max_steps=900, max_epochs=0.5), 1)
+    assert tuning.learned == 125 * 4 * 70
     few = {"iterations": 2, "cases": 30, "tuning_steps": 2, "preference_steps": 3, "max_new_tokens": 8}
     _, answers, steps, texts = load_method("sp_rec").work(SIZES, filled("sp_rec", **common, **few), 1)
     # 30 cases are answered twice, and their pairs of titles read once for the reference.
@@ -257,11 +264,57 @@ def test_tokens_of_a_distillation_by_hand() -> None:
     assert plain(teacher) == Work(read=30 * 60 + 60 * (2 * 60 + 3 * 32), written=60 * 24, rows=64)
     assert plain(student) == Work(learned=20 * (60 + 24), held=2 * (60 + 24))
     assert plain(fitted) == Work(read=(20 + SIZES.valid) * 60, written=(20 + SIZES.valid) * 8, rows=64)
-    assert writing == Work(read=50 * 60, written=50 * 8, rows=64)
+    assert plain(writing) == Work(read=50 * 60, written=50 * 8, rows=64)
     again = load_method("slim").work(SIZES, filled("slim", **common, **own, learning_rate=0.01), 1)
-    assert [part.kept for part in again] == [teacher.kept, student.kept, fitted.kept, ()]
+    assert [part.kept for part in again] == [teacher.kept, student.kept, fitted.kept, writing.kept]
     undistilled = filled("slim", **common, distilled=False)
-    assert load_method("slim").work(SIZES, undistilled, 1) == [replace(fitted, kept=()), writing]
+    assert load_method("slim").work(SIZES, undistilled, 1) == [plain(fitted), plain(writing)]
+
+
+def test_a_larger_teacher_counts_by_its_own_size(tmp_path: Path) -> None:
+    """30 cases of two conversations each, which read 2 * 60 + 3 * 32 tokens beside the first prompt and write 24."""
+    shape = {"hidden_size": 10, "intermediate_size": 20, "num_attention_heads": 5, "vocab_size": 100}
+    for name, layers in (("small", 2), ("large", 400)):
+        (tmp_path / name).mkdir()
+        about = shape | {"num_hidden_layers": layers, "num_key_value_heads": 1, "head_dim": 2}
+        (tmp_path / name / "config.json").write_text(json.dumps(about))
+    small, large = ({"name": str(tmp_path / name)} for name in ("small", "large"))
+    # Of a layer, 10 * (2 * 10 + 2 * 2 + 3 * 20) weights; 100 words of width 10.
+    student, teacher = LM(2, 10, 20, 10, 2, 100), LM(400, 10, 20, 10, 2, 100)
+    assert (teacher.body, teacher.weights) == (336_000, 337_000)
+    params = {"backbone": small, "max_items": 3, "max_new_tokens": 8, "taught": 30, "step_tokens": 8}
+
+    def of(**more: Any) -> Estimate:
+        return estimate("slim", params | more, SIZES, gpus=1, threads=1, processes=1)
+
+    alike, taught = of(), of(teacher=large)
+    read = 30 * 60 + 60 * (2 * 60 + 3 * 32)
+    # Writing takes the least seconds of a step with both.
+    assert taught.seconds - alike.seconds == pytest.approx(2 * (336_000 - 1_680) * read / 1e14, rel=1e-3)
+    assert taught.memory - alike.memory == 3 * (teacher.weights - student.weights)
+    # One after the other: the student's memory is less than the teacher's, 64 texts of 68 tokens.
+    assert taught.gpu_memory == GPU_CONTEXT + 4 * 337_000 + 64 * 68 * 4 * 400 * 2 + 4 * 100 * 10
+    assert of(teacher={"name": "some/lm", "revision": "1"}) == ANY
+
+
+def test_texts_that_are_kept_count_once_for_a_grid_and_all_seeds() -> None:
+    """KAR's second setting finds what the first has let write, and its second repetition all of it."""
+    params = {"backbone": {"name": "resources/smollm2-135m-instruct"}, "cases": 40, "item_knowledge": "attributes"}
+    config = toy_config(kar={"params": params, "grid": [{"learning_rate": 0.001}, {"learning_rate": 0.003}]})
+    first, second = next(row.jobs for row in rows(config, NOWHERE) if row.name == "run kar")
+    sizes, lm = sizes_of("toy", config.datasets["toy"], NOWHERE), KNOWN["resources/smollm2-135m-instruct"]
+    training = START + load_method("kar").fit_cost(sizes, filled("kar", **params)).seconds
+
+    def writing(cases: int) -> float:
+        # A prompt of 30 + 6 lines of 17 tokens, and 16 tokens behind it.
+        return seconds_of(lm, Work(read=cases * 132, written=cases * 16, rows=64), THREAD)
+
+    def ranking(cases: int) -> float:
+        return cases * sizes.items * 3e-8
+
+    written = writing(40 + sizes.valid) + writing(sizes.valid) + writing(sizes.test)
+    assert first.seconds == pytest.approx(2 * (training + ranking(sizes.valid)) + ranking(sizes.test) + written)
+    assert second.seconds == pytest.approx(training + ranking(sizes.test))
 
 
 def untuned() -> Config:

@@ -187,6 +187,34 @@ def test_twenty_crowded_labels_do_not_overlap(seed: int) -> None:
         assert frame.y0 <= box[1] < box[3] <= frame.y1
 
 
+def crossings() -> int:
+    """How many lines to names cross another name, of twenty crowded points."""
+    generator = np.random.default_rng(0)
+    figure = Figure(figsize=(8, 5.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    x, y = generator.normal(3, 1, 20), generator.normal(0.1, 0.01, 20)
+    axes.set(xlim=(-2, 8), ylim=(0, 0.2))
+    boxes = place_labels(
+        figure, axes, x, y, [f"method_{i}_{'x' * (i % 9)}" for i in range(20)], np.column_stack([y, y])
+    )
+    count = 0
+    for line in axes.lines:
+        point, end = axes.transData.transform(np.column_stack(line.get_data()))
+        along = point + np.linspace(0, 1, 60)[:, None] * (end - point)
+        own = ((boxes[:, :2] - 1 <= end) & (end <= boxes[:, 2:] + 1)).all(axis=1)  # the line ends at its own box
+        count += bool(overlaps(np.hstack([along - 0.4, along + 0.4]), boxes[~own]).any())
+    return count
+
+
+def test_lines_to_names_go_round_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = np.array([10.0, 0.0, 14.0, 4.0])
+    between, beside = np.array([[4.0, 1.0, 6.0, 3.0]]), np.array([[4.0, 3.0, 6.0, 5.0]])
+    assert plots._crosses(np.array([0.0, 2.0]), box, between) and not plots._crosses(np.array([0.0, 2.0]), box, beside)
+    with_care = crossings()
+    monkeypatch.setattr(plots, "_crosses", lambda *_: False)
+    assert with_care < crossings()
+
+
 def test_overlaps_by_hand() -> None:
     a = np.array([[0.0, 0.0, 2.0, 2.0]])
     assert overlaps(a, np.array([[1, 1, 3, 3], [2, 0, 3, 1], [5, 5, 6, 6]], dtype=float)).tolist() == [[1.0, 0.0, 0.0]]

@@ -23,6 +23,7 @@ from benchmark.analysis.registered import (
 )
 from benchmark.analysis.trainings import Components, Part, judge
 from benchmark.config.factors import Factor, ablations_of
+from benchmark.config.methods import all_params, load_method
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import ClaimConfig
 from benchmark.provenance import ROOT
@@ -160,3 +161,15 @@ def test_registered_rows_are_paired_where_they_begin_with_one_tuning() -> None:
     assert factors["signal"].share_random_numbers("in the input", "in the decoding")
     assert factors["thoughts"].share_random_numbers("S-DPO", "title tuning")
     assert not factors["thoughts"].share_random_numbers("R2ec", "title tuning")
+
+
+def test_tuned_rows_are_held_against_rows_that_train_for_as_many_steps() -> None:
+    """Of title tuning and of what a row trains after it, 16 cases each."""
+    config = read_config_file(ROOT / CONFIG)
+
+    def steps(row: str) -> tuple[int, int]:
+        params = all_params(load_method(row), config.method(row).params)
+        trained = [params.get(name, 0) for name in ("max_steps", "preference_steps", "hybrid_steps")]
+        return sum(trained), params["users_per_step"]
+
+    assert [steps(row) for row in ("s_dpo", "title_sft", "llara", "d3")] == [(80, 16)] * 4

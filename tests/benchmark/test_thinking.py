@@ -125,6 +125,17 @@ def test_the_command_writes_table_and_plot(results: Path, monkeypatch: pytest.Mo
     assert all((results / "plots" / f"thinking.{ending}").stat().st_size > 5000 for ending in ("png", "pdf"))
 
 
+def test_the_legend_covers_nothing(results: Path) -> None:
+    parts = [DatasetStatistics.read(results / "statistics", "small")]
+    figure = thinking.plot(thinking.thinking(parts, None, DECLARED))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["nothing", *THINKING[1:]]
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert figure.bbox.x1 >= box.x1 and box.y0 >= 0 and figure.bbox.y1 >= box.y1
+
+
 def test_a_failed_row_is_left_out_with_a_word(results: Path) -> None:
     part = DatasetStatistics.read(results / "statistics", "small")
     failed = pd.DataFrame([("small", "slim", "it ran out of memory")], columns=["dataset", "method", "why"])

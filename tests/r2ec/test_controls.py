@@ -1,7 +1,9 @@
 """Controls, which are read in the place of a model's own reasoning, and several samples of a reasoning."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,14 @@ from benchmark.errors import InputError
 from lm.writing.rollouts import RolloutResult
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
+from r2ec.scoring.controls import Controls
 from r2ec.scoring.reader import Reader, combined
 from r2ec.scoring.recommender import R2ecRecommender
 from r2ec.settings import EvaluationSettings
 from tests.support.tiny_fits import scores, settings, split, write_backbone
+from tests.support.tiny_tokenizers import tiny_tokenizer
+
+END = "<|im_end|>"  # of a turn
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +58,16 @@ def own(fitted: Path) -> tuple[np.ndarray, list[str]]:
 def test_each_control_replaces_the_reasoning_by_its_kind(fitted: Path) -> None:
     expected, texts = own(fitted)
     tokenizer = read_with(fitted).reader.prompts.tokenizer
-    for reasoning in ("other", "shuffled", "empty", "filler"):
+    for reasoning in ("other", "permuted", "empty", "filler"):
         control = read_with(fitted, reasoning=reasoning)
         control_scores, read = scores(control), reasonings(control)
         assert np.isfinite(control_scores).all() and not np.allclose(control_scores, expected)
-        if reasoning == "shuffled":
-            assert [sorted(text.split()) for text in read] == [sorted(text.split()) for text in texts]
+        if reasoning == "permuted":
+            assert [text.endswith(END) for text in read] == [text.endswith(END) for text in texts]
+            assert [sorted(text.removesuffix(END).split()) for text in read] == [
+                sorted(text.removesuffix(END).split()) for text in texts
+            ]
+            assert [re.sub(r"\S+", "", text) for text in read] == [re.sub(r"\S+", "", text) for text in texts]
             assert control.tokens_written() > 0
         elif reasoning == "empty":
             assert set(read) == {""} and control.tokens_written() == 0
@@ -79,6 +89,15 @@ def test_each_control_replaces_the_reasoning_by_its_kind(fitted: Path) -> None:
                 assert lenders_of[text] - {user}
 
 
+def test_words_change_places_and_nothing_else() -> None:
+    """Line breaks stay where they stood, and the end of the turn stays at the end."""
+    controls: Any = SimpleNamespace(prompts=SimpleNamespace(tokenizer=tiny_tokenizer("llama")))
+    texts = [Controls._permute(controls, "one  two\n\nthree four <|im_end|>", case) for case in range(40)]
+    words = [re.fullmatch(r"(\w+)  (\w+)\n\n(\w+) (\w+) <\|im_end\|>", text) for text in texts]
+    assert all(match and sorted(match.groups()) == ["four", "one", "three", "two"] for match in words)
+    assert len(set(texts)) > 10 and Controls._permute(controls, "", 1) == ""
+
+
 def test_its_own_reasoning_read_again_gives_the_same_scores(fitted: Path) -> None:
     expected, texts = own(fitted)
     again = read_with(fitted, reasoning="again")
@@ -89,7 +108,7 @@ def test_its_own_reasoning_read_again_gives_the_same_scores(fitted: Path) -> Non
 
 
 def test_a_case_alone_is_read_as_among_others(fitted: Path) -> None:
-    for reasoning in ("other", "shuffled", "filler"):
+    for reasoning in ("other", "permuted", "filler"):
         control = read_with(fitted, reasoning=reasoning)
         together = scores(control, 3)
         one_by_one = np.concatenate([np.concatenate(list(control.score(case))) for case in some_cases(3).batches(1)])
@@ -154,7 +173,7 @@ def test_a_fit_ignores_the_evaluation_settings(backbone: Path, fitted: Path, tmp
     [
         (
             {"evaluation": {"reasoning": "none"}},
-            "Input should be 'own', 'again', 'other', 'shuffled', 'empty' or 'filler'",
+            "Input should be 'own', 'again', 'other', 'permuted', 'empty' or 'filler'",
         ),
         ({"evaluation": {"reasoning": "filler", "samples": 2}}, "set reasoning 'filler' to own"),
         ({"recpo": {"reasoning": False}, "evaluation": {"samples": 2}}, "leave evaluation out"),

@@ -101,6 +101,18 @@ def test_the_command_shows_what_is_there(
     assert "holds no run of" in capsys.readouterr().err
 
 
+def test_the_plot_has_the_last_interval_of_each_value_and_one_scale_a_row(results: Path) -> None:
+    factor = factors()["held_back"]
+    gained = gains(read_factor(factor, results)[0])
+    figure = program.plot(factor, pd.concat([gained, gained.assign(dataset="movielens-2016", high=gained.high + 1)]))
+    first, second = figure.axes[:2]
+    assert first.get_ylim() == second.get_ylim() and first.get_xlim() == second.get_xlim()
+    ends = [line.get_segments()[0] for line in first.collections]
+    last = gained[gained.statistic == "log rank"].groupby("value", sort=False).last()
+    np.testing.assert_allclose([end[:, 1] for end in ends], last[["low", "high"]])
+    assert [end[0, 0] for end in ends] == pytest.approx([800 + 12, 12 + 24])  # beside the last step, a place a value
+
+
 def test_trainings_of_other_cases_are_refused(results: Path) -> None:
     factor = factors()["held_back"].model_copy(update={"seeds": 2})
     write_results(results / "other", ["ml-100k"], {factor.runs["RecPO"]: 0.9}, seeds=2)

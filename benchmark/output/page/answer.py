@@ -32,7 +32,7 @@ def title_of(sections: Sequence[dict[str, Any]], overall: dict[str, Any] | None,
         claim = f"{methods[first]} ranks best on {'both' if len(sections) == 2 else f'all {len(sections)}'} datasets"
         _, equal = told_apart(overall, first)
         if not equal:
-            return f"{claim}, over them apart from every other method"
+            return f"{claim}, and over them differs from every other method"
         return f"{claim}; over them {listed(equal, methods)} can't be told apart from it"
     places: dict[int, list[str]] = {}
     for part in sections:
@@ -48,7 +48,7 @@ def _on_one(part: dict[str, Any], methods: Sequence[str]) -> str:
     if not apart and not equal:
         return f"{methods[best]} alone has a result on {part['name']}"
     if not equal:
-        return f"{methods[best]} ranks best on {part['name']}, apart from every other method"
+        return f"{methods[best]} ranks best on {part['name']} and differs from every other method"
     if not apart:
         return f"No method on {part['name']} can be told apart from the best, {methods[best]}"
     return f"{methods[best]} ranks best on {part['name']}; {listed(equal, methods)} can't be told apart from it"
@@ -108,7 +108,8 @@ def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
     """The sentences on one dataset: its best method, and which methods differ from it."""
     best = leader(part)
     row = part["rows"][numbers_of(part).index(best)]
-    text = f"{part['name']}: {methods[best]} has the highest {METRICS[MAIN]}, {row['mean'][MAIN]:.4f}"
+    where = f"Over {EVERY}" if part["name"] == EVERY else part["name"]
+    text = f"{where}: {methods[best]} has the highest {METRICS[MAIN]}, {row['mean'][MAIN]:.4f}"
     text += f" [{row['low'][MAIN]:.4f}, {row['high'][MAIN]:.4f}]."
     apart, equal = told_apart(part, best)
     if apart:
@@ -128,11 +129,12 @@ def verdict(where: str, comparison: dict[str, Any], a: str, b: str) -> str:
     if comparison["p_holm"] < ALPHA:
         return f"{text}, {a if comparison['difference'] > 0 else b} ranks better"
     detectable = (
-        f" ({comparison['detectable']:.4f} would have been seen in {100 * POWER:.0f} % of such runs)"
+        f" (a true difference of {comparison['detectable']:.4f} would have been found in {100 * POWER:.0f} % of such "
+        "runs)"
         if comparison["detectable"]
         else ""
     )
-    return f"{text}, can't be told{detectable}"
+    return f"{text}, not told apart{detectable}"
 
 
 def pair_in_words(
@@ -141,7 +143,7 @@ def pair_in_words(
     methods: Sequence[str],
     spoken: tuple[int, int, str],
 ) -> str:
-    """A sentence on two rows that differ in reasoning or in training: dataset by dataset, and over all.
+    """A sentence on two rows that differ in reasoning or in training, on each of these sections that has both.
 
     rows: of against.csv, whose tests are corrected over the reference's own comparisons; where a pair has one, it is
     taken before that of the family of all pairs. spoken: the numbers of both rows, and the words for their difference.
@@ -185,7 +187,10 @@ def answer(
     sentences, more = [scope(collected)], []
     if len(methods) > 1:
         whole = [overall] if overall else []
-        sentences += [pair_in_words([*sections, *whole], rows, methods, pair_spoken) for pair_spoken in spoken]
+        for pair_spoken in spoken:
+            over_all = [part for part in whole if {*pair_spoken[:2]} <= {*numbers_of(part)}]
+            sentences.append(pair_in_words(over_all or sections, rows, methods, pair_spoken))
+            more += [pair_in_words(sections, rows, methods, pair_spoken)] if over_all else []
         sentences += [on_dataset(part, methods) for part in whole or sections]
         more += [on_dataset(part, methods) for part in sections] if whole else []
         families = ["over all pairs and metrics of a dataset"]

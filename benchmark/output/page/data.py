@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.analysis.arguments import STATISTICS, registered_files
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import ALL_PAIRS
-from benchmark.analysis.significance import ALPHA
+from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
 from benchmark.errors import InputError
 from benchmark.metrics import CUTOFFS, METRICS
@@ -185,8 +185,9 @@ def document(
         "cutoffs": list(CUTOFFS),
         "main": MAIN,
         "alpha": ALPHA,
+        "power": POWER,
         "reference": numbers.get(reference or ""),
-        "methods": [{"name": name, "r2ec": kind == "reference"} for name, kind in kinds.items()],
+        "methods": [{"name": name, "kind": kind} for name, kind in kinds.items()],
         # Their numbers are those behind the methods'.
         "variants": [{"name": name} for name in named(factors, numbers).values()],
         "spoken": [[a, b] for a, b, _ in spoken],

@@ -1,6 +1,8 @@
 // Claims with their verdicts, and each factor: its values against the base, and the curves of its trainings.
 
 const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "no effect worth having": "≈ no effect worth having", "can't tell": "? can't tell", "not run": "– not run", "not judged": "– not judged" };
+const COUNTED = { supports: "supported", contradicts: "contradicted", "no effect worth having": "without an effect worth having", "can't tell": "undecided" };
+const PER_UNIT = "Bars of one metric share a scale.";
 
 // The column of the differences, empty for a claim that wasn't run or can't be judged.
 function differenceIfAny(domain) {
@@ -9,8 +11,14 @@ function differenceIfAny(domain) {
   return { ...column, value: (row) => row.difference ?? undefined, text: ifAny(column.text), cell: ifAny(column.cell) };
 }
 
+// The scale of each row's difference: that of all rows of its unit, since values of two units can't share one.
+function scaleByUnit(rows, unit) {
+  const scales = new Map([...new Set(rows.map(unit))].map((name) => [name, scaleOfDifferences(rows.filter((row) => unit(row) === name))]));
+  return (row) => scales.get(unit(row));
+}
+
 function claimsTable(rows, label) {
-  const domain = around(rows.flatMap((row) => [row.low, row.high]));
+  const domain = scaleByUnit(rows, (row) => row.metric);
   const columns = [
     { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${row.dataset}, ${many(row.seeds, "training")}`)] },
     { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => [h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict), row.missing ? h("small", {}, row.missing) : null] },
@@ -19,31 +27,31 @@ function claimsTable(rows, label) {
     { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
     { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || (row.missing ? "" : "unknown") },
   ];
-  const table = dataTable({ label, columns, rows });
+  const table = dataTable({ label, caption: `${BAND} ${PER_UNIT}`, columns, rows });
   return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
 }
 
 // The claims that were registered before their runs, each judged once over all datasets and trainings.
 function registeredTable(rows) {
-  const domain = around(rows.flatMap((row) => [row.low, row.high]));
+  const domain = scaleByUnit(rows, (row) => row.statistic);
   const ran = rows.some((row) => row.difference !== null);
   const columns = [
     { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.datasets.replaceAll(" ", ", ")}; ${many(row.trainings, "training")}`)] },
     { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => [h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict), row.missing ? h("small", {}, row.missing) : null] },
     { id: "statistic", head: "statistic", kind: "text", value: (row) => row.statistic },
-    { id: "worth", head: "worth having from", value: (row) => row.smallest_effect, text: (row) => `${100 * row.smallest_effect} %`, cell: (row) => `${cost(100 * row.smallest_effect)} %` },
+    { id: "worth", head: "smallest effect worth having", value: (row) => row.smallest_effect, text: (row) => `${100 * row.smallest_effect} %`, cell: (row) => `${cost(100 * row.smallest_effect)} %` },
     ...(ran ? [
       differenceIfAny(domain),
       { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm ?? undefined, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
       { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) }] : []),
   ];
-  const table = dataTable({ label: "Registered claims", columns, rows });
+  const table = dataTable({ label: "Registered claims", caption: ran ? `${BAND} ${PER_UNIT}` : "", columns, rows });
   return [table.element, copying(columns, table)];
 }
 
 function counted(rows) {
   const found = Object.keys(VERDICTS).map((verdict) => [verdict, rows.filter((row) => row.verdict === verdict).length]).filter(([, number]) => number);
-  return h("p", {}, `${many(rows.length, "claim")}: ${found.map(([verdict, number]) => `${number} ${verdict}`).join(", ")}.`);
+  return h("p", {}, `${many(rows.length, "claim")}: ${found.map(([verdict, number]) => `${number} ${COUNTED[verdict] ?? verdict}`).join(", ")}.`);
 }
 
 // Registered and exploratory claims, never mixed. of: whether a claim is shown.
@@ -55,22 +63,24 @@ function claimsPart(of = () => true) {
   ];
 }
 
-function factorTable(factor, dataset, metric) {
+// What a value's row says of its difference from the base; null for the base.
+const differenceOf = (metric) => (row, name) => row.difference?.[name][metric] ?? null;
+
+// scale, domain: of the means and of the differences, the same on all datasets.
+function factorTable(factor, dataset, metric, scale, domain) {
   const rows = dataset.values.map((value) => ({ ...value, name: value.label === factor.base ? `${value.label} (base)` : value.label }));
-  const scale = scaleOf(rows, metric);
-  const of = (row, name) => row.difference?.[name][metric] ?? null;
+  const of = differenceOf(metric);
   const bounds = (row) => `[${signed(of(row, "low"))}, ${signed(of(row, "high"))}]`;
-  const domain = around(rows.flatMap((row) => [of(row, "low"), of(row, "high"), of(row, "detectable")]));
   const columns = [
     { id: "value", head: "value", kind: "text", fixed: true, value: (row) => row.name },
     { id: "mean", head: doc.metrics[metric], value: (row) => row.mean[metric], text: (row) => fixed(row.mean[metric]),
-      cell: (row) => h("span", { class: "value" }, bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "plain" : "r2ec" }), h("span", {}, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "")), h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`)) },
+      cell: (row) => h("span", { class: "value" }, bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain: scale, kind: row.label === factor.base ? "base" : "changed" }), h("span", {}, fixed(row.mean[metric]) + (row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "")), h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`)) },
     { id: "difference", head: "minus the base's, 95 % interval", value: (row) => of(row, "difference") ?? undefined, text: (row) => (row.difference ? `${signed(of(row, "difference"))} ${bounds(row)}` : ""),
-      cell: (row) => (row.difference ? h("span", { class: "value long" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "r2ec", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("span", {}, signed(of(row, "difference"))), h("small", {}, bounds(row))) : "") },
+      cell: (row) => (row.difference ? h("span", { class: "value long" }, bar({ mean: of(row, "difference"), low: of(row, "low"), high: of(row, "high"), domain, kind: "changed", zero: true, band: of(row, "detectable"), open: of(row, "p_holm") >= doc.alpha, long: true }), h("span", {}, signed(of(row, "difference"))), h("small", {}, bounds(row))) : "") },
     { id: "p_holm", head: "p, Holm", value: (row) => of(row, "p_holm") ?? undefined, text: (row) => probability(of(row, "p_holm")), cell: (row) => probability(of(row, "p_holm")) },
     { id: "detectable", head: "smallest detectable", value: (row) => of(row, "detectable") ?? undefined, text: (row) => fixed(of(row, "detectable")), cell: (row) => (row.difference ? fixed(of(row, "detectable")) || "unknown" : "") },
   ];
-  const table = dataTable({ label: `${factor.title}, ${dataset.name}`, caption: `${dataset.name}. Filled: differs from the base after Holm's correction. Grey band: what would often have been missed.`, columns, rows });
+  const table = dataTable({ label: `${factor.title}, ${dataset.name}`, caption: `${dataset.name}. Filled: differs from the base after Holm's correction. ${BAND} ${ends(domain)}`, columns, rows });
   return [table.element, copying(columns, table)];
 }
 
@@ -78,13 +88,17 @@ function factorPart(factor, metric) {
   if (!factor.datasets.length) return null;
   const labels = factor.datasets[0].values.map((value) => value.label);
   const styles = styleOf(labels, factor.base);
+  const every = factor.datasets.flatMap((dataset) => dataset.values);
+  const scale = scaleOf(every, metric);
+  const of = differenceOf(metric);
+  const domain = scaleOfDifferences(every.map((row) => Object.fromEntries(["difference", "low", "high", "detectable"].map((name) => [name, of(row, name)]))));
   return factor.datasets.map((dataset) => {
     const drawn = new Set(dataset.curves.flatMap((panel) => panel.lines.map((line) => line.label)));
     return [
-      factorTable(factor, dataset, metric),
+      factorTable(factor, dataset, metric, scale, domain),
       factor.numeric ? h("figure", {}, byValue(dataset.values, metric, factor.base, figureWidth(620)), h("figcaption", {}, `${doc.metrics[metric]} by value, with its 95 % interval over users; diamond and dashed line: the base.`)) : null,
       dataset.curves.length ? h("figure", {}, h("h3", {}, `Training on ${dataset.name}`), legend(labels.filter((label) => drawn.has(label)), styles, factor.base),
-        h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, figureWidth(420))))),
+        h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, panelWidth(dataset.curves.length))))),
         h("figcaption", {}, `Mean over a step's rollouts, of training users.${factor.seeds > 1 ? " Bands: lowest to highest training." : ""}`)) : null,
     ];
   });

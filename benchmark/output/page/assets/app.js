@@ -13,7 +13,7 @@ const main = document.getElementById("main");
 // Draws the view that is chosen; what had the focus keeps it, if it is still there.
 function show(focus = false) {
   if (!present.some(([name]) => name === state.view)) state.view = "leaderboard";
-  const label = document.activeElement?.closest("label")?.firstChild?.textContent;
+  const label = document.activeElement?.closest("main label, main button")?.firstChild?.textContent;
   if (state.view !== "reasonings") task += 1;
   main.replaceChildren(...VIEWS[state.view][1]().flat(Infinity).filter(Boolean));
   for (const link of document.querySelectorAll("nav a")) {
@@ -22,7 +22,10 @@ function show(focus = false) {
   }
   document.documentElement.dataset.view = state.view;
   if (focus) main.querySelector("h2").focus();
-  else if (label) [...main.querySelectorAll("label")].find((one) => one.firstChild.textContent === label)?.querySelector("select, input, button")?.focus();
+  else if (label) {
+    const again = [...main.querySelectorAll("label, button")].find((one) => one.firstChild?.textContent === label);
+    (again?.querySelector("select, input") ?? again)?.focus();
+  }
 }
 
 const kept = {

@@ -1,6 +1,7 @@
 // Intervals in table cells, and the few figures that Observable Plot draws.
 
 const PAD = 4;
+const DIAMONDS = ["reference", "base"]; // kinds of points; the others are circles
 
 // A point with its interval on a scale that all cells of a column share. domain: [low, high]. band: half-width around 0 within which
 // a difference would have been missed. unknown: no interval is known, which looks as uncertain as it is.
@@ -18,17 +19,21 @@ function bar({ mean, low, high, domain, kind = "", band = null, zero = false, op
   if (low !== null && low !== undefined) drawn.append(s("line", { class: `interval ${kind}`, x1: at(low), x2: at(high), y1: 9, y2: 9 }));
   if (mean === null) return drawn;
   const place = `point ${kind} ${open || unknown ? "open" : ""}`;
-  // Shapes as well as colours: a diamond is an R2ec.
-  if (kind === "r2ec") drawn.append(s("path", { class: place, d: width < 100 ? `M${at(mean)} 5l4 4l-4 4l-4 -4z` : `M${at(mean)} 4l5 5l-5 5l-5 -5z` }));
-  else drawn.append(s("circle", { class: place, cx: at(mean), cy: 9, r: width < 100 ? 3 : 4 }));
+  // Shapes as well as colours, and small, so that a short interval still shows on both sides.
+  if (DIAMONDS.includes(kind)) drawn.append(s("path", { class: place, d: `M${at(mean)} 5l4 4l-4 4l-4 -4z` }));
+  else drawn.append(s("circle", { class: place, cx: at(mean), cy: 9, r: 3 }));
   return drawn;
 }
 
-// The scale of differences: all values with 0 in the middle.
-function around(values) {
-  const most = Math.max(1e-6, ...values.filter((value) => value !== null && value !== undefined).map(Math.abs)) * 1.05;
-  return [-most, most];
+// The scale of differences: [low, high] around 0, every interval and every band of what would have been missed. rows: each with
+// difference, low, high and detectable, null or undefined where unknown.
+function scaleOfDifferences(rows) {
+  const values = rows.flatMap((row) => [row.low, row.high, row.difference, row.detectable, row.detectable && -row.detectable]);
+  const known = [-1e-6, 1e-6, ...values.filter((value) => value !== null && value !== undefined)];
+  return [1.03 * Math.min(...known), 1.03 * Math.max(...known)];
 }
+
+const ends = (domain) => `Bars run from ${signed(domain[0])} to ${signed(domain[1])}.`;
 
 const COLOURS = [0, 1, 2, 3, 4, 5].map((i) => `var(--line${i})`); // after Okabe and Ito, dark or light enough for the ground
 const FONT = { fontSize: "12px", fontFamily: "inherit", background: "none" };
@@ -73,27 +78,50 @@ function byValue(values, metric, base, width) {
     y: { label: null, grid: true, zero: false, ticks: 5, inset: 6 },
     marks: [
       level ? Plot.ruleY([level.mean], { stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.6 }) : null,
-      Plot.ruleX(points, { x: "label", y1: "low", y2: "high", stroke: "var(--r2ec)", strokeWidth: 2 }),
-      Plot.dot(points, { x: "label", y: "mean", r: 5, fill: (point) => (point.base ? "var(--ink)" : "var(--r2ec)"), symbol: (point) => (point.base ? "diamond" : "circle") }),
+      Plot.ruleX(points, { x: "label", y1: "low", y2: "high", stroke: "var(--reference)", strokeWidth: 2 }),
+      Plot.dot(points, { x: "label", y: "mean", r: 5, fill: (point) => (point.base ? "var(--ink)" : "var(--reference)"), symbol: (point) => (point.base ? "diamond" : "circle") }),
     ],
   });
   return named(plot, `${doc.metrics[metric]} by value`);
 }
 
+// Writes a number beside each point where it covers no other number, point or interval; a thin line joins those that had to move away.
+// points: { number, x, y, low, high } in pixels, low and high the ends of the interval.
+function numberPoints(plot, points) {
+  const taken = points.flatMap(({ x, y, low, high }) => [[x - 6, y - 9, x + 6, y + 9], [x - 2, high, x + 2, low]]);
+  const shared = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+  for (const { number, x, y } of points) {
+    const half = 3 + 4 * String(number).length;
+    let best = null;
+    for (let radius = 14; radius < 90; radius += 7) {
+      for (let step = 0; step < 12; step += 1) {
+        const [cx, cy] = [x + radius * Math.cos((step * Math.PI) / 6), y - radius * Math.sin((step * Math.PI) / 6)];
+        const box = [cx - half, cy - 7, cx + half, cy + 7];
+        const covered = taken.reduce((sum, other) => sum + shared(box, other), 0);
+        if (cy > 14 && (best === null || covered < best.covered)) best = { covered, cx, cy, box, radius };
+      }
+    }
+    taken.push(best.box);
+    if (best.radius > 14) plot.append(s("line", { class: "lead", x1: x, y1: y, x2: best.cx, y2: best.cy }));
+    plot.append(s("text", { class: "number", x: best.cx, y: best.cy }, number));
+  }
+}
+
 // Seconds of a run against a metric: methods by number, as their names would cross each other.
 function costAgainst(rows, metric, width) {
-  const points = rows.map((row, i) => ({ number: i + 1, name: names[row.method], seconds: Math.max(row.seconds, 0.001), mean: row.mean[metric], low: row.low[metric], high: row.high[metric], r2ec: doc.methods[row.method].r2ec }));
-  const colour = (point) => (point.r2ec ? "var(--r2ec)" : "var(--baseline)");
+  const points = rows.map((row, i) => ({ number: i + 1, name: names[row.method], seconds: Math.max(row.seconds, 0.001), mean: row.mean[metric], low: row.low[metric], high: row.high[metric], reference: isReference(row.method) }));
+  const colour = (point) => (point.reference ? "var(--reference)" : "var(--baseline)");
   const plot = Plot.plot({
     width, height: 320, marginLeft: 56, marginBottom: 44, style: FONT,
     x: { type: "log", inset: 14, label: "fit and ranking, seconds per run", labelOffset: 40, ticks: 5, tickFormat: (value) => String(value) },
     y: { label: doc.metrics[metric], grid: true, zero: true, ticks: 6 },
     marks: [
       Plot.ruleX(points, { x: "seconds", y1: "low", y2: "high", stroke: colour, strokeOpacity: 0.5 }),
-      Plot.dot(points, { x: "seconds", y: "mean", r: 9, fill: "var(--ground)", stroke: colour, strokeWidth: 1.8, symbol: (point) => (point.r2ec ? "diamond" : "circle") }),
-      Plot.text(points, { x: "seconds", y: "mean", text: "number", fill: "var(--ink)", fontSize: 10 }),
+      Plot.dot(points, { x: "seconds", y: "mean", r: 5, fill: colour, symbol: (point) => (point.reference ? "diamond" : "circle") }),
     ],
   });
+  const at = (scale, value) => plot.scale(scale).apply(value);
+  numberPoints(plot, points.map((point) => ({ number: point.number, x: at("x", point.seconds), y: at("y", point.mean), low: at("y", point.low ?? point.mean), high: at("y", point.high ?? point.mean) })));
   return named(plot, `Seconds per run against ${doc.metrics[metric]}`);
 }
 

@@ -2,8 +2,10 @@
 
 const METHOD = "method";
 
+// Long names may break behind each "_".
 function methodName(number) {
-  return h("span", { class: doc.methods[number]?.r2ec ? "name r2ec" : "name", title: runNames[number] }, runNames[number]);
+  const pieces = runNames[number].split(/(?<=_)/).flatMap((piece, i) => (i ? [h("wbr"), piece] : [piece]));
+  return h("span", { class: isReference(number) ? "name reference" : "name", title: runNames[number] }, pieces);
 }
 
 // The rows of a section with the number of their method.
@@ -25,13 +27,13 @@ function testInWords(section, row, metric) {
 }
 
 function metricCell(section, row, metric, domain, place, short) {
-  const kind = doc.methods[row.method].r2ec ? "r2ec" : "";
+  const kind = isReference(row.method) ? "reference" : "";
   const shape = { 1: "best", 2: "second" }[place(row)] ?? "";
   const spread = row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "";
   return h("span", { class: "value" },
     bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain, kind, short }),
-    h("span", {}, h("span", { class: shape }, fixed(row.mean[metric])), spread, isMarked(row, metric) ? noted(testInWords(section, row, metric), "†") : null),
-    h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`));
+    h("span", {}, h("span", { class: shape }, fixed(row.mean[metric])), short ? null : spread, isMarked(row, metric) ? noted(testInWords(section, row, metric), "†") : null),
+    h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`, short && spread ? [h("br"), spread] : null));
 }
 
 function metricText(row, metric) {
@@ -87,7 +89,7 @@ function leaderColumns(section, rows) {
 function leaderboardView() {
   const section = state.dataset === "all" && doc.overall ? doc.overall : doc.datasets[state.dataset === "all" ? 0 : Number(state.dataset)];
   const all = rowsOf(section);
-  const rows = all.filter((row) => state.group === "all" || doc.methods[row.method].r2ec === (state.group === "r2ec"));
+  const rows = all.filter((row) => state.group === "all" || doc.methods[row.method].kind === state.group);
   const columns = leaderColumns(section, rows);
   const wanted = (text) => (text ? (row) => names[row.method].toLowerCase().includes(text.toLowerCase()) : "");
   const first = metricsChosen().includes(doc.main) ? doc.main : metricsChosen()[0];
@@ -99,21 +101,21 @@ function leaderboardView() {
   const datasets = [...(doc.overall ? [["all", "all datasets"]] : []), ...doc.datasets.map((one, i) => [i, one.name])];
   const redraw = (key) => (value) => { choose({ [key]: value }); show(); };
   const find = h("input", { type: "search", value: state.filter, oninput: (event) => { choose({ filter: event.target.value }); tell(many(table.narrow(wanted(event.target.value)), "method")); } });
-  const kinds = new Set(doc.methods.map((method) => method.r2ec));
+  const kinds = new Set(doc.methods.map((method) => method.kind));
   return [
     h("h2", { tabindex: -1 }, "Leaderboard"),
     h("div", { class: "controls" },
       datasets.length > 1 ? select("Dataset", state.dataset, datasets, redraw("dataset")) : null,
       select("Metric", state.kind, [["NDCG", "NDCG"], ["Hit", "Hit"], ["both", "both"]], redraw("kind")),
       select("Cut-off", state.cutoff, [...doc.cutoffs.map((k) => [k, `@${k}`]), ["all", "all"]], redraw("cutoff")),
-      kinds.size > 1 ? select("Methods", state.group, [["all", "all"], ["r2ec", "R2ec"], ["baseline", "baselines"]], redraw("group")) : null,
+      kinds.size > 1 ? select("Methods", state.group, [["all", "all"], ["reference", "references"], ["baseline", "baselines"]], redraw("group")) : null,
       select("Costs", state.costs, [["few", "main ones"], ["all", "all"], ["none", "none"]], redraw("costs")),
       h("label", { class: "grow" }, "Filter by name", find)),
     table.element,
     failedOf(section),
     copying(columns, table),
     reading(section, all),
-    againstPart(),
+    againstPart(section),
     costFigure(all, first),
   ];
 }
@@ -130,10 +132,11 @@ function failedList(said) {
 
 // What the marks of the table mean, and the notes of its dataset.
 function reading(section, rows) {
-  const marked = metricsChosen().some((metric) => rows.some((row) => isMarked(row, metric)));
-  const spread = metricsChosen().some((metric) => rows.some((row) => row.sd[metric]));
+  const shown = section === doc.overall ? doc.datasets.flatMap((one) => one.rows) : rows; // whose marks the table has
+  const marked = metricsChosen().some((metric) => shown.some((row) => isMarked(row, metric)));
+  const spread = metricsChosen().some((metric) => shown.some((row) => row.sd[metric]));
   return h("div", {},
-    h("p", { class: "notes" }, "Best bold, second underlined. Bars: mean and 95 % interval over users, on one scale from 0; circles are baselines, diamonds R2ec.",
+    h("p", { class: "notes" }, "Best bold, second underlined. Bars: mean and 95 % interval over users, on one scale from 0; circles are baselines, diamonds references, which the baselines are held against.",
       marked ? " † differs from the best baseline; hover, focus or tap it for the test." : "", spread ? " ±: sd over trainings." : "",
       rows.some((row) => row.less) ? ` Learned from less than the others: ${rows.filter((row) => row.less).map((row) => `${names[row.method]} (${row.less})`).join(", ")}.` : "",
       rows.some((row) => row.equal) ? " All equal: every training of the row ranked every case alike." : ""),
@@ -141,19 +144,22 @@ function reading(section, rows) {
 }
 
 // The reference against each of the others: the comparison that the config names.
-function againstPart() {
+function againstPart(section) {
   if (!doc.against) return null;
-  const domain = around(doc.against.rows.flatMap((row) => [row.low, row.high]));
-  const verdict = (row) => (row.p_holm >= doc.alpha ? "can't be told" : `${row.difference > 0 ? row.reference : row.method} ranks better`);
+  // Those of the dataset that is shown; where the reference has none there, all.
+  const own = doc.against.rows.filter((row) => row.dataset === section.name);
+  const rows = own.length ? own : doc.against.rows;
+  const domain = scaleOfDifferences(rows);
+  const verdict = (row) => (row.p_holm >= doc.alpha ? APART : `${row.difference > 0 ? row.reference : row.method} ranks better`);
   const columns = [
     { id: "method", head: "method", kind: "text", value: (row) => row.method, cell: (row) => methodName(names.indexOf(row.method)) },
-    ...(doc.datasets.length > 1 ? [{ id: "dataset", head: "dataset", kind: "text", value: (row) => row.dataset }] : []),
+    ...(!own.length ? [{ id: "dataset", head: "dataset", kind: "text", value: (row) => row.dataset }] : []),
     differenceColumn(domain),
     { id: "verdict", head: "verdict", kind: "text", value: verdict, cell: (row) => h("span", { class: "verdict" }, verdict(row)) },
     { id: "p_holm", head: "p, Holm", value: (row) => row.p_holm, text: (row) => probability(row.p_holm), cell: (row) => probability(row.p_holm) },
     { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || "unknown" },
   ];
-  const table = dataTable({ label: doc.against.title, caption: `${doc.metrics[doc.main]} of ${doc.against.rows[0].reference} minus that of each. Grey band: true differences that would often have been missed.`, columns, rows: doc.against.rows });
+  const table = dataTable({ label: doc.against.title, caption: `${own.length ? `${section.name}: ` : ""}${doc.metrics[doc.main]} of ${rows[0].reference} minus that of each. ${BAND} ${ends(domain)}`, columns, rows });
   return [h("h3", {}, doc.against.title), table.element, copying(columns, table), h("p", { class: "notes" }, doc.against.note)];
 }
 
@@ -163,6 +169,14 @@ function costFigure(rows, metric) {
   return h("figure", {}, h("h3", {}, "What quality costs"), costAgainst(ordered, metric, figureWidth(900)),
     h("ol", { class: "legend numbered" }, ordered.map((row, i) => h("li", {}, `${i + 1} ${names[row.method]}`))),
     h("figcaption", {}, "Seconds on this machine, tuning excluded; lines: 95 % interval over users."));
+}
+
+// The width of one of so many panels, which stand side by side as `.panels` has it: letters keep their size.
+function panelWidth(number) {
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const whole = document.getElementById("main").clientWidth;
+  const columns = Math.max(1, Math.min(number, Math.floor((whole + 1.2 * rem) / (20.2 * rem))));
+  return Math.floor((whole - 1.2 * rem * (columns - 1)) / columns);
 }
 
 const figureWidth = (most) => Math.min(most, document.getElementById("main").clientWidth);

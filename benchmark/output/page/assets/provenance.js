@@ -1,5 +1,7 @@
 // Where the numbers come from.
 
+const SHARED = { commit: "Commit", versions: "Versions of packages", machine: "Machine" };
+
 function ruleTable(data) {
   const columns = [
     { id: "rule", head: "what", kind: "prose", fixed: true, value: ([words]) => words },
@@ -19,7 +21,7 @@ function provenanceView() {
   for (const run of runs) settings.set(`${run.method}\n${run.params}`, [...(settings.get(`${run.method}\n${run.params}`) ?? []), `${run.dataset} ${run.seed}`]);
   return [
     h("h2", { tabindex: -1 }, "Provenance"),
-    shared.map(([field, values]) => [h("h3", {}, field), h("ul", { class: "plain" }, values.map(([text, number]) => h("li", {}, text, h("span", { class: "soft" }, ` (${many(number, "run")})`))))]),
+    shared.map(([field, values]) => [h("h3", {}, SHARED[field] ?? field), h("ul", { class: "plain" }, values.map(([text, number]) => h("li", {}, text, h("span", { class: "soft" }, ` (${many(number, "run")})`))))]),
     datasets.map((data) => [
       h("h3", {}, `Data: ${data.name}`), ruleTable(data),
       data.warnings.length ? [h("h4", {}, "Warnings"), h("ul", { class: "plain" }, data.warnings.map((text) => h("li", {}, text)))] : null,

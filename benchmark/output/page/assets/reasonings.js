@@ -86,7 +86,7 @@ async function unpackAll(mine, after) {
 }
 
 function reasoningsView() {
-  const list = h("div", { id: "reasonings", "aria-busy": "true" });
+  const list = h("div", { id: "reasonings", "aria-busy": "true", tabindex: -1, role: "region", "aria-label": "Cases" });
   const said = h("p", { class: "notes", role: "status" }, "Unpacking …");
   const pager = h("div", { class: "buttons" });
   task += 1;
@@ -108,7 +108,7 @@ function reasoningsView() {
       if (mine !== task || words.join() !== wordsOf(state.q).join()) return; // something else is drawn meanwhile
       last = key;
       list.replaceChildren(...cards);
-      const turn = (to) => () => { choose({ page: String(to) }); draw(); list.scrollIntoView(); };
+      const turn = (to) => () => { choose({ page: String(to) }); draw(); list.scrollIntoView(); list.focus({ preventScroll: true }); };
       pager.replaceChildren(...(pages > 1 ? [
         h("button", { type: "button", disabled: page === 1, onclick: turn(page - 1) }, "Previous"), ` page ${count(page)} of ${count(pages)} `,
         h("button", { type: "button", disabled: page === pages, onclick: turn(page + 1) }, "Next")] : []));
@@ -155,5 +155,5 @@ function leftOut() {
 function heldNote() {
   const less = doc.held.map((held, i) => [held, doc.datasets[i].name]).filter(([held]) => held.shown < held.of);
   const sample = less.map(([held, name]) => ` Of ${name} this page holds ${count(held.shown)} of ${count(held.of)} cases, a seeded sample.`);
-  return h("p", { class: "notes" }, `Of training 1${less.length ? "" : ", every case"}. Repeats itself: at least half of a text's runs of three words came before in it.`, sample, leftOut());
+  return h("p", { class: "notes" }, `Texts of training 1${less.length ? "" : ", all test cases"}. Cut off: stopped by the limit of tokens. Repeats itself: of all sequences of three words in a text, at least half occurred earlier in it.`, sample, leftOut());
 }

@@ -5,6 +5,8 @@ const sections = doc.overall ? [doc.overall, ...doc.datasets] : doc.datasets;
 const names = doc.methods.map((method) => method.name);
 // Of methods, and behind them of ablations' runs, which stand among the reasonings alone.
 const runNames = [...names, ...doc.variants.map((variant) => variant.name)];
+// Whether the baselines are held against this method; ablations' runs, whose numbers lie behind the methods', are of no kind.
+const isReference = (number) => doc.methods[number]?.kind === "reference";
 const metricAt = (kind, cutoff) => doc.metrics.indexOf(`${kind}@${cutoff}`);
 
 const unpacked = new Map();

@@ -48,7 +48,7 @@ function dataTable({ label, caption, columns, rows, sorting = [], filter = "", o
     return cell;
   }));
   draw();
-  const element = h("div", { class: "wide", role: "region", "aria-label": label, tabindex: 0 }, h("table", {}, caption ? h("caption", {}, caption) : null, h("thead", {}, head), body));
+  const element = h("div", { class: "wide", role: "region", "aria-label": label, tabindex: 0 }, h("table", {}, caption ? h("caption", {}, h("span", {}, caption)) : null, h("thead", {}, head), body));
   return { element, shown: () => table.getRowModel().rows.map((row) => row.original), narrow: (wanted) => { current = { ...current, globalFilter: wanted || undefined }; return draw().length; } };
 }
 
