@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from baselines._writers.sentences import SentenceEncoder
 
-FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl"))
+FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl"))
 
 __all__ = ["Params", "fit", "thinking", "work"]
 

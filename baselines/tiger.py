@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import T5ForConditionalGeneration
 
-FIT = Stage("tiger", 1, packages=("torch", "transformers"))
+FIT = Stage("tiger", 1, packages=("torch", "transformers", "tokenizers", "accelerate", "scikit-learn"))
 
 EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 PAD, END = 0, 1  # T5's own; the decoder begins with PAD

@@ -13,7 +13,7 @@ from benchmark.config.factors import ablations_of
 from benchmark.config.methods import known_methods, load_method
 from benchmark.config.read import read_config_file
 from benchmark.jobs import code, plan
-from benchmark.jobs.code import code_hash, made_by
+from benchmark.jobs.code import code_files, code_hash, made_by, method_files, versions_in
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.provenance import OWN, ROOT
@@ -166,12 +166,29 @@ def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
     assert changed(before) == {"item_knn"}
 
 
+# What packages that compute are called in an import. Numpy is not among them: every method draws its orders with it,
+# and only those name it that compute with nothing else.
+COMPUTE = {name: name for name in ("accelerate", "bm25s", "peft", "recbole", "scipy", "torch", "transformers", "trl")}
+COMPUTE |= {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+# Another backend writes by what it imports: vLLM, which the lock leaves out.
+ANOTHER_BACKEND = "lm/writing/vllm.py"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_stages_name_the_packages_that_it_computes_with(name: str) -> None:
+    files = [file for file in method_files(name) if file != ANOTHER_BACKEND]
+    imported = {module.split(".")[0] for file in files for module in code._imported_by(ROOT / file)}
+    computes_with = {COMPUTE[module] for module in imported & COMPUTE.keys()}
+    assert computes_with <= versions_in(code_files(name))["packages"].keys()
+
+
 @pytest.mark.parametrize(
     ("package", "named_by"),
     [
         ("peft", LM),
         ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank", "rearec", "llara", "slim"}),
         ("trl", TRL),
+        ("scikit-learn", {"tiger"}),
         ("numpy", {"popularity", "item_knn", "ease", "markov"}),
         ("matplotlib", set()),
     ],
