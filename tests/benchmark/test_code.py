@@ -95,6 +95,28 @@ def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert hashed("a.jinja", "x") != hashed("b.jinja", "x")
 
 
+@pytest.mark.parametrize(
+    ("ending", "plain", "commented", "other"),
+    [
+        ("js", "f();\ng();\n", "// why\nf();\n  // and\ng();\n", "f(); // no line of its own\ng();\n"),
+        ("css", "a {}\n", "/* of\n links */\na {}\n", "b {}\n"),
+        ("jinja", "<p>{{ x }}</p>\n", "{# said #}\n<p>{{ x }}</p>\n{# in\ntwo #}\n", "<p>{{ y }}</p>\n"),
+        ("csv", "a\n", "a\n", "// a\na\n"),
+    ],
+)
+def test_a_comment_on_its_own_line_of_the_page_changes_no_code(
+    ending: str, plain: str, commented: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+
+    def hashed(text: str) -> str:
+        (tmp_path / f"a.{ending}").write_text(text)
+        code._code_of.cache_clear()
+        return code_hash((f"a.{ending}",))
+
+    assert hashed(commented) == hashed(plain) != hashed(other)
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "ablations.yaml"])
 def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy: Path) -> None:
     before = jobs(name)
@@ -104,6 +126,10 @@ def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy
         edited += text.count('"""') // 2
         text = re.sub(r'^(\s*)"""(?=\S)', r'\1"""Edited. ', text, flags=re.M)
         file.write_text(f"# edited\n{text}\n# edited\n")
+    for file in copy.rglob("assets/*.*"):
+        comment = {".js": "// edited", ".css": "/* edited\nhere */", ".jinja": "{# edited #}"}[file.suffix]
+        file.write_text(f"{comment}\n{file.read_text()}{comment}\n")
+        edited += 1
     forget()
     assert edited > 1000 and len(before) > 80
     assert jobs(name) == before
