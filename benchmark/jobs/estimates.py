@@ -23,6 +23,8 @@ from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
 from benchmark.errors import command
 from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, parts_by_lm, seconds_of
+from benchmark.jobs.outputs import Outputs
+from benchmark.jobs.plan import Plan
 from benchmark.jobs.sizes import sizes_of
 from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
 
@@ -251,7 +253,7 @@ Named = tuple[str, Mapping[str, str]]
 
 
 def every_job(config: Config) -> Iterator[Named]:
-    """All jobs of a config but the backbone's download; those of the ablations follow each method's own."""
+    """All jobs of a config but downloads of models; those of the ablations follow each method's own."""
     ablations = ablations_of(config)
     for rule in ("fetch", "prepare"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
@@ -262,10 +264,11 @@ def every_job(config: Config) -> Iterator[Named]:
             yield "run", {"dataset": dataset, "method": run, "seed": str(seed)}
     for rule in ("statistics", "table", "plots"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
-    if min(len(config.datasets), len(config.methods)) > 1:
-        yield "overall_statistics", {}
-    for rule in ("tables", *(["against_statistics", "against"] if config.reference else []), "page"):
-        yield rule, {}
+    outputs = Outputs(Plan(config, ablations, {}))
+    against, thinking = bool(outputs.against_files()), bool(outputs.thinking_files())
+    overall = bool(outputs.overall_statistics_files())
+    wanted = {"overall_statistics": overall, "tables": True, "against_statistics": against, "against": against}
+    yield from ((rule, {}) for rule, made in {**wanted, "thinking": thinking, "page": True}.items() if made)
     for rule in ("factor_statistics", "ablation", "ablation_plot") if ablations.factors else ():
         yield from ((rule, {"factor": factor}) for factor in ablations.factors)
     for rule in ("claims_statistics", "claims") if ablations.factors else ():

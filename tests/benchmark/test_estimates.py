@@ -553,6 +553,12 @@ def test_every_job_of_every_config_has_an_estimate(path: Path) -> None:
             assert (job.gpu_memory > 0) == (row.gpus > 0) and job.gpu_memory < GPU_SIZE, row.name
 
 
+@pytest.mark.parametrize(("name", "thinks"), [("decoupled.yaml", True), ("config.yaml", False)])
+def test_the_table_by_what_is_computed_is_counted_where_it_is_made(name: str, thinks: bool) -> None:
+    config = read_config_file(ROOT / "config" / name)
+    assert ("thinking" in {row.name for row in rows(config, NOWHERE)}) == thinks
+
+
 def toy_config(**methods: Any) -> Config:
     return read_config(
         {"datasets": {"toy": {"source": "ml_100k", "category": "movie"}}, "methods": methods, "seeds": 2}
