@@ -1,5 +1,7 @@
-"""Turns an LLM's texts about users into vectors that a sequential network reads, for kar.py and slim.py. Light to
-import."""
+"""Turns an LLM's texts about users into vectors that a sequential network reads, for kar.py and slim.py.
+
+Light to import.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
