@@ -265,7 +265,9 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     prompt, talks, turn = prompt_tokens(s, p["max_items"]), cases * p["rationales"], p["step_tokens"] + QUESTION
     whole, steps = prompt + 3 * p["step_tokens"], p["writer_steps"] * p["users_per_step"]
     name = named(
-        TUNING, "slim", {setting: value for setting, value in p.items() if setting not in ("learning_rate", "ids")}
+        TUNING,
+        "slim",
+        {setting: value for setting, value in p.items() if setting not in ("learning_rate", "ids")},
     )
     return [
         Work(

@@ -37,6 +37,7 @@ from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact, note_sum
 from benchmark.storage.io import atomic, sha256_of_json
+from benchmark.storage.kept import key
 from benchmark.storage.stages import Stage
 from benchmark.workload import TUNING, Sizes, Work, named, prompt_tokens, texts_of
 
@@ -136,13 +137,14 @@ def _depends_on(split: Split, settings: Params, recommender: "ByTitle", seed: in
 
     cases = split.llm_train.take(np.concatenate([tuned_rows(split, settings, seed), drawn]))
     histories = [cases.history(i).tolist() for i in range(len(cases))]  # whose items no answer may be
-    return {
-        **SELF_PLAY.about(),
+    learned = [recommender.builder.titles, examples(recommender.builder, REQUEST, cases), histories]
+    inputs = {
         "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
         "training": settings.model_dump(mode="json", exclude=OF_RANKING),
         "seed": seed,
-        "cases": sha256_of_json([recommender.builder.titles, examples(recommender.builder, REQUEST, cases), histories]),
+        "cases": sha256_of_json(learned),
     }
+    return key(SELF_PLAY, inputs)
 
 
 def play(
@@ -234,7 +236,9 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     prompt = prompt_tokens(s, p["max_items"])
     cases, pair = min(p["cases"], s.train_llm), prompt + 2 * s.line
     tuned_on, preferred = p["tuning_steps"] * p["users_per_step"], p["preference_steps"] * p["users_per_step"]
-    name = named(TUNING, "self-play", {key: value for key, value in p.items() if key not in OF_RANKING}, p["backbone"])
+    name = named(
+        TUNING, "self-play", {name: value for name, value in p.items() if name not in OF_RANKING}, p["backbone"]
+    )
     playing = [
         Work(
             read=p["iterations"] * ((cases + min(ANSWERED_AGAIN, cases)) * prompt + cases * pair),

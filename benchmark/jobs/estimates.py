@@ -9,7 +9,6 @@ own; 6 where activations are computed twice; 2 in layers below all adapters) and
 cost a fixed time per training case and epoch.
 """
 
-import argparse
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from benchmark.config.methods import all_params, load_method
 from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, parts_by_lm, seconds_of
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
@@ -389,8 +388,7 @@ def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
 
 @command
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m benchmark.jobs.estimates", description=__doc__, formatter_class=raw)
+    parser = command_line("benchmark.jobs.estimates", __doc__)
     parser.add_argument("--configfile", type=Path, required=True, help="a config, such as config/paper.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where prepared datasets lie, if any do")
     args = parser.parse_args()

@@ -17,6 +17,7 @@ from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
 from benchmark.storage.checksums import intact
 from benchmark.storage.io import locked, read_json, sha256_of_json
+from benchmark.storage.kept import key
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.checkpoints import train
@@ -79,8 +80,7 @@ def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
         cases.update(b"llm_rows" + np.ascontiguousarray(split.llm_rows).tobytes())
     recpo, training = params.recpo.model_dump(mode="json"), adapter_training(params).model_dump(mode="json")
     shown = split.llm_train.take(np.arange(min(SHOWN, len(split.llm_train))))
-    return {
-        **WARM_START.about(),
+    inputs = {
         "user_prompts": hash_of(reader.prompts.user_prompts(shown, open_answer=not params.recpo.reasoning)),
         "backbone": [*backbones.identity(params.backbone), params.backbone.device],
         "processes": processes(params).num_processes,
@@ -97,6 +97,7 @@ def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
         "recpo": {name: recpo[name] for name in ("reasoning", "tau", "normalize", "prior", "pooling")},
         "training": {name: training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")},
     }
+    return key(WARM_START, inputs)
 
 
 def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:
