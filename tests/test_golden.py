@@ -1,8 +1,8 @@
-"""Golden values of tiny models: a stage whose numbers change has to raise its version, or what is kept of it would be
-wrong.
+"""Golden values of tiny models: a stage whose numbers change has to raise its version.
 
-Every declared stage has them. A method's own stage stands for its runs: these stand until its version, or that of a
-stage that it follows, is raised.
+What is kept of it would be wrong otherwise. Every declared stage has them. A method's own stage is that of its runs:
+these stay until its version, or that of a stage that it follows, is raised.
+
 `python -m tests.test_golden NAME` writes tests/golden/{stage}.json anew, for a stage whose version has been raised.
 """
 

@@ -1,5 +1,4 @@
-"""Amazon Reviews 2023: both presets on files small enough to count by hand, served by a thread in the exact raw
-form."""
+"""Amazon Reviews 2023: both presets on small files of the exact raw form, counted by hand and served by a thread."""
 
 import gzip
 import json

@@ -1,5 +1,4 @@
-"""Tables from a small made-up results tree: the numbers, the marks, the files, and everything that has to be
-refused."""
+"""Tables from a small made-up results tree: the numbers, the marks, the files, and all that has to be refused."""
 
 import io
 import json

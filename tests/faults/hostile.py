@@ -1,5 +1,4 @@
-"""Inputs that somebody has broken: configs, tables, records, Amazon lines and wheels, mutated at random from whole
-ones.
+"""Inputs that somebody has broken: configs, tables, records, Amazon lines and wheels, whole ones mutated at random.
 
 Each is read in a child process, so that a reader which ends the process is counted and not suffered.
 """
