@@ -154,11 +154,11 @@ def test_the_benchmark_names_no_method() -> None:
     assert len(names) > 15 and "r2ec" in names
     named = {}
     for path in (ROOT / "benchmark").rglob("*.py"):
-        constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
-        # A module within a method's package names it, too.
-        first_names = {constant.split(".")[0] for constant in constants if isinstance(constant, str)}
-        if first_names & names:
-            named[str(path.relative_to(ROOT))] = first_names & names
+        nodes = ast.walk(ast.parse(path.read_text()))
+        constants = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        packages = {constant.split(".")[0] for constant in constants} & set(OWN)  # named by a module of theirs
+        if (constants | packages) & names:
+            named[str(path.relative_to(ROOT))] = (constants | packages) & names
     assert named == {file: {"r2ec"} for file in NAME_R2EC}
 
 
