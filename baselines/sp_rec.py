@@ -33,6 +33,7 @@ from baselines._writers.title_tuning import (
     tuned_rows,
     tuning_work,
 )
+from benchmark.config.methods import ENCODER
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact, note_sum
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 
-EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 # The adapters after all iterations, and the ranking by them.
 SELF_PLAY = Stage(
     "self-play", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
@@ -69,7 +69,7 @@ class Params(TitleBeams):
     preference_rate: float = Field(default=1e-4, gt=0)
     beta: float = Field(default=0.1, gt=0)
     ranking: Literal["grounding", "beams"] = "grounding"
-    encoder: str = EMBEDDED_ENCODER
+    encoder: str = ENCODER
     max_new_tokens: int = Field(default=16, ge=1)
 
 
@@ -104,11 +104,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 def _grounded(split: Split, settings: Params, recommender: "ByTitle") -> Recommender:
     """A greedy text of each case, and the cosines of its sentence embedding to those of the titles."""
     from baselines._writers.llm_texts import ByText
-    from baselines._writers.sentences import SentenceEncoder, fetch_minilm
+    from baselines._writers.sentences import sentence_encoder
 
-    if settings.encoder == EMBEDDED_ENCODER:
-        fetch_minilm(settings.encoder)
-    encoder = SentenceEncoder(settings.encoder)
+    encoder = sentence_encoder(settings.encoder)
     items = encoder.encode(recommender.builder.titles, "encoding titles")
     return ByText(
         split,
