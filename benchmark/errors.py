@@ -75,11 +75,12 @@ CALLED = "R2EC_BENCH_CALLED"  # in the environment: the command that r2ec-bench 
 def command_line(module: str, about: str | None) -> argparse.ArgumentParser:
     """The command line of `python -m {module}`, under the name that the user called it by.
 
-    about: what it does, for its --help, lines as they are.
+    about: what it does, for its --help, lines as they are; its calls by `python -m` get that name, too.
     """
     shape = argparse.RawDescriptionHelpFormatter
-    name = os.environ.get(CALLED) or f"python -m {module}"
-    return argparse.ArgumentParser(prog=name, description=about, formatter_class=shape)
+    plain = f"python -m {module}"
+    name = os.environ.get(CALLED) or plain
+    return argparse.ArgumentParser(prog=name, description=about and about.replace(plain, name), formatter_class=shape)
 
 
 def checked(model: type[ModelT], value: Any, where: str) -> ModelT:

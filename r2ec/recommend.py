@@ -288,9 +288,13 @@ def model_of(run: Path, split_hash: str) -> Path:
 def parse() -> argparse.Namespace:
     parser = command_line("r2ec.recommend", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="a finished run, such as results/runs/ml-100k/r2ec/seed1")
-    model.add_argument("--model", type=Path, help="a model folder, as a fit writes it")
-    parser.add_argument("--data", type=Path, required=True, help="its dataset, such as results/data/ml-100k")
+    model.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="a finished run, such as results/runs/ml-100k/r2ec/seed1"
+    )
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="or a model's own folder, as a fit writes it")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="its dataset, such as results/data/ml-100k"
+    )
     history = parser.add_mutually_exclusive_group(required=True)
     history.add_argument("--history", nargs="*", metavar="ITEM[=RATING]", help="titles or item_ids, oldest first")
     history.add_argument(
@@ -300,7 +304,9 @@ def parse() -> argparse.Namespace:
         help="columns title or item_id, optional rating and time (Unix seconds or ISO date); oldest first without "
         "times",
     )
-    history.add_argument("--case", type=int, metavar="N", help="a case of the dataset's train, valid or test file")
+    history.add_argument(
+        "--case", type=int, metavar="N", help="the history of a case, by its number in the dataset's parquet files"
+    )
     parser.add_argument("--top", type=int, default=20, metavar="K", help="how many items (default: 20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--show-prompt", action="store_true", help="print the prompt as well")

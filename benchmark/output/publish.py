@@ -2,7 +2,7 @@
 
 It copies all that belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow recorded
 it. about.json beside them says which commits made the runs. `--factors FOLDER` copies the ablations of that folder
-instead, with their rankings; `--folder FOLDER` copies a plain folder of results, such as speed.
+instead, with their rankings; `--folder PART` copies a plain folder of results, such as speed.
 """
 
 import shutil
@@ -124,12 +124,16 @@ def copy_folder(source: Path, out: Path) -> None:
 @command
 def main() -> None:
     parser = command_line("benchmark.output.publish", __doc__)
-    parser.add_argument("name", help="the folder in results/published")
+    parser.add_argument("name", metavar="NAME", help="the folder in results/published that it becomes")
     parser.add_argument(
-        "--directory", type=Path, default=Path("."), help="where the run's results/ lies (default: here)"
+        "--directory",
+        type=Path,
+        default=Path("."),
+        metavar="FOLDER",
+        help="where the run's results/ lies (default: here)",
     )
     parser.add_argument("--factors", metavar="FOLDER", help="publish the ablations whose tables lie in results/FOLDER")
-    parser.add_argument("--folder", help="publish results/FOLDER as it is")
+    parser.add_argument("--folder", metavar="PART", help="publish results/PART as it is, such as speed")
     parser.add_argument("--dirty", action="store_true", help="publish runs of code that is in no commit, too")
     args = parser.parse_args()
     if not args.name or Path(args.name).name != args.name or args.name.startswith("."):

@@ -179,7 +179,7 @@ def report(rows: Sequence[Row]) -> list[str]:
 @command
 def main() -> None:
     parser = command_line("benchmark.statistics.check_table", __doc__)
-    parser.add_argument("file", type=Path, help="the table, as csv")
+    parser.add_argument("file", type=Path, metavar="FILE.csv", help="the table")
     args = parser.parse_args()
     rows = read_table(args.file)
     print("\n".join(report(rows)))

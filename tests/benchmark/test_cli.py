@@ -155,6 +155,8 @@ def test_the_help_names_every_command_and_comes_at_once(tmp_path: Path) -> None:
 def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> None:
     done = call(tmp_path, command, "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: r2ec-bench {command} ")
+    assert "python -m" not in done.stdout and "README" not in done.stdout
+    assert not re.search(r"--(\w+) \1\b", done.stdout, flags=re.I)  # such as --data DATA, which says nothing
     assert "Traceback" not in done.stdout
     assert not list(tmp_path.iterdir())
 
