@@ -24,7 +24,7 @@ import yaml
 
 from benchmark.config.read import composed, read_yaml
 from benchmark.config.wording import among, printable
-from benchmark.data.account import Account, Dropped, share
+from benchmark.data.account import Account, Dropped, percent, share
 from benchmark.data.prepare import beside, check_parts
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig, source_of
@@ -99,7 +99,7 @@ def _read(dataset: Checked) -> list[str]:
         rated = int(log["rating"].notna().sum())
         lines.append(f"from {first} to {last} UTC, {f'{rated:,} with a rating' if rated else 'no ratings'}")
     if untitled := dataset.account.counts.get("items_without_title"):
-        lines.append(f"{untitled:,} of the items have no title")
+        lines.append(f"{_n(untitled, 'item')} without a title")
     if dataset.raw.about:
         lines.append(f"the source itself: {', '.join(f'{key} {value}' for key, value in dataset.raw.about.items())}")
     return lines
@@ -110,11 +110,11 @@ def _dropped(account: Account, raw: Raw) -> list[str]:
 
 
 def _one_rule(reason: str, dropped: Dropped, raw: Raw) -> list[str]:
-    share = dropped.rows / len(raw.interactions)
     row = raw.interactions.iloc[dropped.first]
     first = f"row {dropped.first + 1}: user {row['user_id']!r}, item {row['item_id']!r}, {_moment(row['timestamp'])}"
     note = f"; {dropped.note}" if dropped.note else ""
-    return [f"{_n(dropped.rows, 'interaction')} ({share:.1%}): {reason}", f"    first {first}{note}"]
+    rows = f"{_n(dropped.rows, 'interaction')} ({percent(dropped.rows, len(raw.interactions))})"
+    return [f"{rows}: {reason}", f"    first {first}{note}"]
 
 
 def _moment(seconds: int) -> str:
@@ -139,10 +139,10 @@ def _kept(counts: dict[str, int]) -> list[str]:
             f"    no case at all, as all that they took is of one second: {_n(counts['users_without_case'], 'user')}"
         )
     if shared:
-        lines.append(f"    in one second with another one of the same user: {_n(shared, 'interaction')}; see same_time")
+        lines.append(f"    share user and second with another one: {_n(shared, 'interaction')}")
     if lost := counts["interactions_hidden"]:
         of_all = share(lost, counts["interactions"])
-        lines.append(f"    and so not in the history of a case of that second, as same_time is exclude: {of_all}")
+        lines.append(f"    so same_time: exclude hides them from the cases of their own second: {of_all}")
     return lines + [f"    {_part(part, counts)}" for part in ("train", "valid", "test")]
 
 
@@ -154,7 +154,7 @@ def _part(part: str, counts: dict[str, int]) -> str:
     if part == "train":
         return sentence
     cold = counts[f"cold_targets_{part}"]
-    return f"{sentence}; {_n(cold, 'target')} ({cold / used:.1%}) never seen in training"
+    return f"{sentence}; {_n(cold, 'target')} ({percent(cold, used)}) never seen in training"
 
 
 def entry(settings: DatasetConfig) -> dict[str, Any]:
@@ -172,14 +172,15 @@ def _option(name: str) -> str:
 def _shape(annotation: Any) -> str:
     """What to write for a setting of this type.
 
-    >>> _shape(int | None), _shape(Literal["s", "ms"]), _shape(datetime.date | None), _shape(bool)
-    ('N', 's|ms', 'YYYY-MM-DD', 'true|false')
+    >>> _shape(int | None), _shape(Literal["s", "ms"]), _shape(datetime.date | None), _shape(bool), _shape(float)
+    ('N', 's|ms', 'YYYY-MM-DD', 'true|false', 'NUMBER')
     """
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(member for member in typing.get_args(annotation) if member is not type(None))
     if typing.get_origin(annotation) is Literal:
         return "|".join(typing.get_args(annotation))
-    return {int: "N", bool: "true|false", datetime.date: "YYYY-MM-DD"}.get(annotation, "TEXT")
+    shapes = {int: "N", float: "NUMBER", bool: "true|false", datetime.date: "YYYY-MM-DD"}
+    return shapes.get(annotation, "TEXT")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -201,15 +202,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="a setting of the source, such as timestamp_unit=ms",
     )
     parser.add_argument(
-        "--resources", type=Path, default=Path("resources"), help="where downloads of other sources are kept"
+        "--resources",
+        type=Path,
+        default=Path("resources"),
+        metavar="FOLDER",
+        help="where downloads of other sources are kept (default: resources)",
     )
     group = parser.add_argument_group("settings of the dataset, as in a config")
     for name, about in DatasetConfig.model_fields.items():
         if name not in APART:
-            shape, default = _shape(about.annotation), about.get_default()
-            help_text = about.description or f"see config/README.md (default: {default})"
+            shape, help_text = _shape(about.annotation), about.description or ""
             if name == "category":
-                help_text = f"{help_text}; no matter here"
+                help_text = f"{help_text}; nothing here depends on it"
+            elif (default := about.get_default()) is not None:
+                help_text = f"{help_text} (default: {str(default).lower()})"
             group.add_argument(_option(name), dest=f"set_{name}", metavar=shape, help=help_text.replace("%", "%%"))
     return parser.parse_args(argv)
 

@@ -237,7 +237,8 @@ class Lines(DefaultFormatter):
         """The plan: one line for a run; for a dry run a table with the estimates, at its end."""
         if not self.dryrun:
             counts = {rule: count for rule, count in msg["stats"].items() if rule in RULES or rule == "run"}
-            return f"{sum(counts.values())} jobs: {', '.join(f'{count} {rule}' for rule, count in counts.items())}"
+            total, rules = sum(counts.values()), ", ".join(f"{count} {rule}" for rule, count in counts.items())
+            return f"{total} {'job' if total == 1 else 'jobs'}: {rules}"
         if not self.planned_before:  # Snakemake tells it twice
             self.planned_before = True
             return ""
