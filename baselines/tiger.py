@@ -42,11 +42,11 @@ class Params(BaseModel):
     codes: int = Field(default=64, ge=2)
     levels: int = Field(default=3, ge=1)
     max_history: int | None = Field(default=None, ge=1)
-    d_model: int = 128
-    d_kv: int = 64
-    d_ff: int = 512
-    num_layers: int = 2
-    num_heads: int = 4
+    d_model: int = Field(default=128, ge=1)
+    d_kv: int = Field(default=64, ge=1)
+    d_ff: int = Field(default=512, ge=1)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=4, ge=1)
     dropout_rate: float = Field(default=0.1, ge=0, lt=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     learning_rate: float = Field(default=1e-3, gt=0)

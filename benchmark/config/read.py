@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from benchmark.config.factors import ablations_of
 from benchmark.config.methods import check_params, kind_of, load_method, thinking_of, trains_in_processes
 from benchmark.config.overlay import overlaid
 from benchmark.config.schema import Config, MethodConfig
-from benchmark.config.wording import among
-from benchmark.data.settings import source_of
+from benchmark.config.wording import among, nearest
+from benchmark.data.settings import DatasetConfig, source_of
 from benchmark.errors import InputError, checked
 from benchmark.shipped import shipped
 
 SHARED = "config/shared.yaml"
-COMPOSED = ("datasets", "methods")  # the sections whose entries may say `like`
+# The sections whose entries may say `like`, and what else these may say.
+COMPOSED: dict[str, type[BaseModel]] = {"datasets": DatasetConfig, "methods": MethodConfig}
 
 
 def read_config(value: dict[str, Any], where: str = "config") -> Config:
@@ -50,7 +52,13 @@ def composed(value: dict[str, Any], where: str = "config") -> dict[str, Any]:
 
 def _written_out(entry: Any, section: str, where: str) -> Any:
     """One entry, laid over the one that it is like."""
-    if not isinstance(entry, dict) or "like" not in entry:
+    if not isinstance(entry, dict):
+        return entry
+    settings = ["like", *COMPOSED[section].model_fields]
+    for name in entry:
+        if name not in settings and nearest(str(name), settings) == ["like"]:
+            raise InputError(f"{where}: unknown setting {name!r}{among(name, settings)}")
+    if "like" not in entry:
         return entry
     own = dict(entry)
     like, known = own.pop("like"), shared()[section]

@@ -14,6 +14,7 @@ AS_NEAR = 0.06  # of difflib's ratio
 LONGEST = 60  # characters of a value that are shown
 ONE_LINE = r"^[^\n]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
+DEVICE = r"^(cpu|mps|cuda(:\d+)?)$"
 
 # By pydantic's type of an error, what would be right; braces hold fields of the error's context.
 # tests/benchmark/test_typos.py checks that these are all types that our settings can raise.
@@ -53,6 +54,7 @@ EXPECTED = {
 PATTERNS = {
     NAME: "a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit",
     ONE_LINE: "text of one line",
+    DEVICE: "cpu, cuda, a GPU such as cuda:0, or mps",
     r"^[^{}]+$": "text without braces",
 }
 OTHERWISE = "something else; see config/README.md"
