@@ -208,6 +208,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
+def many(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> many(1, "user"), many(1200, "user"), many(0, "case")
+    ('1 user', '1,200 users', '0 cases')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def counted_in_words(methods: Sequence[str], numbers: Sequence[int]) -> str:
     """The number that most methods have, and the methods that have another one, in words.
 

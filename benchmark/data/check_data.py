@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from benchmark.config.read import composed, read_yaml
-from benchmark.config.wording import among, printable
+from benchmark.config.wording import among, many, printable
 from benchmark.data.account import Account, Dropped, percent, share
 from benchmark.data.prepare import beside, check_parts
 from benchmark.data.protocol import prepare
@@ -80,26 +80,19 @@ def _block(title: str, sentences: list[str]) -> list[str]:
     return [f"{title if not number else '':{WIDE}}{line}" for number, line in enumerate(sentences)]
 
 
-def _n(number: int, noun: str) -> str:
-    """A number and its noun.
-
-    >>> _n(1, "user"), _n(1200, "user")
-    ('1 user', '1,200 users')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _read(dataset: Checked) -> list[str]:
     assert dataset.raw is not None
     log, items = dataset.raw.interactions, dataset.raw.items
     lines = [", ".join(map(str, dataset.files))] if dataset.files else []
-    lines.append(f"{_n(len(log), 'interaction')} of {_n(log['user_id'].nunique(), 'user')}, {_n(len(items), 'item')}")
+    lines.append(
+        f"{many(len(log), 'interaction')} of {many(log['user_id'].nunique(), 'user')}, {many(len(items), 'item')}"
+    )
     if len(log):
         first, last = (_moment(value) for value in (log["timestamp"].min(), log["timestamp"].max()))
         rated = int(log["rating"].notna().sum())
         lines.append(f"from {first} to {last} UTC, {f'{rated:,} with a rating' if rated else 'no ratings'}")
     if untitled := dataset.account.counts.get("items_without_title"):
-        lines.append(f"{_n(untitled, 'item')} without a title")
+        lines.append(f"{many(untitled, 'item')} without a title")
     if dataset.raw.about:
         lines.append(f"the source itself: {', '.join(f'{key} {value}' for key, value in dataset.raw.about.items())}")
     return lines
@@ -113,7 +106,7 @@ def _one_rule(reason: str, dropped: Dropped, raw: Raw) -> list[str]:
     row = raw.interactions.iloc[dropped.first]
     first = f"row {dropped.first + 1}: user {row['user_id']!r}, item {row['item_id']!r}, {_moment(row['timestamp'])}"
     note = f"; {dropped.note}" if dropped.note else ""
-    rows = f"{_n(dropped.rows, 'interaction')} ({percent(dropped.rows, len(raw.interactions))})"
+    rows = f"{many(dropped.rows, 'interaction')} ({percent(dropped.rows, len(raw.interactions))})"
     return [f"{rows}: {reason}", f"    first {first}{note}"]
 
 
@@ -127,19 +120,19 @@ def _kept(counts: dict[str, int]) -> list[str]:
     """The counts of dataset.json in words, as far as they were reached."""
     lines = []
     if "users" in counts:
-        users, items = _n(counts["users"], "user"), _n(counts["items"], "item")
-        lines.append(f"{_n(counts['interactions'], 'interaction')} of {users} with {items}")
+        users, items = many(counts["users"], "user"), many(counts["items"], "item")
+        lines.append(f"{many(counts['interactions'], 'interaction')} of {users} with {items}")
     if "cases" not in counts:
         return lines
     without, shared = counts["interactions"] - counts["cases"], counts["interactions_in_a_shared_second"]
-    lines.append(f"{_n(counts['cases'], 'case')}, each a history and the item that follows it")
-    lines.append(f"    no case, as nothing lies before it: {_n(without, 'interaction')}, which histories still hold")
+    lines.append(f"{many(counts['cases'], 'case')}, each a history and the item that follows it")
+    lines.append(f"    no case, as nothing lies before it: {many(without, 'interaction')}, which histories still hold")
     if counts["users_without_case"]:
         lines.append(
-            f"    no case at all, as all that they took is of one second: {_n(counts['users_without_case'], 'user')}"
+            f"    no case at all, as all that they took is of one second: {many(counts['users_without_case'], 'user')}"
         )
     if shared:
-        lines.append(f"    share user and second with another one: {_n(shared, 'interaction')}")
+        lines.append(f"    share user and second with another one: {many(shared, 'interaction')}")
     if lost := counts["interactions_hidden"]:
         of_all = share(lost, counts["interactions"])
         lines.append(f"    so same_time: exclude hides them from the cases of their own second: {of_all}")
@@ -149,12 +142,12 @@ def _kept(counts: dict[str, int]) -> list[str]:
 def _part(part: str, counts: dict[str, int]) -> str:
     """A line on one part of the split: its cases, and its targets that occur in no training case."""
     used, available = counts[part], counts[f"cases_{part}"]
-    users = f" of {_n(counts['test_users'], 'user')}" if part == "test" else ""
-    sentence = f"{part:6}{_n(used, 'case')}{users}" + (f", a sample of {available:,}" if used < available else "")
+    users = f" of {many(counts['test_users'], 'user')}" if part == "test" else ""
+    sentence = f"{part:6}{many(used, 'case')}{users}" + (f", a sample of {available:,}" if used < available else "")
     if part == "train":
         return sentence
     cold = counts[f"cold_targets_{part}"]
-    return f"{sentence}; {_n(cold, 'target')} ({percent(cold, used)}) never seen in training"
+    return f"{sentence}; {many(cold, 'target')} ({percent(cold, used)}) never seen in training"
 
 
 def entry(settings: DatasetConfig) -> dict[str, Any]:

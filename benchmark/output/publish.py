@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmark.config.wording import many
 from benchmark.errors import InputError, command, command_line
 from benchmark.jobs.records import read_run
 from benchmark.jobs.stale import RECORDS
@@ -146,7 +147,7 @@ def main() -> None:
     about = publish(args.directory, out, args.factors, args.dirty)
     commits = ", ".join(f"{commit[:10]} ({count})" for commit, count in about["commits"].items())
     readme = "; `make readme` takes its tables into README.md" if args.name == "default" else ""
-    print(f"{out}: {about['runs']} runs of commits {commits}{readme}")
+    print(f"{out}: {many(about['runs'], 'run')} of commits {commits}{readme}")
 
 
 if __name__ == "__main__":
