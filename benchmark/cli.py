@@ -123,9 +123,14 @@ def config_file(name: str) -> Path:
     for path in (Path(name), shipped(name)):
         if path.is_file():
             return path.resolve()
+    from benchmark.config.wording import did_you_mean  # here, as --help has to come at once
+
     files = sorted(path.name for path in shipped("config").glob("*.yaml"))
-    known = ", ".join(f"config/{file}" for file in files if file != "shared.yaml")  # which holds parts of configs
-    print(f"error: {name}: no such file; give a config of your own, or one of {known}", file=sys.stderr)
+    known = [f"config/{file}" for file in files if file != "shared.yaml"]  # which holds parts of configs
+    own = [str(path) for path in sorted(Path(name).parent.glob("*.y*ml"))]
+    meant = did_you_mean(name, [*own, *known])
+    what = f"{meant} Give" if meant else "; give"
+    print(f"error: {name}: no such file{what} a config of your own, or one of {', '.join(known)}", file=sys.stderr)
     sys.exit(2)
 
 

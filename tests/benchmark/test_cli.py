@@ -114,6 +114,14 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
             ["run", "mine.yaml"],
             "error: mine.yaml: no such file; give a config of your own, or one of config/ablations.yaml,",
         ),
+        (
+            ["run", "shop.yml"],
+            "shop.yml: no such file; did you mean 'shop.yaml'? Give a config of your own, or one of ",
+        ),
+        (
+            ["run", "config/quik.yaml"],
+            "error: config/quik.yaml: no such file; did you mean 'config/quick.yaml'? Give a",
+        ),
         (["run", "--cores", "0"], "expected a number from 1 or 'all', found '0'"),
         (["run", "--cores", "many"], "expected a number from 1 or 'all', found 'many'"),
         (["run", "config/smoke.yaml", "--keep-going"], "unrecognized arguments: --keep-going"),
@@ -124,6 +132,7 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
 def test_what_it_refuses_hands_nothing_over(
     arguments: list[str], message: str, handed: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("shop.yaml").touch()
     assert run(*arguments) == 2 and not handed
     assert message in capsys.readouterr().err
 
