@@ -12,6 +12,7 @@ import csv
 import difflib
 import json
 import math
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from rich.text import Text
 from benchmark.config.wording import printable
 from benchmark.contract import Cases, Split
 from benchmark.data.store import read_about, read_split, read_test
+from benchmark.data.texts import COMMON_MARKS
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
 from benchmark.jobs.records import read_run
@@ -253,8 +255,8 @@ def show(answer: Answer, items: pd.DataFrame, show_prompt: bool) -> None:
     console = Console()
     if show_prompt:
         console.print(Text(printable(answer.prompt + "\n")), soft_wrap=True)
-    # A reasoning ends where the answer begins, which the table gives.
-    reasoning = answer.reasoning.removesuffix("<answer>").strip()
+    # A reasoning ends where the answer begins, which the table gives. Marks of turns are no words; --json has them.
+    reasoning = COMMON_MARKS.sub("", answer.reasoning.removesuffix("<answer>")).strip()
     console.print(Text(printable(reasoning or "(no reasoning was written)")), soft_wrap=True)
     table = Table("Rank", "Score", "Title", box=SIMPLE_HEAD)
     for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
@@ -330,8 +332,13 @@ def main() -> None:
         history = from_file(args.history_file, catalogue) if by_file else from_words(args.history, catalogue)
         case = as_case(history, split)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
+    from transformers.utils import logging
+
     from r2ec.scoring.recommender import R2ecRecommender
 
+    # The answer is all that a user asks for: no bar of a second's work, and no word of one library to another.
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
     answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, args.top)
     if args.json:
         print(printable(json.dumps(as_json(answer, case, split.items, args.show_prompt), indent=1, ensure_ascii=False)))

@@ -242,8 +242,8 @@ def nothing_left(factor: Factor, statistics: FactorStatistics) -> Figure:
 def legend_in_words(factor: Factor, statistics: FactorStatistics, silent: list[str]) -> list[str]:
     """The sentences below the plot: what it shows and what its marks mean."""
     measured = "; ".join(
-        f"{row.dataset}: {many(row.n_cases, 'case')} of {many(row.n_users, 'user')}"
-        for row in statistics.values.drop_duplicates("dataset").itertuples()
+        f"{row['dataset']}: {many(row['n_cases'], 'case')} of {many(row['n_users'], 'user')}"
+        for _, row in statistics.values.drop_duplicates("dataset").iterrows()
     )
     seeds = f"ticks beside a point: its {factor.seeds} seeds" if factor.seeds > 1 else "one seed"
     words = [

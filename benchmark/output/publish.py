@@ -147,7 +147,8 @@ def main() -> None:
     about = publish(args.directory, out, args.factors, args.dirty)
     commits = ", ".join(f"{commit[:10]} ({count})" for commit, count in about["commits"].items())
     readme = "; `make readme` takes its tables into README.md" if args.name == "default" else ""
-    print(f"{out}: {many(about['runs'], 'run')} of commits {commits}{readme}")
+    made_by = "commit" if len(about["commits"]) == 1 else "commits"
+    print(f"{out}: {many(about['runs'], 'run')} of {made_by} {commits}{readme}")
 
 
 if __name__ == "__main__":

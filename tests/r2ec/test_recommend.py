@@ -61,7 +61,9 @@ def ask(
     def call(*words: str, source: tuple[str, str] = ("--model", str(model))) -> str:
         monkeypatch.setattr(sys, "argv", ["recommend", "--data", str(data), *source, *words])
         recommend.main()
-        return capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
 
     return call
 
@@ -99,6 +101,14 @@ def test_a_case_gets_the_evaluators_top_items(
     assert [entry["rank"] for entry in answer["recommendations"]] == list(range(1, 21))
     item_scores = [entry["score"] for entry in answer["recommendations"]]
     assert item_scores == sorted(item_scores, reverse=True)
+
+
+def test_marks_of_turns_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    items = pd.DataFrame({"title": ["Alien", "Aliens"]})
+    for reasoning, shown in (("Likes space.<|im_end|><answer>", "Likes space."), ("<|im_end|>", "(no reasoning was")):
+        recommend.show(recommend.Answer("", reasoning, [1], [0.5]), items, show_prompt=False)
+        printed = capsys.readouterr().out
+        assert printed.startswith(shown) and "<" not in printed and "Aliens" in printed
 
 
 def test_a_history_in_words_gets_the_evaluators_top_items(
