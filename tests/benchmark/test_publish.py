@@ -128,7 +128,7 @@ def test_the_command_writes_below_results_published_and_refuses_odd_names(place:
         return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
     done = publish_here("default")
-    assert done.returncode == 0 and done.stdout.startswith("results/published/default: 2 runs of commits "), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("results/published/default: 2 runs of commit "), done.stderr
     for name in ("", "../x", ".hidden"):
         refused = publish_here(name)
         assert refused.returncode == 2 and "is no name of a folder; give one such as default" in refused.stderr
