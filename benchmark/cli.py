@@ -7,7 +7,6 @@ command's own, and Ctrl-C reaches it and its jobs.
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -172,15 +171,15 @@ def with_fresh(more: list[str]) -> list[str]:
 
 def writable(directory: Path) -> None:
     """Ends the program where a run can't write: Snakemake would say so in a traceback, or in the middle of the run."""
-    for folder in (directory, directory / "results", directory / ".snakemake"):
-        try:
-            if folder.exists():
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-        except OSError as error:
-            advice = "make room, get the rights to it, or run elsewhere"
-            print(f"error: {folder}: can't be written ({error.strerror}); {advice}", file=sys.stderr)
-            sys.exit(2)
+    from benchmark.errors import InputError
+    from benchmark.storage.writable import check_cache, check_writable
+
+    try:
+        check_cache()
+        check_writable(directory)
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
 
 
 def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list[str]) -> NoReturn:

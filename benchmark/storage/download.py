@@ -43,6 +43,8 @@ def download(url: str, path: Path) -> Path:
 
     Raises InputError when the server refuses the file, when all attempts fail, and when the disk is full.
     """
+    if path.exists():  # whole, and perhaps in a folder of another user's, in which nothing can be locked
+        return path
     with locked(path):
         if not path.exists():
             part = path.with_name(f".{path.name}.part")

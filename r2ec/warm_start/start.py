@@ -51,6 +51,9 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
     # The first process decides for all: a slower one might see what another job has written meanwhile.
     is_kept = broadcast_object_list([processes(reader.params).is_main_process and intact(kept_folder)])[0]
     if not is_kept:
+        if processes(reader.params).is_main_process:
+            with locked(kept_folder):  # a folder that can't be written is said now, and not after the training
+                pass
         with ledger.making(kept_folder):
             report = _warm(reader, split, seed, workdir / "adapters")
             if processes(reader.params).is_main_process:
