@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from benchmark.config.wording import first_problem, printable
+from benchmark.config.wording import first_problem, printable, truth_for_number
 from benchmark.processes import end_with_workflow
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -129,8 +129,10 @@ def command_line(module: str, about: str | None) -> argparse.ArgumentParser:
 def checked(model: type[ModelT], value: Any, where: str) -> ModelT:
     """`value` as this pydantic model. Raises InputError: the place, the value, and what would be right.
 
-    A misspelt setting is named with the known one that it may stand for.
+    A misspelt setting is named with the known one that it may stand for. `true` is no number; pydantic reads it as 1.
     """
+    if (found := truth_for_number(value, model)) is not None:
+        raise InputError(f"{where}: {found}")
     try:
         return model.model_validate(value)
     except ValidationError as error:
