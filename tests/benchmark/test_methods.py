@@ -3,6 +3,7 @@
 import ast
 import copy
 import functools
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import baselines
 from benchmark.config import methods
 from benchmark.config.methods import check_params, known_methods, load_method
 from benchmark.config.overlay import flatten, overlaid
@@ -99,6 +101,29 @@ def test_unknown_methods_are_one_sentence() -> None:
         ) as caught:
             load_method(name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\ndef fit(:\n", r"SyntaxError: .* \(broken\.py, line 2\); mend it, or leave its rows out"),
+        (
+            "import nowhere_at_all\n",
+            r".*/broken\.py, line 1: ModuleNotFoundError: No module named 'nowhere_at_all'; mend",
+        ),
+        ("\nraise SystemExit(3)\n", r".*/broken\.py, line 2: SystemExit: 3; mend it"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_sentence(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    importlib.invalidate_caches()
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    monkeypatch.setattr(methods, "known_methods", lambda: ["broken"])
+    with pytest.raises(InputError, match=rf"^method 'broken' can't be imported: {said}") as caught:
+        load_method("broken")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
