@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 COLUMNS = ("title", "item_id", "rating", "time")
+LARGEST = 3e38  # ratings are float32
+YEAR_10000 = 253_402_300_800  # in Unix seconds
 NAMED = 3  # titles named beside an unknown one
 
 
@@ -122,6 +124,8 @@ def from_file(path: Path, catalogue: Catalogue) -> list[Taken]:
         raise InputError(f"{path}: can't be read as csv ({error})") from None
     if unknown := [column for column in columns if column not in COLUMNS]:
         raise InputError(f"{path}: unknown column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
     history = [_row(row, f"{path}: row {number}", catalogue) for number, row in enumerate(rows, 1)]
     timed = [taken for taken in history if taken.time is not None]
     if timed and len(timed) < len(history):
@@ -155,12 +159,14 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < LARGEST else None
 
 
 def _seconds(text: str, where: str) -> int:
     """Unix seconds of a time that is a number or an ISO date (UTC unless it says otherwise)."""
     if (number := _number(text)) is not None:
+        if abs(number) >= YEAR_10000:
+            raise InputError(f"{where}: time {text[:30]!r} is after the year 9999; give Unix seconds")
         return int(number)
     try:
         moment = datetime.fromisoformat(text)

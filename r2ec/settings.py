@@ -369,7 +369,7 @@ def accelerate_settings(path: str) -> dict[str, Any]:
         )
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); correct it") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: holds no settings; see config/accelerate/zero2.json")

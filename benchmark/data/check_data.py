@@ -231,7 +231,7 @@ def changes_of(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]
 def _value(option: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise InputError(f"{option}: {text!r} can't be read; put it in quotes") from None
     except ValueError as error:  # a day that no calendar has
         raise InputError(f"{option}: {text!r} can't be read: {error}") from None

@@ -153,7 +153,7 @@ def _numbers(column: pd.Series, path: Path, unit: str) -> np.ndarray:
     Raises InputError for a missing value or one that is no finite number, such as a date.
     """
     numeric = pd.api.types.is_numeric_dtype(column) or column.dtype == object
-    if column.name == "timestamp" and pd.api.types.is_bool_dtype(column):
+    if pd.api.types.is_bool_dtype(column):  # `true` would be read as 1
         numeric = False
     numbers = pd.to_numeric(column, errors="coerce") if numeric else pd.Series(np.nan, index=column.index)
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))

@@ -21,9 +21,22 @@ FACTORS = ("factor_statistics", "ablation", "ablation_plot", "claims_statistics"
 
 
 def read_records(place: Path) -> dict[str, dict[str, Any]]:
-    """The records of all jobs that have ended in `place`, the folder that holds results/, by the job's name."""
+    """The records of all jobs that have ended in `place`, the folder that holds results/, by the job's name.
+
+    Raises InputError for a damaged one.
+    """
     folder = place / RECORDS
-    return {str(path.relative_to(folder))[: -len(".json")]: read_json(path) for path in sorted(folder.rglob("*.json"))}
+    records = {}
+    for path in sorted(folder.rglob("*.json")):
+        record = read_json(path)
+        parts = [record.get(kind) if isinstance(record, dict) else None for kind in ("inputs", "outputs")]
+        notes = [note for part in parts if isinstance(part, dict) for note in part.values()]
+        if not all(isinstance(part, dict) for part in parts) or not all(
+            isinstance(note, dict) and "sha256" in note for note in notes
+        ):
+            raise InputError(f"{path}: no record of a job; run the workflow again, which writes it anew")
+        records[str(path.relative_to(folder))[: -len(".json")]] = record
+    return records
 
 
 def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -194,6 +194,10 @@ BAD: dict[str, tuple[Edit, str]] = {
     "no id of items": (lambda a, b: (a, b.drop(columns="item_id")), "items.csv: column 'item_id' is missing (found"),
     "duplicate item": (edit(9, "item_id", "i2", table=1), "items.csv: row 9: item_id 'i2' occurs twice; keep one row"),
     "NaN rating": (edit(5, "rating", float("nan")), "interactions.csv: row 5: rating is 'nan'; give a finite number"),
+    "truth for a rating": (
+        lambda a, b: (a.assign(rating=a["rating"] > 3), b),
+        "interactions.csv: row 1: rating is ",
+    ),
     "text rating": (edit(6, "rating", "good"), "interactions.csv: row 6: rating is 'good'; give a finite number"),
     "endless rating": (
         edit(7, "rating", float("inf")),

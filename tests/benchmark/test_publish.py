@@ -93,6 +93,13 @@ def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
             None,
             "missing, but statistics/one was made with it; run the workflow",
         ),
+        ("results/made_from/tables.json", "[1]", "tables.json: no record of a job; run the workflow again"),
+        (
+            "results/made_from/tables.json",
+            '{"inputs": {}, "outputs": {"x": 1}}',
+            "tables.json: no record of a job; run",
+        ),
+        ("results/made_from/tables.json", '{"inputs": {}}', "tables.json: no record of a job; run the workflow again"),
         ("results/made_from/page.json", None, "page.json: missing; let the run come to its end before you publish it"),
     ],
 )
