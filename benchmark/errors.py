@@ -51,6 +51,7 @@ REFUSED = {
     errno.EROFS: "work in a folder that can be written",
     errno.EACCES: "get the rights to it, or work in a folder of your own",
     errno.EPERM: "get the rights to it, or work in a folder of your own",
+    errno.ENAMETOOLONG: "give a shorter name",
     errno.EIO: "check the disk, or the connection to it, and run again",
     errno.ESTALE: "check the connection to the disk and run again",
 }

@@ -345,7 +345,9 @@ def test_the_workflow_says_so_where_snakemake_is_called_by_itself(tmp_path: Path
     assert "Traceback" not in said and "Error:" not in said
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.EPERM])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG, errno.EPERM]
+)
 def test_what_a_disk_or_its_rights_refuse_is_one_sentence(
     number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

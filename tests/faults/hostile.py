@@ -32,7 +32,7 @@ from benchmark.contract import check_scores
 from benchmark.datasets import Limits, files
 from benchmark.datasets._amazon_lines import bad_interaction, bad_item, first_bad_line
 from benchmark.datasets._amazon_text import attribute
-from benchmark.errors import InputError
+from benchmark.errors import InputError, in_a_sentence
 from benchmark.jobs.lm_cost import lm_of
 from benchmark.jobs.plan import Plan
 from benchmark.jobs.records import read_failed, read_run, write_run
@@ -304,7 +304,8 @@ def _batch(kind: str, seeds: range, folder: Path, queue: "multiprocessing.Queue[
 
 def _tried(read: Callable[[Path, random.Random], None], folder: Path, seed: int) -> tuple[str, str]:
     try:
-        read(folder, random.Random(seed))
+        with in_a_sentence():  # as every command does
+            read(folder, random.Random(seed))
     except InputError as problem:
         return (
             (NAMED, "")

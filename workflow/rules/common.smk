@@ -26,25 +26,26 @@ from benchmark.provenance import memory_bytes, require_clean
 from benchmark.storage.writable import check_writable
 
 try:
-    if workflow.is_main_process:
-        check_writable(Path())
-    # Snakemake lets the last of two equal names win.
-    for path in map(Path, workflow.overwrite_configfiles or workflow.configfiles):
-        if path.suffix != ".json":
-            if "fresh" in read_yaml(path):
-                raise InputError(
-                    f"{path}: fresh is no setting of a config; say --config fresh=true"
-                )
-    given = dict(config)
-    fresh = take_fresh(given)
-    settings = read_config(given)
-    plan = Plan.of(settings)
-    outputs = Outputs(plan)
-    ablations = plan.ablations
-    if fresh:
-        plan.check_kept()
-    if settings.require_clean and not workflow.output_settings.dryrun:
-        require_clean()
+    with in_a_sentence():
+        if workflow.is_main_process:
+            check_writable(Path())
+        # Snakemake lets the last of two equal names win.
+        for path in map(Path, workflow.overwrite_configfiles or workflow.configfiles):
+            if path.suffix != ".json":
+                if "fresh" in read_yaml(path):
+                    raise InputError(
+                        f"{path}: fresh is no setting of a config; say --config fresh=true"
+                    )
+        given = dict(config)
+        fresh = take_fresh(given)
+        settings = read_config(given)
+        plan = Plan.of(settings)
+        outputs = Outputs(plan)
+        ablations = plan.ablations
+        if fresh:
+            plan.check_kept()
+        if settings.require_clean and not workflow.output_settings.dryrun:
+            require_clean()
 except InputError as problem:
     raise WorkflowError(str(problem)) from None
 
