@@ -1,5 +1,4 @@
-"""Kept results in a folder that several users share: they read each other's, wait for each other's locks, and are told
-by name what they have no right to."""
+"""Kept results that several users share: read by all, locked by whoever may write, and named where one may not."""
 
 import multiprocessing
 import os
