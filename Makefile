@@ -17,7 +17,9 @@ READY := $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 # The build of torch for Linux: cuda where there is a GPU.
 TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
-SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
+# Snakemake ends in a traceback where it can't write to its cache, which our Snakefile comes too late to say.
+SNAKEMAKE_ALONE := .venv/bin/python -m benchmark.storage.writable && .venv/bin/snakemake
+SNAKEMAKE := $(SNAKEMAKE_ALONE) --cores $(CORES)
 
 .PHONY: help setup vllm peers lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
 help:
@@ -94,9 +96,10 @@ ablations: $(READY)
 # In folders of their own, so that the main tables stay; what has been fetched, written and encoded once serves all.
 # Paths of links go up from results/NAME, and from results/NAME/results.
 define own_folder
-	@mkdir -p results/$(1)/results resources results/states results/texts results/tunings
-	@cd results/$(1) && ln -sfn ../../resources resources
-	@cd results/$(1)/results && ln -sfn ../../states states && ln -sfn ../../texts texts && ln -sfn ../../tunings tunings
+	@mkdir -p results/$(1)/results resources results/states results/texts results/tunings && cd results/$(1) && \
+		ln -sfn ../../resources resources && cd results && \
+		ln -sfn ../../states states && ln -sfn ../../texts texts && ln -sfn ../../tunings tunings || \
+		{ echo "error: results/$(1) can't be made; make room, get the rights to it, or run elsewhere"; exit 2; }
 endef
 
 quick: $(READY)
@@ -139,7 +142,7 @@ recbole: $(READY)
 paper: $(READY)
 	@test $(GPUS) -gt 0 || { echo "error: nvidia-smi lists no GPU; make dry-run CONFIG=config/paper.yaml says what it would take"; exit 2; }
 	$(call own_folder,paper)
-	.venv/bin/snakemake --profile workflow/profiles/paper --resources gpu=$(GPUS) --directory results/paper
+	$(SNAKEMAKE_ALONE) --profile workflow/profiles/paper --resources gpu=$(GPUS) --directory results/paper
 
 # Into results/published/NAME, to be committed: make publish NAME=default; NAME=decoupled; NAME=ablations; NAME=speed.
 publish: $(READY)
@@ -156,7 +159,7 @@ readme: $(READY)
 	.venv/bin/python -m benchmark.output.readme
 
 dry-run: $(READY)
-	.venv/bin/snakemake --cores $(CORES) --configfile $(CONFIG) --dry-run --quiet rules
+	$(SNAKEMAKE_ALONE) --cores $(CORES) --configfile $(CONFIG) --dry-run --quiet rules
 
 # Two at a time, file by file, each on one thread: two threads in two processes on two cores wait for each other.
 test: $(READY)

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from baselines._recbole.settings import Dropout, Size, check_heads
 from baselines._recbole.settings import Params as Shared
 from benchmark.contract import Recommender, Split
 from benchmark.storage.stages import Stage
@@ -22,14 +23,19 @@ class Params(Shared):
     """RecBole's names; sizes as its default. ft_ratio: share of the pieces of which the last item alone is masked, as
     in scoring; mask_ratio: share of the items that are masked in the others."""
 
-    n_layers: int = 2
-    n_heads: int = 2
-    hidden_size: int = 64
-    inner_size: int = 256
-    hidden_dropout_prob: float = 0.2
-    attn_dropout_prob: float = 0.2
+    n_layers: Size = 2
+    n_heads: Size = 2
+    hidden_size: Size = 64
+    inner_size: Size = 256
+    hidden_dropout_prob: Dropout = 0.2
+    attn_dropout_prob: Dropout = 0.2
     mask_ratio: float = Field(default=0.2, ge=0, le=1)
     ft_ratio: float = Field(default=0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_have_equal_parts(self) -> "Params":
+        check_heads(self.hidden_size, self.n_heads)
+        return self
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:

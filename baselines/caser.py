@@ -4,6 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from baselines._recbole.settings import Dropout, Size
 from baselines._recbole.settings import Params as Shared
 from benchmark.contract import Recommender, Split
 from benchmark.storage.stages import Stage
@@ -18,13 +21,13 @@ FIT = Stage("caser", 1, packages=("torch", "recbole"))
 class Params(Shared):
     """RecBole's names; sizes as its default, the last five items as in the Caser paper."""
 
-    max_history: int | None = 5
+    max_history: Size | None = 5
 
-    embedding_size: int = 64
-    nv: int = 4
-    nh: int = 8
-    reg_weight: float = 1e-4
-    dropout_prob: float = 0.4
+    embedding_size: Size = 64
+    nv: Size = 4
+    nh: Size = 8
+    reg_weight: float = Field(default=1e-4, ge=0)
+    dropout_prob: Dropout = 0.4
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:

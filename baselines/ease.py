@@ -1,5 +1,6 @@
-"""EASE: each item as a linear model of all others, in closed form. Steck, WWW 2019: Embarrassingly Shallow
-Autoencoders.
+"""EASE: each item as a linear model of all others, in closed form.
+
+Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
 
 X is the binary user x item matrix of all training interactions. B minimises ||X - XB||^2 + l2 ||B||^2 where its
 diagonal is 0: with P = (X'X + l2 I)^-1 it is B = I - P diag(1 / diag P). A case's score for item v is the sum of B[h,

@@ -6,7 +6,7 @@ It learns at every position, as its paper trains.
 from pathlib import Path
 from typing import Any
 
-from baselines._recbole.settings import CausalParams
+from baselines._recbole.settings import CausalParams, Dropout, Size
 from benchmark.contract import Recommender, Split
 from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
@@ -17,10 +17,10 @@ FIT = Stage("gru4rec", 1, packages=("torch", "recbole"))
 class Params(CausalParams):
     """RecBole's names; sizes as its default."""
 
-    embedding_size: int = 64
-    hidden_size: int = 128
-    num_layers: int = 1
-    dropout_prob: float = 0.3
+    embedding_size: Size = 64
+    hidden_size: Size = 128
+    num_layers: Size = 1
+    dropout_prob: Dropout = 0.3
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:

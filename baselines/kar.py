@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from baselines._knowledge.users import Knowledge, KnowledgeParams, encoder_of, frozen_writer, trained_with
+from baselines._knowledge.users import Knowledge, KnowledgeParams, frozen_writer, trained_with
 from benchmark.contract import Split
 from benchmark.storage.stages import Stage
 from benchmark.workload import STATES, FitCost, Sizes, Work, named, texts_of, trained
@@ -47,8 +47,9 @@ class Params(KnowledgeParams):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "ByKnowledge":
     """Write, encode, train. A killed fit keeps its texts and trains anew."""
     settings = Params.model_validate(params)
-    # Before RecBole, which needs what this sets.
+    # Imported first: it sets what RecBole needs.
     from baselines._recbole import knowledge as networks
+    from baselines._writers.sentences import sentence_encoder
 
     adaptor = (settings.expert_size, settings.shared_experts, settings.own_experts, settings.expert_dropout)
 
@@ -56,7 +57,7 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
         return lambda config, dataset: networks.KnowingSASRec(config, dataset, items, *adaptor)
 
     return trained_with(
-        Knowledge(split, settings, frozen_writer(settings), encoder_of(settings)),
+        Knowledge(split, settings, frozen_writer(settings), sentence_encoder(settings.encoder)),
         written_items=settings.item_knowledge == "written",
         make=make,
         loss=networks.knowing_loss,

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from baselines._writers.popularity import WithPopularity, popular, with_best_share
 from baselines._writers.settings import WriterTraining, work
+from benchmark.config.methods import ENCODER
 from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact, write_sums
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
 
     from baselines._writers.sentences import SentenceEncoder
 
-FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl"))
+FIT = Stage("langptune", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl"))
 
 __all__ = ["Params", "fit", "thinking", "work"]
 
-EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "In one short sentence, describe the {category} that I will choose next."
@@ -45,7 +45,7 @@ class Params(WriterTraining):
     contrastive_cases: whose profiles the encoder learns from in a round; contrastive_epochs, contrastive_batch,
     contrastive_rate, tau: of that training."""
 
-    encoder: str = EMBEDDED_ENCODER
+    encoder: str = ENCODER
     rounds: int = Field(default=1, ge=1)
     contrastive_cases: int = Field(default=500, ge=2)
     contrastive_epochs: int = Field(default=2, ge=1)
@@ -64,13 +64,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
 
     from baselines._writers.grpo import rows_of, train_writer
     from baselines._writers.llm_texts import ByText
-    from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
+    from baselines._writers.sentences import item_texts, sentence_encoder
     from lm import backbone as backbones
 
-    if settings.encoder == EMBEDDED_ENCODER:
-        fetch_minilm(settings.encoder)
     loaded = backbones.load(settings.backbone)
-    encoder, texts = SentenceEncoder(settings.encoder), item_texts(split.items, loaded.tokenizer)
+    encoder, texts = sentence_encoder(settings.encoder), item_texts(split.items, loaded.tokenizer)
     torch.manual_seed(derive_seed(seed, "adapters"))
     model = backbones.add_lora(loaded.model, settings.lora)
     report: dict[str, Any] = {"rewards": [], "contrastive_losses": []}

@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import Field
 
 from baselines._writers.popularity import PopularityMix, WithPopularity, popular, with_best_share
+from benchmark.config.methods import ENCODER
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.storage.stages import Stage
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 FIT = Stage("profile_retrieval", 1)
 
-EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "In one short sentence, describe the {category} that I will choose next."
@@ -45,7 +45,7 @@ class Params(PopularityMix):
     """
 
     backbone: BackboneSettings
-    encoder: str = EMBEDDED_ENCODER
+    encoder: str = ENCODER
     texts: str = "results/texts"
     query: Literal["profile", "titles and profile"] = "profile"
     max_items: int = Field(default=6, ge=1)
@@ -57,11 +57,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Wi
     """Encode the items' texts. Nothing is trained but the share of popularity, if it is a choice."""
     settings = Params.model_validate(params)
     from baselines._writers.llm_texts import Writer
-    from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
+    from baselines._writers.sentences import item_texts, sentence_encoder
 
-    if settings.encoder == EMBEDDED_ENCODER:
-        fetch_minilm(settings.encoder)
-    encoder = SentenceEncoder(settings.encoder)
+    encoder = sentence_encoder(settings.encoder)
     writer = Writer(settings.backbone, settings.max_new_tokens, Path(settings.texts))
     items = encoder.encode(item_texts(split.items, writer.tokenizer), "encoding items")
     recommender = ProfileRetrieval(split, settings, writer, encoder, items)

@@ -20,7 +20,7 @@ from benchmark.contract import Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.stages import Stage
 
-FIT = Stage("rec_r1", 1, packages=("torch", "transformers", "peft", "tokenizers", "trl", "bm25s"))
+FIT = Stage("rec_r1", 1, packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl", "bm25s"))
 
 __all__ = ["Params", "fit", "thinking", "work"]
 

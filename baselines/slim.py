@@ -32,7 +32,6 @@ from baselines._knowledge.users import (
     Knowledge,
     KnowledgeParams,
     considering,
-    encoder_of,
     frozen_writer,
     sampled,
     trained_with,
@@ -100,10 +99,11 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "B
     ndcg_of_all: of the targets, ranked by the rationales that were chosen and by all, without a cut-off.
     """
     settings = Params.model_validate(params)
-    # Before RecBole, which needs what this sets.
+    # Imported first: it sets what RecBole needs.
     from baselines._recbole.fused_texts import FusedSASRec, fused_loss
+    from baselines._writers.sentences import sentence_encoder
 
-    encoder, report = encoder_of(settings), dict[str, Any]()
+    encoder, report = sentence_encoder(settings.encoder), dict[str, Any]()
     writer = frozen_writer(settings)
     if settings.distilled:
         writer, report = distilled(split, settings, encoder, seed, workdir / "tuning")
@@ -265,7 +265,9 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     prompt, talks, turn = prompt_tokens(s, p["max_items"]), cases * p["rationales"], p["step_tokens"] + QUESTION
     whole, steps = prompt + 3 * p["step_tokens"], p["writer_steps"] * p["users_per_step"]
     name = named(
-        TUNING, "slim", {setting: value for setting, value in p.items() if setting not in ("learning_rate", "ids")}
+        TUNING,
+        "slim",
+        {setting: value for setting, value in p.items() if setting not in ("learning_rate", "ids")},
     )
     return [
         Work(

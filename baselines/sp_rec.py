@@ -33,10 +33,12 @@ from baselines._writers.title_tuning import (
     tuned_rows,
     tuning_work,
 )
+from benchmark.config.methods import ENCODER
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact, note_sum
 from benchmark.storage.io import atomic, sha256_of_json
+from benchmark.storage.kept import key
 from benchmark.storage.stages import Stage
 from benchmark.workload import TUNING, Sizes, Work, named, prompt_tokens, texts_of
 
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAM", "Params", "fit", "work"]
 
-EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 # The adapters after all iterations, and the ranking by them.
 SELF_PLAY = Stage(
     "self-play", 2, after=(TITLES,), packages=("torch", "transformers", "peft", "tokenizers", "accelerate", "trl")
@@ -68,7 +69,7 @@ class Params(TitleBeams):
     preference_rate: float = Field(default=1e-4, gt=0)
     beta: float = Field(default=0.1, gt=0)
     ranking: Literal["grounding", "beams"] = "grounding"
-    encoder: str = EMBEDDED_ENCODER
+    encoder: str = ENCODER
     max_new_tokens: int = Field(default=16, ge=1)
 
 
@@ -103,11 +104,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 def _grounded(split: Split, settings: Params, recommender: "ByTitle") -> Recommender:
     """A greedy text of each case, and the cosines of its sentence embedding to those of the titles."""
     from baselines._writers.llm_texts import ByText
-    from baselines._writers.sentences import SentenceEncoder, fetch_minilm
+    from baselines._writers.sentences import sentence_encoder
 
-    if settings.encoder == EMBEDDED_ENCODER:
-        fetch_minilm(settings.encoder)
-    encoder = SentenceEncoder(settings.encoder)
+    encoder = sentence_encoder(settings.encoder)
     items = encoder.encode(recommender.builder.titles, "encoding titles")
     return ByText(
         split,
@@ -136,13 +135,14 @@ def _depends_on(split: Split, settings: Params, recommender: "ByTitle", seed: in
 
     cases = split.llm_train.take(np.concatenate([tuned_rows(split, settings, seed), drawn]))
     histories = [cases.history(i).tolist() for i in range(len(cases))]  # whose items no answer may be
-    return {
-        **SELF_PLAY.about(),
+    learned = [recommender.builder.titles, examples(recommender.builder, REQUEST, cases), histories]
+    inputs = {
         "backbone": [*backbones.identity(settings.backbone), settings.backbone.device],
         "training": settings.model_dump(mode="json", exclude=OF_RANKING),
         "seed": seed,
-        "cases": sha256_of_json([recommender.builder.titles, examples(recommender.builder, REQUEST, cases), histories]),
+        "cases": sha256_of_json(learned),
     }
+    return key(SELF_PLAY, inputs)
 
 
 def play(
@@ -234,7 +234,9 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     prompt = prompt_tokens(s, p["max_items"])
     cases, pair = min(p["cases"], s.train_llm), prompt + 2 * s.line
     tuned_on, preferred = p["tuning_steps"] * p["users_per_step"], p["preference_steps"] * p["users_per_step"]
-    name = named(TUNING, "self-play", {key: value for key, value in p.items() if key not in OF_RANKING}, p["backbone"])
+    name = named(
+        TUNING, "self-play", {name: value for name, value in p.items() if name not in OF_RANKING}, p["backbone"]
+    )
     playing = [
         Work(
             read=p["iterations"] * ((cases + min(ANSWERED_AGAIN, cases)) * prompt + cases * pair),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmark.config.methods import ENCODER
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.provenance import derive_seed
 from benchmark.storage.stages import Stage
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import T5ForConditionalGeneration
 
-FIT = Stage("tiger", 1, packages=("torch", "transformers"))
+FIT = Stage("tiger", 1, packages=("torch", "transformers", "tokenizers", "accelerate", "scikit-learn"))
 
-EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 PAD, END = 0, 1  # T5's own; the decoder begins with PAD
 USER_BUCKETS = 2000  # as in the paper
 
@@ -38,15 +38,15 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    encoder: str = EMBEDDED_ENCODER
+    encoder: str = ENCODER
     codes: int = Field(default=64, ge=2)
     levels: int = Field(default=3, ge=1)
     max_history: int | None = Field(default=None, ge=1)
-    d_model: int = 128
-    d_kv: int = 64
-    d_ff: int = 512
-    num_layers: int = 2
-    num_heads: int = 4
+    d_model: int = Field(default=128, ge=1)
+    d_kv: int = Field(default=64, ge=1)
+    d_ff: int = Field(default=512, ge=1)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=4, ge=1)
     dropout_rate: float = Field(default=0.1, ge=0, lt=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -63,11 +63,9 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "T
     import torch
 
     from baselines._recbole.dropout import use_byte_dropout
-    from baselines._writers.sentences import SentenceEncoder, fetch_minilm, item_texts
+    from baselines._writers.sentences import item_texts, sentence_encoder
 
-    if settings.encoder == EMBEDDED_ENCODER:
-        fetch_minilm(settings.encoder)
-    encoder = SentenceEncoder(settings.encoder)
+    encoder = sentence_encoder(settings.encoder)
     items = encoder.encode(item_texts(split.items, encoder.tokenizer), "encoding items").numpy()
     ids = semantic_ids(items, settings.codes, settings.levels, derive_seed(seed, "codes") % 2**31)
     tokens = Tokens(ids, settings.codes)

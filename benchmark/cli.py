@@ -7,7 +7,6 @@ command's own, and Ctrl-C reaches it and its jobs.
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -123,9 +122,14 @@ def config_file(name: str) -> Path:
     for path in (Path(name), shipped(name)):
         if path.is_file():
             return path.resolve()
+    from benchmark.config.wording import did_you_mean  # here, as --help has to come at once
+
     files = sorted(path.name for path in shipped("config").glob("*.yaml"))
-    known = ", ".join(f"config/{file}" for file in files if file != "shared.yaml")  # which holds parts of configs
-    print(f"error: {name}: no such file; give a config of your own, or one of {known}", file=sys.stderr)
+    known = [f"config/{file}" for file in files if file != "shared.yaml"]  # which holds parts of configs
+    own = [str(path) for path in sorted(Path(name).parent.glob("*.y*ml"))]
+    meant = did_you_mean(name, [*own, *known])
+    what = f"{meant} Give" if meant else "; give"
+    print(f"error: {name}: no such file{what} a config of your own, or one of {', '.join(known)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -167,15 +171,15 @@ def with_fresh(more: list[str]) -> list[str]:
 
 def writable(directory: Path) -> None:
     """Ends the program where a run can't write: Snakemake would say so in a traceback, or in the middle of the run."""
-    for folder in (directory, directory / "results", directory / ".snakemake"):
-        try:
-            if folder.exists():
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-        except OSError as error:
-            advice = "make room, get the rights to it, or run elsewhere"
-            print(f"error: {folder}: can't be written ({error.strerror}); {advice}", file=sys.stderr)
-            sys.exit(2)
+    from benchmark.errors import InputError
+    from benchmark.storage.writable import check_cache, check_writable
+
+    try:
+        check_cache()
+        check_writable(directory)
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
 
 
 def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list[str]) -> NoReturn:

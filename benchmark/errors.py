@@ -1,16 +1,19 @@
 """The one exception for bad input, how a command reports it, and its help."""
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
+import pwd
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from benchmark.config.wording import first_problem, printable
+from benchmark.config.wording import first_problem, printable, truth_for_number
 from benchmark.processes import end_with_workflow
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -31,14 +34,10 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     def wrapped() -> None:
         end_with_workflow()
         try:
-            main()
+            with in_a_sentence():
+                main()
         except InputError as error:
             print(f"error: {printable(str(error))}", file=sys.stderr)
-            sys.exit(2)
-        except OSError as error:
-            if (sentence := refused(error)) is None:
-                raise
-            print(f"error: {printable(sentence)}", file=sys.stderr)
             sys.exit(2)
 
     return wrapped
@@ -48,25 +47,70 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 REFUSED = {
     errno.ENOSPC: "make room on the disk and run again",
     errno.EDQUOT: "make room, or have your quota raised, and run again",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f) and run again",
     errno.EROFS: "work in a folder that can be written",
     errno.EACCES: "get the rights to it, or work in a folder of your own",
+    errno.EPERM: "get the rights to it, or work in a folder of your own",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: "check the disk, or the connection to it, and run again",
+    errno.ESTALE: "check the connection to the disk and run again",
 }
+RIGHTS = (errno.EACCES, errno.EPERM)
 
 
 def refused(error: OSError) -> str | None:
     """What a disk or its rights have refused, in a sentence; None for any other error.
 
-    In its sandbox a method has few rights: where it wants others, a traceback says which of its lines does.
+    In its sandbox a method has few rights: where it wants others, a traceback says which of its lines does. A file that
+    belongs to another user, as in a shared folder of kept states, is said there, too.
 
     >>> refused(OSError(errno.ENOSPC, "No space left on device", "results/x"))
     'results/x: No space left on device; make room on the disk and run again'
     >>> refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     True
     """
+    owner = another_owner(error.filename) if error.errno in RIGHTS else None
     sealed = os.environ.get("R2EC_BENCH_SANDBOX", "").startswith("landlock")
-    if error.errno not in REFUSED or (sealed and error.errno == errno.EACCES):
+    if error.errno not in REFUSED or (sealed and error.errno in RIGHTS and owner is None):
         return None
-    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {REFUSED[error.errno]}"
+    advice = REFUSED[error.errno] if owner is None else f"{owner}; {OF_ANOTHER}"
+    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {advice}"
+
+
+OF_ANOTHER = "have them give you the rights to it, or name a folder of your own"
+
+
+def another_owner(name: object) -> str | None:
+    """That a file, or else its folder, belongs to another user, in words; None where it doesn't, or for root."""
+    if not isinstance(name, str | os.PathLike) or os.geteuid() == 0:
+        return None
+    path = Path(name)
+    for place in (path, path.parent):
+        try:
+            owner = place.stat().st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid():
+            return f"{place} belongs to {_user(owner)}"
+    return None
+
+
+def _user(number: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user {number}"
+
+
+@contextlib.contextmanager
+def in_a_sentence() -> Iterator[None]:
+    """Raise InputError where a disk or its rights refuse something within it."""
+    try:
+        yield
+    except OSError as error:
+        if (sentence := refused(error)) is None:
+            raise
+        raise InputError(sentence) from None
 
 
 CALLED = "R2EC_BENCH_CALLED"  # in the environment: the command that r2ec-bench has become
@@ -75,18 +119,21 @@ CALLED = "R2EC_BENCH_CALLED"  # in the environment: the command that r2ec-bench 
 def command_line(module: str, about: str | None) -> argparse.ArgumentParser:
     """The command line of `python -m {module}`, under the name that the user called it by.
 
-    about: what it does, for its --help, lines as they are.
+    about: what it does, for its --help, lines as they are; its calls by `python -m` get that name, too.
     """
     shape = argparse.RawDescriptionHelpFormatter
-    name = os.environ.get(CALLED) or f"python -m {module}"
-    return argparse.ArgumentParser(prog=name, description=about, formatter_class=shape)
+    plain = f"python -m {module}"
+    name = os.environ.get(CALLED) or plain
+    return argparse.ArgumentParser(prog=name, description=about and about.replace(plain, name), formatter_class=shape)
 
 
 def checked(model: type[ModelT], value: Any, where: str) -> ModelT:
     """`value` as this pydantic model. Raises InputError: the place, the value, and what would be right.
 
-    A misspelt setting is named with the known one that it may stand for.
+    A misspelt setting is named with the known one that it may stand for. `true` is no number; pydantic reads it as 1.
     """
+    if (found := truth_for_number(value, model)) is not None:
+        raise InputError(f"{where}: {found}")
     try:
         return model.model_validate(value)
     except ValidationError as error:

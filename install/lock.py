@@ -1,5 +1,6 @@
-"""`make lock`: writes requirements.txt, install/torch-cuda.txt, install/gpu.txt and environment.yml from
-pyproject.toml.
+"""`make lock`: write the locks and environment.yml from pyproject.toml.
+
+The locks are requirements.txt, install/torch-cuda.txt and install/gpu.txt.
 
 uv resolves once for Python 3.11 to 3.13 on Linux and macOS, and takes what is locked already where it still fits. The
 files are plain ones for pip, with the hashes of every file that the package index has, and name no index.

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from benchmark.config.sections import Strict
+from benchmark.config.wording import DEVICE
 
 
 class BackboneSettings(Strict):
@@ -15,7 +16,7 @@ class BackboneSettings(Strict):
         default=None, description="commit hash or tag; required for a name, so that a run can be redone"
     )
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    device: str = "cpu"
+    device: str = Field(default="cpu", pattern=DEVICE, description="of torch")
 
 
 class LoraSettings(Strict):

@@ -1,5 +1,6 @@
-"""R2ec as a method of the suite. You et al., R2ec: Towards Large Recommender Models with Reasoning, NeurIPS 2025
-(arXiv 2505.16994). One LLM writes a reasoning and scores every item from the state that has read it; RecPO trains both.
+"""R2ec as a method of the suite: one LLM writes a reasoning and scores every item from the state that has read it.
+
+You et al., "R2ec: Towards Large Recommender Models with Reasoning", NeurIPS 2025 (arXiv 2505.16994). RecPO trains both.
 
 Settings of the paper: lora r=4, lr 1e-5, 24 users a step, warm-up 32, at most 3 epochs, G=4, T=1.5, top-k 200,
 512 tokens, beta 0.05, NDCG@1000, clip 0.2. What departs from it (docs/r2ec.md) is a setting of its own.

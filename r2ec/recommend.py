@@ -12,6 +12,7 @@ import csv
 import difflib
 import json
 import math
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from rich.text import Text
 from benchmark.config.wording import printable
 from benchmark.contract import Cases, Split
 from benchmark.data.store import read_about, read_split, read_test
+from benchmark.data.texts import COMMON_MARKS
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import top_items
 from benchmark.jobs.records import read_run
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 COLUMNS = ("title", "item_id", "rating", "time")
+LARGEST = 3e38  # ratings are float32
+YEAR_10000 = 253_402_300_800  # in Unix seconds
 NAMED = 3  # titles named beside an unknown one
 
 
@@ -120,6 +124,8 @@ def from_file(path: Path, catalogue: Catalogue) -> list[Taken]:
         raise InputError(f"{path}: can't be read as csv ({error})") from None
     if unknown := [column for column in columns if column not in COLUMNS]:
         raise InputError(f"{path}: unknown column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
     history = [_row(row, f"{path}: row {number}", catalogue) for number, row in enumerate(rows, 1)]
     timed = [taken for taken in history if taken.time is not None]
     if timed and len(timed) < len(history):
@@ -153,12 +159,14 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < LARGEST else None
 
 
 def _seconds(text: str, where: str) -> int:
     """Unix seconds of a time that is a number or an ISO date (UTC unless it says otherwise)."""
     if (number := _number(text)) is not None:
+        if abs(number) >= YEAR_10000:
+            raise InputError(f"{where}: time {text[:30]!r} is after the year 9999; give Unix seconds")
         return int(number)
     try:
         moment = datetime.fromisoformat(text)
@@ -253,8 +261,8 @@ def show(answer: Answer, items: pd.DataFrame, show_prompt: bool) -> None:
     console = Console()
     if show_prompt:
         console.print(Text(printable(answer.prompt + "\n")), soft_wrap=True)
-    # A reasoning ends where the answer begins, which the table gives.
-    reasoning = answer.reasoning.removesuffix("<answer>").strip()
+    # A reasoning ends where the answer begins, which the table gives. Marks of turns are no words; --json has them.
+    reasoning = COMMON_MARKS.sub("", answer.reasoning.removesuffix("<answer>")).strip()
     console.print(Text(printable(reasoning or "(no reasoning was written)")), soft_wrap=True)
     table = Table("Rank", "Score", "Title", box=SIMPLE_HEAD)
     for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
@@ -288,9 +296,13 @@ def model_of(run: Path, split_hash: str) -> Path:
 def parse() -> argparse.Namespace:
     parser = command_line("r2ec.recommend", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="a finished run, such as results/runs/ml-100k/r2ec/seed1")
-    model.add_argument("--model", type=Path, help="a model folder, as a fit writes it")
-    parser.add_argument("--data", type=Path, required=True, help="its dataset, such as results/data/ml-100k")
+    model.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="a finished run, such as results/runs/ml-100k/r2ec/seed1"
+    )
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="or a model's own folder, as a fit writes it")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="its dataset, such as results/data/ml-100k"
+    )
     history = parser.add_mutually_exclusive_group(required=True)
     history.add_argument("--history", nargs="*", metavar="ITEM[=RATING]", help="titles or item_ids, oldest first")
     history.add_argument(
@@ -300,7 +312,9 @@ def parse() -> argparse.Namespace:
         help="columns title or item_id, optional rating and time (Unix seconds or ISO date); oldest first without "
         "times",
     )
-    history.add_argument("--case", type=int, metavar="N", help="a case of the dataset's train, valid or test file")
+    history.add_argument(
+        "--case", type=int, metavar="N", help="the history of a case, by its number in the dataset's parquet files"
+    )
     parser.add_argument("--top", type=int, default=20, metavar="K", help="how many items (default: 20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--show-prompt", action="store_true", help="print the prompt as well")
@@ -324,8 +338,13 @@ def main() -> None:
         history = from_file(args.history_file, catalogue) if by_file else from_words(args.history, catalogue)
         case = as_case(history, split)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
+    from transformers.utils import logging
+
     from r2ec.scoring.recommender import R2ecRecommender
 
+    # The answer is all that a user asks for: no bar of a second's work, and no word of one library to another.
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
     answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, args.top)
     if args.json:
         print(printable(json.dumps(as_json(answer, case, split.items, args.show_prompt), indent=1, ensure_ascii=False)))

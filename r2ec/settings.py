@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -66,7 +66,9 @@ class WarmStartSettings(Strict):
         min_length=1,
         description="tried on validation beside the states without a map; see r2ec/warm_start/maps.py",
     )
-    weight_decays: list[float] = Field([0.1], min_length=1, description="tried on validation with each form")
+    weight_decays: list[Annotated[float, Field(ge=0)]] = Field(
+        [0.1], min_length=1, description="tried on validation with each form"
+    )
     learning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(60, ge=1, description="at most; the best epoch on validation is kept")
     teacher_epochs: int = Field(8, ge=1, description="the same for the teacher of `taught`")
@@ -161,7 +163,7 @@ class TrainingSettings(Strict):
     )
     per_device_train_batch_size: int = Field(24, ge=1, description="users per step and process")
     gradient_accumulation_steps: int = Field(1, ge=1)
-    max_steps: int = Field(-1, description="-1: num_train_epochs decides; 0: no RecPO at all")
+    max_steps: int = Field(-1, ge=-1, description="-1: num_train_epochs decides; 0: no RecPO at all")
     num_train_epochs: float = Field(3, gt=0)
     warmup_steps: int = Field(32, ge=0)
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
@@ -175,7 +177,7 @@ class TrainingSettings(Strict):
     )
     eval_cases: int = Field(500, ge=1, description="validation cases used for it (the first of a seeded order)")
     patience: int = Field(3, ge=1, description="evaluations without a better NDCG@10 before stopping")
-    measured_steps: list[int] = Field(
+    measured_steps: list[Annotated[int, Field(ge=0)]] = Field(
         [],
         description="steps, 0 among them if wanted, behind which the ranks of eval_cases are noted with a fresh item "
         "table; the training goes on as if they weren't",
@@ -201,8 +203,8 @@ class TrainingSettings(Strict):
     @field_validator("measured_steps")
     @classmethod
     def _measured_steps_ascend(cls, steps: list[int]) -> list[int]:
-        if steps != sorted(set(steps)) or (steps and steps[0] < 0):
-            raise ValueError(f"measured_steps {steps}; give each step once, in ascending order, from 0 on")
+        if steps != sorted(set(steps)):
+            raise ValueError(f"measured_steps {steps}; give each step once, in ascending order")
         return steps
 
     @model_validator(mode="after")
@@ -253,7 +255,7 @@ class Params(Strict):
     training: TrainingSettings = Field(TrainingSettings(), validate_default=True)
     warm_start: WarmStartSettings = Field(WarmStartSettings(), validate_default=True)
     evaluation: EvaluationSettings = EvaluationSettings()
-    evaluation_rows: int = 64
+    evaluation_rows: int = Field(64, ge=1)
 
     @field_validator("training")
     @classmethod
@@ -367,7 +369,7 @@ def accelerate_settings(path: str) -> dict[str, Any]:
         )
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); correct it") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: holds no settings; see config/accelerate/zero2.json")

@@ -4,6 +4,7 @@ Imports for type checkers and inside functions count, too.
 """
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_a_folder_never_reaches_what_builds_on_it(inside: str, never: tuple[str,
         assert not forbidden, f"{module} reaches {', '.join(sorted(forbidden))}"
 
 
-LONGEST_FILE, LARGEST_FOLDER = 400, 15  # lines, and files beside __init__.py
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_FOLDER = 400, 60, 15  # lines, lines, and files beside __init__.py
 
 
 def test_no_file_is_long() -> None:
@@ -106,6 +107,27 @@ def test_no_file_is_long() -> None:
     assert len(files) > 150
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {file: number for file, number in lines.items() if number > LONGEST_FILE} == {}
+
+
+def test_no_function_is_long() -> None:
+    """Neither in the packages nor in the tests."""
+    long, functions = set(), 0
+    for path in [*modules().values(), *(ROOT / "tests").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                functions += 1
+                if (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION:
+                    long.add(f"{path.relative_to(ROOT)}: {node.name}")
+    assert functions > 1000 and long == set()
+
+
+def test_the_first_line_of_every_module_says_what_it_is_for() -> None:
+    """Its docstring begins with a sentence that ends on the same line."""
+    first_lines = {}
+    for path in [*modules().values(), *(ROOT / "tests").rglob("*.py")]:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        first_lines[str(path.relative_to(ROOT))] = docstring.splitlines()[0] if docstring else ""
+    assert [file for file, line in first_lines.items() if not re.search(r"[.?]( |$)", line)] == []
 
 
 def test_no_folder_is_large() -> None:
@@ -132,10 +154,13 @@ def test_the_benchmark_names_no_method() -> None:
     assert len(names) > 15 and "r2ec" in names
     named = {}
     for path in (ROOT / "benchmark").rglob("*.py"):
-        constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
-        if constants & names:
-            named[str(path.relative_to(ROOT))] = constants & names
-    assert named == {file: {"r2ec"} for file in NAME_R2EC}
+        nodes = ast.walk(ast.parse(path.read_text()))
+        constants = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        packages = {constant.split(".")[0] for constant in constants} & set(OWN)  # named by a module of theirs
+        if (constants | packages) & names:
+            named[str(path.relative_to(ROOT))] = (constants | packages) & names
+    commands = "benchmark/cli.py"  # of the project, r2ec.recommend among them
+    assert named == {file: {"r2ec"} for file in (*NAME_R2EC, commands)}
 
 
 def test_one_function_makes_every_markdown_table() -> None:

@@ -1,5 +1,4 @@
-"""docs/architecture.md against the code: the packages of its picture, the folders of its table, the functions that it
-names."""
+"""docs/architecture.md against the code: the packages of its picture, the folders and the functions that it names."""
 
 import ast
 import re

@@ -1,7 +1,8 @@
-"""Golden values of tiny models: a stage whose numbers change has to raise its version, or what is kept of it would be
-wrong.
+"""Golden values of tiny models: a stage whose numbers change has to raise its version.
 
-A method that declares a stage is one: its runs stand until its version, or that of a stage that it follows, is raised.
+What is kept of it would be wrong otherwise. Every declared stage has them. A method's own stage is that of its runs:
+these stay until its version, or that of a stage that it follows, is raised.
+
 `python -m tests.test_golden NAME` writes tests/golden/{stage}.json anew, for a stage whose version has been raised.
 """
 
@@ -16,9 +17,15 @@ import numpy as np
 import pytest
 import torch
 
+from baselines._knowledge.rationales import DISTILLED, RATIONALES
 from baselines._writers.llm_texts import TEXTS, Writer
+from baselines._writers.title_tuning import TITLES
+from baselines.sp_rec import SELF_PLAY
 from benchmark.config.methods import known_methods, load_method
+from benchmark.contract import Recommender
 from benchmark.evaluate import RANKING, rank
+from benchmark.jobs.code import stages_in
+from benchmark.provenance import OWN, ROOT, hardware
 from benchmark.storage.stages import Stage
 from lm.settings import BackboneSettings
 from lm.writing.engine import WRITING
@@ -39,10 +46,11 @@ def backbone() -> Path:
     return write_backbone(Path(tempfile.mkdtemp()) / "tiny")
 
 
-def reader(**changes: Any) -> Reader:
+def reader(dtype: str = "float32", **changes: Any) -> Reader:
     folder = Path(tempfile.mkdtemp())
     torch.manual_seed(1)
     params = settings(backbone(), **changes)
+    params["backbone"] = params["backbone"] | {"dtype": dtype}
     params["warm_start"] = params["warm_start"] | {"states": str(folder / "states")}
     return Reader.build(split(), Params.model_validate(params))
 
@@ -114,6 +122,25 @@ def ranking() -> Any:
     return {name: table.column(name).to_pylist() for name in ("rank", "top_items")}
 
 
+def in_bf16() -> Any:
+    """Items' states and a greedy text's in bfloat16, in which another order of rounding shows that float32 hides."""
+    torch.set_num_threads(1)
+    own_reader, cases = reader("bfloat16"), split().train.take(np.arange(6))
+    own_reader.table.refresh(own_reader.model)
+    prompts = own_reader.prompts.user_prompts(cases, open_answer=False)
+    greedy = own_reader.engine.generate(prompts, cases=cases.case, seed=0, final_states=True)
+    return {
+        "items": first_values(own_reader.table.states),
+        "tokens": greedy.rollouts.completion_ids.tolist(),
+        "states": first_values(greedy.states),  # type: ignore[arg-type]
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the last bits of bfloat16 depend on beside our code."""
+    return {"processor": hardware()["processor"], "torch": torch.__version__}
+
+
 LM: dict[str, Any] = {"max_new_tokens": 3}
 TUNED = LM | {"users_per_step": 4, "at_once": 2, "max_steps": 2, "learning_rate": 1e-2}
 WRITES = LM | {"users_per_step": 4, "group_size": 2, "max_steps": 2, "learning_rate": 1e-2}
@@ -154,8 +181,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def fitted(name: str) -> Any:
-    """Some scores of a method on test cases, and for how many items it has none."""
+@cache
+def fit_of(name: str) -> tuple[Recommender, Path]:
+    """A fit of a method, and the folder in which it has kept what other fits would find."""
     method, folder = load_method(name), Path(tempfile.mkdtemp())
     params = settings(backbone()) if name == "r2ec" else METHODS[name]
     fields = method.Params.model_fields
@@ -167,11 +195,37 @@ def fitted(name: str) -> Any:
         params = params | {kept: str(folder / kept)}
     if name == "r2ec":
         params["warm_start"] = params["warm_start"] | {"states": str(folder / "states")}
-    recommender = method.fit(split(), seed=3, params=params, workdir=folder / "work")
+    return method.fit(split(), seed=3, params=params, workdir=folder / "work"), folder
+
+
+def fitted(name: str) -> Any:
+    """Some scores of a method on test cases, and for how many items it has none."""
+    recommender, _ = fit_of(name)
     cases = replace(split().valid.take(np.arange(10)), target=None)
     scores = np.concatenate([batch.copy() for batch in recommender.score(cases)])
     retrieved = np.isfinite(scores)
     return {"scores": first_values(torch.from_numpy(scores[retrieved])), "not retrieved": int((~retrieved).sum())}
+
+
+def title_tuning() -> Any:
+    """The losses of the tuning's steps, and scores behind its last one."""
+    return {"losses": fit_of("title_sft")[0].report()["losses"], **fitted("title_sft")}
+
+
+def self_play() -> Any:
+    """What the iterations report, and scores behind the last one."""
+    return {"iterations": fit_of("sp_rec")[0].report()["iterations"], **fitted("sp_rec")}
+
+
+def rationales() -> Any:
+    """What the teacher wrote about each case."""
+    (path,) = (fit_of("slim")[1] / "texts").glob("*.rationales.json")
+    return json.loads(path.read_text())
+
+
+def distillation() -> Any:
+    """The losses of the student's steps, and scores by what it wrote behind the last one."""
+    return {"losses": fit_of("slim")[0].report()["losses"], **fitted("slim")}
 
 
 STAGES: dict[str, tuple[Stage, Any]] = {
@@ -181,9 +235,13 @@ STAGES: dict[str, tuple[Stage, Any]] = {
     "states": (kept_states.STATES, states),
     "warm_start": (start.WARM_START, warm_start),
     "texts": (TEXTS, texts),
+    "title_tuning": (TITLES, title_tuning),
+    "self_play": (SELF_PLAY, self_play),
+    "rationales": (RATIONALES, rationales),
+    "distillation": (DISTILLED, distillation),
     **{name: (load_method(name).FIT, partial(fitted, name)) for name in METHODS},
 }
-TRAINS = METHODS.keys() | {"warm_start"}
+TRAINS = METHODS.keys() | {"warm_start", "title_tuning", "self_play", "distillation"}
 
 
 def same(values: Any, kept: Any, tolerance: float) -> bool:
@@ -213,8 +271,21 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
     )
 
 
-def test_every_method_that_declares_a_stage_has_golden_values() -> None:
+@pytest.mark.slow
+def test_rounding_in_bf16_is_as_it_was_on_the_machine_of_the_golden_values() -> None:
+    kept = json.loads((GOLDEN / "bf16.json").read_text())
+    if machine() != kept["machine"]:
+        pytest.skip(f"the values are of {kept['machine']}")
+    assert kept["versions"] == [ENCODING.version, WRITING.version], "write the values of bf16 anew"
+    made_now = in_bf16()
+    assert same(made_now, kept["values"], 1e-6), f"raise the version of encoding or writing; found {made_now}"
+
+
+def test_every_declared_stage_has_golden_values() -> None:
     assert {name for name in known_methods() if "FIT" in vars(load_method(name))} == set(METHODS)
+    files = [path for package in OWN for path in (ROOT / package).rglob("*.py")]
+    declared = [stage.name for path in files for stage in stages_in(path)]
+    assert sorted(declared) == sorted(stage.name for stage, _ in STAGES.values())
 
 
 def test_a_changed_number_is_noticed() -> None:
@@ -229,6 +300,9 @@ if __name__ == "__main__":
     import sys
 
     GOLDEN.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or STAGES:
-        about = {"version": STAGES[name][0].version, "values": STAGES[name][1]()}
+    for name in sys.argv[1:] or [*STAGES, "bf16"]:
+        if name == "bf16":
+            about = {"machine": machine(), "versions": [ENCODING.version, WRITING.version], "values": in_bf16()}
+        else:
+            about = {"version": STAGES[name][0].version, "values": STAGES[name][1]()}
         (GOLDEN / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -1,5 +1,7 @@
-"""Turns an LLM's texts about users into vectors that a sequential network reads, for kar.py and slim.py. Light to
-import."""
+"""Turns an LLM's texts about users into vectors that a sequential network reads, for kar.py and slim.py.
+
+Light to import.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ import pandas as pd
 from pydantic import ConfigDict, Field
 
 from baselines._recbole.sasrec import Params as SASRecParams
+from benchmark.config.methods import ENCODER
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.texts import PROMPT_TOKENS
 from benchmark.evaluate import validation_ndcg
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from baselines._writers.llm_texts import Text, Writer
     from baselines._writers.sentences import SentenceEncoder
 
-EMBEDDED_ENCODER = "resources/all-minilm-l6-v2"
 USER_REQUEST = (
     "These are the last {several} I chose, the newest at the end:\n{history}\n"
     "In one short sentence, describe which {several} I like, considering FACTORS."
@@ -42,7 +44,7 @@ class KnowledgeParams(SASRecParams):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: BackboneSettings
-    encoder: str = EMBEDDED_ENCODER
+    encoder: str = ENCODER
     texts: str = "results/texts"
     max_items: int = Field(default=6, ge=1)
     max_prompt_tokens: int = Field(default=PROMPT_TOKENS, ge=1)
@@ -54,15 +56,6 @@ class KnowledgeParams(SASRecParams):
 def considering(request: str, settings: KnowledgeParams) -> str:
     """Return the request with the factors that the LLM is to consider."""
     return request.replace("FACTORS", settings.factors)
-
-
-def encoder_of(settings: KnowledgeParams) -> "SentenceEncoder":
-    """Return the sentence encoder, fetched if it is the default and isn't there."""
-    from baselines._writers.sentences import SentenceEncoder, fetch_minilm
-
-    if settings.encoder == EMBEDDED_ENCODER:
-        fetch_minilm(settings.encoder)
-    return SentenceEncoder(settings.encoder)
 
 
 def frozen_writer(settings: KnowledgeParams) -> "Writer":

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from baselines._recbole.settings import CausalParams
+from pydantic import model_validator
+
+from baselines._recbole.settings import CausalParams, Dropout, Size, check_heads
 from benchmark.contract import Recommender, Split
 from benchmark.evaluate import validation_ndcg
 from benchmark.workload import FitCost, Sizes, trained
@@ -15,13 +17,18 @@ PER_CASE = 1.6e-5  # seconds of a training case and epoch
 class Params(CausalParams):
     """RecBole's names; the feed-forward block as in the SASRec paper (ReLU, as wide as the model)."""
 
-    n_layers: int = 2
-    n_heads: int = 2
-    hidden_size: int = 64
-    inner_size: int = 64
-    hidden_act: str = "relu"
-    hidden_dropout_prob: float = 0.5
-    attn_dropout_prob: float = 0.5
+    n_layers: Size = 2
+    n_heads: Size = 2
+    hidden_size: Size = 64
+    inner_size: Size = 64
+    hidden_act: Literal["relu", "gelu", "swish", "tanh", "sigmoid"] = "relu"
+    hidden_dropout_prob: Dropout = 0.5
+    attn_dropout_prob: Dropout = 0.5
+
+    @model_validator(mode="after")
+    def _heads_have_equal_parts(self) -> "Params":
+        check_heads(self.hidden_size, self.n_heads)
+        return self
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Recommender:

@@ -3,7 +3,12 @@
 A method is then a file of a few lines that names the network's class and its own settings; see gru4rec.py.
 """
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Size = Annotated[int, Field(ge=1)]  # of a layer, or how many there are of something
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Params(BaseModel):
@@ -31,3 +36,9 @@ class CausalParams(Params):
     """
 
     stride: int | None = Field(default=None, ge=1)
+
+
+def check_heads(hidden_size: int, n_heads: int) -> None:
+    """Raise ValueError where the heads of an attention can't have equal parts of its states."""
+    if hidden_size % n_heads:
+        raise ValueError(f"hidden_size {hidden_size} is no multiple of n_heads {n_heads}; change one of them")

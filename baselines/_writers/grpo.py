@@ -71,9 +71,30 @@ def train_writer(
         texts = [completion[-1]["content"] for completion in completions]
         return list(ndcg_of(score(texts), np.array(target), np.array(history), settings.ndcg_k).tolist())
 
+    sampling = RolloutSettings(
+        group_size=settings.group_size,
+        temperature=settings.temperature,
+        top_k=0,
+        max_new_tokens=settings.max_new_tokens,
+        rows_at_once=max(ROWS_AT_ONCE, settings.group_size),
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        args=_arguments(settings, seed, folder),
+        train_dataset=Dataset.from_dict(rows),
+        reward_funcs=reward,
+        processing_class=tokenizer,
+        rollout_func=shared_prompt_rollouts(model, tokenizer, sampling, derive_seed(seed, "rollouts")),
+    )
+    with faster_on_cpu(model):
+        train(trainer)
+    return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]
+
+
+def _arguments(settings: WriterTraining, seed: int, folder: Path) -> GRPOConfig:
     rollouts = settings.users_per_step * settings.group_size
     at_once = micro_batch(rollouts, settings.rollouts_at_once)
-    arguments = GRPOConfig(
+    return GRPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=rollouts // at_once,
@@ -94,21 +115,3 @@ def train_writer(
         gradient_checkpointing=False,
         use_cpu=not torch.cuda.is_available(),
     )
-    sampling = RolloutSettings(
-        group_size=settings.group_size,
-        temperature=settings.temperature,
-        top_k=0,
-        max_new_tokens=settings.max_new_tokens,
-        rows_at_once=max(ROWS_AT_ONCE, settings.group_size),
-    )
-    trainer = GRPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict(rows),
-        reward_funcs=reward,
-        processing_class=tokenizer,
-        rollout_func=shared_prompt_rollouts(model, tokenizer, sampling, derive_seed(seed, "rollouts")),
-    )
-    with faster_on_cpu(model):
-        train(trainer)
-    return [round(float(entry["reward"]), 6) for entry in trainer.state.log_history if "reward" in entry]

@@ -210,62 +210,80 @@ def reinforce(
 ) -> list[dict[str, float]]:
     """Stage 2: the thinker alone learns from noised thoughts, by how likely each makes the true title.
 
-    No text is generated. A thought's reward is minus the perplexity of the title. The loss is minus its advantage times
-    the ratio of each title token's likelihood to itself, the mean over tokens, so that the gradient is that of the
-    log-likelihood. Advantages are those of the whole step; a step of several micro-batches reads its thoughts once
-    more beforehand.
-
     times: thoughts of a prompt. noise: see `latent_r3.Params`. Returns for each step `loss`, `perplexity` of titles
     behind thoughts without noise, `noised`: behind the others, `better`: share of the others with a lower perplexity.
     """
-    model, pad = recommender.thinking, pad_id(recommender.tokenizer)
+    model = recommender.thinking
     assert model.thinker is not None
-    prompts, titles = _examples(recommender, cases)
     frozen = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
-
-    def logps_of(step: int, rows: list[int], of_step: list[int]) -> Tensor:
-        """log pi of the titles of these rows, each behind each of its thoughts, [rows * times, longest title]."""
-        thoughts, mask, cache = model.read([prompts[row] for row in rows], pad)
-        sizes = thoughts.detach().square().mean(dim=1).sqrt()
-        drawn = noises(seed, step, len(of_step), times, thoughts.shape[1])[[row - of_step[0] for row in rows]]
-        noised = thoughts[:, None] + noise * sizes[:, None, None] * drawn.to(thoughts.device)
-        own = [titles[row] for row in rows for _ in range(times)]
-        return model.title_logps(noised.flatten(0, 1), mask, cache, own, pad)
-
-    def perplexities(logps: Tensor, rows: list[int]) -> Tensor:
-        """[rows, times]."""
-        lengths = torch.tensor([len(titles[row]) for row in rows], device=logps.device)
-        return (-logps.detach().sum(dim=1).view(-1, times) / lengths[:, None]).exp()
-
-    known: dict[int, Tensor] = {}  # perplexities of the present step, where it has several micro-batches
-
-    def of_the_step(step: int, of_step: list[int]) -> Tensor:
-        if step not in known:
-            known.clear()
-            size = micro_batch(steps.rows, steps.at_once)
-            parts = [of_step[first : first + size] for first in range(0, len(of_step), size)]
-            with torch.no_grad():
-                known[step] = torch.cat([perplexities(logps_of(step, part, of_step), part) for part in parts])
-        return known[step]
-
-    def loss(step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
-        logps = logps_of(step, rows, of_step)
-        own = perplexities(logps, rows)
-        whole = own if rows == of_step else of_the_step(step, of_step)
-        advantage = advantages(-whole)[[row - of_step[0] for row in rows]].flatten()
-        lengths = torch.tensor([len(titles[row]) for row in rows], device=logps.device).repeat_interleave(times)
-        real = torch.arange(logps.shape[1], device=logps.device) < lengths[:, None]
-        ratio = (logps - logps.detach()).exp() * real
-        objective = -(advantage[:, None] * ratio).sum() / (times * sum(len(titles[row]) for row in of_step))
-        better = (own[:, 1:] < own[:, :1]).float().mean()
-        logged = {"perplexity": float(own[:, 0].mean()), "noised": float(own[:, 1:].mean())}
-        return objective, logged | {"better": float(better)}
-
+    loss = _Reinforced(recommender, cases, steps, times, noise, seed).loss
     try:
         groups = [Group(list(model.thinker.parameters()), rate)]
         return run_steps(model, loss, groups, steps, seed=seed, folder=folder, name="reinforced thoughts")
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+class _Reinforced:
+    """The loss of stage 2.
+
+    No text is generated. A thought's reward is minus the perplexity of the title. The loss is minus its advantage times
+    the ratio of each title token's likelihood to itself, the mean over tokens, so that the gradient is that of the
+    log-likelihood. Advantages are those of the whole step; a step of several micro-batches reads its thoughts once
+    more beforehand.
+    """
+
+    def __init__(self, recommender: ByThought, cases: Cases, steps: Steps, times: int, noise: float, seed: int) -> None:
+        self.model, self.pad = recommender.thinking, pad_id(recommender.tokenizer)
+        self.prompts, self.titles = _examples(recommender, cases)
+        self.steps, self.times, self.noise, self.seed = steps, times, noise, seed
+        # Perplexities of the present step, where it has several micro-batches.
+        self.known: dict[int, Tensor] = {}
+
+    def loss(self, step: int, rows: list[int], of_step: list[int]) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the rows of one micro-batch, and what is logged of them. of_step: the rows of the whole step."""
+        logps = self._logps(step, rows, of_step)
+        own = self._perplexities(logps, rows)
+        whole = own if rows == of_step else self._of_the_step(step, of_step)
+        advantage = advantages(-whole)[[row - of_step[0] for row in rows]].flatten()
+        lengths = self._lengths(rows, logps).repeat_interleave(self.times)
+        real = torch.arange(logps.shape[1], device=logps.device) < lengths[:, None]
+        ratio = (logps - logps.detach()).exp() * real
+        tokens = self.times * sum(len(self.titles[row]) for row in of_step)
+        objective = -(advantage[:, None] * ratio).sum() / tokens
+        better = (own[:, 1:] < own[:, :1]).float().mean()
+        logged = {"perplexity": float(own[:, 0].mean()), "noised": float(own[:, 1:].mean())}
+        return objective, logged | {"better": float(better)}
+
+    def _logps(self, step: int, rows: list[int], of_step: list[int]) -> Tensor:
+        """log pi of the titles of these rows, each behind each of its thoughts, [rows * times, longest title]."""
+        thoughts, mask, cache = self.model.read([self.prompts[row] for row in rows], self.pad)
+        sizes = thoughts.detach().square().mean(dim=1).sqrt()
+        drawn = noises(self.seed, step, len(of_step), self.times, thoughts.shape[1])
+        drawn = drawn[[row - of_step[0] for row in rows]]
+        noised = thoughts[:, None] + self.noise * sizes[:, None, None] * drawn.to(thoughts.device)
+        own = [self.titles[row] for row in rows for _ in range(self.times)]
+        return self.model.title_logps(noised.flatten(0, 1), mask, cache, own, self.pad)
+
+    def _perplexities(self, logps: Tensor, rows: list[int]) -> Tensor:
+        """[rows, times]."""
+        return (-logps.detach().sum(dim=1).view(-1, self.times) / self._lengths(rows, logps)[:, None]).exp()
+
+    def _of_the_step(self, step: int, of_step: list[int]) -> Tensor:
+        """The perplexities of all rows of a step, [rows, times], read once."""
+        if step not in self.known:
+            self.known.clear()
+            size = micro_batch(self.steps.rows, self.steps.at_once)
+            parts = [of_step[first : first + size] for first in range(0, len(of_step), size)]
+            with torch.no_grad():
+                self.known[step] = torch.cat(
+                    [self._perplexities(self._logps(step, part, of_step), part) for part in parts]
+                )
+        return self.known[step]
+
+    def _lengths(self, rows: list[int], like: Tensor) -> Tensor:
+        """Tokens of the titles of these rows, int64 [rows]."""
+        return torch.tensor([len(self.titles[row]) for row in rows], device=like.device)

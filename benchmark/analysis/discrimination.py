@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from benchmark.analysis import significance
 from benchmark.analysis.trainings import components
 from benchmark.errors import InputError, command, command_line
+from benchmark.jobs.records import check_beside
 from benchmark.metrics import direction, statistic
 from benchmark.output.markdown import plain, table
 from benchmark.provenance import derive_seed
@@ -66,11 +67,18 @@ def read_ranks(runs: Path) -> list[Ranks]:
 
 
 def read_rankings(path: Path) -> dict[str, np.ndarray]:
-    """Columns `case`, `user` and `rank` of a rankings.parquet, int [n] each. InputError without them."""
+    """Columns `case`, `user` and `rank` of a rankings.parquet, int [n] each. InputError without them, and where the
+    run.json beside it says that it was another file."""
+    check_beside(path)
     try:
         columns = pq.read_table(path, columns=list(COLUMNS))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: can't be read ({error}); evaluate this run again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: can't be read ({said}); evaluate this run again") from None
+    for name in COLUMNS:
+        column = columns.column(name)
+        if not pa.types.is_integer(column.type) or column.null_count:
+            raise InputError(f"{path}: column {name!r} is not of whole numbers alone; evaluate this run again")
     return {name: columns.column(name).to_numpy() for name in COLUMNS}
 
 

@@ -23,10 +23,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from pydantic import ValidationError
 
 from benchmark.analysis import significance
 from benchmark.analysis.collect import collect, failures
@@ -129,10 +131,25 @@ def was_registered(claim: ClaimConfig, commit: str, config: str) -> bool:
     Uncommitted changes don't count. False for a commit that this repository doesn't have.
     """
     text = _config_at(commit.removesuffix("-dirty"), config)
-    value = yaml.safe_load(text) if text else None
+    try:
+        value = yaml.safe_load(text) if text else None
+    except (yaml.YAMLError, ValueError, RecursionError):  # that commit had no config there that could be run
+        return False
     factors = value.get("ablations") if isinstance(value, dict) else None
-    entries = [entry for factor in (factors or {}).values() for entry in factor.get("claims", ())]
-    return any(ClaimConfig.model_validate(entry) == claim for entry in entries)
+    parts = [factor.get("claims") for factor in _values(factors) if isinstance(factor, dict)]
+    return any(_is(claim, entry) for entries in parts if isinstance(entries, list) for entry in entries)
+
+
+def _values(section: Any) -> list[Any]:
+    return list(section.values()) if isinstance(section, dict) else []
+
+
+def _is(claim: ClaimConfig, entry: Any) -> bool:
+    """Whether an entry of a config, perhaps of a schema that is no more, is this claim."""
+    try:
+        return ClaimConfig.model_validate(entry) == claim
+    except ValidationError:
+        return False
 
 
 def verdict(claim: ClaimConfig, judged: Judged, margin: float, p_holm: float) -> str:

@@ -4,6 +4,7 @@ Agreement beyond chance is Cohen's kappa ("A coefficient of agreement for nomina
 Measurement 1960), by scikit-learn.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from benchmark.analysis import significance
 from benchmark.behaviours.rules import BEHAVIOURS
 from benchmark.errors import InputError
+from benchmark.jobs.records import check_beside
 from benchmark.provenance import derive_seed
 from benchmark.storage.io import write_text
 
@@ -30,6 +32,8 @@ def read_texts(runs: Sequence[Path]) -> pd.DataFrame:
     """Columns run, case, user, reasoning of what runs' folders hold, empty texts left out. InputError without them."""
     frames = []
     for run in runs:
+        for name in ("texts.parquet", "rankings.parquet"):
+            check_beside(run / name)
         try:
             texts = pd.read_parquet(run / "texts.parquet", columns=["case", "reasoning"]).drop_duplicates("case")
             users = pd.read_parquet(run / "rankings.parquet", columns=["case", "user"])
@@ -95,6 +99,10 @@ def _one_rater(path: Path, ids: Sequence[int]) -> pd.DataFrame:
         raise InputError(
             f"{path}: can't be read as csv ({' '.join(str(error).split())}); give a filled {SHEET}"
         ) from None
+    # Of two columns of one name pandas calls the second NAME.1.
+    twice = [name.rpartition(".")[0] for name in frame.columns if re.fullmatch(r".+\.\d+", name)]
+    if found := [name for name in twice if name in ("id", *names)]:
+        raise InputError(f"{path}: column {found[0]!r} occurs twice; keep the one that was filled in")
     if absent := [name for name in ("id", *names) if name not in frame.columns]:
         raise InputError(f"{path}: no column {absent[0]!r}; give a filled copy of {SHEET}")
     if frame.id.tolist() != [str(one) for one in sorted(ids)] and sorted(frame.id) != sorted(str(one) for one in ids):

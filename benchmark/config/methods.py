@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -36,11 +37,17 @@ def _is_method(package: str) -> bool:
 
 
 def load_method(module: str, where: str = "config") -> ModuleType:
-    """Import a method's module. Raises InputError for an unknown name or a file without fit()."""
+    """Import a method's module. Raises InputError for an unknown name, and a file without fit() or one that fails."""
     known = known_methods()
     if module not in known:
         raise InputError(f"{where}: no method {module!r}{among(module, known)}")
-    loaded = importlib.import_module(module_name(module))
+    try:
+        loaded = importlib.import_module(module_name(module))
+    except (Exception, SystemExit) as error:  # whoever adds a method may write anything
+        frames = traceback.extract_tb(error.__traceback__)
+        at = f"{frames[-1].filename}, line {frames[-1].lineno}: " if not isinstance(error, SyntaxError) else ""
+        said = f"{at}{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"method {module!r} can't be imported: {said}; mend it, or leave its rows out") from error
     if "fit" not in vars(loaded):
         raise InputError(f"{loaded.__file__}: defines no fit(split, *, seed, params, workdir); see README.md")
     return loaded
@@ -49,19 +56,23 @@ def load_method(module: str, where: str = "config") -> ModuleType:
 def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:
     """Check a method's parameters by its own model `Params`, if it has one.
 
-    Raises InputError, for .inf and .nan, too.
+    Raises InputError, also for what JSON can't hold, in which a job gets them: .inf, .nan, dates, sets.
     """
-    _check_finite(params, where)
+    _check_plain(params, where)
     if "Params" in vars(method):
         checked(method.Params, params, where)
 
 
-def _check_finite(value: Any, place: str) -> None:
+def _check_plain(value: Any, place: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{place}: expected a finite number, found {value}")
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            _check_finite(inner, f"{place}.{key}")
+            if isinstance(value, dict) and not isinstance(key, str):
+                raise InputError(f"{place}: expected text as a setting's name, found {key!r}; put it in quotes")
+            _check_plain(inner, f"{place}.{key}")
+    elif not isinstance(value, str | int | float | None):
+        raise InputError(f"{place}: expected text, a number, a list or settings by name, found {value}; quote a date")
 
 
 def trains_in_processes(method: ModuleType) -> bool:

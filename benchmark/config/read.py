@@ -8,28 +8,36 @@ settings and no `like`.
 """
 
 import json
+import re
+from collections.abc import Hashable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from benchmark.config.factors import ablations_of
 from benchmark.config.methods import check_params, kind_of, load_method, thinking_of, trains_in_processes
 from benchmark.config.overlay import overlaid
 from benchmark.config.schema import Config, MethodConfig
-from benchmark.config.wording import among
-from benchmark.data.settings import source_of
+from benchmark.config.wording import among, nearest
+from benchmark.data.settings import DatasetConfig, source_of
 from benchmark.errors import InputError, checked
 from benchmark.shipped import shipped
 
 SHARED = "config/shared.yaml"
-COMPOSED = ("datasets", "methods")  # the sections whose entries may say `like`
+# The sections whose entries may say `like`, and what else these may say.
+COMPOSED: dict[str, type[BaseModel]] = {"datasets": DatasetConfig, "methods": MethodConfig}
+# Of a config with its anchors written out. Ours have some thousands of values, five deep.
+MOST_VALUES, DEEPEST = 200_000, 50
+LARGEST = 2**63 - 1
 
 
 def read_config(value: dict[str, Any], where: str = "config") -> Config:
     """Compose and check a configuration. Raises InputError in one sentence that names the setting and what is known."""
+    _check_whole_numbers(value, where)
     return _check(checked(Config, composed(value, where), where), where)
 
 
@@ -50,7 +58,13 @@ def composed(value: dict[str, Any], where: str = "config") -> dict[str, Any]:
 
 def _written_out(entry: Any, section: str, where: str) -> Any:
     """One entry, laid over the one that it is like."""
-    if not isinstance(entry, dict) or "like" not in entry:
+    if not isinstance(entry, dict):
+        return entry
+    settings = ["like", *COMPOSED[section].model_fields]
+    for name in entry:
+        if name not in settings and nearest(str(name), settings) == ["like"]:
+            raise InputError(f"{where}: unknown setting {name!r}{among(name, settings)}")
+    if "like" not in entry:
         return entry
     own = dict(entry)
     like, known = own.pop("like"), shared()[section]
@@ -117,20 +131,33 @@ def read_config_file(path: str | Path) -> Config:
     return read_config(read_yaml(path), str(path))
 
 
+def _check_whole_numbers(value: Any, place: str) -> None:
+    """Raise InputError for a whole number that no array and no other program can hold."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InputError(f"{place}: expected a number of at most 19 digits, found {str(value)[:30]}...")
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_whole_numbers(inner, f"{place}.{key}")
+
+
 class _Yaml(yaml.SafeLoader):
     """YAML as Snakemake reads it, but errors name their place, and a name that stands twice is one.
 
-    Plain YAML would silently take the last of two values.
+    Plain YAML would silently take the last of two values, 8 for 010, and 90 for 1:30.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        seen: dict[Hashable, str] = {}  # by the key as it is read: 0.1 and 0.10 are one
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
-                seen.add(key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            merges = key.tag == "tag:yaml.org,2002:merge"
+            name = key.value if merges else self.construct_object(key)
+            if name in seen:
+                twice = "stands there twice" if seen[name] == key.value else f"is the same name as {seen[name]!r}"
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} {twice}", problem_mark=key.start_mark)
+            seen[name] = key.value
         return node
 
     def construct_date(self, node: yaml.ScalarNode) -> Any:
@@ -140,8 +167,41 @@ class _Yaml(yaml.SafeLoader):
             reason = f"no such date as {node.value!r}: {error}"
             raise yaml.MarkedYAMLError(problem=reason, problem_mark=node.start_mark) from None
 
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        whole = node.tag == "tag:yaml.org,2002:int"
+        try:
+            value = self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+        except ValueError:
+            reason = f"{node.value[:30]!r} is no number; put it in quotes if it is none"
+            raise yaml.MarkedYAMLError(problem=reason, problem_mark=node.start_mark) from None
+        if ":" in node.value or (whole and re.fullmatch("[-+]?0[0-9_]+", node.value)):
+            reason = f"{node.value!r} is read as {value}; write that, or put it in quotes"
+            raise yaml.MarkedYAMLError(problem=reason, problem_mark=node.start_mark)
+        return value
+
 
 _Yaml.add_constructor("tag:yaml.org,2002:timestamp", _Yaml.construct_date)
+_Yaml.add_constructor("tag:yaml.org,2002:int", _Yaml.construct_number)
+_Yaml.add_constructor("tag:yaml.org,2002:float", _Yaml.construct_number)
+
+
+def _check_size(value: Any, where: str) -> None:
+    """Raise InputError for a file whose anchors stand for a multitude of values, or hold themselves."""
+    known: dict[int, tuple[int, int]] = {}  # values and depth of lists and sections, by identity: anchors share them
+
+    def measured(part: Any, depth: int) -> tuple[int, int]:
+        if not isinstance(part, dict | list):
+            return 1, 1
+        if depth <= DEEPEST and id(part) not in known:
+            sizes = [measured(inner, depth + 1) for inner in (part.values() if isinstance(part, dict) else part)]
+            known[id(part)] = 1 + sum(n for n, _ in sizes), 1 + max((deep for _, deep in sizes), default=0)
+        values, deep = known.get(id(part), (0, DEEPEST + 1))
+        if deep > DEEPEST:
+            raise InputError(f"{where}: nested more than {DEEPEST} deep, or an anchor holds itself; write it flatter")
+        return values, deep
+
+    if (values := measured(value, 1)[0]) > MOST_VALUES:
+        raise InputError(f"{where}: its anchors stand for {values:,} values, of at most {MOST_VALUES:,}; use fewer")
 
 
 def json_schema() -> dict[str, Any]:
@@ -163,8 +223,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split()).replace(' in "<unicode string>", line ', " in line ")
         raise InputError(f"{path}: can't be read as YAML ({reason})") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be read; write it flatter") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no settings; see config/README.md")
+    _check_size(value, str(path))
     return value
 
 

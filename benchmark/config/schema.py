@@ -25,6 +25,7 @@ def as_label(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
+MOST_SEEDS = 1_000  # each is a job, and the plan holds them all
 Label = Annotated[str, BeforeValidator(as_label), Field(min_length=1)]
 
 
@@ -73,7 +74,9 @@ class AblationConfig(Strict):
     title: str | None = Field(default=None, description="the factor in words, for tables and plots; null: its name")
     base: Name | None = Field(default=None, description="the row of `methods` that is varied")
     datasets: list[Name] | None = Field(default=None, min_length=1, description="of `datasets`; null: all of them")
-    seeds: int | None = Field(default=None, ge=1, description="runs of every value per dataset; null: the base's")
+    seeds: int | None = Field(
+        default=None, ge=1, le=MOST_SEEDS, description="runs of every value per dataset; null: the base's"
+    )
     values: dict[str, dict[str, Any]] = Field(
         default={}, description="label -> settings laid over the base's params; {} is the base itself"
     )
@@ -120,16 +123,18 @@ class MethodConfig(Strict):
         default=None, ge=1, description="processes that train together in one job; null: one per GPU"
     )
     seeds: int | None = Field(
-        default=None, ge=1, description="runs of this method per dataset; null: the config's seeds"
+        default=None, ge=1, le=MOST_SEEDS, description="runs of this method per dataset; null: the config's seeds"
     )
     max_hours: float = Field(
         default=72,
         gt=0,
+        le=100_000,
         description="a job that takes longer is ended, and its row says that it failed",
     )
     max_memory_gib: float | None = Field(
         default=None,
         gt=0,
+        le=1_000_000,
         description="a job that takes more main memory is ended; null: 90 % of the machine's",
     )
     less_information: str | None = Field(
@@ -160,7 +165,9 @@ class Config(Strict):
 
     datasets: dict[Name, DatasetConfig] = Field(min_length=1)
     methods: dict[Name, MethodConfig | None] = Field(min_length=1)
-    seeds: int = Field(default=3, ge=1, description="runs per dataset of every method without seeds of its own")
+    seeds: int = Field(
+        default=3, ge=1, le=MOST_SEEDS, description="runs per dataset of every method without seeds of its own"
+    )
     reference: str | None = Field(
         default=None, description="a row of methods that is held against each of the others, in results/tables/against"
     )

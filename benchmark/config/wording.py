@@ -4,7 +4,7 @@ import difflib
 import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,9 @@ from pydantic_core import ErrorDetails
 AS_NEAR = 0.06  # of difflib's ratio
 LONGEST = 60  # characters of a value that are shown
 ONE_LINE = r"^[^\n]*$"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a dataset, a method, a factor: a row, a file and a folder have it
+# Of a dataset, a method, a factor: a row, a file and a folder have it. A log's name holds two, in 255 characters.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,49}$"
+DEVICE = r"^(cpu|mps|cuda(:\d+)?)$"
 
 # By pydantic's type of an error, what would be right; braces hold fields of the error's context.
 # tests/benchmark/test_typos.py checks that these are all types that our settings can raise.
@@ -51,8 +53,9 @@ EXPECTED = {
     "timezone_aware": "a time with its zone",
 }
 PATTERNS = {
-    NAME: "a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit",
+    NAME: "a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, at most 50",
     ONE_LINE: "text of one line",
+    DEVICE: "cpu, cuda, a GPU such as cuda:0, or mps",
     r"^[^{}]+$": "text without braces",
 }
 OTHERWISE = "something else; see config/README.md"
@@ -155,6 +158,41 @@ def _plain(kind: Any) -> Any:
     return kind
 
 
+def truth_for_number(value: Any, kind: Any, place: str = "") -> str | None:
+    """Place of the first `true` or `false` where a number is expected, and a sentence about it; None without one.
+
+    kind: the type that `value` should have, such as a model.
+    """
+    kinds = list(_members(kind))
+    if isinstance(value, bool):
+        wanted = EXPECTED["int_type"] if int in kinds else EXPECTED["float_type"] if float in kinds else None
+        plain_truth = wanted is None or bool in kinds or Any in kinds
+        return None if plain_truth else f"{place}: expected {wanted}, found {shown(value)}"
+    for one in kinds:
+        inner: list[tuple[Any, Any, Any]] = []  # name, value, type
+        if isinstance(value, dict) and _is_section(one):
+            inner = [(n, value[n], field.annotation) for n, field in one.model_fields.items() if n in value]
+        elif isinstance(value, dict) and typing.get_origin(one) is dict:
+            inner = [(n, part, typing.get_args(one)[1]) for n, part in value.items()]
+        elif isinstance(value, list) and typing.get_origin(one) is list:
+            inner = [(n, part, typing.get_args(one)[0]) for n, part in enumerate(value)]
+        for name, part, expected in inner:
+            if (found := truth_for_number(part, expected, f"{place}.{name}" if place else str(name))) is not None:
+                return found
+    return None
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    """The types that a value may have, without `Annotated`."""
+    if typing.get_origin(kind) is typing.Annotated:
+        yield from _members(typing.get_args(kind)[0])
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for member in typing.get_args(kind):
+            yield from _members(member)
+    else:
+        yield kind
+
+
 def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
@@ -204,6 +242,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question behind a sentence that names what may be meant; empty where nothing is near."""
     near = " or ".join(map(repr, nearest(name, known)))
     return f"; did you mean {near}?" if near else ""
+
+
+def many(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> many(1, "user"), many(1200, "user"), many(0, "case")
+    ('1 user', '1,200 users', '0 cases')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def counted_in_words(methods: Sequence[str], numbers: Sequence[int]) -> str:

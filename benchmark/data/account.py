@@ -11,6 +11,7 @@ from benchmark.errors import InputError
 
 UNKNOWN_ITEM = "their item isn't in items"
 UNTITLED = "their item has no title"
+MOST_RARE = 0.5  # share of the interactions that the minimum counts may take without a warning
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,12 @@ def share(part: int, whole: int) -> str:
     >>> share(48, 96), share(1, 100_000), share(0, 96)
     ('48 of 96 (50.0 %)', '1 of 100,000 (below 0.1 %)', '0 of 96 (0.0 %)')
     """
-    percent = f"{100 * part / whole:.1f} %" if not part or part * 1000 >= whole else "below 0.1 %"
-    return f"{part:,} of {whole:,} ({percent})"
+    return f"{part:,} of {whole:,} ({percent(part, whole)})"
+
+
+def percent(part: int, whole: int) -> str:
+    """A part of a whole in per cent; none is 0.0 % that isn't."""
+    return f"{100 * part / whole:.1f} %" if not part or part * 1000 >= whole else "below 0.1 %"
 
 
 def _meant(name: str, known: set[str]) -> str:
@@ -103,6 +108,12 @@ def warnings_of(raw: Raw, account: Account, items: pd.DataFrame) -> list[str]:
             f"{share(len(marked), len(items))} items have a title of nothing but marks of a chat template or a "
             f"tokenizer, first {str(title)!r} (item {str(name)!r}, row {row} of items); an LLM with such a mark reads "
             "the words in it alone"
+        )
+    rare, before = counts["dropped_minimum_counts"], counts["interactions_before_minimum_counts"]
+    if rare > MOST_RARE * before:
+        sentences.append(
+            f"the minimum counts drop {share(rare, before)} interactions; where the log is a part of a larger one, set "
+            "min_user_count and min_item_count to 1"
         )
     if counts["test_users"] == 1:
         sentences.append("all test cases are one user's; intervals and tests are over users and need several")

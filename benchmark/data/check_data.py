@@ -23,8 +23,8 @@ from typing import Any, Literal
 import yaml
 
 from benchmark.config.read import composed, read_yaml
-from benchmark.config.wording import among, printable
-from benchmark.data.account import Account, Dropped, share
+from benchmark.config.wording import among, many, printable
+from benchmark.data.account import Account, Dropped, percent, share
 from benchmark.data.prepare import beside, check_parts
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig, source_of
@@ -80,26 +80,19 @@ def _block(title: str, sentences: list[str]) -> list[str]:
     return [f"{title if not number else '':{WIDE}}{line}" for number, line in enumerate(sentences)]
 
 
-def _n(number: int, noun: str) -> str:
-    """A number and its noun.
-
-    >>> _n(1, "user"), _n(1200, "user")
-    ('1 user', '1,200 users')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _read(dataset: Checked) -> list[str]:
     assert dataset.raw is not None
     log, items = dataset.raw.interactions, dataset.raw.items
     lines = [", ".join(map(str, dataset.files))] if dataset.files else []
-    lines.append(f"{_n(len(log), 'interaction')} of {_n(log['user_id'].nunique(), 'user')}, {_n(len(items), 'item')}")
+    lines.append(
+        f"{many(len(log), 'interaction')} of {many(log['user_id'].nunique(), 'user')}, {many(len(items), 'item')}"
+    )
     if len(log):
         first, last = (_moment(value) for value in (log["timestamp"].min(), log["timestamp"].max()))
         rated = int(log["rating"].notna().sum())
         lines.append(f"from {first} to {last} UTC, {f'{rated:,} with a rating' if rated else 'no ratings'}")
     if untitled := dataset.account.counts.get("items_without_title"):
-        lines.append(f"{untitled:,} of the items have no title")
+        lines.append(f"{many(untitled, 'item')} without a title")
     if dataset.raw.about:
         lines.append(f"the source itself: {', '.join(f'{key} {value}' for key, value in dataset.raw.about.items())}")
     return lines
@@ -110,11 +103,11 @@ def _dropped(account: Account, raw: Raw) -> list[str]:
 
 
 def _one_rule(reason: str, dropped: Dropped, raw: Raw) -> list[str]:
-    share = dropped.rows / len(raw.interactions)
     row = raw.interactions.iloc[dropped.first]
     first = f"row {dropped.first + 1}: user {row['user_id']!r}, item {row['item_id']!r}, {_moment(row['timestamp'])}"
     note = f"; {dropped.note}" if dropped.note else ""
-    return [f"{_n(dropped.rows, 'interaction')} ({share:.1%}): {reason}", f"    first {first}{note}"]
+    rows = f"{many(dropped.rows, 'interaction')} ({percent(dropped.rows, len(raw.interactions))})"
+    return [f"{rows}: {reason}", f"    first {first}{note}"]
 
 
 def _moment(seconds: int) -> str:
@@ -127,34 +120,34 @@ def _kept(counts: dict[str, int]) -> list[str]:
     """The counts of dataset.json in words, as far as they were reached."""
     lines = []
     if "users" in counts:
-        users, items = _n(counts["users"], "user"), _n(counts["items"], "item")
-        lines.append(f"{_n(counts['interactions'], 'interaction')} of {users} with {items}")
+        users, items = many(counts["users"], "user"), many(counts["items"], "item")
+        lines.append(f"{many(counts['interactions'], 'interaction')} of {users} with {items}")
     if "cases" not in counts:
         return lines
     without, shared = counts["interactions"] - counts["cases"], counts["interactions_in_a_shared_second"]
-    lines.append(f"{_n(counts['cases'], 'case')}, each a history and the item that follows it")
-    lines.append(f"    no case, as nothing lies before it: {_n(without, 'interaction')}, which histories still hold")
+    lines.append(f"{many(counts['cases'], 'case')}, each a history and the item that follows it")
+    lines.append(f"    no case, as nothing lies before it: {many(without, 'interaction')}, which histories still hold")
     if counts["users_without_case"]:
         lines.append(
-            f"    no case at all, as all that they took is of one second: {_n(counts['users_without_case'], 'user')}"
+            f"    no case at all, as all that they took is of one second: {many(counts['users_without_case'], 'user')}"
         )
     if shared:
-        lines.append(f"    in one second with another one of the same user: {_n(shared, 'interaction')}; see same_time")
+        lines.append(f"    share user and second with another one: {many(shared, 'interaction')}")
     if lost := counts["interactions_hidden"]:
         of_all = share(lost, counts["interactions"])
-        lines.append(f"    and so not in the history of a case of that second, as same_time is exclude: {of_all}")
+        lines.append(f"    so same_time: exclude hides them from the cases of their own second: {of_all}")
     return lines + [f"    {_part(part, counts)}" for part in ("train", "valid", "test")]
 
 
 def _part(part: str, counts: dict[str, int]) -> str:
     """A line on one part of the split: its cases, and its targets that occur in no training case."""
     used, available = counts[part], counts[f"cases_{part}"]
-    users = f" of {_n(counts['test_users'], 'user')}" if part == "test" else ""
-    sentence = f"{part:6}{_n(used, 'case')}{users}" + (f", a sample of {available:,}" if used < available else "")
+    users = f" of {many(counts['test_users'], 'user')}" if part == "test" else ""
+    sentence = f"{part:6}{many(used, 'case')}{users}" + (f", a sample of {available:,}" if used < available else "")
     if part == "train":
         return sentence
     cold = counts[f"cold_targets_{part}"]
-    return f"{sentence}; {_n(cold, 'target')} ({cold / used:.1%}) never seen in training"
+    return f"{sentence}; {many(cold, 'target')} ({percent(cold, used)}) never seen in training"
 
 
 def entry(settings: DatasetConfig) -> dict[str, Any]:
@@ -172,14 +165,15 @@ def _option(name: str) -> str:
 def _shape(annotation: Any) -> str:
     """What to write for a setting of this type.
 
-    >>> _shape(int | None), _shape(Literal["s", "ms"]), _shape(datetime.date | None), _shape(bool)
-    ('N', 's|ms', 'YYYY-MM-DD', 'true|false')
+    >>> _shape(int | None), _shape(Literal["s", "ms"]), _shape(datetime.date | None), _shape(bool), _shape(float)
+    ('N', 's|ms', 'YYYY-MM-DD', 'true|false', 'NUMBER')
     """
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(member for member in typing.get_args(annotation) if member is not type(None))
     if typing.get_origin(annotation) is Literal:
         return "|".join(typing.get_args(annotation))
-    return {int: "N", bool: "true|false", datetime.date: "YYYY-MM-DD"}.get(annotation, "TEXT")
+    shapes = {int: "N", float: "NUMBER", bool: "true|false", datetime.date: "YYYY-MM-DD"}
+    return shapes.get(annotation, "TEXT")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -201,15 +195,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="a setting of the source, such as timestamp_unit=ms",
     )
     parser.add_argument(
-        "--resources", type=Path, default=Path("resources"), help="where downloads of other sources are kept"
+        "--resources",
+        type=Path,
+        default=Path("resources"),
+        metavar="FOLDER",
+        help="where downloads of other sources are kept (default: resources)",
     )
     group = parser.add_argument_group("settings of the dataset, as in a config")
     for name, about in DatasetConfig.model_fields.items():
         if name not in APART:
-            shape, default = _shape(about.annotation), about.get_default()
-            help_text = about.description or f"see config/README.md (default: {default})"
+            shape, help_text = _shape(about.annotation), about.description or ""
             if name == "category":
-                help_text = f"{help_text}; no matter here"
+                help_text = f"{help_text}; nothing here depends on it"
+            elif (default := about.get_default()) is not None:
+                help_text = f"{help_text} (default: {str(default).lower()})"
             group.add_argument(_option(name), dest=f"set_{name}", metavar=shape, help=help_text.replace("%", "%%"))
     return parser.parse_args(argv)
 
@@ -232,7 +231,7 @@ def changes_of(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]
 def _value(option: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise InputError(f"{option}: {text!r} can't be read; put it in quotes") from None
     except ValueError as error:  # a day that no calendar has
         raise InputError(f"{option}: {text!r} can't be read: {error}") from None

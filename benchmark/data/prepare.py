@@ -176,6 +176,9 @@ def main() -> None:
     if not args.manifest.exists():
         raise InputError(f"{args.manifest}: missing; run benchmark.data.fetch first")
     manifest = read_json(args.manifest)
+    entries = manifest if isinstance(manifest, list) else [None]
+    if not all(isinstance(entry, dict) and {"path", "sha256"} <= entry.keys() for entry in entries):
+        raise InputError(f"{args.manifest}: no list of fetched files; delete it and fetch the dataset again")
     for entry in manifest:
         check_sha256(Path(entry["path"]), entry["sha256"], "it has changed since it was fetched, so fetch it again")
     raw = source.load(options, [Path(entry["path"]) for entry in manifest], settings.limits)

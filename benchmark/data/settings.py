@@ -40,10 +40,10 @@ class DatasetConfig(Strict):
     end: datetime.date | None = Field(default=None, description="first day no longer kept, UTC")
     earliest: datetime.date = Field(
         default=datetime.date(1990, 1, 1),
-        description="first day on which an interaction can have been; an earlier one ends it",
+        description="first day on which an interaction can have been; an earlier one is refused",
     )
     latest: datetime.date | None = Field(
-        default=None, description="last day on which an interaction can have been; null: the last one of next year"
+        default=None, description="last day on which an interaction can have been; null: the last day of next year"
     )
     max_unknown_items: float = Field(
         default=0.05, ge=0, le=1, description="share of the interactions whose item may be missing from items"
@@ -53,16 +53,20 @@ class DatasetConfig(Strict):
         description="keep the source's own average_rating and rating_number in items, for all methods; they tell what "
         "came later",
     )
-    history_length: int = Field(default=20, ge=1)
-    split: Literal["global-temporal", "leave-one-out"] = "global-temporal"
+    history_length: int = Field(default=20, ge=1, description="newest items of a user that a case holds")
+    split: Literal["global-temporal", "leave-one-out"] = Field(
+        default="global-temporal",
+        description="global-temporal: the first 80 % of all cases train, the next 10 % validate, the rest test; "
+        "leave-one-out: a user's last case tests, the one before validates",
+    )
     same_time: Literal["exclude", "order"] = Field(
         default="exclude", description="may a history hold items of the same second as the target?"
     )
     train_cases: int | None = Field(
         default=None, ge=1, description="training cases that an LLM may read, a seeded sample; null: all"
     )
-    valid_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
-    test_cases: int | None = Field(default=None, ge=1, description="a seeded sample; null: all")
+    valid_cases: int | None = Field(default=None, ge=1, description="validation cases, a seeded sample; null: all")
+    test_cases: int | None = Field(default=None, ge=1, description="test cases, a seeded sample; null: all")
     rating_scale: Annotated[float, Field(gt=0)] | Literal["none"] | None = Field(
         default=None,
         description="what prompts say that ratings are out of; null: 5, 10 or 100, whichever holds the highest; none: "

@@ -39,7 +39,9 @@ def first_bad_line(path: Path, problem: Problem, otherwise: str, header: bool = 
             try:
                 text = line.decode("utf-8").rstrip("\r\n")
                 problem_found = None if header and number == 1 else problem(text)
-            except ValueError as error:  # no UTF-8, no JSON, or half a surrogate pair, which is no character
+            # No UTF-8, no JSON, half a surrogate pair, which is no character; a number beyond floats; brackets in
+            # brackets a thousand times.
+            except (ValueError, OverflowError, RecursionError) as error:
                 problem_found = str(error)
             if problem_found is not None:
                 return f"line {number}: {problem_found} ({line[:60].decode('utf-8', 'replace').strip()!r})"

@@ -5,6 +5,8 @@ import json
 import re
 from typing import Any
 
+from benchmark.errors import InputError
+
 TAG = re.compile(r"<!--.*?-->|</?[A-Za-z][^<>]*>", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\ufeff]")
 
@@ -79,7 +81,12 @@ def attribute(raw: str | None, words: int | None, between: str = " ", cleaned: b
     >>> attribute("null", None), attribute(None, None), attribute("NaN", None), attribute('["a", NaN]', None)
     ('', '', '', 'a')
     """
-    text = "" if raw is None else _flat(json.loads(raw), between)
+    try:
+        text = "" if raw is None else _flat(json.loads(raw), between)
+        text.encode()
+    except (ValueError, RecursionError) as error:  # half a surrogate pair, thousands of digits or brackets
+        start = str(raw)[:60]
+        raise InputError(f"the metadata's attribute {start!r} can't be read ({error}); leave its line out") from None
     text = clean(text) if cleaned else " ".join(text.split())
     return text if words is None else " ".join(text.split(" ")[:words])
 

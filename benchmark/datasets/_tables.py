@@ -15,6 +15,13 @@ MOST_NAMES = 300  # characters of the columns' names in a message
 NUMBERS = ("timestamp", "rating")
 # What pandas calls a column of row numbers that was written by mistake: to_csv() and to_parquet() without index=False.
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+# What to do, by what the readers' messages hold.
+ADVICE = {
+    "UTF8": "save it in UTF-8",
+    "utf-8": "save it in UTF-8",
+    "Empty CSV": "its first line has to name the columns",
+    "columns, got": "put a text that holds commas in double quotes (the line of names is row 1 here)",
+}
 ROW_NUMBERS = ("index", "level_0")  # such a column only where it holds 0, 1, 2, ...
 
 
@@ -83,7 +90,7 @@ def _table(path: Path) -> pa.Table:
     # UnicodeDecodeError: of a header, or of a column's name in a parquet file. csv.Error: a field of many megabytes.
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         message = (str(error).splitlines() or [type(error).__name__])[0]
-        advice = "; save it in UTF-8" if "UTF8" in message or "utf-8" in message else ""
+        advice = next((f"; {advice}" for part, advice in ADVICE.items() if part in message), "")
         raise InputError(f"{path}: can't be read ({message}){advice}") from None
 
 
@@ -123,6 +130,8 @@ def _check_names(path: Path, names_found: list[str], required: list[str], known:
     if missing := [name for name in required if name not in names_found]:
         separator = len(names_found) == 1 and re.search(r"[;\t|]", names_found[0])
         advice = f"; separate columns by commas, not by {separator[0]!r}" if separator else ""
+        if not separator and not set(required) & set(names_found):
+            advice = "; the first line has to name the columns"
         names = " ".join(", ".join(names_found).split())[:MOST_NAMES]
         raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}){advice}")
 

@@ -56,12 +56,21 @@ def inputs(options: Options) -> list[Path]:
     for name in ("interactions", "items"):
         candidates = [path for ending in ("parquet", "csv") if (path := options.folder / f"{name}.{ending}").is_file()]
         if len(candidates) != 1:
-            problem = "neither exists" if not candidates else "both exist"
-            if not options.folder.is_dir():
+            problem = "neither exists" if not candidates else "both exist: remove one"
+            if options.folder.is_file():
+                problem += "; give the folder of this file"
+            elif not options.folder.is_dir():
                 problem += f", nor does the folder{'' if options.folder.is_absolute() else f' in {Path.cwd()}'}"
+            elif not candidates and (near := _named_alike(options.folder, name)):
+                problem += f" (found {', '.join(near)})"
             raise InputError(f"{options.folder}: need {name}.parquet or {name}.csv, {problem}; see config/README.md")
         files += candidates
     return files
+
+
+def _named_alike(folder: Path, name: str, most: int = 3) -> list[str]:
+    """Files of the folder that may be meant, such as Interactions.csv or interactions.csv.gz."""
+    return sorted(path.name for path in folder.iterdir() if path.name.lower().startswith(name))[:most]
 
 
 def fetch(options: Options, folder: Path) -> list[Path]:
@@ -144,7 +153,7 @@ def _numbers(column: pd.Series, path: Path, unit: str) -> np.ndarray:
     Raises InputError for a missing value or one that is no finite number, such as a date.
     """
     numeric = pd.api.types.is_numeric_dtype(column) or column.dtype == object
-    if column.name == "timestamp" and pd.api.types.is_bool_dtype(column):
+    if pd.api.types.is_bool_dtype(column):  # `true` would be read as 1
         numeric = False
     numbers = pd.to_numeric(column, errors="coerce") if numeric else pd.Series(np.nan, index=column.index)
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))

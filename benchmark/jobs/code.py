@@ -7,6 +7,7 @@ their code. Comments and docstrings don't count.
 """
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,12 @@ from benchmark.provenance import OWN, ROOT
 from benchmark.storage.io import sha256_of_json
 from benchmark.storage.stages import LM_PACKAGES, version_of
 
+# Comments that begin a line, with the line's end, by the ending of a file that is no Python.
+COMMENTS = {
+    ".js": re.compile(r"^[ \t]*//.*\n?", re.MULTILINE),
+    ".css": re.compile(r"^[ \t]*/\*.*?\*/[ \t]*\n?", re.MULTILINE | re.DOTALL),
+    ".jinja": re.compile(r"^[ \t]*\{#.*?#\}[ \t]*\n?", re.MULTILINE | re.DOTALL),
+}
 RUN = ("benchmark.jobs.run", "benchmark.jobs.launch")  # the modules that fit every method and rank its test cases
 
 
@@ -58,10 +65,13 @@ def method_files(module: str) -> list[str]:
 
 @cache
 def _code_of(path: Path) -> str:
-    """The code of a file as text, without comments and docstrings; of a file that is no Python, all of it."""
+    """The code of a file as text, without comments and docstrings.
+
+    Of a script, style or template of the page, only comments that begin a line are left out; of any other file, none.
+    """
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
-        return text
+        return COMMENTS[path.suffix].sub("", text) if path.suffix in COMMENTS else text
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(

@@ -9,7 +9,6 @@ own; 6 where activations are computed twice; 2 in layers below all adapters) and
 cost a fixed time per training case and epoch.
 """
 
-import argparse
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,8 +20,10 @@ from benchmark.config.methods import all_params, load_method
 from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
-from benchmark.errors import command
+from benchmark.errors import command, command_line
 from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, parts_by_lm, seconds_of
+from benchmark.jobs.outputs import Outputs
+from benchmark.jobs.plan import Plan
 from benchmark.jobs.sizes import sizes_of
 from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
 
@@ -251,7 +252,7 @@ Named = tuple[str, Mapping[str, str]]
 
 
 def every_job(config: Config) -> Iterator[Named]:
-    """All jobs of a config but the backbone's download; those of the ablations follow each method's own."""
+    """All jobs of a config but downloads of models; those of the ablations follow each method's own."""
     ablations = ablations_of(config)
     for rule in ("fetch", "prepare"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
@@ -262,10 +263,11 @@ def every_job(config: Config) -> Iterator[Named]:
             yield "run", {"dataset": dataset, "method": run, "seed": str(seed)}
     for rule in ("statistics", "table", "plots"):
         yield from ((rule, {"dataset": dataset}) for dataset in config.datasets)
-    if min(len(config.datasets), len(config.methods)) > 1:
-        yield "overall_statistics", {}
-    for rule in ("tables", *(["against_statistics", "against"] if config.reference else []), "page"):
-        yield rule, {}
+    outputs = Outputs(Plan(config, ablations, {}))
+    against, thinking = bool(outputs.against_files()), bool(outputs.thinking_files())
+    overall = bool(outputs.overall_statistics_files())
+    wanted = {"overall_statistics": overall, "tables": True, "against_statistics": against, "against": against}
+    yield from ((rule, {}) for rule, made in {**wanted, "thinking": thinking, "page": True}.items() if made)
     for rule in ("factor_statistics", "ablation", "ablation_plot") if ablations.factors else ():
         yield from ((rule, {"factor": factor}) for factor in ablations.factors)
     for rule in ("claims_statistics", "claims") if ablations.factors else ():
@@ -386,8 +388,7 @@ def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
 
 @command
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m benchmark.jobs.estimates", description=__doc__, formatter_class=raw)
+    parser = command_line("benchmark.jobs.estimates", __doc__)
     parser.add_argument("--configfile", type=Path, required=True, help="a config, such as config/paper.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where prepared datasets lie, if any do")
     args = parser.parse_args()

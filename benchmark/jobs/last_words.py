@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.config.wording import printable
+from benchmark.config.wording import many, printable
 from benchmark.errors import InputError
 from benchmark.jobs.records import FailedRun, read_failed
 
@@ -83,7 +83,7 @@ def of_failure(failed: Sequence[FailedJob], stopped: bool = False, root: Path = 
         return "Stopped. What was finished stays; the same command goes on from there."
     if not failed:
         return "The run ended early. What was finished stays; the same command goes on from there."
-    jobs = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
+    jobs = many(len(failed), "job")
     lines = [f"{jobs} failed. What was finished stays; after mending, the same command goes on from there."]
     for job in failed[:SHOWN]:
         logs = ", ".join(str(root / log) for log in job.logs)
@@ -114,7 +114,7 @@ def of_rows(failed: Sequence[FailedRun], root: Path = Path(), logs: bool = False
     texts = [
         Path(run.log).read_text(encoding="utf-8", errors="replace") for run in failed if logs and Path(run.log).exists()
     ]
-    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+    runs = many(len(failed), "run")
     lines = [f"{runs} failed, as the tables say; after mending, the same command tries again what failed, and no more."]
     for run in failed[:SHOWN]:
         what_failed = f"{run.method} on {run.dataset}, seed {run.seed}"

@@ -1,11 +1,11 @@
 """Seconds and bytes of reading, learning and writing tokens with a causal LM, by plain formulas from its shape."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.storage.io import read_json
 from benchmark.workload import Work
 
 
@@ -87,11 +87,10 @@ def lm_of(backbone: Mapping[str, Any]) -> LM | None:
         return known
     if not (path / "config.json").is_file():
         return None
-    about = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if (
-        not {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}
-        <= about.keys()
-    ):
+    about = read_json(path / "config.json")
+    shape = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+    sizes = [about.get(name) if isinstance(about, dict) else None for name in shape]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None  # a family of another shape
     heads = about["num_attention_heads"]
     width = about.get("head_dim") or about["hidden_size"] // heads

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from benchmark.config.methods import Kind
 from benchmark.config.wording import first_problem
 from benchmark.errors import InputError, checked
-from benchmark.storage.checksums import check_seal, seal, sums_of
+from benchmark.storage.checksums import check_file, check_seal, seal, sums_of
 from benchmark.storage.io import atomic, read_json, write_json
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -156,6 +156,20 @@ def read_run(path: str | Path) -> RunRecord:
     except ValidationError as error:
         place, why = first_problem(error, RunRecord)
         raise InputError(f"{path}: {place or 'record'}: {why}; run this seed again with the current code") from None
+
+
+def check_beside(path: Path) -> None:
+    """Raise InputError where a run's file isn't the one that its run.json was written with.
+
+    Without a run.json, or in one from before there were checksums, nothing says so, and the file is taken as it is.
+    """
+    record = path.with_name("run.json")
+    about = read_json(record) if record.is_file() else {}
+    sums = about.get("files") if isinstance(about, dict) else None
+    if isinstance(sums, dict):
+        again = f"delete {path.parent} and run this seed again"
+        check_seal(about, record, again)
+        check_file(path, sums.get(path.name), again)
 
 
 def write_run(path: str | Path, record: RunRecord) -> None:

@@ -29,9 +29,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from benchmark import provenance
 from benchmark.config.methods import kind_of, load_method, stream_of, trains_in_processes
+from benchmark.config.wording import first_problem
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_about, read_split, read_test
 from benchmark.errors import InputError, command, command_line
@@ -104,11 +106,17 @@ def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.T
     Raises InputError unless `texts` has every ranked case once and no other.
     """
     cases = rankings.column("case").to_numpy()
-    if "case" not in texts.columns or sorted(texts["case"]) != cases.tolist():
+    if not isinstance(texts, pd.DataFrame):
+        raise InputError(f"{name}: texts() gave {type(texts).__name__}; return a pandas DataFrame, or None")
+    if "case" not in texts.columns or sorted(texts["case"].tolist(), key=str) != sorted(cases.tolist(), key=str):
         raise InputError(f"{name}: texts() holds other cases than were ranked; give one row per case scored last")
     outcome = rankings.select(["target", "rank", "top_items"])
     ordered = texts.drop(columns=outcome.column_names, errors="ignore").set_index("case").loc[cases].reset_index()
-    table = pa.Table.from_pandas(ordered, preserve_index=False)
+    try:
+        table = pa.Table.from_pandas(ordered, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError) as error:  # mixed types, or half a surrogate pair
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{name}: texts() holds what parquet can't ({why}); give text and numbers") from None
     for column in outcome.column_names:
         table = table.append_column(column, outcome.column(column))
     return table
@@ -192,7 +200,18 @@ def task_of(args: argparse.Namespace) -> Task:
 
 
 def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> RunRecord:
-    """The record of a run. latency: seconds to score a single case."""
+    """The record of a run. latency: seconds to score a single case.
+
+    Raises InputError for a value of the method's that no record can hold, such as a number of tokens that is none.
+    """
+    try:
+        return _record(task, fitted, ranked, latency)
+    except ValidationError as error:
+        place, why = first_problem(error, RunRecord)
+        raise InputError(f"{task.name}: {place}: {why}; mend what the method gives for it") from None
+
+
+def _record(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> RunRecord:
     n_cases, fit, score = len(ranked.rankings), fitted.cost, ranked.cost
     return RunRecord(
         dataset=task.split.name,

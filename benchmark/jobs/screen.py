@@ -19,7 +19,7 @@ from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from benchmark.config.wording import printable
+from benchmark.config.wording import many, printable
 from benchmark.jobs.estimates import RULES, Estimate, in_words
 from benchmark.jobs.last_words import FailedJob, reasons, sentence_of
 
@@ -179,7 +179,7 @@ class Watch(logging.Handler):
     def summary(self) -> str:
         """A sentence on how many jobs were done in how long."""
         done = sum(job.key in self.progress.done for job in self.progress.counted)
-        return f"{done} {'job' if done == 1 else 'jobs'} done in {in_words(time.monotonic() - self.began)}."
+        return f"{many(done, 'job')} done in {in_words(time.monotonic() - self.began)}."
 
 
 def key_of(about: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -237,7 +237,8 @@ class Lines(DefaultFormatter):
         """The plan: one line for a run; for a dry run a table with the estimates, at its end."""
         if not self.dryrun:
             counts = {rule: count for rule, count in msg["stats"].items() if rule in RULES or rule == "run"}
-            return f"{sum(counts.values())} jobs: {', '.join(f'{count} {rule}' for rule, count in counts.items())}"
+            total, rules = sum(counts.values()), ", ".join(f"{count} {rule}" for rule, count in counts.items())
+            return f"{many(total, 'job')}: {rules}"
         if not self.planned_before:  # Snakemake tells it twice
             self.planned_before = True
             return ""

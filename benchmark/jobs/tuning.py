@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
 from benchmark import provenance
 from benchmark.config.methods import all_params, check_params, for_fitting, model_files
 from benchmark.config.overlay import overlaid
@@ -22,6 +24,7 @@ from benchmark.storage.io import locked, sha256_of
 from benchmark.storage.ledger import Cost, account, timed_fit
 
 CRITERION = "valid NDCG@10"
+REPORT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, JsonValue])  # as run.json is read
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,11 @@ def check_report(report: Any, name: str) -> None:
         raise InputError(f"{name}: report() gave {type(report).__name__}; return a dict")
     for key, value in report.items():
         try:
-            json.dumps({key: value}, allow_nan=False)
+            json.dumps({key: value}, allow_nan=False, ensure_ascii=False).encode()  # no half of a surrogate pair
+            REPORT.validate_python({key: value})
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise InputError(f"{name}: report() holds {key!r}, which run.json can't: {why}; leave it out") from None
         except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{name}: report() holds {key!r}, which run.json can't: {error}; leave it out") from None
 

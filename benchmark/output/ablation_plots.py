@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
+from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.output.ablations import why_nothing
 from benchmark.output.arguments import ablations_arguments
@@ -241,8 +242,8 @@ def nothing_left(factor: Factor, statistics: FactorStatistics) -> Figure:
 def legend_in_words(factor: Factor, statistics: FactorStatistics, silent: list[str]) -> list[str]:
     """The sentences below the plot: what it shows and what its marks mean."""
     measured = "; ".join(
-        f"{row.dataset}: {row.n_cases:,} cases of {row.n_users:,} users"
-        for row in statistics.values.drop_duplicates("dataset").itertuples()
+        f"{row['dataset']}: {many(row['n_cases'], 'case')} of {many(row['n_users'], 'user')}"
+        for _, row in statistics.values.drop_duplicates("dataset").iterrows()
     )
     seeds = f"ticks beside a point: its {factor.seeds} seeds" if factor.seeds > 1 else "one seed"
     words = [

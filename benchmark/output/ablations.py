@@ -12,6 +12,7 @@ import pandas as pd
 
 from benchmark.analysis import significance
 from benchmark.config.factors import Factor
+from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.arguments import ablations_arguments
@@ -32,7 +33,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
     out = [what_it_shows(as_rows(frame), f'the base, "{base}"', AGAINST_BASE)]
     for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
-        family = f"family of {row.family_size} tests ({len(part) - 1} values x {len(METRICS)} metrics)"
+        family = f"family of {row.family_size} tests ({many(len(part) - 1, 'value')} x {len(METRICS)} metrics)"
         out += [runs_behind(as_rows(part), family), background_in_words(as_rows(part))]
     return out + of_different_code(as_rows(frame))
 

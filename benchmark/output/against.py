@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.analysis import significance
+from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
 from benchmark.output.captions import background_in_words, of_different_code
@@ -56,15 +57,16 @@ def markdown(frame: pd.DataFrame, above: str = "", below: Sequence[str] = ()) ->
 def note(frame: pd.DataFrame) -> str:
     """The caption: what the numbers are."""
     measured = "; ".join(
-        f"{dataset}: {part.n_cases.iloc[0]:,} cases of {part.n_users.iloc[0]:,} users"
+        f"{dataset}: {many(part.n_cases.iloc[0], 'case')} of {many(part.n_users.iloc[0], 'user')}"
         for dataset, part in frame.groupby("dataset", sort=False)
     )
+    methods = many(frame.family_size.iloc[0], "method")
     several = (
         f' Under "{EVERY}" each dataset weighs the same, and costs are means.' if EVERY in set(frame.dataset) else ""
     )
     return (
         f"{measured}. Two-sided paired randomisation tests, signs flipped per user; Holm's correction over the "
-        f"{frame.family_size.iloc[0]} methods of one part of the table. Interval: bootstrap over users. Smallest "
+        f"{methods} of one part of the table. Interval: bootstrap over users. Smallest "
         f"detectable: the true difference that the test would find with a power of {100 * significance.POWER:.0f} % at "
         f"the level of Holm's first step. Users are resampled and not trainings.{several} Costs: as in costs.md, where "
         "a run is charged for what others had encoded or written."
@@ -103,7 +105,8 @@ def plot(frame: pd.DataFrame) -> Figure:
         axes.grid(visible=False, axis="y")
     figure.axes[0].set_yticks(at, methods)
     figure.axes[0].set_ylim(-0.7, len(methods) - 0.3)
-    filled = f"Filled: p < {significance.ALPHA} after Holm's correction over the {len(methods)} methods of a panel."
+    of_panel = f"the {many(len(methods), 'method')} of a panel"
+    filled = f"Filled: p < {significance.ALPHA} after Holm's correction over {of_panel}."
     rules = [f"Right of the line: {reference} ranks better. Lines: 95 % bootstrap interval over users. {filled}"]
     head_and_foot(figure, f"{MAIN} of {reference} minus that of each other method", rules)
     return figure

@@ -7,7 +7,7 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.comparisons import AGAINST_BEST
 from benchmark.analysis.information import in_words
-from benchmark.config.wording import counted_in_words
+from benchmark.config.wording import counted_in_words, many
 from benchmark.contract import Learned
 from benchmark.data.account import share
 from benchmark.evaluate import TOP
@@ -45,7 +45,7 @@ def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
         if row.best_baseline:
             family = (
                 f"best baseline {row.best_baseline}; family of {row.family_size} tests "
-                f"({len(part) - 1} methods x {len(METRICS)} metrics)"
+                f"({many(len(part) - 1, 'method')} x {len(METRICS)} metrics)"
             )
         else:
             family = "no baseline among the methods, so no test in this table"
@@ -87,7 +87,7 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
     row = part.iloc[0]
     commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
     return (
-        f"{row.dataset}: {row.n_cases:,} cases of {row.n_users:,} users, "
+        f"{row.dataset}: {many(row.n_cases, 'case')} of {many(row.n_users, 'user')}, "
         f"{seeds_in_words(part.method.tolist(), part.seeds.tolist())}, {family}; "
         f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
     )

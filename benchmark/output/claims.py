@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import significance
+from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.output.ablations import in_words
 from benchmark.output.arguments import ablations_arguments
@@ -44,11 +45,11 @@ def sentences(row: dict) -> str:
     seeds = [float(text) for text in row["by_seed"].split()]
     difference = f"{row['difference']:+.4f}{share(row['difference'], row)}"
     text = (
-        f"Expected: {row['metric']} of {claimed}{margin}. Found on {row['dataset']} ({row['n_cases']:,} cases of "
-        f"{row['n_users']:,} users, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}): {row['mean']:.4f} against "
+        f"Expected: {row['metric']} of {claimed}{margin}. Found on {row['dataset']} ({many(row['n_cases'], 'case')} of "
+        f"{many(row['n_users'], 'user')}, {many(len(seeds), 'seed')}): {row['mean']:.4f} against "
         f"{row['mean_against']:.4f}, a difference of {difference} with the 95 % interval [{row['low']:+.4f}, "
         f"{row['high']:+.4f}], p = {row['p']:.2g}, {row['p_holm']:.2g} after Holm's correction over "
-        f"{row['family_size']} claims. "
+        f"{many(row['family_size'], 'claim')}. "
     )
     if len(seeds) > 1:
         spread = float(np.std(seeds, ddof=1))

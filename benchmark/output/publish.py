@@ -2,13 +2,14 @@
 
 It copies all that belongs to the run's page: its statistics, tables, plots and ablations, each as the workflow recorded
 it. about.json beside them says which commits made the runs. `--factors FOLDER` copies the ablations of that folder
-instead, with their rankings; `--folder FOLDER` copies a plain folder of results, such as speed.
+instead, with their rankings; `--folder PART` copies a plain folder of results, such as speed.
 """
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmark.config.wording import many
 from benchmark.errors import InputError, command, command_line
 from benchmark.jobs.records import read_run
 from benchmark.jobs.stale import RECORDS
@@ -20,9 +21,22 @@ FACTORS = ("factor_statistics", "ablation", "ablation_plot", "claims_statistics"
 
 
 def read_records(place: Path) -> dict[str, dict[str, Any]]:
-    """The records of all jobs that have ended in `place`, the folder that holds results/, by the job's name."""
+    """The records of all jobs that have ended in `place`, the folder that holds results/, by the job's name.
+
+    Raises InputError for a damaged one.
+    """
     folder = place / RECORDS
-    return {str(path.relative_to(folder))[: -len(".json")]: read_json(path) for path in sorted(folder.rglob("*.json"))}
+    records = {}
+    for path in sorted(folder.rglob("*.json")):
+        record = read_json(path)
+        parts = [record.get(kind) if isinstance(record, dict) else None for kind in ("inputs", "outputs")]
+        notes = [note for part in parts if isinstance(part, dict) for note in part.values()]
+        if not all(isinstance(part, dict) for part in parts) or not all(
+            isinstance(note, dict) and "sha256" in note for note in notes
+        ):
+            raise InputError(f"{path}: no record of a job; run the workflow again, which writes it anew")
+        records[str(path.relative_to(folder))[: -len(".json")]] = record
+    return records
 
 
 def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -124,12 +138,16 @@ def copy_folder(source: Path, out: Path) -> None:
 @command
 def main() -> None:
     parser = command_line("benchmark.output.publish", __doc__)
-    parser.add_argument("name", help="the folder in results/published")
+    parser.add_argument("name", metavar="NAME", help="the folder in results/published that it becomes")
     parser.add_argument(
-        "--directory", type=Path, default=Path("."), help="where the run's results/ lies (default: here)"
+        "--directory",
+        type=Path,
+        default=Path("."),
+        metavar="FOLDER",
+        help="where the run's results/ lies (default: here)",
     )
     parser.add_argument("--factors", metavar="FOLDER", help="publish the ablations whose tables lie in results/FOLDER")
-    parser.add_argument("--folder", help="publish results/FOLDER as it is")
+    parser.add_argument("--folder", metavar="PART", help="publish results/PART as it is, such as speed")
     parser.add_argument("--dirty", action="store_true", help="publish runs of code that is in no commit, too")
     args = parser.parse_args()
     if not args.name or Path(args.name).name != args.name or args.name.startswith("."):
@@ -142,7 +160,8 @@ def main() -> None:
     about = publish(args.directory, out, args.factors, args.dirty)
     commits = ", ".join(f"{commit[:10]} ({count})" for commit, count in about["commits"].items())
     readme = "; `make readme` takes its tables into README.md" if args.name == "default" else ""
-    print(f"{out}: {about['runs']} runs of commits {commits}{readme}")
+    made_by = "commit" if len(about["commits"]) == 1 else "commits"
+    print(f"{out}: {many(about['runs'], 'run')} of {made_by} {commits}{readme}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""`python -m benchmark.output.thinking`: what each method computes before it recommends, how well it ranks and what a
-user costs.
+"""Show what each method computes before it recommends, beside its quality and cost.
 
     python -m benchmark.output.thinking --datasets ml-100k --thinking '{"sasrec": "nothing", "r2ec": "written"}'
 
@@ -168,7 +167,7 @@ def main() -> None:
 
 
 def write(frame: pd.DataFrame, out: Path, plots: Path, below: Sequence[str]) -> None:
-    """All files of it."""
+    """Write thinking.csv and thinking.md to `out`, the plot to `plots`, and print the table. below: further notes."""
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), plots, "thinking")
     text = markdown(frame, below)

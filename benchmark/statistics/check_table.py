@@ -24,7 +24,7 @@ from scipy.optimize import linprog
 from benchmark.errors import InputError, command, command_line
 
 NUMBER = re.compile(r"\d*\.?\d+")
-METRIC = re.compile(r"(Hit|NDCG)@([1-9]\d*)")
+METRIC = re.compile(r"(Hit|NDCG)@([1-9]\d{0,8})")
 SLACK = 1e-9  # of a linear programme's solution
 MOST_CASES = 100_000  # numbers of cases that are tried
 
@@ -159,8 +159,8 @@ def _row(line: Mapping[str, str | None], where: str, ks: Sequence[int]) -> Row:
 
 def _whole(line: Mapping[str, str | None], column: str, where: str, without: int) -> int:
     text = (line.get(column) or "").strip()
-    if text and not text.isdecimal():
-        raise InputError(f"{where}: {column} is {text!r}; give a whole number, or leave the column out")
+    if text and not (text.isdecimal() and len(text) < 16):
+        raise InputError(f"{where}: {column} is {text[:30]!r}; give a whole number, or leave the column out")
     return int(text) if text else without
 
 
@@ -179,7 +179,7 @@ def report(rows: Sequence[Row]) -> list[str]:
 @command
 def main() -> None:
     parser = command_line("benchmark.statistics.check_table", __doc__)
-    parser.add_argument("file", type=Path, help="the table, as csv")
+    parser.add_argument("file", type=Path, metavar="FILE.csv", help="the table")
     args = parser.parse_args()
     rows = read_table(args.file)
     print("\n".join(report(rows)))

@@ -83,20 +83,21 @@ def damage(path: Path) -> str | None:
     """What is wrong with a kept file or folder, in words; None if it is as it was written.
 
     One without checksums was kept by an earlier version: it is accepted, and its checksums are written now, where the
-    folder can be written to.
+    folder can be written to. Raises OSError where it can't be read: another user's file is not damaged for that.
     """
     sums = path / SUMS if path.is_dir() else _beside(path)
     if not sums.exists():
         try:
             note(path, path)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            written = Path(str(error.filename)).parent == sums.parent and f".{sums.name}." in str(error.filename)
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not written:
                 raise
         return None
     try:
         lines = sums.read_text(encoding="utf-8").splitlines()
         expected = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-    except (OSError, ValueError):
+    except ValueError:
         return f"{sums} can't be read"
     present = sums_of(path) if path.is_dir() else {path.name: sha256_of(path)}
     for name in sorted(expected.keys() | present.keys()):

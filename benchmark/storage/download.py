@@ -43,6 +43,8 @@ def download(url: str, path: Path) -> Path:
 
     Raises InputError when the server refuses the file, when all attempts fail, and when the disk is full.
     """
+    if path.exists():  # whole, and perhaps in a folder of another user's, in which nothing can be locked
+        return path
     with locked(path):
         if not path.exists():
             part = path.with_name(f".{path.name}.part")
@@ -59,7 +61,7 @@ def check_pinned(path: Path, record: Path, pinned: str | None) -> None:
     On first use the gzip stream is read to its end before anything is recorded.
     """
     if pinned is None and record.exists():
-        pinned = record.read_text(encoding="utf-8").split(" ")[0]
+        pinned = record.read_text(encoding="utf-8", errors="replace").split(" ")[0]
         source, advice = f"recorded in {record}", f"; to accept what is there now, delete {record}"
     else:
         source, advice = "pinned in the config's sha256", ""

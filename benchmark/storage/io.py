@@ -19,6 +19,9 @@ from filelock import FileLock, Timeout
 from benchmark.errors import InputError
 
 FORGOTTEN = 86_400.0  # seconds after which a temporary file of another machine is no longer anybody's
+UMASK = os.umask(0)  # there is no other call that tells it
+os.umask(UMASK)
+MODE = 0o666 & ~UMASK  # of a new file
 DAMAGED = "the file is damaged: delete it and run again what made it"
 
 
@@ -28,7 +31,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     Works for a file or a folder. The rename is atomic because both names lie in one folder. The content is flushed to
     the disk before it, and the folder after it, so that a power cut loses neither. Temporary files that killed
-    processes have left of the same path are removed.
+    processes have left of the same path are removed. Files have the modes that the umask gives, whoever wrote them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +40,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     _remove(temporary)  # a killed process of the same number, as in a container, may have left it
     try:
         yield temporary
+        _let_others_read(temporary)
         flush_to_disk(temporary)
         if path.is_dir():
             shutil.rmtree(path)
@@ -61,6 +65,13 @@ def clear_parts(path: Path) -> None:
                 not of_this_machine and part.stat().st_mtime < time.time() - FORGOTTEN
             ):
                 _remove(part)
+
+
+def _let_others_read(path: Path) -> None:
+    """Give a file, or all files in a folder, the mode of a new file: safetensors' are for their owner alone."""
+    for file in (inner for inner in [path, *path.rglob("*")] if inner.is_file() and not inner.is_symlink()):
+        if (mode := file.stat().st_mode & 0o777) | MODE != mode:
+            file.chmod(mode | MODE)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -90,10 +101,12 @@ def _flush(path: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder that several jobs may want to make.
 
-    The lock ends with the process that holds it, however that ends.
+    The lock ends with the process that holds it, however that ends. Whoever may write to the folder may hold it,
+    whoever made its file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    mode = path.parent.stat().st_mode & 0o666 | 0o600
+    lock = FileLock(path.with_name(f".{path.name}.lock"), mode=mode)
     try:
         lock.acquire(timeout=0)
     except Timeout:

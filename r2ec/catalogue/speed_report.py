@@ -80,68 +80,56 @@ def write(measured: Measured, folder: Path) -> None:
 def markdown(measured: Measured) -> str:
     """One table of what stands on disk, one of the searches, one of the reward."""
     peak = max(point.peak_mib for point in measured.points) / 1024
-    parts = [
+    about = (
         f"Made vectors (`r2ec/catalogue/speed.py` says how) x {measured.width} in bfloat16, "
         f"{_threads(measured)} of {measured.hardware['processor']}, commit {measured.commit}. Indexes that take more "
-        f"than {measured.memory_gib:g} GiB to build are not built; no process held more than {peak:.1f} GiB.",
-        table(
-            ["items", "what", "s", "encoded", "MiB on disk", "peak MiB"],
-            [
-                [
-                    f"{p.items:,}",
-                    f"{p.method}, {p.setting}",
-                    _s(p.seconds),
-                    _n(p.encoded),
-                    _n(p.disk_mib),
-                    _n(p.peak_mib),
-                ]
-                for p in measured.points
-                if p.seconds is not None or p.setting.startswith("not built")
-            ],
-            left=2,
-        ),
-        table(
-            [
-                "items",
-                "search",
-                "one user, ms",
-                f"{measured.users} users, ms",
-                f"recall@{measured.top}",
-                "in the index's order",
-                "peak MiB",
-            ],
-            [
-                [
-                    f"{p.items:,}",
-                    _words(p),
-                    _n(p.alone_ms, 1),
-                    _n(p.together_ms, 0 if p.method == "exact" else 1),
-                    _r(p.recall),
-                    _r(p.recall_bare),
-                    _n(p.peak_mib),
-                ]
-                for p in measured.points
-                if p.alone_ms is not None
-            ],
-            left=2,
-        ),
-        table(
-            ["items", "reward", f"{measured.users} rollouts, ms", "error of log R_c (median)", "peak MiB"],
-            [
-                [
-                    f"{p.items:,}",
-                    "exact, rank and softmax" if p.method == "reward" else f"softmax from {p.setting}",
-                    _n(p.together_ms, 0),
-                    "0" if p.method == "reward" else _r(p.log_error),
-                    _n(p.peak_mib),
-                ]
-                for p in measured.points
-                if p.method in ("reward", "sampled")
-            ],
-            left=2,
-        ),
+        f"than {measured.memory_gib:g} GiB to build are not built; no process held more than {peak:.1f} GiB."
+    )
+    return "\n\n".join([about, _on_disk(measured), _searches(measured), _rewards(measured)]) + "\n"
+
+
+def _on_disk(measured: Measured) -> str:
+    rows = [
+        [f"{p.items:,}", f"{p.method}, {p.setting}", _s(p.seconds), _n(p.encoded), _n(p.disk_mib), _n(p.peak_mib)]
+        for p in measured.points
+        if p.seconds is not None or p.setting.startswith("not built")
     ]
-    return "\n\n".join(parts) + "\n"
+    return table(["items", "what", "s", "encoded", "MiB on disk", "peak MiB"], rows, left=2)
+
+
+def _searches(measured: Measured) -> str:
+    times = ["one user, ms", f"{measured.users} users, ms"]
+    head = ["items", "search", *times, f"recall@{measured.top}", "in the index's order", "peak MiB"]
+    rows = [
+        [
+            f"{p.items:,}",
+            _words(p),
+            _n(p.alone_ms, 1),
+            _n(p.together_ms, 0 if p.method == "exact" else 1),
+            _r(p.recall),
+            _r(p.recall_bare),
+            _n(p.peak_mib),
+        ]
+        for p in measured.points
+        if p.alone_ms is not None
+    ]
+    return table(head, rows, left=2)
+
+
+def _rewards(measured: Measured) -> str:
+    head = ["items", "reward", f"{measured.users} rollouts, ms", "error of log R_c (median)", "peak MiB"]
+    rows = [
+        [
+            f"{p.items:,}",
+            "exact, rank and softmax" if p.method == "reward" else f"softmax from {p.setting}",
+            _n(p.together_ms, 0),
+            "0" if p.method == "reward" else _r(p.log_error),
+            _n(p.peak_mib),
+        ]
+        for p in measured.points
+        if p.method in ("reward", "sampled")
+    ]
+    return table(head, rows, left=2)
 
 
 def _words(point: Point) -> str:

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.data.store import read_split
+from benchmark.data.store import read_about, read_split
 from benchmark.errors import InputError, command, command_line
 from benchmark.jobs.estimates import in_words
 from benchmark.metrics import log_rank, ndcg
 from benchmark.output.markdown import table
-from benchmark.storage.io import read_json, write_text
+from benchmark.storage.io import write_text
 from r2ec.recommend import model_of
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     if args.samples < 2 or args.cases < 1:
         raise InputError(f"--samples {args.samples}, --cases {args.cases}; give at least 2 samples and 1 case")
     split = read_split(args.data)
-    split_hash = read_json(args.data / "dataset.json")["split_hash"]
+    split_hash = read_about(args.data, "split_hash")["split_hash"]
     folder = args.model or model_of(args.run, split_hash)
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark import provenance
+from benchmark.config.methods import BACKBONE
 from benchmark.contract import Split
 from benchmark.data.store import read_split
 from benchmark.errors import InputError, command
@@ -66,7 +67,7 @@ def main() -> None:
         prog="python -m r2ec.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("results/data/ml-100k"), help="a prepared dataset")
-    parser.add_argument("--backbone", default="resources/smollm2-135m-instruct")
+    parser.add_argument("--backbone", default=BACKBONE)
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of the table and the plot")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     defaults = Size()

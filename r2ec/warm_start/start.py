@@ -17,6 +17,7 @@ from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
 from benchmark.storage.checksums import intact
 from benchmark.storage.io import locked, read_json, sha256_of_json
+from benchmark.storage.kept import key
 from benchmark.storage.stages import Stage
 from lm import backbone as backbones
 from lm.checkpoints import train
@@ -50,6 +51,9 @@ def warm_start(reader: Reader, split: Split, seed: int, workdir: Path) -> FitRep
     # The first process decides for all: a slower one might see what another job has written meanwhile.
     is_kept = broadcast_object_list([processes(reader.params).is_main_process and intact(kept_folder)])[0]
     if not is_kept:
+        if processes(reader.params).is_main_process:
+            with locked(kept_folder):  # a folder that can't be written is said now, and not after the training
+                pass
         with ledger.making(kept_folder):
             report = _warm(reader, split, seed, workdir / "adapters")
             if processes(reader.params).is_main_process:
@@ -79,8 +83,7 @@ def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
         cases.update(b"llm_rows" + np.ascontiguousarray(split.llm_rows).tobytes())
     recpo, training = params.recpo.model_dump(mode="json"), adapter_training(params).model_dump(mode="json")
     shown = split.llm_train.take(np.arange(min(SHOWN, len(split.llm_train))))
-    return {
-        **WARM_START.about(),
+    inputs = {
         "user_prompts": hash_of(reader.prompts.user_prompts(shown, open_answer=not params.recpo.reasoning)),
         "backbone": [*backbones.identity(params.backbone), params.backbone.device],
         "processes": processes(params).num_processes,
@@ -97,6 +100,7 @@ def _depends_on(reader: Reader, split: Split, seed: int) -> dict[str, Any]:
         "recpo": {name: recpo[name] for name in ("reasoning", "tau", "normalize", "prior", "pooling")},
         "training": {name: training[name] for name in ("max_grad_norm", "weight_decay", "activation_checkpointing")},
     }
+    return key(WARM_START, inputs)
 
 
 def _warm(reader: Reader, split: Split, seed: int, folder: Path) -> FitReport:

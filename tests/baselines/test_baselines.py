@@ -37,13 +37,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "bert4rec": RECBOLE | {"epochs": 40, "learning_rate": 0.005, "n_layers": 1, "ft_ratio": 0.8},
 }
 # A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
-BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"} | {
-    "llara",
-    "latent_r3",
-    "s_dpo",
-    "sp_rec",
-    "title_sft",
-}
+BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
+BY_TEXT |= {"llara", "latent_r3", "s_dpo", "sp_rec", "title_sft"}
 # Folders from which a killed run of hours goes on, its scoring included; their names change with params, data and code.
 CHECKPOINTS = {
     "rec_r1": {"grpo"},

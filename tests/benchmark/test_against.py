@@ -1,5 +1,4 @@
-"""One method against each of the others: differences, families and the mean over datasets, by hand and by plain
-loops."""
+"""One method against each of the others: differences, families and the mean over datasets, by hand and by loops."""
 
 import sys
 from pathlib import Path

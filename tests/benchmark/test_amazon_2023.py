@@ -1,5 +1,4 @@
-"""Amazon Reviews 2023: both presets on files small enough to count by hand, served by a thread in the exact raw
-form."""
+"""Amazon Reviews 2023: both presets on small files of the exact raw form, counted by hand and served by a thread."""
 
 import gzip
 import json
@@ -423,12 +422,33 @@ def test_blank_lines_and_surrogate_pairs_are_fine(tmp_path: Path) -> None:
         (",A,5.0,1693526400000", "line 3: user_id is missing"),
         ("u1,,5.0,1693526400000", "line 3: parent_asin is missing"),
         ("u1,A,5.0,", "line 3: timestamp is missing"),
+        (f"u1,A,5.0,{'9' * 400}", "line 3: integer division result too large for a float"),
+        (f"u1,A,5.0,{'9' * 5000}", "line 3: Exceeds the limit"),
     ],
 )
 def test_bad_interactions_are_named(tmp_path: Path, line: str, message: str) -> None:
     folder = write_mirror(tmp_path, ["u1,A,5.0,1693526400000", line, "u2,F,5.0,1693526400000"])
     with pytest.raises(InputError, match=rf"Video_Games\.csv\.gz: {message}"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (f"{'[' * 900}{']' * 900}", "maximum recursion depth"),
+        ("9" * 5000, "Exceeds the limit"),
+        ('"\\ud800"', "surrogates not allowed|surrogate"),
+    ],
+)
+def test_metadata_that_is_json_and_no_text_is_one_sentence(tmp_path: Path, value: str, reason: str) -> None:
+    with pytest.raises(InputError, match=rf"the metadata's attribute .*({reason}).*; leave its line out"):
+        attribute(value, None)
+    line = f'{{"parent_asin": "A", "title": "Alpha", "price": 1, "details": {value}}}'
+    folder = write_mirror(tmp_path, items=[line, *lines_of(ITEMS)[1:]])
+    try:
+        load(folder, attributes=["details"])
+    except InputError as problem:
+        assert "\n" not in str(problem)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

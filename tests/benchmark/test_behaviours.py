@@ -96,6 +96,10 @@ def test_nothing_is_said_without_two_raters(
         read_ratings([one, one], ids)
     with pytest.raises(InputError, match="text 1, names an item: ''; put 0 or 1 there"):
         read_ratings([one, out / SHEET], ids)
+    twice = (out / SHEET).read_text().replace(NAMES[0], f"{NAMES[1]},{NAMES[0]}", 1)  # of which pandas takes the first
+    (tmp_path / "twice.csv").write_text(twice)
+    with pytest.raises(InputError, match=f"column '{NAMES[1]}' occurs twice; keep the one that was filled in"):
+        read_ratings([one, tmp_path / "twice.csv"], ids)
     with pytest.raises(InputError, match="rates other texts"):
         read_ratings([one, fill(out, tmp_path / "two.csv", {})], ids[:50])
 

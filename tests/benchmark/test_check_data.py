@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmark.config.read import read_config_file
 from benchmark.data import check_data
-from benchmark.data.account import UNKNOWN_ITEM, Account, Dropped
+from benchmark.data.account import UNKNOWN_ITEM, Account, Dropped, share
 from benchmark.data.protocol import prepare
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
@@ -66,9 +66,9 @@ def test_every_rule_says_how_many_and_the_first(
     assert called(monkeypatch, folder, *own, "--resources", tmp_path / "unused") == 0
     output = capsys.readouterr().out
     for line, first in (
-        (f"1 interaction (0.2%): {UNKNOWN_ITEM}", "first row 641: user 'u1', item 'gone', "),
-        (f"1 interaction (0.2%): {UNTITLED}", "first row 642: user 'u2', item 'blank', "),
-        (f"1 interaction (0.2%): {OUTSIDE}", "first row 643: user 'u3', item 'i3', 20"),
+        (f"1 interaction (0.2 %): {UNKNOWN_ITEM}", "first row 641: user 'u1', item 'gone', "),
+        (f"1 interaction (0.2 %): {UNTITLED}", "first row 642: user 'u2', item 'blank', "),
+        (f"1 interaction (0.2 %): {OUTSIDE}", "first row 643: user 'u3', item 'i3', 20"),
         (f"{BELOW.format(2, 1)}", "first row 645: user 'new', item 'i5', "),
     ):
         at = output.index(line)
@@ -187,8 +187,24 @@ def test_what_was_counted_is_said_before_a_problem(
     write_files(tmp_path / "shop", Raw(raw.interactions.assign(item_id=raw.interactions["item_id"] + ".0"), raw.items))
     assert called(monkeypatch, tmp_path / "shop") == 2
     output = capsys.readouterr().out
-    assert f"80 interactions (100.0%): {UNKNOWN_ITEM}" in output and "first row 1: user 'u0', item 'i" in output
+    assert f"80 interactions (100.0 %): {UNKNOWN_ITEM}" in output and "first row 1: user 'u0', item 'i" in output
     assert "can be used" not in output and "Kept" not in output
+
+
+def test_minimum_counts_that_drop_most_of_it_are_a_warning() -> None:
+    """All items but the planted ones are in one interaction each, as in a part of a larger log."""
+    raw = planted(n_users=40)
+    once = pd.DataFrame({"user_id": "u1", "item_id": [f"x{n}" for n in range(len(raw.interactions) + 1)]})
+    once["timestamp"], once["rating"] = raw.interactions["timestamp"].iloc[0] + 60 * once.index, 1.0
+    items = pd.DataFrame({"item_id": once["item_id"], "title": once["item_id"], "colour": "red"})
+    for rows, said in ((once, True), (once.iloc[:10], False)):
+        account = Account()
+        log = pd.concat([raw.interactions, rows], ignore_index=True)
+        prepare(Raw(log, pd.concat([raw.items, items], ignore_index=True)), settings(min_item_count=2), "here", account)
+        dropped, before = account.counts["dropped_minimum_counts"], account.counts["interactions_before_minimum_counts"]
+        assert (dropped > before / 2) == said
+        sentence = f"the minimum counts drop {share(dropped, before)} interactions; where the log is a part of a larger"
+        assert sum(warning.startswith(sentence) for warning in account.warnings) == said
 
 
 def test_one_user_alone_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,9 @@ def test_the_published_tables_are_possible() -> None:
         ("method,Hit@5,NDCG@5\nm,0.1,x\n", "row 1: NDCG@5 is 'x'; give a share from 0 to 1"),
         ("method,Hit@5,NDCG@5\nm,12.4,3\n", "row 1: Hit@5 is '12.4'; give a share from 0 to 1"),
         ("method,Hit@5,NDCG@5,n\nm,0.1,0.1,many\n", "row 1: n is 'many'; give a whole number"),
+        (f"method,Hit@5,NDCG@5,n\nm,0.1,0.1,{'9' * 400}\n", "row 1: n is '9{30}'; give a whole number"),
+        (f"method,Hit@5,NDCG@5,decimals\nm,0.1,0.1,{'9' * 5000}\n", "row 1: decimals is '9{30}'; give a whole number"),
+        (f"method,Hit@{'9' * 5000},NDCG@{'9' * 5000}\nm,0.1,0.1\n", "no cut-off k has both"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from benchmark import cli, errors
+from benchmark.errors import InputError
 from benchmark.provenance import OWN, ROOT
 from benchmark.shipped import shipped
+from benchmark.storage import writable
 from tests.support.planted import planted, write_files
 from tests.support.terminal import interruptible
 
@@ -114,6 +116,14 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
             ["run", "mine.yaml"],
             "error: mine.yaml: no such file; give a config of your own, or one of config/ablations.yaml,",
         ),
+        (
+            ["run", "shop.yml"],
+            "shop.yml: no such file; did you mean 'shop.yaml'? Give a config of your own, or one of ",
+        ),
+        (
+            ["run", "config/quik.yaml"],
+            "error: config/quik.yaml: no such file; did you mean 'config/quick.yaml'? Give a",
+        ),
         (["run", "--cores", "0"], "expected a number from 1 or 'all', found '0'"),
         (["run", "--cores", "many"], "expected a number from 1 or 'all', found 'many'"),
         (["run", "config/smoke.yaml", "--keep-going"], "unrecognized arguments: --keep-going"),
@@ -124,6 +134,7 @@ def test_the_others_get_all_that_follows(handed: list[list[str]]) -> None:
 def test_what_it_refuses_hands_nothing_over(
     arguments: list[str], message: str, handed: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("shop.yaml").touch()
     assert run(*arguments) == 2 and not handed
     assert message in capsys.readouterr().err
 
@@ -155,6 +166,8 @@ def test_the_help_names_every_command_and_comes_at_once(tmp_path: Path) -> None:
 def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> None:
     done = call(tmp_path, command, "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: r2ec-bench {command} ")
+    assert "python -m" not in done.stdout and "README" not in done.stdout
+    assert not re.search(r"--(\w+) \1\b", done.stdout, flags=re.I)  # such as --data DATA, which says nothing
     assert "Traceback" not in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -281,7 +294,7 @@ def test_ctrl_c_leaves_no_job_running(tmp_path: Path) -> None:
     assert not (tmp_path / "results/runs/planted/sasrec").exists()
 
 
-@pytest.mark.parametrize("where", [".", "results", ".snakemake"])
+@pytest.mark.parametrize("where", [".", "results", "results/runs", ".snakemake", ".snakemake/log"])
 @pytest.mark.parametrize("words", [["run", str(ROOT / "config/quick.yaml")], ["quick"]])
 def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
     where: str,
@@ -294,20 +307,47 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
     """Of another user, or of a file system that is mounted to be read."""
     place = tmp_path / where if words[0] == "run" else tmp_path / "results/quick" / where
     place.mkdir(parents=True, exist_ok=True)
-    temporary = cli.tempfile.TemporaryFile
+    temporary = writable.tempfile.TemporaryFile
 
     def refused(dir: Path) -> object:
         if dir.resolve() == place.resolve():
             raise OSError(errno.EROFS, "Read-only file system", str(dir))
         return temporary(dir=dir)
 
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(writable.tempfile, "TemporaryFile", refused)
     assert run(*words) == 2 and handed == []
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "can't be written (Read-only file system); make room, get the rights" in said
+    assert said.count("\n") == 1 and f"{place.name or tmp_path}: can't be written (Read-only file system); make" in said
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_what_snakemake_could_not_write_is_said_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that leads nowhere, a file where a folder belongs, a folder still to be made, and the user's cache."""
+    writable.check_writable(tmp_path / "new" / "place")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"/file: can't be written \(Not a directory\); make room"):
+        writable.check_writable(tmp_path / "file" / "place")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/runs").symlink_to("/nowhere/at/all")
+    with pytest.raises(InputError, match="results/runs: is a link to /nowhere/at/all, which isn't there; make that"):
+        writable.check_writable(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"/file: can't be written .*; Snakemake keeps its cache there; set XDG_CACHE"):
+        writable.check_cache()
+
+
+def test_the_workflow_says_so_where_snakemake_is_called_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to("nowhere")
+    line = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "--cores", "1"]
+    line += ["--configfile", str(ROOT / "config/smoke.yaml"), "--directory", str(tmp_path)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "results: is a link to nowhere, which isn't there" in said
+    assert "Traceback" not in said and "Error:" not in said
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG, errno.EPERM]
+)
 def test_what_a_disk_or_its_rights_refuse_is_one_sentence(
     number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +361,7 @@ def test_what_a_disk_or_its_rights_refuse_is_one_sentence(
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: results/x.csv: {os.strerror(number)}; ")
     monkeypatch.setenv("R2EC_BENCH_SANDBOX", "landlock 5")  # the line of a method that has no right to it
-    with pytest.raises(PermissionError if number == errno.EACCES else SystemExit):
+    with pytest.raises(PermissionError if number in errors.RIGHTS else SystemExit):
         errors.command(main)()
 
 

@@ -13,7 +13,7 @@ from benchmark.config.factors import ablations_of
 from benchmark.config.methods import known_methods, load_method
 from benchmark.config.read import read_config_file
 from benchmark.jobs import code, plan
-from benchmark.jobs.code import code_hash, made_by
+from benchmark.jobs.code import code_files, code_hash, made_by, method_files, versions_in
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.provenance import OWN, ROOT
@@ -95,6 +95,28 @@ def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert hashed("a.jinja", "x") != hashed("b.jinja", "x")
 
 
+@pytest.mark.parametrize(
+    ("ending", "plain", "commented", "other"),
+    [
+        ("js", "f();\ng();\n", "// why\nf();\n  // and\ng();\n", "f(); // no line of its own\ng();\n"),
+        ("css", "a {}\n", "/* of\n links */\na {}\n", "b {}\n"),
+        ("jinja", "<p>{{ x }}</p>\n", "{# said #}\n<p>{{ x }}</p>\n{# in\ntwo #}\n", "<p>{{ y }}</p>\n"),
+        ("csv", "a\n", "a\n", "// a\na\n"),
+    ],
+)
+def test_a_comment_on_its_own_line_of_the_page_changes_no_code(
+    ending: str, plain: str, commented: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+
+    def hashed(text: str) -> str:
+        (tmp_path / f"a.{ending}").write_text(text)
+        code._code_of.cache_clear()
+        return code_hash((f"a.{ending}",))
+
+    assert hashed(commented) == hashed(plain) != hashed(other)
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "ablations.yaml"])
 def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy: Path) -> None:
     before = jobs(name)
@@ -104,6 +126,10 @@ def test_a_comment_and_a_docstring_in_every_file_make_no_job_run(name: str, copy
         edited += text.count('"""') // 2
         text = re.sub(r'^(\s*)"""(?=\S)', r'\1"""Edited. ', text, flags=re.M)
         file.write_text(f"# edited\n{text}\n# edited\n")
+    for file in copy.rglob("assets/*.*"):
+        comment = {".js": "// edited", ".css": "/* edited\nhere */", ".jinja": "{# edited #}"}[file.suffix]
+        file.write_text(f"{comment}\n{file.read_text()}{comment}\n")
+        edited += 1
     forget()
     assert edited > 1000 and len(before) > 80
     assert jobs(name) == before
@@ -166,12 +192,29 @@ def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
     assert changed(before) == {"item_knn"}
 
 
+# What packages that compute are called in an import. Numpy is not among them: every method draws its orders with it,
+# and only those name it that compute with nothing else.
+COMPUTE = {name: name for name in ("accelerate", "bm25s", "peft", "recbole", "scipy", "torch", "transformers", "trl")}
+COMPUTE |= {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+# Another backend writes by what it imports: vLLM, which the lock leaves out.
+ANOTHER_BACKEND = "lm/writing/vllm.py"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_stages_name_the_packages_that_it_computes_with(name: str) -> None:
+    files = [file for file in method_files(name) if file != ANOTHER_BACKEND]
+    imported = {module.split(".")[0] for file in files for module in code._imported_by(ROOT / file)}
+    computes_with = {COMPUTE[module] for module in imported & COMPUTE.keys()}
+    assert computes_with <= versions_in(code_files(name))["packages"].keys()
+
+
 @pytest.mark.parametrize(
     ("package", "named_by"),
     [
         ("peft", LM),
         ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank", "rearec", "llara", "slim"}),
         ("trl", TRL),
+        ("scikit-learn", {"tiger"}),
         ("numpy", {"popularity", "item_knn", "ease", "markov"}),
         ("matplotlib", set()),
     ],
@@ -179,9 +222,9 @@ def test_an_edit_runs_what_declares_no_stage(copy: Path) -> None:
 def test_an_upgrade_makes_the_stages_that_name_the_package_run(
     package: str, named_by: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget()
+    made_by.cache_clear()  # which alone asks for versions
     before, installed = written_code(), importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0" if name == package else installed(name))
-    forget()
+    made_by.cache_clear()
     assert changed(before) & METHODS.keys() == named_by
-    forget()
+    made_by.cache_clear()

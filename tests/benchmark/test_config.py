@@ -478,8 +478,13 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "name with a slash": (
         config(datasets={"a/b": dataset()["datasets"]["toy"]}),
-        "c: datasets: expected a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, found "
-        "'a/b'",
+        "c: datasets: expected a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, at "
+        "most 50, found 'a/b'",
+    ),
+    "name of 51 letters": (
+        config(datasets={"a" * 51: dataset()["datasets"]["toy"]}),
+        "c: datasets: expected a name of letters, digits, '_', '.' and '-', beginning with a letter or a digit, at "
+        "most 50, found 'aaaa",
     ),
     "no seeds of a method": (
         method(seeds=0),
@@ -541,6 +546,22 @@ def test_no_unknown_setting_is_ever_accepted(word: str) -> None:
         ("- 1", r"c.yaml: holds no settings"),
         (None, r"c.yaml: can't be read as YAML \(.*No such file"),
         ("datasets: {toy: {source: x, category: y}}\nmethods: {popularity: }", r"c.yaml: datasets.toy: no source 'x'"),
+        # What plain YAML reads without a word: the last of two values, 8, 90, and anchors of any size.
+        ("values: {0.1: {x: 1}, 0.10: {x: 2}}", r"\('0\.10' is the same name as '0\.1' in line 1, column 23"),
+        ("values: {16: {}, 0x10: {}}", r"\('0x10' is the same name as '16' in line 1, column 18"),
+        ("values: {yes: {}, true: {}}", r"\('true' is the same name as 'yes' in line 1, column 19"),
+        ("threads: 010", r"\('010' is read as 8; write that, or put it in quotes in line 1, column 10"),
+        ("threads: 1:30", r"\('1:30' is read as 90; write that, or put it in quotes in line 1"),
+        ("share: 1:30.5", r"\('1:30.5' is read as 90.5; write that, or"),
+        ("threads: 0x_", r"\('0x_' is no number; put it in quotes if it is none in line 1"),
+        (f"threads: {'9' * 5000}", r"\('9{30}' is no number; "),
+        ("a: &a {b: *a}", "c.yaml: nested more than 50 deep, or an anchor holds itself; write it flatter"),
+        (f"a: {'[' * 60}{']' * 60}", "c.yaml: nested more than 50 deep, or an anchor holds itself"),
+        (f"a: {'[' * 1000}{']' * 1000}", "c.yaml: nested too deeply to be read; write it flatter"),
+        (
+            "\n".join(["a0: &a0 [1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]),
+            r"c.yaml: its anchors stand for \d\d,\d{3},\d{3},\d{3} values, of at most 200,000; use fewer",
+        ),
     ],
 )
 def test_files_that_hold_no_config_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
@@ -549,6 +570,36 @@ def test_files_that_hold_no_config_are_refused(tmp_path: Path, text: str | None,
     with pytest.raises(InputError, match=message) as caught:
         read_config_file(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("methods.popularity.threads: true", "methods.popularity.threads: expected a whole number, found True"),
+        ("methods.popularity.max_hours: false", "methods.popularity.max_hours: expected a number, found False"),
+        ("datasets.toy.rating_scale: true", "datasets.toy.rating_scale: expected a number, found True"),
+        ("seeds: 100000", "seeds: expected at most 1000, found 100000"),
+        (
+            f"datasets.toy.history_length: 1{'0' * 30}",
+            "history_length: expected a number of at most 19 digits, found 1",
+        ),
+        ("methods.popularity.params: {half_life_days: true}", "half_life_days: expected a number, found True"),
+        ("methods.popularity.params: {half_life_days: 2021-01-01}", "expected text, a number, a list or settings by "),
+        ("methods.popularity.params: {half_life_days: !!set {a}}", "found {'a'}; quote a date"),
+        ("methods.popularity.params: {x: {1: 2}}", "params|x: expected text as a setting's name, found 1; put it in"),
+    ],
+)
+def test_values_that_only_look_like_numbers_are_refused(tmp_path: Path, more: str, message: str) -> None:
+    place, _, text = more.partition(": ")
+    value: dict[str, Any] = dataset() | {"methods": {"popularity": {}}}
+    *sections, name = place.split(".")
+    section = value
+    for key in sections:
+        section = section[key]
+    (tmp_path / "c.yaml").write_text(f"x: {text}")
+    section[name] = read_yaml(tmp_path / "c.yaml")["x"]
+    with pytest.raises(InputError, match=message):
+        read_config(value, "c")
 
 
 def test_dates_are_read_as_yaml_writes_them(tmp_path: Path) -> None:

@@ -194,6 +194,10 @@ BAD: dict[str, tuple[Edit, str]] = {
     "no id of items": (lambda a, b: (a, b.drop(columns="item_id")), "items.csv: column 'item_id' is missing (found"),
     "duplicate item": (edit(9, "item_id", "i2", table=1), "items.csv: row 9: item_id 'i2' occurs twice; keep one row"),
     "NaN rating": (edit(5, "rating", float("nan")), "interactions.csv: row 5: rating is 'nan'; give a finite number"),
+    "truth for a rating": (
+        lambda a, b: (a.assign(rating=a["rating"] > 3), b),
+        "interactions.csv: row 1: rating is ",
+    ),
     "text rating": (edit(6, "rating", "good"), "interactions.csv: row 6: rating is 'good'; give a finite number"),
     "endless rating": (
         edit(7, "rating", float("inf")),
@@ -284,10 +288,17 @@ def test_bad_parquet_is_named_by_row_and_value(tmp_path: Path) -> None:
 def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, *frames())
     (folder / "items.csv").write_text("")
-    with pytest.raises(InputError, match=r"items.csv: can't be read \(Empty CSV file\)"):
+    with pytest.raises(InputError, match=r"items.csv: can't be read \(Empty CSV file\); its first line has to name"):
+        load(folder)
+    (folder / "items.csv").write_text("i1,One\ni2,Two\n")
+    with pytest.raises(
+        InputError, match=r"'item_id' is missing \(found i1, One\); the first line has to name the columns"
+    ):
         load(folder)
     (folder / "items.csv").write_text("item_id,title\na,b\nc,d,e\n")
-    with pytest.raises(InputError, match=r"items.csv: can't be read \(.*Row #3: Expected 2 columns, got 3"):
+    with pytest.raises(
+        InputError, match=r"items.csv: can't be read \(.*Row #3: Expected 2 columns, got 3.*; put a text that"
+    ):
         load(folder)
     (folder / "items.csv").write_bytes(b"item_id,title\na,\xff\xfe\n")
     with pytest.raises(
@@ -315,7 +326,13 @@ def test_neither_or_both_forms_of_a_file_are_refused(
     for path in folder.glob("items.*"):
         path.unlink()
     assert fetch_and_prepare(monkeypatch, tmp_path, folder) == 2
-    assert f"{folder}: need items.parquet or items.csv, neither exists" in capsys.readouterr().err
+    assert f"{folder}: need items.parquet or items.csv, neither exists; see" in capsys.readouterr().err
+    for name in ("Items.csv", "items.csv.gz"):
+        (folder / name).touch()
+    assert fetch_and_prepare(monkeypatch, tmp_path, folder) == 2
+    assert "neither exists (found Items.csv, items.csv.gz); see" in capsys.readouterr().err
+    assert fetch_and_prepare(monkeypatch, tmp_path, folder / "Items.csv") == 2
+    assert "neither exists; give the folder of this file; see" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.analysis.discrimination import CANDIDATES, pairs_of, read_ranks, summary
+from benchmark.analysis.discrimination import CANDIDATES, pairs_of, read_rankings, read_ranks, summary
 from benchmark.errors import InputError
+from tests.support.results_tree import write_results
 
 
 def write(runs: Path, method: str, ranks: np.ndarray, first_case: int = 0) -> None:
@@ -65,3 +66,20 @@ def test_other_cases_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "two", np.arange(1, 11), first_case=5)
     with pytest.raises(InputError, match="two ranked other cases than one"):
         read_ranks(tmp_path)
+
+
+def test_rankings_that_are_not_those_of_their_record_are_refused(tmp_path: Path) -> None:
+    write_results(tmp_path, ["one"], {"sasrec": 0.5}, n_cases=12)
+    path = tmp_path / "runs/one/sasrec/seed1/rankings.parquet"
+    whole = path.read_bytes()
+    assert len(read_rankings(path)["rank"]) == 12
+    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    with pytest.raises(InputError, match=r"rankings.parquet: damaged or replaced .*; delete .*seed1 and run this seed"):
+        read_rankings(path)
+    path.with_name("run.json").unlink()  # nothing says what it was
+    pd.DataFrame({"case": [1, 2], "user": [0, 1], "rank": [1.5, None]}).to_parquet(path)
+    with pytest.raises(InputError, match="column 'rank' is not of whole numbers alone; evaluate this run again"):
+        read_rankings(path)
+    pd.DataFrame({"case": [1, 2]}).to_parquet(path)
+    with pytest.raises(InputError, match=r"rankings\.parquet: can't be read "):
+        read_rankings(path)

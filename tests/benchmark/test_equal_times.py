@@ -65,7 +65,7 @@ def test_prepare_and_check_data_say_so_on_the_screen(
     assert called(monkeypatch, tmp_path / "shop", "--min-user-count", 1, "--min-item-count", 1) == 0
     output = capsys.readouterr().out
     assert f"{WHOLE_DAYS}\n" in output.partition("Warning   ")[2]
-    assert "    and so not in the history of a case of that second, as same_time is exclude: 3 of 13 (23.1 %)" in output
+    assert "    so same_time: exclude hides them from the cases of their own second: 3 of 13 (23.1 %)" in output
     assert fetch_and_prepare(monkeypatch, tmp_path, tmp_path / "shop", min_user_count=1, min_item_count=1) == 0
     output = capsys.readouterr().out
     assert f"mine: warning: {WHOLE_DAYS}\n" in output  # the workflow takes this line to the screen

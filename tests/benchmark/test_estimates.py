@@ -35,7 +35,7 @@ from benchmark.jobs.estimates import (
 from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
 from benchmark.jobs.sizes import UNKNOWN, USUAL, sizes_of
 from benchmark.storage.checksums import seal
-from benchmark.workload import Sizes, Work
+from benchmark.workload import STATES, Sizes, Work
 from tests.support.planted import planted, write_files
 
 NOWHERE = Path("/nowhere")
@@ -553,6 +553,12 @@ def test_every_job_of_every_config_has_an_estimate(path: Path) -> None:
             assert (job.gpu_memory > 0) == (row.gpus > 0) and job.gpu_memory < GPU_SIZE, row.name
 
 
+@pytest.mark.parametrize(("name", "thinks"), [("decoupled.yaml", True), ("config.yaml", False)])
+def test_the_table_by_what_is_computed_is_counted_where_it_is_made(name: str, thinks: bool) -> None:
+    config = read_config_file(ROOT / "config" / name)
+    assert ("thinking" in {row.name for row in rows(config, NOWHERE)}) == thinks
+
+
 def toy_config(**methods: Any) -> Config:
     return read_config(
         {"datasets": {"toy": {"source": "ml_100k", "category": "movie"}}, "methods": methods, "seeds": 2}
@@ -590,8 +596,8 @@ def test_trials_share_states_and_warm_starts() -> None:
         return estimate("r2ec", R2EC | changes, replace(sizes, test=scored), gpus=0, threads=1, processes=1)
 
     with_adapters, without = single_fit(sizes.valid), single_fit(sizes.valid, warm_start={"cases": 100})
-    states = {name for name in with_adapters.kept if name[0] == "states"}
-    assert states == {name for name in without.kept if name[0] == "states"} and len(states) == 2
+    states = {name for name in with_adapters.kept if name[0] == STATES}
+    assert states == {name for name in without.kept if name[0] == STATES} and len(states) == 2
     assert len(with_adapters.kept) == 5 and len(without.kept) == 3 and all(with_adapters.kept.values())
     expected = 2 * with_adapters.seconds - sum(with_adapters.kept.values())
     expected += without.seconds - sum(with_adapters.kept[name] for name in states)
@@ -611,7 +617,7 @@ def test_jobs_share_states_and_a_repetition_s_warm_start() -> None:
     ablations = ablations_of(config)
     jobs_of = {row.name: row.jobs for row in rows(config, NOWHERE)}
     first, second = (of_job(config, ablations, "toy", "r2ec", seed, NOWHERE) for seed in (1, 2))
-    states = sum(seconds for name, seconds in first.kept.items() if name[1] == "states")
+    states = sum(seconds for name, seconds in first.kept.items() if name[1] == STATES)
     assert 0 < states < sum(first.kept.values()) < first.seconds == second.seconds
     assert [job.seconds for job in jobs_of["run r2ec"]] == pytest.approx([first.seconds, second.seconds - states])
     (run,) = ablations.variants

@@ -1,5 +1,7 @@
-"""A method that failed is a row with its reason, in every form; the others are compared as if it had not been asked
-for."""
+"""A method that failed is a row with its reason, in every form.
+
+The others are compared as if it had not been asked for.
+"""
 
 import json
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""What each row learned from, tried and recommends: said beside every table by hand-worked numbers, and unequal rows
-refused."""
+"""What each row learned from, tried and recommends is said beside every table, and unequal rows are refused."""
 
 import json
 import re

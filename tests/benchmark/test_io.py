@@ -30,3 +30,17 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         temporary.write_text("new")
         raise RuntimeError
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_others_may_read_what_a_writer_keeps_to_itself(tmp_path: Path) -> None:
+    """safetensors gives its files the mode 600, whatever the umask."""
+    with atomic(tmp_path / "states") as temporary:
+        temporary.touch(0o600)
+    with atomic(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "weights").touch(0o600)
+        (temporary / "run.sh").touch(0o700)
+    (tmp_path / "plain").touch()
+    plain = (tmp_path / "plain").stat().st_mode
+    assert [(tmp_path / name).stat().st_mode for name in ("states", "model/weights")] == [plain, plain]
+    assert (tmp_path / "model/run.sh").stat().st_mode == plain | 0o700

@@ -3,6 +3,7 @@
 import ast
 import copy
 import functools
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import baselines
 from benchmark.config import methods
 from benchmark.config.methods import check_params, known_methods, load_method
 from benchmark.config.overlay import flatten, overlaid
@@ -26,8 +28,6 @@ def files_by_method() -> dict[str, list[str]]:
     return {name: method_files(name) for name in known_methods()}
 
 
-LLM = ["bigrec", "d3", "frozen_llm", "kar", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"]
-LLM += ["latent_r3", "llara", "s_dpo", "slim", "sp_rec", "title_sft"]
 RECBOLE = ["baselines/_recbole/dropout.py", "baselines/_recbole/settings.py", "baselines/_recbole/training.py"]
 
 
@@ -103,6 +103,29 @@ def test_unknown_methods_are_one_sentence() -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\ndef fit(:\n", r"SyntaxError: .* \(broken\.py, line 2\); mend it, or leave its rows out"),
+        (
+            "import nowhere_at_all\n",
+            r".*/broken\.py, line 1: ModuleNotFoundError: No module named 'nowhere_at_all'; mend",
+        ),
+        ("\nraise SystemExit(3)\n", r".*/broken\.py, line 2: SystemExit: 3; mend it"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_sentence(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    importlib.invalidate_caches()
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    monkeypatch.setattr(methods, "known_methods", lambda: ["broken"])
+    with pytest.raises(InputError, match=rf"^method 'broken' can't be imported: {said}") as caught:
+        load_method("broken")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = type(sys)("baselines.empty")
     empty.__file__ = "baselines/empty.py"
@@ -115,7 +138,7 @@ def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", [name for name in known_methods() if name != "r2ec"])
 def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> None:
     method = load_method(name)
-    needed = {"backbone": {"name": "somewhere"}} if name in LLM else {}
+    needed = {"backbone": {"name": "somewhere"}} if "backbone" in method.Params.model_fields else {}
     check_params(method, needed, "here")
     with pytest.raises(InputError, match=r"^here: unknown setting 'learning_rat'"):
         check_params(method, needed | {"learning_rat": 1}, "here")

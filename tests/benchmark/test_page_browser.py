@@ -1,5 +1,7 @@
-"""The page in a real browser, opened from disk: sort, filter, choose, search; nothing on the console, nothing asked
-for; axe."""
+"""The page in a real browser, opened from disk: sort, filter, choose, search, and what axe finds.
+
+Nothing is on the console, and no request is made.
+"""
 
 import csv
 import io

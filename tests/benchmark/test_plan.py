@@ -1,5 +1,4 @@
-"""What the workflow asks of the plan: options of a run's command line, which run goes first, what comes before every
-command."""
+"""The workflow's plan: options of a run's command line, which run goes first, what comes before every command."""
 
 import json
 import shlex

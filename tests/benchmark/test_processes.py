@@ -1,5 +1,4 @@
-"""`benchmark.jobs.run` in two processes, as the rule starts it: the results of one process, written by the first
-alone."""
+"""`benchmark.jobs.run` in two processes, as the rule starts it: one process's results, written by the first alone."""
 
 import json
 import os

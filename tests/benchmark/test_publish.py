@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, in_a_sentence
 from benchmark.jobs.stale import Job, write_record
 from benchmark.output.publish import commits_of, copy_folder, publish
 from benchmark.provenance import ROOT
@@ -93,6 +93,19 @@ def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
             None,
             "missing, but statistics/one was made with it; run the workflow",
         ),
+        (
+            "results/made_from/tables.json",
+            '{"inputs": {"' + "x" * 300 + '": {"sha256": ""}}, "outputs": {"results/tables/main.csv": {"sha256": ""}}}',
+            # From Python 3.14 on a name that no file can have is one that isn't there.
+            "File name too long; give a shorter name|missing, but tables was made with it",
+        ),
+        ("results/made_from/tables.json", "[1]", "tables.json: no record of a job; run the workflow again"),
+        (
+            "results/made_from/tables.json",
+            '{"inputs": {}, "outputs": {"x": 1}}',
+            "tables.json: no record of a job; run",
+        ),
+        ("results/made_from/tables.json", '{"inputs": {}}', "tables.json: no record of a job; run the workflow again"),
         ("results/made_from/page.json", None, "page.json: missing; let the run come to its end before you publish it"),
     ],
 )
@@ -101,7 +114,7 @@ def test_what_does_not_belong_together_is_refused(place: Path, file: str, text: 
         Path(file).unlink()
     else:
         Path(file).write_text(text)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=sentence), in_a_sentence():
         publish(place, place / "published")
     assert not (place / "published").exists()
 
@@ -128,7 +141,7 @@ def test_the_command_writes_below_results_published_and_refuses_odd_names(place:
         return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
     done = publish_here("default")
-    assert done.returncode == 0 and done.stdout.startswith("results/published/default: 2 runs of commits "), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("results/published/default: 2 runs of commit "), done.stderr
     for name in ("", "../x", ".hidden"):
         refused = publish_here(name)
         assert refused.returncode == 2 and "is no name of a folder; give one such as default" in refused.stderr

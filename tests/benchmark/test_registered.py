@@ -125,6 +125,14 @@ def test_runs_of_another_claim_do_not_stand_for_it(tmp_path: Path, monkeypatch: 
     assert verdicts([measured]).verdict.tolist() == [NOT_RUN]
 
 
+@pytest.mark.parametrize("earlier", ["a: [", "ablations: [1]", "ablations: {f: }", "ablations: {f: {claims: 3}}"])
+def test_a_config_that_no_longer_can_be_read_registered_nothing(earlier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_config_at", lambda *_: earlier)
+    assert not was_registered(claim(), "abc", CONFIG)
+    monkeypatch.setattr(module, "_config_at", lambda *_: "ablations: {f: {claims: [{says: x, of_old: 1}, 5]}}")
+    assert not was_registered(claim(), "abc", CONFIG)
+
+
 def test_a_commit_that_is_not_there_registered_nothing() -> None:
     assert not was_registered(claim(), "0" * 40, CONFIG)
 

@@ -24,6 +24,7 @@ from benchmark.errors import InputError
 from benchmark.jobs import run, tuning
 from benchmark.jobs.code import code_files, code_hash
 from benchmark.jobs.records import RunRecord, read_run
+from benchmark.jobs.tuning import check_report
 from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
 from benchmark.storage import ledger
@@ -81,7 +82,7 @@ class Stub(Recommender):
         )
 
     def tokens_written(self) -> int:
-        return 17
+        return -1 if self.params.bad == "tokens" else 17
 
     def report(self) -> dict[str, Any]:
         return {"epochs": 3, "curve": [0.1, 0.2]}
@@ -247,6 +248,39 @@ def test_texts_of_other_cases_are_refused(cases: list[int] | None) -> None:
         run.texts_with_ranks(written, rankings, "stub")
 
 
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        (["because"], r"texts\(\) gave list; return a pandas DataFrame, or None"),
+        (pd.DataFrame({"case": [3, "x"], "reasoning": "because"}), "holds other cases than were ranked"),
+        (
+            pd.DataFrame({"case": [3, 5], "reasoning": ["a", 1]}),
+            r"holds what parquet can't \(.*\); give text and numbers",
+        ),
+        (pd.DataFrame({"case": [3, 5], "reasoning": ["a", "\ud800"]}), r"holds what parquet can't \(.*surrogate"),
+    ],
+)
+def test_texts_that_are_none_are_one_sentence(written: Any, sentence: str) -> None:
+    rankings = pa.table({"case": [3, 5], "target": [0, 1], "rank": [7, 1], "top_items": [[1], [1]]})
+    with pytest.raises(InputError, match=sentence) as caught:
+        run.texts_with_ranks(written, rankings, "stub")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(1, 2), "\ud800", {"x": {1: 2}}, 10**5000, float("nan"), {1}, b"x"],
+    ids=["tuple", "half a pair", "number as a name", "digits", "nan", "set", "bytes"],  # pytest can't print some
+)
+def test_a_report_holds_what_its_record_can_be_read_with(value: Any) -> None:
+    check_report({"losses": [1.5, None], "by": {"x": True}}, "stub")
+    with pytest.raises(InputError, match=r"^stub: report\(\) holds 'seen', which run.json can't: ") as caught:
+        check_report({"fine": 1, "seen": value}, "stub")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"report\(\) holds 1, which run.json can't: Input should be a valid string"):
+        check_report({1: "x"}, "stub")
+
+
 def test_a_row_under_another_name_than_its_module(job: Job, fits: Fits) -> None:
     record = read_run(job(method="stub-small", module="stub", out=job.root / "x") / "run.json")
     assert record.method == "stub-small" and record.seed_value == derive_seed("toy", "stub-small", 1)
@@ -372,6 +406,7 @@ def test_a_variant_of_a_tuned_base_waits_for_it(job: Job, fits: Fits, capsys: py
         ("nan", "stub: a score in row 0 of a batch is nan"),
         ("width", "stub: scores have shape (50, 59), expected [cases, 60]"),
         ("short", "stub: score() gave 58 rows for 60 cases"),
+        ("tokens", "stub: tokens_written: expected at least 0, found -1; mend what the method gives for it"),
     ],
 )
 def test_wrong_scores_write_nothing(

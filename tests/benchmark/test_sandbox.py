@@ -1,5 +1,7 @@
-"""A method in the sandbox reads no test targets and writes to its own folders alone; its ranks are the same as
-without."""
+"""A method in the sandbox reads no test targets and writes to its own folders alone.
+
+Its ranks are the same as without.
+"""
 
 import os
 import subprocess

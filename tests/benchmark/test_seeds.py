@@ -1,5 +1,4 @@
-"""Unequal numbers of seeds: a case's value is the mean over a method's own seeds, in every number, test, plot and
-caption."""
+"""Unequal numbers of seeds: a case's value is the mean over a method's own seeds, in numbers, tests and captions."""
 
 import io
 from argparse import ArgumentParser

@@ -31,13 +31,13 @@ def why(job: Job = JOB) -> str | None:
     return why_stale(job, {})
 
 
-def test_what_has_not_changed_stands() -> None:
+def test_a_job_of_which_nothing_has_changed_is_not_stale() -> None:
     assert why() is None
     record = read_json("results/made_from/tables.json")
     assert record["inputs"]["in/a"]["sha256"] == sha256_of("in/a")
 
 
-def test_other_settings_code_or_files_do_not() -> None:
+def test_a_job_with_other_settings_code_or_files_is_stale() -> None:
     assert why(replace(JOB, settings="others")) == "its settings have changed"
     assert why(replace(JOB, code="others")) == "its code has changed"
     assert why(replace(JOB, inputs=("in/a",))) == "it has other inputs now"
@@ -59,14 +59,14 @@ def test_dates_decide_nothing() -> None:
     assert why() is None
 
 
-def test_a_copy_over_an_output_does_not_stand() -> None:
+def test_a_job_whose_output_was_replaced_is_stale() -> None:
     shutil.copy2("in/a", "results/main.csv")
     assert why() == "results/main.csv has changed"
     Path("results/main.csv").unlink()
     assert why() == "results/main.csv is missing"
 
 
-def test_only_what_is_spent_may_be_gone() -> None:
+def test_only_a_temporary_input_may_be_gone() -> None:
     Path("in/b").unlink()
     assert why() is None
     Path("in/b").write_text("another")
@@ -76,7 +76,7 @@ def test_only_what_is_spent_may_be_gone() -> None:
     assert why() == "in/a is missing"
 
 
-def test_without_a_record_nothing_stands() -> None:
+def test_a_job_without_a_readable_record_is_stale() -> None:
     record = Path("results/made_from/tables.json")
     for damaged in ("{", "[]", '{"settings": 1}', '{"inputs": 1, "outputs": 2, "settings": 3, "code": 4}'):
         record.write_text(damaged)

@@ -1,5 +1,7 @@
-"""Jobs within limits: whatever ends one becomes a sentence in run.json, and a job that somebody stops leaves
-nothing."""
+"""Jobs within limits: whatever ends one becomes a sentence in run.json.
+
+A job that somebody stops leaves nothing.
+"""
 
 import os
 import signal

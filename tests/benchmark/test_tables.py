@@ -1,5 +1,4 @@
-"""Tables from a small made-up results tree: the numbers, the marks, the files, and everything that has to be
-refused."""
+"""Tables from a small made-up results tree: the numbers, the marks, the files, and all that has to be refused."""
 
 import io
 import json
@@ -130,6 +129,13 @@ def test_one_seed_has_no_sd_and_r2ec_alone_no_test(results: Path) -> None:
     assert frame["Hit@5_sd"].isna().all()
     assert "±" not in markdown(frame).split("\n\n")[0]
     assert "no baseline among the methods" in markdown(frame)
+
+
+def test_one_of_something_is_named_so(tmp_path: Path) -> None:
+    write_by_hand(tmp_path, "a", "r2ec")
+    collected = collect(tmp_path, "tiny", {"a": 2, "r2ec": 2})
+    caption = markdown(summarise(collected, compare(collected)))
+    assert "4 cases of 2 users" in caption and "family of 6 tests (1 method x 6 metrics)" in caption
 
 
 MARKS = {"†": "† differs", "<ins>": "second underlined", "±": "± sd over seeds", "**": "Best bold"}

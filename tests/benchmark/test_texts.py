@@ -1,5 +1,4 @@
-"""What text reaches a model: titles that open turns, break lines or never end; one scale of ratings; every method
-alike."""
+"""What text reaches a model: titles that open turns, break lines or never end; one scale of ratings for all."""
 
 import copy
 import functools

@@ -5,10 +5,11 @@ import importlib
 import re
 import string
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from annotated_types import Ge, Gt
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
@@ -221,6 +222,18 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         config(**{"methods": {"popularity": {3: 1}}}),
         "c: methods.popularity: unknown setting 3. Known: ",
     ),
+    "the word like of a dataset": (
+        config(datasets={"shop": {"lke": "ml-100k"}}),
+        "c: datasets.shop: unknown setting 'lke'; did you mean 'like'? Known: like, source, ",
+    ),
+    "the word like of a method": (
+        config(methods={"popularity": {"liek": "popularity", "seeds": 1}}),
+        "c: methods.popularity: unknown setting 'liek'; did you mean 'like'? Known: like, module, ",
+    ),
+    "a device": (
+        r2ec(backbone={"name": "x", "device": "gpu"}),
+        "c: methods.r2ec: backbone.device: expected cpu, cuda, a GPU such as cuda:0, or mps, found 'gpu'",
+    ),
     "an empty section": (config(datasets=None), "c: datasets: expected settings by name, found nothing"),
     "a long value": (
         config(seeds="many " * 50),
@@ -235,6 +248,43 @@ def test_a_typo_in_a_config_is_one_sentence(name: str) -> None:
     with pytest.raises(InputError) as caught:
         read_config(value, "c")
     assert message in str(caught.value)
+
+
+# Values out of range
+
+
+def open_below(kind: Any, bounds: Iterable[object] = ()) -> bool:
+    """Whether a setting of this kind takes numbers as small as they come.
+
+    >>> open_below(int), open_below(list[float] | None), open_below(typing.Annotated[int, Ge(0)] | None)
+    (True, True, False)
+    """
+    if kind in (int, float):
+        return not any(isinstance(bound, Ge | Gt) for bound in bounds)
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Annotated:
+        return open_below(parts[0], [bound for more in parts[1:] for bound in getattr(more, "metadata", [more])])
+    return any(open_below(part, () if typing.get_origin(kind) is list else bounds) for part in parts)
+
+
+def test_every_number_has_a_lower_bound() -> None:
+    """What no network or training can have is said before any job runs."""
+    fields = [(model, name, field) for model in MODELS for name, field in model.model_fields.items()]
+    unbounded = {f"{m.__module__}: {name}" for m, name, field in fields if open_below(field.annotation, field.metadata)}
+    assert not unbounded
+
+
+@pytest.mark.parametrize("method", ["sasrec", "bert4rec", "kar", "rearec", "slim"])
+def test_sizes_that_no_network_can_have_are_refused(method: str) -> None:
+    known = {"backbone": {"name": "x"}} if method in ("kar", "slim") else {}
+    for params, message in (
+        ({"n_heads": 3}, "hidden_size 64 is no multiple of n_heads 3; change one of them"),
+        ({"n_layers": 0}, "n_layers: expected at least 1, found 0"),
+        ({"hidden_dropout_prob": 1}, "hidden_dropout_prob: expected less than 1, found 1"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_config(config(methods={method: {"params": known | params}}), "c")
+        assert message in str(caught.value)
 
 
 # Values of the wrong kind

@@ -1,2 +1,4 @@
-"""The fault campaign, `python -m tests.faults`: files damaged, inputs made hostile, jobs killed, methods that
-misbehave."""
+"""The fault campaign, `python -m tests.faults`.
+
+Files are damaged, inputs made hostile, jobs killed, and methods misbehave.
+"""

@@ -1,5 +1,4 @@
-"""Inputs that somebody has broken: configs, tables, records, Amazon lines and wheels, mutated at random from whole
-ones.
+"""Inputs that somebody has broken: configs, tables, records, Amazon lines and wheels, whole ones mutated at random.
 
 Each is read in a child process, so that a reader which ends the process is counted and not suffered.
 """
@@ -8,36 +7,55 @@ import contextlib
 import csv
 import gzip
 import io
+import json
 import multiprocessing
 import random
+import unittest.mock
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue, TypeAdapter
 
+from benchmark.analysis import registered
+from benchmark.behaviours.ratings import read_ratings
+from benchmark.behaviours.rules import BEHAVIOURS
 from benchmark.config.read import read_config, read_yaml
+from benchmark.config.schema import ClaimConfig
 from benchmark.contract import check_scores
 from benchmark.datasets import Limits, files
 from benchmark.datasets._amazon_lines import bad_interaction, bad_item, first_bad_line
-from benchmark.errors import InputError
+from benchmark.datasets._amazon_text import attribute
+from benchmark.errors import InputError, in_a_sentence
+from benchmark.jobs.lm_cost import lm_of
+from benchmark.jobs.plan import Plan
 from benchmark.jobs.records import read_failed, read_run, write_run
+from benchmark.jobs.stale import Job, why_stale
 from benchmark.jobs.tuning import check_report
+from benchmark.output.publish import check, of_the_page, read_records
 from benchmark.provenance import ROOT
+from benchmark.statistics.check_table import fits, read_table
 from benchmark.storage.wheel import read_member
+from r2ec.recommend import Catalogue, as_case, from_file
 from tests.faults.count import Outcome
 from tests.support.results_tree import record
 
 READ, NAMED = "read", "one sentence"
+RUN_JSON: TypeAdapter[object] = TypeAdapter(dict[str, JsonValue])
 AT_ONCE = 250  # inputs per child process
 LIMITS = Limits(first=631_152_000, end=2_524_608_000, unknown_items=0.5)
 ODD = [
     "", "nan", "inf", "-inf", "1e39", "-0", "007", "9" * 40, "0x10", "null", "true", "~", ".inf", ".nan", "2021-01-01",
     "2021-13-45", "12:30:00", "\x00", "\x1b[2J", "\u202e", "\ud800", "ü", "日本", "{x}", "'", '"', '""', ",", ";",
     "\t", "\n", "\r\n", "=1+1", "<|endoftext|>", "a" * 5000, "&a *a", "!!python/object:os.system", "- - -", "[" * 50,
-    "99999999999999999999",
+    "99999999999999999999", "010", "1:30", "0x_", "&a {x: *a}", "9" * 400, "9" * 5000, "[" * 2000, "\\ud800", "²",
+    "٣", "1_0", "2021-01-01 10:00:00", "<<: *a", "!!set {a}", "!!binary aGk=", "{1: 2}", "\ufeff",
 ]  # fmt: skip
 
 
@@ -68,7 +86,9 @@ def a_config(folder: Path, rng: random.Random) -> None:
     name = rng.choice(["smoke", "quick", "config", "ablations", "decoupled"])
     path = folder / "config.yaml"
     path.write_bytes(mutated((ROOT / "config" / f"{name}.yaml").read_bytes(), rng))
-    read_config(read_yaml(path))
+    plan = Plan.of(read_config(read_yaml(path)))
+    for run in [*plan.config.methods, *plan.ablations.variants]:
+        json.dumps(plan.settings(run), allow_nan=False)  # as its jobs get them
 
 
 def two_tables(folder: Path, rng: random.Random) -> None:
@@ -147,6 +167,72 @@ def amazon_lines(folder: Path, rng: random.Random) -> None:
     first_bad_line(path, bad_item, "none")
 
 
+def amazon_texts(folder: Path, rng: random.Random) -> None:
+    """Attributes of an item, which are JSON within JSON."""
+    text = mutated(b'{"Brand": "A &amp; B", "Sizes": [1, 2.5, null, true], "Note": "<b>x</b> \\u00e9"}', rng)
+    pa.array([attribute(text.decode("utf-8", "replace"), 20)], pa.large_string())
+
+
+def a_raters_sheet(folder: Path, rng: random.Random) -> None:
+    """What two raters have filled in; the second one's is whole."""
+    names = [one.name for one in BEHAVIOURS]
+    rows = [["id", "reasoning", *names], *([str(n), "because, so", *(str(n % 2) for _ in names)] for n in range(1, 9))]
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    paths = [folder / "one.csv", folder / "two.csv"]
+    paths[0].write_bytes(mutated(text.getvalue().encode(), rng))
+    paths[1].write_text(text.getvalue())
+    read_ratings(paths, range(1, 9))
+
+
+def a_printed_table(folder: Path, rng: random.Random) -> None:
+    lines = (
+        b"method,dataset,Hit@5,NDCG@5,Hit@10,NDCG@10,n,decimals\nm,d,0.1,0.05,0.2,0.08,100,4\no,d,0.3,0.2,0.4,0.25,,\n"
+    )
+    (folder / "table.csv").write_bytes(mutated(lines, rng))
+    rows = read_table(folder / "table.csv")
+    [fits(row, row.n or 1) for row in rows]
+
+
+def a_users_history(folder: Path, rng: random.Random) -> None:
+    """What r2ec-bench recommend is asked about."""
+    items = pd.DataFrame({"item_id": [f"i{n}" for n in range(5)], "title": [f"Title {n}" for n in range(5)]})
+    split: Any = SimpleNamespace(name="toy", items=items, train=SimpleNamespace(ratings=np.ones(1)))
+    text = b"title,item_id,rating,time\nTitle 1,,4,1600000000\n,i2,3.5,1600000001\nTitle 3,i3,,2021-01-01\n"
+    (folder / "history.csv").write_bytes(mutated(text, rng))
+    cases = as_case(from_file(folder / "history.csv", Catalogue(split)), split)
+    assert np.isfinite(cases.ratings[~np.isnan(cases.ratings)]).all()
+
+
+def records_of_jobs(folder: Path, rng: random.Random) -> None:
+    """What the workflow and the publisher read of results/made_from."""
+    whole = {"settings": "s", "code": "c", "inputs": {}, "outputs": {"o": {"sha256": "0" * 64, "mark": [1, 2, 3, 4]}}}
+    path = folder / "results" / "made_from" / "page.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(mutated(json.dumps(whole).encode(), rng))
+    with contextlib.chdir(folder):
+        assert why_stale(Job("page", ("o",), (), "s", "c"), {}) is not None, "o is not there"
+    check(folder, of_the_page(read_records(folder)))
+
+
+def an_earlier_config(folder: Path, rng: random.Random) -> None:
+    """Claims as they were registered at some commit, whose config may be of another schema."""
+    claim = ClaimConfig(says="It helps.", value="with", against="without", smallest_effect=0.05)
+    entry = b"{says: It helps., value: with, against: without, smallest_effect: .05}"
+    text = b"ablations:\n  f:\n    claims:\n      - " + entry + b"\n"
+    changed = mutated(text, rng).decode("utf-8", "replace")
+    with unittest.mock.patch.object(registered, "_config_at", lambda *_: changed):
+        registered.was_registered(claim, "c", "config.yaml")
+
+
+def a_models_config(folder: Path, rng: random.Random) -> None:
+    """The shape of a user's own LM, which the estimates read."""
+    whole = {"num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+    about = whole | {"vocab_size": 99, "head_dim": 4, "num_key_value_heads": 1}
+    (folder / "config.json").write_bytes(mutated(json.dumps(about).encode(), rng))
+    lm_of({"name": str(folder)})
+
+
 def a_wheel(folder: Path, rng: random.Random) -> None:
     path = folder / "x.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -182,9 +268,14 @@ def what_a_method_gives(folder: Path, rng: random.Random) -> None:
             {"a": np.float32(1)},
             {1: 2},
             {"a": b"x"},
+            {"a": (1, 2)},
+            {"a": "\ud800"},
+            {"a": 10**5000},
+            {"a": {1: 2}},
         ]
     )
     check_report(report, "method")
+    RUN_JSON.validate_json(json.dumps(report))
 
 
 KINDS: dict[str, tuple[Callable[[Path, random.Random], None], int]] = {  # with shares of the whole
@@ -192,6 +283,13 @@ KINDS: dict[str, tuple[Callable[[Path, random.Random], None], int]] = {  # with 
     "the user's own two tables": (two_tables, 6),
     "run.json": (a_record, 6),
     "Amazon lines": (amazon_lines, 6),
+    "Amazon texts": (amazon_texts, 2),
+    "sheet of a rater": (a_raters_sheet, 1),
+    "printed table": (a_printed_table, 2),
+    "history of a user": (a_users_history, 1),
+    "records of jobs": (records_of_jobs, 2),
+    "claims of a commit": (an_earlier_config, 1),
+    "config.json of a model": (a_models_config, 2),
     "wheel": (a_wheel, 11),
     "scores and report of a method": (what_a_method_gives, 10),
 }
@@ -206,7 +304,8 @@ def _batch(kind: str, seeds: range, folder: Path, queue: "multiprocessing.Queue[
 
 def _tried(read: Callable[[Path, random.Random], None], folder: Path, seed: int) -> tuple[str, str]:
     try:
-        read(folder, random.Random(seed))
+        with in_a_sentence():  # as every command does
+            read(folder, random.Random(seed))
     except InputError as problem:
         return (
             (NAMED, "")

@@ -1,5 +1,4 @@
-"""A folder with the code, the planted dataset and its preparation, in which runs are started as the workflow starts
-them."""
+"""A folder in which runs are started as the workflow starts them, with the code and a prepared planted dataset."""
 
 import os
 import signal

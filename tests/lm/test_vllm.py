@@ -1,5 +1,7 @@
-"""A whole fit whose rollouts come from vLLM (tests/support/vllm_stub.py), on a server or beside it, by trl's code and
-ours."""
+"""A whole fit whose rollouts come from vLLM, on a server or beside it, by trl's code and ours.
+
+vLLM itself is tests/support/vllm_stub.py.
+"""
 
 import socket
 from collections import Counter

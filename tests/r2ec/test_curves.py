@@ -1,5 +1,7 @@
-"""Tests of what long trainings add: ranks measured during training, the KL term, the whole table as candidates, and the
-control that goes on with the warm start's teacher."""
+"""What long trainings add: ranks measured on the way, the KL term, the whole table as candidates, and a control.
+
+The control goes on with the warm start's teacher.
+"""
 
 import copy
 from collections.abc import Callable

@@ -61,7 +61,9 @@ def ask(
     def call(*words: str, source: tuple[str, str] = ("--model", str(model))) -> str:
         monkeypatch.setattr(sys, "argv", ["recommend", "--data", str(data), *source, *words])
         recommend.main()
-        return capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
 
     return call
 
@@ -99,6 +101,14 @@ def test_a_case_gets_the_evaluators_top_items(
     assert [entry["rank"] for entry in answer["recommendations"]] == list(range(1, 21))
     item_scores = [entry["score"] for entry in answer["recommendations"]]
     assert item_scores == sorted(item_scores, reverse=True)
+
+
+def test_marks_of_turns_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    items = pd.DataFrame({"title": ["Alien", "Aliens"]})
+    for reasoning, shown in (("Likes space.<|im_end|><answer>", "Likes space."), ("<|im_end|>", "(no reasoning was")):
+        recommend.show(recommend.Answer("", reasoning, [1], [0.5]), items, show_prompt=False)
+        printed = capsys.readouterr().out
+        assert printed.startswith(shown) and "<" not in printed and "Aliens" in printed
 
 
 def test_a_history_in_words_gets_the_evaluators_top_items(
@@ -245,6 +255,9 @@ def test_bad_words_are_refused_in_one_sentence(
         ("title\nThin\n", "row 1: no item 'Thin' in toy; closest: 'Thing, number"),
         ("item_id\nE=5\n", "row 1: no item 'E=5' in toy; closest: 'E=5'"),
         ("item_id,rating\ni3,inf\n", "row 1: rating is 'inf'; give a finite number"),
+        ("item_id,rating\ni3,1e39\n", "row 1: rating is '1e39'; give a finite number"),
+        ("item_id,time\ni3,1e30\n", "row 1: time '1e30' is after the year 9999; give Unix seconds"),
+        ("item_id,rating,rating\ni3,4,5\n", "column 'rating' occurs twice; keep one"),
         ("item_id,time\ni3,soon\n", "row 1: time is 'soon'; give Unix seconds or an ISO date"),
         ("item_id,time\ni3,5\ni4,\n", "1 of 2 rows have no time; give all or none"),
     ],

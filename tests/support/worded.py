@@ -1,5 +1,4 @@
-"""A planted task for methods that write: the next item follows from the last one, and each item is meant by one
-word."""
+"""A planted task for methods that write: the next item follows from the last one, and one word means each item."""
 
 from dataclasses import replace
 

@@ -1,5 +1,4 @@
-"""A clone of what is committed, as a stranger gets it: every job is planned, and a run leaves no change for git to
-see."""
+"""A clone of what is committed, as a stranger gets it: every job is planned, and a run changes nothing for git."""
 
 import os
 import shutil

@@ -1,5 +1,7 @@
-"""Jobs through Snakemake's Slurm plugin, with Slurm's commands replaced by scripts that record their call and run the
-job here."""
+"""Jobs through Snakemake's Slurm plugin.
+
+Slurm's commands are replaced by scripts that record their call and run the job here.
+"""
 
 import json
 import os

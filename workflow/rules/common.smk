@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from snakemake.settings.types import RerunTrigger
 
 from benchmark.config.read import read_config, read_yaml
-from benchmark.errors import InputError
+from benchmark.errors import InputError, in_a_sentence
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import (
@@ -23,25 +23,29 @@ from benchmark.jobs.plan import (
 )
 from benchmark.jobs.stale import FRESH, forget, record_command, take_fresh, why_stale
 from benchmark.provenance import memory_bytes, require_clean
+from benchmark.storage.writable import check_writable
 
 try:
-    # Snakemake lets the last of two equal names win.
-    for path in map(Path, workflow.overwrite_configfiles or workflow.configfiles):
-        if path.suffix != ".json":
-            if "fresh" in read_yaml(path):
-                raise InputError(
-                    f"{path}: fresh is no setting of a config; say --config fresh=true"
-                )
-    given = dict(config)
-    fresh = take_fresh(given)
-    settings = read_config(given)
-    plan = Plan.of(settings)
-    outputs = Outputs(plan)
-    ablations = plan.ablations
-    if fresh:
-        plan.check_kept()
-    if settings.require_clean and not workflow.output_settings.dryrun:
-        require_clean()
+    with in_a_sentence():
+        if workflow.is_main_process:
+            check_writable(Path())
+        # Snakemake lets the last of two equal names win.
+        for path in map(Path, workflow.overwrite_configfiles or workflow.configfiles):
+            if path.suffix != ".json":
+                if "fresh" in read_yaml(path):
+                    raise InputError(
+                        f"{path}: fresh is no setting of a config; say --config fresh=true"
+                    )
+        given = dict(config)
+        fresh = take_fresh(given)
+        settings = read_config(given)
+        plan = Plan.of(settings)
+        outputs = Outputs(plan)
+        ablations = plan.ablations
+        if fresh:
+            plan.check_kept()
+        if settings.require_clean and not workflow.output_settings.dryrun:
+            require_clean()
 except InputError as problem:
     raise WorkflowError(str(problem)) from None
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.significance import ALPHA, POWER
+from benchmark.config.wording import many
 from benchmark.metrics import METRICS
 from benchmark.output.captions import seeds_in_words
 from benchmark.output.page.pairs import EVERY, MAIN
@@ -161,13 +162,16 @@ def scope(collected: Sequence[Collected]) -> str:
     """A sentence on the scope: methods, datasets, cases, seeds and runs."""
     most = max((results.seeds for results in collected), key=len)
     cases = joined(
-        [f"{results.dataset} ({len(results.cases):,} test cases of {results.n_users:,} users)" for results in collected]
+        [
+            f"{results.dataset} ({many(len(results.cases), 'test case')} of {many(results.n_users, 'user')})"
+            for results in collected
+        ]
     )
     runs = sum(len(results.records) for results in collected)
     number = len({name for results in collected for name in results.methods})
     seeds = seeds_in_words(list(most), list(most.values()))
     return (
-        f"{number} method{'' if number == 1 else 's'} on {cases}; {seeds}, {runs} runs. Every case ranks the full "
+        f"{many(number, 'method')} on {cases}; {seeds}, {many(runs, 'run')}. Every case ranks the full "
         "catalogue; every difference has a paired test over users."
     )
 

@@ -136,37 +136,19 @@ def parts_of(
     titled: dict[int, int] = {}
     targets = [titled.setdefault(int(item), len(titled)) for item in results.target[rows]]
     past = history(shown, titled)
-    tops = {
-        numbers[name]: [
-            [titled.setdefault(item, len(titled)) for item in items]
-            for items in top_items(_rankings(results, name), rows)
-        ]
-        for name in results.methods
-    }
     room = max(0, budget // len(rows) - len(texts_of))
-    for variant in variants[:room]:
-        best = top_items(_rankings(variant.results, variant.run), rows)
-        tops[variant.number] = [[titled.setdefault(item, len(titled)) for item in items] for items in best]
+    held = variants[:room]
+    rankings = {numbers[name]: _rankings(results, name) for name in results.methods}
+    rankings |= {variant.number: _rankings(variant.results, variant.run) for variant in held}
+    tops = {
+        number: [[titled.setdefault(item, len(titled)) for item in items] for items in top_items(path, rows)]
+        for number, path in rankings.items()
+    }
     titles = pd.read_parquet(results.folder / "items.parquet", columns=["title"])["title"].astype(str).to_numpy()
-    starts = range(0, len(rows), PART)
-    parts: dict[str, Any] = {}
-    entries = []
-    prompts: dict[int, list[str]] = {}
-    for name, frame in texts_of.items():
-        own_texts = _texts(frame, shown.case)
-        prompts[numbers[name]] = own_texts.prompt
-        entries.append(_entry(numbers[name], own_texts))
-        parts |= _parts(place, numbers[name], own_texts, starts)
-    of_variants = []
-    for variant in variants[:room]:
-        variant_frame = read_texts(variant.results, variant.run)
-        assert variant_frame is not None
-        own_texts = _texts(variant_frame, shown.case)
-        shared = variant.base if variant.base is not None and prompts.get(variant.base) == own_texts.prompt else None
-        of_variants.append(_entry(variant.number, own_texts) | ({} if shared is None else {"prompts": shared}))
-        parts |= _parts(place, variant.number, own_texts, starts, prompts=shared is None)
+    own_texts = {numbers[name]: _texts(frame, shown.case) for name, frame in texts_of.items()}
+    counts, parts = _texts_in_parts(place, own_texts, held, shown.case)
     all_ranks = dict(zip([numbers[name] for name in results.methods], results.ranks, strict=True))
-    all_ranks |= {one.number: one.results.ranks[one.results.methods.index(one.run)] for one in variants[:room]}
+    all_ranks |= {one.number: one.results.ranks[one.results.methods.index(one.run)] for one in held}
     parts[f"index/{place}"] = {
         "case": shown.case.tolist(),
         "user": shown.user.tolist(),
@@ -176,15 +158,37 @@ def parts_of(
         # Of each method its seeds' ranks, [seeds][cases].
         "ranks": {number: ranks[:, rows].tolist() for number, ranks in all_ranks.items()},
     }
-    for k, start in enumerate(starts):
+    for k, start in enumerate(range(0, len(rows), PART)):
         part = slice(start, start + PART)
         parts[f"cases/{place}/{k}"] = {
             "history": past[part],
             "top": {number: top[part] for number, top in tops.items()},
         }
-    counts = {"shown": len(rows), "of": len(results.cases), "part": PART}
-    left_out = [variant.number for variant in variants[room:]]
-    return counts | {"texts": entries, "variants": of_variants, "left_out": left_out}, parts
+    counts |= {"shown": len(rows), "of": len(results.cases), "part": PART}
+    return counts | {"left_out": [variant.number for variant in variants[room:]]}, parts
+
+
+def _texts_in_parts(
+    place: int, own_texts: Mapping[int, Texts], variants: Sequence[Variant], cases: np.ndarray
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of the runs with texts, `texts` of methods and `variants`, and their texts and prompts in parts.
+
+    own_texts: of methods by number. cases: the numbers of those that the page holds.
+    """
+    starts = range(0, len(cases), PART)
+    parts: dict[str, Any] = {}
+    for number, texts in own_texts.items():
+        parts |= _parts(place, number, texts, starts)
+    of_variants = []
+    for variant in variants:
+        frame = read_texts(variant.results, variant.run)
+        assert frame is not None
+        texts = _texts(frame, cases)
+        base = None if variant.base is None else own_texts.get(variant.base)
+        shares_prompts = base is not None and base.prompt == texts.prompt
+        of_variants.append(_entry(variant.number, texts) | ({"prompts": variant.base} if shares_prompts else {}))
+        parts |= _parts(place, variant.number, texts, starts, prompts=not shares_prompts)
+    return {"texts": [_entry(*one) for one in own_texts.items()], "variants": of_variants}, parts
 
 
 def _entry(number: int, texts: Texts) -> dict[str, Any]:
