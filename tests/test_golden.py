@@ -25,7 +25,7 @@ from benchmark.config.methods import known_methods, load_method
 from benchmark.contract import Recommender
 from benchmark.evaluate import RANKING, rank
 from benchmark.jobs.code import stages_in
-from benchmark.provenance import OWN, ROOT, hardware
+from benchmark.provenance import OWN, ROOT
 from benchmark.storage.stages import Stage
 from lm.settings import BackboneSettings
 from lm.writing.engine import WRITING
@@ -46,11 +46,10 @@ def backbone() -> Path:
     return write_backbone(Path(tempfile.mkdtemp()) / "tiny")
 
 
-def reader(dtype: str = "float32", **changes: Any) -> Reader:
+def reader(**changes: Any) -> Reader:
     folder = Path(tempfile.mkdtemp())
     torch.manual_seed(1)
     params = settings(backbone(), **changes)
-    params["backbone"] = params["backbone"] | {"dtype": dtype}
     params["warm_start"] = params["warm_start"] | {"states": str(folder / "states")}
     return Reader.build(split(), Params.model_validate(params))
 
@@ -120,25 +119,6 @@ def ranking() -> Any:
     scores[:, ::7] = -np.inf
     table = rank([scores[:5], scores[5:]], replace(cases, target=None), cases.target, split().n_items, "made up")
     return {name: table.column(name).to_pylist() for name in ("rank", "top_items")}
-
-
-def in_bf16() -> Any:
-    """Items' states and a greedy text's in bfloat16, in which another order of rounding shows that float32 hides."""
-    torch.set_num_threads(1)
-    own_reader, cases = reader("bfloat16"), split().train.take(np.arange(6))
-    own_reader.table.refresh(own_reader.model)
-    prompts = own_reader.prompts.user_prompts(cases, open_answer=False)
-    greedy = own_reader.engine.generate(prompts, cases=cases.case, seed=0, final_states=True)
-    return {
-        "items": first_values(own_reader.table.states),
-        "tokens": greedy.rollouts.completion_ids.tolist(),
-        "states": first_values(greedy.states),  # type: ignore[arg-type]
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the last bits of bfloat16 depend on beside our code."""
-    return {"processor": hardware()["processor"], "torch": torch.__version__}
 
 
 LM: dict[str, Any] = {"max_new_tokens": 3}
@@ -271,16 +251,6 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
     )
 
 
-@pytest.mark.slow
-def test_rounding_in_bf16_is_as_it_was_on_the_machine_of_the_golden_values() -> None:
-    kept = json.loads((GOLDEN / "bf16.json").read_text())
-    if machine() != kept["machine"]:
-        pytest.skip(f"the values are of {kept['machine']}")
-    assert kept["versions"] == [ENCODING.version, WRITING.version], "write the values of bf16 anew"
-    made_now = in_bf16()
-    assert same(made_now, kept["values"], 1e-6), f"raise the version of encoding or writing; found {made_now}"
-
-
 def test_every_declared_stage_has_golden_values() -> None:
     assert {name for name in known_methods() if "FIT" in vars(load_method(name))} == set(METHODS)
     files = [path for package in OWN for path in (ROOT / package).rglob("*.py")]
@@ -300,9 +270,6 @@ if __name__ == "__main__":
     import sys
 
     GOLDEN.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or [*STAGES, "bf16"]:
-        if name == "bf16":
-            about = {"machine": machine(), "versions": [ENCODING.version, WRITING.version], "values": in_bf16()}
-        else:
-            about = {"version": STAGES[name][0].version, "values": STAGES[name][1]()}
+    for name in sys.argv[1:] or STAGES:
+        about = {"version": STAGES[name][0].version, "values": STAGES[name][1]()}
         (GOLDEN / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
