@@ -20,6 +20,7 @@ from benchmark.config.methods import all_params, load_method
 from benchmark.config.overlay import overlaid
 from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
+from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.jobs.lm_cost import GPU, THREAD, device_memory, parts_by_lm, seconds_of
 from benchmark.jobs.outputs import Outputs
@@ -370,7 +371,7 @@ def _in_all(every: list[Row], cores: int | None, planned: bool) -> list[str]:
     if cores and not gpu:
         longest = max((seconds for seconds, _ in known), default=0.0)
         together = sum(seconds * min(row.threads, cores) for seconds, row in known) / cores
-        total += f", about {in_words(max(longest, together))} on {cores} {'core' if cores == 1 else 'cores'}"
+        total += f", about {in_words(max(longest, together))} on {many(cores, 'core')}"
     lines = [f"{total}: {'these jobs alone' if planned else 'the whole config, whatever of it is done already'}."]
     advice = (
         f"Jobs ask for {TIME_RESERVE:g} times the time and at least {LEAST_MINUTES} min, and for {MEMORY_RESERVE:g} "

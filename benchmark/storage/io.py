@@ -1,6 +1,7 @@
 """Write files whole or not at all, lock them, read JSON, and hash."""
 
 import contextlib
+import csv
 import errno
 import glob
 import hashlib
@@ -9,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,14 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table with these columns, whole or not at all."""
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=names)
+        table.writeheader()
+        table.writerows(rows)
 
 
 def write_json(path: str | Path, value: Any) -> None:

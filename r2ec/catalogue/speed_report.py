@@ -1,6 +1,5 @@
 """Writes the measurements of `python -m r2ec.catalogue.speed` as tables (Markdown, CSV) and one plot."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.config.wording import many
 from benchmark.output.markdown import table
 from benchmark.output.plots import STYLE, save
-from benchmark.storage.io import atomic
+from benchmark.storage.io import write_csv, write_text
 from r2ec.catalogue.nearest import EFFORT, KINDS
 
 COLOURS = {
@@ -66,12 +66,8 @@ class Measured(BaseModel):
 def write(measured: Measured, folder: Path) -> None:
     """catalogue.csv and catalogue.md, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "catalogue.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, fieldnames=list(Point.model_fields))
-        rows.writeheader()
-        rows.writerows(point.model_dump() for point in measured.points)
-    with atomic(folder / "catalogue.md") as path:
-        path.write_text(markdown(measured), encoding="utf-8")
+    write_csv(folder / "catalogue.csv", list(Point.model_fields), (point.model_dump() for point in measured.points))
+    write_text(folder / "catalogue.md", markdown(measured))
 
 
 # Tables
@@ -245,7 +241,7 @@ def _plain_numbers(axis: Axis) -> None:
 
 
 def _threads(measured: Measured) -> str:
-    return f"{measured.threads} thread" + ("s" if measured.threads > 1 else "")
+    return many(measured.threads, "thread")
 
 
 def _short(value: float, _: object) -> str:

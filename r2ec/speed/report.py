@@ -1,6 +1,5 @@
 """Writes the measurements of `python -m r2ec.speed` as one table (Markdown, CSV, JSON) and one plot."""
 
-import csv
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.output.markdown import plain, table
 from benchmark.output.plots import save
-from benchmark.storage.io import atomic, write_json
+from benchmark.storage.io import write_csv, write_json, write_text
 from r2ec.speed.evaluation import Latency
 from r2ec.speed.growth import Point, exponent
 from r2ec.speed.limits import Limits
@@ -40,12 +39,8 @@ def write(measured: Measured, folder: Path) -> None:
     """speed.json, speed.csv, speed.md and, with growth, growth.png and growth.pdf, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "speed.json", measured.model_dump(mode="json"))
-    with atomic(folder / "speed.md") as path:
-        path.write_text(markdown(measured), encoding="utf-8")
-    with atomic(folder / "speed.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, fieldnames=list(Pair.model_fields))
-        rows.writeheader()
-        rows.writerows(pair.model_dump() for pair in measured.pairs)
+    write_text(folder / "speed.md", markdown(measured))
+    write_csv(folder / "speed.csv", list(Pair.model_fields), (pair.model_dump() for pair in measured.pairs))
     if measured.growth:
         plot(measured.growth, folder)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.storage.io import atomic
+from benchmark.storage.io import atomic, write_csv
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -44,3 +44,12 @@ def test_others_may_read_what_a_writer_keeps_to_itself(tmp_path: Path) -> None:
     plain = (tmp_path / "plain").stat().st_mode
     assert [(tmp_path / name).stat().st_mode for name in ("states", "model/weights")] == [plain, plain]
     assert (tmp_path / "model/run.sh").stat().st_mode == plain | 0o700
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_csv(path, ["a", "b"], [{"a": 1, "b": "x, y"}, {"a": 2, "b": None}])
+    assert path.read_bytes() == b'a,b\r\n1,"x, y"\r\n2,\r\n'
+    with pytest.raises(ValueError, match="dict contains fields not in fieldnames: 'c'"):
+        write_csv(path, ["a", "b"], [{"a": 3, "b": 4}, {"c": 5}])
+    assert path.read_bytes() == b'a,b\r\n1,"x, y"\r\n2,\r\n' and list(tmp_path.iterdir()) == [path]

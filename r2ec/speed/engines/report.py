@@ -1,12 +1,11 @@
 """Writes how fast the engines were as one table (Markdown, CSV)."""
 
-import csv
 import statistics
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from benchmark.output.markdown import plain, table
-from benchmark.storage.io import atomic
+from benchmark.storage.io import write_csv, write_text
 from r2ec.speed.engines.work import Answer, Task
 from r2ec.speed.limits import Limits
 
@@ -84,9 +83,5 @@ def markdown(about: About, measured: list[Speed]) -> str:
 def write(about: About, measured: list[Speed], folder: Path) -> None:
     """engines.md and engines.csv, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "engines.md") as path:
-        path.write_text(markdown(about, measured), encoding="utf-8")
-    with atomic(folder / "engines.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, fieldnames=[field.name for field in fields(Speed)])
-        rows.writeheader()
-        rows.writerows(asdict(speed) for speed in measured)
+    write_text(folder / "engines.md", markdown(about, measured))
+    write_csv(folder / "engines.csv", [field.name for field in fields(Speed)], map(asdict, measured))
