@@ -73,31 +73,31 @@ def by_module(python: str, module: str, folder: Path, log: Path, environment: di
 
 
 def measure(
-    source: ours.Source, to_do: list[Task], names: list[str], python: dict[str, str], out: Path
+    model: Work,
+    source: ours.Source,
+    work: EngineWork,
+    names: list[str],
+    python: dict[str, str],
+    folder: Path,
+    out: Path,
 ) -> Iterator[Answer]:
-    """One round: the answers of these ENGINES, one after the other; logs go to `out`. python: of each peer."""
-    model, threads = source.model(), torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        save_merged(model, folder / "model")
-        work = EngineWork(str(folder / "model"), threads, to_do)
-        write_work(folder / "work.json", work)
-        if "ours" in names:
-            yield from (answer(*ours.by_threads(model, with_states), work) for with_states in (False, True))
-            if threads > 1:
-                with ours.by_processes(source, threads) as writers:
-                    yield from (answer(*writer, work) for writer in writers)
-        if "generate" in names:
-            for cache in ("dynamic", "static"):
-                log = out / f"engines.generate.{cache}.log"
-                yield by_module(sys.executable, "generate", folder, log, {CACHE: cache})
-        for peer in PEERS:
-            if peer in names:
-                openmp = (
-                    Path(python[peer]).parent.parent / "lib" / "libiomp5.so"
-                )  # vLLM asks for it, and brings it along
-                preloaded = {"LD_PRELOAD": str(openmp)} if openmp.exists() else {}
-                yield by_module(python[peer], peer, folder, out / f"engines.{peer}.log", preloaded)
+    """One round: the answers of these ENGINES, one after the other; logs go to `out`.
+
+    source: what `model` was made of. python: of each peer. folder: where the work and its model lie.
+    """
+    if "ours" in names:
+        yield from (answer(*ours.by_threads(model, with_states), work) for with_states in (False, True))
+        if work.threads > 1:
+            with ours.by_processes(source, work.threads) as writers:
+                yield from (answer(*writer, work) for writer in writers)
+    if "generate" in names:
+        for cache in ("dynamic", "static"):
+            yield by_module(sys.executable, "generate", folder, out / f"engines.generate.{cache}.log", {CACHE: cache})
+    for peer in PEERS:
+        if peer in names:
+            openmp = Path(python[peer]).parent.parent / "lib/libiomp5.so"  # vLLM asks for it, and brings it along
+            preloaded = {"LD_PRELOAD": str(openmp)} if openmp.exists() else {}
+            yield by_module(python[peer], peer, folder, out / f"engines.{peer}.log", preloaded)
 
 
 @command
@@ -124,13 +124,18 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     about = report.About(provenance.commit(), model.split.name, limits.measure())
     answers: list[Answer] = []
-    for number in range(args.rounds):
-        for done in measure(source, to_do, args.engines, python, args.out):
-            answers.append(done)
-            took = sum(sum(seconds) for seconds in done.seconds.values())
-            print(f"round {number + 1} of {args.rounds}: {done.engine}, {took:.0f} s", file=sys.stderr, flush=True)
-            # After each: a run that is stopped leaves what it has measured.
-            report.write(about, report.speeds(to_do, answers), args.out)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save_merged(model, folder / "model")
+        work = EngineWork(str(folder / "model"), torch.get_num_threads(), to_do)
+        write_work(folder / "work.json", work)
+        for number in range(args.rounds):
+            for done in measure(model, source, work, args.engines, python, folder, args.out):
+                answers.append(done)
+                took = sum(sum(seconds) for seconds in done.seconds.values())
+                print(f"round {number + 1} of {args.rounds}: {done.engine}, {took:.0f} s", file=sys.stderr, flush=True)
+                # After each: a run that is stopped leaves what it has measured.
+                report.write(about, report.speeds(to_do, answers), args.out)
     print(report.markdown(about, report.speeds(to_do, answers)))
     print(f"Table: {args.out / 'engines.md'}")
 

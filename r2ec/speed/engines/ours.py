@@ -9,7 +9,7 @@ import itertools
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,16 +36,14 @@ class NeverEnds(EndOfTurn):
 
 @dataclass(frozen=True)
 class Source:
-    """What a process makes the model of: a prepared dataset's folder, the backbone, its dtype."""
+    """What a process makes the model of: a prepared dataset's folder, and the backbone."""
 
     data: Path
     backbone: str
-    size: Size = field(default_factory=Size)
-    dtype: str = "bfloat16"
 
     def model(self) -> Work:
         """The same weights in each process, as they are seeded."""
-        return Work(read_split(self.data), self.backbone, self.size, self.dtype)
+        return Work(read_split(self.data), self.backbone, Size())
 
 
 def write(model: Work, with_states: bool, task: Task, prompts: list[list[int]]) -> list[list[int]]:
