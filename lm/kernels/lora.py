@@ -46,21 +46,32 @@ class FusedLora(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] -> [..., out], in x's type."""
+        factors = None if args or kwargs else self.factors(x.dtype, x.device.type)
+        if factors is None:
+            output: Tensor = super().forward(x, *args, **kwargs)
+            return output
+        base = self.get_base_layer()
+        result: Tensor = _LowRank.apply(x, base.weight, base.bias, *factors)
+        return result
+
+    def factors(self, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, float] | None:
+        """A [r, in], B [out, r] and the scale of x W^T + scale (x A^T) B^T, for x of this type on this device.
+
+        None where the layer computes anything else, or leaves it to peft.
+        """
         base = self.get_base_layer()
         active = [name for name in self.active_adapters if name in self.lora_A]
         plain = (
             self.fused
-            and not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant)
+            and not (self.disable_adapters or self.merged or self.lora_variant)
             and len(active) == 1
             and isinstance(self.lora_dropout[active[0]], nn.Identity)
-            and x.dtype == base.weight.dtype
+            and dtype == base.weight.dtype
             and not base.weight.requires_grad
-            and not torch.is_autocast_enabled(x.device.type)
+            and not torch.is_autocast_enabled(device)
         )
         if not plain:
-            output: Tensor = super().forward(x, *args, **kwargs)
-            return output
-        name = active[0]
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        result: Tensor = _LowRank.apply(x, base.weight, base.bias, a, b, self.scaling[name])
-        return result
+            return None
+        a, b = self.lora_A[active[0]].weight, self.lora_B[active[0]].weight
+        assert isinstance(a, Tensor) and isinstance(b, Tensor)
+        return a, b, float(self.scaling[active[0]])

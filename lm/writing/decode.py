@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from benchmark.errors import InputError
+from lm.writing.packed import PackedStep
+from lm.writing.scores import AttentionSettings
 
 ATTENTION = "shared_prompt"
 # Arguments that models hand to every attention function and that say nothing which packed rows don't already say.
@@ -32,24 +34,7 @@ PROMPT_TOKENS_AT_ONCE = 2048
 class _Attender(Protocol):
     """Computes the attention of a layer: `_Prefill` while prompts are read, `_Step` while tokens are written."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: "_AttentionSettings") -> Tensor: ...
-
-
-class _AttentionSettings:
-    """Scale of the scores, soft cap and window of a layer's attention, as the LM gives them."""
-
-    def __init__(self, scaling: float, softcap: float | None, window: int | None) -> None:
-        self.scaling, self.softcap, self.window = scaling, softcap, window
-
-    def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled and capped q k^T [n, a, b] of contiguous q [n, a, D], k [n, b, D], plus mask [n, a, b] (0 or -inf)."""
-        k = k.transpose(1, 2)
-        if self.softcap is None and mask is not None:
-            return torch.baddbmm(mask, q, k, alpha=self.scaling)
-        scores = torch.bmm(q, k).mul_(self.scaling)
-        if self.softcap is not None:
-            scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
-        return scores if mask is None else scores.add_(mask)
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: AttentionSettings) -> Tensor: ...
 
 
 def _attention(
@@ -74,7 +59,7 @@ def _attention(
     if dropout:
         raise InputError(f"{type(module).__name__}: rollouts need a model in evaluation mode, got dropout {dropout}")
     layer: int = module.layer_idx  # type: ignore[assignment]
-    return shared.attend(layer, query, key, value, _AttentionSettings(scaling, softcap, sliding_window)), None
+    return shared.attend(layer, query, key, value, AttentionSettings(scaling, softcap, sliding_window)), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -93,7 +78,7 @@ class _Prefill:
         self.users = range(0)  # those of the present piece
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: _AttentionSettings) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: AttentionSettings) -> Tensor:
         _, heads, n, dim = q.shape
         common = self.common
         if layer == len(self.keys):
@@ -118,7 +103,7 @@ class _Prefill:
             start = own.stop
         return out
 
-    def _attend_one_prompt(self, q: Tensor, k: Tensor, v: Tensor, settings: _AttentionSettings) -> Tensor:
+    def _attend_one_prompt(self, q: Tensor, k: Tensor, v: Tensor, settings: AttentionSettings) -> Tensor:
         """Causal attention of one prompt's last q tokens to its k tokens, [1, H, q, D]."""
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
@@ -169,7 +154,7 @@ class _Step:
         self.written += 1
         self._prompt_masks = {window: mask for window, mask in self._prompt_masks.items() if window is None}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: _AttentionSettings) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, settings: AttentionSettings) -> Tensor:
         _, heads, rows, dim = q.shape
         users, group, kv_heads = self.users, self.group, k.shape[1]
         repeats = heads // kv_heads
@@ -306,6 +291,7 @@ class SharedPromptDecoder:
         self.states: Tensor | None = None  # [rows, d], the last call's states, before lm_head
 
     def __enter__(self) -> Self:
+        self._packed = PackedStep.of(self.model, with_head=self.tokens is None)
         self._attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
         if self.model.config._attn_implementation != ATTENTION:
@@ -354,8 +340,14 @@ class SharedPromptDecoder:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Read one token of each active rollout, int64 [rows]; logits of the next, [rows, n or |vocabulary|]."""
-        logits = self._forward(tokens[None], self._step.positions()[None], self._step)
-        self._step.advance()
+        step, positions = self._step, self._step.positions()
+        if self._packed is None:
+            logits = self._forward(tokens[None], positions[None], step)
+        else:
+            states = self.states = self._packed.states(tokens, positions, step.attend)
+            few = self.tokens is not None
+            logits = self.model.get_output_embeddings()(states[None])[0] if few else self._packed.logits(states)
+        step.advance()
         return logits
 
     def keep(self, rows: Tensor) -> None:

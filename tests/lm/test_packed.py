@@ -1,0 +1,155 @@
+"""Steps on packed weights against the model's own forward, and every model that is left to that."""
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+from lm.backbone import add_lora
+from lm.settings import LoraSettings
+from lm.writing.decode import SharedPromptDecoder
+from lm.writing.packed import PackedStep
+from tests.support.tiny_models import tiny_config, tiny_model
+
+PROMPTS = [[5, 9, 8, 21, 33], [5, 9, 40, 41, 7, 6, 11, 30, 58], [5, 9, 12]]
+GROUP = 2
+NEEDS_BF16 = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    reason="oneDNN has no bf16 on this processor, so that all steps are the model's own",
+)
+
+
+def model_of(family: str, lora: bool) -> PreTrainedModel:
+    """Biases and norms that aren't 0 and 1, adapters that aren't zero."""
+    model = tiny_model(family, lora=False)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, mean=0.7, std=0.3)
+    if lora:
+        adapted = add_lora(model, LoraSettings(r=4, alpha=6))
+        for name, value in adapted.named_parameters():
+            if "lora_" in name:
+                nn.init.normal_(value, std=0.3)
+        model = adapted.get_base_model()
+    return model.eval()
+
+
+@torch.no_grad()
+def steps(model: PreTrainedModel, packed: PackedStep | None, tokens: Tensor | None = None) -> list[tuple[Tensor, ...]]:
+    """Logits and states of six steps; a rollout ends on the way, and two go on as copies."""
+    outcomes = []
+    with SharedPromptDecoder(model, GROUP, tokens) as decoder:
+        decoder._packed = packed
+        decoder.prefill(PROMPTS)
+        rows = len(PROMPTS) * GROUP
+        for at in range(6):
+            if at == 2:
+                decoder.keep(torch.tensor([0, 1, 2, 4, 5]))
+                rows = 5
+            if at == 4:
+                decoder.fork(torch.tensor([0, 0, 3]))
+                rows = 3
+            logits = decoder.step(torch.arange(rows) * 7 % 50 + at)
+            assert decoder.states is not None
+            outcomes.append((logits, decoder.states))
+    return outcomes
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_steps_are_the_models_own_in_float32(family: str, lora: bool) -> None:
+    model = model_of(family, lora)
+    few = torch.tensor([3, 17, 60])
+    for tokens in (None, few):
+        packed = PackedStep(model, with_head=tokens is None)
+        for ours, own in zip(steps(model, packed, tokens), steps(model, None, tokens), strict=True):
+            for one, other in zip(ours, own, strict=True):
+                torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
+
+
+def test_windows_of_qwen_are_kept() -> None:
+    config = tiny_config("qwen2").to_dict() | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(**{key: value for key, value in config.items() if key != "layer_types"})
+    ).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.3)
+    packed = PackedStep(model, with_head=True)
+    ours = steps(model, packed)
+    for one, other in zip(ours[-1], steps(model, None)[-1], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
+    for layer in packed.layers:
+        layer.settings.window = None
+    assert not torch.allclose(steps(model, packed)[-1][0], ours[-1][0], atol=1e-3), "the window decides here"
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize("lora", [False, True])
+def test_models_in_bf16_are_packed_and_stay_as_near(lora: bool) -> None:
+    """In bf16 the two may differ where a processor multiplies in another order; both are as near to float32."""
+    model = model_of("llama", lora)
+    exact = steps(model, None)
+    for name, value in model.named_parameters():
+        if "lora_" not in name:  # adapters stay float32, as `add_lora` leaves them
+            value.data = value.data.bfloat16()
+    with SharedPromptDecoder(model, GROUP) as decoder:
+        assert decoder._packed is not None
+    ours, own = steps(model, PackedStep.of(model, with_head=True)), steps(model, None)
+    for (_, one), (_, other), (_, right) in zip(ours, own, exact, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one - right).norm() <= 1.2 * (other - right).norm() + 1e-6
+        assert (one - right).norm() < 0.3 * right.norm()
+
+
+@NEEDS_BF16
+def test_other_models_take_their_own_forward() -> None:
+    class Other(LlamaForCausalLM):
+        pass
+
+    def of(model: PreTrainedModel) -> PackedStep | None:
+        return PackedStep.of(model, with_head=True)
+
+    llama = tiny_model("llama", lora=False).bfloat16().eval()
+    assert of(llama) is not None
+    assert of(tiny_model("llama", lora=False).eval()) is None  # float32
+    assert of(tiny_model("gemma2", lora=False).bfloat16().eval()) is None
+    assert of(Other(tiny_config("llama")).bfloat16().eval()) is None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert of(llama) is None
+    peft_alone = get_peft_model(llama, LoraConfig(r=2, target_modules=["q_proj"]))
+    assert isinstance(peft_alone, PeftModel)
+    assert of(peft_alone.get_base_model()) is None
+    dropout = add_lora(tiny_model("llama", lora=False).bfloat16(), LoraSettings(r=2, dropout=0.1))
+    assert of(dropout.get_base_model()) is None
+
+
+def test_a_layer_without_an_adapter_beside_one_with_it() -> None:
+    """Adapters on queries and keys alone: the values' block of the product has none."""
+    from lm.kernels.lora import FusedLora
+
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=["k_proj", "q_proj"], init_lora_weights=False)
+    config._register_custom_module({nn.Linear: FusedLora})
+    model = get_peft_model(model_of("qwen2", lora=False), config).get_base_model().eval()
+    own, ours = steps(model, None), steps(model, PackedStep(model, with_head=True))
+    torch.testing.assert_close(ours[-1][0], own[-1][0], atol=2e-5, rtol=2e-5)
+
+
+@NEEDS_BF16
+def test_changed_adapters_count_in_the_next_call() -> None:
+    adapted = add_lora(tiny_model("llama", lora=False).bfloat16(), LoraSettings(r=2))
+    model = adapted.eval().get_base_model()
+    logits = []
+    for _ in range(2):
+        with torch.no_grad(), SharedPromptDecoder(model, 1) as decoder:
+            assert decoder._packed is not None
+            decoder.prefill(PROMPTS)
+            logits.append(decoder.step(torch.tensor([4, 5, 6])))
+        for name, value in adapted.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(value, std=0.5)
+    assert not torch.allclose(logits[0], logits[1], atol=0.1)
