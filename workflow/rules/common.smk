@@ -7,8 +7,6 @@ from pathlib import Path
 # The packages of a checkout; those of an installed wheel are found without it.
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from snakemake.settings.types import RerunTrigger
-
 from benchmark.config.read import read_config, read_yaml
 from benchmark.errors import InputError, in_a_sentence
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
@@ -89,9 +87,9 @@ def inputs_of(job):
     """
     if workflow.is_main_process and job.name not in asked:
         asked.add(job.name)
-        workflow.dag_settings.rerun_triggers = frozenset(
-            workflow.dag_settings.rerun_triggers
-        ) - {RerunTrigger.MTIME}
+        # Snakemake 9.27 has a trigger `mtime` that it never asks for: what keeps a job with newer inputs from running is
+        # their checksums, which by default it takes of files up to a megabyte.
+        workflow.dag.max_checksum_file_size = sys.maxsize
         # Snakemake itself makes outputs that don't exist, where something needs them.
         exists = any(Path(path).exists() for path in job.outputs)
         if exists and (why := FRESH if fresh else why_stale(job, contents)):
