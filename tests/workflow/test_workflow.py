@@ -454,22 +454,34 @@ def test_the_embedded_backbone_is_fetched_for_the_methods_that_take_it(tmp_path:
     (project / "own").mkdir()
     hub, own = {"name": "org/model", "revision": "main"}, {"name": "own"}
 
-    def fetches(*backbones: dict[str, str], target: str = "all", **entry: Any) -> bool:
-        rows = {"r2ec": with_backbones(*backbones, **entry), "popularity": None}
-        config = changed_config(project, "backbone.yaml", only=True, **rows)
-        done = snakemake(project, target, "--dry-run", config=config)
-        assert done.returncode == 0, done.stdout[-3000:]
-        return "fetch_backbone" in planned(done.stdout)
+    rows = {
+        "first": with_backbones({"name": EMBEDDED}),
+        "second": with_backbones(hub, {"name": f"./{EMBEDDED}/"}),  # a trial of the grid alone
+        "params": with_backbones(params={"backbone": {"name": EMBEDDED}}),
+        "hub": with_backbones(hub),
+        "own": with_backbones(own),
+        "both": with_backbones(hub, own),
+    }
+    entries = {name: {"module": "r2ec", "seeds": 1} | entry for name, entry in rows.items()}
+    config = changed_config(project, "backbone.yaml", only=True, popularity={"seeds": 1}, **entries)
 
-    assert fetches({"name": EMBEDDED})
-    assert fetches(hub, {"name": f"./{EMBEDDED}/"})  # a trial of the grid alone
-    assert fetches(params={"backbone": {"name": EMBEDDED}})
-    assert not fetches(hub) and not fetches(own) and not fetches(hub, own)
-    assert not fetches({"name": EMBEDDED}, target="results/runs/planted/popularity/seed1/run.json")
+    def plan(*targets: str) -> str:
+        done = snakemake(project, *targets, "--dry-run", "--printshellcmds", config=config)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+    output = plan()
+    jobs = re.findall(r"^rule run:\n(.*?)^$", output, flags=re.M | re.S)
+    inputs = {re.search(r"method=(\w+)", job)[1]: re.search(r"input: (.*)", job)[1] for job in jobs}  # type: ignore[index]
+    takers = {method for method, files in inputs.items() if f"{EMBEDDED}/manifest.json" in files}
+    assert inputs.keys() == {*rows, "popularity"} and takers == {"first", "second", "params"}
+    assert planned(output)["fetch_backbone"] == 1
+    others = [f"results/runs/planted/{name}/seed1/run.json" for name in ("popularity", "hub", "own", "both")]
+    assert "fetch_backbone" not in planned(plan(*others))
     (project / EMBEDDED).mkdir(parents=True)
-    assert fetches({"name": EMBEDDED})
+    assert "fetch_backbone" in planned(plan())
     (project / EMBEDDED / "manifest.json").write_text("{}")
-    assert not fetches({"name": EMBEDDED})
+    assert "fetch_backbone" not in planned(plan())
 
 
 def test_other_weights_of_ones_own_model_run_again(tmp_path: Path) -> None:
