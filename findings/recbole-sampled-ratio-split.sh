@@ -9,7 +9,7 @@
 # Hit@10 .146 and Recall@10 .033, which are one number where each list has one target.
 #
 # So Hit@10, NDCG@10 and Recall@10 are not those of a target among 100 others, and depend on how many test cases a user has. Scores of
-# each case times a power of two of its own change the metric, though they change no ranking; full evaluation stays the same. Early
+# each case times a power of two of its own change Recall and NDCG, though they change no ranking; full evaluation stays the same. Early
 # stopping by the sampled metric is concerned, too. With leave-one-out, one case per user, all is well.
 #
 # One would guess 101 candidates a target, as the documentation says, and the same cases in both modes.
