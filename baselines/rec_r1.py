@@ -38,7 +38,7 @@ class Params(WriterTraining):
 class BM25:
     """BM25 (Lucene's form, k1 1.5, b 0.75) over the items' texts, words without case.
 
-    bm25s leaves out Lucene's 33 English stop words, unless told otherwise, so that no query finds a film by the title "It".
+    bm25s leaves out Lucene's 33 English stop words, unless told otherwise: no query finds a film by the title "It".
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
