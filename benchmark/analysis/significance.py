@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from benchmark.errors import InputError
+
+# What shows statistics takes names and levels from here, and starts in half the time without scipy.stats and
+# statsmodels: these are imported where they are used.
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of every test, after Holm
@@ -148,6 +149,8 @@ def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
     d = d[d != 0]
     if len(d) < FEW_USERS:
         return TestResult(MCNEMAR_EXACT, float(d.sum()), _exact_sign_flip(d))
+    from scipy import stats
+
     chi2 = float(d.sum()) ** 2 / float((d * d).sum())
     return TestResult(MCNEMAR, chi2, float(stats.chi2.sf(chi2, df=1)))
 
@@ -163,6 +166,8 @@ def holm(p: npt.ArrayLike) -> np.ndarray:
         return values
     if values.min() < 0 or values.max() > 1:
         raise InputError(f"a p value lies outside 0..1 ({values.min()}..{values.max()}); pass p values, not statistics")
+    from statsmodels.stats.multitest import multipletests
+
     corrected: np.ndarray = multipletests(values, alpha=ALPHA, method="holm")[1]
     return corrected
 
@@ -182,6 +187,8 @@ def smallest_detectable(error: float, family: int) -> float:
     """
     if error == 0:
         return float("nan")
+    from scipy import stats
+
     level = ALPHA / family
     return float((stats.norm.isf(level / 2) + stats.norm.ppf(POWER)) * error)
 

@@ -3,6 +3,7 @@
 import doctest
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmark.output import ablation_plots, ablations, forms, markdown, plots, 
 from benchmark.output import against as against_table
 from benchmark.output import claims as claims_page
 from benchmark.output.cells import cells
+from benchmark.provenance import ROOT
 from benchmark.statistics import ablations as factors
 from benchmark.statistics import against, claims, files, overall
 from benchmark.statistics import datasets as statistics
@@ -121,6 +123,16 @@ def test_what_shows_statistics_computes_none(results: Path, monkeypatch: pytest.
     finally:
         (results / "runs_elsewhere").rename(results / "runs")
     assert (results / "plots" / "ablations" / "x.png").stat().st_size > 1000
+
+
+def test_what_shows_statistics_starts_without_what_computes_them() -> None:
+    """It would take twice the time, in every job of an output."""
+    shown = "from benchmark.output import ablation_plots, ablations, against, claims, plots, tables"
+    loaded = "print({'scipy.stats', 'statsmodels'} & {*sys.modules})"
+    code = f"import sys, benchmark.output.page.__main__; {shown}; {loaded}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "set()\n"
 
 
 def columns_of(line: str) -> int:

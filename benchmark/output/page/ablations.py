@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.analysis import registered
 from benchmark.config.factors import Factor
 from benchmark.metrics import METRICS
 from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
@@ -105,4 +104,6 @@ def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:
         | {name: digits(float(row[name])) for name in numbers}
         for row in frame.to_dict("records")
     ]
+    from benchmark.analysis import registered  # here, as few pages have such claims and its tests load scipy.stats
+
     return {"rule": registered.rule(frame), "rows": rows}
