@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from benchmark.errors import InputError
-from lm.writing.packed import PackedStep
+from lm.writing.packed import PackedForward
 from lm.writing.scores import AttentionSettings
 
 ATTENTION = "shared_prompt"
@@ -291,7 +291,7 @@ class SharedPromptDecoder:
         self.states: Tensor | None = None  # [rows, d], the last call's states, before lm_head
 
     def __enter__(self) -> Self:
-        self._packed = PackedStep.of(self.model, with_head=self.tokens is None)
+        self._packed = PackedForward.of(self.model, with_head=self.tokens is None)
         self._attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
         if self.model.config._attn_implementation != ATTENTION:
@@ -340,14 +340,8 @@ class SharedPromptDecoder:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Read one token of each active rollout, int64 [rows]; logits of the next, [rows, n or |vocabulary|]."""
-        step, positions = self._step, self._step.positions()
-        if self._packed is None:
-            logits = self._forward(tokens[None], positions[None], step)
-        else:
-            states = self.states = self._packed.states(tokens, positions, step.attend)
-            few = self.tokens is not None
-            logits = self.model.get_output_embeddings()(states[None])[0] if few else self._packed.logits(states)
-        step.advance()
+        logits = self._forward(tokens[None], self._step.positions()[None], self._step)
+        self._step.advance()
         return logits
 
     def keep(self, rows: Tensor) -> None:
@@ -362,12 +356,19 @@ class SharedPromptDecoder:
         """
         self._step.fork(rows)
 
-    def _forward(self, ids: Tensor, positions: Tensor, shared: _Attender, logits_to_keep: Tensor | int = 0) -> Tensor:
-        out = self.model(
-            input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=logits_to_keep, shared=shared
-        )
-        logits: Tensor = out.logits[0]
-        return logits
+    def _forward(
+        self, ids: Tensor, positions: Tensor, shared: _Attender, logits_to_keep: Tensor | None = None
+    ) -> Tensor:
+        """Logits [rows, n or |vocabulary|] of these places of the packed row [1, tokens]; None: of all."""
+        if self._packed is None:
+            keep = 0 if logits_to_keep is None else logits_to_keep
+            out = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep, shared=shared)
+            logits: Tensor = out.logits[0]
+            return logits
+        states = self._packed.states(ids[0], positions[0], shared.attend)
+        self.states = states = states if logits_to_keep is None else states[logits_to_keep]
+        few: Tensor | None = None if self.tokens is None else self.model.get_output_embeddings()(states[None])[0]
+        return self._packed.logits(states) if few is None else few
 
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:

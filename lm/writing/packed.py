@@ -1,10 +1,10 @@
-"""A decoding step on packed weights, for models in bf16 on a processor: the LM's own arithmetic, sooner done.
+"""A forward on packed weights, for models in bf16 on a processor: the LM's own arithmetic, sooner done.
 
-A step multiplies few rows by all of the LM's weights. oneDNN brings a matrix into its own order at every product, which
-takes as long as the product where rows are few. Here that is done once for all steps of a call, queries, keys and
-values are one product, and no module is called for what a function does. The sums are those of the model's forward, in
-the same types and order, so that states and logits are equal to the bit where oneDNN computes both; the weights lie in
-memory twice while texts are written.
+A step of decoding multiplies few rows by all of the LM's weights. oneDNN brings a matrix into its own order at every
+product, which takes as long as the product where rows are few. Here that is done once for all tokens of a call.
+Queries, keys and values are one product, and no module is called for what a function does; prompts gain by that, too.
+The sums are those of the model's forward, in the same types and order, so that states and logits are equal to the bit
+where oneDNN computes both. The weights lie in memory twice while texts are written.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from lm.kernels.lora import FusedLora
 from lm.writing.scores import AttentionSettings
 
-# Models whose layers are those that `PackedStep` computes; a subclass may have others.
+# Models whose layers are those that `PackedForward` computes; a subclass may have others.
 FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM)
 # oneDNN orders a matrix for a number of rows; the order serves any number.
 ROWS = 64
@@ -29,8 +29,8 @@ ROWS = 64
 Attend = Callable[[int, Tensor, Tensor, Tensor, AttentionSettings], Tensor]
 
 
-class PackedStep:
-    """The forward of one new token per row. Use it without gradients, and no longer than the weights stay as they are.
+class PackedForward:
+    """The forward of tokens in one row. Use it without gradients, and no longer than the weights stay as they are.
 
     Args:
         model: one of FAMILIES, in evaluation mode; its linear layers are plain, or fused LoRA layers of one scale.
@@ -60,7 +60,7 @@ class PackedStep:
         return cls(model, with_head) if serves and len(scales) <= 1 else None
 
     def states(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """What lm_head reads, [rows, d], of one token per row. ids, positions: int64 [rows]."""
+        """What lm_head reads, [rows, d], of each token. ids, positions: int64 [rows]."""
         x = self.decoder.embed_tokens(ids)
         cos, sin = (part[0][:, None] for part in self.decoder.rotary_emb(x[None], positions[None]))
         for number, layer in enumerate(self.layers):

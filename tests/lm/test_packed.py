@@ -10,7 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from lm.backbone import add_lora
 from lm.settings import LoraSettings
 from lm.writing.decode import SharedPromptDecoder
-from lm.writing.packed import PackedStep
+from lm.writing.packed import PackedForward
 from tests.support.tiny_models import tiny_config, tiny_model
 
 PROMPTS = [[5, 9, 8, 21, 33], [5, 9, 40, 41, 7, 6, 11, 30, 58], [5, 9, 12]]
@@ -38,12 +38,16 @@ def model_of(family: str, lora: bool) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def steps(model: PreTrainedModel, packed: PackedStep | None, tokens: Tensor | None = None) -> list[tuple[Tensor, ...]]:
-    """Logits and states of six steps; a rollout ends on the way, and two go on as copies."""
+def steps(
+    model: PreTrainedModel, packed: PackedForward | None, tokens: Tensor | None = None
+) -> list[tuple[Tensor, ...]]:
+    """Logits and states of the prompts and of six steps; a rollout ends on the way, and two go on as copies."""
     outcomes = []
     with SharedPromptDecoder(model, GROUP, tokens) as decoder:
         decoder._packed = packed
-        decoder.prefill(PROMPTS)
+        logits = decoder.prefill(PROMPTS)
+        assert decoder.states is not None
+        outcomes.append((logits, decoder.states))
         rows = len(PROMPTS) * GROUP
         for at in range(6):
             if at == 2:
@@ -64,7 +68,7 @@ def test_steps_are_the_models_own_in_float32(family: str, lora: bool) -> None:
     model = model_of(family, lora)
     few = torch.tensor([3, 17, 60])
     for tokens in (None, few):
-        packed = PackedStep(model, with_head=tokens is None)
+        packed = PackedForward(model, with_head=tokens is None)
         for ours, own in zip(steps(model, packed, tokens), steps(model, None, tokens), strict=True):
             for one, other in zip(ours, own, strict=True):
                 torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
@@ -79,7 +83,7 @@ def test_windows_of_qwen_are_kept() -> None:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.3)
-    packed = PackedStep(model, with_head=True)
+    packed = PackedForward(model, with_head=True)
     ours = steps(model, packed)
     for one, other in zip(ours[-1], steps(model, None)[-1], strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
@@ -99,7 +103,7 @@ def test_models_in_bf16_are_packed_and_stay_as_near(lora: bool) -> None:
             value.data = value.data.bfloat16()
     with SharedPromptDecoder(model, GROUP) as decoder:
         assert decoder._packed is not None
-    ours, own = steps(model, PackedStep.of(model, with_head=True)), steps(model, None)
+    ours, own = steps(model, PackedForward.of(model, with_head=True)), steps(model, None)
     for (_, one), (_, other), (_, right) in zip(ours, own, exact, strict=True):
         assert one.dtype == torch.bfloat16
         assert (one - right).norm() <= 1.2 * (other - right).norm() + 1e-6
@@ -111,8 +115,8 @@ def test_other_models_take_their_own_forward() -> None:
     class Other(LlamaForCausalLM):
         pass
 
-    def of(model: PreTrainedModel) -> PackedStep | None:
-        return PackedStep.of(model, with_head=True)
+    def of(model: PreTrainedModel) -> PackedForward | None:
+        return PackedForward.of(model, with_head=True)
 
     llama = tiny_model("llama", lora=False).bfloat16().eval()
     assert of(llama) is not None
@@ -135,7 +139,7 @@ def test_a_layer_without_an_adapter_beside_one_with_it() -> None:
     config = LoraConfig(r=3, lora_alpha=5, target_modules=["k_proj", "q_proj"], init_lora_weights=False)
     config._register_custom_module({nn.Linear: FusedLora})
     model = get_peft_model(model_of("qwen2", lora=False), config).get_base_model().eval()
-    own, ours = steps(model, None), steps(model, PackedStep(model, with_head=True))
+    own, ours = steps(model, None), steps(model, PackedForward(model, with_head=True))
     torch.testing.assert_close(ours[-1][0], own[-1][0], atol=2e-5, rtol=2e-5)
 
 
