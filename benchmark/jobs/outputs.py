@@ -145,7 +145,14 @@ class Outputs:
 
     def thinking_selection(self, *datasets: str) -> str:
         """What the command that shows it is told."""
-        return f"{self.shown(*datasets)} --thinking {shlex.quote(json.dumps(self.thinking()))}"
+        return f"{self.shown(*datasets)}{self._thinking_argument()}"
+
+    def thinking_on_page(self) -> str:
+        """The argument of the page that shows it, too; "" where there is nothing to show."""
+        return self._thinking_argument() if self.thinking_files() else ""
+
+    def _thinking_argument(self) -> str:
+        return f" --thinking {shlex.quote(json.dumps(self.thinking()))}"
 
     def factor_tables(self, factor: str) -> list[str]:
         """The tables of one factor."""
@@ -216,6 +223,7 @@ class Outputs:
         # Made by a command of its own, before or after this run: its coming and going changes the page, too.
         shown += [str(path) for path in registered_files(Path("results"), self.config.ablations_folder)]
         arguments = [self.selection(), self.note(), self.factors_json(*factors), self.config.ablations_folder]
+        arguments += [text] if (text := self.thinking_on_page()) else []
         # Templates, styles and scripts are parts of its code.
         assets = [path for path in PAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
         code = [*files_of("benchmark.output.page"), *sorted(str(path.relative_to(ROOT)) for path in assets)]

@@ -4,6 +4,7 @@ But for the page's, they read statistics of runs and no runs.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from benchmark.analysis.arguments import (
@@ -43,6 +44,12 @@ def page_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = Non
     note_argument(parser)
     add_factors(parser, required=False)
     parser.add_argument("--reference", help="the row that is held against each of the others (default: none)")
+    parser.add_argument(
+        "--thinking",
+        type=json.loads,
+        default={},
+        help="what each method thinks before it recommends, as JSON (default: not shown)",
+    )
     return runs_arguments(parser, argv, out="report")
 
 

@@ -31,6 +31,12 @@ from benchmark.storage.io import write_text
 
 COLOURS = dict(zip(THINKING, (GREY, "#009E73", BASELINE, REFERENCE), strict=True))
 MARKS = dict(zip(THINKING, "os^D", strict=True))
+NOTE = (
+    "Nothing: a method scores or writes its answer at once. Latent: further states without text, in a model of item "
+    "numbers or in the LM. Written: text before the answer. Interval: bootstrap over users, not over trainings; rows "
+    "of two kinds differ in other ways, too. Tokens: all that an LM writes, an answer that it writes out (and its "
+    "beams) among them. Alone: one user at a time, nothing taken from disk."
+)
 
 
 def thinking(
@@ -94,14 +100,7 @@ def markdown(frame: pd.DataFrame, below: Sequence[str] = ()) -> str:
         ]
         for row in frame.to_dict("records")
     ]
-    note = (
-        "Nothing: a method scores or writes its answer at once. Latent: further states without text, in a "
-        "model of item numbers or in the LM. Written: text before the answer. Interval: bootstrap over users, "
-        "not over trainings; rows of two kinds differ in other ways, too. Tokens: all that an LM writes, an "
-        "answer that it writes out (and its beams) among them. Alone: one user at a time, nothing taken from "
-        "disk."
-    )
-    parts = ["# Thinking: nothing, latent or written", table(head, body, left=2), *map(running, [note, *below])]
+    parts = ["# Thinking: nothing, latent or written", table(head, body, left=2), *map(running, [NOTE, *below])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,8 +15,10 @@ from benchmark.errors import InputError
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.output import thinking
+from benchmark.output.page import __main__ as page
 from benchmark.provenance import ROOT
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
+from tests.support.page import Opened, axe, browser, document_of
 from tests.support.results_tree import write_results
 from tests.support.statistics import write_statistics
 
@@ -70,12 +72,13 @@ def test_a_file_of_ones_own_says_nothing_or_a_known_word() -> None:
 
 
 def test_it_is_made_where_a_row_thinks_without_text() -> None:
-    assert outputs("config.yaml").thinking_files() == []
+    assert outputs("config.yaml").thinking_files() == [] and outputs("config.yaml").thinking_on_page() == ""
     files = outputs("decoupled.yaml").thinking_files()
     assert files == [
         *("results/tables/thinking.csv", "results/tables/thinking.md"),
         *("results/plots/thinking.png", "results/plots/thinking.pdf"),
     ]
+    assert '"rearec": "latent, in a model of items"' in outputs("decoupled.yaml").thinking_on_page()
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +145,47 @@ def test_a_failed_row_is_left_out_with_a_word(results: Path) -> None:
     broken = DatasetStatistics(**{**vars(part), "failed": failed})
     assert thinking.left_out([broken]) == ["Left out, as a run has failed: slim on small."]
     assert thinking.left_out([part]) == []
+
+
+def page_of(results: Path, out: Path, *more: str) -> Path:
+    """The page of all rows, written to `out`."""
+    told = ["page", "--results", str(results), "--datasets", "small", "other", "--methods", *SKILL, "--seeds", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*told, "--out", str(out), *more])
+        page.main()
+    return out / "index.html"
+
+
+def test_the_page_has_the_tables_numbers_of_each_dataset_and_over_all(results: Path, tmp_path: Path) -> None:
+    path = page_of(results, tmp_path, "--thinking", json.dumps(DECLARED))
+    about = document_of(path)
+    shown = about["thinking"]["rows"]
+    assert list(shown) == ["small", "other", "all datasets"] and about["thinking"]["kinds"] == list(THINKING)
+    parts = [DatasetStatistics.read(results / "statistics", name) for name in ("small", "other")]
+    frame = thinking.thinking(parts, read_csv(results / "statistics" / OVERALL_METHODS), DECLARED)
+    assert [about["methods"][row["method"]]["name"] for row in shown["all datasets"]] == frame.method.tolist()
+    assert [row["kind"] for row in shown["all datasets"]] == [0, 0, 1, 2, 3]
+    for name in ("mean", "low", "high", "seconds_alone", "seconds_batched", "tokens"):
+        assert [row[name] for row in shown["all datasets"]] == pytest.approx(frame[name].tolist(), rel=1e-3), name
+    with browser() as started:
+        opened = Opened(started, path, "#view=thinking", width=400)
+        said = opened.tab.locator("main .said li").all_inner_texts()
+        assert [text.partition(":")[0] for text in said] == list(THINKING)
+        assert "of 2 methods" in said[0] and "Minus" not in said[0] and "Minus sasrec: +" in said[3]
+        assert opened.cells("By what is computed", 2) == [THINKING[kind] for kind in (0, 0, 1, 2, 3)]
+        assert opened.tab.locator("figure .panels svg").count() == 1  # nobody wrote a token: no panel of them
+        opened.tab.get_by_label("Dataset").select_option(label="small")
+        assert opened.tab.locator("main caption").inner_text().startswith("small: 120 test cases")
+        opened.tab.evaluate(axe())
+        assert [one["id"] for one in opened.tab.evaluate("axe.run()")["violations"]] == []
+        opened.close()
+
+
+def test_a_page_that_is_told_nothing_has_no_view_of_it(results: Path, tmp_path: Path) -> None:
+    path = page_of(results, tmp_path)
+    assert document_of(path)["thinking"] is None
+    with browser() as started:
+        opened = Opened(started, path, "#view=thinking")
+        assert "Thinking" not in opened.tab.locator("nav a").all_inner_texts()
+        assert opened.tab.inner_text("h2") == "Leaderboard"
+        opened.close()

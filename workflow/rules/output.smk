@@ -215,6 +215,7 @@ rule page:
         record=recorded(lambda wildcards: outputs.page()),
         selection=outputs.selection(),
         note=outputs.note(),
+        thinking=outputs.thinking_on_page(),
         factors=outputs.factors_json(*ablations.factors),
         folder=settings.ablations_folder,
         reference=(
@@ -223,7 +224,8 @@ rule page:
     message:
         "page"
     shell:
-        "{{ python -m benchmark.output.page {params.selection}{params.note} --factors {params.factors:q}"
+        "{{ python -m benchmark.output.page {params.selection}{params.note}{params.thinking}"
+        " --factors {params.factors:q}"
         " --ablations {params.folder}"
         " {params.reference} --out results/report"
         " && {params.record}; }} > {log} 2>&1"

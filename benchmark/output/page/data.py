@@ -6,6 +6,7 @@ tests are read from the files of `benchmark.statistics`, like those of the table
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ from benchmark.output import against
 from benchmark.output.captions import notes
 from benchmark.output.costs import HEADINGS
 from benchmark.output.costs import NOTE as COSTS_NOTE
-from benchmark.output.page import ablations, cases, paper
+from benchmark.output.page import ablations, cases, paper, thinking
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
 from benchmark.output.page.provenance import provenance
 from benchmark.output.page.variants import named, variants_of
-from benchmark.statistics.files import AGAINST, CLAIMS, DatasetStatistics, FactorStatistics, read_csv
+from benchmark.statistics.files import AGAINST, CLAIMS, OVERALL_METHODS, DatasetStatistics, FactorStatistics, read_csv
 
 Parts = dict[str, Any]
 
@@ -159,16 +160,20 @@ def document(
     reference: str | None = None,
     note: str = "",
     limit: int = cases.LIMIT,
+    declared: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], Parts]:
     """The document and the parts of a page. folder: name of the ablations' folders. limit: of the texts that it holds.
+    declared: what each method computes before it recommends, where the page has a view of it.
 
     Raises InputError for texts that don't belong to their runs, or where statistics are missing.
     """
     kinds = {name: runs.kind(name) for runs in collected for name in runs.methods}
     numbers = {name: number for number, name in enumerate(kinds)}
     statistics = results / STATISTICS
-    sections = [section(runs, DatasetStatistics.read(statistics, runs.dataset), numbers) for runs in collected]
+    of_datasets = [DatasetStatistics.read(statistics, runs.dataset) for runs in collected]
+    sections = [section(runs, part, numbers) for runs, part in zip(collected, of_datasets, strict=True)]
     whole = overall(collected, sections, numbers, statistics)
+    over_datasets = read_csv(statistics / OVERALL_METHODS) if whole and declared else None
     parts: Parts = {}
     entries = []
     for place, runs in enumerate(collected):
@@ -194,6 +199,7 @@ def document(
         "against": comparisons,
         "datasets": sections,
         "overall": whole,
+        "thinking": thinking.part_of(of_datasets, over_datasets, declared, numbers),
         "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": COSTS_NOTE},
         "held": entries,
         "ablations": [

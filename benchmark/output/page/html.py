@@ -27,6 +27,7 @@ SCRIPTS = (
     "tables",
     "leaderboard",
     "pair",
+    "thinking",
     "ablations",
     "cases",
     "reasonings",

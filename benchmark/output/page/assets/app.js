@@ -3,6 +3,7 @@
 const VIEWS = {
   leaderboard: ["Leaderboard", leaderboardView, true],
   pair: ["Two methods", pairView, names.length > 1],
+  thinking: ["Thinking", thinkingView, Boolean(doc.thinking)],
   ablations: ["Ablations", ablationsView, doc.ablations.length > 0 || claimed > 0],
   reasonings: ["Reasonings", reasoningsView, writers.length > 0],
   provenance: ["Provenance", provenanceView, true],
