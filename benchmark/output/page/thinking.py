@@ -34,7 +34,7 @@ def part_of(
     return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *left_out(datasets)]}
 
 
-def _row(row: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
+def _row(row: Mapping[Any, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
     """One method: its number, the place of what it thinks in THINKING, NDCG@10 with its interval, costs per user."""
     of_method = {"method": numbers[row["method"]], "kind": THINKING.index(row["thinking"])}
     costs = {name: float(f"{row[name]:.4g}") for name in COSTS}  # microseconds keep their digits
