@@ -24,6 +24,7 @@ from tests.support.page import browser, document_of
 from tests.support.planted import planted, write_files
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+TEST_CASES = 64  # of each dataset of the smoke config
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -33,7 +34,18 @@ def copy_of_project(folder: Path) -> Path:
     for file in ("environment.yml", "requirements.txt"):
         shutil.copy(ROOT / file, folder / file)
     write_files(folder / "planted", planted())
+    shrink(folder / "config" / "smoke.yaml")
     return folder
+
+
+def shrink(config: Path) -> None:
+    """Fewer test cases and items in the copy's smoke config: its LM encodes every item and writes for every case, and
+    no test here is about how many there are."""
+    value = yaml.safe_load(config.read_text())
+    for dataset in value["datasets"].values():
+        dataset["test_cases"] = TEST_CASES
+    value["datasets"]["ml-100k"]["min_item_count"] = 20
+    config.write_text(yaml.safe_dump(value, sort_keys=False))
 
 
 def snakemake(project: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
