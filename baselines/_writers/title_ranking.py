@@ -73,6 +73,7 @@ class ByTitle(Recommender):
 
         from lm.backbone import merged_adapters
         from lm.writing.decode import SharedPromptDecoder
+        from lm.writing.packed import PackedForward
 
         prompts = self.prompts(cases, messages)
         beam_search = Search(self.trie, self.assistance(cases), self.alpha, beams)
@@ -81,7 +82,9 @@ class ByTitle(Recommender):
             # Adapters not folded, as in training: folded into bf16 they would be another model.
             merged_adapters(self.model, False) as causal_lm,
             # Logits in float32: in bf16 titles would tie that differ, and ties count against a method.
-            SharedPromptDecoder(causal_lm, beams, torch.from_numpy(self.trie.tokens)) as decoder,
+            SharedPromptDecoder(
+                causal_lm, beams, torch.from_numpy(self.trie.tokens), PackedForward.of(causal_lm, with_head=False)
+            ) as decoder,
         ):
             beam_search.run(decoder, prompts)
         return beam_search

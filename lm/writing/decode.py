@@ -278,20 +278,22 @@ class SharedPromptDecoder:
     Args:
         model: a causal LM in evaluation mode, adapters merged or not. group: G. tokens: int64 [n], those whose logits
             are wanted, float32 whatever the model's dtype is; None: all of the vocabulary, in the model's dtype.
+        packed: the model on packed weights, with lm_head unless `tokens` are given; None: its own forward runs.
     Raises InputError for a model with layers other than full or sliding-window attention.
     """
 
-    def __init__(self, model: PreTrainedModel, group: int, tokens: Tensor | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, group: int, tokens: Tensor | None = None, packed: PackedForward | None = None
+    ) -> None:
         types = set(model.config.to_dict().get("layer_types") or ["full_attention"])
         if unknown := sorted(types - {"full_attention", "sliding_attention"}):
             raise InputError(
                 f"{model.config.model_type}: rollouts don't know its layers of type {unknown[0]!r}; use vllm"
             )
-        self.model, self.group, self.tokens = model, group, tokens
+        self.model, self.group, self.tokens, self._packed = model, group, tokens, packed
         self.states: Tensor | None = None  # [rows, d], the last call's states, before lm_head
 
     def __enter__(self) -> Self:
-        self._packed = PackedForward.of(self.model, with_head=self.tokens is None)
         self._attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
         if self.model.config._attn_implementation != ATTENTION:
@@ -367,8 +369,10 @@ class SharedPromptDecoder:
             return logits
         states = self._packed.states(ids[0], positions[0], shared.attend)
         self.states = states = states if logits_to_keep is None else states[logits_to_keep]
-        few: Tensor | None = None if self.tokens is None else self.model.get_output_embeddings()(states[None])[0]
-        return self._packed.logits(states) if few is None else few
+        if self.tokens is None:
+            return self._packed.logits(states)
+        few: Tensor = self.model.get_output_embeddings()(states[None])[0]
+        return few
 
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:

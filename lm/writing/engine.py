@@ -16,6 +16,7 @@ from benchmark.storage.stages import Stage
 from lm.backbone import merged_adapters
 from lm.settings import RolloutSettings
 from lm.writing.decode import SharedPromptDecoder
+from lm.writing.packed import PackedForward
 from lm.writing.rollouts import RolloutResult, check_prompts, on_device, pack_rollouts, pad_id
 from lm.writing.sampling import choose, penalised, stream_uniforms
 from lm.writing.stopping import EndOfTurn
@@ -73,10 +74,11 @@ class TransformersEngine:
         self.model.eval()
         try:
             with merged_adapters(self.model, settings.merge_adapters) as causal_lm:
+                packed = PackedForward.of(causal_lm, with_head=True)  # for all batches: the weights stay as they are
                 for start in range(0, len(prompts), users_at_once):
                     users = order[start : start + users_at_once]
                     rows = (users[:, None] * group + np.arange(group)).reshape(-1)
-                    with SharedPromptDecoder(causal_lm, group) as decoder:
+                    with SharedPromptDecoder(causal_lm, group, packed=packed) as decoder:
                         self._write(decoder, [prompts[u] for u in users], rows, sheet)
         finally:
             for module, mode in modes:

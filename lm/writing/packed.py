@@ -52,7 +52,7 @@ class PackedForward:
             and torch.backends.mkldnn.is_available()
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
             and not torch.is_autocast_enabled("cpu")
-            and all(_is_known(module) for module in model.get_decoder().modules())
+            and all(_is_known(module) for module in model.modules())
         )
         scales = {
             scale for module in model.modules() if isinstance(module, FusedLora) for scale in module.scaling.values()
@@ -114,13 +114,13 @@ class _Product:
         biases = [base.bias.detach() for base in bases if base.bias is not None]
         self.bias = _beside(biases) if biases else None
         # Adapters of layers side by side are blocks of one pair of matrices: zeros add nothing to a sum.
-        dtype, no_rank = weights[0].dtype, 0
+        dtype = weights[0].dtype
         a, b, self.scale = [], [], 0.0
         for layer, weight in zip(layers, weights, strict=True):
             factors = layer.factors(dtype, "cpu") if isinstance(layer, FusedLora) else None
             if factors is None:
-                a.append(weight.new_zeros(no_rank, weight.shape[1]))
-                b.append(weight.new_zeros(no_rank, weight.shape[0]))
+                a.append(weight.new_zeros(0, weight.shape[1]))
+                b.append(weight.new_zeros(0, weight.shape[0]))
             else:
                 a.append(factors[0].detach().to(dtype))
                 b.append(factors[1].detach().to(dtype).T)

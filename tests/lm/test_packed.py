@@ -1,5 +1,6 @@
 """Steps on packed weights against the model's own forward, and every model that is left to that."""
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -8,10 +9,13 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from lm.backbone import add_lora
-from lm.settings import LoraSettings
+from lm.settings import LoraSettings, RolloutSettings
 from lm.writing.decode import SharedPromptDecoder
-from lm.writing.packed import PackedForward
+from lm.writing.engine import TransformersEngine
+from lm.writing.packed import Attend, PackedForward
+from lm.writing.stopping import EndOfReasoning
 from tests.support.tiny_models import tiny_config, tiny_model
+from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
 
 PROMPTS = [[5, 9, 8, 21, 33], [5, 9, 40, 41, 7, 6, 11, 30, 58], [5, 9, 12]]
 GROUP = 2
@@ -43,8 +47,7 @@ def steps(
 ) -> list[tuple[Tensor, ...]]:
     """Logits and states of the prompts and of six steps; a rollout ends on the way, and two go on as copies."""
     outcomes = []
-    with SharedPromptDecoder(model, GROUP, tokens) as decoder:
-        decoder._packed = packed
+    with SharedPromptDecoder(model, GROUP, tokens, packed) as decoder:
         logits = decoder.prefill(PROMPTS)
         assert decoder.states is not None
         outcomes.append((logits, decoder.states))
@@ -101,9 +104,9 @@ def test_models_in_bf16_are_packed_and_stay_as_near(lora: bool) -> None:
     for name, value in model.named_parameters():
         if "lora_" not in name:  # adapters stay float32, as `add_lora` leaves them
             value.data = value.data.bfloat16()
-    with SharedPromptDecoder(model, GROUP) as decoder:
-        assert decoder._packed is not None
-    ours, own = steps(model, PackedForward.of(model, with_head=True)), steps(model, None)
+    packed = PackedForward.of(model, with_head=True)
+    assert packed is not None
+    ours, own = steps(model, packed), steps(model, None)
     for (_, one), (_, other), (_, right) in zip(ours, own, exact, strict=True):
         assert one.dtype == torch.bfloat16
         assert (one - right).norm() <= 1.2 * (other - right).norm() + 1e-6
@@ -128,6 +131,11 @@ def test_other_models_take_their_own_forward() -> None:
     peft_alone = get_peft_model(llama, LoraConfig(r=2, target_modules=["q_proj"]))
     assert isinstance(peft_alone, PeftModel)
     assert of(peft_alone.get_base_model()) is None
+    adapted_head = get_peft_model(
+        tiny_model("llama", lora=False).bfloat16(), LoraConfig(r=2, target_modules=["lm_head"])
+    )
+    assert isinstance(adapted_head, PeftModel)
+    assert of(adapted_head.get_base_model()) is None
     dropout = add_lora(tiny_model("llama", lora=False).bfloat16(), LoraSettings(r=2, dropout=0.1))
     assert of(dropout.get_base_model()) is None
 
@@ -149,11 +157,37 @@ def test_changed_adapters_count_in_the_next_call() -> None:
     model = adapted.eval().get_base_model()
     logits = []
     for _ in range(2):
-        with torch.no_grad(), SharedPromptDecoder(model, 1) as decoder:
-            assert decoder._packed is not None
+        packed = PackedForward.of(model, with_head=True)
+        assert packed is not None
+        with torch.no_grad(), SharedPromptDecoder(model, 1, packed=packed) as decoder:
             decoder.prefill(PROMPTS)
             logits.append(decoder.step(torch.tensor([4, 5, 6])))
         for name, value in adapted.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(value, std=0.5)
     assert not torch.allclose(logits[0], logits[1], atol=0.1)
+
+
+@NEEDS_BF16
+def test_the_engine_packs_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And writes with what it has packed."""
+    made: list[PackedForward] = []
+    used: list[PackedForward] = []
+    of, states = PackedForward.of.__func__, PackedForward.states  # type: ignore[attr-defined]
+
+    def noted(cls: type[PackedForward], model: PreTrainedModel, with_head: bool) -> PackedForward:
+        made.append(of(cls, model, with_head))
+        return made[-1]
+
+    def noting(self: PackedForward, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        used.append(self)
+        return states(self, ids, positions, attend)
+
+    monkeypatch.setattr(PackedForward, "of", classmethod(noted))
+    monkeypatch.setattr(PackedForward, "states", noting)
+    tokenizer = tiny_tokenizer("llama")
+    settings = RolloutSettings(group_size=2, max_new_tokens=3, temperature=1.0, rows_at_once=2)
+    engine = TransformersEngine(tiny_lm("llama").bfloat16(), tokenizer, settings, EndOfReasoning(tokenizer, "<answer>"))
+    engine.generate(PROMPTS, cases=np.arange(3), seed=0)
+    assert len(made) == 1 and set(used) == {made[0]}
+    assert len(used) >= 3 * (1 + 2)  # three batches: prompts, then the steps behind the first token
