@@ -44,13 +44,14 @@ def page_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = Non
     note_argument(parser)
     add_factors(parser, required=False)
     parser.add_argument("--reference", help="the row that is held against each of the others (default: none)")
-    parser.add_argument(
-        "--thinking",
-        type=json.loads,
-        default={},
-        help="what each method thinks before it recommends, as JSON (default: not shown)",
-    )
+    add_thinking(parser, required=False)
     return runs_arguments(parser, argv, out="report")
+
+
+def add_thinking(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add --thinking to a command line; without it, where it isn't required, nothing is shown of that."""
+    help = "what each method thinks before it recommends, as JSON"
+    parser.add_argument("--thinking", type=json.loads, required=required, default={}, help=help)
 
 
 def ablations_arguments(

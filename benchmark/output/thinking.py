@@ -7,7 +7,6 @@ The folder gets `thinking` as .csv and .md, and that of the plots a plot, from t
 method's file says what it computes (`benchmark.config.methods.thinking_of`).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from matplotlib.ticker import FuncFormatter
 from benchmark.analysis.groups import ALL
 from benchmark.config.methods import THINKING
 from benchmark.errors import InputError, command, command_line
-from benchmark.output.arguments import methods_arguments
+from benchmark.output.arguments import add_thinking, methods_arguments
 from benchmark.output.costs import number
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
@@ -153,9 +152,7 @@ def left_out(datasets: Sequence[DatasetStatistics]) -> list[str]:
 @command
 def main() -> None:
     parser = command_line("benchmark.output.thinking", __doc__)
-    parser.add_argument(
-        "--thinking", type=json.loads, required=True, help="what each method thinks before it recommends, as JSON"
-    )
+    add_thinking(parser)
     args = methods_arguments(parser, out="tables")
     datasets = [DatasetStatistics.read(args.statistics, dataset) for dataset in args.datasets]
     overall = read_csv(args.statistics / OVERALL_METHODS) if len(datasets) > 1 else None

@@ -78,8 +78,9 @@ def markdown(measured: Measured) -> str:
     peak = max(point.peak_mib for point in measured.points) / 1024
     about = (
         f"Made vectors (`r2ec/catalogue/speed.py` says how) x {measured.width} in bfloat16, "
-        f"{_threads(measured)} of {measured.hardware['processor']}, commit {measured.commit}. Indexes that take more "
-        f"than {measured.memory_gib:g} GiB to build are not built; no process held more than {peak:.1f} GiB."
+        f"{many(measured.threads, 'thread')} of {measured.hardware['processor']}, commit {measured.commit}. Indexes "
+        f"that take more than {measured.memory_gib:g} GiB to build are not built; "
+        f"no process held more than {peak:.1f} GiB."
     )
     return "\n\n".join([about, _on_disk(measured), _searches(measured), _rewards(measured)]) + "\n"
 
@@ -175,7 +176,7 @@ def plot(measured: Measured, folder: Path) -> None:
         lines = [(shown[name], names.get(name, name)) for name in COLOURS if name in shown]
         figure.legend(*zip(*lines, strict=True), loc="outside lower center", ncols=len(lines), frameon=False)
         figure.suptitle(
-            f"Generated vectors of width {measured.width} in bfloat16, {_threads(measured)}",
+            f"Generated vectors of width {measured.width} in bfloat16, {many(measured.threads, 'thread')}",
             x=0.01,
             ha="left",
             fontweight="bold",
@@ -238,10 +239,6 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _threads(measured: Measured) -> str:
-    return many(measured.threads, "thread")
 
 
 def _short(value: float, _: object) -> str:
