@@ -16,6 +16,7 @@ from benchmark.processes import end_with_parent
 from benchmark.sandbox.seal import seal
 
 SUPERVISOR = "R2EC_BENCH_SUPERVISOR"  # in the environment: the number of the process that watches this job
+LAUNCHER = "R2EC_BENCH_LAUNCHER"  # in the environment: the number of torchrun's process, of those that it starts
 
 
 def is_main_process() -> bool:
@@ -29,18 +30,26 @@ def process_count() -> int:
 
 
 def end_with_launcher() -> None:
-    """Let the kernel kill this process when torchrun dies: no process keeps a GPU behind a freed lock."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_parent()
+    """Let the kernel kill this process when torchrun dies: no process keeps a GPU behind a freed lock.
+
+    Imports take seconds before this is called; where torchrun has died meanwhile, this process ends here.
+    """
+    if launcher := os.environ.pop(LAUNCHER, ""):
+        end_with_parent(int(launcher))
 
 
 def environment(gpus: list[str], processes: int) -> dict[str, str]:
-    """The environment of a job with these entries of CUDA_VISIBLE_DEVICES; its processes share its threads."""
+    """The environment of a job with these entries of CUDA_VISIBLE_DEVICES; its processes share its threads.
+
+    This process becomes their launcher.
+    """
     # Numbers are nvidia-smi's, which counts in the order of the PCI bus.
     variables = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     threads = variables.get("OMP_NUM_THREADS", "")
-    if processes > 1 and threads.isdigit():
-        variables["OMP_NUM_THREADS"] = str(max(1, int(threads) // processes))
+    if processes > 1:
+        variables[LAUNCHER] = str(os.getpid())
+        if threads.isdigit():
+            variables["OMP_NUM_THREADS"] = str(max(1, int(threads) // processes))
     return variables
 
 

@@ -16,7 +16,7 @@ from benchmark.config.methods import ROOT
 from benchmark.errors import InputError
 from benchmark.jobs import gpus
 from benchmark.jobs.gpus import Gpu
-from benchmark.jobs.launch import command_line, environment, is_main_process
+from benchmark.jobs.launch import LAUNCHER, command_line, environment, is_main_process
 
 # A job: says what it sees and when, and ends when it is told to, or by itself.
 JOB = """
@@ -220,6 +220,18 @@ def test_the_processes_of_a_job_share_its_gpus_and_die_with_their_launcher(machi
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not (machine.folder / "both0.ended").exists()
+
+
+def test_a_process_whose_launcher_died_while_it_began_ends_at_once() -> None:
+    """The kernel tells of deaths that come after the request alone."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = "from benchmark.jobs.launch import end_with_launcher; end_with_launcher(); print('goes on')"
+    for launcher, expected in ((gone.pid, (-signal.SIGKILL, "")), (os.getpid(), (0, "goes on\n"))):
+        told = os.environ | {LAUNCHER: str(launcher)}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=told, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == expected, done.stderr
+    assert environment([], 2)[LAUNCHER] == str(os.getpid()) and LAUNCHER not in environment([], 1)
 
 
 def runs(pid: int) -> bool:
