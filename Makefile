@@ -25,7 +25,7 @@ SNAKEMAKE := $(SNAKEMAKE_ALONE) --cores $(CORES)
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
-	@echo "make claims      the registered claims of config/claims.yaml: days; in results/claims"
+	@echo "make claims      the registered claims of config/claims.yaml: days; in results/claims; FACTORS=parts runs that factor alone"
 	@echo "make curves      long trainings of RecPO, config/curves.yaml: days; in results/curves"
 	@echo "make null        twenty trainings of two small networks, by which the tests are held to the null; in results/null"
 	@echo "make ablations   all that the paper varied and more controls, on one dataset: hours; in results/ablations-full"
@@ -110,10 +110,12 @@ decoupled: $(READY)
 	$(call own_folder,decoupled)
 	$(SNAKEMAKE) --configfile config/decoupled.yaml --directory results/decoupled
 
-# All test cases are ranked, so that the data of these two are other files than the default's.
+# Claims and null rank other numbers of test cases than the default, so that their data are files of their own. Of the
+# claims some factors can be run first: make claims FACTORS='parts length'. The last line judges what there is.
+FACTOR_FILES = $(foreach factor,$(FACTORS),results/claims/$(factor).md results/plots/claims/$(factor).png)
 claims: $(READY)
 	$(call own_folder,claims)
-	$(SNAKEMAKE) ablations --configfile config/claims.yaml --directory results/claims
+	$(SNAKEMAKE) $(if $(FACTORS),$(FACTOR_FILES),ablations) --configfile config/claims.yaml --directory results/claims
 	.venv/bin/python -m benchmark.analysis.registered --results results/claims/results --out results/claims/results/claims
 
 # What is there of a stopped run is shown by the last line alone.
