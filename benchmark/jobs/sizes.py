@@ -1,4 +1,4 @@
-"""Counts of a dataset for the estimates: from its dataset.json, or before it is prepared those usual for its source."""
+"""Counts of a dataset for the estimates: from its dataset.json, or of the user's own files, or usual for its source."""
 
 from dataclasses import replace
 from functools import cache
@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from benchmark.data.settings import DatasetConfig
+from benchmark.data.protocol import prepare
+from benchmark.data.settings import DatasetConfig, read_dataset_settings, source_of
 from benchmark.data.store import read_about
 from benchmark.errors import InputError
 from benchmark.workload import Sizes
@@ -23,39 +24,68 @@ USUAL = {
     "Musical_Instruments": Sizes(10_320, 27_498, 3_437, 3_438, **AMAZON),
 }
 UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
+MOST_ROWS = 1_000_000  # of the user's own files, up to which they are prepared for their counts, in some seconds
+OwnFile = tuple[Path, int, int]  # where it is, bytes, and when it was written
 
 
 def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
     """Counts of a dataset: from its dataset.json, if it is prepared; else from its source or the user's own files."""
     category = str(dataset.options.get("category", ""))
-    usual = USUAL.get(category) or USUAL.get(dataset.source) or _own_sizes(dataset)
+    usual = USUAL.get(category) or USUAL.get(dataset.source) or UNKNOWN
     path = results / "data" / name / "dataset.json"
     try:
         counts = read_about(path.parent, "counts")["counts"] if path.exists() else None
     except InputError:  # a damaged one is about to be made anew, which the plan says
         counts = None
+    own = [] if counts else _own_files(dataset)
+    if own and all(_rows(path, size) <= MOST_ROWS for path, size, _ in own):
+        counts = _counts_of(dataset.model_dump_json(), tuple(own))
     if counts is not None:
         sizes = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
         return replace(sizes, llm=counts.get("train_llm"))  # absent where it has to be prepared again
+    if own:
+        usual = _sizes_by_rows(own)
     limits = {"valid": dataset.valid_cases, "test": dataset.test_cases}
     sizes = replace(usual, **{part: min(n, getattr(usual, part)) for part, n in limits.items() if n is not None})
     return replace(sizes, llm=None if dataset.train_cases is None else min(dataset.train_cases, sizes.train))
 
 
-def _own_sizes(dataset: DatasetConfig) -> Sizes:
-    """Counts from the user's own two files, if they exist: four of five rows of interactions become cases."""
+def _own_files(dataset: DatasetConfig) -> list[OwnFile]:
+    """The user's own two files, interactions first; empty for another source, and where one of them is missing."""
     folder = dataset.options.get("folder")
     if dataset.source != "files" or folder is None:
-        return UNKNOWN
-    counts = {}
+        return []
+    found = []
     for name in ("interactions", "items"):
         for path in (Path(folder) / f"{name}.csv", Path(folder) / f"{name}.parquet"):
-            if path.is_file() and (rows := _rows(path, path.stat().st_size)):
-                counts[name] = rows
-    if len(counts) < 2:
+            if path.is_file():
+                about = path.stat()
+                found.append((path, about.st_size, about.st_mtime_ns))
+    return found if len(found) == 2 else []
+
+
+@cache
+def _counts_of(settings: str, files: tuple[OwnFile, ...]) -> dict[str, int] | None:
+    """What preparing the user's own files will count, by the very code that prepares them; None where it refuses them.
+
+    settings: the dataset's entry as JSON. files: they are read again once one of them has changed.
+    """
+    dataset = read_dataset_settings(settings)
+    try:
+        source, options = source_of(dataset, "datasets")
+        raw = source.load(options, [path for path, _, _ in files], dataset.limits)
+        return prepare(raw, dataset, "estimate").counts  # the name decides which cases are drawn, and not how many
+    except InputError:
+        return None  # the job that prepares it says what is wrong
+
+
+def _sizes_by_rows(files: list[OwnFile]) -> Sizes:
+    """Counts from the rows of the user's own files, of which four of five interactions become cases."""
+    interactions, items = (_rows(path, size) for path, size, _ in files)
+    if not interactions or not items:
         return UNKNOWN
-    cases = max(10, int(0.8 * counts["interactions"]))
-    return replace(UNKNOWN, items=counts["items"], train=cases * 8 // 10, valid=cases // 10, test=cases // 10)
+    cases = max(10, int(0.8 * interactions))
+    return replace(UNKNOWN, items=items, train=cases * 8 // 10, valid=cases // 10, test=cases // 10)
 
 
 @cache
