@@ -8,8 +8,10 @@ log.)
 """
 
 import logging
+import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +69,11 @@ class Job:
         """Rule and wildcards, by which Snakemake's messages identify the job."""
         return self.rule, self.wildcards
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Jobs whose estimates err alike: the rule, and a method with its ablations."""
+        return self.rule, dict(self.wildcards).get("method", "").partition("--")[0]
+
 
 @dataclass
 class Progress:
@@ -99,24 +106,21 @@ class Progress:
             self.done[job.key] = now - began
 
     def left(self, now: float) -> float | None:
-        """Seconds until the last job ends: the estimates times how much slower the finished jobs were than theirs.
+        """Seconds until the last job ends: the estimates times how much slower finished jobs of their kind were.
 
         None while a job without an estimate is to come.
         """
         if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
             return None
-        # The default of a method without an estimate says nothing about the pace of the others.
-        finished = [
-            (job.expected.seconds, self.done[job.key])
-            for job in self.jobs
-            if job.expected and job.expected.known and job.key in self.done
-        ]
-        pace = (PRIOR + sum(took for _, took in finished)) / (PRIOR + sum(thought for thought, _ in finished))
+        paces = self._paces()
+        # The median: one kind whose estimate is far off says nothing about the others.
+        of_others = statistics.median(paces.values()) if paces else 1.0
         began = {job.key: start for job, start in self.running.values()}
         remaining = []
         for job in self.jobs:
             if job.expected is not None and job.key not in self.done:
                 elapsed = now - began[job.key] if job.key in began else 0.0
+                pace = paces.get(job.kind, of_others)
                 remaining.append((max(0.0, job.expected.seconds * pace - elapsed), job))
         bounds = [max((seconds for seconds, _ in remaining), default=0.0)]
         if self.cores:
@@ -124,6 +128,17 @@ class Progress:
         if self.gpus:
             bounds.append(sum(seconds * min(job.gpus, self.gpus) for seconds, job in remaining) / self.gpus)
         return max(bounds)
+
+    def _paces(self) -> dict[tuple[str, str], float]:
+        """How many times its estimate each kind of job took, of those that have ended."""
+        took: Counter[tuple[str, str]] = Counter()
+        thought: Counter[tuple[str, str]] = Counter()
+        for job in self.jobs:
+            # The default of a method without an estimate says nothing about a pace.
+            if job.expected and job.expected.known and job.key in self.done:
+                took[job.kind] += self.done[job.key]
+                thought[job.kind] += job.expected.seconds
+        return {kind: (PRIOR + took[kind]) / (PRIOR + thought[kind]) for kind in thought}
 
     def so_far(self, now: float) -> str:
         """The beginning of a job's line: how many jobs are done, and how long the others will take."""

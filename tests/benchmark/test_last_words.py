@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -156,6 +157,19 @@ def test_time_left_by_hand() -> None:
     progress.start(3, ("other", ()), 190)
     progress.end(3, 191, well=True)
     assert progress.so_far(190).startswith("[1 of 3 done")
+
+
+def test_one_kind_that_takes_longer_says_nothing_about_the_others() -> None:
+    slow, again, other, of_other = job("slow", 60), job("slow", 30), job("other", 60), job("other--beta=0", 30)
+    again = replace(again, wildcards=(*again.wildcards, ("seed", "2")))
+    third = job("third", 30)
+    progress = Progress([slow, again, other, of_other, third], cores=1)
+    for number, (finished, took) in enumerate(((slow, 540.0), (other, 60.0))):
+        progress.start(number, finished.key, 0)
+        progress.end(number, took, well=True)
+    # Slow jobs take (60 + 540) / (60 + 60) = 5 times their estimate. The other took its own, as will its ablation.
+    # Of the third none has ended: it takes the median of both, 3.
+    assert progress.left(600) == 30 * 5 + 30 * 1 + 30 * 3
 
 
 def test_time_left_with_few_gpus_and_unknown_methods() -> None:
