@@ -57,6 +57,6 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Re
 
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:
     """See `benchmark.workload`."""
-    # Half of the rows have one target, the others one in five of their places: a target takes several times what it takes a
-    # network that learns at every place.
+    # Half of the rows have one target, the others one in five of their places: a target takes several times what it
+    # takes a network that learns at every place.
     return trained(s, [p], 1.2e-4)
