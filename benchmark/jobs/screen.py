@@ -11,7 +11,7 @@ import logging
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,8 +131,8 @@ class Progress:
 
     def _paces(self) -> dict[tuple[str, str], float]:
         """How many times its estimate each kind of job took, of those that have ended."""
-        took: Counter[tuple[str, str]] = Counter()
-        thought: Counter[tuple[str, str]] = Counter()
+        took: dict[tuple[str, str], float] = defaultdict(float)
+        thought: dict[tuple[str, str], float] = defaultdict(float)
         for job in self.jobs:
             # The default of a method without an estimate says nothing about a pace.
             if job.expected and job.expected.known and job.key in self.done:
