@@ -75,7 +75,7 @@ def made_of(records: Sequence[RunRecord]) -> dict[Hashable, str]:
 
 
 def background(results: Collected) -> pd.DataFrame:
-    """What `captions.background_in_words` says, one row per method.
+    """What `captions.background` says, one row per method.
 
     Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ
     in a row with less_information alone, as where each seed draws a sample of its own), settings_tried,

@@ -253,25 +253,6 @@ def many(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def counted_in_words(methods: Sequence[str], numbers: Sequence[int]) -> str:
-    """The number that most methods have, and the methods that have another one, in words.
-
-    >>> counted_in_words(["popularity", "sasrec", "r2ec"], [3, 3, 3])
-    '3'
-    >>> counted_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
-    '3 (r2ec, r2ec_untrained: 1)'
-    >>> counted_in_words(["popularity", "sasrec", "caser", "r2ec"], [1, 5, 3, 1])
-    '1 (sasrec: 5; caser: 3)'
-    """
-    most = max(numbers, key=lambda number: (numbers.count(number), number))
-    others: dict[int, list[str]] = {}
-    for method, number in zip(methods, numbers, strict=True):
-        if number != most:
-            others.setdefault(number, []).append(method)
-    words = "; ".join(f"{', '.join(names)}: {number}" for number, names in others.items())
-    return f"{most}" + (f" ({words})" if words else "")
-
-
 def names_in_words(names: Sequence[str], shown: int = 2) -> str:
     """A few names, and the number of the others.
 

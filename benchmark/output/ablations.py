@@ -16,7 +16,7 @@ from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.metrics import METRICS
 from benchmark.output.arguments import ablations_arguments
-from benchmark.output.captions import background_in_words, of_different_code, runs_behind, what_it_shows
+from benchmark.output.captions import backgrounds_in_words, of_different_code, runs_behind, what_it_shows
 from benchmark.output.forms import csv, csv_with_failed, failed_rows, latex, latex_row, markdown, plain_latex
 from benchmark.output.markdown import plain, running, table
 from benchmark.statistics.ablations import AGAINST_BASE
@@ -34,8 +34,8 @@ def notes(frame: pd.DataFrame) -> list[str]:
     for _, part in frame.groupby("dataset", sort=False):
         row = part.iloc[0]
         family = f"family of {row.family_size} tests ({many(len(part) - 1, 'value')} x {len(METRICS)} metrics)"
-        out += [runs_behind(as_rows(part), family), background_in_words(as_rows(part))]
-    return out + of_different_code(as_rows(frame))
+        out.append(runs_behind(as_rows(part), family))
+    return out + backgrounds_in_words(as_rows(frame)) + of_different_code(as_rows(frame))
 
 
 def as_rows(frame: pd.DataFrame) -> pd.DataFrame:

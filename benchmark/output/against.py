@@ -20,7 +20,7 @@ from benchmark.analysis import significance
 from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
-from benchmark.output.captions import background_in_words, of_different_code
+from benchmark.output.captions import backgrounds_in_words, of_different_code
 from benchmark.output.costs import HEADINGS, number
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
@@ -125,7 +125,8 @@ def main() -> None:
         for dataset in frame.dataset.unique()
         if dataset != EVERY
     ]
-    beside = [*map(background_in_words, rows), *of_different_code(pd.concat(rows, ignore_index=True))]
+    together = pd.concat(rows, ignore_index=True)
+    beside = [*backgrounds_in_words(together), *of_different_code(together)]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(frame), args.results / "plots", "against")
     text = markdown(frame, args.note, beside)

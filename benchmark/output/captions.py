@@ -7,7 +7,7 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.comparisons import AGAINST_BEST
 from benchmark.analysis.information import in_words
-from benchmark.config.wording import counted_in_words, many
+from benchmark.config.wording import many
 from benchmark.contract import Learned
 from benchmark.data.account import share
 from benchmark.evaluate import TOP
@@ -18,18 +18,53 @@ DAGGER = "†"
 FEW = 0.05  # share of the items that the lists could hold; a method that shows fewer is named in the caption
 
 
-def seeds_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
-    """`counted_in_words` of the numbers of seeds.
+def joined(names: Sequence[str]) -> str:
+    """Names in a sentence.
 
-    >>> seeds_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
-    '3 seeds (r2ec, r2ec_untrained: 1)'
+    >>> joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
     """
-    most, _, others = counted_in_words(methods, seeds).partition(" ")
-    return " ".join(filter(None, [most, "seed" if most == "1" else "seeds", others]))
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def number_of_each(methods: Sequence[str], numbers: Sequence[int], row: str = "row") -> str:
+    """Which methods have which number of something, in words; the number that most have comes last.
+
+    row: the word for a method where it isn't named.
+
+    >>> number_of_each(["popularity", "sasrec", "r2ec"], [3, 3, 3])
+    '3 of each row'
+    >>> number_of_each(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '1 of r2ec and r2ec_untrained, 3 of each other row'
+    >>> number_of_each(["popularity", "sasrec", "caser", "r2ec"], [1, 5, 3, 1], "method")
+    '5 of sasrec, 3 of caser, 1 of each other method'
+    >>> number_of_each(["popularity", "sasrec"], [1, 2])
+    '1 of popularity, 2 of sasrec'
+    """
+    named: dict[int, list[str]] = {}
+    for method, number in zip(methods, numbers, strict=True):
+        named.setdefault(number, []).append(method)
+    most = max(named, key=lambda number: (len(named[number]), number))
+    common = named.pop(most)
+    parts = [f"{number:,} of {joined(names)}" for number, names in named.items()]
+    last = f"each {'other ' if named else ''}{row}" if len(common) > 1 or not named else common[0]
+    return ", ".join([*parts, f"{most:,} of {last}"])
+
+
+def trainings_in_words(methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """`number_of_each` of the trainings of a table's rows.
+
+    >>> trainings_in_words(["popularity", "sasrec", "r2ec", "r2ec_untrained", "item_knn"], [3, 3, 1, 1, 3])
+    '1 training of r2ec and r2ec_untrained, 3 of each other row'
+    >>> trainings_in_words(["popularity", "sasrec"], [3, 3])
+    '3 trainings of each row'
+    """
+    first, _, rest = number_of_each(methods, seeds).partition(" ")
+    return f"{first} {'training' if first == '1' else 'trainings'} {rest}"
 
 
 def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
-    """The caption of a table of methods: `what_it_shows`, then two paragraphs per dataset, then `of_different_code`.
+    """The caption of a table of methods: `what_it_shows`, a paragraph per dataset, then what its runs learned from.
 
     plain: for a table without deviations over seeds and without bold and underlined means.
     """
@@ -49,8 +84,8 @@ def notes(frame: pd.DataFrame, *, plain: bool = False) -> list[str]:
             )
         else:
             family = "no baseline among the methods, so no test in this table"
-        out += [runs_behind(part, family), background_in_words(part)]
-    return out + of_different_code(frame)
+        out.append(runs_behind(part, family))
+    return out + backgrounds_in_words(frame) + of_different_code(frame)
 
 
 def what_it_shows(frame: pd.DataFrame, reference: str, family: str, *, plain: bool = False) -> str:
@@ -87,8 +122,8 @@ def runs_behind(part: pd.DataFrame, family: str) -> str:
     row = part.iloc[0]
     commits = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in row.commit.split()]
     return (
-        f"{row.dataset}: {many(row.n_cases, 'case')} of {many(row.n_users, 'user')}, "
-        f"{seeds_in_words(part.method.tolist(), part.seeds.tolist())}, {family}; "
+        f"{row.dataset}: {many(row.n_cases, 'case')} of {many(row.n_users, 'user')}; "
+        f"{trainings_in_words(part.method.tolist(), part.seeds.tolist())}; {family}; "
         f"{'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}."
     )
 
@@ -119,17 +154,33 @@ def of_different_code(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def background_in_words(part: pd.DataFrame) -> str:
+def backgrounds_in_words(frame: pd.DataFrame) -> list[str]:
+    """A paragraph of `background` for each dataset; a sentence that holds for several is said once, behind their names.
+
+    Those of one dataset come first.
+    """
+    datasets: dict[str, list[str]] = {}  # by sentence
+    for dataset, part in frame.groupby("dataset", sort=False):
+        for sentence in background(part):
+            datasets.setdefault(sentence, []).append(str(dataset))
+    paragraphs: dict[tuple[str, ...], list[str]] = {}
+    for sentence, names in datasets.items():
+        paragraphs.setdefault(tuple(names), []).append(sentence)
+    ordered = sorted(paragraphs.items(), key=lambda paragraph: len(paragraph[0]))
+    return [f"{joined(names)}: {'. '.join(sentences)}." for names, sentences in ordered]
+
+
+def background(part: pd.DataFrame) -> list[str]:
     """The sentences on one dataset's rows and cases, from the columns of `benchmark.analysis.summary.background`.
 
-    They say what the rows learned from, how many settings they tried, how many targets no method could have learned,
-    how many items the lists hold, and how many interactions equal times hide.
+    Without their full stops. They say what the rows learned from, how many settings they tried, how many targets no
+    method could have learned, how many items the lists hold, and how many interactions equal times hide.
     """
     row = part.iloc[0]
     tried = part.settings_tried.tolist()
-    clauses = [
+    sentences = [
         what_they_learned(part),
-        f"Settings tried on validation cases: {counted_in_words(part.method.tolist(), tried)}",
+        f"Settings tried on validation cases: {number_of_each(part.method.tolist(), tried)}",
         f"{share(row.cold_targets, row.n_cases)} test targets stand in no training interaction: no method could have "
         "learned them"
         if row.cold_targets
@@ -137,11 +188,11 @@ def background_in_words(part: pd.DataFrame) -> str:
         of_the_lists(part),
     ]
     if row.hidden_share:
-        clauses.append(
+        sentences.append(
             f"Equal times take {max(0.1, 100 * row.hidden_share):.1f} % of the interactions out of the histories of "
             "cases of the same second (same_time: exclude)"
         )
-    return f"{row.dataset}: {'. '.join(clauses)}."
+    return sentences
 
 
 def what_they_learned(part: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ from benchmark.analysis.groups import ALL, HISTORY, TARGET
 from benchmark.config.wording import names_in_words
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
-from benchmark.output.captions import seeds_in_words
+from benchmark.output.captions import number_of_each
 from benchmark.statistics.files import DatasetStatistics
 from benchmark.storage.io import atomic
 
@@ -119,14 +119,14 @@ def _draw_panel(axes: Axes, panel: Panel, at: np.ndarray, colours: list[str]) ->
         )
 
 
-def _seeds_in_words(methods: pd.DataFrame) -> str:
-    return seeds_in_words(methods.method.tolist(), methods.seeds.tolist())
+def _trainings(methods: pd.DataFrame) -> str:
+    return number_of_each(methods.method.tolist(), methods.seeds.tolist(), "method")
 
 
 def _what_ticks_are(methods: pd.DataFrame) -> str:
     if methods.seeds.max() == 1:
         return "One seed: the lines do not say how much another training would move a point."
-    return f"Ticks below a point: its {_seeds_in_words(methods)}."
+    return f"Ticks below a point: its trainings, {_trainings(methods)}."
 
 
 def plot_metrics(statistics: DatasetStatistics) -> Figure:
@@ -167,7 +167,9 @@ def plot_cost(statistics: DatasetStatistics) -> Figure:
     axes.set_ylim(0, max(high.max() * 1.1, 1e-3))
     axes.set_xlabel("fit + score, seconds per run, tuning excluded (log scale)")
     axes.set_ylabel(MAIN)
-    _title(figure, statistics.methods, "cost against quality", f"Means over {_seeds_in_words(statistics.methods)}.")
+    _title(
+        figure, statistics.methods, "cost against quality", f"Means over trainings, {_trainings(statistics.methods)}."
+    )
     place_labels(figure, axes, seconds, quality, statistics.methods.method.tolist(), np.column_stack([low, high]))
     return figure
 

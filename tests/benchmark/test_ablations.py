@@ -202,7 +202,12 @@ def test_the_command_writes_byte_equal_files(results: Path, tmp_path: Path) -> N
     assert contents[0] == contents[1] and sorted(contents[0]) == ["beta.csv", "beta.md", "beta.tests.csv", "beta.tex"]
     text, tex = contents[0]["beta.md"].decode(), contents[0]["beta.tex"].decode()
     assert text.startswith("# weight of R\\_c\n") and "| value |" in text and "| 0.05 |" in text
-    for words in ('the base, "0.05"', "family of 12 tests (2 values x 6 metrics)", "3 seeds", "power of 80 %"):
+    for words in (
+        'the base, "0.05"',
+        "family of 12 tests (2 values x 6 metrics)",
+        "3 trainings of each row",
+        "power of 80 %",
+    ):
         assert words in text and words.replace("%", r"\%") in tex, words
     frame = FactorStatistics.read(results / "statistics" / "ablations", "beta").values
     assert frame["value"].tolist() == ["0", "0.05", "1"]  # still words

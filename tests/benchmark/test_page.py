@@ -230,7 +230,10 @@ def test_the_answer_is_made_from_the_run(page: Path) -> None:
     )
     assert about["title"].startswith("r2ec ranks best on both datasets; over them sasrec can't be told apart from it")
     scope, reasoning, whole = about["said"]
-    assert scope.startswith("4 methods on small (60 test cases of ") and "2 seeds, 16 runs" in scope
+    assert (
+        scope.startswith("4 methods on small (60 test cases of ")
+        and "Trainings per dataset: 2 of each method; 16 runs" in scope
+    )
     assert reasoning.startswith("With a reasoning against none, NDCG@10 of r2ec minus r2ec_no_reasoning: all ")
     assert "all datasets +0." in reasoning and "r2ec ranks better" in reasoning
     # Dataset by dataset it is folded away.

@@ -132,7 +132,7 @@ def test_seeds_of_one_method_weigh_no_more_than_one(tmp_path: Path) -> None:
 def test_every_form_says_how_many_seeds(unequal: Collected, frame: pd.DataFrame) -> None:
     plain = io.StringIO()
     show(frame, Console(file=plain, width=110))
-    words = "3 seeds (r2ec, r2ec_untrained: 1)"
+    words = "1 training of r2ec and r2ec_untrained, 3 of each other row;"
     assert words in markdown(frame)
     assert words.replace("_", r"\_") in latex(frame)
     for text in (markdown(frame), latex(frame), " ".join(plain.getvalue().split())):
@@ -153,9 +153,13 @@ def test_the_page_says_how_many_seeds_and_lists_every_run(
     results = unequal.folder.parents[1]
     unequal_statistics.write(results / "statistics", "small")
     page, _ = document([unequal], results)
-    assert sum("3 seeds (r2ec, r2ec_untrained: 1)" in note for note in page["datasets"][0]["notes"]) == 1
+    words = "1 training of r2ec and r2ec_untrained, 3 of each other row;"
+    assert sum(words in note for note in page["datasets"][0]["notes"]) == 1
+    assert (
+        "Trainings: 1 of r2ec and r2ec_untrained, 3 of each other method; 11 runs in all." in page["answer"]["said"][0]
+    )
     assert ["0123456789abcdef0123456789abcdef01234567", 11] in page["provenance"]["shared"][0][1]
-    listed = [(run["method"], run["seed"]) for run in page["provenance"]["runs"]]
+    listed = [(run["method"], run["training"]) for run in page["provenance"]["runs"]]
     assert listed == [(name, seed) for name, number in UNEQUAL.items() for seed in range(1, number + 1)]
 
 
@@ -167,11 +171,12 @@ def test_plots_show_each_methods_own_seeds(unequal: Collected, unequal_statistic
     for mean, own_seeds, values in zip(means, seeds, unequal.values, strict=True):
         assert own_seeds == pytest.approx(values[MAIN].mean(axis=-1))
         assert mean == pytest.approx(np.mean(own_seeds))
-    words = "Ticks below a point: its 3 seeds (r2ec, r2ec_untrained: 1)."
+    words = "Ticks below a point: its trainings, 1 of r2ec and r2ec_untrained, 3 of each other method."
     for plot in (plots.plot_metrics, plots.plot_slices):
         assert words in plot(unequal_statistics).get_supxlabel().replace("\n", " ")
     cost = plots.plot_cost(unequal_statistics)
-    assert "Means over 3 seeds (r2ec, r2ec_untrained: 1)." in cost.get_supxlabel()
+    words = "Means over trainings, 1 of r2ec and r2ec_untrained, 3 of each other method."
+    assert words in cost.get_supxlabel().replace("\n", " ")
     points = [line for line in cost.axes[0].lines if line.get_marker() == "o"]
     assert [line.get_ydata()[0] for line in points] == pytest.approx(unequal.case_means[MAIN].mean(axis=-1))
     # 11 x (0.1 + 20 x skill) seconds, as results_tree writes it for every seed

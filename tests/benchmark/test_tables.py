@@ -100,7 +100,7 @@ def test_every_form_says_the_same(results: Path) -> None:
     in_latex = re.findall(r"shortstack\[r\]\{(?:\\textbf\{|\\underline\{)?(\d\.\d{4})", latex(frame))
     assert in_markdown == in_latex == numbers
     assert markdown(frame).count("†") - 1 == latex(frame).count(r"$^\dagger$") > 0  # one more in the caption
-    for text in ("paired", "Holm", "sasrec", "18 tests", "120 cases", "2 seeds", "commit 0123456789"):
+    for text in ("paired", "Holm", "sasrec", "18 tests", "120 cases", "2 trainings of each row", "commit 0123456789"):
         assert text in markdown(frame)
         assert text in latex(frame)
 

@@ -271,7 +271,9 @@ def test_a_method_may_have_seeds_of_its_own(finished: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     table = pd.read_csv(finished / "results/tables/main.csv")
     assert table.set_index("method")["seeds"].to_dict() == {"item_knn": 3, "popularity": 1, "sasrec": 2}
-    assert "3 seeds (popularity: 1; sasrec: 2)" in (finished / "results/report/index.html").read_text()
+    assert (
+        "1 training of popularity, 2 of sasrec, 3 of item_knn;" in (finished / "results/report/index.html").read_text()
+    )
 
 
 @pytest.mark.parametrize(

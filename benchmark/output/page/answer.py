@@ -1,25 +1,16 @@
 """Make the page's title and first sentences from its numbers: which methods differ, and which can't be told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.wording import many
 from benchmark.metrics import METRICS
-from benchmark.output.captions import seeds_in_words
+from benchmark.output.captions import joined, number_of_each
 from benchmark.output.page.pairs import EVERY, MAIN
 
 NAMED = 4  # methods that a sentence names before it counts them
-
-
-def joined(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    >>> joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])
-    ('a', 'a and b', 'a, b and c')
-    """
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def title_of(sections: Sequence[dict[str, Any]], overall: dict[str, Any] | None, methods: Sequence[str]) -> str:
@@ -122,20 +113,11 @@ def on_dataset(part: dict[str, Any], methods: Sequence[str]) -> str:
 
 
 def verdict(where: str, comparison: dict[str, Any], a: str, b: str) -> str:
-    """One comparison a - b on one dataset in words.
-
-    comparison: difference, low, high, p_holm and detectable (None: unknown).
-    """
+    """One comparison a - b on one dataset in words. comparison: difference, low, high, p_holm."""
     text = f"{where} {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
     if comparison["p_holm"] < ALPHA:
         return f"{text}, {a if comparison['difference'] > 0 else b} ranks better"
-    detectable = (
-        f" (a true difference of {comparison['detectable']:.4f} would have been found in {100 * POWER:.0f} % of such "
-        "runs)"
-        if comparison["detectable"]
-        else ""
-    )
-    return f"{text}, not told apart{detectable}"
+    return f"{text}, not told apart"
 
 
 def pair_in_words(
@@ -152,14 +134,35 @@ def pair_in_words(
     a, b, claim = spoken
     by_dataset = {row["dataset"]: row for row in rows if row["reference"] == methods[a] and row["method"] == methods[b]}
     both = [part for part in sections if {a, b} <= set(numbers_of(part))]
-    parts = [
-        verdict(part["name"], by_dataset.get(part["name"]) or pair(part, a, b), methods[a], methods[b]) for part in both
+    compared = {part["name"]: by_dataset.get(part["name"]) or pair(part, a, b) for part in both}
+    parts = [verdict(name, comparison, methods[a], methods[b]) for name, comparison in compared.items()]
+    text = f"{claim}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
+    return text + could_have_been_found(compared)
+
+
+def could_have_been_found(compared: Mapping[str, Mapping[str, Any]]) -> str:
+    """A sentence on how large a difference would have been seen where none was, "" without such a dataset.
+
+    compared: by dataset p_holm and detectable (None: unknown).
+
+    >>> could_have_been_found({"a": {"p_holm": 0.2, "detectable": 0.01}, "b": {"p_holm": 0.6, "detectable": 0.02}})
+    ' True differences of 0.0100 (a) and 0.0200 (b) would have been found in 80 % of such runs.'
+    >>> could_have_been_found({"all": {"p_holm": 0.2, "detectable": 0.01}})
+    ' A true difference of 0.0100 would have been found in 80 % of such runs.'
+    """
+    sizes = [
+        f"{one['detectable']:.4f}" + (f" ({name})" if len(compared) > 1 else "")
+        for name, one in compared.items()
+        if one["p_holm"] >= ALPHA and one["detectable"]
     ]
-    return f"{claim}, {METRICS[MAIN]} of {methods[a]} minus {methods[b]}: {'; '.join(parts)}."
+    if not sizes:
+        return ""
+    subject = "True differences" if len(sizes) > 1 else "A true difference"
+    return f" {subject} of {joined(sizes)} would have been found in {100 * POWER:.0f} % of such runs."
 
 
 def scope(collected: Sequence[Collected]) -> str:
-    """A sentence on the scope: methods, datasets, cases, seeds and runs."""
+    """Sentences on the scope: methods, datasets, cases, trainings and runs."""
     most = max((results.seeds for results in collected), key=len)
     cases = joined(
         [
@@ -169,10 +172,11 @@ def scope(collected: Sequence[Collected]) -> str:
     )
     runs = sum(len(results.records) for results in collected)
     number = len({name for results in collected for name in results.methods})
-    seeds = seeds_in_words(list(most), list(most.values()))
+    trainings = number_of_each(list(most), list(most.values()), "method")
     return (
-        f"{many(number, 'method')} on {cases}; {seeds}, {many(runs, 'run')}. Every case ranks the full "
-        "catalogue; every difference has a paired test over users."
+        f"{many(number, 'method')} on {cases}. Trainings{' per dataset' if len(collected) > 1 else ''}: {trainings}; "
+        f"{many(runs, 'run')} in all. Every case ranks the full catalogue; every difference has a paired test over "
+        "users."
     )
 
 
