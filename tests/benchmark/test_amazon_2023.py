@@ -23,6 +23,7 @@ from benchmark.data.settings import DatasetConfig
 from benchmark.datasets import Raw, _duckdb, amazon_2023
 from benchmark.datasets._amazon_text import attribute
 from benchmark.errors import InputError
+from benchmark.output.page.labels import OF_SOURCES
 from benchmark.speed import __main__ as speed
 from benchmark.speed import raw_amazon
 from benchmark.storage import download
@@ -694,6 +695,7 @@ def test_config_readme_explains_every_count(mirror: Path) -> None:
     text = (ROOT / "config" / "README.md").read_text().partition("## Amazon Reviews 2023")[2].partition("\n## ")[0]
     for name in load(mirror).about["counts"]:
         assert f"`{name}`" in text, name
+        assert name in OF_SOURCES, name  # its words on the page
 
 
 def test_the_presets_files_are_those_of_paper_and_code() -> None:

