@@ -7,6 +7,8 @@ The folder gets claims.csv and the page claims.md. `python -m benchmark.statisti
 a verdict is found.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -15,6 +17,7 @@ from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.output.ablations import in_words
 from benchmark.output.arguments import ablations_arguments
+from benchmark.output.captions import joined
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, table
 from benchmark.statistics.files import CLAIMS, read_csv
@@ -37,15 +40,30 @@ RULE = (
 
 
 def sentences(row: dict) -> str:
-    """The sentences on one claim, from a row of claims.csv."""
-    claimed = f'"{row["value"]}" {EXPECTATION[row["expect"]]} "{row["against"]}"'
+    """The sentences on one claim on one dataset, from a row of claims.csv."""
     if row["why"]:
-        return f"Expected: {row['metric']} of {claimed}. Nothing can be said on {row['dataset']}: {row['why']}."
+        return f"{expected(row)}. {cannot_be_judged([row['dataset']], row['why'])}"
     margin = "" if np.isnan(row["margin"]) else f", to within {row['margin']:.4f}"
+    return f"{expected(row)}{margin}. {found(row)}"
+
+
+def expected(row: dict) -> str:
+    """What a claim expects, without its margin: the same on all datasets."""
+    claimed = f'"{row["value"]}" {EXPECTATION[row["expect"]]} "{row["against"]}"'
+    return f"Expected: {row['metric']} of {claimed}"
+
+
+def cannot_be_judged(datasets: Sequence[str], why: str) -> str:
+    """Why a claim has no verdict on these datasets."""
+    return f"Nothing can be said on {joined(datasets)}: {why}."
+
+
+def found(row: dict) -> str:
+    """What was found of a claim on one dataset."""
     seeds = [float(text) for text in row["by_seed"].split()]
     difference = f"{row['difference']:+.4f}{share(row['difference'], row)}"
     text = (
-        f"Expected: {row['metric']} of {claimed}{margin}. Found on {row['dataset']} ({many(row['n_cases'], 'case')} of "
+        f"Found on {row['dataset']} ({many(row['n_cases'], 'case')} of "
         f"{many(row['n_users'], 'user')}, {many(len(seeds), 'seed')}): {row['mean']:.4f} against "
         f"{row['mean_against']:.4f}, a difference of {difference} with the 95 % interval [{row['low']:+.4f}, "
         f"{row['high']:+.4f}], p = {row['p']:.2g}, {row['p_holm']:.2g} after Holm's correction over "

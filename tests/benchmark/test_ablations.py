@@ -291,6 +291,15 @@ def test_holm_is_over_all_claims_of_the_page(results: Path) -> None:
     assert (-first.difference, -first.high, -first.low) == pytest.approx(
         (same.difference, same.low, same.high), abs=1e-6
     )
+    shown = claims_of_page(frame)
+    assert shown is not None and [row["claim"] for row in shown["rows"]] == [0, 1, 2, 2]
+    last = shown["sentences"][2]  # of two datasets: what it says is said once
+    assert len(shown["sentences"]) == 3 and last["expected"].startswith("Expected: NDCG@10 of ")
+    assert ["small" in last["lines"][0][0], "other" in last["lines"][1][0]] == [True, True]
+    assert not any("Expected" in text for text, _ in last["lines"])
+    failed = claims_of_page(frame.assign(why="0 failed", verdict="not judged"))
+    assert failed is not None
+    assert failed["sentences"][2]["lines"] == [["Nothing can be said on small and other: 0 failed.", "not judged"]]
 
 
 def test_the_page_of_claims_has_a_sentence_for_each(results: Path, tmp_path: Path) -> None:

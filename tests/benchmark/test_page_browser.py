@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from benchmark.output.page import __main__ as command
+from benchmark.output.page.html import render
 from benchmark.output.plots import overlaps
 from benchmark.storage.io import read_json
 from tests.benchmark.test_page import EVIL, TITLE, write_texts, write_uneven
@@ -54,6 +55,34 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", [*arguments, "--reference", "r2ec"])
         command.main()
     return results / "report" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def three(page: Path) -> Path:
+    """The page with a third dataset, four further methods, and a claim of each dataset; none of it has cases."""
+    about = document_of(page)
+    copies = range(len(about["methods"]), len(about["methods"]) + 4)
+    about["methods"] += [{"name": f"further_method_{number}", "kind": "baseline"} for number in copies]
+    tokens = about["costs"]["names"].index("tokens")
+    for part in (*about["datasets"], about["overall"]):
+        part["rows"][0]["costs"][tokens] = 32_000  # so that all of the main costs are shown
+        part["rows"] += [part["rows"][1] | {"method": number, "p": [None] * 6} for number in copies]
+    about["datasets"].append(about["datasets"][0] | {"name": "movielens-2016"})
+    for rows in (about["provenance"][name] for name in ("rules", "settings")):
+        for row in rows:
+            row[-1].append(row[-1][0])
+    where = [part["name"] for part in about["datasets"]]
+    claim = {"claim": 0, "says": "A claim.", "title": "a factor", "factor": "f", "verdict": "supports", "missing": ""}
+    claim |= {"metric": "NDCG@10", "seeds": 2, "difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": 0.01}
+    lines = [[f"Found on {name}.", "supports"] for name in where]
+    about["claims"] = {
+        "rule": "",
+        "rows": [claim | {"dataset": name, "detectable": 0.1, "margin": None} for name in where],
+        "sentences": [{"says": "A claim.", "expected": "Expected: more.", "lines": lines}],
+    }
+    path = page.with_name("three.html")
+    path.write_text(render(about, {}), encoding="utf-8")
+    return path
 
 
 def shown(opened: Opened) -> int:
@@ -109,6 +138,41 @@ def test_bars_of_a_column_begin_at_one_place(started: Any, page: Path) -> None:
             places = bars.evaluate_all("bars => bars.map((bar) => Math.round(bar.getBoundingClientRect().left))")
             assert len(places) == len(SKILL) and len(set(places)) == 1, (width, column)
         opened.close()
+
+
+def test_tables_of_three_datasets_fit_a_wide_screen(started: Any, three: Path) -> None:
+    opened = Opened(started, three)
+    for view in ("leaderboard", "ablations", "provenance"):
+        opened.view(view)
+        cut = "regions => regions.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
+        assert opened.tab.locator("main .wide").evaluate_all(cut) == [], view
+    assert opened.tab.locator('[aria-label="Rules and counts"] thead th').count() == 4
+    opened.close()
+
+
+def test_a_claim_of_several_datasets_is_said_once(started: Any, three: Path) -> None:
+    opened = Opened(started, three, "#view=ablations")
+    region = opened.tab.locator('[role="region"][aria-label="Exploratory claims"]')
+    assert region.locator("tbody th").count() == 1 and region.locator("tbody tr").count() == 3
+    assert region.locator("tbody th").get_attribute("rowspan") == "3"
+    assert opened.cells("Exploratory claims", 1)[0] == "small"
+    opened.tab.locator("summary", has_text="Each claim in sentences").click()
+    assert opened.tab.inner_text("main").count("A claim.") == 2  # in the table and above its sentences
+    assert opened.tab.inner_text("main").count("Expected: more.") == 1
+    opened.close()
+
+
+def test_a_line_to_a_number_ends_at_its_edge(started: Any, three: Path) -> None:
+    """The numbers of equal points stand apart from them, joined by lines that don't cross the digits."""
+    opened = Opened(started, three)
+    box = "all => all.map((one) => one.getBBox()).map((box) => [box.x, box.y, box.x + box.width, box.y + box.height])"
+    numbers = np.array(opened.tab.locator("figure text.number").evaluate_all(box))
+    ends = "all => all.map((one) => ['x2', 'y2'].map((name) => Number(one.getAttribute(name))))"
+    lines = np.array(opened.tab.locator("figure line.lead").evaluate_all(ends))
+    assert len(numbers) == 9 and len(lines) >= 2
+    inside = (lines[:, None] > numbers[None, :, :2] + 1) & (lines[:, None] < numbers[None, :, 2:] - 1)
+    assert not inside.all(axis=-1).any()
+    opened.close()
 
 
 def test_marks_of_any_column_are_explained(started: Any, page: Path) -> None:
@@ -387,6 +451,6 @@ def test_datasets_may_have_unequal_methods(started: Any, tmp_path: Path) -> None
 def test_the_counts_of_the_data_are_read_in_words(started: Any, page: Path) -> None:
     counts = read_json(page.parents[1] / "data/small/dataset.json")["counts"]
     opened = Opened(started, page, "#view=provenance")
-    rows = opened.tab.locator('[aria-label="Rules and counts of small"] tbody tr').all_inner_texts()
-    assert f"test cases ranked\t{counts['test']}" in rows
+    rows = opened.tab.locator('[aria-label="Rules and counts"] tbody tr').all_inner_texts()
+    assert f"test cases ranked\t{counts['test']}\t{counts['test']}" in rows
     opened.close()

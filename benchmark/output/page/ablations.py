@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmark.config.factors import Factor
 from benchmark.metrics import METRICS
 from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
 from benchmark.output.ablations import note_of_differences, notes
-from benchmark.output.claims import RULE, sentences
+from benchmark.output.claims import RULE, cannot_be_judged, expected, found
 from benchmark.output.page.pairs import digits, rounded
 from benchmark.statistics.files import FactorStatistics
+
+CLAIM = ["factor", "says", "metric", "value", "against", "expect"]  # what a claim says, whatever the dataset
 
 
 def part_of(factor: Factor, statistics: FactorStatistics) -> dict[str, Any]:
@@ -83,13 +86,35 @@ def claims(frame: pd.DataFrame) -> dict[str, Any] | None:
         return None
     shown = ("title", "factor", "dataset", "says", "verdict", "metric", "seeds")
     numbers = ("difference", "low", "high", "p_holm", "detectable", "margin")
+    numbers_of_claims = frame.groupby(CLAIM, sort=False).ngroup()  # their places in the list of sentences
     out = [
         {name: row[name] for name in shown}
         | {name: digits(float(row[name])) for name in numbers}
-        | {"missing": row["why"], "sentences": sentences(row)}
-        for row in frame.to_dict("records")
+        | {"missing": row["why"], "claim": int(claim)}
+        for row, claim in zip(frame.to_dict("records"), numbers_of_claims, strict=True)
     ]
-    return {"rule": RULE, "rows": out}
+    return {"rule": RULE, "rows": out, "sentences": claims_in_sentences(frame)}
+
+
+def claims_in_sentences(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each claim once: what it expects, and a line with a verdict for what was found on each dataset.
+
+    Datasets on which it can't be judged for one and the same reason share a line.
+    """
+    out = []
+    for _, of_claim in frame.groupby(CLAIM, sort=False):
+        rows = of_claim.to_dict("records")
+        lines: list[list[str]] = []
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            if row["why"]:
+                reasons.setdefault((row["why"], row["verdict"]), []).append(row["dataset"])
+                continue
+            margin = "" if np.isnan(row["margin"]) else f"Margin {row['margin']:.4f}. "
+            lines.append([margin + found(row), row["verdict"]])
+        lines += [[cannot_be_judged(names, why), verdict] for (why, verdict), names in reasons.items()]
+        out.append({"says": rows[0]["says"], "expected": f"{expected(rows[0])}.", "lines": lines})
+    return out
 
 
 def registered_claims(paths: Sequence[Path]) -> dict[str, Any] | None:

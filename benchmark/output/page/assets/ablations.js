@@ -1,6 +1,6 @@
 // Claims with their verdicts, and each factor: its values against the base, and the curves of its trainings.
 
-const VERDICTS = { supports: "✓ supports", contradicts: "✗ contradicts", "no effect worth having": "≈ no effect worth having", "can't tell": "? can't tell", "not run": "– not run", "not judged": "– not judged" };
+const VERDICTS = { supports: "✓\u00a0supports", contradicts: "✗\u00a0contradicts", "no effect worth having": "≈\u00a0no effect worth having", "can't tell": "?\u00a0can't tell", "not run": "–\u00a0not run", "not judged": "–\u00a0not judged" };
 const COUNTED = { supports: "supported", contradicts: "contradicted", "no effect worth having": "without an effect worth having", "can't tell": "undecided" };
 const PER_UNIT = "Bars of one metric share a scale.";
 
@@ -19,8 +19,10 @@ function scaleByUnit(rows, unit) {
 
 function claimsTable(rows, label) {
   const domain = scaleByUnit(rows, (row) => row.metric);
+  const several = new Set(rows.map((row) => row.dataset)).size > 1;
   const columns = [
-    { id: "says", head: "claim", kind: "prose", value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${row.dataset}, ${many(row.seeds, "training")}`)] },
+    { id: "says", head: "claim", kind: "prose", once: (row) => row.claim, value: (row) => row.says, cell: (row) => [row.says, h("small", {}, `${row.title}, ${several ? "" : `${row.dataset}, `}${many(row.seeds, "training")}`)] },
+    ...(several ? [{ id: "dataset", head: "dataset", kind: "text", value: (row) => row.dataset }] : []),
     { id: "verdict", head: "verdict", kind: "text", value: (row) => row.verdict, cell: (row) => [h("span", { class: "verdict" }, VERDICTS[row.verdict] ?? row.verdict), row.missing ? h("small", {}, row.missing) : null] },
     { id: "metric", head: "metric", kind: "text", value: (row) => row.metric },
     differenceIfAny(domain),
@@ -28,7 +30,15 @@ function claimsTable(rows, label) {
     { id: "detectable", head: "smallest detectable", value: (row) => row.detectable ?? undefined, text: (row) => fixed(row.detectable), cell: (row) => fixed(row.detectable) || (row.missing ? "" : "unknown") },
   ];
   const table = dataTable({ label, caption: `${BAND} ${PER_UNIT}`, columns, rows });
-  return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), rows.map((row) => h("p", {}, h("strong", {}, `${row.says} `), row.sentences, h("strong", {}, ` Verdict: ${row.verdict}.`))))];
+  return [table.element, copying(columns, table), h("details", {}, h("summary", {}, "Each claim in sentences"), claimsInSentences(rows))];
+}
+
+// Each claim once, with a line of its own for each dataset, or for those of which the same is said.
+function claimsInSentences(rows) {
+  return [...new Set(rows.map((row) => row.claim))].map((number) => doc.claims.sentences[number]).map((claim) => [
+    h("p", {}, h("strong", {}, `${claim.says} `), claim.expected),
+    h("ul", { class: "plain" }, claim.lines.map(([text, verdict]) => h("li", {}, `${text} `, h("strong", {}, `Verdict: ${verdict}.`)))),
+  ]);
 }
 
 // The claims that were registered before their runs, each judged once over all datasets and trainings.
@@ -80,7 +90,7 @@ function factorTable(factor, dataset, metric, scale, domain) {
     { id: "p_holm", head: "p, Holm", value: (row) => of(row, "p_holm") ?? undefined, text: (row) => probability(of(row, "p_holm")), cell: (row) => probability(of(row, "p_holm")) },
     { id: "detectable", head: "smallest detectable", value: (row) => of(row, "detectable") ?? undefined, text: (row) => fixed(of(row, "detectable")), cell: (row) => (row.difference ? fixed(of(row, "detectable")) || "unknown" : "") },
   ];
-  const table = dataTable({ label: `${factor.title}, ${dataset.name}`, caption: `${dataset.name}. Filled: differs from the base after Holm's correction. ${BAND} ${ends(domain)}`, columns, rows });
+  const table = dataTable({ label: `${factor.title}, ${dataset.name}`, caption: dataset.name, columns, rows });
   return [table.element, copying(columns, table)];
 }
 
@@ -92,16 +102,30 @@ function factorPart(factor, metric) {
   const scale = scaleOf(every, metric);
   const of = differenceOf(metric);
   const domain = scaleOfDifferences(every.map((row) => Object.fromEntries(["difference", "low", "high", "detectable"].map((name) => [name, of(row, name)]))));
-  return factor.datasets.map((dataset) => {
+  const curved = factor.datasets.some((dataset) => dataset.curves.length);
+  const read = [`Filled: differs from the base after Holm's correction. ${BAND} ${ends(domain)}`,
+    factor.numeric ? " Below a table its values in their order, each with its 95 % interval over users; diamond and dashed line: the base." : "",
+    curved ? ` Curves: mean over a step's rollouts, of training users.${factor.seeds > 1 ? " Bands: lowest to highest training." : ""}` : "",
+    factor.datasets.length > 1 ? " All datasets share a scale." : ""];
+  return [h("p", { class: "notes" }, read), factor.datasets.map((dataset) => {
     const drawn = new Set(dataset.curves.flatMap((panel) => panel.lines.map((line) => line.label)));
     return [
       factorTable(factor, dataset, metric, scale, domain),
-      factor.numeric ? h("figure", {}, byValue(dataset.values, metric, factor.base, figureWidth(620)), h("figcaption", {}, `${doc.metrics[metric]} by value, with its 95 % interval over users; diamond and dashed line: the base.`)) : null,
+      factor.numeric ? h("figure", {}, byValue(dataset.values, metric, factor.base, endsOf(every, metric), figureWidth(620)), h("figcaption", {}, `${doc.metrics[metric]} by value on ${dataset.name}`)) : null,
       dataset.curves.length ? h("figure", {}, h("h3", {}, `Training on ${dataset.name}`), legend(labels.filter((label) => drawn.has(label)), styles, factor.base),
-        h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, panelWidth(dataset.curves.length))))),
-        h("figcaption", {}, `Mean over a step's rollouts, of training users.${factor.seeds > 1 ? " Bands: lowest to highest training." : ""}`)) : null,
+        h("div", { class: "panels" }, dataset.curves.map((panel) => h("div", {}, h("p", { class: "soft" }, panel.title), curves(panel, styles, levelsOf(factor, panel.title), panelWidth(dataset.curves.length)))))) : null,
     ];
-  });
+  })];
+}
+
+// The ends of every interval of these values: one scale for what is compared.
+const endsOf = (values, metric) => [Math.min(...values.map((value) => value.low[metric])), Math.max(...values.map((value) => value.high[metric]))];
+
+// The lowest and the highest level of a panel's curves on all datasets.
+function levelsOf(factor, title) {
+  const lines = factor.datasets.flatMap((dataset) => dataset.curves.filter((panel) => panel.title === title).flatMap((panel) => panel.lines));
+  const known = lines.flatMap((line) => [...line.low, ...line.high]).filter((value) => value !== null);
+  return [Math.min(...known), Math.max(...known)];
 }
 
 const claimed = (doc.claims?.rows.length ?? 0) + (doc.registered?.rows.length ?? 0);

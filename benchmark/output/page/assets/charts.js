@@ -7,7 +7,7 @@ const DIAMONDS = ["reference", "base"]; // kinds of points; the others are circl
 // a difference would have been missed. unknown: no interval is known, which looks as uncertain as it is.
 function bar({ mean, low, high, domain, kind = "", band = null, zero = false, open = false, unknown = false, long = false, short = false }) {
   const narrow = innerWidth < 600;
-  const width = long ? (narrow ? 120 : 220) : short || narrow ? 72 : 110;
+  const width = long ? (narrow ? 120 : 220) : narrow ? 72 : short ? 64 : 110;
   const at = (value) => PAD + ((value - domain[0]) / (domain[1] - domain[0] || 1)) * (width - 2 * PAD);
   const drawn = s("svg", { class: "bar", width, height: 18, "aria-hidden": "true" });
   if (band !== null) {
@@ -56,8 +56,8 @@ function legend(labels, styles, base) {
   }));
 }
 
-// The curves of one panel: mean over seeds as a line, lowest to highest seed as a band.
-function curves(panel, styles, width) {
+// The curves of one panel: mean over seeds as a line, lowest to highest seed as a band. levels: [lowest, highest] of the scale.
+function curves(panel, styles, levels, width) {
   const marks = [];
   for (const line of panel.lines) {
     const { stroke, dash } = styles.get(line.label);
@@ -65,20 +65,20 @@ function curves(panel, styles, width) {
     if (points.some((point) => point.low !== point.high)) marks.push(Plot.areaY(points, { x: "step", y1: "low", y2: "high", fill: stroke, fillOpacity: 0.15 }));
     marks.push(Plot.lineY(points, { x: "step", y: "mean", stroke, strokeDasharray: dash, strokeWidth: 1.8 }));
   }
-  return named(Plot.plot({ width, height: 220, marginLeft: 52, marginBottom: 44, style: FONT, x: { label: "step", labelOffset: 38, ticks: 5 }, y: { label: null, ticks: 5, grid: true, inset: 4 }, marks }), `${panel.title} by step`);
+  return named(Plot.plot({ width, height: 220, marginLeft: 52, marginBottom: 44, style: FONT, x: { label: "step", labelOffset: 38, ticks: 5 }, y: { label: null, domain: levels, ticks: 5, grid: true, inset: 4 }, marks }), `${panel.title} by step`);
 }
 
-// A factor whose values are numbers: mean and interval by value, in their order.
-function byValue(values, metric, base, width) {
+// A factor whose values are numbers: mean and interval by value, in their order. levels: [lowest, highest] of the scale.
+function byValue(values, metric, base, levels, width) {
   const points = values.map((value) => ({ label: value.label, mean: value.mean[metric], low: value.low[metric], high: value.high[metric], base: value.label === base }));
   const level = points.find((point) => point.base);
   const plot = Plot.plot({
     width, height: 240, marginLeft: 56, marginBottom: 42, style: FONT,
     x: { type: "point", domain: points.map((point) => point.label), label: null },
-    y: { label: null, grid: true, zero: false, ticks: 5, inset: 6 },
+    y: { label: null, domain: levels, grid: true, ticks: 5, inset: 6 },
     marks: [
       level ? Plot.ruleY([level.mean], { stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.6 }) : null,
-      Plot.ruleX(points, { x: "label", y1: "low", y2: "high", stroke: "var(--reference)", strokeWidth: 2 }),
+      Plot.ruleX(points, { x: "label", y1: "low", y2: "high", stroke: (point) => (point.base ? "var(--ink)" : "var(--reference)"), strokeWidth: 2 }),
       Plot.dot(points, { x: "label", y: "mean", r: 5, fill: (point) => (point.base ? "var(--ink)" : "var(--reference)"), symbol: (point) => (point.base ? "diamond" : "circle") }),
     ],
   });
@@ -92,8 +92,9 @@ function numberPoints(plot, points) {
   const shared = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
   for (const { number, x, y } of points) {
     const half = 3 + 4 * String(number).length;
+    const near = 7 + half; // where the number stands beside its point
     let best = null;
-    for (let radius = 14; radius < 90; radius += 7) {
+    for (let radius = near; radius < 90; radius += 7) {
       for (let step = 0; step < 12; step += 1) {
         const [cx, cy] = [x + radius * Math.cos((step * Math.PI) / 6), y - radius * Math.sin((step * Math.PI) / 6)];
         const box = [cx - half, cy - 7, cx + half, cy + 7];
@@ -102,7 +103,12 @@ function numberPoints(plot, points) {
       }
     }
     taken.push(best.box);
-    if (best.radius > 14) plot.append(s("line", { class: "lead", x1: x, y1: y, x2: best.cx, y2: best.cy }));
+    if (best.radius > near) {
+      // The line ends at the edge of the number's box.
+      const [dx, dy] = [x - best.cx, y - best.cy];
+      const part = Math.min(half / Math.abs(dx || 1e-6), 7 / Math.abs(dy || 1e-6), 1);
+      plot.append(s("line", { class: "lead", x1: x, y1: y, x2: best.cx + part * dx, y2: best.cy + part * dy }));
+    }
     plot.append(s("text", { class: "number", x: best.cx, y: best.cy }, number));
   }
 }

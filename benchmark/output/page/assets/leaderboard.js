@@ -30,7 +30,7 @@ function metricCell(section, row, metric, domain, place, short) {
   const kind = isReference(row.method) ? "reference" : "";
   const shape = { 1: "best", 2: "second" }[place(row)] ?? "";
   const spread = row.sd[metric] ? ` ± ${fixed(row.sd[metric])}` : "";
-  return h("span", { class: "value" },
+  return h("span", { class: short ? "value short" : "value" },
     bar({ mean: row.mean[metric], low: row.low[metric], high: row.high[metric], domain, kind, short }),
     h("span", {}, h("span", { class: shape }, fixed(row.mean[metric])), short ? null : spread, isMarked(row, metric) ? noted(testInWords(section, row, metric), "†") : null),
     h("small", {}, `[${fixed(row.low[metric])}, ${fixed(row.high[metric])}]`, short && spread ? [h("br"), spread] : null));

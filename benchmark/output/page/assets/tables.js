@@ -1,7 +1,10 @@
 // Tables that sort, filter and can be copied: the logic is TanStack Table's, the markup a plain table.
 
+const MANY = 9; // columns, beyond which they stand closer
+
 // columns: { id, head, value: row -> what sorts, cell: row -> node or text, text: row -> plain text (default: value), kind: "text" |
-// "prose" | "" , fixed: true where sorting means nothing }. The first column names its row. label: what the region is called.
+// "prose" | "" , fixed: true where sorting means nothing }. The first column names its row; where its column has `once`, row -> key, rows
+// of one key that stand below each other share one cell of it. label: what the region is called.
 function dataTable({ label, caption, columns, rows, sorting = [], filter = "", onsort = () => {} }) {
   const table = TableCore.createTable({
     data: rows,
@@ -26,9 +29,11 @@ function dataTable({ label, caption, columns, rows, sorting = [], filter = "", o
       head.setAttribute("aria-sort", sorted ? (sorted === "asc" ? "ascending" : "descending") : "none");
     }
     const shown = table.getRowModel().rows.map((row) => row.original);
-    body.replaceChildren(...shown.map((row) => h("tr", {}, columns.map((column, i) => {
-      const attributes = i ? { class: column.kind } : { scope: "row", class: column.kind };
-      return h(i ? "td" : "th", attributes, column.cell ? column.cell(row) : String(column.value(row) ?? ""));
+    const spans = spansOf(shown, columns[0].once);
+    body.replaceChildren(...shown.map((row, k) => h("tr", {}, columns.map((column, i) => {
+      if (!i && !spans[k]) return null;
+      const attributes = i ? {} : { scope: "row", rowspan: spans[k] > 1 ? spans[k] : null };
+      return h(i ? "td" : "th", { class: column.kind, ...attributes }, column.cell ? column.cell(row) : String(column.value(row) ?? ""));
     }))));
     if (!shown.length) body.append(h("tr", {}, h("td", { class: "text", colspan: columns.length }, "Nothing here has that.")));
     return shown;
@@ -42,14 +47,32 @@ function dataTable({ label, caption, columns, rows, sorting = [], filter = "", o
     },
   }));
   const head = h("tr", {}, columns.map((column) => {
-    if (column.fixed) return h("th", { scope: "col", class: column.kind }, column.head);
-    const cell = h("th", { scope: "col", class: column.kind, "aria-sort": "none" }, h("button", { type: "button", onclick: () => table.getColumn(column.id).toggleSorting() }, column.head));
+    if (column.fixed) return h("th", { scope: "col", class: column.kind }, wholeWords(column.head));
+    const cell = h("th", { scope: "col", class: column.kind, "aria-sort": "none" }, h("button", { type: "button", onclick: () => table.getColumn(column.id).toggleSorting() }, wholeWords(column.head)));
     heads.set(column.id, cell);
     return cell;
   }));
   draw();
-  const element = h("div", { class: "wide", role: "region", "aria-label": label, tabindex: 0 }, h("table", {}, caption ? h("caption", {}, h("span", {}, caption)) : null, h("thead", {}, head), body));
+  const element = h("div", { class: columns.length > MANY ? "wide dense" : "wide", role: "region", "aria-label": label, tabindex: 0 }, h("table", {}, caption ? h("caption", {}, h("span", {}, caption)) : null, h("thead", {}, head), body));
   return { element, shown: () => table.getRowModel().rows.map((row) => row.original), narrow: (wanted) => { current = { ...current, globalFilter: wanted || undefined }; return draw().length; } };
+}
+
+// A text whose words don't break at their hyphens, such as a dataset's name in a head.
+function wholeWords(text) {
+  if (!text.includes("-")) return [text];
+  return text.split(" ").map((word, i) => [i ? " " : "", word.includes("-") ? h("span", { class: "whole" }, word) : word]);
+}
+
+// The number of rows that the first cell of each row spans: 0 where it is the one above, whose key is the same.
+function spansOf(rows, once) {
+  if (!once) return rows.map(() => 1);
+  const spans = rows.map(() => 0);
+  let first = 0;
+  rows.forEach((row, k) => {
+    if (once(row) !== once(rows[first])) first = k;
+    spans[first] += 1;
+  });
+  return spans;
 }
 
 const plainOf = (column, row) => String((column.text ?? column.value)(row) ?? "");
