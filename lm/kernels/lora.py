@@ -66,8 +66,11 @@ class FusedLora(Linear):
             and not (self.disable_adapters or self.merged or self.lora_variant)
             and len(active) == 1
             and isinstance(self.lora_dropout[active[0]], nn.Identity)
+            and not self.lora_bias[active[0]]
+            and type(base) is nn.Linear
             and dtype == base.weight.dtype
             and not base.weight.requires_grad
+            and not (base.bias is not None and base.bias.requires_grad)
             and not torch.is_autocast_enabled(device)
         )
         if not plain:

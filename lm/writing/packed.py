@@ -7,21 +7,37 @@ The sums are those of the model's forward, in the same types and order, so that 
 where oneDNN computes both. The weights lie in memory twice while texts are written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaForCausalLM, rotate_half
-from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaForCausalLM,
+    LlamaMLP,
+    LlamaModel,
+    rotate_half,
+)
+from transformers.models.qwen2.modeling_qwen2 import (
+    Qwen2Attention,
+    Qwen2DecoderLayer,
+    Qwen2ForCausalLM,
+    Qwen2MLP,
+    Qwen2Model,
+)
 
 from lm.kernels.lora import FusedLora
 from lm.writing.scores import AttentionSettings
 
-# Models whose layers are those that `PackedForward` computes; a subclass may have others.
-FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM)
+# Models that `PackedForward` computes: the classes of the decoder, its layers, their attention and their mlp.
+# A subclass may compute anything else.
+FAMILIES: dict[type, tuple[type, type, type, type]] = {
+    LlamaForCausalLM: (LlamaModel, LlamaDecoderLayer, LlamaAttention, LlamaMLP),
+    Qwen2ForCausalLM: (Qwen2Model, Qwen2DecoderLayer, Qwen2Attention, Qwen2MLP),
+}
 # oneDNN orders a matrix for a number of rows; the order serves any number.
 ROWS = 64
 
@@ -39,25 +55,22 @@ class PackedForward:
 
     def __init__(self, model: PreTrainedModel, with_head: bool) -> None:
         self.decoder: Any = model.get_decoder()
-        self.layers = [_Layer(layer) for layer in self.decoder.layers]
+        self.layers = [_Layer(layer) for layer in self.decoder.layers[: model.config.num_hidden_layers]]
         self.head = _Product([model.get_output_embeddings()]) if with_head else None
 
     @classmethod
     def of(cls, model: PreTrainedModel, with_head: bool) -> Self | None:
-        """None where the model's own forward has to do it: another family, type, device, or kind of linear layer."""
+        """None where the model's own forward has to do it, as it computes anything else, or elsewhere."""
         serves = (
             type(model) in FAMILIES
-            and model.dtype == torch.bfloat16
-            and model.device.type == "cpu"
+            and not model.training
             and torch.backends.mkldnn.is_available()
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
             and not torch.is_autocast_enabled("cpu")
-            and all(_is_known(module) for module in model.modules())
+            and all(_runs_plainly(module, kind) for module, kind in _not_called(model))
+            and all(_is_known(products) for products in _products(model, with_head))
         )
-        scales = {
-            scale for module in model.modules() if isinstance(module, FusedLora) for scale in module.scaling.values()
-        }
-        return cls(model, with_head) if serves and len(scales) <= 1 else None
+        return cls(model, with_head) if serves and len(_scales(model)) <= 1 else None
 
     def states(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """What lm_head reads, [rows, d], of each token. ids, positions: int64 [rows]."""
@@ -132,11 +145,61 @@ class _Product:
         return out.addmm_(x @ self.low, self.high, alpha=self.scale) if len(self.high) else out
 
 
-def _is_known(module: nn.Module) -> bool:
-    """Whether it is no linear layer, a plain one, or one with an adapter that `_Product` computes."""
-    if isinstance(module, LoraLayer):
-        return isinstance(module, FusedLora) and module.factors(torch.bfloat16, "cpu") is not None
-    return not isinstance(module, nn.Linear) or type(module) is nn.Linear
+def _not_called(model: PreTrainedModel) -> Iterator[tuple[nn.Module, type]]:
+    """The modules whose forward `PackedForward` has in their place, but linear layers, each with its class.
+
+    Ask one by one and stop at another class: behind it nothing has to be as it is here.
+    """
+    of_decoder, of_layer, of_attention, of_mlp = FAMILIES[type(model)]
+    decoder: Any = model.get_decoder()
+    yield model, type(model)
+    yield decoder, of_decoder
+    for layer in decoder.layers:
+        yield layer, of_layer
+        yield layer.self_attn, of_attention
+        yield layer.mlp, of_mlp
+
+
+def _products(model: PreTrainedModel, with_head: bool) -> Iterator[list[nn.Module]]:
+    """The linear layers of each product."""
+    decoder: Any = model.get_decoder()
+    for layer in decoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        yield [attention.q_proj, attention.k_proj, attention.v_proj]
+        yield from ([part] for part in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    if with_head:
+        yield [model.get_output_embeddings()]
+
+
+def _runs_plainly(module: nn.Module, kind: type) -> bool:
+    """Whether a call of the module runs its class's forward and nothing else: no hook, no forward of its own."""
+    replaced = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return type(module) is kind and not replaced
+
+
+def _is_known(layers: Sequence[nn.Module]) -> bool:
+    """Whether `_Product` computes these layers: plain ones, or with an adapter as `FusedLora` computes it."""
+    bases = []
+    for layer in layers:
+        if isinstance(layer, FusedLora):
+            if not _runs_plainly(layer, FusedLora) or layer.factors(torch.bfloat16, "cpu") is None:
+                return False
+            bases.append(layer.get_base_layer())
+        else:
+            bases.append(layer)
+    return all(
+        _runs_plainly(base, nn.Linear)
+        and type(base.weight) is nn.Parameter  # not one of a quantised type, which says that it is bf16
+        and base.weight.dtype == torch.bfloat16
+        and base.weight.device.type == "cpu"
+        and (base.bias is None) == (bases[0].bias is None)
+        for base in bases
+    )
+
+
+def _scales(model: PreTrainedModel) -> set[float]:
+    """Of all adapters: those of layers side by side are one product, which has one scale."""
+    return {scale for module in model.modules() if isinstance(module, FusedLora) for scale in module.scaling.values()}
 
 
 def _beside(parts: list[Tensor]) -> Tensor:

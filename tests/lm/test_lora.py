@@ -105,6 +105,24 @@ def test_everything_else_is_left_to_peft(calls: list[int]) -> None:
     assert len(calls) == 2
 
 
+def test_a_bias_that_learns_is_left_to_peft(calls: list[int]) -> None:
+    """The adapters' own, and the layer's: the fused product adds no bias of B, and has no gradient for either."""
+    for more in ({"lora_bias": True}, {"bias": "lora_only"}):
+        config = LoraConfig(r=3, lora_alpha=3, target_modules=["second"], init_lora_weights=False, **more)  # type: ignore[arg-type]
+        config._register_custom_module({nn.Linear: FusedLora})
+        torch.manual_seed(0)
+        model = get_peft_model(Two(), config)
+        biases = [p for name, p in model.named_parameters() if name.endswith("bias") and p.requires_grad]
+        assert len(biases) == 1
+        model(torch.ones(3, 6)).sum().backward()
+        assert biases[0].grad is not None
+        torch.testing.assert_close(biases[0].grad, torch.full((5,), 3.0))  # a sum over three rows
+        before = model(torch.ones(3, 6)).detach()
+        nn.init.constant_(biases[0], 9.0)
+        assert not torch.allclose(model(torch.ones(3, 6)), before)
+    assert not calls
+
+
 def test_the_backbone_gets_fused_lora_layers(calls: list[int]) -> None:
     from lm.backbone import add_lora
     from lm.settings import LoraSettings

@@ -1,14 +1,18 @@
 """Steps on packed weights against the model's own forward, and every model that is left to that."""
 
+from copy import deepcopy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, VeraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from lm.backbone import add_lora
+from lm.kernels.lora import FusedLora
 from lm.settings import LoraSettings, RolloutSettings
 from lm.writing.decode import SharedPromptDecoder
 from lm.writing.engine import TransformersEngine
@@ -140,10 +144,105 @@ def test_other_models_take_their_own_forward() -> None:
     assert of(dropout.get_base_model()) is None
 
 
+LAYER = "q_proj"
+# Each computes something else than its linear layers' weights say, or than one scale of all adapters says.
+OTHERS: dict[str, PeftConfig] = {
+    "IA3": IA3Config(target_modules=[LAYER, "down_proj"], feedforward_modules=["down_proj"], init_ia3_weights=False),
+    "VeRA": VeraConfig(r=2, target_modules=[LAYER], init_weights=False),
+    "DoRA": LoraConfig(r=2, use_dora=True, target_modules=[LAYER], init_lora_weights=False),
+    "a scale per layer": LoraConfig(
+        r=2, target_modules=[LAYER, "k_proj"], alpha_pattern={LAYER: 5}, init_lora_weights=False
+    ),
+    "a bias of the adapters": LoraConfig(r=2, lora_bias=True, target_modules=[LAYER], init_lora_weights=False),
+    "trained biases": LoraConfig(r=2, bias="all", target_modules=[LAYER], init_lora_weights=False),
+    "an mlp in another's place": LoraConfig(r=2, target_modules=[LAYER], modules_to_save=["mlp"]),
+    "an lm_head in another's place": LoraConfig(r=2, target_modules=[LAYER], modules_to_save=["lm_head"]),
+}
+
+
+def with_adapters(config: PeftConfig, model: PreTrainedModel) -> PreTrainedModel:
+    """Linear layers with LoRA are `FusedLora`, as those of `add_lora`."""
+    if isinstance(config, LoraConfig):
+        config = deepcopy(config)
+        config._register_custom_module({nn.Linear: FusedLora})
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted.eval().get_base_model()
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_adapters_take_the_models_own_forward(what: str) -> None:
+    model = model_of("qwen2", lora=False).bfloat16()
+    assert PackedForward.of(model, with_head=True) is not None
+    assert PackedForward.of(with_adapters(OTHERS[what], model), with_head=True) is None
+
+
+@NEEDS_BF16
+def test_tokens_with_vectors_of_their_own() -> None:
+    """The embedding is called, and gives them; an lm_head that is tied to it has them, too, and is no plain layer."""
+    config = LoraConfig(r=2, target_modules=[LAYER], trainable_token_indices=[4, 5], init_lora_weights=False)
+    model = with_adapters(config, model_of("qwen2", lora=False).bfloat16())
+    for name, value in model.named_parameters():
+        if "trainable_tokens_delta" in name:
+            nn.init.constant_(value, 0.4)
+    packed = PackedForward.of(model, with_head=True)
+    assert packed is not None
+    for one, other in zip(steps(model, packed)[0], steps(model, None)[0], strict=True):
+        assert (one - other).norm() <= 0.02 * other.norm()
+    assert PackedForward.of(with_adapters(config, model_of("llama", lora=False).bfloat16()), with_head=True) is None
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize("scaling", [{"use_rslora": True}, {"rank_pattern": {"k_proj": 3, LAYER: 3}, "lora_alpha": 6}])
+def test_every_rank_and_one_scale_is_packed(scaling: dict[str, Any]) -> None:
+    """rsLoRA's scale is alpha / sqrt(r); of adapters with several ranks and one scale each block has its own width."""
+    config = LoraConfig(r=3, target_modules=[LAYER, "k_proj", "up_proj"], init_lora_weights=False, **scaling)
+    model = with_adapters(config, model_of("qwen2", lora=False).bfloat16())
+    packed = PackedForward.of(model, with_head=True)
+    assert packed is not None
+    for one, other in zip(steps(model, packed)[-1], steps(model, None)[-1], strict=True):
+        assert (one - other).norm() <= 0.02 * other.norm()
+
+
+@NEEDS_BF16
+def test_a_changed_module_takes_the_models_own_forward() -> None:
+    def of(model: PreTrainedModel) -> PackedForward | None:
+        return PackedForward.of(model, with_head=True)
+
+    model: Any = tiny_model("llama", lora=False).bfloat16().eval()
+    layer = model.model.layers[1]
+    for module in (model, model.model, layer, layer.self_attn, layer.mlp, layer.mlp.up_proj, model.lm_head):
+        hook = module.register_forward_hook(lambda _module, _inputs, out: out)
+        assert of(model) is None
+        hook.remove()
+        module.forward = module.forward  # as accelerate and others put their own in its place
+        assert of(model) is None
+        del module.forward
+    hook = model.model.embed_tokens.register_forward_hook(lambda _module, _inputs, out: out)
+    assert of(model) is not None  # embeddings, norms and activations are called, with their hooks
+    hook.remove()
+    model.train()
+    assert of(model) is None  # the model's own forward refuses an attention dropout
+    model.eval()
+    layer.mlp.down_proj.float()
+    assert of(model) is None
+    layer.mlp.down_proj.bfloat16()
+    layer.self_attn.q_proj.bias = nn.Parameter(torch.zeros(32, dtype=torch.bfloat16))
+    assert of(model) is None  # the product of queries, keys and values has one bias
+
+
+def test_resized_embeddings_and_fewer_layers_are_the_models_own() -> None:
+    model = model_of("llama", lora=False)
+    model.resize_token_embeddings(70, mean_resizing=False)
+    model.config.num_hidden_layers = 2  # the model's own forward then stops behind the second
+    ours, own = steps(model, PackedForward(model, with_head=True)), steps(model, None)
+    assert own[-1][0].shape[1] == 70
+    torch.testing.assert_close(ours[-1][0], own[-1][0], atol=2e-5, rtol=2e-5)
+
+
 def test_a_layer_without_an_adapter_beside_one_with_it() -> None:
     """Adapters on queries and keys alone: the values' block of the product has none."""
-    from lm.kernels.lora import FusedLora
-
     config = LoraConfig(r=3, lora_alpha=5, target_modules=["k_proj", "q_proj"], init_lora_weights=False)
     config._register_custom_module({nn.Linear: FusedLora})
     model = get_peft_model(model_of("qwen2", lora=False), config).get_base_model().eval()
