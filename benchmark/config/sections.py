@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.config.wording import NAME
 
-TABLES_OF_ALL = ("main", "costs", "against")  # files of results/tables that are no dataset's
+TABLES_OF_ALL = ("main", "costs", "against", "thinking")  # files of results/tables that are no dataset's
 
 Name = Annotated[str, Field(pattern=NAME)]  # a row, a file and a folder have it
 

@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmark.config.wording import many
 from benchmark.data.account import share
 from benchmark.data.protocol import Account, Prepared, prepare, without_targets
 from benchmark.data.settings import DatasetConfig, read_dataset_settings, source_of
@@ -207,9 +208,9 @@ def main() -> None:
     write_dataset(prepared, about, args.out)
     c = prepared.counts
     print(
-        f"{args.dataset}: {c['users']} users, {c['items']} items, {c['cases']} cases; "
+        f"{args.dataset}: {many(c['users'], 'user')}, {many(c['items'], 'item')}, {many(c['cases'], 'case')}; "
         f"train {c['train']}, valid {c['valid']}, "
-        f"test {c['test']} of {c['test_users']} users, {c['cold_targets_test']} cold targets; "
+        f"test {c['test']} of {many(c['test_users'], 'user')}, {many(c['cold_targets_test'], 'cold target')}; "
         f"hidden by equal times: {share(c['interactions_hidden'], c['interactions'])} interactions"
     )
 

@@ -34,7 +34,7 @@ NOTE = (
     "Nothing: a method scores or writes its answer at once. Latent: further states without text, in a model of item "
     "numbers or in the LM. Written: text before the answer. Interval: bootstrap over users, not over trainings; rows "
     "of two kinds differ in other ways, too. Tokens: all that an LM writes, an answer that it writes out (and its "
-    "beams) among them. Alone: one user at a time, nothing taken from disk."
+    "beams) among them. Alone: one case at a time, nothing taken from disk."
 )
 
 
@@ -45,7 +45,7 @@ def thinking(
 
     overall: the frame of overall_methods.csv, None for one dataset. Columns: thinking, method; NDCG@10 on each dataset,
     under its name; mean, low, high: over all datasets, each of the same weight, with the 95 % interval over users;
-    seconds_alone, seconds_batched (per user), tokens (per user): means over the datasets.
+    seconds_alone, seconds_batched (per test case), tokens (per test case): means over the datasets.
     """
     shared = [name for name in datasets[0].methods.method if all(name in set(d.methods.method) for d in datasets)]
     if missing := [name for name in shared if name not in declared]:
@@ -84,9 +84,9 @@ def markdown(frame: pd.DataFrame, below: Sequence[str] = ()) -> str:
     head += [
         f"{MAIN}, mean",
         "95 % interval",
-        "seconds per user, alone",
-        "seconds per user, in batches",
-        "tokens per user",
+        "seconds per case, alone",
+        "seconds per case, in batches",
+        "tokens per case",
     ]
     body = [
         [
@@ -104,7 +104,7 @@ def markdown(frame: pd.DataFrame, below: Sequence[str] = ()) -> str:
 
 
 def plot(frame: pd.DataFrame) -> Figure:
-    """NDCG@10 with its interval against seconds and against tokens per user; colour and mark say the kind of
+    """NDCG@10 with its interval against seconds and against tokens per case; colour and mark say the kind of
     thinking."""
     figure = new_figure(13.5, 5.6)
     panels = figure.subplots(1, 2, sharey=True)
@@ -114,7 +114,7 @@ def plot(frame: pd.DataFrame) -> Figure:
     top = max(float(frame.high.max()) * 1.1, 1e-3)
     for axes, (column, label) in zip(
         panels,
-        (("seconds_alone", "seconds per user, alone (log scale)"), ("tokens", "tokens per user (log scale from 1 on)")),
+        (("seconds_alone", "seconds per case, alone (log scale)"), ("tokens", "tokens per case (log scale from 1 on)")),
         strict=True,
     ):
         at = frame[column].to_numpy()

@@ -459,6 +459,10 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         config(datasets={"main": dataset()["datasets"]["toy"]}),
         "c: datasets: 'main' is the name of the table of all datasets; rename this dataset",
     ),
+    "name of the table by what is computed": (
+        config(datasets={"thinking": dataset()["datasets"]["toy"]}),
+        "c: datasets: 'thinking' is the name of the table of all datasets; rename this dataset",
+    ),
     "a table named as another's tests": (
         config(datasets={name: dataset()["datasets"]["toy"] for name in ("a.tests", "b", "a")}),
         "c: datasets: the table of 'a.tests' and the tests of 'a' are one file; rename one of them",

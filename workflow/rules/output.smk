@@ -171,7 +171,7 @@ rule against:
 
 
 rule thinking:
-    """Quality and cost of a user by what is computed before a recommendation."""
+    """Quality and cost of a case by what is computed before a recommendation."""
     input:
         lambda wildcards: inputs_of(outputs.thinking_job()),
     output:

@@ -1,4 +1,4 @@
-"""The page's part on what each method computes before it recommends: quality beside seconds and tokens per user."""
+"""The page's part on what each method computes before it recommends: quality beside seconds and tokens per case."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from benchmark.output.thinking import NOTE, left_out, thinking
 from benchmark.statistics.files import DatasetStatistics
 
 VALUES = ("mean", "low", "high")
-COSTS = ("seconds_alone", "seconds_batched", "tokens")  # per user
+COSTS = ("seconds_alone", "seconds_batched", "tokens")  # per case
 
 
 def part_of(
@@ -35,7 +35,7 @@ def part_of(
 
 
 def _row(row: Mapping[Any, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
-    """One method: its number, the place of what it thinks in THINKING, NDCG@10 with its interval, costs per user."""
+    """One method: its number, the place of what it thinks in THINKING, NDCG@10 with its interval, costs per case."""
     of_method = {"method": numbers[row["method"]], "kind": THINKING.index(row["thinking"])}
     costs = {name: float(f"{row[name]:.4g}") for name in COSTS}  # microseconds keep their digits
     return of_method | {name: digits(float(row[name])) for name in VALUES} | costs

@@ -1,4 +1,4 @@
-// What each method computes before it recommends: nothing, latent states, or text; quality beside seconds and tokens per user.
+// What each method computes before it recommends: nothing, latent states, or text; quality beside seconds and tokens per case.
 
 // By the place of a kind in doc.thinking.kinds.
 const KIND_COLOURS = ["var(--soft)", "var(--line2)", "var(--baseline)", "var(--reference)"];
@@ -21,7 +21,7 @@ function bestOfKinds(rows) {
 // The best of a kind in a sentence, and what it has more than the best that computes nothing.
 function kindInWords(section, best, plain) {
   const metric = doc.metrics[doc.main];
-  const costs = `${cost(best.seconds_alone)} s and ${cost(best.tokens)} tokens per user`;
+  const costs = `${cost(best.seconds_alone)} s and ${cost(best.tokens)} tokens per case`;
   const first = `${names[best.method]}${best.number > 1 ? `, best of ${best.number} methods` : ""}: ${metric} ${fixed(best.mean)}, ${costs}.`;
   const one = plain && plain.method !== best.method ? pairOf(section, best.method, plain.method) : null;
   const against = one ? ` Minus ${names[plain.method]}: ${signed(one.difference[doc.main])} [${signed(one.low[doc.main])}, ${signed(one.high[doc.main])}], ${verdictOf(one, doc.main, best.method, plain.method)}.` : "";
@@ -35,7 +35,7 @@ function besideEachOther(points, column) {
   return Math.max(...[...groups.values()].map((group) => group.length));
 }
 
-// One panel: a cost per user against the metric. top: the end of the scale that both panels share.
+// One panel: a cost per case against the metric. top: the end of the scale that both panels share.
 function costPanel(rows, column, label, top, width) {
   const points = rows.map((row, i) => ({ ...row, number: i + 1 }));
   const inset = 16 + (besideEachOther(points, column) * APART_BY) / 2;
@@ -61,7 +61,7 @@ function costPanel(rows, column, label, top, width) {
 }
 
 function thinkingFigure(rows) {
-  const panels = [["seconds_alone", "seconds per user, alone (log scale)"], ["tokens", "tokens per user (log scale from 1 on)"]].filter(([column]) => rows.some((row) => row[column]));
+  const panels = [["seconds_alone", "seconds per case, alone (log scale)"], ["tokens", "tokens per case (log scale from 1 on)"]].filter(([column]) => rows.some((row) => row[column]));
   const top = 1.05 * Math.max(1e-6, ...rows.map((row) => row.high ?? row.mean));
   const kinds = [...new Set(rows.map((row) => row.kind))];
   return h("figure", {}, h("h3", {}, "Quality against cost"),
@@ -80,7 +80,7 @@ function thinkingTable(section, rows) {
     { id: "mean", head: doc.metrics[doc.main], value: (row) => row.mean, text: (row) => `${fixed(row.mean)} ${interval(row)}`,
       cell: (row) => h("span", { class: "value" }, bar({ mean: row.mean, low: row.low, high: row.high, domain, kind: "plain" }), h("span", {}, fixed(row.mean)), h("small", {}, interval(row))) },
     { id: "kind", head: "before it recommends", kind: "text", value: (row) => doc.thinking.kinds[row.kind], cell: (row) => [kindMark(row.kind), doc.thinking.kinds[row.kind]] },
-    price("seconds_alone", "seconds per user, alone"), price("seconds_batched", "seconds per user, in batches"), price("tokens", "tokens per user"),
+    price("seconds_alone", "seconds per case, alone"), price("seconds_batched", "seconds per case, in batches"), price("tokens", "tokens per case"),
   ];
   const table = dataTable({ label: "By what is computed", caption: `${section.name}: ${many(section.cases, "test case")} of ${many(section.users, "user")}${section === doc.overall ? "; quality and costs are means of the datasets" : ""}`, columns, rows });
   return [table.element, failedOf(section), copying(columns, table)];
