@@ -1,5 +1,6 @@
 """Count what is dropped of a dataset's interactions, say it in sentences, and refuse to drop too many."""
 
+import unicodedata
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,10 +72,12 @@ def percent(part: int, whole: int) -> str:
 
 
 def _meant(name: str, known: set[str]) -> str:
-    """The known id that an unknown one may stand for, as words; "" for none.
+    r"""The known id that an unknown one may stand for, as words; "" for none.
 
     >>> _meant("00011", {"11"}), _meant("2.0", {"2"}), _meant("b7", {"B7"}), _meant("x", {"y"})
     ("items have '11'", "items have '2'", "items have 'B7'", '')
+    >>> _meant("7", {"007", "008"}), _meant("\u00e9", {"e\u0301"})
+    ("items have '007'", "items have it with other codes of its accents, as Unicode's NFD has them")
     """
     stripped = name.strip()
     for other in (
@@ -87,6 +90,11 @@ def _meant(name: str, known: set[str]) -> str:
     ):
         if other != name and other in known:
             return f"items have {other!r}"
+    if stripped.isdecimal() and (padded := min((key for key in known if key.lstrip("0") == stripped), default="")):
+        return f"items have {padded!r}"
+    for form in ("NFC", "NFD"):
+        if (other := unicodedata.normalize(form, stripped)) != stripped and other in known:
+            return f"items have it with other codes of its accents, as Unicode's {form} has them"
     return ""
 
 

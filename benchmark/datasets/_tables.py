@@ -1,27 +1,38 @@
 """Read a user's table, .csv or .parquet: required and optional columns, with sentences about those that are ignored."""
 
+import contextlib
 import csv
 import re
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from benchmark.errors import InputError
 
+NAMES_FIRST = "the first line has to name the columns"
 MOST_NAMES = 300  # characters of the columns' names in a message
 NUMBERS = ("timestamp", "rating")
 # What pandas calls a column of row numbers that was written by mistake: to_csv() and to_parquet() without index=False.
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+ROW_OF_ANOTHER_LENGTH = "columns, got"
 # What to do, by what the readers' messages hold.
 ADVICE = {
     "UTF8": "save it in UTF-8",
     "utf-8": "save it in UTF-8",
     "Empty CSV": "its first line has to name the columns",
-    "columns, got": "put a text that holds commas in double quotes (the line of names is row 1 here)",
+    ROW_OF_ANOTHER_LENGTH: "put a text that holds commas in double quotes (the line of names is row 1 here)",
 }
+# What a file that is called .csv may be instead, by its first bytes.
+NO_CSV = {
+    b"\x1f\x8b": "it is packed by gzip: unpack it",
+    b"PK\x03\x04": "it is a zip file or a spreadsheet: unpack it, or save it as csv",
+    b"PAR1": "it is a parquet file: name it .parquet",
+}
+EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # by bits of a floating-point number, how far it tells whole numbers apart
 ROW_NUMBERS = ("index", "level_0")  # such a column only where it holds 0, 1, 2, ...
 
 
@@ -29,9 +40,10 @@ def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[p
     """The required columns, the optional ones that the table has, and sentences about columns that are ignored.
 
     optional: None for all others. Columns are text, but for those in NUMBERS. Raises InputError for a file that is no
-    table, a missing column, one that occurs twice or in another spelling, and a quote that is never closed.
+    table, a missing column, one that occurs twice or in another spelling, a quote that is never closed, and ids of a
+    type that rounds them.
     """
-    table = _table(path)
+    table = _table(path, required)
     names = [name for name in table.column_names if not INDEX.fullmatch(name)]
     ignored = [name for name in table.column_names if name not in names]
     known = [*required, *(optional or [])]
@@ -45,6 +57,8 @@ def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[p
     columns = {}
     for name in chosen:
         column = table.column(name)
+        if name.endswith("_id") and name in required:
+            _check_ids(column, name, path)
         if name not in NUMBERS:
             try:
                 column = column.cast(pa.string())
@@ -73,7 +87,24 @@ def _plain_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.Chunked
         raise InputError(f"{path}: column {name!r} has type {kind}; give numbers") from None
 
 
-def _table(path: Path) -> pa.Table:
+def _check_ids(column: pa.ChunkedArray, name: str, path: Path) -> None:
+    """Raise InputError for ids of a type that makes several of them one: large numbers that are rounded, and truths."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_boolean(kind):
+        raise InputError(f"{path}: column {name!r} has type {kind}; give ids as text or whole numbers")
+    if not pa.types.is_floating(kind):
+        return
+    rounded = pc.greater_equal(pc.abs(column.cast(kind).cast(pa.float64())), float(EXACT[kind.bit_width]))
+    row = pc.index(rounded, True).as_py()
+    if row >= 0:
+        raise InputError(
+            f"{path}: row {row + 1}: {name} {column[row].as_py():.0f} is of type {kind}, which rounds numbers from "
+            f"{EXACT[kind.bit_width]} on; write the column as whole numbers or text (the first data row is 1)"
+        )
+
+
+def _table(path: Path, required: list[str]) -> pa.Table:
+    names: list[str] = []
     try:
         if path.suffix != ".csv":
             return pa.parquet.read_table(path)
@@ -90,8 +121,29 @@ def _table(path: Path) -> pa.Table:
     # UnicodeDecodeError: of a header, or of a column's name in a parquet file. csv.Error: a field of many megabytes.
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         message = (str(error).splitlines() or [type(error).__name__])[0]
-        advice = next((f"; {advice}" for part, advice in ADVICE.items() if part in message), "")
-        raise InputError(f"{path}: can't be read ({message}){advice}") from None
+        advice = _advice(path, message, names, required)
+        raise InputError(f"{path}: can't be read ({message}){f'; {advice}' if advice else ''}") from None
+
+
+def _advice(path: Path, message: str, names: list[str], required: list[str]) -> str:
+    """What to do about a file that a reader refuses with this message; "" where nobody knows.
+
+    names: what its first line holds, as far as it could be read.
+    """
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(4)
+        if path.suffix == ".csv" and (other := [advice for mark, advice in NO_CSV.items() if start.startswith(mark)]):
+            return other[0]
+    # A text with commas isn't to blame where the line of names is none, or has other separators.
+    if ROW_OF_ANOTHER_LENGTH in message and not set(required) & set(names):
+        return _by_commas(names) or NAMES_FIRST
+    return next((advice for part, advice in ADVICE.items() if part in message), "")
+
+
+def _by_commas(names: list[str]) -> str:
+    """What to do where the line of names has other separators than commas, else ""."""
+    separator = len(names) == 1 and re.search(r"[;\t|]", names[0])
+    return f"separate columns by commas, not by {separator[0]!r}" if separator else ""
 
 
 def check_quotes(path: Path) -> None:
@@ -128,12 +180,9 @@ def _check_names(path: Path, names_found: list[str], required: list[str], known:
         if meant != name:
             raise InputError(f"{path}: column {name!r} must be called {meant!r}; rename it")
     if missing := [name for name in required if name not in names_found]:
-        separator = len(names_found) == 1 and re.search(r"[;\t|]", names_found[0])
-        advice = f"; separate columns by commas, not by {separator[0]!r}" if separator else ""
-        if not separator and not set(required) & set(names_found):
-            advice = "; the first line has to name the columns"
+        advice = _by_commas(names_found) or ("" if set(required) & set(names_found) else NAMES_FIRST)
         names = " ".join(", ".join(names_found).split())[:MOST_NAMES]
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}){advice}")
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}){f'; {advice}' if advice else ''}")
 
 
 def _plain(name: str) -> str:

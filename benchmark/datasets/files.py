@@ -30,6 +30,10 @@ from benchmark.datasets._times import (
 from benchmark.errors import InputError
 
 COUNTED = "(the first data row is 1)"
+# Titles that an LLM reads, but no person would write.
+HTML = r"(?i)&(?:[a-z]{2,8}|#x?[0-9a-f]{2,5});|</?(?:br|b|i|p|em|strong|span|div)\b[^<>]*>"
+MISREAD = "[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\ufffd"  # UTF-8 that was read as Latin-1, or not at all
+INVISIBLE = "[\u200b\u200c\u200d\u2060\ufeff\u00ad\x01-\x08\x0e-\x1f\x7f]"
 NO_TITLES = ("nan", "none", "null", "<na>")  # what is left of a missing title that was turned into text
 
 
@@ -117,28 +121,34 @@ def load(options: Options, files: list[Path], limits: Limits) -> Raw:
 
 
 def _ids(column: pd.Series, path: Path) -> pd.Series:
-    """Ids as strings. Raises InputError for a missing or empty one, and one that swallowed a line break."""
+    """Ids as strings. Raises InputError for a missing or empty one, one with a zero byte, and one with a line break."""
     known = column.fillna("")
     if (bad := known == "").any():
         row = int(np.argmax(bad)) + 1
         raise InputError(f"{path}: row {row}: {column.name} is missing; give every row an id {COUNTED}")
-    if (bad := known.str.contains(r"[\r\n]", regex=True)).any():
+    # pandas itself takes ids for one that differ behind a zero byte alone.
+    if (bad := known.str.contains(r"[\r\n\x00]", regex=True)).any():
         row = int(np.argmax(bad)) + 1
-        raise InputError(
-            f"{path}: row {row}: {column.name} {column.iloc[row - 1][:60]!r} holds a line break; close its quote "
-            f"{COUNTED}"
-        )
+        value = column.iloc[row - 1]
+        what = "a zero byte; write it without" if "\x00" in value else "a line break; close its quote"
+        raise InputError(f"{path}: row {row}: {column.name} {value[:60]!r} holds {what} {COUNTED}")
     return column.astype(object)
 
 
 def _odd_ids(column: pd.Series, path: Path) -> list[str]:
     """Warnings of ids that look like missing values, rounded numbers, or another spelling of other ids."""
     ids = pd.Series(column.unique(), dtype=object)
-    bare = ids.str.replace(r"[\u200b\u200c\u200d\u2060\ufeff]", "", regex=True).str.strip()
+    bare = ids.str.replace(INVISIBLE, "", regex=True).str.strip()
+    whole = bare.str.replace(r"(?<=\d)\.0+$", "", regex=True)
+    composed = whole.str.normalize("NFC")
+    spaced, encoded = whole.duplicated(), composed.duplicated()
+    padded = composed.str.replace(r"^0+(?=\d+$)", "", regex=True).duplicated()
     kinds = {
         "read as a missing value": bare.str.lower().isin(("", *NO_TITLES)),
         "read as a rounded number": ids.str.fullmatch(r"[+-]?\d(?:\.\d+[eE]\+?|[eE]\+)\d+"),
-        "differ from another in spaces or a .0 alone": bare.str.replace(r"(?<=\d)\.0+$", "", regex=True).duplicated(),
+        "differ from another in spaces or a .0 alone": spaced,
+        "differ from another in the code of their accents alone": encoded & ~spaced,
+        "differ from another in leading zeros alone": padded & ~encoded,
     }
     return [
         f"{path.name}: {odd.sum()} of {len(ids)} {column.name}s {reading}, first {ids.iloc[int(np.argmax(odd))]!r}"
@@ -183,14 +193,19 @@ def _ratings(table: pd.DataFrame, zeros: bool, path: Path) -> tuple[np.ndarray, 
             f"{path}: row {bad[0] + 1}: rating {table['rating'].iloc[bad[0]]} is too large; give a number below 3e38 "
             f"{COUNTED}"
         )
-    none = np.flatnonzero(rating == 0)
-    if zeros or not len(none):
-        return rating, []
-    rating[none] = np.nan
-    sentence = (
-        f"{path.name}: {len(none)} of {len(rating)} ratings are 0, first in row {none[0] + 1}: they count as none"
-    )
-    return rating, [f"{sentence} (zero_ratings: true keeps them)"]
+    sentences = []
+    if (below := np.flatnonzero(rating < 0)).size:
+        sentences.append(
+            f"{path.name}: {len(below)} of {len(rating)} ratings are negative, first {rating[below[0]]:g} in row "
+            f"{below[0] + 1}: no prompt mentions ratings then, unless rating_scale is set; write 0 where there is none"
+        )
+    if not zeros and (none := np.flatnonzero(rating == 0)).size:
+        rating[none] = np.nan
+        sentences.append(
+            f"{path.name}: {len(none)} of {len(rating)} ratings are 0, first in row {none[0] + 1}: they count as none "
+            "(zero_ratings: true keeps them)"
+        )
+    return rating, sentences
 
 
 def _times(column: pd.Series, unit: str, limits: Limits, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -230,9 +245,18 @@ def _rounded_times(seconds: np.ndarray, path: Path) -> list[str]:
 
 
 def _odd_titles(items: pd.DataFrame, path: Path) -> list[str]:
-    """A sentence about titles that read as if they had been missing."""
-    odd = items[items["title"].str.strip().str.lower().isin(NO_TITLES)]
-    if odd.empty:
-        return []
-    first = f"{odd['title'].iloc[0]!r} of {odd['item_id'].iloc[0]!r}"
-    return [f"{path.name}: {len(odd)} of {len(items)} titles read as a missing value, first {first}"]
+    """Sentences about titles that read as if they had been missing or misread, and about those of several items."""
+    titles = items["title"].str.strip()
+    kinds = {
+        "read as a missing value": titles.str.lower().isin(NO_TITLES),
+        "hold HTML": titles.str.contains(HTML, regex=True),
+        "seem to be read in a wrong encoding": titles.str.contains(MISREAD, regex=True),
+        "are another item's, too, which a method that writes titles can't tell apart": titles.duplicated(keep=False)
+        & (titles != ""),
+    }
+    return [
+        f"{path.name}: {odd.sum()} of {len(items)} titles {reading}, first "
+        f"{items['title'].iloc[int(np.argmax(odd))]!r} of {items['item_id'].iloc[int(np.argmax(odd))]!r}"
+        for reading, odd in kinds.items()
+        if odd.any()
+    ]

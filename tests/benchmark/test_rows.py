@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,38 @@ def test_types_that_hold_no_time_are_refused(times: Any, message: str, tmp_path:
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        # The next whole number, 16777217, would be the same float32.
+        (
+            np.array([3, 2**24], np.float32),
+            r"row 2: user_id 16777216 is of type float, which rounds numbers from 16777",
+        ),
+        (np.array([2**53 - 1, 2**53], np.float64), r"row 2: user_id 9007199254740992 is of type double, which rounds"),
+        (
+            np.array([2048, 1], np.float16),
+            r"row 1: user_id 2048 is of type halffloat, which rounds numbers from 2048 o",
+        ),
+        (
+            pd.Categorical(np.array([1.0, 2.0**60])),
+            r"row 2: user_id 1152921504606846976 is of type double, which round",
+        ),
+        (np.array([True, False]), r"column 'user_id' has type bool; give ids as text or whole numbers"),
+    ],
+    ids=["float32", "float64", "float16", "categories", "bool"],
+)
+def test_ids_of_a_type_that_rounds_them_are_refused(users: Any, message: str, tmp_path: Path) -> None:
+    write(tmp_path, "")
+    (tmp_path / "interactions.csv").unlink()
+    log = pd.DataFrame({"user_id": users, "item_id": "i0", "timestamp": NOON})
+    log.to_parquet(tmp_path / "interactions.parquet", index=False)
+    with pytest.raises(InputError, match=rf"interactions\.parquet: {message}"):
+        load(tmp_path)
+    log.assign(user_id=[7.0, 2.0**53 - 1]).to_parquet(tmp_path / "interactions.parquet", index=False)
+    assert load(tmp_path).interactions["user_id"].tolist()[0] == "7"
+
+
 def test_times_that_a_spreadsheet_rounded_are_said(tmp_path: Path) -> None:
     rounded = "".join(f"u{row},i0,1.6000{row}E+09\n" for row in range(10))
     assert any("they seem rounded" in note for note in load(write(tmp_path, rounded)).notes)
@@ -217,7 +250,13 @@ def test_times_that_a_spreadsheet_rounded_are_said(tmp_path: Path) -> None:
         (["u", "NULL"], "1 of 2 user_ids read as a missing value, first 'NULL'"),
         (["u", " "], "1 of 2 user_ids read as a missing value, first ' '"),
         (["u", "1.23457E+12"], "1 of 2 user_ids read as a rounded number, first '1.23457E+12'"),
-        (["3e10", "007", "7", "u", "U"], None),
+        (["u", "u\x01"], "1 of 2 user_ids differ from another in spaces or a .0 alone, first 'u\\x01'"),
+        (["7", "u", "007"], "1 of 3 user_ids differ from another in leading zeros alone, first '007'"),
+        (
+            ["\u00e9", "e\u0301"],
+            "1 of 2 user_ids differ from another in the code of their accents alone, first 'e\u0301'",
+        ),
+        (["3e10", "07a", "7a", "u", "U"], None),
     ],
 )
 def test_ids_that_may_be_anothers_are_said(users: list[str], expected: str | None, tmp_path: Path) -> None:
@@ -225,12 +264,38 @@ def test_ids_that_may_be_anothers_are_said(users: list[str], expected: str | Non
     assert raw.notes == (() if expected is None else (f"interactions.csv: {expected}",))
 
 
+def test_ids_with_a_zero_byte_are_refused(tmp_path: Path) -> None:
+    """pandas takes these two users for one."""
+    with pytest.raises(InputError, match=r"row 2: user_id 'u\\x00b' holds a zero byte; write it without \("):
+        load(write(tmp_path, f"u,i0,{NOON}\nu\x00b,i1,{NOON}\n"))
+
+
 def test_other_separators_and_encodings_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="separate columns by commas, not by ';'"):
         load(write(tmp_path, f"user_id;item_id;timestamp\nu;i0;{NOON}\n"))
+    with pytest.raises(InputError, match=r"separate columns by commas, not by ';'$"):  # and a decimal comma
+        load(write(tmp_path, f"user_id;item_id;timestamp;rating\nu;i0;{NOON};4,5\n"))
+    (tmp_path / "interactions.csv").write_text(f"# of 2020\nuser_id,item_id,timestamp\nu,i0,{NOON}\n")
+    with pytest.raises(InputError, match=r"the first line has to name the columns$"):
+        load(tmp_path)
     write(tmp_path, f"u,i0,{NOON}\n")
     (tmp_path / "items.csv").write_bytes("item_id,title\ni0,Café\n".encode("latin-1"))
     with pytest.raises(InputError, match="save it in UTF-8"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (gzip.compress(b"item_id,title\ni0,Lamp\n"), "it is packed by gzip: unpack it"),
+        (b"PK\x03\x04\x14\x00\xff\xfe", "it is a zip file or a spreadsheet: unpack it, or save it as csv"),
+        (b"PAR1\x15\x04\xff\xfe", "it is a parquet file: name it .parquet"),
+    ],
+)
+def test_what_is_only_called_csv_is_named(content: bytes, advice: str, tmp_path: Path) -> None:
+    write(tmp_path, f"u,i0,{NOON}\n")
+    (tmp_path / "items.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"items\.csv: can't be read \(.*\); {advice}$"):
         load(tmp_path)
 
 
@@ -448,6 +513,15 @@ def test_ratings_of_zero_are_none_and_counted(tmp_path: Path) -> None:
     assert kept.interactions["rating"].tolist() == [3, 0, 0, 0.5] and kept.notes == ()
 
 
+def test_negative_ratings_are_said(tmp_path: Path) -> None:
+    """Some logs write -1 where somebody took an item without rating it."""
+    log = f"user_id,item_id,timestamp,rating\nu,i0,{NOON},3\nu,i1,{NOON},-1\nu,i2,{NOON},-1\n"
+    assert load(write(tmp_path, log)).notes == (
+        "interactions.csv: 2 of 3 ratings are negative, first -1 in row 2: no prompt mentions ratings then, unless "
+        "rating_scale is set; write 0 where there is none",
+    )
+
+
 def test_a_rating_that_float32_cannot_hold_is_refused(tmp_path: Path) -> None:
     log = f"user_id,item_id,timestamp,rating\nu,i0,{NOON},3\nu,i1,{NOON},1e39\n"
     with pytest.raises(
@@ -459,6 +533,17 @@ def test_a_rating_that_float32_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_titles_that_read_as_missing_are_said(tmp_path: Path) -> None:
     raw = load(write(tmp_path, f"u,i0,{NOON}\n", "item_id,title\ni0,Lamp\ni1,nan\ni2,None\ni3,\n"))
     assert raw.notes == ("items.csv: 2 of 4 titles read as a missing value, first 'nan' of 'i1'",)
+
+
+def test_titles_that_no_person_wrote_and_those_of_several_items_are_said(tmp_path: Path) -> None:
+    titles = ["AT&T <3", "Tom &amp; Jerry", "Am\u00c3\u00a9lie", "\u00c5ngstr\u00f6m", "Up", "Up "]
+    items = "item_id,title\n" + "".join(f"i{v},{title}\n" for v, title in enumerate(titles))
+    assert load(write(tmp_path, f"u,i0,{NOON}\n", items)).notes == (
+        "items.csv: 1 of 6 titles hold HTML, first 'Tom &amp; Jerry' of 'i1'",
+        "items.csv: 1 of 6 titles seem to be read in a wrong encoding, first 'Am\u00c3\u00a9lie' of 'i2'",
+        "items.csv: 2 of 6 titles are another item's, too, which a method that writes titles can't tell apart, first "
+        "'Up' of 'i4'",
+    )
 
 
 # Popularity columns
