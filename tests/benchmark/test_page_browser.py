@@ -71,6 +71,12 @@ def three(page: Path) -> Path:
     for rows in (about["provenance"][name] for name in ("rules", "settings")):
         for row in rows:
             row[-1].append(row[-1][0])
+    for number, run in enumerate(about["provenance"]["runs"]):  # no column holds one value alone
+        run |= {"dataset": "movielens-2016", "method": "r2ec_no_reasoning", "seed": 1_254_835_542 + number}
+        run |= {"fit, s": 10_432 + number, "peak memory, MiB": 2_913 + number, "tokens written": 32_000 + number}
+        run |= {"users learned from": 670 + number, "targets learned": 71_021 + number, "settings tried": 1 + number}
+        run |= {"commit": f"9d4bd4c43a{'-dirty' if number % 2 else ''}", "finished, UTC": f"2026-11-28 02:{number:02}"}
+    about["provenance"]["runs"][0] |= {"dataset": "complete-journey", "method": "r2ec"}
     where = [part["name"] for part in about["datasets"]]
     claim = {"claim": 0, "says": "A claim.", "title": "a factor", "factor": "f", "verdict": "supports", "missing": ""}
     claim |= {"metric": "NDCG@10", "seeds": 2, "difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": 0.01}
@@ -147,6 +153,7 @@ def test_tables_of_three_datasets_fit_a_wide_screen(started: Any, three: Path) -
         cut = "regions => regions.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
         assert opened.tab.locator("main .wide").evaluate_all(cut) == [], view
     assert opened.tab.locator('[aria-label="Rules and counts"] thead th').count() == 4
+    assert opened.tab.locator('[aria-label="Every run"] thead th').count() == 15
     opened.close()
 
 

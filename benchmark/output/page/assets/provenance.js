@@ -17,7 +17,7 @@ function everyRun(runs) {
   const numeric = (name) => runs.every((run) => typeof run[name] === "number");
   const written = (name) => (run) => (numeric(name) && !AS_IT_IS.includes(name) ? cost(run[name]) : String(run[name]));
   const all = Object.keys(runs[0]).filter((name) => name !== "settings");
-  const columns = all.map((name) => ({ id: name, head: name, kind: numeric(name) ? "" : "text", value: (run) => run[name], cell: written(name) }));
+  const columns = all.map((name) => ({ id: name, head: name, kind: numeric(name) ? "" : "text", value: (run) => run[name], cell: name === "method" ? (run) => methodName(names.indexOf(run.method)) : written(name) }));
   const same = all.filter((name) => runs.length > 1 && !["dataset", "method", "training"].includes(name) && new Set(runs.map((run) => run[name])).size === 1);
   const caption = `${many(runs.length, "run")}${same.length ? `, all with ${same.map((name) => `${name}: ${written(name)(runs[0])}`).join("; ")}` : ""}`;
   const table = dataTable({ label: "Every run", caption, columns: columns.filter((column) => !same.includes(column.id)), rows: runs });
