@@ -141,7 +141,7 @@ def test_the_configs_agree_where_they_are_compared() -> None:
     changes = {
         ("r2ec", "ml-100k"): {},
         ("decoupled", "complete-journey"): {"test_cases": 500},
-        ("claims", "movielens-2016"): {"test_cases": None},
+        ("claims", "movielens-2016"): {"test_cases": 2000},
         ("null", "ml-100k"): {"train_cases": None, "test_cases": None},
         ("quick", "ml-100k"): {"min_item_count": 100, "valid_cases": 200, "test_cases": 200},
         ("recbole", "ml-100k"): {"split": "leave-one-out", "same_time": "order"}
