@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from benchmark.config.wording import many
 from benchmark.contract import Cases
 from benchmark.data import equal_times
 from benchmark.data.account import Account, warnings_of
@@ -214,10 +215,11 @@ def what_would_help(log: Log, settings: DatasetConfig) -> str:
             f"leave-one-out trains on users with four interactions or more, and the longest has {by_user.max()}: take "
             "split: global-temporal, widen the time window or lower min_item_count"
         )
-    return (
-        "widen the time window or lower the minimum counts "
-        f"(left: {len(log.user)} interactions of {len(by_user)} users)"
-    )
+    counts_hold = max(settings.min_user_count, settings.min_item_count) > 1
+    window_holds = settings.source != "files" or settings.start is not None or settings.end is not None
+    held_back = counts_hold or window_holds
+    more = "widen the time window or lower the minimum counts" if held_back else "give more of them"
+    return f"{more} (left: {many(len(log.user), 'interaction')} of {many(len(by_user), 'user')})"
 
 
 def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:

@@ -469,7 +469,12 @@ def test_counts_add_up(split: str, same_time: str) -> None:
         (
             [("u", "a", 1), ("u", "b", 2)],
             {},
-            r"here: the train split is empty \(1 cases in all\); widen",
+            r"here: the train split is empty \(1 cases in all\); give more of them \(left: 2 interactions of 1 user\)",
+        ),
+        (
+            [("u", "a", 10**9), ("u", "b", 10**9 + 1)],
+            {"start": "2000-01-01"},
+            r"here: the train split is empty \(1 cases in all\); widen the time window or lower",
         ),
         ([("u", f"i{n}", n) for n in range(6)], {}, r"here: the valid split is empty \(5 cases in all\)"),
         ([("u", "a", 1), ("w", "b", 2)], {}, r"here: the train split is empty \(0 cases in all\)"),
