@@ -50,9 +50,16 @@ def _with_less(frame: pd.DataFrame) -> str:
     reasons = frame.get("less_information", pd.Series(dtype=str)).dropna()
     if reasons.empty:
         return ""
-    rows = dict(zip(frame.method[reasons.index], reasons, strict=True))
-    reasons_text = "; ".join(f"{plain(method)} ({plain(reason)})" for method, reason in rows.items())
-    return f" Learned from less than the others: {reasons_text}."
+    rows: dict[tuple[str, str], list[str]] = {}  # the datasets, by method and reason
+    less = frame.loc[reasons.index]
+    for method, reason, dataset in zip(less["method"], reasons, less["dataset"], strict=True):
+        rows.setdefault((method, reason), []).append(dataset)
+    texts = []
+    for (method, reason), datasets in rows.items():
+        everywhere = len(datasets) == (frame.method == method).sum()
+        where = "" if everywhere else f" on {', '.join(map(plain, datasets))}"
+        texts.append(f"{plain(method)}{where} ({plain(reason)})")
+    return f" Learned from less than the others: {'; '.join(texts)}."
 
 
 def with_table(page: str, table: str, where: str) -> str:

@@ -165,12 +165,16 @@ def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_readmes_table_names_the_rows_with_less() -> None:
-    frame = pd.DataFrame(
-        {"dataset": ["one", "one"], "method": ["a_b", "r2ec"], "less_information": ["no *teacher*", None]}
-    )
+    columns = {
+        "dataset": ["one", "one", "two", "two", "two"],
+        "method": ["a_b", "r2ec", "a_b", "r2ec", "d3"],
+        "less_information": ["no *teacher*", None, "no *teacher*", "no start", None],
+    }
+    frame = pd.DataFrame(columns)
     for metric in ("Hit@5", "NDCG@5", "Hit@10", "NDCG@10", "Hit@20", "NDCG@20"):
         frame[[metric, f"{metric}_sd", f"{metric}_low", f"{metric}_high", f"{metric}_p_holm"]] = 0.5
-    assert summary(frame).endswith(r" Learned from less than the others: a\_b (no \*teacher\*).")
+    said = r" Learned from less than the others: a\_b (no \*teacher\*); r2ec on two (no start)."
+    assert summary(frame).endswith(said)
     assert summary(frame.drop(columns="less_information")).endswith("after Holm's correction.")
 
 

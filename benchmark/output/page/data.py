@@ -94,14 +94,15 @@ def overall(
     values, pairs = over_all(folder, shared, numbers)
     rows = []
     for place, name in enumerate(shared):
-        method_rows = [row for part in sections for row in part["rows"] if row["method"] == numbers[name]]
+        of_dataset = {part["name"]: row for part in sections for row in part["rows"] if row["method"] == numbers[name]}
+        method_rows = list(of_dataset.values())
         rows.append(
             {side: rounded(values[side][:, place]) for side, _ in _ENDS}
             | {"sd": [None] * len(METRICS), "p": [None] * len(METRICS), "seeds": method_rows[0]["seeds"]}
             | {
                 "method": numbers[name],
                 "equal": all(row["equal"] for row in method_rows),
-                "less": method_rows[0]["less"],
+                "less": _less_somewhere([(dataset, row["less"]) for dataset, row in of_dataset.items()]),
             }
             | {"costs": rounded(np.mean([row["costs"] for row in method_rows], axis=0)), "paper": None}
         )
@@ -109,6 +110,17 @@ def overall(
     total = sum(len(results.cases) for results in collected)
     note = "Mean over datasets, each of which weighs the same; users are resampled within their datasets."
     return {"name": EVERY, "cases": total, "users": users, "rows": rows, "notes": [note], "failed": [], "pairs": pairs}
+
+
+def _less_somewhere(reasons: Sequence[tuple[str, str]]) -> str:
+    """Why a method learned from less, of each dataset's name and reason ("": it did not): once if all are the same.
+
+    >>> _less_somewhere([("a", "small"), ("b", "small")]), _less_somewhere([("a", ""), ("b", "small")])
+    ('small', 'on b: small')
+    """
+    if len({reason for _, reason in reasons}) == 1:
+        return reasons[0][1]
+    return "; ".join(f"on {dataset}: {reason}" for dataset, reason in reasons if reason)
 
 
 def against_reference(collected: Sequence[Collected], reference: str | None, folder: Path) -> dict[str, Any] | None:
