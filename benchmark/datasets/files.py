@@ -29,6 +29,7 @@ from benchmark.datasets._times import (
 )
 from benchmark.errors import InputError
 
+MANY_USERS, MOST_OF_ONE = 20, 0.1  # of so many users, none has a larger share of the interactions without a warning
 COUNTED = "(the first data row is 1)"
 # Titles that an LLM reads, but no person would write.
 HTML = r"(?i)&(?:[a-z]{2,8}|#x?[0-9a-f]{2,5});|</?(?:br|b|i|p|em|strong|span|div)\b[^<>]*>"
@@ -115,6 +116,7 @@ def load(options: Options, files: list[Path], limits: Limits) -> Raw:
     odd = [
         *_rounded_times(seconds, interactions_file),
         *_odd_ids(interactions["user_id"], interactions_file),
+        *_one_for_many(interactions["user_id"], interactions_file),
         *_odd_ids(items["item_id"], items_file),
     ]
     return Raw(interactions, items, notes=(*notes, *more, *of_items, *odd, *_odd_titles(items, items_file)))
@@ -154,6 +156,17 @@ def _odd_ids(column: pd.Series, path: Path) -> list[str]:
         f"{path.name}: {odd.sum()} of {len(ids)} {column.name}s {reading}, first {ids.iloc[int(np.argmax(odd))]!r}"
         for reading, odd in kinds.items()
         if odd.any()
+    ]
+
+
+def _one_for_many(users: pd.Series, path: Path) -> list[str]:
+    """A warning of a user with so many interactions that it may stand for several, such as a shop's guests."""
+    counts = users.value_counts()
+    if len(counts) < MANY_USERS or counts.iloc[0] <= MOST_OF_ONE * len(users):
+        return []
+    return [
+        f"{path.name}: {counts.iloc[0]} of {len(users)} interactions are of the one user {counts.index[0]!r}; if it "
+        "stands for several, such as guests, leave its rows out"
     ]
 
 

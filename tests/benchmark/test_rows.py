@@ -264,6 +264,18 @@ def test_ids_that_may_be_anothers_are_said(users: list[str], expected: str | Non
     assert raw.notes == (() if expected is None else (f"interactions.csv: {expected}",))
 
 
+def test_a_user_who_may_stand_for_many_is_said(tmp_path: Path) -> None:
+    """19 of 20 users have one interaction each. 2 of 21 are less than a tenth, 3 of 22 are more."""
+    others = [f"u{user},i0,{NOON}\n" for user in range(19)]
+    guests = [f"guest,i{item},{NOON}\n" for item in range(3)]
+    assert load(write(tmp_path, "".join(others + guests[:2]))).notes == ()
+    assert load(write(tmp_path, "".join(others[1:] + guests))).notes == ()  # of few users any may have so many
+    assert load(write(tmp_path, "".join(others + guests))).notes == (
+        "interactions.csv: 3 of 22 interactions are of the one user 'guest'; if it stands for several, such as guests, "
+        "leave its rows out",
+    )
+
+
 def test_ids_with_a_zero_byte_are_refused(tmp_path: Path) -> None:
     """pandas takes these two users for one."""
     with pytest.raises(InputError, match=r"row 2: user_id 'u\\x00b' holds a zero byte; write it without \("):
