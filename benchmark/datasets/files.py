@@ -31,6 +31,7 @@ from benchmark.errors import InputError
 
 MANY_USERS, MOST_OF_ONE = 20, 0.1  # of so many users, none has a larger share of the interactions without a warning
 COUNTED = "(the first data row is 1)"
+LONGEST_NUMBER = 100  # characters of a number that is text; longer ones are refused before pandas reads them
 # Titles that an LLM reads, but no person would write.
 HTML = r"(?i)&(?:[a-z]{2,8}|#x?[0-9a-f]{2,5});|</?(?:br|b|i|p|em|strong|span|div)\b[^<>]*>"
 MISREAD = "[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\ufffd"  # UTF-8 that was read as Latin-1, or not at all
@@ -178,19 +179,30 @@ def _numbers(column: pd.Series, path: Path, unit: str) -> np.ndarray:
     numeric = pd.api.types.is_numeric_dtype(column) or column.dtype == object
     if pd.api.types.is_bool_dtype(column):  # `true` would be read as 1
         numeric = False
-    numbers = pd.to_numeric(column, errors="coerce") if numeric else pd.Series(np.nan, index=column.index)
+    readable = column
+    if column.dtype == object:
+        readable = column.mask(column.map(lambda value: isinstance(value, str) and len(value) > LONGEST_NUMBER))
+    numbers = pd.to_numeric(readable, errors="coerce") if numeric else pd.Series(np.nan, index=column.index)
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     if bad.any():
         row = int(np.argmax(bad)) + 1
         value = column.iloc[row - 1]
         give = f"give a finite number{unit}{_such_as(value)} in every row"
-        raise InputError(f"{path}: row {row}: {column.name} is {str(value)!r}; {give} {COUNTED}")
+        raise InputError(f"{path}: row {row}: {column.name} is {_shortened(value)!r}; {give} {COUNTED}")
     return numbers.to_numpy()
+
+
+def _shortened(value: object) -> str:
+    """The value as text, of which LONGEST_NUMBER characters are shown."""
+    text = str(value)
+    return text if len(text) <= LONGEST_NUMBER else f"{text[:LONGEST_NUMBER]}... ({len(text):,} characters)"
 
 
 def _such_as(value: object) -> str:
     """The Unix seconds of a date, as part of a sentence; "" where the value is no date."""
-    moment = pd.to_datetime(str(value), errors="coerce", utc=True) if str(value)[:4].isdigit() else pd.NaT
+    text = str(value)
+    is_date = text[:4].isdigit() and len(text) <= LONGEST_NUMBER
+    moment = pd.to_datetime(text, errors="coerce", utc=True) if is_date else pd.NaT
     return "" if pd.isna(moment) else f", such as {int(moment.timestamp())} for {moment:%Y-%m-%d %H:%M:%S} UTC,"
 
 

@@ -694,3 +694,13 @@ def test_complete_journey_merges_products_that_read_the_same(tmp_path: Path) -> 
     assert raw.about == {"lines_without_quantity": 2} and raw.about.keys() <= OF_SOURCES.keys()
     with pytest.raises(InputError, match="complete-journey: no department 'GROCERIES'; known: FUEL, GROCERY"):
         complete_journey.load(complete_journey.Options(departments=["GROCERIES"]), [tmp_path / "c.whl"], LIMITS)
+
+
+def test_a_number_of_many_digits_is_refused_before_pandas_reads_it() -> None:
+    column = pd.Series(["1", "1" * 100], name="timestamp", dtype=object)
+    assert files._numbers(column, Path("x.csv"), "").tolist() == [1, pytest.approx(1.111111e99)]
+    column[1] += "1"
+    with pytest.raises(
+        InputError, match=r"x.csv: row 2: timestamp is '1{100}\.\.\. \(101 characters\)'; give a finite"
+    ):
+        files._numbers(column, Path("x.csv"), "")
