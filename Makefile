@@ -114,6 +114,8 @@ decoupled: $(READY)
 # claims some factors can be run first: make claims FACTORS='parts length'. The last line judges what there is.
 FACTOR_FILES = $(foreach factor,$(FACTORS),results/claims/$(factor).md results/plots/claims/$(factor).png)
 claims: $(READY)
+	@for factor in $(FACTORS); do sed -n '/^ablations:/,$$p' config/claims.yaml | grep -q "^  $$factor:$$" || \
+		{ echo "error: FACTORS=$$factor: the section ablations of config/claims.yaml has no such factor; say one of its names"; exit 2; }; done
 	$(call own_folder,claims)
 	$(SNAKEMAKE) $(if $(FACTORS),$(FACTOR_FILES),ablations) --configfile config/claims.yaml --directory results/claims
 	.venv/bin/python -m benchmark.analysis.registered --results results/claims/results --out results/claims/results/claims

@@ -1,6 +1,9 @@
 """The registered claims: their verdicts by rule, their family, and runs that may not stand for them."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +138,27 @@ def test_a_config_that_no_longer_can_be_read_registered_nothing(earlier: str, mo
 
 def test_a_commit_that_is_not_there_registered_nothing() -> None:
     assert not was_registered(claim(), "0" * 40, CONFIG)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is missing")
+def test_make_claims_takes_some_factors_and_refuses_others() -> None:
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+    def make(factors: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "--no-print-directory", "-o", ".venv/.ready", *options, "claims", f"FACTORS={factors}"]
+        return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=outer)
+
+    # It stops before it makes a folder or calls anything. A method's name stands in the config, too, and is no factor.
+    for wrong in ("prats", "title_sft", "parts prats"):
+        done = make(wrong)
+        assert done.returncode == 2
+        said = "the section ablations of config/claims.yaml has no such factor; say one of its names"
+        assert done.stdout == f"error: FACTORS={wrong.split()[-1]}: {said}\n"
+    names = list(ablations_of(read_config_file(ROOT / CONFIG)).factors)
+    planned = make(" ".join(names), "-n").stdout
+    assert all(f" results/claims/{name}.md results/plots/claims/{name}.png " in planned for name in names)
+    check = planned.partition("mkdir")[0]
+    assert subprocess.run(check, shell=True, cwd=ROOT, capture_output=True).returncode == 0
 
 
 def test_the_registered_family_is_whole() -> None:
