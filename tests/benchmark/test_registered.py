@@ -1,7 +1,6 @@
 """The registered claims: their verdicts by rule, their family, and runs that may not stand for them."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -31,6 +30,7 @@ from benchmark.config.read import read_config_file
 from benchmark.config.schema import ClaimConfig
 from benchmark.provenance import ROOT
 from tests.support.results_tree import write_results
+from tests.support.terminal import without_make
 
 CONFIG = "config/claims.yaml"
 
@@ -142,11 +142,9 @@ def test_a_commit_that_is_not_there_registered_nothing() -> None:
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is missing")
 def test_make_claims_takes_some_factors_and_refuses_others() -> None:
-    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-
     def make(factors: str, *options: str) -> subprocess.CompletedProcess[str]:
         command = ["make", "--no-print-directory", "-o", ".venv/.ready", *options, "claims", f"FACTORS={factors}"]
-        return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=outer)
+        return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=without_make())
 
     # It stops before it makes a folder or calls anything. A method's name stands in the config, too, and is no factor.
     for wrong in ("prats", "title_sft", "parts prats"):

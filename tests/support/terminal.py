@@ -1,5 +1,6 @@
 """Starting a command as a terminal does, wherever the tests themselves run."""
 
+import os
 import signal
 
 
@@ -8,3 +9,8 @@ def interruptible() -> None:
     that is inherited.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def without_make() -> dict[str, str]:
+    """The environment as a shell has it, also where the tests themselves were started by make."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}

@@ -1,7 +1,6 @@
 """`make quick`: what it runs, that it says how small it is, and that a clone stays clean. The real run is marked
 slow."""
 
-import os
 import shutil
 import subprocess
 import time
@@ -17,6 +16,7 @@ from benchmark.config.schema import Config
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from tests.support.page import document_of
+from tests.support.terminal import without_make
 from tests.workflow.test_workflow import copy_of_project, planned, snakemake
 
 CONFIG = "config/quick.yaml"
@@ -56,10 +56,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(project: Path) -> list[str]:
     """The commands of `make quick` behind the installation."""
-    # As from a shell, also where the tests themselves were started by make.
-    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", "quick"]
-    done = subprocess.run(command, cwd=project, text=True, capture_output=True, env=outer)
+    done = subprocess.run(command, cwd=project, text=True, capture_output=True, env=without_make())
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
