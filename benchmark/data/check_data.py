@@ -122,6 +122,8 @@ def _kept(counts: dict[str, int]) -> list[str]:
     if "users" in counts:
         users, items = many(counts["users"], "user"), many(counts["items"], "item")
         lines.append(f"{many(counts['interactions'], 'interaction')} of {users} with {items}")
+        if unused := counts["items_read"] - counts["items_without_title"] - counts["items"]:
+            lines.append(f"    outside the ranked catalogue, as no kept interaction is of them: {many(unused, 'item')}")
     if "cases" not in counts:
         return lines
     without, shared = counts["interactions"] - counts["cases"], counts["interactions_in_a_shared_second"]

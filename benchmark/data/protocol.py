@@ -45,6 +45,7 @@ POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratin
               "numberofratings", "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
 
 FEW = 0.01  # share of the ratings that is too small to set their scale without a warning
+LOW = 0.2  # of the scale: where half of the ratings are no higher, they may be counts
 
 
 def make_cases(log: Log, history_length: int, same_time: str) -> Cases:
@@ -172,7 +173,9 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     items = popularity(log) if settings.leaky_popularity else log.items
     account.warnings += warnings_of(raw, account, log.items)
     scale = _scale(log.rating, settings.rating_scale, name)
-    account.warnings += _few_ratings_set(scale, log.rating, settings)
+    account.warnings += _few_ratings_set(scale, log.rating, settings) or _counts_for_ratings(
+        scale, log.rating, settings
+    )
     account.warnings += equal_times.warnings_of(log.user, log.time, log.fraction, settings.same_time)
     return Prepared(items=items, counts=counts, llm_rows=llm_rows, texts=log.texts, rating_scale=scale, **parts)
 
@@ -202,6 +205,8 @@ def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: Dataset
 
 def what_would_help(log: Log, settings: DatasetConfig) -> str:
     """The end of a sentence that says what to change where a part of the split is empty."""
+    if len(np.unique(log.time)) == 1 and not np.diff(log.fraction).any():
+        return f"all interactions have one time, {log.time[0]}: give each its own"
     ordered = split_cases(make_cases(log, settings.history_length, "order"), settings.split)
     if settings.same_time == "exclude" and all(len(rows) for rows in ordered):
         n, shared = len(log.user), equal_times.in_shared_second(log.user, log.time)
@@ -260,3 +265,13 @@ def popularity(log: Log) -> pd.DataFrame:
 def without_targets(cases: Cases) -> Cases:
     """The same cases as a method sees them at test time."""
     return replace(cases, target=None)
+
+
+def _counts_for_ratings(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
+    """A warning where prompts would call something a rating that may be how often an item was bought or played."""
+    if scale is None or settings.rating_scale is not None or (middle := np.nanmedian(ratings)) > LOW * scale:
+        return []
+    return [
+        f"half of the ratings are at most {middle:g}, and prompts say that they are out of {scale:g}; if they count "
+        "something, set rating_scale: none"
+    ]

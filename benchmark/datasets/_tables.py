@@ -39,7 +39,7 @@ ROW_NUMBERS = ("index", "level_0")  # such a column only where it holds 0, 1, 2,
 def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
     """The required columns, the optional ones that the table has, and sentences about columns that are ignored.
 
-    optional: None for all others. Columns are text, but for those in NUMBERS. Raises InputError for a file that is no
+    optional: None for all others; where it names some, it is said which others aren't read. Columns are text, but for those in NUMBERS. Raises InputError for a file that is no
     table, a missing column, one that occurs twice or in another spelling, a quote that is never closed, and ids of a
     type that rounds them.
     """
@@ -54,6 +54,7 @@ def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[p
     else:
         ignored = []
     chosen = names if optional is None else [*required, *(name for name in optional if name in names)]
+    unread = [name for name in names if name not in chosen] if optional else []
     columns = {}
     for name in chosen:
         column = table.column(name)
@@ -68,7 +69,17 @@ def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[p
             columns[name] = _plain_numbers(column, name, path).to_pandas() if name in NUMBERS else column.to_pandas()
         except pa.ArrowException as error:  # of a damaged file
             raise InputError(f"{path}: column {name!r} can't be read ({error}); write the file anew") from None
-    return pd.DataFrame(columns), [f"{path.name}: column {name!r} holds row numbers and is ignored" for name in ignored]
+    notes = [f"{path.name}: column {name!r} holds row numbers and is ignored" for name in ignored]
+    return pd.DataFrame(columns), notes + _unread(unread, path)
+
+
+def _unread(names: list[str], path: Path) -> list[str]:
+    """A sentence about columns of interactions that nothing reads, such as the kind of an event; none for none."""
+    if not names:
+        return []
+    listed = ", ".join(map(repr, names))[:MOST_NAMES]
+    columns, are, they = ("column", "is", "it says") if len(names) == 1 else ("columns", "are", "they say")
+    return [f"{path.name}: {columns} {listed} {are} not read: every row counts as an interaction, whatever {they}"]
 
 
 def _plain_numbers(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:

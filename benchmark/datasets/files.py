@@ -30,6 +30,7 @@ from benchmark.datasets._times import (
 from benchmark.errors import InputError
 
 MANY_USERS, MOST_OF_ONE = 20, 0.1  # of so many users, none has a larger share of the interactions without a warning
+ODD_TIME = 10  # times as common as any other is a time that may stand for missing ones
 COUNTED = "(the first data row is 1)"
 LONGEST_NUMBER = 100  # characters of a number that is text; longer ones are refused before pandas reads them
 # Titles that an LLM reads, but no person would write.
@@ -116,6 +117,7 @@ def load(options: Options, files: list[Path], limits: Limits) -> Raw:
     items = items[["item_id", "title", *text]].fillna("")
     odd = [
         *_rounded_times(seconds, interactions_file),
+        *_one_time(interactions, interactions_file),
         *_odd_ids(interactions["user_id"], interactions_file),
         *_one_for_many(interactions["user_id"], interactions_file),
         *_odd_ids(items["item_id"], items_file),
@@ -146,12 +148,17 @@ def _odd_ids(column: pd.Series, path: Path) -> list[str]:
     composed = whole.str.normalize("NFC")
     spaced, encoded = whole.duplicated(), composed.duplicated()
     padded = composed.str.replace(r"^0+(?=\d+$)", "", regex=True).duplicated()
+    # Random ids may differ so, but then few do.
+    cased = composed.str.casefold().duplicated() & ~encoded
+    if len(ids) < MANY_USERS or cased.sum() <= MOST_OF_ONE * len(ids):
+        cased[:] = False
     kinds = {
         "read as a missing value": bare.str.lower().isin(("", *NO_TITLES)),
         "read as a rounded number": ids.str.fullmatch(r"[+-]?\d(?:\.\d+[eE]\+?|[eE]\+)\d+"),
         "differ from another in spaces or a .0 alone": spaced,
         "differ from another in the code of their accents alone": encoded & ~spaced,
         "differ from another in leading zeros alone": padded & ~encoded,
+        "differ from another in small and capital letters alone": cased,
     }
     return [
         f"{path.name}: {odd.sum()} of {len(ids)} {column.name}s {reading}, first {ids.iloc[int(np.argmax(odd))]!r}"
@@ -269,15 +276,38 @@ def _rounded_times(seconds: np.ndarray, path: Path) -> list[str]:
     ]
 
 
+def _one_time(interactions: pd.DataFrame, path: Path) -> list[str]:
+    """A sentence about a time of so many interactions of so many users that it may stand for missing ones.
+
+    Within a few days a day may hold as many, but then the others do, too.
+    """
+    counts = interactions["timestamp"].value_counts()
+    often, next_often = counts.iloc[:1].sum(), counts.iloc[1:2].sum()
+    if often <= MOST_OF_ONE * len(interactions) or often <= ODD_TIME * next_often:
+        return []
+    seconds = counts.index[0]
+    users = interactions["user_id"][interactions["timestamp"] == seconds].nunique()
+    if users < MANY_USERS:
+        return []
+    return [
+        f"{path.name}: {often} of {len(interactions)} interactions, of {users} users, are of the one time {seconds} "
+        f"({pd.Timestamp(seconds, unit='s')} UTC); if it stands for missing ones, leave those rows out"
+    ]
+
+
 def _odd_titles(items: pd.DataFrame, path: Path) -> list[str]:
     """Sentences about titles that read as if they had been missing or misread, and about those of several items."""
     titles = items["title"].str.strip()
+    # A film may be called 300, and a catalogue of numbers has no names.
+    wordless = titles.str.fullmatch(r"[\d\W]+") | (titles == items["item_id"].str.strip())
     kinds = {
         "read as a missing value": titles.str.lower().isin(NO_TITLES),
         "hold HTML": titles.str.contains(HTML, regex=True),
         "seem to be read in a wrong encoding": titles.str.contains(MISREAD, regex=True),
         "are another item's, too, which a method that writes titles can't tell apart": titles.duplicated(keep=False)
         & (titles != ""),
+        "are numbers or the items' ids, which say nothing to a method that reads titles": wordless
+        & (wordless.sum() > len(items) / 2),
     }
     return [
         f"{path.name}: {odd.sum()} of {len(items)} titles {reading}, first "

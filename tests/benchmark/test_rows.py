@@ -266,8 +266,8 @@ def test_ids_that_may_be_anothers_are_said(users: list[str], expected: str | Non
 
 def test_a_user_who_may_stand_for_many_is_said(tmp_path: Path) -> None:
     """19 of 20 users have one interaction each. 2 of 21 are less than a tenth, 3 of 22 are more."""
-    others = [f"u{user},i0,{NOON}\n" for user in range(19)]
-    guests = [f"guest,i{item},{NOON}\n" for item in range(3)]
+    others = [f"u{user},i0,{NOON + user}\n" for user in range(19)]
+    guests = [f"guest,i{item},{NOON + item}\n" for item in range(3)]
     assert load(write(tmp_path, "".join(others + guests[:2]))).notes == ()
     assert load(write(tmp_path, "".join(others[1:] + guests))).notes == ()  # of few users any may have so many
     assert load(write(tmp_path, "".join(others + guests))).notes == (
@@ -358,9 +358,9 @@ def test_times_of_any_source_are_held_to_the_limits() -> None:
 
 
 @pytest.mark.parametrize("split", ["global-temporal", "leave-one-out"])
-def test_when_all_times_are_equal_same_time_is_named(split: str) -> None:
+def test_when_all_times_of_each_user_are_equal_same_time_is_named(split: str) -> None:
     raw = planted(n_users=12)
-    flat = Raw(raw.interactions.assign(timestamp=NOON), raw.items)
+    flat = Raw(raw.interactions.assign(timestamp=NOON + raw.interactions["user_id"].str[1:].astype(int)), raw.items)
     with pytest.raises(
         InputError,
         match=r"mine: the train split is empty \(0 cases in all\); (\d+) of \1 interactions share "

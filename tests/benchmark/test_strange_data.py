@@ -1,0 +1,123 @@
+"""Valid data that may mean something else than it says: each kind has its sentence, and its likes have none."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.data.account import Account
+from benchmark.data.protocol import prepare
+from benchmark.datasets import Raw
+from benchmark.errors import InputError
+from tests.benchmark.test_check_data import called
+from tests.benchmark.test_rows import NOON, load, write
+from tests.support.planted import planted, settings, write_files
+
+
+def warned(raw: Raw, **changes: object) -> list[str]:
+    account = Account()
+    prepare(raw, settings(**changes), "shop", account)
+    return account.warnings
+
+
+def rated(ratings: np.ndarray) -> Raw:
+    raw = planted(n_users=40, length=8)
+    return Raw(raw.interactions.assign(rating=np.resize(ratings, len(raw.interactions)).astype(np.float32)), raw.items)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "middle", "scale"),
+    [([1, 1, 2, 3, 40], 2, 100), ([1, 1, 2, 7, 1], 1, 10), ([1, 1, 1, 4], 1, 5), ([3, 4, 2, 5, 3, 99, 3], 3, 100)],
+)
+def test_counts_in_the_place_of_ratings_are_said(ratings: list[int], middle: float, scale: int) -> None:
+    sentence = (
+        f"half of the ratings are at most {middle:g}, and prompts say that they are out of {scale}; if they count "
+        "something, set rating_scale: none"
+    )
+    assert warned(rated(np.array(ratings))) == [sentence]
+    # Who sets the scale knows what the numbers are.
+    assert warned(rated(np.array(ratings)), rating_scale=scale) == []
+    assert warned(rated(np.array(ratings)), rating_scale="none") == []
+
+
+@pytest.mark.parametrize("ratings", [[1, 2, 3, 4, 5], [1, 1, 2, 4, 5], [3, 5, 7, 10], [20, 55, 80, 100], [1], [np.nan]])
+def test_ratings_that_are_ratings_are_not(ratings: list[float]) -> None:
+    assert warned(rated(np.array(ratings))) == []
+
+
+def test_one_time_of_many_is_said(tmp_path: Path) -> None:
+    """40 of 340 interactions have the time that a system writes for none."""
+    log = [f"u{user},i{item},{NOON + 977 * user + 40 * item}\n" for user in range(30) for item in range(10)]
+    unknown = [f"u{row % 25},i{row % 4},1262304000\n" for row in range(40)]
+    assert load(write(tmp_path, "".join(log + unknown))).notes == (
+        "interactions.csv: 40 of 340 interactions, of 25 users, are of the one time 1262304000 (2010-01-01 00:00:00 "
+        "UTC); if it stands for missing ones, leave those rows out",
+    )
+    few = [f"u{row % 19},i{row % 4},1262304000\n" for row in range(40)]  # as in a class that came on one day
+    assert load(write(tmp_path, "".join(log + few))).notes == ()
+    days = [f"u{user},i{item},{1262304000 + 86400 * (user % 5)}\n" for user in range(150) for item in range(2)]
+    assert load(write(tmp_path, "".join(days))).notes == ()  # each of five days has a fifth of all
+
+
+def test_a_log_of_one_time_is_refused_with_what_to_do() -> None:
+    raw = planted(n_users=40, length=8)
+    with pytest.raises(InputError, match=r"train split is empty .* one time, 1400000000: give each its own$"):
+        warned(Raw(raw.interactions.assign(timestamp=1_400_000_000), raw.items))
+
+
+def test_users_of_two_spellings_are_said(tmp_path: Path) -> None:
+    mails = [f"{name}{user}@shop.org,i0,{NOON + user}\n" for user in range(12) for name in ("Ann", "ann")]
+    assert load(write(tmp_path, "".join(mails))).notes == (
+        "interactions.csv: 12 of 24 user_ids differ from another in small and capital letters alone, first "
+        "'ann0@shop.org'",
+    )
+    # Random ids of letters differ so by chance, but few do.
+    random = [f"x{user}Q,i0,{NOON + user}\n" for user in range(30)] + [f"x1q,i1,{NOON}\n", f"x2q,i1,{NOON}\n"]
+    assert load(write(tmp_path, "".join(random))).notes == ()
+
+
+def test_titles_without_words_are_said(tmp_path: Path) -> None:
+    def notes(titles: list[str]) -> tuple[str, ...]:
+        items = "item_id,title\n" + "".join(f"i{item},{title}\n" for item, title in enumerate(titles))
+        return load(write(tmp_path, f"u,i0,{NOON}\n", items)).notes
+
+    say = "are numbers or the items' ids, which say nothing to a method that reads titles, first"
+    assert notes(["1984", "300", "Up"]) == (f"items.csv: 2 of 3 titles {say} '1984' of 'i0'",)
+    assert notes(["i0", "Lamp", "i2"]) == (f"items.csv: 2 of 3 titles {say} 'i0' of 'i0'",)
+    assert notes(["1984", "Up", "Big"]) == ()  # a film may be called so
+    assert notes(["千と千尋", "もののけ姫", "Up 2"]) == ()
+
+
+def test_columns_that_nothing_reads_are_said(tmp_path: Path) -> None:
+    log = f"user_id,item_id,timestamp,event\nu,i0,{NOON},view\nu,i1,{NOON + 9},purchase\n"
+    assert load(write(tmp_path, log)).notes == (
+        "interactions.csv: column 'event' is not read: every row counts as an interaction, whatever it says",
+    )
+    more = f",user_id,item_id,event,price,timestamp,rating\n0,u,i0,view,3,{NOON},5\n"
+    assert load(write(tmp_path, more)).notes == (
+        "interactions.csv: columns 'event', 'price' are not read: every row counts as an interaction, whatever they "
+        "say",
+    )
+    chosen = "item_id,title,price\ni0,Lamp,3\n"  # which attributes of items are read is the user's own choice
+    assert load(write(tmp_path, f"u,i0,{NOON}\n", chosen), attributes=[]).notes == ()
+
+
+def test_items_that_nobody_took_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unused(raw: Raw) -> int:
+        write_files(tmp_path / "shop", raw)
+        assert called(monkeypatch, tmp_path / "shop") == 0
+        said = re.search(
+            r"^ +outside the ranked catalogue, as no kept interaction is of them: (\d+) items?$",
+            capsys.readouterr().out,
+            flags=re.M,
+        )
+        return int(said[1]) if said else 0
+
+    raw = planted()
+    more = pd.DataFrame({"item_id": ["x1", "x2", "x3"], "title": ["Shelf", "Rug", "Vase"]})
+    assert unused(raw) == 0
+    assert unused(Raw(raw.interactions, pd.concat([raw.items, more]).fillna("plain"))) == 3
