@@ -279,6 +279,13 @@ def watched(split: Split) -> WatchedSplit:
     return WatchedSplit(**{attribute.name: getattr(split, attribute.name) for attribute in fields(split)})
 
 
+def batches_of(scores: Any, method: str) -> Iterable[np.ndarray]:
+    """What score() gave, as batches. Raises InputError where it can't be read so, as of a forgotten `yield`."""
+    if not isinstance(scores, Iterable):
+        raise InputError(f"{method}: score() gave {type(scores).__name__}; yield arrays of scores, batch by batch")
+    return scores
+
+
 def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
     """One batch of scores [b, n_items] as float32 or float64, with their order intact.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from benchmark.contract import Cases, Recommender, check_scores
+from benchmark.contract import Cases, Recommender, batches_of, check_scores
 from benchmark.errors import InputError
 from benchmark.metrics import ndcg
 from benchmark.storage.stages import Stage
@@ -38,7 +38,7 @@ def rank(
     top = np.zeros((len(cases), min(TOP, n_items)), dtype=np.int32)
     done = 0
     with tqdm(total=len(cases), desc=f"ranking {method}", unit="case", mininterval=5, delay=5) as bar:
-        for batch in recommender_scores:
+        for batch in batches_of(recommender_scores, method):
             scores = check_scores(batch, n_items, method)
             first, done = done, done + len(scores)
             if done > len(cases):

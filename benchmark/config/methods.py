@@ -1,6 +1,7 @@
 """Find a method's module, and read what it declares. The file name is the method's name; there is no registry."""
 
 import importlib
+import inspect
 import math
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmark.provenance import OWN, ROOT
 BACKBONE, ENCODER = "resources/smollm2-135m-instruct", "resources/all-minilm-l6-v2"
 EMBEDDED = {Path(BACKBONE), Path(ENCODER)}
 
+FIT = "fit(split, *, seed, params, workdir)"
 Kind = Literal["baseline", "reference"]
 KINDS = ("baseline", "reference")
 # What a method computes of a user before it recommends, beyond reading the history.
@@ -49,8 +51,19 @@ def load_method(module: str, where: str = "config") -> ModuleType:
         said = f"{at}{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"method {module!r} can't be imported: {said}; mend it, or leave its rows out") from error
     if "fit" not in vars(loaded):
-        raise InputError(f"{loaded.__file__}: defines no fit(split, *, seed, params, workdir); see README.md")
+        raise InputError(f"{loaded.__file__}: defines no {FIT}; see README.md")
+    _check_fit(loaded)
     return loaded
+
+
+def _check_fit(method: ModuleType) -> None:
+    """Raise InputError for a fit() that can't be called as runs call it; else they would say so one by one."""
+    if not callable(method.fit):
+        raise InputError(f"{method.__file__}: fit is {type(method.fit).__name__}, expected the function {FIT}")
+    try:
+        inspect.signature(method.fit).bind(None, seed=0, params={}, workdir=None)
+    except TypeError as error:
+        raise InputError(f"{method.__file__}: fit() can't be called as {FIT}: {error}; see README.md") from None
 
 
 def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:

@@ -39,9 +39,9 @@ ROW_NUMBERS = ("index", "level_0")  # such a column only where it holds 0, 1, 2,
 def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[pd.DataFrame, list[str]]:
     """The required columns, the optional ones that the table has, and sentences about columns that are ignored.
 
-    optional: None for all others; where it names some, it is said which others aren't read. Columns are text, but for those in NUMBERS. Raises InputError for a file that is no
-    table, a missing column, one that occurs twice or in another spelling, a quote that is never closed, and ids of a
-    type that rounds them.
+    optional: None for all others; where it names some, it is said which others aren't read. Columns are text, but for
+    those in NUMBERS. Raises InputError for a file that is no table, a missing column, one that occurs twice or in
+    another spelling, a quote that is never closed, and ids of a type that rounds them.
     """
     table = _table(path, required)
     names = [name for name in table.column_names if not INDEX.fullmatch(name)]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.contract import Cases, check_scores
+from benchmark.contract import Cases, batches_of, check_scores
 from benchmark.data.store import checked_part, read_about, read_test
 from benchmark.errors import InputError, command, command_line
 from benchmark.evaluate import rank
@@ -44,7 +44,7 @@ def rank_by(socket: str, batches: Iterable[np.ndarray], n_items: int, method: st
     with _spoken(method):
         connection = _connected(socket)
     with connection:
-        for batch in batches:
+        for batch in batches_of(batches, method):
             scores = np.ascontiguousarray(check_scores(batch, n_items, method))
             with _spoken(method):
                 connection.send_bytes(json.dumps({"dtype": scores.dtype.str, "shape": scores.shape}).encode())

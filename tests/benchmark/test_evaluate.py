@@ -1,5 +1,8 @@
 """The evaluator against a slow plain version, RecBole's own evaluator and ir-measures."""
 
+import contextlib
+from typing import Any
+
 import ir_measures
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ from benchmark.contract import Cases
 from benchmark.errors import InputError
 from benchmark.evaluate import BLOCK, ROWS, TOP, rank, top_items
 from benchmark.metrics import CUTOFFS, per_case
+from benchmark.sandbox import evaluator
 
 BLOCKED = 2 * BLOCK * TOP + 77  # more items than the plain path takes, in no whole number of blocks
 
@@ -177,6 +181,16 @@ def test_a_methods_own_array_is_left_alone() -> None:
 def test_wrong_scores_are_refused(batches: list[np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
         rank(batches, cases_of([[0], [1], [2]]), np.array([1, 2, 3]), 4, "m")
+
+
+def test_a_score_that_gives_nothing_is_refused_by_both_evaluators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a method that forgets to yield."""
+    nothing: Any = None
+    with pytest.raises(InputError, match=r"^m: score\(\) gave NoneType; yield arrays of scores, batch by batch$"):
+        rank(nothing, cases_of([[0]]), np.array([1]), 4, "m")
+    monkeypatch.setattr(evaluator, "_connected", lambda socket: contextlib.nullcontext())
+    with pytest.raises(InputError, match=r"^m: score\(\) gave NoneType; yield arrays of scores, batch by batch$"):
+        evaluator.rank_by("socket", nothing, 4, "m")
 
 
 # Other evaluators on the same scores

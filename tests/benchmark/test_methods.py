@@ -135,6 +135,32 @@ def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         load_method("empty")
 
 
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        (
+            lambda split, seed, params: None,
+            r"fit\(\) can't be called as fit\(split, .*: got an unexpected keyword .*'workdir'",
+        ),
+        (lambda: None, r"fit\(\) can't be called as fit\(split, .*: "),
+        (lambda split, train, *, seed, params, workdir: None, r".*missing a required argument: 'train'"),
+        (3, r"fit is int, expected the function fit\(split, \*, seed, params, workdir\)"),
+    ],
+)
+def test_a_fit_that_no_run_can_call_is_refused_before_any(
+    fit: object, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = type(sys)("baselines.odd")
+    method.__file__, vars(method)["fit"] = "baselines/odd.py", fit
+    monkeypatch.setitem(sys.modules, "baselines.odd", method)
+    monkeypatch.setattr(methods, "known_methods", lambda: ["odd"])
+    with pytest.raises(InputError, match=rf"^baselines/odd.py: {said}"):
+        load_method("odd")
+    for takes in (lambda split, seed, params, workdir: None, lambda split, **settings: None):
+        vars(method)["fit"] = takes
+        assert load_method("odd") is method
+
+
 @pytest.mark.parametrize("name", [name for name in known_methods() if name != "r2ec"])
 def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> None:
     method = load_method(name)
