@@ -43,13 +43,15 @@ help:
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), a page of 50,000 reasonings, each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 
-# Made anew when the lock changes, so that it holds nothing else. The marker is written last, so an interrupted installation is
+# Made anew when the lock changes, so that it holds nothing else. A link is refused: `venv --clear` empties what it leads to, before it
+# refuses the link itself. The marker is written last, so an interrupted installation is
 # never taken for a whole one. Of torch the CPU build is taken where the index offers one, unless TORCH=cuda; requirements.txt
 # then finds it there. RecBole alone asks for something that isn't there: ray, which nothing here imports.
 $(READY): requirements.txt install/torch-cpu.txt install/torch-cuda.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 on the PATH; install one, or say PYTHON=/path/to/it"; exit 2; }
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on the PATH; install Python 3.11, 3.12 or 3.13, or say PYTHON=/path/to/it"; exit 2; }
 	@$(PYTHON) -c '$(FITS)' || { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; say PYTHON=/path/to/one"; exit 2; }
+	@test ! -L $(VENV) || { echo "error: $(VENV) is a link to $$(readlink $(VENV)), whose packages would all be removed; remove the link, or run make where it leads"; exit 2; }
 	@echo "Setting up $(VENV) from requirements.txt with $(PYTHON) (about 2 GB, 6 with the CUDA build of torch; a few minutes) ..."
 	$(PYTHON) -m venv --clear $(VENV)
 	@test $(TORCH) = cuda || $(PIP) -r install/torch-cpu.txt 2>/dev/null || \

@@ -2,15 +2,19 @@
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmark.config.methods import ROOT
+from tests.support.terminal import without_make
 
 LOCKS = ("requirements.txt", "install/torch-cpu.txt", "install/torch-cuda.txt", "install/gpu.txt")
 RAY = {"ray", "msgpack", "aiosignal", "frozenlist"}  # it, and what it alone needs
@@ -107,3 +111,19 @@ def test_vllm_is_added_to_the_lock_but_for_setuptools_and_in_one_version_everywh
     for file in ("docs/install.md", "docs/scale-out.md", "config/paper.yaml", "workflow/profiles/kubernetes/job.yaml"):
         text = (ROOT / file).read_text()
         assert "make vllm PYTHON=python3.13" in text and "trl[vllm]" not in text, file
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is missing")
+def test_an_environment_behind_a_link_is_not_emptied(tmp_path: Path) -> None:
+    """`venv --clear` empties what a link leads to, and only then refuses the link."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "kept").touch()
+    (tmp_path / ".venv").symlink_to("shared")
+    for file in ("Makefile", *LOCKS):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    command = ["make", "setup", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=without_make(), check=False)
+    assert (tmp_path / "shared" / "kept").exists()
+    assert done.returncode == 2
+    assert "error: .venv is a link to shared, whose packages would all be removed" in done.stdout + done.stderr
