@@ -27,6 +27,7 @@ NUMBER = re.compile(r"\d*\.?\d+")
 METRIC = re.compile(r"(Hit|NDCG)@([1-9]\d{0,8})")
 SLACK = 1e-9  # of a linear programme's solution
 MOST_CASES = 100_000  # numbers of cases that are tried
+MOST_NAMES = 200  # characters of the columns' names in a message
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,11 @@ def read_table(path: Path) -> list[Row]:
         raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one")
     ks = cutoffs(dict.fromkeys((name for name in lines[0] if name), 0.0))
     if not ks:
-        raise InputError(f"{path}: no cut-off k has both Hit@k and NDCG@k; name the columns such as Hit@10 and NDCG@10")
+        found = " ".join(", ".join(names).split())[:MOST_NAMES]
+        raise InputError(
+            f"{path}: no cut-off k has both Hit@k and NDCG@k (found {found}); name the columns such as Hit@10 and NDCG@10, "
+            "with commas between them"
+        )
     return [_row(line, f"{path}: row {number}", ks) for number, line in enumerate(lines, 1)]
 
 

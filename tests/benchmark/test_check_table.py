@@ -76,7 +76,8 @@ def test_the_published_tables_are_possible() -> None:
     ("text", "sentence"),
     [
         ("", "no rows; give columns method, dataset, Hit@k and NDCG@k"),
-        ("method,Hit@5\nm,0.1\n", "no cut-off k has both Hit@k and NDCG@k"),
+        ("method,Hit@5\nm,0.1\n", r"no cut-off k has both Hit@k and NDCG@k \(found method, Hit@5\); name"),
+        ("method;Hit@5;NDCG@5\nm;0.1;0.1\n", r"\(found method;Hit@5;NDCG@5\); name .*, with commas between them"),
         ("method,Hit@5,NDCG@5\nm,0.1,x\n", "row 1: NDCG@5 is 'x'; give a share from 0 to 1"),
         ("method,Hit@5,NDCG@5\nm,12.4,3\n", "row 1: Hit@5 is '12.4'; give a share from 0 to 1"),
         ("method,Hit@5,NDCG@5,n\nm,0.1,0.1,many\n", "row 1: n is 'many'; give a whole number"),
