@@ -36,6 +36,7 @@ help:
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
 	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them; in results/speed"
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
+	@echo "              IMPORT=folder with decoupled, claims, curves, null, slices, recbole: take the runs that r2ec-bench export has written there"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
 	@echo "make browser     install what the tests of the page in a browser need: a driver, and Debian's Chromium"
@@ -104,12 +105,18 @@ define own_folder
 		{ echo "error: results/$(1) can't be made; make room, get the rights to it, or run elsewhere"; exit 2; }
 endef
 
+# Of what another machine or an earlier sitting has run: make claims IMPORT=results/published/claims
+define imported
+	@test -z "$(IMPORT)" || .venv/bin/python -m benchmark.cli import config/$(1).yaml "$(IMPORT)" --directory results/$(1)
+endef
+
 quick: $(READY)
 	$(call own_folder,quick)
 	$(SNAKEMAKE) --configfile config/quick.yaml --directory results/quick
 
 decoupled: $(READY)
 	$(call own_folder,decoupled)
+	$(call imported,decoupled)
 	$(SNAKEMAKE) --configfile config/decoupled.yaml --directory results/decoupled
 
 # Claims and null rank other numbers of test cases than the default, so that their data are files of their own. Of the
@@ -119,17 +126,20 @@ claims: $(READY)
 	@for factor in $(FACTORS); do sed -n '/^ablations:/,$$p' config/claims.yaml | grep -q "^  $$factor:$$" || \
 		{ echo "error: FACTORS=$$factor: the section ablations of config/claims.yaml has no such factor; say one of its names"; exit 2; }; done
 	$(call own_folder,claims)
+	$(call imported,claims)
 	$(SNAKEMAKE) $(if $(FACTORS),$(FACTOR_FILES),ablations) --configfile config/claims.yaml --directory results/claims
 	.venv/bin/python -m benchmark.analysis.registered --results results/claims/results --out results/claims/results/claims
 
 # What is there of a stopped run is shown by the last line alone.
 curves: $(READY)
 	$(call own_folder,curves)
+	$(call imported,curves)
 	$(SNAKEMAKE) ablations --configfile config/curves.yaml --directory results/curves
 	.venv/bin/python -m r2ec.curves --results results/curves/results --out results/curves/results/curves
 
 null: $(READY)
 	$(call own_folder,null)
+	$(call imported,null)
 	$(SNAKEMAKE) --configfile config/null.yaml --directory results/null
 	.venv/bin/python -m benchmark.analysis.null_check --runs results/null/results/runs --out results/null/results/claims
 
@@ -138,10 +148,12 @@ slices: $(READY)
 	@test -d "$(SLICES)" || { echo "error: $(SLICES): no such folder; say SLICES=folder with the slices (config/README.md)"; exit 2; }
 	$(call own_folder,slices)
 	@ln -sfn "$(abspath $(SLICES))" results/slices/slices
+	$(call imported,slices)
 	$(SNAKEMAKE) --configfile config/slices.yaml --directory results/slices
 
 recbole: $(READY)
 	$(call own_folder,recbole)
+	$(call imported,recbole)
 	$(SNAKEMAKE) --configfile config/recbole.yaml --directory results/recbole
 
 # For GPUs, and never run so far.

@@ -25,7 +25,7 @@ from tests.support.planted import planted, write_files
 from tests.support.terminal import interruptible
 
 COMMAND = [sys.executable, "-m", "benchmark.cli"]
-COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish")
+COMMANDS = ("run", "quick", "recommend", "check-data", "check-table", "publish", "export", "import")
 
 
 def call(folder: Path, *arguments: str, site: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -175,6 +175,8 @@ def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> No
 MODULES = (
     "data.fetch",
     "data.prepare",
+    "jobs.export_runs",
+    "jobs.import_runs",
     "jobs.run",
     "output.ablation_plots",
     "output.ablations",

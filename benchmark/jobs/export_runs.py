@@ -1,0 +1,164 @@
+"""Copy a config's finished runs to a folder: `python -m benchmark.jobs.export_runs CONFIG FOLDER`.
+
+Another machine, or a fresh clone, takes them from there (import) and runs only what is missing. So a
+long experiment can be split over machines and sittings, and a new method be compared with rows that somebody has run.
+
+FOLDER gets of each run the folder that the workflow wrote, runs/DATASET/METHOD/seedN, and made_from/run/..., which says
+by checksums what it was made from. A run that failed, or that its config, code or data have left behind, stays out.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from benchmark.config.read import read_config_file
+from benchmark.config.wording import many, names_in_words
+from benchmark.errors import InputError, command, command_line
+from benchmark.jobs.plan import RUN, Plan, run_files
+from benchmark.jobs.records import RunRecord, check_beside, read_run
+from benchmark.jobs.stale import MADE_HERE, RECORDS, Job, why_stale
+from benchmark.storage.io import atomic, read_json, write_json
+
+TEXTS = "texts.parquet"
+RUNS, MADE_FROM = "runs", Path(RECORDS).name  # folders of an export
+
+
+def parser_of(module: str, about: str | None, folder: str) -> argparse.ArgumentParser:
+    """The command line that export and import share. folder: what FOLDER is."""
+    parser = command_line(module, about)
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="the config of the runs, such as config/claims.yaml"
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=folder)
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("."),
+        metavar="FOLDER",
+        help="where the runs' results/ lies, as of r2ec-bench run (default: here)",
+    )
+    return parser
+
+
+def plan_in(config: Path, directory: Path) -> Plan:
+    """The plan of a config file whose paths count from `directory`, which becomes the current folder.
+
+    Raises InputError for a config that is none, or a folder that isn't there.
+    """
+    read = read_config_file(config)
+    try:
+        os.chdir(directory)
+    except FileNotFoundError:
+        raise InputError(f"{directory}: no such folder; give the one in which the workflow has run") from None
+    return Plan.of(read)
+
+
+def every_run(plan: Plan) -> list[tuple[str, str, int]]:
+    """Dataset, run and seed of all runs of a plan, those of its ablations included, sorted."""
+    return sorted({*plan.runs, *plan.runs_of(*plan.ablations.factors)})
+
+
+def named(run: tuple[str, str, int]) -> str:
+    """A run in words.
+
+    >>> named(("ml-100k", "sasrec", 2))
+    'sasrec on ml-100k, seed 2'
+    """
+    dataset, name, seed = run
+    return f"{name} on {dataset}, seed {seed}"
+
+
+def place_of(run: tuple[str, str, int]) -> Path:
+    """The folder of a run in an export and, below results/, in the workflow.
+
+    >>> place_of(("ml-100k", "sasrec", 2)).as_posix()
+    'runs/ml-100k/sasrec/seed2'
+    """
+    dataset, name, seed = run
+    return Path(RUNS, dataset, name, f"seed{seed}")
+
+
+def record_in(folder: Path, job: Job) -> Path:
+    """The file in an export that says what a run was made from."""
+    return folder / MADE_FROM / f"{job.name}.json"
+
+
+def copy_run(source: Path, out: Path, texts: bool = True) -> RunRecord:
+    """Copy a run's folder, whole or not at all. texts: whether what a method wrote comes along, where it is there.
+
+    Raises InputError where a file is missing, or isn't the one that run.json was written with.
+    """
+    record = read_run(source / "run.json")
+    names = sorted({*RUN, *(record.files or {})})
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{source / 'run.json'}: names {name!r}, which is no file beside it; run this seed again")
+    # Texts may have been left out of an export.
+    names = [name for name in names if name != TEXTS or (texts and (source / name).exists())]
+    for name in names:
+        if name != "run.json":
+            check_beside(source / name)
+    with atomic(out) as temporary:
+        temporary.mkdir()
+        for name in names:
+            shutil.copyfile(source / name, temporary / name)
+    return record
+
+
+def sentences(left_out: dict[str, list[str]]) -> list[str]:
+    """A line for each reason why runs were left out.
+
+    >>> sentences({"its code has changed": ["a", "b", "c"]})
+    ['left out: its code has changed (3 runs: a, b and 1 more)']
+    """
+    return [
+        f"left out: {why} ({many(len(runs), 'run')}: {names_in_words(runs)})" for why, runs in sorted(left_out.items())
+    ]
+
+
+def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], dict[str, list[str]]]:
+    """Copy the finished runs of a plan to `out`. Returns these in words, and those left out by the reason.
+
+    A run that `out` has already, from the same config, is replaced. Raises InputError for a damaged run, and for one of
+    code that is in no commit, unless `dirty`.
+    """
+    known: dict[str, str] = {}
+    done, left_out = [], {}
+    for run in every_run(plan):
+        job = plan.run(*run)
+        if not any(Path(path).exists() for path in job.outputs):
+            left_out.setdefault("not run so far", []).append(named(run))
+            continue
+        if (why := why_stale(job, known)) is not None:
+            left_out.setdefault(why, []).append(named(run))
+            continue
+        source = Path(MADE_HERE) / place_of(run)
+        commit = read_run(source / "run.json").commit
+        if not dirty and (commit == "unknown" or commit.endswith("-dirty")):
+            raise InputError(
+                f"{source / 'run.json'}: commit is {commit!r}, so that nobody can have its code; commit it and run "
+                "again, or say --dirty"
+            )
+        copy_run(source, out / place_of(run), texts)
+        write_json(record_in(out, job), read_json(job.record))
+        done.append(named(run))
+    return done, left_out
+
+
+@command
+def main() -> None:
+    parser = parser_of("benchmark.jobs.export_runs", __doc__, "the folder to write; what it has of other configs stays")
+    parser.add_argument("--without-texts", action="store_true", help="leave out what methods wrote, the largest files")
+    parser.add_argument("--dirty", action="store_true", help="export runs of code that is in no commit, too")
+    args = parser.parse_args()
+    out = args.folder.resolve()
+    plan = plan_in(args.config, args.directory)
+    done, left_out = export(plan, out, not args.without_texts, args.dirty)
+    for line in sentences(left_out):
+        print(line)
+    print(f"{args.folder}: {many(len(done), 'run')} of {len(every_run(plan))} exported")
+
+
+if __name__ == "__main__":
+    main()
