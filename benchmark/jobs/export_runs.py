@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmark.config.read import read_config_file
 from benchmark.config.wording import many, names_in_words
 from benchmark.errors import InputError, command, command_line
-from benchmark.jobs.plan import RUN, Plan, run_files
+from benchmark.jobs.plan import RUN, Plan
 from benchmark.jobs.records import RunRecord, check_beside, read_run
 from benchmark.jobs.stale import MADE_HERE, RECORDS, Job, why_stale
 from benchmark.storage.io import atomic, read_json, write_json

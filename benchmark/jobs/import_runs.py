@@ -52,7 +52,7 @@ def prepare(datasets: list[str], config: Path) -> None:
 
 
 def others_on_record(record: Any, job: Job) -> str | None:
-    """What an export's record says that this run's job here doesn't, in words; None for nothing. Reads no other file."""
+    """What an export's record of a run says that its job here doesn't, in words; None for nothing. Reads no file."""
     if not isinstance(record, dict) or not {"settings", "code"} <= record.keys():
         return "what it was made from can't be read"
     if record["settings"] != job.settings:
