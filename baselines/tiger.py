@@ -10,13 +10,14 @@ paper's 256 codes, 4 layers, 6 heads and d_ff of 1024 are in config/paper.yaml).
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.config.methods import ENCODER
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.precision import Dtype, dtype_on
 from benchmark.provenance import derive_seed
 from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
@@ -34,7 +35,8 @@ USER_BUCKETS = 2000  # as in the paper
 class Params(BaseModel):
     """encoder: folder of the sentence encoder, fetched if it is the default and isn't there; codes: per level; levels:
     before the one that tells equal ids apart; max_history: newest items that are read, null for all of the dataset's;
-    d_model .. dropout_rate: T5's names; dtype: of matrix products in training; beams: how many items are retrieved."""
+    d_model .. dropout_rate: T5's names; dtype: of matrix products in training, auto: bfloat16 where the device
+    multiplies in it, float32 elsewhere; beams: how many items are retrieved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +50,7 @@ class Params(BaseModel):
     num_layers: int = Field(default=2, ge=1)
     num_heads: int = Field(default=4, ge=1)
     dropout_rate: float = Field(default=0.1, ge=0, lt=1)
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Dtype = "auto"
     learning_rate: float = Field(default=1e-3, gt=0)
     batch_size: int = Field(default=64, ge=1)
     epochs: int = Field(default=30, ge=1)
@@ -154,6 +156,7 @@ def _train(
         columns = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         return Dataset.from_dict({name: values.tolist() for name, values in columns.items()}).with_format("torch")
 
+    on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch_size,
@@ -172,8 +175,8 @@ def _train(
         logging_strategy="epoch",
         seed=derive_seed(seed, "training") % 2**31,
         report_to=[],
-        bf16=settings.dtype == "bfloat16",  # weights stay float32
-        use_cpu=not torch.cuda.is_available(),
+        bf16=dtype_on(settings.dtype, "cuda" if on_gpu else "cpu") == "bfloat16",  # weights stay float32
+        use_cpu=not on_gpu,
     )
     trainer = CheckedTrainer(
         model=model,

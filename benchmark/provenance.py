@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmark.errors import InputError
+from benchmark.precision import multiplies_in_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]  # of a checkout, or where a wheel's packages are installed
 OWN = ("benchmark", "lm", "r2ec", "baselines")  # the packages of this project
@@ -109,7 +110,7 @@ def memory_bytes() -> int:
 def hardware() -> dict[str, str | int]:
     """Processor, usable cores, memory (GiB) and GPUs of this job; and its processes, if several have trained together.
 
-    GPUs are counted only where torch is loaded.
+    GPUs are counted only where torch is loaded, and only then is said whether the device has instructions for bfloat16.
     """
     processor = platform.processor() or platform.machine()
     try:
@@ -128,6 +129,8 @@ def hardware() -> dict[str, str | int]:
         "gpus": gpus,
         "gpu": torch.cuda.get_device_name(0) if torch is not None and gpus else "none",
     }
+    if torch is not None:
+        facts["bfloat16"] = "yes" if multiplies_in_bfloat16("cuda" if gpus else "cpu") else "no"
     if "WORLD_SIZE" in os.environ:
         facts["processes"] = int(os.environ["WORLD_SIZE"])  # that trained together, as torchrun says
     return facts

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from benchmark.errors import InputError
+from benchmark.precision import dtype_on
 from benchmark.storage.io import sha256_of
 from lm.embedded import MANIFEST, check_manifest
 from lm.kernels.lora import FusedLora
@@ -54,7 +55,7 @@ def load(settings: BackboneSettings) -> Backbone:
     if local and (folder / MANIFEST).exists():
         check_manifest(folder)
     where: dict[str, Any] = {"revision": settings.revision, "local_files_only": local, "trust_remote_code": False}
-    dtype, what = DTYPES[settings.dtype], f"backbone {settings.name!r}"
+    dtype, what = DTYPES[dtype_of(settings)], f"backbone {settings.name!r}"
     try:
         config = AutoConfig.from_pretrained(settings.name, **where)
         check_memory(config, dtype, settings.device, settings.name)
@@ -62,6 +63,8 @@ def load(settings: BackboneSettings) -> Backbone:
         raise InputError(f"{what}: {first_line(error)}") from None
     tokenizer = read_tokenizer(settings.name, what, **where)
     model = read_model(AutoModelForCausalLM, settings.name, what, dtype=dtype, **where)
+    if settings.dtype == "auto" and dtype == torch.float32:
+        print(f"{what}: in float32, as {settings.device} has no instructions for bfloat16", flush=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -69,16 +72,21 @@ def load(settings: BackboneSettings) -> Backbone:
     return Backbone(model.eval(), tokenizer)
 
 
+def dtype_of(settings: BackboneSettings) -> str:
+    """The name of the dtype that a backbone's weights have on this machine."""
+    return dtype_on(settings.dtype, settings.device)
+
+
 def identity(settings: BackboneSettings) -> list[str]:
-    """What names a backbone in the key of a kept file: its dtype and the sha256 of each of its files.
+    """What names a backbone in the key of a kept file: its dtype on this machine and the sha256 of each of its files.
 
     A name on the hub is named by its revision and dtype.
     """
     folder = Path(settings.name)
     if not folder.is_dir():
-        return [settings.name, str(settings.revision), settings.dtype]
+        return [settings.name, str(settings.revision), dtype_of(settings)]
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    return [settings.dtype, *(f"{path.name} {sha256_of(path)}" for path in files)]
+    return [dtype_of(settings), *(f"{path.name} {sha256_of(path)}" for path in files)]
 
 
 def count_parameters(config: PreTrainedConfig) -> int:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from benchmark.config.sections import Strict
 from benchmark.config.wording import DEVICE
+from benchmark.precision import Dtype
 
 
 class BackboneSettings(Strict):
@@ -15,7 +16,9 @@ class BackboneSettings(Strict):
     revision: str | None = Field(
         default=None, description="commit hash or tag; required for a name, so that a run can be redone"
     )
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Dtype = Field(
+        default="auto", description="of its weights; auto: bfloat16 where the device multiplies in it, else float32"
+    )
     device: str = Field(default="cpu", pattern=DEVICE, description="of torch")
 
 

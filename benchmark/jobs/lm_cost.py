@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.precision import processor_has_bfloat16
 from benchmark.storage.io import read_json
 from benchmark.workload import Work
 
@@ -76,8 +77,22 @@ class Machine:
 
 # Of one thread: fitted to the run in tests/benchmark/test_estimates.py. The slowest machine so far took twice as long.
 THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
+# Of one thread in float32, on a processor without instructions for bfloat16: measured on the slowest one so far (AVX2).
+PLAIN_THREAD = Machine(reading=2.1e10, learning=1.7e10, writing=1.2e10, step=0.03, maps=1.0e10)
 # A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
 GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
+
+
+def processor(threads: int) -> Machine:
+    """This machine's processor, one process with so many threads."""
+    return (THREAD if processor_has_bfloat16() else PLAIN_THREAD).times(threads)
+
+
+def weight_bytes(backbone: Mapping[str, Any], gpus: int) -> int:
+    """Bytes of a weight of a backbone as it is loaded here. A GPU is taken for one that multiplies in bfloat16."""
+    dtype = backbone.get("dtype", "auto")
+    wide = dtype == "float32" or (dtype == "auto" and not gpus and not processor_has_bfloat16())
+    return 4 if wide else 2
 
 
 def lm_of(backbone: Mapping[str, Any]) -> LM | None:
@@ -131,9 +146,12 @@ def learning_share(lm: LM, work: Work) -> float:
     return max(0, lm.layers - work.frozen) / lm.layers
 
 
-def device_memory(lm: LM, work: list[Work], longest: int) -> float:
-    """Bytes of one process: bf16 weights, their copy with merged adapters, activations and KV caches of a batch."""
+def device_memory(lm: LM, work: list[Work], longest: int, width: int = 2) -> float:
+    """Bytes of one process: weights, their copy with merged adapters, activations and KV caches of a batch.
+
+    width: bytes of a weight.
+    """
     kept = max(
         part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
     )
-    return 4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache
+    return (4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache) * width / 2

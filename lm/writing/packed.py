@@ -29,6 +29,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2Model,
 )
 
+from benchmark.precision import multiplies_in_bfloat16
 from lm.kernels.lora import FusedLora
 from lm.writing.scores import AttentionSettings
 
@@ -64,8 +65,7 @@ class PackedForward:
         serves = (
             type(model) in FAMILIES
             and not model.training
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            and multiplies_in_bfloat16("cpu")
             and not torch.is_autocast_enabled("cpu")
             and all(_runs_plainly(module, kind) for module, kind in _not_called(model))
             and all(_is_known(products) for products in _products(model, with_head))

@@ -55,7 +55,7 @@ class Pair(BaseModel):
 class Work:
     """A model with adapters that are not zero, and one step's users of a prepared dataset."""
 
-    def __init__(self, split: Split, backbone: str, size: Size, dtype: str = "bfloat16") -> None:
+    def __init__(self, split: Split, backbone: str, size: Size, dtype: str = "auto") -> None:
         self.split, self.size = split, size
         self.params = Params.model_validate(
             {

@@ -17,6 +17,7 @@ from benchmark.config.read import read_config, read_config_file
 from benchmark.config.schema import Config
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig
+from benchmark.jobs import lm_cost
 from benchmark.jobs.estimates import (
     ANY,
     GIB,
@@ -44,6 +45,24 @@ NOWHERE = Path("/nowhere")
 # 2 layers, width 10, feed-forward 20, queries 10, keys 5, 100 words.
 TOY = LM(layers=2, hidden=10, inner=20, queries=10, keys=5, vocabulary=100)
 SLOW = Machine(reading=500, learning=400, writing=250, step=1.0)
+
+
+@pytest.fixture(autouse=True)
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates are of a processor that multiplies in bfloat16, whatever the tests run on."""
+    monkeypatch.setattr(lm_cost, "processor_has_bfloat16", lambda: True)
+
+
+def test_a_processor_without_bfloat16_takes_longer_and_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lm_cost.processor(2) == THREAD.times(2)
+    assert [lm_cost.weight_bytes({"dtype": dtype}, 0) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
+    monkeypatch.setattr(lm_cost, "processor_has_bfloat16", lambda: False)
+    assert lm_cost.processor(2) == lm_cost.PLAIN_THREAD.times(2)
+    assert [lm_cost.weight_bytes({"dtype": dtype}, 0) for dtype in ("auto", "bfloat16", "float32")] == [4, 2, 4]
+    assert lm_cost.weight_bytes({}, 1) == 2  # a GPU
+    read = Work(read=1000)
+    assert seconds_of(TOY, read, lm_cost.processor(1)) == pytest.approx(2 * 1800 * 1000 / lm_cost.PLAIN_THREAD.reading)
+    assert device_memory(TOY, [read], 10, 4) == 2 * device_memory(TOY, [read], 10)
 
 
 def test_the_shape_of_an_lm_by_hand() -> None:

@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from benchmark import precision
 from benchmark.errors import InputError
 from lm.backbone import (
     BackboneSettings,
     LoraSettings,
     add_lora,
     check_memory,
+    identity,
     load,
 )
 from tests.support.tiny_models import FAMILIES, tiny_config
@@ -38,6 +40,19 @@ def test_a_folder_is_loaded_without_remote_code_or_pickles(folder: Path) -> None
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):
         load(BackboneSettings(name=str(folder)))
+
+
+@pytest.mark.parametrize(("known", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_loaded_and_named_as_what_it_stands_for(
+    folder: Path, known: bool, dtype: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_in_bfloat16", lambda device: known)
+    auto, plain = (BackboneSettings(name=str(folder), dtype=value) for value in ("auto", dtype))
+    assert load(auto).model.dtype == getattr(torch, dtype)
+    said = capsys.readouterr().out
+    assert ("in float32, as cpu has no instructions for bfloat16" in said) is not known
+    # Kept states of both are the same files.
+    assert identity(auto) == identity(plain) and identity(auto)[0] == dtype
 
 
 def without_a_weight(weights: dict[str, torch.Tensor]) -> None:

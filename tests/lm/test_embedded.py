@@ -53,7 +53,7 @@ def test_the_embedded_model_writes_what_generate_writes(smollm2: Path) -> None:
 
 
 def test_embedded_model_loads_in_bf16(smollm2: Path) -> None:
-    backbone = load(BackboneSettings(name=str(smollm2)))
+    backbone = load(BackboneSettings(name=str(smollm2), dtype="bfloat16"))
     assert backbone.model.dtype == torch.bfloat16
     assert count_parameters(backbone.model.config) == sum(p.numel() for p in backbone.model.parameters()) == 134_515_008
 

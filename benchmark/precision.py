@@ -1,0 +1,42 @@
+"""Whether this machine multiplies matrices in bfloat16, which decides what the dtype `auto` of a setting stands for.
+
+A processor without instructions for it takes some four times as long in bfloat16 as in float32. Those are x86 before
+AVX-512, which most laptops and many servers have, and Arm before its bf16 extension. A GPU that emulates it is slower,
+too.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+# What oneDNN, which multiplies for torch on a processor, wants of an x86 processor; of Arm it is bf16.
+X86 = {"avx512vl", "avx512bw", "avx512dq"}
+
+
+def dtype_on(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
+    """A setting's dtype, and for `auto` bfloat16 where this device of torch multiplies in it, float32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if multiplies_in_bfloat16(device) else "float32"
+
+
+@cache
+def multiplies_in_bfloat16(device: str = "cpu") -> bool:
+    """Whether a device of torch multiplies in bfloat16 by instructions for it."""
+    import torch  # here, as plans and records are made without it
+
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """The same of this machine's processor, without torch. True where no /proc/cpuinfo says it."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
+    return not flags or flags >= X86 or "bf16" in flags
