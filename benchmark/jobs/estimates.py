@@ -22,7 +22,7 @@ from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
 from benchmark.config.wording import many
 from benchmark.errors import command, command_line
-from benchmark.jobs.lm_cost import GPU, device_memory, parts_by_lm, processor, seconds_of, weight_bytes
+from benchmark.jobs.lm_cost import GPU, most_memory, parts_by_lm, processor, seconds_of, weight_bytes
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.jobs.sizes import sizes_of
@@ -147,8 +147,7 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     memory += processes * LOADED
     machine = GPU if gpus else processor(max(1, threads // processes))
     # LMs are loaded one after the other. The item table is float32.
-    most, width = longest(filled, sizes), weight_bytes(filled["backbone"], gpus)
-    device = max(device_memory(lm, work, most, width) for lm, work in by_lm.items())
+    device = most_memory(by_lm, longest(filled, sizes), weight_bytes(filled["backbone"], gpus))
     device += 4 * sizes.items * next(iter(by_lm)).hidden
     parts = [(lm, part) for lm, work in by_lm.items() for part in work]
     training = machine

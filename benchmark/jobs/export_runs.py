@@ -124,7 +124,8 @@ def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], 
     code that is in no commit, unless `dirty`.
     """
     known: dict[str, str] = {}
-    done, left_out = [], {}
+    done: list[str] = []
+    left_out: dict[str, list[str]] = {}
     for run in every_run(plan):
         job = plan.run(*run)
         if not any(Path(path).exists() for path in job.outputs):

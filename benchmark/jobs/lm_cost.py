@@ -155,3 +155,8 @@ def device_memory(lm: LM, work: list[Work], longest: int, width: int = 2) -> flo
         part.held * (lm.kept_twice if part.twice else lm.activations) * learning_share(lm, part) for part in work
     )
     return (4 * lm.weights + kept + max(part.rows for part in work) * longest * lm.cache) * width / 2
+
+
+def most_memory(parts: Mapping[LM, list[Work]], longest: int, width: int) -> float:
+    """Bytes of the LM that takes most, of several that are loaded one after the other."""
+    return max(device_memory(lm, work, longest, width) for lm, work in parts.items())
