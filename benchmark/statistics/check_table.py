@@ -136,8 +136,8 @@ def read_table(path: Path) -> list[Row]:
     if not ks:
         found = " ".join(", ".join(names).split())[:MOST_NAMES]
         raise InputError(
-            f"{path}: no cut-off k has both Hit@k and NDCG@k (found {found}); name the columns such as Hit@10 and NDCG@10, with "
-            "commas between them"
+            f"{path}: no cut-off k has both Hit@k and NDCG@k (found {found}); name the columns such as Hit@10 and "
+            "NDCG@10, with commas between them"
         )
     return [_row(line, f"{path}: row {number}", ks) for number, line in enumerate(lines, 1)]
 
