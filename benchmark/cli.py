@@ -30,8 +30,11 @@ MODULES = {
         "say which rows of a printed table of Hit@k and NDCG@k can't be",
     ),
     "publish": ("benchmark.output.publish", "copy a finished run's tables, plots and page to results/published"),
-    "export": ("benchmark.jobs.export_runs", "copy a config's finished runs to a folder, for another machine"),
-    "import": ("benchmark.jobs.import_runs", "take a config's runs from such a folder, so that only the others run"),
+    "export": ("benchmark.transfer.export_runs", "copy a config's finished runs to a folder, for another machine"),
+    "import": (
+        "benchmark.transfer.import_runs",
+        "take a config's runs from such a folder, so that only the others run",
+    ),
 }
 RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make
 tables, plots and a page. Results that still follow from CONFIG and data are kept. After Ctrl-C, or a failed job, the

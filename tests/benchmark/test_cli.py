@@ -175,8 +175,8 @@ def test_every_command_has_a_help_of_its_own(command: str, tmp_path: Path) -> No
 MODULES = (
     "data.fetch",
     "data.prepare",
-    "jobs.export_runs",
-    "jobs.import_runs",
+    "transfer.export_runs",
+    "transfer.import_runs",
     "jobs.run",
     "output.ablation_plots",
     "output.ablations",

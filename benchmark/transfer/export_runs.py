@@ -1,4 +1,4 @@
-"""Copy a config's finished runs to a folder: `python -m benchmark.jobs.export_runs CONFIG FOLDER`.
+"""Copy a config's finished runs to a folder: `python -m benchmark.transfer.export_runs CONFIG FOLDER`.
 
 Another machine, or a fresh clone, takes them from there (import) and runs only what is missing. So a
 long experiment can be split over machines and sittings, and a new method be compared with rows that somebody has run.
@@ -149,7 +149,9 @@ def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], 
 
 @command
 def main() -> None:
-    parser = parser_of("benchmark.jobs.export_runs", __doc__, "the folder to write; what it has of other configs stays")
+    parser = parser_of(
+        "benchmark.transfer.export_runs", __doc__, "the folder to write; what it has of other configs stays"
+    )
     parser.add_argument("--without-texts", action="store_true", help="leave out what methods wrote, the largest files")
     parser.add_argument("--dirty", action="store_true", help="export runs of code that is in no commit, too")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Take a config's finished runs from a folder: `python -m benchmark.jobs.import_runs CONFIG FOLDER`.
+"""Take a config's finished runs from a folder: `python -m benchmark.transfer.import_runs CONFIG FOLDER`.
 
 FOLDER is what export wrote, on this machine or another one. A run is taken if it follows from what is here, by
 checksums: the same settings, the same declared versions of its code and packages, the same prepared data, which are
@@ -13,12 +13,21 @@ from typing import Any
 
 from benchmark.config.wording import many
 from benchmark.errors import InputError, command
-from benchmark.jobs.export_runs import copy_run, every_run, named, parser_of, place_of, plan_in, record_in, sentences
 from benchmark.jobs.plan import Plan, data_files
 from benchmark.jobs.stale import MADE_HERE, Job, why_stale
 from benchmark.shipped import shipped
 from benchmark.storage.checksums import forget
 from benchmark.storage.io import read_json, write_json
+from benchmark.transfer.export_runs import (
+    copy_run,
+    every_run,
+    named,
+    parser_of,
+    place_of,
+    plan_in,
+    record_in,
+    sentences,
+)
 
 Run = tuple[str, str, int]
 
@@ -109,7 +118,9 @@ def _stale(runs: dict[Run, Job]) -> dict[Run, str]:
 
 @command
 def main() -> None:
-    args = parser_of("benchmark.jobs.import_runs", __doc__, "a folder that r2ec-bench export has written").parse_args()
+    args = parser_of(
+        "benchmark.transfer.import_runs", __doc__, "a folder that r2ec-bench export has written"
+    ).parse_args()
     folder, config = args.folder.resolve(), args.config.resolve()
     plan = plan_in(config, args.directory)
     runs = in_folder(plan, folder)
