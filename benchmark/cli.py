@@ -33,7 +33,7 @@ MODULES = {
     "export": ("benchmark.transfer.export_runs", "copy a config's finished runs to a folder, for another machine"),
     "import": (
         "benchmark.transfer.import_runs",
-        "take a config's runs from such a folder, so that only the others run",
+        "take a config's runs from such a folder; only the others run",
     ),
 }
 RUN = """Run everything that CONFIG names: get and prepare the datasets, fit and rank with every method, and make
