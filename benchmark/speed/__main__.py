@@ -2,7 +2,8 @@
 
 evaluator   10,000 cases x 100,000 items: scores ranked per second, peak memory. Promise: over 1e8 on one core, under 1
             GiB.
-prepare     a made-up log of 450,000 interactions of 50,000 users with 17,000 items. Promise: under 15 s and 2 GiB.
+prepare     a made-up log of 450,000 interactions, or of --interactions, of 50,000 users with 17,000 items. Promise:
+            under 15 s and 2 GiB.
 raw         made-up raw files of Amazon Reviews 2023, --gigabytes of packed metadata, fetched from a folder and prepared
             with preset `paper`. Promise: under 2 GB of memory, whatever the size. Needs four times that on the disk
             (TMPDIR).
@@ -12,7 +13,6 @@ Each runs in a process of its own, so that their peaks of memory are told apart.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +29,7 @@ from benchmark.data.settings import DatasetConfig
 from benchmark.datasets import Raw
 from benchmark.evaluate import rank
 from benchmark.provenance import peak_memory_mib
+from benchmark.speed.alone import run_alone
 from benchmark.storage.io import read_json
 
 CATEGORY = "Toys_and_Games"  # not one of the paper's, whose counts made-up files would be compared with
@@ -65,7 +66,7 @@ def evaluator(cases: int = 10_000, items: int = 100_000, batch: int = 200) -> No
     print(f"evaluator: {rate:.2e} scores/s on one core ({seconds:.1f} s), peak {peak_memory_mib()} MiB")
 
 
-def preparation(interactions: int = 450_000, users: int = 50_000, items: int = 17_000) -> None:
+def preparation(interactions: int, users: int = 50_000, items: int = 17_000) -> None:
     """Clean, make cases and split; popular items and busy users as in real logs."""
     generator = np.random.default_rng(0)
     item = np.minimum(generator.zipf(1.3, interactions), items) - 1
@@ -82,23 +83,8 @@ def preparation(interactions: int = 450_000, users: int = 50_000, items: int = 1
     began = time.process_time()
     prepared = prepare(Raw(log, catalogue), settings, "made up")
     seconds = time.process_time() - began
-    print(f"prepare: {prepared.counts['cases']:,} cases in {seconds:.1f} s, peak {peak_memory_mib()} MiB")
-
-
-def run_alone(*command: str) -> tuple[float, float]:
-    """Seconds and peak resident memory (MB, 10^6 bytes) of one Python command. Raises RuntimeError if it fails.
-
-    Linux hands on to a child the peak of the process that starts it. So this process must stay small, and whatever
-    takes memory has to run in a process of its own.
-    """
-    began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command])
-    # Unlike getrusage(RUSAGE_CHILDREN) this is of the one child alone.
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: ended with {process.returncode}")
-    return time.perf_counter() - began, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    cases = f"{prepared.counts['cases']:,} cases of {interactions:,} interactions"
+    print(f"prepare: {cases} in {seconds:.1f} s, peak {peak_memory_mib()} MiB")
 
 
 def raw_files(gigabytes: float) -> None:
@@ -134,17 +120,20 @@ def main() -> None:
     parts = ["evaluator", "prepare", "raw"]
     parser.add_argument("part", nargs="?", choices=parts, help="one of the three; all by default")
     parser.add_argument("--gigabytes", type=float, default=0.1, help="size of the packed metadata of the part `raw`")
+    parser.add_argument("--interactions", type=int, default=450_000, help="size of the log of the part `prepare`")
     args = parser.parse_args()
+    if args.interactions < 1:
+        parser.error(f"--interactions {args.interactions}: give a number above 0")
     if args.gigabytes <= 0:
         parser.error(f"--gigabytes {args.gigabytes}: give a size above 0")
     if args.part is None:
-        size = ["--gigabytes", str(args.gigabytes)]
+        size = ["--gigabytes", str(args.gigabytes), "--interactions", str(args.interactions)]
         for part in parts:
             subprocess.run([sys.executable, "-m", "benchmark.speed", part, *size], check=True)
     elif args.part == "evaluator":
         evaluator()
     elif args.part == "prepare":
-        preparation()
+        preparation(args.interactions)
     else:
         raw_files(args.gigabytes)
 

@@ -30,21 +30,26 @@ from benchmark.statistics.datasets import statistics as statistics_of
 
 METHODS = ("trained", "untrained")
 CASES, ITEMS, USERS, WORDS, TEXT = 25_000, 5_000, 4_000, 8_000, 100
+LONGEST = 20  # items in a history
 OPENINGS, SEARCHES = 5, ("wabe", "film", "wa wo", "nothinghasthis")
 
 
-def made_cases(number: int, seed: int) -> Cases:
-    """Cases with histories of 20 items of the first half of the catalogue, and targets of the second."""
+def made_cases(number: int, seed: int, users: int = USERS, shortest: int = LONGEST) -> Cases:
+    """Cases with histories of `shortest` to LONGEST items of the first half of the catalogue; targets of the second."""
     generator = np.random.default_rng(seed)
+    lengths = np.random.default_rng([seed, 1]).integers(shortest, LONGEST + 1, number)
+    offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+    # Of the last item of every history this is 1.
+    from_end = np.repeat(offsets[1:], lengths) - np.arange(offsets[-1])
     time_of = 1_400_000_000 + 1000 * np.arange(number)
     return Cases(
         case=np.arange(number, dtype=np.int64),
-        user=generator.integers(0, USERS, number).astype(np.int32),
+        user=generator.integers(0, users, number).astype(np.int32),
         time=time_of,
-        offsets=np.arange(number + 1, dtype=np.int64) * 20,
-        items=generator.integers(0, ITEMS // 2, number * 20).astype(np.int32),
-        ratings=generator.integers(1, 6, number * 20).astype(np.float32),
-        times=np.repeat(time_of, 20) - np.tile(10_000 * np.arange(20, 0, -1), number),
+        offsets=offsets,
+        items=generator.integers(0, ITEMS // 2, offsets[-1]).astype(np.int32),
+        ratings=generator.integers(1, 6, offsets[-1]).astype(np.float32),
+        times=np.repeat(time_of, lengths) - 10_000 * from_end,
         target=generator.integers(ITEMS // 2, ITEMS, number).astype(np.int32),
     )
 
@@ -84,14 +89,19 @@ def record(method: str, cases: int) -> RunRecord:
     )
 
 
+def write_items(data: Path) -> None:
+    """The catalogue: items.parquet of a prepared dataset."""
+    titles = [f"Title {number} of the made-up things" for number in range(ITEMS)]
+    pd.DataFrame({"item_id": range(ITEMS), "title": titles}).to_parquet(data / "items.parquet")
+
+
 def made_run(folder: Path, cases: int) -> Collected:
     """The files that a page reads of a run, below `folder`, and the run collected from them."""
     data, runs = folder / "data", folder / "runs"
     data.mkdir()
     test = made_cases(cases, seed=1)
     write_cases(data / "train.parquet", made_cases(1000, seed=2), with_target=True, llm_rows=np.arange(1000))
-    titles = [f"Title {number} of the made-up things" for number in range(ITEMS)]
-    pd.DataFrame({"item_id": range(ITEMS), "title": titles}).to_parquet(data / "items.parquet")
+    write_items(data)
     generator = np.random.default_rng(3)
     ranks = []
     for number, method in enumerate(METHODS):
@@ -105,7 +115,7 @@ def made_run(folder: Path, cases: int) -> Collected:
         frame.to_parquet(run / "texts.parquet")
     assert test.target is not None
     counts = {"items": ITEMS, "interactions": 1, "interactions_hidden": 0, "cold_targets_test": 0}
-    about: dict[str, Any] = {"counts": counts, "settings": {"history_length": 20}, "split_hash": "none"}
+    about: dict[str, Any] = {"counts": counts, "settings": {"history_length": LONGEST}, "split_hash": "none"}
     records = {(method, 1): record(method, cases) for method in METHODS}
     return Collected("made-up", data, runs, about, test, test.target, dict.fromkeys(METHODS, 1), ranks, records)
 
