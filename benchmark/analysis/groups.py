@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -65,13 +65,14 @@ def _pairs(results: Collected, group: Group, replicates: np.ndarray | None) -> p
     values = results.case_means[MAIN][:, rows]
     means = values.mean(axis=-1)
     differences = []
-    for a, b in combinations(range(len(results.methods)), 2):
-        low = high = np.array([np.nan])
-        if replicates is not None and (values[a] != values[b]).any():
-            low, high = significance.interval(replicates[:, [a]] - replicates[:, [b]])
-        differences.append(
-            (by, name, results.methods[a], results.methods[b], means[a] - means[b] + 0.0, low[0], high[0])
-        )
+    for a, method in enumerate(results.methods):
+        others = range(a + 1, len(results.methods))
+        low = high = np.full(len(others), np.nan)
+        if replicates is not None and others:
+            low, high = significance.interval(replicates[:, [a]] - replicates[:, a + 1 :])
+        for b in others:
+            bounds = (low[b - a - 1], high[b - a - 1]) if (values[a] != values[b]).any() else (np.nan, np.nan)
+            differences.append((by, name, method, results.methods[b], means[a] - means[b] + 0.0, *bounds))
     return pd.DataFrame(differences, columns=columns)  # without rows, but with columns, where there is one method
 
 

@@ -1,5 +1,7 @@
 """How many different items a row recommends over all cases, and how often it repeats a few."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -7,28 +9,29 @@ from benchmark.analysis.collect import Collected
 from benchmark.errors import InputError
 
 
-def distinct_items(results: Collected, method: str) -> float:
-    """How many different items stand among the best 20 of any case, as a mean over the method's seeds."""
-    return float(np.mean([len(counts) for counts in _times_recommended(results, method)]))
+class Repeated(NamedTuple):
+    """What the best 20 items of all cases have in common, as means over a method's seeds.
 
-
-def three_items_share(results: Collected, method: str) -> float:
-    """The share of all places of these lists that the three commonest items take, as a mean over seeds.
-
-    SPRec's over-recommendation ratio (arXiv 2412.09243) at the evaluator's lists: 3 / 20 where all cases have the same
-    one.
+    three_items_share is SPRec's over-recommendation ratio (arXiv 2412.09243) at the evaluator's lists: 3 / 20 where all
+    cases have the same one.
     """
-    shares = [np.sort(counts)[-3:].sum() / counts.sum() for counts in _times_recommended(results, method)]
-    return float(np.mean(shares))
+
+    distinct_items: float  # that stand in a list of any case
+    three_items_share: float  # of all places, that the three commonest items take
 
 
-def _times_recommended(results: Collected, method: str) -> list[np.ndarray]:
-    """How often each recommended item stands in a list, int64, seed by seed. Raises InputError without lists."""
-    by_seed = []
-    for seed in range(1, results.seeds[method] + 1):
-        path = results.run_folder(method, seed) / "rankings.parquet"
-        if "top_items" not in pq.read_schema(path).names:
-            raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
-        lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
-        by_seed.append(np.unique(lists.flatten().to_numpy(), return_counts=True)[1])
-    return by_seed
+def repeated(results: Collected, method: str) -> Repeated:
+    """Count a method's lists. Raises InputError for a run without any."""
+    by_seed = [_times_recommended(results, method, seed) for seed in range(1, results.seeds[method] + 1)]
+    shares = [np.sort(counts)[-3:].sum() / counts.sum() for counts in by_seed]
+    return Repeated(float(np.mean([len(counts) for counts in by_seed])), float(np.mean(shares)))
+
+
+def _times_recommended(results: Collected, method: str, seed: int) -> np.ndarray:
+    """How often each recommended item stands in a list of this run, int64. Raises InputError without lists."""
+    path = results.run_folder(method, seed) / "rankings.parquet"
+    if "top_items" not in pq.read_schema(path).names:
+        raise InputError(f"{path}: column 'top_items' is missing; evaluate this run again")
+    lists = pq.read_table(path, columns=["top_items"]).column("top_items").combine_chunks()
+    times = np.bincount(lists.flatten().to_numpy())
+    return times[times > 0]

@@ -8,7 +8,7 @@ import pandas as pd
 from benchmark.analysis import significance
 from benchmark.analysis.collect import Collected
 from benchmark.analysis.comparisons import AGAINST_BEST
-from benchmark.analysis.lists import distinct_items, three_items_share
+from benchmark.analysis.lists import repeated
 from benchmark.jobs.records import RunRecord
 from benchmark.metrics import METRICS
 from benchmark.provenance import derive_seed
@@ -88,7 +88,7 @@ def background(results: Collected) -> pd.DataFrame:
     rows = []
     for method in results.methods:
         learned = [record.learned for record in results.records_of(method)]
-        tuning = results.records[method, 1].tuning
+        tuning, lists = results.records[method, 1].tuning, repeated(results, method)
         rows.append(
             {
                 "dataset": results.dataset,
@@ -99,8 +99,8 @@ def background(results: Collected) -> pd.DataFrame:
                 "learned_positions": round(float(np.mean([amount.positions for amount in learned]))),
                 "settings_tried": len(tuning.trials) if tuning else 1,
                 "less_information": results.less_information.get(method, ""),
-                "distinct_items": round(distinct_items(results, method)),
-                "three_items_share": round(three_items_share(results, method), 6),
+                "distinct_items": round(lists.distinct_items),
+                "three_items_share": round(lists.three_items_share, 6),
                 "n_items": counts["items"],
                 "cold_targets": counts["cold_targets_test"],
                 "hidden_share": round(counts["interactions_hidden"] / counts["interactions"], 6),

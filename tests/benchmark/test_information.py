@@ -17,7 +17,7 @@ import pytest
 from benchmark.analysis.arguments import runs_arguments
 from benchmark.analysis.collect import collect
 from benchmark.analysis.information import check_information
-from benchmark.analysis.lists import distinct_items, three_items_share
+from benchmark.analysis.lists import repeated
 from benchmark.analysis.summary import background
 from benchmark.config.factors import Factor, ablations_of
 from benchmark.config.read import read_config
@@ -236,8 +236,8 @@ def test_the_three_most_recommended_items_by_hand(results: Path) -> None:
         pq.write_table(table.set_column(table.column_names.index("top_items"), "top_items", column), path)
         noted_again(path.parent)
     collected = collect(results, "small", {"sasrec": 2})
-    assert three_items_share(collected, "sasrec") == pytest.approx((0.8 + 1.0) / 2)
-    assert distinct_items(collected, "sasrec") == pytest.approx((5 + 1) / 2)
+    assert repeated(collected, "sasrec").three_items_share == pytest.approx((0.8 + 1.0) / 2)
+    assert repeated(collected, "sasrec").distinct_items == pytest.approx((5 + 1) / 2)
 
 
 def test_lists_that_were_not_kept_are_one_sentence(results: Path) -> None:
