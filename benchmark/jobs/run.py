@@ -103,13 +103,15 @@ def rank_test(fitted: Fitted, test: Cases, n_items: int, data: Path, name: str) 
 def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.Table:
     """The text of each case beside its target, rank and top items, so that a reasoning can be read with its outcome.
 
-    Raises InputError unless `texts` has every ranked case once and no other.
+    Raises InputError unless `texts` has every ranked case once and no other, and the columns that the page shows.
     """
     cases = rankings.column("case").to_numpy()
     if not isinstance(texts, pd.DataFrame):
         raise InputError(f"{name}: texts() gave {type(texts).__name__}; return a pandas DataFrame, or None")
     if "case" not in texts.columns or sorted(texts["case"].tolist(), key=str) != sorted(cases.tolist(), key=str):
         raise InputError(f"{name}: texts() holds other cases than were ranked; give one row per case scored last")
+    if missing := [column for column in ("prompt", "reasoning") if column not in texts.columns]:
+        raise InputError(f"{name}: texts() has no column {missing[0]!r}; give case, prompt and reasoning")
     outcome = rankings.select(["target", "rank", "top_items"])
     ordered = texts.drop(columns=outcome.column_names, errors="ignore").set_index("case").loc[cases].reset_index()
     try:

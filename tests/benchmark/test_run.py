@@ -77,9 +77,9 @@ class Stub(Recommender):
             yield scores
 
     def texts(self) -> pd.DataFrame | None:
-        return (
-            pd.DataFrame({"case": self.scored[-1], "reasoning": "because"}) if self.params.label == "writes" else None
-        )
+        if self.params.label != "writes":
+            return None
+        return pd.DataFrame({"case": self.scored[-1], "prompt": "say why", "reasoning": "because"})
 
     def tokens_written(self) -> int:
         return -1 if self.params.bad == "tokens" else 17
@@ -220,7 +220,7 @@ def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:
 def test_texts_are_kept_beside_their_outcome(job: Job, fits: Fits, data: Path) -> None:
     out = job(params=json.dumps({"label": "writes"}))
     texts, rankings = pq.read_table(out / "texts.parquet"), pq.read_table(out / "rankings.parquet")
-    assert texts.column_names == ["case", "reasoning", "target", "rank", "top_items"]
+    assert texts.column_names == ["case", "prompt", "reasoning", "target", "rank", "top_items"]
     assert texts.column("case").to_pylist() == pd.read_parquet(data / "test.parquet")["case"].tolist()
     for column in ("case", "target", "rank", "top_items"):
         assert texts.column(column).to_pylist() == rankings.column(column).to_pylist()
@@ -229,11 +229,13 @@ def test_texts_are_kept_beside_their_outcome(job: Job, fits: Fits, data: Path) -
 
 def test_texts_find_their_case_in_any_order() -> None:
     rankings = pa.table({"case": [3, 5, 9], "target": [0, 1, 2], "rank": [7, 1, 4], "top_items": [[1], [1, 0], []]})
-    written = pd.DataFrame({"case": [9, 3, 5], "prompt": ["nine", "three", "five"], "rank": [0, 0, 0]})
+    prompts = {"prompt": ["nine", "three", "five"], "reasoning": ["9", "3", "5"]}
+    written = pd.DataFrame({"case": [9, 3, 5], "rank": [0, 0, 0]} | prompts)
     table = run.texts_with_ranks(written, rankings, "stub")
     assert table.to_pydict() == {
         "case": [3, 5, 9],
         "prompt": ["three", "five", "nine"],
+        "reasoning": ["3", "5", "9"],
         "target": [0, 1, 2],
         "rank": [7, 1, 4],  # the evaluator's
         "top_items": [[1], [1, 0], []],
@@ -254,10 +256,17 @@ def test_texts_of_other_cases_are_refused(cases: list[int] | None) -> None:
         (["because"], r"texts\(\) gave list; return a pandas DataFrame, or None"),
         (pd.DataFrame({"case": [3, "x"], "reasoning": "because"}), "holds other cases than were ranked"),
         (
-            pd.DataFrame({"case": [3, 5], "reasoning": ["a", 1]}),
+            pd.DataFrame({"case": [3, 5], "prompt": "p", "reasoning": ["a", 1]}),
             r"holds what parquet can't \(.*\); give text and numbers",
         ),
-        (pd.DataFrame({"case": [3, 5], "reasoning": ["a", "\ud800"]}), r"holds what parquet can't \(.*surrogate"),
+        (
+            pd.DataFrame({"case": [3, 5], "reasoning": "because"}),
+            r"^stub: texts\(\) has no column 'prompt'; give case, prompt and reasoning",
+        ),
+        (
+            pd.DataFrame({"case": [3, 5], "prompt": "p", "reasoning": ["a", "\ud800"]}),
+            r"holds what parquet can't \(.*surrogate",
+        ),
     ],
 )
 def test_texts_that_are_none_are_one_sentence(written: Any, sentence: str) -> None:
