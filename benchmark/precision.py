@@ -5,6 +5,7 @@ AVX-512, which most laptops and many servers have, and Arm before its bf16 exten
 too.
 """
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -23,9 +24,8 @@ def dtype_on(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
 
 @cache
 def multiplies_in_bfloat16(device: str = "cpu") -> bool:
-    """Whether a device of torch multiplies in bfloat16 by instructions for it."""
-    import torch  # here, as plans and records are made without it
-
+    """Whether a device of torch, which has to be loaded, multiplies in bfloat16 by instructions for it."""
+    torch = sys.modules["torch"]  # no import: of a method that is without torch this file is a part, too
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -25,6 +25,7 @@ from benchmark.config.methods import known_methods, load_method
 from benchmark.contract import Recommender
 from benchmark.evaluate import RANKING, rank
 from benchmark.jobs.code import stages_in
+from benchmark.precision import processor_has_bfloat16
 from benchmark.provenance import OWN, ROOT
 from benchmark.storage.stages import Stage
 from lm.settings import BackboneSettings
@@ -245,7 +246,12 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
         f"{name}: its golden values are of version {kept['version']}; write them anew"
     )
     made_now = make()
-    assert same(made_now, kept["values"], TRAINED if name in TRAINS else TOLERANCE), (
+    tolerance = TRAINED if name in TRAINS else TOLERANCE
+    # The golden values are of processors with AVX-512. Others sum in another order; SLIM's network, whose first steps
+    # have hardly any gradient, ends up to .003 apart there (Zen 1).
+    if name in ("slim", "distillation") and not processor_has_bfloat16():
+        tolerance = 2.5 * TRAINED
+    assert same(made_now, kept["values"], tolerance), (
         f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden "
         f"values anew with `python -m tests.test_golden {name}`; found {made_now}"
     )
