@@ -18,7 +18,7 @@ from benchmark.errors import InputError, command, command_line
 from benchmark.jobs.plan import RUN, Plan
 from benchmark.jobs.records import RunRecord, check_beside, read_run
 from benchmark.jobs.stale import MADE_HERE, RECORDS, Job, why_stale
-from benchmark.storage.io import atomic, read_json, write_json
+from benchmark.storage.io import atomic, read_json, sha256_of, write_json
 
 TEXTS = "texts.parquet"
 RUNS, MADE_FROM = "runs", Path(RECORDS).name  # folders of an export
@@ -41,16 +41,19 @@ def parser_of(module: str, about: str | None, folder: str) -> argparse.ArgumentP
     return parser
 
 
-def plan_in(config: Path, directory: Path) -> Plan:
+def plan_in(config: Path, directory: Path, folder: Path) -> Plan:
     """The plan of a config file whose paths count from `directory`, which becomes the current folder.
 
-    Raises InputError for a config that is none, or a folder that isn't there.
+    folder: the export's, resolved. Raises InputError for a config that is none, a folder that isn't there, and an
+    export that would be the results themselves: copying a run to its own place could lose what it is copied from.
     """
     read = read_config_file(config)
     try:
         os.chdir(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{directory}: no such folder; give the one in which the workflow has run") from None
+    if folder == Path(MADE_HERE).resolve():
+        raise InputError(f"{folder}: is where the runs themselves lie; give a folder of its own for the export")
     return Plan.of(read)
 
 
@@ -92,7 +95,7 @@ def copy_run(source: Path, out: Path, texts: bool = True) -> RunRecord:
     record = read_run(source / "run.json")
     names = sorted({*RUN, *(record.files or {})})
     for name in names:
-        if Path(name).name != name:
+        if Path(name).name != name or "\0" in name:
             raise InputError(f"{source / 'run.json'}: names {name!r}, which is no file beside it; run this seed again")
     # Texts may have been left out of an export.
     names = [name for name in names if name != TEXTS or (texts and (source / name).exists())]
@@ -117,14 +120,30 @@ def sentences(left_out: dict[str, list[str]]) -> list[str]:
     ]
 
 
+def check_not_another(job: Job, source: Path, out: Path, run: tuple[str, str, int]) -> None:
+    """Raise InputError where an export has another run in this one's place, of equal settings and code.
+
+    Other runs that it has may rest on that one, as repetition 1 chooses the setting of a row with a grid.
+    """
+    there, about = out / place_of(run) / "run.json", record_in(out, job)
+    if not there.is_file() or sha256_of(there) == sha256_of(source / "run.json"):
+        return
+    recorded = read_json(about) if about.is_file() else None
+    if isinstance(recorded, dict) and (recorded.get("settings"), recorded.get("code")) == (job.settings, job.code):
+        raise InputError(
+            f"{there}: another machine's run of this seed, or an earlier one, is there and others may rest on it; "
+            "export to a folder of its own, or delete that run there"
+        )
+
+
 def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], dict[str, list[str]]]:
     """Copy the finished runs of a plan to `out`. Returns these in words, and those left out by the reason.
 
-    A run that `out` has already, from the same config, is replaced. Raises InputError for a damaged run, and for one of
-    code that is in no commit, unless `dirty`.
+    A run that `out` has of other settings or code is replaced. Raises InputError for a damaged run, for one of code
+    that is in no commit, unless `dirty`, and, before anything is written, where `out` has another run in its place.
     """
     known: dict[str, str] = {}
-    done: list[str] = []
+    ready: list[tuple[tuple[str, str, int], Job, Path]] = []
     left_out: dict[str, list[str]] = {}
     for run in every_run(plan):
         job = plan.run(*run)
@@ -141,10 +160,12 @@ def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], 
                 f"{source / 'run.json'}: commit is {commit!r}, so that nobody can have its code; commit it and run "
                 "again, or say --dirty"
             )
+        check_not_another(job, source, out, run)
+        ready.append((run, job, source))
+    for run, job, source in ready:
         copy_run(source, out / place_of(run), texts)
         write_json(record_in(out, job), read_json(job.record))
-        done.append(named(run))
-    return done, left_out
+    return [named(run) for run, _, _ in ready], left_out
 
 
 @command
@@ -156,7 +177,7 @@ def main() -> None:
     parser.add_argument("--dirty", action="store_true", help="export runs of code that is in no commit, too")
     args = parser.parse_args()
     out = args.folder.resolve()
-    plan = plan_in(args.config, args.directory)
+    plan = plan_in(args.config, args.directory, out)
     done, left_out = export(plan, out, not args.without_texts, args.dirty)
     for line in sentences(left_out):
         print(line)

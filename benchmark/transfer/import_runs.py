@@ -14,6 +14,7 @@ from typing import Any
 from benchmark.config.wording import many
 from benchmark.errors import InputError, command
 from benchmark.jobs.plan import Plan, data_files
+from benchmark.jobs.records import read_run
 from benchmark.jobs.stale import MADE_HERE, Job, why_stale
 from benchmark.shipped import shipped
 from benchmark.storage.checksums import forget
@@ -80,7 +81,12 @@ def place(run: Run, job: Job, folder: Path) -> str | None:
         return "nothing says what it was made from"
     if (why := others_on_record(record, job)) is not None:
         return why
-    copy_run(folder / place_of(run), Path(MADE_HERE) / place_of(run))
+    source = folder / place_of(run)
+    about = read_run(source / "run.json")
+    if (about.dataset, about.method, about.seed) != run:
+        found = named((about.dataset, about.method, about.seed))
+        raise InputError(f"{source / 'run.json'}: is of {found}, not of {named(run)}; export that run again")
+    copy_run(source, Path(MADE_HERE) / place_of(run))
     write_json(job.record, record)
     return None
 
@@ -122,7 +128,8 @@ def main() -> None:
         "benchmark.transfer.import_runs", __doc__, "a folder that r2ec-bench export has written"
     ).parse_args()
     folder, config = args.folder.resolve(), args.config.resolve()
-    plan = plan_in(config, args.directory)
+    args.directory.mkdir(parents=True, exist_ok=True)  # as the workflow makes it
+    plan = plan_in(config, args.directory, folder)
     runs = in_folder(plan, folder)
     prepare(sorted({dataset for dataset, _, _ in runs}), config)
     taken, here, left_out = take(plan, folder, runs)

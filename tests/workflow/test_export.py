@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, sha256_of, write_json
 from tests.workflow.test_workflow import copy_of_project, planned, runs_started, snakemake, with_ablations
 
@@ -163,3 +164,24 @@ def test_runs_of_code_in_no_commit_are_not_exported_without_a_word(here: Path) -
         assert done.returncode == 2 and f"commit is {commit!r}, so that nobody can have its code" in done.stdout
     else:
         assert done.returncode == 0
+
+
+def test_an_export_that_would_lose_a_run_is_refused(here: Path) -> None:
+    assert bench(here, "import", CONFIG, "exported").returncode == 0
+    done = bench(here, "export", CONFIG, "results", "--dirty")
+    assert done.returncode == 2 and "results: is where the runs themselves lie; give a folder of its own" in done.stdout
+    # Another machine's run of the same seed: what others took from the one that is there would no longer follow.
+    path = here / "exported/runs/planted/item_knn/seed1/run.json"
+    write_json(path, seal(read_json(path) | {"finished_at": "2026-01-01T00:00:00Z"}))
+    done = bench(here, "export", CONFIG, "exported", "--dirty")
+    assert done.returncode == 2 and f"{path}: another machine's run of this seed, or an earlier one" in done.stdout
+
+
+def test_a_run_in_the_place_of_another_one_is_refused(here: Path) -> None:
+    runs = here / "exported/runs/planted/item_knn"
+    shutil.rmtree(runs / "seed2")
+    shutil.copytree(runs / "seed1", runs / "seed2")
+    done = bench(here, "import", CONFIG, "exported")
+    assert (
+        done.returncode == 2 and "is of item_knn on planted, seed 1, not of item_knn on planted, seed 2" in done.stdout
+    )
