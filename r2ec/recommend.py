@@ -4,8 +4,7 @@
         --history "Toy Story=5" Alien
 
 Items are named by their exact title or their item_id, in upper or lower case. Where no times are given, the items count
-as taken one day apart. The history's own items are never recommended. With --histories one question follows the other:
-each line of standard input is a history, written as behind --history, and loading is paid once.
+as taken one day apart. The history's own items are never recommended.
 """
 
 import argparse
@@ -13,11 +12,8 @@ import csv
 import difflib
 import json
 import math
-import shlex
-import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,19 +112,6 @@ def from_words(words: list[str], catalogue: Catalogue) -> list[Taken]:
         else:  # a title may hold "=" itself
             history.append(Taken(catalogue.find(word)))
     return history
-
-
-def from_lines(lines: Iterable[str], catalogue: Catalogue, split: Split) -> Iterator[Cases | InputError]:
-    """The case of each line, whose items are written as behind --history; empty lines are left out.
-
-    A line that can't be one is given as the error that names it, and the next is read.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            if words := shlex.split(line):
-                yield as_case(from_words(words, catalogue), split)
-        except (InputError, ValueError) as error:  # shlex's, of a quote that isn't closed
-            yield InputError(f"line {number}: {error}")
 
 
 def from_file(path: Path, catalogue: Catalogue) -> list[Taken]:
@@ -332,11 +315,6 @@ def parse() -> argparse.Namespace:
     history.add_argument(
         "--case", type=int, metavar="N", help="the history of a case, by its number in the dataset's parquet files"
     )
-    history.add_argument(
-        "--histories",
-        action="store_true",
-        help="answer a history per line of standard input, written as behind --history; with --json a line each",
-    )
     parser.add_argument("--top", type=int, default=20, metavar="K", help="how many items (default: 20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--show-prompt", action="store_true", help="print the prompt as well")
@@ -352,17 +330,13 @@ def main() -> None:
     folder = args.model or model_of(args.run, read_about(args.data, "split_hash")["split_hash"])
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
-    cases: Iterator[Cases | InputError]
     if args.case is not None:
-        cases = iter([stored_case(args.data, split, args.case)])
+        case = stored_case(args.data, split, args.case)
     else:
         catalogue = Catalogue(split)
-        if args.histories:
-            cases = from_lines(sys.stdin, catalogue, split)
-        else:
-            by_file = args.history_file is not None
-            history = from_file(args.history_file, catalogue) if by_file else from_words(args.history, catalogue)
-            cases = iter([as_case(history, split)])
+        by_file = args.history_file is not None
+        history = from_file(args.history_file, catalogue) if by_file else from_words(args.history, catalogue)
+        case = as_case(history, split)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from transformers.utils import logging
 
@@ -371,28 +345,11 @@ def main() -> None:
     # The answer is all that a user asks for: no bar of a second's work, and no word of one library to another.
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    recommender = R2ecRecommender.load(folder, split)
-    recommender.reader.expect_one_user_at_a_time()
-    failed = 0
-    for case in cases:
-        try:
-            if isinstance(case, InputError):
-                raise case
-            answer = recommend(recommender, case, split.history_length, args.top)
-        except InputError as error:
-            if not args.histories:
-                raise
-            failed += 1
-            print(printable(json.dumps({"error": str(error)}) if args.json else f"error: {error}"), flush=True)
-            continue
-        if args.json:
-            indent = None if args.histories else 1
-            found = as_json(answer, case, split.items, args.show_prompt)
-            print(printable(json.dumps(found, indent=indent, ensure_ascii=False)), flush=True)
-        else:
-            show(answer, split.items, args.show_prompt)
-    if failed:
-        raise InputError(f"{failed} of the lines could not be answered; each answer stands where its line stood")
+    answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, args.top)
+    if args.json:
+        print(printable(json.dumps(as_json(answer, case, split.items, args.show_prompt), indent=1, ensure_ascii=False)))
+    else:
+        show(answer, split.items, args.show_prompt)
 
 
 if __name__ == "__main__":

@@ -66,32 +66,27 @@ class TransformersEngine:
         cases = np.asarray(cases)
         group, device = settings.group_size, self.model.device
         uniforms = stream_uniforms(seed, step, cases, group, settings.max_new_tokens)
-        sheet = Sheet(uniforms, self.end, final_states, repeated_to_one_length(prompts))
+        sheet = _Sheet(uniforms, self.end, final_states, repeated_to_one_length(prompts))
+        users_at_once = max(1, settings.rows_at_once // group)
+        # Similar lengths together: a batch's prompt caches are as long as its longest prompt.
+        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with merged_adapters(self.model, settings.merge_adapters) as causal_lm:
-                self._write_all(causal_lm, prompts, sheet)
+                packed = PackedForward.of(causal_lm, with_head=True)  # for all batches: the weights stay as they are
+                for start in range(0, len(prompts), users_at_once):
+                    users = order[start : start + users_at_once]
+                    rows = (users[:, None] * group + np.arange(group)).reshape(-1)
+                    with SharedPromptDecoder(causal_lm, group, packed=packed) as decoder:
+                        self._write(decoder, [prompts[u] for u in users], rows, sheet)
         finally:
             for module, mode in modes:
                 module.training = mode
         return sheet.result(prompts, pad_id(self.tokenizer), device, started)
 
-    def _write_all(self, causal_lm: PreTrainedModel, prompts: Sequence[Sequence[int]], sheet: "Sheet") -> None:
-        """Write all rows of the sheet, some users at once."""
-        group = self.settings.group_size
-        users_at_once = max(1, self.settings.rows_at_once // group)
-        # Similar lengths together: a batch's prompt caches are as long as its longest prompt.
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        packed = PackedForward.of(causal_lm, with_head=True)  # for all batches: the weights stay as they are
-        for start in range(0, len(prompts), users_at_once):
-            users = order[start : start + users_at_once]
-            rows = (users[:, None] * group + np.arange(group)).reshape(-1)
-            with SharedPromptDecoder(causal_lm, group, packed=packed) as decoder:
-                self._write(decoder, [prompts[u] for u in users], rows, sheet)
-
     def _write(
-        self, decoder: SharedPromptDecoder, prompts: list[Sequence[int]], rows: np.ndarray, sheet: "Sheet"
+        self, decoder: SharedPromptDecoder, prompts: list[Sequence[int]], rows: np.ndarray, sheet: "_Sheet"
     ) -> None:
         """One batch: read its prompts, then write token by token into these rows of the sheet until all have ended."""
         logits = decoder.prefill(prompts).repeat_interleave(self.settings.group_size, dim=0)
@@ -112,7 +107,7 @@ class TransformersEngine:
                 if len(rows) == 0:
                     return
 
-    def _sample(self, logits: Tensor, rows: np.ndarray, at: int, sheet: "Sheet") -> None:
+    def _sample(self, logits: Tensor, rows: np.ndarray, at: int, sheet: "_Sheet") -> None:
         """Choose token `at` of the rows that have not ended; the others are reading what was appended to them."""
         settings = self.settings
         is_open = sheet.ends[rows] == 0
@@ -135,7 +130,7 @@ class TransformersEngine:
         sheet.add(rows, at, tokens.cpu().numpy(), logps.cpu().numpy())
 
 
-class Sheet:
+class _Sheet:
     """All rollouts of one call, as far as they are written, in NumPy on the CPU."""
 
     def __init__(self, uniforms: np.ndarray, end: EndOfTurn, wants_states: bool, prompts: np.ndarray) -> None:

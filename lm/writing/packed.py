@@ -5,18 +5,12 @@ product, which takes as long as the product where rows are few. Here that is don
 Queries, keys and values are one product, and no module is called for what a function does; prompts gain by that, too.
 The sums are those of the model's forward, in the same types and order, so that states and logits are equal to the bit
 where oneDNN computes both. The weights lie in memory twice while texts are written.
-
-Some processors have no products in bf16, and torch then needs several times as long for them as for float32's. There
-`of` gives a model up there, unless it may compute several rows in float32, from the same numbers: nothing is rounded
-to bf16 but the states. One row stays in bf16 and is multiplied as torch does it: that is half as much to read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import (
@@ -58,48 +52,34 @@ class PackedForward:
     Args:
         model: one of FAMILIES, in evaluation mode; its linear layers are plain, or fused LoRA layers of one scale.
         with_head: pack lm_head, too, for `logits`.
-        in_float32: compute several rows in float32, and all attention.
     """
 
-    def __init__(self, model: PreTrainedModel, with_head: bool, in_float32: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, with_head: bool) -> None:
         self.decoder: Any = model.get_decoder()
-        self.in_float32 = in_float32
-        make: type[_Product] = _WideProduct if in_float32 else _Product
-        self.layers = [_Layer(layer, make) for layer in self.decoder.layers[: model.config.num_hidden_layers]]
-        self.head = make([model.get_output_embeddings()]) if with_head else None
+        self.layers = [_Layer(layer) for layer in self.decoder.layers[: model.config.num_hidden_layers]]
+        self.head = _Product([model.get_output_embeddings()]) if with_head else None
 
     @classmethod
-    def of(cls, model: PreTrainedModel, with_head: bool, or_in_float32: bool = False) -> Self | None:
-        """None where the model's own forward has to do it, as it computes anything else, or elsewhere.
-
-        or_in_float32: serve processors without products in bf16, too, where other roundings do.
-        """
+    def of(cls, model: PreTrainedModel, with_head: bool) -> Self | None:
+        """None where the model's own forward has to do it, as it computes anything else, or elsewhere."""
         serves = (
             type(model) in FAMILIES
             and not model.training
-            and torch.backends.mkldnn.is_available()
-            and (or_in_float32 or multiplies_in_bfloat16("cpu"))
+            and multiplies_in_bfloat16("cpu")
             and not torch.is_autocast_enabled("cpu")
             and all(_runs_plainly(module, kind) for module, kind in _not_called(model))
             and all(_is_known(products) for products in _products(model, with_head))
         )
-        return cls(model, with_head, not multiplies_in_bfloat16("cpu")) if serves and len(_scales(model)) <= 1 else None
-
-    def windows(self) -> list[int]:
-        """Of the layers that look back through one."""
-        return [layer.settings.window for layer in self.layers if layer.settings.window is not None]
+        return cls(model, with_head) if serves and len(_scales(model)) <= 1 else None
 
     def states(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """What lm_head reads, [rows, d], of each token. ids, positions: int64 [rows]."""
         x = self.decoder.embed_tokens(ids)
-        dtype = x.dtype
-        if self.in_float32 and len(ids) > 1:
-            x = x.float()
         cos, sin = (part[0][:, None] for part in self.decoder.rotary_emb(x[None], positions[None]))
         for number, layer in enumerate(self.layers):
             x = x + layer.attention(number, layer.before_attention(x), cos, sin, attend)
             x = x + layer.mlp(layer.before_mlp(x))
-        states: Tensor = self.decoder.norm(x).to(dtype)
+        states: Tensor = self.decoder.norm(x)
         return states
 
     def logits(self, states: Tensor) -> Tensor:
@@ -111,15 +91,14 @@ class PackedForward:
 class _Layer:
     """A decoder layer's products, with its own norms."""
 
-    def __init__(self, layer: Any, make: "type[_Product]") -> None:
+    def __init__(self, layer: Any) -> None:
         self.before_attention, self.before_mlp = layer.input_layernorm, layer.post_attention_layernorm
         attention, mlp = layer.self_attn, layer.mlp
         self.dim, self.activation = attention.head_dim, mlp.act_fn
         self.settings = AttentionSettings(attention.scaling, None, getattr(attention, "sliding_window", None))
-        self.attends_in = torch.float32 if make is _WideProduct else attention.q_proj.weight.dtype
-        self.qkv = make([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.out = make([attention.o_proj])
-        self.gate, self.up, self.down = (make([part]) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.qkv = _Product([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.out = _Product([attention.o_proj])
+        self.gate, self.up, self.down = (_Product([part]) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
         kv = attention.k_proj.out_features // self.dim
         self.heads = (attention.q_proj.out_features // self.dim, kv, kv)
 
@@ -129,9 +108,9 @@ class _Layer:
         rotated, value = heads.split([self.heads[0] + self.heads[1], self.heads[2]], dim=1)
         rotated = rotated * cos + rotate_half(rotated) * sin
         query, key = rotated.split(self.heads[:2], dim=1)
-        query, key, value = (part.transpose(0, 1)[None].to(self.attends_in) for part in (query, key, value))
+        query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))
         seen = attend(number, query, key, value, self.settings)
-        return self.out(seen.reshape(len(x), -1).to(x.dtype))
+        return self.out(seen.reshape(len(x), -1))
 
     def mlp(self, x: Tensor) -> Tensor:
         """x [rows, d]."""
@@ -144,7 +123,7 @@ class _Product:
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         bases: list[Any] = [layer.get_base_layer() if isinstance(layer, FusedLora) else layer for layer in layers]
         weights = [base.weight.detach() for base in bases]
-        self.weight = self.packed(_beside(weights))
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(_beside(weights), ROWS)
         biases = [base.bias.detach() for base in bases if base.bias is not None]
         self.bias = _beside(biases) if biases else None
         # Adapters of layers side by side are blocks of one pair of matrices: zeros add nothing to a sum.
@@ -161,49 +140,9 @@ class _Product:
                 self.scale = factors[2]
         self.low, self.high = torch.cat(a).T, torch.block_diag(*b)
 
-    def packed(self, weight: Tensor) -> Tensor:
-        """In oneDNN's order."""
-        ordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
-        return ordered
-
-    def plain(self, x: Tensor) -> Tensor:
-        """x W^T + b."""
+    def __call__(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return out
-
-    def __call__(self, x: Tensor) -> Tensor:
-        out = self.plain(x)
         return out.addmm_(x @ self.low, self.high, alpha=self.scale) if len(self.high) else out
-
-
-class _WideProduct(_Product):
-    """The same where the processor has no products in bf16.
-
-    Rows in float32 are multiplied by packed weights in float32, adapters folded in; those in bf16 by the weights as
-    they are.
-    """
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__(layers)
-        self.wide_bias = None if self.bias is None else self.bias.float()
-
-    def packed(self, weight: Tensor) -> Tensor:
-        return weight
-
-    @cached_property
-    def wide(self) -> Tensor:
-        """Made when it is asked for, which lm_head's never is."""
-        folded = self.weight.float().T.addmm(self.low.float(), self.high.float(), alpha=self.scale).T.contiguous()
-        return super().packed(folded)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.bfloat16:
-            return super().__call__(x)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.wide, self.wide_bias, "none", [], "")
-        return out
-
-    def plain(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
 
 
 def _not_called(model: PreTrainedModel) -> Iterator[tuple[nn.Module, type]]:

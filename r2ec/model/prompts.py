@@ -104,11 +104,6 @@ class PromptBuilder:
 
     # Users
 
-    @property
-    def beginning(self) -> list[int]:
-        """Token ids with which every user's prompt begins."""
-        return self._head_ids
-
     def user_prompts(self, cases: Cases, *, open_answer: bool = False) -> list[list[int]]:
         """Token ids of one prompt per case, up to where the assistant begins to write.
 

@@ -15,7 +15,6 @@ from benchmark.storage.io import atomic, read_json, write_json
 from lm import backbone as backbones
 from lm.kernels.attention import use_grouped_attention
 from lm.writing.engine import TransformersEngine
-from lm.writing.one_user import OneUserEngine
 from lm.writing.rollouts import RolloutResult, Rollouts, pad_id, without_reasoning
 from r2ec.model.item_table import TABLE, ItemTable
 from r2ec.model.network import WEIGHTS, R2ec
@@ -76,11 +75,6 @@ class Reader:
         table = ItemTable(prompts.item_prompts(), model.dim, device=params.backbone.device)
         return cls(model, table, prompts, params, donors=sample(split.valid, DONORS, split.name))
 
-    def expect_one_user_at_a_time(self) -> None:
-        """Keep what one case after the other needs, for somebody who waits; the weights have to stay as they are."""
-        engine = self.engine
-        self.engine = OneUserEngine(engine.model, engine.tokenizer, engine.settings, engine.end, self.prompts.beginning)
-
     @torch.no_grad()
     def read(self, cases: Cases) -> tuple[Tensor, pd.DataFrame, int]:
         """Write a reasoning for each case, none if the model was trained without, and read it.
@@ -91,8 +85,9 @@ class Reader:
         recpo, tokenizer = self.params.recpo, self.prompts.tokenizer
         prompts = self.prompts.user_prompts(cases, open_answer=not recpo.reasoning)
         if not recpo.reasoning:
+            rollouts = without_reasoning(prompts, pad_id(tokenizer), self.table.states.device)
             return (
-                self._read(prompts),
+                self._forward(rollouts),
                 self._texts_of(cases, prompts, [""] * len(cases), np.zeros(len(cases), bool)),
                 0,
             )
@@ -107,14 +102,6 @@ class Reader:
         if self.params.evaluation.samples > 1:
             states, reasonings, cut = combined(result, states, reasonings, self.params.evaluation)
         return states, self._texts_of(cases, prompts, reasonings, cut), result.sampled_tokens
-
-    def _read(self, prompts: list[list[int]]) -> Tensor:
-        """h_T of prompts behind which nothing is written, float32 [b, d]."""
-        if isinstance(self.engine, OneUserEngine) and len(prompts) == 1 and self.params.recpo.pooling == "last":
-            state = self.engine.state(prompts[0])
-            if state is not None:
-                return state
-        return self._forward(without_reasoning(prompts, pad_id(self.prompts.tokenizer), self.table.states.device))
 
     def _forward(self, rollouts: Rollouts) -> Tensor:
         was_training = self.model.training

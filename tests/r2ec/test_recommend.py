@@ -1,6 +1,5 @@
 """`python -m r2ec.recommend` gives the evaluator's top items for a history, and refuses bad ones in one sentence."""
 
-import io
 import json
 import re
 import shutil
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from benchmark.config.methods import ROOT
 from benchmark.contract import Cases
@@ -27,7 +25,6 @@ from r2ec import recommend
 from r2ec.fit import fit_r2ec
 from r2ec.method import Params
 from r2ec.recommend import Catalogue, as_case, from_file, from_words
-from r2ec.scoring.reader import Reader
 from r2ec.scoring.recommender import R2ecRecommender
 from tests.support.planted import planted, write_prepared
 from tests.support.results_tree import record
@@ -132,57 +129,6 @@ def test_a_history_in_words_gets_the_evaluators_top_items(
     assert top == evaluators(model, data, case)[:7]
     assert not set(top) & set(case.items.tolist())
     assert case.times.tolist() == [0, DAY, 2 * DAY, 3 * DAY] and case.time.tolist() == [4 * DAY]
-
-
-def test_each_line_of_standard_input_gets_its_answer(
-    ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As one question each does; a line that can't be answered is named in its place, and the next is read."""
-    lines = ['"thing, NUMBER  3=4.5" i12', "", "no such thing", 'i40 "open', "i40=2 i3"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
-    with pytest.raises(SystemExit) as ended:
-        ask("--histories", "--json", "--top", "7")
-    printed = capsys.readouterr()
-    assert ended.value.code == 2
-    assert printed.err.startswith("error: 2 of the lines could not be answered")
-    first, unknown, unclosed, last = (json.loads(line) for line in printed.out.splitlines())
-    assert first == json.loads(ask("--history", "thing, NUMBER  3=4.5", "i12", "--json", "--top", "7"))
-    assert last == json.loads(ask("--history", "i40=2", "i3", "--json", "--top", "7"))
-    assert unknown["error"].startswith("line 3: no item 'no' in toy; see ")
-    assert unclosed["error"] == "line 4: No closing quotation"
-
-    monkeypatch.setattr(sys, "stdin", io.StringIO("i3\ni12 i12\n"))
-    with pytest.raises(SystemExit):
-        ask("--histories")
-    words = capsys.readouterr().out
-    assert words.endswith("error: line 2: 'Thing, number 12' is given twice; a history holds an item once\n")
-    assert ask("--history", "i3") in words
-    monkeypatch.setattr(sys, "stdin", io.StringIO("i3\n"))
-    assert ask("--histories") == ask("--history", "i3")
-
-
-@pytest.mark.parametrize("reasoning", [True, False])
-def test_in_bf16_the_scores_are_the_evaluators_but_for_rounding(
-    reasoning: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is asked before; the LM's own forward isn't called."""
-    params = tiny_settings(write_backbone(tmp_path / "tiny"), recpo={"reasoning": reasoning})
-    params["backbone"]["dtype"] = "bfloat16"
-    split = read_split(data)
-    reader = Reader.build(split, Params.model_validate(params))
-    torch.manual_seed(0)
-    reader.table.states.normal_()
-    cases = split.valid.take(np.arange(30))
-    whole = np.concatenate(list(R2ecRecommender(reader).score(cases)))
-    recommender = R2ecRecommender(reader)
-    reader.expect_one_user_at_a_time()
-    monkeypatch.setattr(type(reader.model.causal_lm), "forward", None)
-    alone = np.concatenate([*recommender.score(cases.take(np.arange(1)))])
-    every = np.concatenate([scores for i in range(30) for scores in recommender.score(cases.take(np.array([i])))])
-    np.testing.assert_array_equal(every[:1], alone)
-    alike = np.array([np.corrcoef(one, other)[0, 1] > 0.99 for one, other in zip(every, whole, strict=True)])
-    # A tiny random LM's tokens are nearly as probable as each other: where one is another, so are the scores.
-    assert alike.mean() >= (0.6 if reasoning else 1)
 
 
 def test_the_prompt_shows_what_was_given(ask: Callable[..., str]) -> None:
