@@ -16,8 +16,9 @@ from benchmark.config.read import read_config_file
 from benchmark.config.wording import many, names_in_words
 from benchmark.errors import InputError, command, command_line
 from benchmark.jobs.plan import RUN, Plan
-from benchmark.jobs.records import RunRecord, check_beside, read_run
+from benchmark.jobs.records import check_beside, read_run
 from benchmark.jobs.stale import MADE_HERE, RECORDS, Job, why_stale
+from benchmark.output.publish import commits_of
 from benchmark.storage.io import atomic, read_json, sha256_of, write_json
 
 TEXTS = "texts.parquet"
@@ -87,7 +88,7 @@ def record_in(folder: Path, job: Job) -> Path:
     return folder / MADE_FROM / f"{job.name}.json"
 
 
-def copy_run(source: Path, out: Path, texts: bool = True) -> RunRecord:
+def copy_run(source: Path, out: Path, texts: bool = True) -> None:
     """Copy a run's folder, whole or not at all. texts: whether what a method wrote comes along, where it is there.
 
     Raises InputError where a file is missing, or isn't the one that run.json was written with.
@@ -106,7 +107,6 @@ def copy_run(source: Path, out: Path, texts: bool = True) -> RunRecord:
         temporary.mkdir()
         for name in names:
             shutil.copyfile(source / name, temporary / name)
-    return record
 
 
 def sentences(left_out: dict[str, list[str]]) -> list[str]:
@@ -154,12 +154,7 @@ def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], 
             left_out.setdefault(why, []).append(named(run))
             continue
         source = Path(MADE_HERE) / place_of(run)
-        commit = read_run(source / "run.json").commit
-        if not dirty and (commit == "unknown" or commit.endswith("-dirty")):
-            raise InputError(
-                f"{source / 'run.json'}: commit is {commit!r}, so that nobody can have its code; commit it and run "
-                "again, or say --dirty"
-            )
+        commits_of([source], dirty)
         check_not_another(job, source, out, run)
         ready.append((run, job, source))
     for run, job, source in ready:
