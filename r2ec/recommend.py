@@ -8,10 +8,12 @@ as taken one day apart. The history's own items are never recommended.
 """
 
 import argparse
+import contextlib
 import csv
 import difflib
 import json
 import math
+import sys
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -345,7 +347,9 @@ def main() -> None:
     # The answer is all that a user asks for: no bar of a second's work, and no word of one library to another.
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, args.top)
+    # What loading says, of the backbone's dtype or of a file that is damaged, would break the JSON on stdout.
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = recommend(R2ecRecommender.load(folder, split), case, split.history_length, args.top)
     if args.json:
         print(printable(json.dumps(as_json(answer, case, split.items, args.show_prompt), indent=1, ensure_ascii=False)))
     else:

@@ -197,6 +197,22 @@ def test_the_model_of_a_run_is_found_from_any_folder(
     assert ask("--history", "i3", "--json", source=("--run", str(tmp_path / "relative"))) == expected
 
 
+def test_what_loading_says_does_not_break_the_json(
+    ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = ask("--history", "i3", "--json")  # leaves its words in sys.argv
+    load = R2ecRecommender.load
+
+    def loaded(*arguments: Any) -> R2ecRecommender:
+        print("the backbone is in float32", flush=True)
+        return load(*arguments)
+
+    monkeypatch.setattr(R2ecRecommender, "load", loaded)
+    recommend.main()
+    printed = capsys.readouterr()
+    assert printed.out == expected and printed.err == "the backbone is in float32\n"
+
+
 def test_config_readme_explains_what_is_written(data: Path, model: Path) -> None:
     split = read_split(data)
     fitted, case = R2ecRecommender.load(model, split), split.valid.take(np.arange(1))
