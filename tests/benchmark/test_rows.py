@@ -299,10 +299,11 @@ def test_other_separators_and_encodings_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        (gzip.compress(b"item_id,title\ni0,Lamp\n"), "it is packed by gzip: unpack it"),
+        (gzip.compress(b"item_id,title\ni0,Lamp\n", mtime=0), "it is packed by gzip: unpack it"),
         (b"PK\x03\x04\x14\x00\xff\xfe", "it is a zip file or a spreadsheet: unpack it, or save it as csv"),
         (b"PAR1\x15\x04\xff\xfe", "it is a parquet file: name it .parquet"),
     ],
+    ids=("gzip", "zip", "parquet"),
 )
 def test_what_is_only_called_csv_is_named(content: bytes, advice: str, tmp_path: Path) -> None:
     write(tmp_path, f"u,i0,{NOON}\n")
