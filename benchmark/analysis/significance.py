@@ -30,7 +30,8 @@ POWER = 0.8  # of the smallest detectable difference
 RESAMPLES = 9_999  # bootstrap resamples
 FEW_USERS = 25  # below this many users with a difference, the chi-squared approximation gives way to the exact test
 BLOCK_BYTES = 64 * 2**20  # float64 memory of one block of the sign or resample matrix
-PIECE_BYTES = 2**20  # of signs that are multiplied at once
+PIECE_BYTES = 2**22  # of signs that are multiplied at once
+SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) - 1.0  # of a byte's bits, float64 [256, 8]
 
 RANDOMISATION = "paired randomisation test, signs flipped per user"
 MCNEMAR = "McNemar test clustered by user (Obuchowski 1998), chi-squared"
@@ -127,9 +128,8 @@ def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips:
     for start, stop in _blocks(flips, max(n_users, len(first))):
         rows = stop - start
         random = np.frombuffer(generator.bytes(-(-rows * n_users // 8)), dtype=np.uint8)
-        bits = np.unpackbits(random, count=rows * n_users).reshape(rows, n_users)
         # A column's flips lie side by side, so that a pair takes one pass.
-        flipped = np.ascontiguousarray(_signed_sums(bits, sums).T)
+        flipped = np.ascontiguousarray(_signed_sums(random, sums, rows).T)
         difference = np.empty(rows)
         for pair, (i, j) in enumerate(zip(first, second, strict=True)):
             np.subtract(flipped[i], flipped[j], out=difference)
@@ -138,20 +138,21 @@ def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips:
     return (1.0 + extreme) / (flips + 1.0)
 
 
-def _signed_sums(bits: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """(2 bits - 1) @ sums, float64 [flips, columns]. bits: uint8 [flips, users]; sums: float64 [users, columns].
+def _signed_sums(random: np.ndarray, sums: np.ndarray, flips: int) -> np.ndarray:
+    """signs @ sums, float64 [flips, columns]. sums: float64 [users, columns].
 
+    random: uint8, of whose bits, from the highest of the first byte on, each is one user's sign in one flip; 1 is plus.
     In pieces that stay in a processor's cache: signs of all flips in float64 take longer to write than to multiply.
     """
-    out = np.empty((len(bits), sums.shape[1]))
-    step = max(1, PIECE_BYTES // (8 * max(1, bits.shape[1])))
-    signs = np.empty((min(step, len(bits)), bits.shape[1]))
-    for start in range(0, len(bits), step):
-        piece = bits[start : start + step]
-        held = signs[: len(piece)]
-        np.multiply(piece, 2.0, out=held)
-        held -= 1.0
-        np.matmul(held, sums, out=out[start : start + len(piece)])
+    n_users, n_columns = sums.shape
+    out = np.empty((flips, n_columns))
+    step = max(8, PIECE_BYTES // (8 * n_users) // 8 * 8)  # the bits of 8 flips end with a byte
+    signs = np.empty((step * n_users // 8, 8))
+    for start in range(0, flips, step):
+        rows = min(step, flips - start)
+        piece = random[start * n_users // 8 :][: -(-rows * n_users // 8)]
+        np.take(SIGNS, piece, axis=0, out=signs[: len(piece)], mode="clip")  # no byte lies outside; "raise" would copy
+        np.matmul(signs.reshape(-1)[: rows * n_users].reshape(rows, n_users), sums, out=out[start : start + rows])
     return out
 
 

@@ -22,18 +22,12 @@ from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
 from benchmark.config.wording import many
 from benchmark.errors import command, command_line
-from benchmark.output.ablations import why_nothing
+from benchmark.output.ablations import CURVES, as_numbers, curve, order_of, why_nothing
 from benchmark.output.arguments import ablations_arguments
 from benchmark.output.plots import GREY, REFERENCE, STYLE, head_and_foot, new_figure, save
 from benchmark.statistics.files import FactorStatistics
 
 SHOWN = ["NDCG@10", "Hit@10"]
-CURVES = {  # key in the log of a run -> title of its panel
-    "reward": "reward, each run's own",
-    "reward_ndcg": "R_d, its NDCG part",
-    "length": "tokens per reasoning",
-    "entropy": "entropy of a token, nats",
-}
 # Okabe and Ito's colours but black, the base's, and the palest.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
 UNSEEN = "#e9e9e9"
@@ -53,25 +47,6 @@ class Points:
     base: int  # place of the base
     filled: np.ndarray  # bool [values]; False: an open point
     unseen: np.ndarray | None  # float64 [values]: smallest detectable differences; None where points are no differences
-
-
-def as_numbers(labels: list[str]) -> np.ndarray | None:
-    """The values that the labels say, float64; None unless every one is a number.
-
-    >>> as_numbers(["0.25", "4"]).tolist(), as_numbers(["4", "none"])
-    ([0.25, 4.0], None)
-    """
-    try:
-        return np.array([float(label) for label in labels])
-    except ValueError:
-        return None
-
-
-def order_of(factor: Factor) -> list[str]:
-    """The labels as a plot shows them: numbers ascending, others as the factor has them."""
-    labels = list(factor.runs)
-    numbers = as_numbers(labels)
-    return labels if numbers is None else [labels[i] for i in np.argsort(numbers, kind="stable")]
 
 
 def panels(factor: Factor, statistics: FactorStatistics, dataset: str, metric: str) -> tuple[Points, Points]:
@@ -159,14 +134,6 @@ def styles(labels: list[str], base: str) -> dict[str, dict[str, Any]]:
         dashes = "-" if ordered else DASHES[i // len(COLOURS) % len(DASHES)]
         style_of[label] = {"color": colour, "linewidth": 1.3, "linestyle": dashes}
     return style_of
-
-
-def curve(statistics: FactorStatistics, dataset: str, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the trainings of a value logged under `key`: steps int64 [n] and numbers float64 [seeds, n]; n may be 0."""
-    rows = statistics.curves
-    rows = rows[(rows.dataset == dataset) & (rows.value == label) & (rows.key == key)]
-    logged = rows.pivot(index="seed", columns="step", values="logged")
-    return logged.columns.to_numpy(), logged.to_numpy()
 
 
 def draw_curves(row: np.ndarray, factor: Factor, statistics: FactorStatistics, dataset: str) -> list[str]:

@@ -24,6 +24,12 @@ from benchmark.statistics.files import FactorStatistics
 from benchmark.storage.io import write_text
 
 MAIN = "NDCG@10"
+CURVES = {  # key in the log of a run -> title of its plot
+    "reward": "reward, each run's own",
+    "reward_ndcg": "R_d, its NDCG part",
+    "length": "tokens per reasoning",
+    "entropy": "entropy of a token, nats",
+}
 HEAD = ["value", "difference", "95 % interval", "p", "p, Holm", "smallest detectable"]
 
 
@@ -41,6 +47,33 @@ def notes(frame: pd.DataFrame) -> list[str]:
 def as_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """A factor's frame as `benchmark.output.forms` takes it: the values are its rows."""
     return frame.rename(columns={"value": "method"})
+
+
+def as_numbers(labels: list[str]) -> np.ndarray | None:
+    """The values that the labels say, float64; None unless every one is a number.
+
+    >>> as_numbers(["0.25", "4"]).tolist(), as_numbers(["4", "none"])
+    ([0.25, 4.0], None)
+    """
+    try:
+        return np.array([float(label) for label in labels])
+    except ValueError:
+        return None
+
+
+def order_of(factor: Factor) -> list[str]:
+    """The labels as plot and page show them: numbers ascending, others as the factor has them."""
+    labels = list(factor.runs)
+    numbers = as_numbers(labels)
+    return labels if numbers is None else [labels[i] for i in np.argsort(numbers, kind="stable")]
+
+
+def curve(statistics: FactorStatistics, dataset: str, label: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the trainings of a value logged under `key`: steps int64 [n] and numbers float64 [seeds, n]; n may be 0."""
+    rows = statistics.curves
+    rows = rows[(rows.dataset == dataset) & (rows.value == label) & (rows.key == key)]
+    logged = rows.pivot(index="seed", columns="step", values="logged")
+    return logged.columns.to_numpy(), logged.to_numpy()
 
 
 def note_of_differences(tests: pd.DataFrame) -> str:

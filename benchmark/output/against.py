@@ -20,7 +20,7 @@ from benchmark.analysis import significance
 from benchmark.config.wording import many
 from benchmark.errors import command, command_line
 from benchmark.output.arguments import methods_arguments
-from benchmark.output.captions import backgrounds_in_words, of_different_code
+from benchmark.output.captions import against_note, backgrounds_in_words, of_different_code
 from benchmark.output.costs import HEADINGS, number
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
@@ -49,28 +49,9 @@ def markdown(frame: pd.DataFrame, above: str = "", below: Sequence[str] = ()) ->
             tests.append("unknown" if np.isnan(row["detectable"]) else f"{row['detectable']:.4f}")
             costs = [number(row[column]) for column in COSTS]
             body.append([plain(str(dataset)), plain(row["method"]), f"{row['mean']:.4f}", *tests, *costs])
-    notes_below = map(running, [note(frame), *below])
+    notes_below = map(running, [against_note(frame), *below])
     parts = [f"# {name} against each of the others", running(above), table(head, body, left=2), *notes_below]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def note(frame: pd.DataFrame) -> str:
-    """The caption: what the numbers are."""
-    measured = "; ".join(
-        f"{dataset}: {many(part.n_cases.iloc[0], 'case')} of {many(part.n_users.iloc[0], 'user')}"
-        for dataset, part in frame.groupby("dataset", sort=False)
-    )
-    methods = many(frame.family_size.iloc[0], "method")
-    several = (
-        f' Under "{EVERY}" each dataset weighs the same, and costs are means.' if EVERY in set(frame.dataset) else ""
-    )
-    return (
-        f"{measured}. Two-sided paired randomisation tests, signs flipped per user; Holm's correction over the "
-        f"{methods} of one part of the table. Interval: bootstrap over users. Smallest "
-        f"detectable: the true difference that the test would find with a power of {100 * significance.POWER:.0f} % at "
-        f"the level of Holm's first step. Users are resampled and not trainings.{several} Costs: as in costs.md, where "
-        "a run is charged for what others had encoded or written."
-    )
 
 
 def write_nothing(frame: pd.DataFrame, out: Path, plots: Path) -> str:

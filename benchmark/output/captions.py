@@ -13,6 +13,7 @@ from benchmark.data.account import share
 from benchmark.evaluate import TOP
 from benchmark.metrics import METRICS
 from benchmark.output.cells import cells
+from benchmark.statistics.against import EVERY
 
 DAGGER = "†"
 FEW = 0.05  # share of the items that the lists could hold; a method that shows fewer is named in the caption
@@ -227,3 +228,22 @@ def of_the_lists(part: pd.DataFrame) -> str:
         text += f"; strikingly few (below {100 * FEW:.0f} %): {rows}"
     shares = [f"{100 * share:.1f} %" for share in (part.three_items_share.min(), part.three_items_share.max())]
     return f"{text}. The three most recommended items take {' to '.join(dict.fromkeys(shares))} of all places there"
+
+
+def against_note(frame: pd.DataFrame) -> str:
+    """The caption of one method against each of the others. frame: of against.csv."""
+    measured = "; ".join(
+        f"{dataset}: {many(part.n_cases.iloc[0], 'case')} of {many(part.n_users.iloc[0], 'user')}"
+        for dataset, part in frame.groupby("dataset", sort=False)
+    )
+    methods = many(frame.family_size.iloc[0], "method")
+    several = (
+        f' Under "{EVERY}" each dataset weighs the same, and costs are means.' if EVERY in set(frame.dataset) else ""
+    )
+    return (
+        f"{measured}. Two-sided paired randomisation tests, signs flipped per user; Holm's correction over the "
+        f"{methods} of one part of the table. Interval: bootstrap over users. Smallest "
+        f"detectable: the true difference that the test would find with a power of {100 * significance.POWER:.0f} % at "
+        f"the level of Holm's first step. Users are resampled and not trainings.{several} Costs: as in costs.md, where "
+        "a run is charged for what others had encoded or written."
+    )

@@ -20,7 +20,8 @@ from benchmark.config.factors import Factor
 from benchmark.config.schema import ClaimConfig
 from benchmark.metrics import METRICS
 from benchmark.output import ablation_plots, ablations, claims, plots
-from benchmark.output.ablation_plots import curve, order_of, panels, plot_factor
+from benchmark.output.ablation_plots import panels, plot_factor
+from benchmark.output.ablations import CURVES, curve, order_of
 from benchmark.output.claims import sentences
 from benchmark.output.page.ablations import claims as claims_of_page
 from benchmark.output.page.ablations import part_of
@@ -103,7 +104,7 @@ def of(one_factor: Factor, results: Path) -> FactorStatistics:
 
 
 def test_doctests() -> None:
-    for module in (ablation_plots, significance):
+    for module in (ablations, significance):
         assert doctest.testmod(module).attempted > 0 and doctest.testmod(module).failed == 0
 
 
@@ -370,7 +371,7 @@ def test_a_figure_has_points_differences_and_curves(results: Path, words: bool) 
             "NDCG@10 minus the base's",
             "Hit@10",
             "Hit@10 minus the base's",
-            *ablation_plots.CURVES.values(),
+            *CURVES.values(),
             "",
         ]
         assert all(len(axes.lines) == 3 for axes in figure.axes[4:8])

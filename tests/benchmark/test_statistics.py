@@ -126,13 +126,14 @@ def test_what_shows_statistics_computes_none(results: Path, monkeypatch: pytest.
 
 
 def test_what_shows_statistics_starts_without_what_computes_them() -> None:
-    """It would take twice the time, in every job of an output."""
+    """It would take twice the time, in every job of an output; and the page draws no plot."""
     shown = "from benchmark.output import ablation_plots, ablations, against, claims, plots, tables"
     loaded = "print({'scipy.stats', 'statsmodels'} & {*sys.modules})"
-    code = f"import sys, benchmark.output.page.__main__; {shown}; {loaded}"
+    drawing = "print('matplotlib' in sys.modules)"
+    code = f"import sys, benchmark.output.page.__main__; {drawing}; {shown}; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "set()\n"
+    assert done.stdout == "False\nset()\n"
 
 
 def columns_of(line: str) -> int:

@@ -18,6 +18,8 @@ from benchmark.output import thinking
 from benchmark.output.page import __main__ as page
 from benchmark.provenance import ROOT
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
+from benchmark.statistics.thinking import left_out
+from benchmark.statistics.thinking import thinking as frame_of
 from tests.support.page import Opened, axe, browser, document_of
 from tests.support.results_tree import write_results
 from tests.support.statistics import write_statistics
@@ -92,7 +94,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_stand_by_what_they_compute_with_means_of_cost(results: Path) -> None:
     parts = [DatasetStatistics.read(results / "statistics", name) for name in ("small", "other")]
     overall = read_csv(results / "statistics" / OVERALL_METHODS)
-    frame = thinking.thinking(parts, overall, DECLARED)
+    frame = frame_of(parts, overall, DECLARED)
     assert frame.method.tolist() == ["popularity", "sasrec", "rearec", "latent_r3", "r2ec"]
     assert frame.thinking.tolist() == ["nothing", "nothing", *THINKING[1:]]
     row = frame.set_index("method").loc["r2ec"]
@@ -103,16 +105,16 @@ def test_rows_stand_by_what_they_compute_with_means_of_cost(results: Path) -> No
     assert row.seconds_alone == pytest.approx((costs[0].ms_alone + costs[1].ms_alone) / 2000)
     cases = [part.methods.n_cases.iloc[0] for part in parts]
     assert row.tokens == pytest.approx((costs[0].tokens / cases[0] + costs[1].tokens / cases[1]) / 2)
-    alone = thinking.thinking(parts[:1], None, DECLARED).set_index("method")
+    alone = frame_of(parts[:1], None, DECLARED).set_index("method")
     assert alone.loc["r2ec", "mean"] == pytest.approx(of_each[0], abs=1e-6) and "other" not in alone.columns
 
 
 def test_what_isnt_declared_or_known_is_refused(results: Path) -> None:
     parts = [DatasetStatistics.read(results / "statistics", "small")]
     with pytest.raises(InputError, match=r"^--thinking: says nothing of sasrec; name all methods$"):
-        thinking.thinking(parts, None, {name: word for name, word in DECLARED.items() if name != "sasrec"})
+        frame_of(parts, None, {name: word for name, word in DECLARED.items() if name != "sasrec"})
     with pytest.raises(InputError, match=r"^--thinking: found 'deep'; expected one of nothing, latent"):
-        thinking.thinking(parts, None, DECLARED | {"sasrec": "deep"})
+        frame_of(parts, None, DECLARED | {"sasrec": "deep"})
 
 
 def test_the_command_writes_table_and_plot(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +132,7 @@ def test_the_command_writes_table_and_plot(results: Path, monkeypatch: pytest.Mo
 
 def test_the_legend_covers_nothing(results: Path) -> None:
     parts = [DatasetStatistics.read(results / "statistics", "small")]
-    figure = thinking.plot(thinking.thinking(parts, None, DECLARED))
+    figure = thinking.plot(frame_of(parts, None, DECLARED))
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["nothing", *THINKING[1:]]
@@ -143,8 +145,8 @@ def test_a_failed_row_is_left_out_with_a_word(results: Path) -> None:
     part = DatasetStatistics.read(results / "statistics", "small")
     failed = pd.DataFrame([("small", "slim", "it ran out of memory")], columns=["dataset", "method", "why"])
     broken = DatasetStatistics(**{**vars(part), "failed": failed})
-    assert thinking.left_out([broken]) == ["Left out, as a run has failed: slim on small."]
-    assert thinking.left_out([part]) == []
+    assert left_out([broken]) == ["Left out, as a run has failed: slim on small."]
+    assert left_out([part]) == []
 
 
 def page_of(results: Path, out: Path, *more: str) -> Path:
@@ -162,7 +164,7 @@ def test_the_page_has_the_tables_numbers_of_each_dataset_and_over_all(results: P
     shown = about["thinking"]["rows"]
     assert list(shown) == ["small", "other", "all datasets"] and about["thinking"]["kinds"] == list(THINKING)
     parts = [DatasetStatistics.read(results / "statistics", name) for name in ("small", "other")]
-    frame = thinking.thinking(parts, read_csv(results / "statistics" / OVERALL_METHODS), DECLARED)
+    frame = frame_of(parts, read_csv(results / "statistics" / OVERALL_METHODS), DECLARED)
     assert [about["methods"][row["method"]]["name"] for row in shown["all datasets"]] == frame.method.tolist()
     assert [row["kind"] for row in shown["all datasets"]] == [0, 0, 1, 2, 3]
     for name in ("mean", "low", "high", "seconds_alone", "seconds_batched", "tokens"):

@@ -216,8 +216,8 @@ def test_r2ec_keeps_what_it_wrote_and_answers_for_one_user(finished: Path) -> No
     assert record.tokens_written > len(texts) and record.report["recpo_steps"] == 1
     command = [sys.executable, "-m", "r2ec.recommend", "--run", str(run.relative_to(finished)), "--json"]
     items = pd.read_parquet(finished / "results/data/ml-100k/items.parquet")
-    # A case alone and a case among others differ by rounding, which may swap neighbours. Where two tokens are a near tie in
-    # bf16, it decides what is written, too. Of a few cases one at least is written as it was.
+    # A case alone and a case among others differ by rounding, which may swap neighbours. Where two tokens are a near
+    # tie in bf16, it decides what is written, too. Of a few cases one at least is written as it was.
     for row, case in enumerate(rankings["case"][:5]):
         output = subprocess.run(
             [*command, "--data", "results/data/ml-100k", "--case", str(case)],

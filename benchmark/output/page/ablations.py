@@ -9,8 +9,7 @@ import pandas as pd
 
 from benchmark.config.factors import Factor
 from benchmark.metrics import METRICS
-from benchmark.output.ablation_plots import CURVES, as_numbers, curve, order_of
-from benchmark.output.ablations import note_of_differences, notes
+from benchmark.output.ablations import CURVES, as_numbers, curve, note_of_differences, notes, order_of
 from benchmark.output.claims import RULE, cannot_be_judged, expected, found
 from benchmark.output.page.pairs import digits, rounded
 from benchmark.statistics.files import FactorStatistics

@@ -7,11 +7,13 @@ every method, so that methods can be read side by side, and says so. Means and t
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmark.analysis.collect import Collected
@@ -91,23 +93,43 @@ def shown_cases(results: Collected, texts_per_case: int, budget: int) -> np.ndar
     return np.sort(drawn[:most])
 
 
-def top_items(path: Path, rows: np.ndarray) -> list[list[int]]:
-    """The TOP items of these cases in a run's rankings.parquet."""
-    column = pq.read_table(path, columns=["top_items"]).column("top_items").take(rows)
-    return [items[:TOP] for items in column.to_pylist()]
+class Titled:
+    """The items that stand in a page's list of titles, in the order in which they were first asked for.
 
-
-def history(cases: Cases, titled: dict[int, int]) -> list[list[Any]]:
-    """For each case its history as three lists: places of titles, ratings (None: not rated), seconds before the case.
-
-    titled: by item number the place in the page's list of titles; an item that isn't in it gets the next place.
+    n_items: of the catalogue.
     """
+
+    def __init__(self, n_items: int) -> None:
+        self._place = np.full(n_items, -1)
+        self.items = np.empty(0, np.int64)
+
+    def places(self, items: np.ndarray) -> list[int]:
+        """Their places in the list of titles, to which those are added that aren't in it. items: int [any]."""
+        new, first = np.unique(items[self._place[items] < 0], return_index=True)
+        ordered = new[np.argsort(first)]
+        self._place[ordered] = len(self.items) + np.arange(len(ordered))
+        self.items = np.r_[self.items, ordered]
+        found: list[int] = self._place[items].tolist()
+        return found
+
+
+def top_items(path: Path, rows: np.ndarray, titled: Titled) -> list[list[int]]:
+    """Places of the titles of the TOP items of these cases in a run's rankings.parquet."""
+    column = pq.read_table(path, columns=["top_items"]).column("top_items").take(rows).combine_chunks()
+    shown = pc.list_slice(column, 0, TOP)
+    places = titled.places(shown.flatten().to_numpy())
+    ends = np.cumsum(pc.list_value_length(shown).to_numpy()).tolist()
+    return [places[start:end] for start, end in pairwise([0, *ends])]
+
+
+def history(cases: Cases, titled: Titled) -> list[list[Any]]:
+    """For each case its history as three lists: places of titles, ratings (None: not rated), seconds before it."""
+    places = titled.places(cases.items)
     out = []
     for i in range(len(cases)):
         part = slice(cases.offsets[i], cases.offsets[i + 1])
-        places = [titled.setdefault(int(item), len(titled)) for item in cases.items[part]]
         ratings = [None if np.isnan(value) else round(float(value), 2) for value in cases.ratings[part]]
-        out.append([places, ratings, (cases.time[i] - cases.times[part]).tolist()])
+        out.append([places[part], ratings, (cases.time[i] - cases.times[part]).tolist()])
     return out
 
 
@@ -133,17 +155,14 @@ def parts_of(
     texts_of = {name: texts for name in results.methods if (texts := read_texts(results, name)) is not None}
     rows = shown_cases(results, len(texts_of), budget)
     shown = results.cases.take(rows)
-    titled: dict[int, int] = {}
-    targets = [titled.setdefault(int(item), len(titled)) for item in results.target[rows]]
+    titled = Titled(int(results.about["counts"]["items"]))
+    targets = titled.places(results.target[rows])
     past = history(shown, titled)
     room = max(0, budget // len(rows) - len(texts_of))
     held = variants[:room]
     rankings = {numbers[name]: _rankings(results, name) for name in results.methods}
     rankings |= {variant.number: _rankings(variant.results, variant.run) for variant in held}
-    tops = {
-        number: [[titled.setdefault(item, len(titled)) for item in items] for items in top_items(path, rows)]
-        for number, path in rankings.items()
-    }
+    tops = {number: top_items(path, rows, titled) for number, path in rankings.items()}
     titles = pd.read_parquet(results.folder / "items.parquet", columns=["title"])["title"].astype(str).to_numpy()
     own_texts = {numbers[name]: _texts(frame, shown.case) for name, frame in texts_of.items()}
     counts, parts = _texts_in_parts(place, own_texts, held, shown.case)
@@ -154,7 +173,7 @@ def parts_of(
         "user": shown.user.tolist(),
         "target": targets,
         "candidates": candidates_of(results, shown),
-        "titles": titles[list(titled)].tolist(),
+        "titles": titles[titled.items].tolist(),
         # Of each method its seeds' ranks, [seeds][cases].
         "ranks": {number: ranks[:, rows].tolist() for number, ranks in all_ranks.items()},
     }

@@ -18,8 +18,7 @@ from benchmark.analysis.significance import ALPHA, POWER
 from benchmark.config.factors import Factor
 from benchmark.errors import InputError
 from benchmark.metrics import CUTOFFS, METRICS
-from benchmark.output import against
-from benchmark.output.captions import notes
+from benchmark.output.captions import against_note, notes
 from benchmark.output.costs import HEADINGS
 from benchmark.output.costs import NOTE as COSTS_NOTE
 from benchmark.output.page import ablations, cases, paper, thinking
@@ -136,7 +135,7 @@ def against_reference(collected: Sequence[Collected], reference: str | None, fol
         {name: row[name] for name in columns} | {name: digits(row[name]) for name in numbers}
         for row in frame.to_dict("records")
     ]
-    return {"title": f"{reference} against each of the others", "note": against.note(frame), "rows": rows}
+    return {"title": f"{reference} against each of the others", "note": against_note(frame), "rows": rows}
 
 
 def leading_pairs(

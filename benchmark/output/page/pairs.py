@@ -38,15 +38,21 @@ def pairs_of(tests: pd.DataFrame, methods: Sequence[str], numbers: Mapping[str, 
 
     tests: a row per metric and pair, as in {dataset}.tests.csv. numbers: of the methods on the whole page.
     """
-    of_pair = {pair: rows.set_index("metric").loc[METRICS] for pair, rows in tests.groupby(["method_a", "method_b"])}
+    wanted = [(methods[a], methods[b], metric) for a, b in places(methods) for metric in METRICS]
+    frame = tests.set_index(["method_a", "method_b", "metric"]).loc[wanted]
+    assert len(frame) == len(wanted), "a pair stands twice in its tests"
+    numeric = {name: rounded(frame[name].to_numpy(float)) for name in ("difference", "low", "high", "detectable")}
+    # Four digits say enough of a p.
+    numeric |= {
+        name: [None if np.isnan(p) else float(f"{p:.4g}") for p in frame[name].tolist()] for name in ("p", "p_holm")
+    }
+    tested = [test or None for test in frame.test]
     out = []
-    for a, b in places(methods):
-        rows = of_pair[methods[a], methods[b]]
+    for pair, (a, b) in enumerate(places(methods)):
+        part = slice(pair * len(METRICS), (pair + 1) * len(METRICS))
         out.append(
-            {name: rounded(rows[name].to_numpy(float)) for name in ("difference", "low", "high", "detectable")}
-            | {name: [None if np.isnan(p) else float(f"{p:.4g}") for p in rows[name]] for name in ("p", "p_holm")}
-            | {"a": numbers[methods[a]], "b": numbers[methods[b]]}
-            | {"test": [test or None for test in rows.test]}
+            {name: values[part] for name, values in numeric.items()}
+            | {"a": numbers[methods[a]], "b": numbers[methods[b]], "test": tested[part]}
         )
     return out
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 from benchmark.config.methods import THINKING
 from benchmark.output.page.pairs import EVERY, digits
-from benchmark.output.thinking import NOTE, left_out, thinking
 from benchmark.statistics.files import DatasetStatistics
+from benchmark.statistics.thinking import NOTE, left_out, thinking
 
 VALUES = ("mean", "low", "high")
 COSTS = ("seconds_alone", "seconds_batched", "tokens")  # per case
@@ -20,7 +20,7 @@ def part_of(
     declared: Mapping[str, str],
     numbers: Mapping[str, int],
 ) -> dict[str, Any] | None:
-    """The rows of `benchmark.output.thinking.thinking` of each dataset, and behind them those over all.
+    """The rows of `benchmark.statistics.thinking.thinking` of each dataset, and behind them those over all.
 
     None where `declared`, what each method thinks, is empty. overall: the frame of overall_methods.csv, None without
     one. numbers: of the methods on the whole page. Raises InputError as `thinking` does.
