@@ -3,7 +3,9 @@
 import importlib
 import inspect
 import math
+import os
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -46,14 +48,30 @@ def load_method(module: str, where: str = "config") -> ModuleType:
     try:
         loaded = importlib.import_module(module_name(module))
     except (Exception, SystemExit) as error:  # whoever adds a method may write anything
-        frames = traceback.extract_tb(error.__traceback__)
-        at = f"{frames[-1].filename}, line {frames[-1].lineno}: " if not isinstance(error, SyntaxError) else ""
+        frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+        place = authors_line(frames) or f"{frames[-1][0]}:{frames[-1][1]}"
+        at = "" if isinstance(error, SyntaxError) else f"{place}: "
         said = f"{at}{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"method {module!r} can't be imported: {said}; mend it, or leave its rows out") from error
     if "fit" not in vars(loaded):
         raise InputError(f"{loaded.__file__}: defines no {FIT}; see README.md")
     _check_fit(loaded)
     return loaded
+
+
+def authors_line(frames: Iterable[tuple[str, int]]) -> str | None:
+    """The innermost of these frames (file and line, the outermost first) that lies in baselines/; None where none does.
+
+    A library may have raised the error deep within itself: this is the line of the method that led there.
+
+    >>> authors_line([("run.py", 7), (f"{ROOT}/baselines/mine.py", 42), ("/lib/numpy/core.py", 3)])
+    'baselines/mine.py:42'
+    """
+    for file, line in reversed(list(frames)):
+        path = Path(os.path.realpath(file))
+        if path.is_relative_to(ROOT / "baselines"):
+            return f"{path.relative_to(ROOT)}:{line}"
+    return None
 
 
 def _check_fit(method: ModuleType) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.config.methods import authors_line
 from benchmark.config.wording import many, printable
 from benchmark.errors import InputError
 from benchmark.jobs.records import FailedRun, read_failed
@@ -12,6 +13,7 @@ from benchmark.jobs.records import FailedRun, read_failed
 # Torch names no disk where it fails to write a checkpoint.
 TORCH_CANT_WRITE = " (torch could not write all of a file: is the disk full?)"
 LONGEST = 500  # characters of a sentence
+FRAME = re.compile(r'  File "(.+)", line (\d+)')  # of a traceback
 # Beyond these, failed jobs tend to repeat one cause.
 SHOWN = 10
 PLACES = {"tables": ("tables", "tables"), "plots": ("plots", "plots"), "page": ("page", "report/index.html")}
@@ -28,7 +30,8 @@ class FailedJob:
 def sentence(log: str) -> str | None:
     """Why a job failed, from the text of its log; None if it wrote nothing.
 
-    That is its last `error: ...`, else the exception of its last traceback, else its last line.
+    That is its last `error: ...`, else the exception of its last traceback, else its last line. Behind an exception
+    stands the line of a method's file that it came from, if it came from one.
 
     >>> sentence("reading\\nerror: x.csv: row 5: rating is 'nan'; give a finite number\\n")
     "x.csv: row 5: rating is 'nan'; give a finite number"
@@ -41,15 +44,19 @@ def sentence(log: str) -> str | None:
     if errors:
         return errors[-1].removeprefix("error: ")
     starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
-    if starts:
-        # Frames are indented; the exception is the first line that isn't.
-        exception = next((line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")), lines[-1])
-        return (
-            exception + TORCH_CANT_WRITE
-            if "inline_container.cc" in exception and "unexpected pos" in exception
-            else exception
-        )
-    return lines[-1].strip()
+    return _of_traceback(lines[starts[-1] + 1 :] or lines[-1:]) if starts else lines[-1].strip()
+
+
+def _of_traceback(lines: Sequence[str]) -> str:
+    """The exception of the traceback that these lines begin with, and the line of a method's file that led there."""
+    # Frames are indented; the exception is the first line that isn't.
+    end = next((i for i, line in enumerate(lines) if not line.startswith(" ")), len(lines))
+    exception = lines[end] if end < len(lines) else lines[-1]
+    if "inline_container.cc" in exception and "unexpected pos" in exception:
+        exception += TORCH_CANT_WRITE
+    frames = [match.groups() for line in lines[:end] if (match := FRAME.match(line))]
+    place = authors_line((file, int(number)) for file, number in frames)
+    return exception if place is None else f"{_cut(printable(exception), LONGEST - len(place) - 10)} ({place})"
 
 
 def shown(sentence: str) -> str:
@@ -58,8 +65,11 @@ def shown(sentence: str) -> str:
     >>> shown("x" * 1000) == "x" * 500 + " ..."
     True
     """
-    text = printable(sentence.strip())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return _cut(printable(sentence.strip()), LONGEST)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def sentence_of(logs: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ from benchmark.jobs.last_words import (
     sentence_of,
 )
 from benchmark.jobs.screen import Job, Lines, Progress, Watch, shown_root, take
+from benchmark.provenance import ROOT
 from tests.support.planted import planted, write_files
 from tests.support.terminal import interruptible
 from tests.workflow.test_workflow import SNAKEMAKE, changed_config, copy_of_project
@@ -61,6 +62,35 @@ TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"
 )  # fmt: skip
 def test_a_logs_own_sentence(log: str, expected: str | None) -> None:
     assert sentence(log) == expected
+
+
+def in_methods(*frames: tuple[str, int], says: str = "KeyError: 'b'") -> str:
+    lines = "".join(
+        f'  File "{file}", line {line}, in fit\n    counts[item]\n    ~~~~~~^^^^^^\n' for file, line in frames
+    )
+    return f"Traceback (most recent call last):\n{lines}{says}\n"
+
+
+MINE, SHARED = f"{ROOT}/baselines/mine.py", f"{ROOT}/baselines/_writers/more.py"
+
+
+def test_an_exception_ends_with_the_line_of_the_method_that_led_there() -> None:
+    run, library = (f"{ROOT}/benchmark/jobs/run.py", 250), ("/lib/pandas/core/frame.py", 4000)
+    deep = in_methods(run, (MINE, 12), (MINE, 42), library)
+    assert sentence(deep) == "KeyError: 'b' (baselines/mine.py:42)"
+    assert sentence(in_methods((MINE, 12), (SHARED, 5))) == "KeyError: 'b' (baselines/_writers/more.py:5)"
+    # Of the last traceback alone, and of no folder that has the same name.
+    assert sentence(deep + in_methods(run, library)) == "KeyError: 'b'"
+    assert sentence(in_methods(run, ("/lib/other/baselines/mine.py", 3))) == "KeyError: 'b'"
+    assert sentence(in_methods((MINE, 3)) + "error: x.csv: too small\n") == "x.csv: too small"
+
+
+def test_a_long_or_strange_exception_keeps_its_line(tmp_path: Path) -> None:
+    log = tmp_path / "it.log"
+    for says in ("ValueError: " + "x" * 10_000, "ValueError: " + "\x1b" * 300):
+        log.write_text(in_methods((MINE, 42), says=says))
+        said = sentence_of([str(log)])
+        assert said.startswith("ValueError: ") and said.endswith(" ... (baselines/mine.py:42)") and len(said) <= 504
 
 
 def test_the_sentence_of_a_jobs_logs(tmp_path: Path) -> None:
@@ -324,7 +354,8 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     code, lines = said_by(project)
     log = "there/results/logs/runs/planted.broken.seed1.log"
     assert code == 1 and "CalledProcessError" not in " ".join(lines) and "Traceback" not in " ".join(lines)
-    assert lines[-1] == f"error: ValueError: broken on purpose (broken on planted, seed 1; log: {log})"
+    why = "ValueError: broken on purpose (baselines/broken.py:6)"
+    assert lines[-1] == f"error: {why} (broken on planted, seed 1; log: {log})"
     assert lines[-2].startswith("1 run failed, as the tables say;") and (project / log).is_file()
     assert (project / "there/results/tables/main.txt").read_text().rstrip() in "\n".join(lines)
     assert len([line for line in lines if line.startswith("failed: broken on planted, seed 1: ValueError")]) == 1

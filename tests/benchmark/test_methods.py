@@ -109,9 +109,9 @@ def test_unknown_methods_are_one_sentence() -> None:
         ("x = 1\ndef fit(:\n", r"SyntaxError: .* \(broken\.py, line 2\); mend it, or leave its rows out"),
         (
             "import nowhere_at_all\n",
-            r".*/broken\.py, line 1: ModuleNotFoundError: No module named 'nowhere_at_all'; mend",
+            r".*/broken\.py:1: ModuleNotFoundError: No module named 'nowhere_at_all'; mend",
         ),
-        ("\nraise SystemExit(3)\n", r".*/broken\.py, line 2: SystemExit: 3; mend it"),
+        ("\nraise SystemExit(3)\n", r".*/broken\.py:2: SystemExit: 3; mend it"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_one_sentence(
@@ -124,6 +124,14 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(
     with pytest.raises(InputError, match=rf"^method 'broken' can't be imported: {said}") as caught:
         load_method("broken")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_library_raises_while_a_file_is_imported_names_the_files_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compile("import json\nx = json.loads('{')\n", f"{ROOT}/baselines/broken.py", "exec")
+    monkeypatch.setattr(methods, "known_methods", lambda: ["broken"])
+    monkeypatch.setattr(methods.importlib, "import_module", lambda name: exec(code, {}))
+    with pytest.raises(InputError, match=r"can't be imported: baselines/broken\.py:2: JSONDecodeError: Expecting"):
+        load_method("broken")
 
 
 def test_a_file_without_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
