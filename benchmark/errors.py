@@ -58,11 +58,16 @@ REFUSED = {
 RIGHTS = (errno.EACCES, errno.EPERM)
 
 
+def sealed() -> bool:
+    """Whether this process is in the sandbox (`benchmark.sandbox.seal`)."""
+    return os.environ.get("R2EC_BENCH_SANDBOX", "").startswith("landlock")
+
+
 def refused(error: OSError) -> str | None:
     """What a disk or its rights have refused, in a sentence; None for any other error.
 
-    In its sandbox a method has few rights: where it wants others, a traceback says which of its lines does. A file that
-    belongs to another user, as in a shared folder of kept states, is said there, too.
+    In its sandbox a method has few rights: where it wants others, `benchmark.sandbox.explain` says which of its lines
+    does. A file that belongs to another user, as in a shared folder of kept states, is said there, too.
 
     >>> refused(OSError(errno.ENOSPC, "No space left on device", "results/x"))
     'results/x: No space left on device; make room on the disk and run again'
@@ -70,8 +75,7 @@ def refused(error: OSError) -> str | None:
     True
     """
     owner = another_owner(error.filename) if error.errno in RIGHTS else None
-    sealed = os.environ.get("R2EC_BENCH_SANDBOX", "").startswith("landlock")
-    if error.errno not in REFUSED or (sealed and error.errno in RIGHTS and owner is None):
+    if error.errno not in REFUSED or (sealed() and error.errno in RIGHTS and owner is None):
         return None
     advice = REFUSED[error.errno] if owner is None else f"{owner}; {OF_ANOTHER}"
     return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {advice}"

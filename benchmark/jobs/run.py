@@ -44,6 +44,7 @@ from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write
 from benchmark.jobs.tuning import Fitted, check_report, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
 from benchmark.sandbox.evaluator import rank_by, read_targets
+from benchmark.sandbox.explain import explained
 from benchmark.sandbox.seal import EVALUATOR, NONE, SANDBOX
 from benchmark.storage.io import atomic
 from benchmark.storage.ledger import Cost, account
@@ -254,11 +255,8 @@ def write(out: Path, ranked: Ranked, record: RunRecord) -> None:
         write_run(temporary / "run.json", record)
 
 
-@command
-def main() -> None:
-    args = parse()
-    launch.end_with_launcher()
-    task = task_of(args)
+def fit_and_rank(task: Task, out: Path) -> None:
+    """Fit a run, rank its test cases, and write its folder."""
     if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
         fit_along(task.method, task.split, task.seed, task.settings, task.folders)
         return
@@ -266,10 +264,18 @@ def main() -> None:
     test = read_test(task.data, read_about(task.data))
     ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
     latency = seconds_of_one_case(fitted.recommender, test)
-    write(args.out, ranked, record_of(task, fitted, ranked, latency))
+    write(out, ranked, record_of(task, fitted, ranked, latency))
     value = ndcg(ranked.rankings.column("rank").to_numpy(), 10).mean()
     about = f"{task.split.name} {task.name} seed {task.repetition}"
     print(f"{about}: test NDCG@10 {value:.4f}, fit {fitted.cost.seconds:.1f} s")
+
+
+@command
+def main() -> None:
+    args = parse()
+    launch.end_with_launcher()
+    with explained(args.method):
+        fit_and_rank(task_of(args), args.out)
 
 
 if __name__ == "__main__":

@@ -170,10 +170,12 @@ def why_failed(code: int, limit: str | None, log: Path, out: Path) -> str | None
         return f"was ended by {name}" + (", for lack of memory, or by hand" if -code == signal.SIGKILL else "")
     if code > 0:
         return sentence_of([str(log)])
+    if not (out / "run.json").is_file():
+        return "ended with exit code 0 but without a result; its code must not end the process"
     try:
         read_run(out / "run.json")
     except InputError as problem:
-        return f"ended with exit code 0 but without a result ({problem}); its code must not end the process"
+        return f"ended with exit code 0, but {problem}"
     return None if (out / "rankings.parquet").is_file() else "ended with exit code 0 but without rankings.parquet"
 
 

@@ -23,6 +23,7 @@ from benchmark.errors import InputError
 from benchmark.processes import own_temporary
 from benchmark.provenance import ROOT
 from benchmark.sandbox import landlock
+from benchmark.sandbox.explain import WRITABLE
 
 SANDBOX = "R2EC_BENCH_SANDBOX"  # in the environment: "off" from the user; to a job, what seals it
 EVALUATOR = "R2EC_BENCH_EVALUATOR"  # in the environment of a job: the socket of its evaluator
@@ -51,7 +52,8 @@ def seal(arguments: list[str]) -> dict[str, str]:
     socket = temporary / "evaluator"
     command = [sys.executable, "-m", "benchmark.sandbox.evaluator", "--data", str(args.data), "--socket", str(socket)]
     subprocess.Popen([*command, "--method", args.method, "--parent", str(os.getpid())])
-    own = [args.work, args.out.parent, temporary / "tmp", *(Path(folder) for folder in _shared(args))]
+    named = [args.work, args.out.parent, *(Path(folder) for folder in sorted(_shared(args)))]
+    own = [*named, temporary / "tmp"]
     for folder in own:
         folder.mkdir(parents=True, exist_ok=True)
     readable = [args.data / name for name in SHOWN] + list(filter(None, [args.tuned])) + list(_named(args))
@@ -59,7 +61,9 @@ def seal(arguments: list[str]) -> dict[str, str]:
         landlock.restrict(list(_hidden(args.data)), readable, [*own, *_caches(), Path("/dev"), Path("/proc")])
     except OSError as error:
         raise InputError(f"the sandbox can't be made ({error}); set {SANDBOX}=off to run without one") from None
-    return {SANDBOX: f"landlock {version}", EVALUATOR: str(socket), "TMPDIR": str(temporary / "tmp")}
+    writable = f"{', '.join(map(str, named))}, a temporary folder and its user's caches"
+    about = {SANDBOX: f"landlock {version}", EVALUATOR: str(socket), WRITABLE: writable}
+    return about | {"TMPDIR": str(temporary / "tmp")}
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.jobs.records import read_run
+from benchmark.errors import InputError
+from benchmark.jobs.records import read_failed, read_run
 from benchmark.provenance import ROOT
 from benchmark.sandbox import landlock
+from benchmark.sandbox.explain import explained
 from benchmark.sandbox.seal import SANDBOX
 from tests.support.planted import planted, write_prepared
 
@@ -125,6 +127,54 @@ def test_what_is_not_a_methods_own_is_out_of_its_reach(place: Path) -> None:
     assert run(place, "tries", SANDBOX_OFF).returncode == 0
     succeeded = read_run(place / "results/runs/planted/tries/seed1/run.json").report["done"]
     assert succeeded == ["read the targets while imported", *ATTEMPTS]
+
+
+DENIED = """
+import os
+def fit(split, *, seed, params, workdir):
+    (workdir / "mine").write_text("its own")
+    {}
+"""
+MAY_WRITE = (
+    "the sandbox lets a run write to results/work/planted/denied/seed1, results/runs/planted/denied, results/states, "
+    "results/texts, results/tunings, a temporary folder and its user's caches alone, and hides test targets and other "
+    "runs: let denied keep its files in workdir (baselines/denied.py:5)"
+)
+
+
+@needs_landlock
+@pytest.mark.parametrize("line", ["open('results/mine', 'w')", f"open({TARGETS!r}, 'rb')"])
+def test_what_is_denied_says_where_a_run_may_write(line: str, place: Path) -> None:
+    (place / "baselines" / "denied.py").write_text(DENIED.format(line))
+    assert run(place, "denied").returncode == 3
+    failed = read_failed(place / "results/runs/planted/denied/seed1/run.json")
+    path = line.split("'")[1]
+    assert failed is not None
+    assert failed.failed == f"PermissionError: [Errno 13] Permission denied: '{path}'; {MAY_WRITE}"
+    assert f'baselines/denied.py", line 5, in fit\n    {line}' in (place / "denied.log").read_text()
+
+
+def test_only_what_the_sandbox_denies_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    denied, full = PermissionError(13, "Permission denied", str(tmp_path)), OSError(28, "No space left on device", "x")
+    monkeypatch.delenv(SANDBOX, raising=False)
+    for error in (denied, full):
+        with pytest.raises(OSError) as caught, explained("mine"):
+            raise error
+        assert caught.value is error
+    monkeypatch.setenv(SANDBOX, "landlock 7")
+    with pytest.raises(OSError, match="No space left"), explained("mine"):
+        raise full
+    with pytest.raises(InputError, match=r"Permission denied: .*; the sandbox lets a run"), explained("mine"):
+        raise denied
+
+
+@pytest.mark.parametrize(("code", "words"), [("", "exit()"), ("0", "exit(0)"), ("'loud'", "exit('loud')")])
+def test_a_method_that_ends_the_process_is_told_where_and_what_to_do(code: str, words: str) -> None:
+    ends = compile(f"\nimport sys\nsys.exit({code})", f"{ROOT}/baselines/mine.py", "exec")
+    with pytest.raises(InputError) as caught, explained("mine"):
+        exec(ends, {})
+    advice = "let fit() return a Recommender, or raise an error (baselines/mine.py:3)"
+    assert str(caught.value) == f"mine: its code ended the process by {words}; {advice}"
 
 
 HEAD = "import numpy as np, pandas as pd\nfrom baselines.item_knn import fit as honest\n"

@@ -139,7 +139,7 @@ def test_texts_of_another_user_are_read_and_not_written(shared: Path) -> None:
 
 
 def test_of_another_users_file_a_sealed_run_speaks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own files stay a traceback, which says what line of the method wanted them."""
+    """Its own files are left to `benchmark.sandbox.explain`, which says what line of the method wanted them."""
     monkeypatch.setenv("R2EC_BENCH_SANDBOX", "landlock 5")
     refusal = PermissionError(13, "Permission denied", str(tmp_path / "x"))
     with pytest.raises(PermissionError), in_a_sentence():

@@ -21,7 +21,10 @@ from benchmark.provenance import ROOT
 FAULTS = {
     "raises": ("raise ValueError('broken\\x1b[2J on purpose')", "ValueError: broken\\u001b[2J on purpose"),
     "says_nothing": ("import sys; sys.exit(3)", "it left no word in its log"),
-    "leaves": ("import os; os._exit(0)", "ended with exit code 0 but without a result"),
+    "leaves": (
+        "import os; os._exit(0)",
+        "ended with exit code 0 but without a result; its code must not end the process",
+    ),
     "crashes": ("import ctypes; ctypes.string_at(0)", "was ended by SIGSEGV"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "was ended by SIGKILL, for lack of memory, or by hand"),
     "never_ends": ("import time; time.sleep(60)", "took longer than its limit of 0.0005"),
@@ -51,6 +54,7 @@ def test_what_ends_a_job_is_a_sentence(fault: str, tmp_path: Path) -> None:
     assert done.returncode == 3
     failed = read_failed(tmp_path / "runs/seed2/run.json")
     assert failed is not None and message in failed.failed
+    assert fault != "leaves" or failed.failed == message  # one advice
     assert (failed.dataset, failed.method, failed.seed, failed.log) == ("shop", fault, 2, "logs/it.log")
     assert done.stderr.startswith(f"failed: {fault} on shop, seed 2: ") and "\x1b" not in done.stderr
     log = (tmp_path / "logs/it.log").read_text()

@@ -24,6 +24,7 @@ FIT = "def fit(split, *, seed, params, workdir):\n    {}\n    return Mine(split.
 SCORES = "def scores(cases, n):\n    return {}\n" + FIT.format("pass")
 REPORT = "def report():\n    return {}\n" + FIT.format("pass")
 RUN = "results/runs/planted/item_knn/seed1"
+DENIED = "the sandbox lets a run write to results/work/planted/"
 # By name, the code and a part of the sentence that the row has to say.
 MISBEHAVE = {
     "raises": (FIT.format("raise ValueError('on purpose')"), "ValueError: on purpose"),
@@ -48,8 +49,8 @@ MISBEHAVE = {
     "too_narrow": (SCORES.format("np.zeros((len(cases), n - 1))"), "scores have shape"),
     "nan_in_report": (REPORT.format("{'loss': float('nan')}"), "report() holds 'loss', which run.json can't"),
     "set_in_report": (REPORT.format("{'epochs': {1, 2}}"), "report() holds 'epochs', which run.json can't"),
-    "exits": (FIT.format("sys.exit(0)"), "ended with exit code 0 but without a result"),
-    "leaves": (FIT.format("os._exit(0)"), "ended with exit code 0 but without a result"),
+    "exits": (FIT.format("sys.exit(0)"), "its code ended the process by exit(0); let fit() return a Recommender"),
+    "leaves": (FIT.format("os._exit(0)"), "ended with exit code 0 but without a result; its code must not end"),
     "fails_silently": (FIT.format("os._exit(7)"), "left no word in its log"),
     "killed": (FIT.format("os.kill(os.getpid(), 9)"), "was ended by SIGKILL"),
     "crashes": (FIT.format("ctypes.string_at(0)"), "was ended by SIGSEGV"),
@@ -70,18 +71,21 @@ MISBEHAVE = {
         "took more than its limit of 0.781 GiB",
     ),
     "shouts": (FIT.format("[print('x' * 10**6) for _ in range(300)]; sys.exit('loud')"), "loud"),
-    "shouts_one_line": (FIT.format("[print('x' * 10**6, end='') for _ in range(300)]; sys.exit(3)"), "xxxx"),
+    "shouts_one_line": (
+        FIT.format("[print('x' * 10**6, end='', flush=True) for _ in range(300)]; os._exit(3)"),
+        "xxxx",
+    ),
     "control_characters": (FIT.format("raise ValueError('\\x1b[2J\\x1b]0;x\\x07')"), "ValueError: \\u001b[2J"),
     "leaves_a_process": (
         FIT.format("subprocess.Popen(['sleep', '1000']); raise ValueError('behind me')"),
         "ValueError: behind me",
     ),
-    "reads_targets": (FIT.format("pd.read_parquet('results/data/planted/test_targets.parquet')"), "ermission"),
-    "reads_anothers_rankings": (FIT.format(f"pd.read_parquet('{RUN}/rankings.parquet')"), "ermission"),
-    "empties_another": (FIT.format(f"open('{RUN}/rankings.parquet', 'w')"), "ermission"),
-    "removes_another": (FIT.format(f"os.remove('{RUN}/run.json')"), "ermission"),
-    "writes_to_the_dataset": (FIT.format("open('results/data/planted/train.parquet', 'ab')"), "ermission"),
-    "writes_to_the_code": (FIT.format("open('baselines/popularity.py', 'ab')"), "ermission"),
+    "reads_targets": (FIT.format("pd.read_parquet('results/data/planted/test_targets.parquet')"), DENIED),
+    "reads_anothers_rankings": (FIT.format(f"pd.read_parquet('{RUN}/rankings.parquet')"), DENIED),
+    "empties_another": (FIT.format(f"open('{RUN}/rankings.parquet', 'w')"), DENIED),
+    "removes_another": (FIT.format(f"os.remove('{RUN}/run.json')"), DENIED),
+    "writes_to_the_dataset": (FIT.format("open('results/data/planted/train.parquet', 'ab')"), DENIED),
+    "writes_to_the_code": (FIT.format("open('baselines/popularity.py', 'ab')"), DENIED),
 }  # fmt: skip
 
 
