@@ -125,9 +125,14 @@ def texts_with_ranks(texts: pd.DataFrame, rankings: pa.Table, name: str) -> pa.T
     return table
 
 
-def seconds_of_one_case(recommender: Recommender, cases: Cases) -> float:
-    """Median seconds to score a single test case, without the first, which warms up."""
+def seconds_of_one_case(recommender: Recommender, cases: Cases, name: str) -> float:
+    """Median seconds to score a single test case, without the first, which warms up.
+
+    Raises InputError where uncached() gives no Recommender.
+    """
     fresh, seconds = recommender.uncached(), []
+    if not isinstance(fresh, Recommender):
+        raise InputError(f"{name}: uncached() gave {type(fresh).__name__}; return a Recommender, such as itself")
     for case in cases.take(np.arange(min(LATENCY_CASES + 1, len(cases)))).batches(1):
         start = time.monotonic()
         for _ in fresh.score(case):
@@ -263,7 +268,7 @@ def fit_and_rank(task: Task, out: Path) -> None:
     fitted = fit_best(task.method, task.name, task.split, task.seed, task.settings, task.folders)
     test = read_test(task.data, read_about(task.data))
     ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
-    latency = seconds_of_one_case(fitted.recommender, test)
+    latency = seconds_of_one_case(fitted.recommender, test, task.name)
     write(out, ranked, record_of(task, fitted, ranked, latency))
     value = ndcg(ranked.rankings.column("rank").to_numpy(), 10).mean()
     about = f"{task.split.name} {task.name} seed {task.repetition}"

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +16,11 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from benchmark import provenance
 from benchmark.config.methods import all_params, check_params, for_fitting, model_files
 from benchmark.config.overlay import overlaid
+from benchmark.config.wording import first_problem
 from benchmark.contract import Learned, Recommender, Split, watched
 from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
-from benchmark.jobs.records import Trial, Tuning, read_run
+from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run
 from benchmark.storage.io import locked, sha256_of
 from benchmark.storage.ledger import Cost, account, timed_fit
 
@@ -114,7 +115,7 @@ def fit_best(
                 partial(method.fit, watched_split, seed=seed, params=params, workdir=folder), folder
             )
         check_fitted(recommender, name)
-        learned = recommender.learned() or watched_split.learned()
+        learned = learned_by(recommender, name) or watched_split.learned()
         if len(settings) == 1:
             return Fitted(recommender, 0, None, cost, learned)
         with account(own=frozenset({cost.by})) as validation:
@@ -133,6 +134,25 @@ def check_fitted(recommender: Any, name: str) -> None:
     if not isinstance(recommender, Recommender):
         raise InputError(f"{name}: fit() gave {type(recommender).__name__}; return a Recommender")
     check_report(recommender.report(), name)
+
+
+def learned_by(recommender: Recommender, name: str) -> Learned | None:
+    """What the method itself says that its fit learned from. Raises InputError, before anything is scored, for what is
+    neither that nor None."""
+    amount: Any = recommender.learned()
+    if amount is None:
+        return None
+    if not isinstance(amount, Learned):
+        expected = "Learned(users, targets, positions) of benchmark.contract, or None for all that the fit asked for"
+        raise InputError(f"{name}: learned() gave {amount!r:.100}; return {expected}")
+    try:
+        LearnedFrom(**asdict(amount))
+    except ValidationError as error:
+        place, why = first_problem(error, LearnedFrom)
+        raise InputError(
+            f"{name}: learned() gave {place}: {why}; return the numbers that the fit learned from"
+        ) from None
+    return amount
 
 
 def check_report(report: Any, name: str) -> None:

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark import evaluate, provenance
 from benchmark.config import methods
-from benchmark.contract import Cases, Recommender, Split
+from benchmark.contract import Cases, Learned, Recommender, Split
 from benchmark.data.store import read_split
 from benchmark.errors import InputError
 from benchmark.jobs import run, tuning
 from benchmark.jobs.code import code_files, code_hash
-from benchmark.jobs.records import RunRecord, read_run
+from benchmark.jobs.records import LearnedFrom, RunRecord, read_run
 from benchmark.jobs.tuning import check_report
 from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
@@ -423,6 +423,40 @@ def test_wrong_scores_write_nothing(
 ) -> None:
     assert message in refused(job, capsys, params=json.dumps({"bad": bad}))
     assert not list(job.root.glob("runs/**/*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"users": 3},
+            "learned() gave {'users': 3}; return Learned(users, targets, positions) of benchmark.contract, or",
+        ),
+        ({}, "learned() gave {}; return Learned"),
+        (0, "learned() gave 0; return Learned"),
+        ("x" * 500, f"learned() gave '{'x' * 99}; return Learned"),
+        (Learned(-1, 2, 3), "learned() gave users: expected at least 0, found -1; return the numbers that the fit"),
+        (Learned(1, 2, 3.5), "learned() gave positions: expected a whole number, found 3.5; return"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_fit_learned_from_is_a_learned(
+    given: Any, said: str, job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Stub, "learned", lambda self: given)
+    assert f"error: stub: {said}" in refused(job, capsys)
+    assert fits[0]["stub"].scored == []  # before the ranking, which may take hours
+
+
+def test_what_a_fit_says_it_learned_from_is_recorded(job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stub, "learned", lambda self: Learned(np.int64(1), 2, 3))  # type: ignore[arg-type]
+    assert read_run(job() / "run.json").learned == LearnedFrom(users=1, targets=2, positions=3)
+
+
+def test_an_uncached_recommender_is_one(
+    job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Stub, "uncached", lambda self: None)
+    assert "error: stub: uncached() gave NoneType; return a Recommender, such as itself" in refused(job, capsys)
 
 
 def test_an_earlier_run_survives_a_failed_one(job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
