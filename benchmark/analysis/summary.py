@@ -79,10 +79,11 @@ def background(results: Collected) -> pd.DataFrame:
 
     Columns: dataset, method, n_cases; learned_users, learned_targets, learned_positions (means over seeds, which differ
     in a row with less_information alone, as where each seed draws a sample of its own), settings_tried,
-    less_information (the reason, where the row learned from less than the others; else ""); distinct_items in the top
-    20 of all cases, and three_items_share, the share of all places there that the three commonest items take; and of
-    the dataset n_items, cold_targets (test cases whose target training never shows) and
-    hidden_share (of the interactions, as `equal_times.hidden` counts them).
+    settings_undecided (1 where all of them had the same value on the validation cases, else 0), less_information (the
+    reason, where the row learned from less than the others; else ""); distinct_items in the top 20 of all cases, and
+    three_items_share, the share of all places there that the three commonest items take; and of the dataset n_items,
+    cold_targets (test cases whose target training never shows) and hidden_share (of the interactions, as
+    `equal_times.hidden` counts them).
     """
     counts = results.about["counts"]
     rows = []
@@ -98,6 +99,7 @@ def background(results: Collected) -> pd.DataFrame:
                 "learned_targets": round(float(np.mean([amount.targets for amount in learned]))),
                 "learned_positions": round(float(np.mean([amount.positions for amount in learned]))),
                 "settings_tried": len(tuning.trials) if tuning else 1,
+                "settings_undecided": int(tuning is not None and tuning.undecided),
                 "less_information": results.less_information.get(method, ""),
                 "distinct_items": round(lists.distinct_items),
                 "three_items_share": round(lists.three_items_share, 6),

@@ -39,6 +39,11 @@ class Tuning(_Strict):
     trials: list[Trial] = Field(min_length=1)  # in the order tried
     chosen: Count  # index into trials
 
+    @property
+    def undecided(self) -> bool:
+        """Whether all settings had the same value, so that nothing was chosen: as where fit() reads none of them."""
+        return len(self.trials) > 1 and len({trial.value for trial in self.trials}) == 1
+
     @model_validator(mode="after")
     def _chosen_exists(self) -> Self:
         if self.chosen >= len(self.trials):

@@ -15,7 +15,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from benchmark import provenance
 from benchmark.config.methods import all_params, check_params, for_fitting, model_files
-from benchmark.config.overlay import overlaid
+from benchmark.config.overlay import flatten, overlaid
 from benchmark.config.wording import first_problem
 from benchmark.contract import Learned, Recommender, Split, watched
 from benchmark.errors import InputError
@@ -126,7 +126,21 @@ def fit_best(
         if best is None or trials[-1].value > trials[best.chosen].value:  # the recorded values decide
             best = Fitted(recommender, number, None, cost, learned)
     assert best is not None
-    return replace(best, tuning=Tuning(criterion=CRITERION, trials=trials, chosen=best.chosen))
+    tuning = Tuning(criterion=CRITERION, trials=trials, chosen=best.chosen)
+    if tuning.undecided:
+        print(f"{name}: {undecided_in_words(tuning)}", flush=True)
+    return replace(best, tuning=tuning)
+
+
+def undecided_in_words(tuning: Tuning) -> str:
+    """What to look for where all settings of a grid had the same value."""
+    settings = [flatten(trial.params) for trial in tuning.trials]
+    differ = sorted({path for one in settings for path, value in one.items() if settings[0].get(path) != value})
+    names = ", ".join(".".join(path) for path in differ) or "none, they are all equal"
+    return (
+        f"all {len(settings)} settings have the same {tuning.criterion}, {tuning.trials[0].value:g}, so that nothing "
+        f"was chosen; look whether fit() reads what they differ in ({names})"
+    )
 
 
 def check_fitted(recommender: Any, name: str) -> None:

@@ -178,10 +178,12 @@ def background(part: pd.DataFrame) -> list[str]:
     method could have learned, how many items the lists hold, and how many interactions equal times hide.
     """
     row = part.iloc[0]
-    tried = part.settings_tried.tolist()
+    tried = number_of_each(part.method.tolist(), part.settings_tried.tolist())
+    undecided = part.method[part.settings_undecided == 1].tolist()
+    alike = f"; those of {joined(undecided)} made no difference there, so that none was chosen" if undecided else ""
     sentences = [
         what_they_learned(part),
-        f"Settings tried on validation cases: {number_of_each(part.method.tolist(), tried)}",
+        f"Settings tried on validation cases: {tried}{alike}",
         f"{share(row.cold_targets, row.n_cases)} test targets stand in no training interaction: no method could have "
         "learned them"
         if row.cold_targets

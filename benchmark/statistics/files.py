@@ -7,11 +7,12 @@ would run as a formula gets an apostrophe in front, which reading takes away. `r
     dataset, method, kind ("baseline" or "reference"), best_baseline ("" where no method is a baseline), n_cases,
     n_users, seeds, family_size (tests against the best baseline), commit (of the runs, with a space between several),
     version (what its method declares of the code that makes it, or ""), code (hashes of the code that made its runs);
-    learned_users, learned_targets, learned_positions (means over seeds), settings_tried, less_information (the reason,
-    or ""), distinct_items (in the best 20 of all cases), three_items_share (of all places there, the three commonest
-    items'), n_items, cold_targets (test cases), hidden_share (of the interactions); per metric m (Hit@5 ... NDCG@20):
-    m (mean), m_sd (over seeds, ddof 1; empty for one seed), m_low, m_high (95 % interval over users), m_p_holm (against
-    the best baseline; empty for the best baseline). Means, sd and interval have 6 decimals
+    learned_users, learned_targets, learned_positions (means over seeds), settings_tried, settings_undecided (1: all of
+    them had the same value on the validation cases), less_information (the reason, or ""), distinct_items (in the best
+    20 of all cases), three_items_share (of all places there, the three commonest items'), n_items, cold_targets (test
+    cases), hidden_share (of the interactions); per metric m (Hit@5 ... NDCG@20): m (mean), m_sd (over seeds, ddof 1;
+    empty for one seed), m_low, m_high (95 % interval over users), m_p_holm (against the best baseline; empty for the
+    best baseline). Means, sd and interval have 6 decimals
 {dataset}.tests.csv      one row per family, metric and pair of methods
     family ("against the best baseline" or "all pairs"), family_size, metric, method_a, method_b, mean_a, mean_b,
     difference (a - b), low, high (its 95 % interval over users), p, p_holm (in the family), test (its name), n_cases,

@@ -53,7 +53,7 @@ def results(tmp_path: Path) -> Path:
     """Two datasets; r2ec_untrained learned from nothing, and sasrec tried three settings. The lists hold few items."""
     skill = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_untrained": 0.1}
     write_results(tmp_path, ["small", "other"], skill, seeds=SEEDS, n_cases=60)
-    trials = [Trial(params={}, value=0.1, seconds=1.0)] * 3
+    trials = [Trial(params={}, value=value, seconds=1.0) for value in (0.2, 0.1, 0.1)]
     for dataset in ("small", "other"):
         change(tmp_path, "r2ec_untrained", NOTHING, dataset=dataset)
         for seed in (1, 2):
@@ -125,8 +125,23 @@ def test_the_sentences_on_a_dataset_are_those_by_hand(results: Path) -> None:
     assert shared.startswith("small and other: most rows learned from") and "test targets" not in shared
     assert frame.learned_targets.to_dict() == {"popularity": 200, "sasrec": 200, "r2ec": 200, "r2ec_untrained": 0}
     assert frame.settings_tried.to_dict() == {"popularity": 1, "sasrec": 3, "r2ec": 1, "r2ec_untrained": 1}
+    assert frame.settings_undecided.to_dict() == dict.fromkeys(SEEDS, 0)
     assert frame.distinct_items.to_dict() == {"popularity": 31, "sasrec": 60, "r2ec": 60, "r2ec_untrained": 1}
     assert set(frame.hidden_share) == {0.0625} and set(frame.cold_targets) == {3}  # 25 of 400, as the tree has it
+
+
+def test_a_grid_that_made_no_difference_is_said_beside_the_number_of_its_settings(results: Path) -> None:
+    for method in ("sasrec", "popularity"):
+        trials = [Trial(params={"a": a}, value=0.1, seconds=1.0) for a in range(3)]
+        path = results / f"runs/small/{method}/seed1/run.json"
+        tuning = Tuning(criterion="valid NDCG@10", trials=trials, chosen=0)
+        write_run(path, read_run(path).model_copy(update={"tuning": tuning}))
+    frame = background(collect(results, "small", SEEDS, less_information=REASON))
+    undecided = frame.set_index("method").settings_undecided
+    assert undecided.to_dict() == {"popularity": 1, "sasrec": 1, "r2ec": 0, "r2ec_untrained": 0}
+    (text,) = backgrounds_in_words(frame)
+    said = "those of popularity and sasrec made no difference there, so that none was chosen."
+    assert f"Settings tried on validation cases: 1 of r2ec and r2ec_untrained, 3 of each other row; {said}" in text
 
 
 def test_every_form_says_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

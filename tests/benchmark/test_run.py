@@ -354,6 +354,26 @@ def test_of_equals_the_first_is_kept(job: Job, fits: Fits) -> None:
     assert record.params["label"] == "first"
 
 
+UNDECIDED = "have the same valid NDCG@10, "
+
+
+def test_a_grid_that_fit_never_reads_is_said(job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stub reads neither label nor section when it fits."""
+    grid = json.dumps([{"label": label, "section": {"b": b}} for label, b in (("x", 1), ("y", 1), ("x", 2))])
+    record = read_run(job(grid=grid) / "run.json")
+    assert record.tuning is not None and record.tuning.undecided and record.tuning.chosen == 0
+    value = f"{record.tuning.trials[0].value:g}"
+    assert (
+        f"stub: all 3 settings {UNDECIDED}{value}, so that nothing was chosen; look whether fit() reads what they "
+        "differ in (label, section.b)\n"
+    ) in capsys.readouterr().out
+    # One that differs is enough, and a single setting chooses nothing.
+    for others in ([{"label": "x"}, {"label": "y"}, {"skill": 0.9}], [{"label": "x"}]):
+        tuning = read_run(job(grid=json.dumps(others)) / "run.json").tuning
+        assert tuning is None or not tuning.undecided
+        assert UNDECIDED not in capsys.readouterr().out
+
+
 def test_a_grid_of_one_has_nothing_to_choose(job: Job, fits: Fits) -> None:
     grid = json.dumps([{"label": "only"}])
     for seed in (1, 2):
