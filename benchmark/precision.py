@@ -5,6 +5,8 @@ AVX-512, which most laptops and many servers have, and Arm before its bf16 exten
 too.
 """
 
+import os
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Literal
 Dtype = Literal["auto", "bfloat16", "float32"]
 # What oneDNN, which multiplies for torch on a processor, wants of an x86 processor; of Arm it is bf16.
 X86 = {"avx512vl", "avx512bw", "avx512dq"}
+COMPUTE_CAPABILITY = 8.0  # of NVIDIA's GPUs, from which on they have instructions for it; torch asks for the same
 
 
 def dtype_on(dtype: Dtype, device: str) -> Literal["bfloat16", "float32"]:
@@ -40,3 +43,35 @@ def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return True
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
     return not flags or flags >= X86 or "bf16" in flags
+
+
+@cache
+def gpu_has_bfloat16() -> bool | None:
+    """The same of the first GPU that this job sees, without torch; None where it sees none.
+
+    True where nvidia-smi doesn't say it, as of a GPU of another maker or of a slice.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")[0].strip()
+    if first in ("", "-1", "NoDevFiles"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query + ([] if first == "all" else [f"--id={first}"]), capture_output=True, text=True)
+    except OSError:  # no driver of NVIDIA's: a GPU is there only if somebody names one
+        return None if first == "all" else True
+    try:
+        return float(done.stdout.splitlines()[0]) >= COMPUTE_CAPABILITY
+    except (IndexError, ValueError):
+        return True
+
+
+def dtype_of_auto(device: str | None) -> Literal["bfloat16", "float32"]:
+    """What `dtype_on` says of `auto`, without torch. device: of torch; None: a GPU if there is one, else the processor.
+
+    The key of a fit's checkpoints needs it of every method before torch is loaded.
+    """
+    if device is None or device.startswith("cuda"):
+        gpu = gpu_has_bfloat16()
+        if gpu is not None or device is not None:  # one that is named and missing is said where it is used
+            return "float32" if gpu is False else "bfloat16"
+    return "bfloat16" if processor_has_bfloat16() else "float32"

@@ -21,6 +21,7 @@ from benchmark.contract import Learned, Recommender, Split, watched
 from benchmark.errors import InputError
 from benchmark.evaluate import validation_ndcg
 from benchmark.jobs.records import LearnedFrom, Trial, Tuning, read_run
+from benchmark.precision import dtype_of_auto
 from benchmark.storage.io import locked, sha256_of
 from benchmark.storage.ledger import Cost, account, timed_fit
 
@@ -84,16 +85,31 @@ def checkpoint_folder(
     """The folder of a fit's checkpoints, named by all that the fit depends on, so that nothing stale is resumed.
 
     That is params, data, the word for an item in prompts, code, versions of packages, the files of the user's own
-    models that the params name, and the number of processes. Params that a method names in `SCORING` are left out: only
+    models that the params name, what `dtype: auto` stands for on this machine, as another one may share the folder, and
+    the number of processes. Params that a method names in `SCORING` are left out: only
     its scoring reads them, so that one fit serves all their values.
     """
     params = for_fitting(method, params)
     about = json.dumps([params, provenance.versions()], sort_keys=True)
     parts = [about, data_hash, category, code]
     parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
+    parts += [f"{name} is float32 here" for name in _float32_by_auto(params)]
     if processes > 1:
         parts.append(f"{processes} processes")
     return work / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _float32_by_auto(params: dict[str, Any]) -> list[str]:
+    """The settings `dtype: auto` that stand for float32 on this machine. Where all stand for bfloat16 there are none,
+    so that checkpoints from before this was asked keep their name there."""
+    flat = flatten(params)
+    autos = [path[:-1] for path, value in flat.items() if path[-1] == "dtype" and value == "auto"]
+    devices = {section: flat.get((*section, "device")) for section in autos}
+    return sorted(
+        ".".join((*section, "dtype"))
+        for section, device in devices.items()
+        if dtype_of_auto(device if isinstance(device, str) else None) == "float32"
+    )
 
 
 def fit_best(

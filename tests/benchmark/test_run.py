@@ -577,6 +577,25 @@ def test_other_weights_of_ones_own_model_are_another_fit(tmp_path: Path, monkeyp
     assert [now != then for now, then in zip(fits(), before, strict=True)] == [True, True, True, False]
 
 
+def test_a_machine_where_auto_is_another_dtype_resumes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that began in bfloat16 doesn't go on in float32 on a machine that shares its folder."""
+
+    def folder(on: dict[str | None, str], **params: Any) -> Path:
+        monkeypatch.setattr(tuning, "dtype_of_auto", on.__getitem__)
+        return tuning.checkpoint_folder(tmp_path, ModuleType("method"), params, "hash", "code")
+
+    new: dict[str | None, str] = dict.fromkeys(("cpu", "cuda", None), "bfloat16")
+    old = dict.fromkeys(new, "float32")
+    mixed = new | {"cpu": "float32"}  # an old processor with a new GPU
+    for params in ({"dtype": "auto"}, {"backbone": {"dtype": "auto", "device": "cpu"}}):
+        assert folder(new, **params) != folder(old, **params) == folder(old, **params)
+    on_gpu, fixed = {"backbone": {"dtype": "auto", "device": "cuda"}}, {"backbone": {"dtype": "bfloat16"}}
+    assert folder(mixed, **on_gpu) == folder(new, **on_gpu) != folder(old, **on_gpu)
+    assert folder(new, **fixed, a=1) == folder(old, **fixed, a=1)
+    both = on_gpu | {"teacher": {"dtype": "auto", "device": "cpu"}}
+    assert len({folder(machine, **both) for machine in (new, old, mixed)}) == 3
+
+
 def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:
     method = ModuleType("method")
     vars(method)["SCORING"] = ("reads",)
