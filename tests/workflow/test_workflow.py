@@ -337,11 +337,12 @@ def test_a_failing_method_is_a_row_and_all_others_are_tested(tmp_path: Path) -> 
     done = snakemake(project, config=config)
     assert done.returncode == 1 and "Traceback" not in done.stdout
     log = "results/logs/runs/planted.broken.seed1.log"
-    assert f"failed: broken on planted, seed 1: ValueError: broken on purpose (log: {log})" in done.stdout
+    why = "ValueError: broken on purpose (baselines/broken.py:2)"
+    assert f"failed: broken on planted, seed 1: {why} (log: {log})" in done.stdout
     assert done.stdout.rstrip().splitlines()[-3].startswith("2 runs failed, as the tables say")
     frame = pd.read_csv(project / "results/tables/main.csv", keep_default_na=False, dtype=str)
     assert frame.method.tolist() == ["item_knn", "popularity", "broken"]  # as in the config, what failed last
-    assert frame.failed.tolist() == ["", "", f"ValueError: broken on purpose (log: {log})"]
+    assert frame.failed.tolist() == ["", "", f"{why} (log: {log})"]
     tests = pd.read_csv(project / "results/tables/planted.tests.csv")
     assert set(tests.method_a) | set(tests.method_b) == {"popularity", "item_knn"}
     assert "failed: ValueError: broken on purpose" in (project / "results/report/index.html").read_text()
