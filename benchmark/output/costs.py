@@ -1,8 +1,12 @@
 """Make the table of costs in Markdown."""
 
+import json
+from collections.abc import Iterable
+
 import pandas as pd
 
-from benchmark.output.markdown import plain, table
+from benchmark.output.markdown import plain, running, table
+from benchmark.output.page.labels import machine
 
 HEADINGS = {
     "users": "users learned from",
@@ -25,6 +29,8 @@ NOTE = (
     "tokens written: by an LLM while ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak "
     "memory: of the process."
 )
+# What every run says of its machine. Its GPUs are counted only in runs that load torch.
+ALIKE = ("processor", "cores", "memory_gib")
 
 
 def number(value: float) -> str:
@@ -36,11 +42,36 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown, its note below it. frame: columns of costs.csv."""
+def machines(hardware: Iterable[str]) -> list[str]:
+    """The machines of some runs in words, each once. hardware: a run's, as JSON.
+
+    >>> one = {"processor": "EPYC", "cores": 2, "memory_gib": 24, "gpus": 0, "gpu": "none"}
+    >>> machines(json.dumps(facts) for facts in (one, one | {"gpus": 1, "gpu": "H200"}, one | {"cores": 1}))
+    ['EPYC, 1 core, 24 GiB of memory', 'EPYC, 2 cores, 24 GiB of memory, H200']
+    """
+    gpus_of: dict[str, set[str]] = {}
+    for facts in map(json.loads, hardware):
+        gpus = gpus_of.setdefault(machine({name: facts[name] for name in ALIKE if name in facts}), set())
+        gpus |= {facts.get("gpu", "none")} - {"none"}
+    return sorted(", ".join(filter(None, (name, gpu))) for name, gpus in gpus_of.items() for gpu in gpus or {""})
+
+
+def note(hardware: Iterable[str]) -> str:
+    """What stands below the table. hardware: of all runs, as JSON."""
+    several = machines(hardware)
+    if len(several) < 2:
+        return NOTE
+    return (
+        f"{NOTE} These runs are of {len(several)} machines ({'; '.join(several)}): seconds of different "
+        "machines don't compare."
+    )
+
+
+def markdown(frame: pd.DataFrame, hardware: Iterable[str]) -> str:
+    """The table in GitHub's Markdown, its note below it. frame: columns of costs.csv; hardware: as of `note`."""
     head = ["dataset", "method", "seeds", *HEADINGS.values()]
     body = [
         [plain(row["dataset"]), plain(row["method"]), str(row["seeds"]), *(number(row[column]) for column in HEADINGS)]
         for row in frame.to_dict("records")
     ]
-    return f"{table(head, body, left=2)}\n\n{NOTE}\n"
+    return f"{table(head, body, left=2)}\n\n{running(note(hardware))}\n"

@@ -42,13 +42,13 @@ def tables_of(statistics: DatasetStatistics, note: str) -> dict[str, str]:
 
 def tables_of_all(statistics: Sequence[DatasetStatistics], note: str) -> dict[str, str]:
     """The files of all datasets together, by name."""
-    everything, cost, failed = (
+    everything, cost, runs, failed = (
         pd.concat([getattr(dataset, part) for dataset in statistics], ignore_index=True)
-        for part in ("methods", "costs", "failed")
+        for part in ("methods", "costs", "runs", "failed")
     )
     plain = io.StringIO()  # for the last lines of `make reproduce`; of a fixed width, so that it is alike everywhere
     show(everything, Console(file=plain, width=110), note, failed_rows(failed))
-    more = {"costs.csv": csv(cost), "costs.md": costs_markdown(cost), "main.txt": plain.getvalue()}
+    more = {"costs.csv": csv(cost), "costs.md": costs_markdown(cost, runs.hardware), "main.txt": plain.getvalue()}
     return _in_every_form("main", everything, failed, note) | more
 
 

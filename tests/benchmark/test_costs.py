@@ -9,6 +9,7 @@ from benchmark.analysis.collect import collect
 from benchmark.analysis.costs import costs
 from benchmark.jobs.records import Phases, Trial, Tuning, read_run, write_run
 from benchmark.output.costs import HEADINGS, NOTE, markdown
+from benchmark.statistics.datasets import runs
 from tests.support.results_tree import write_results
 
 
@@ -41,10 +42,35 @@ def test_costs_are_means_over_runs(results: Path) -> None:
     assert frame.iloc[0].tuning_s == 0 and frame.iloc[0].settings == 1
 
 
+def as_lines(results: Path) -> list[str]:
+    """The lines of costs.md."""
+    collected = collect(results, "small", {"popularity": 2, "r2ec_small": 2})
+    return markdown(costs(collected), runs(collected).hardware).splitlines()
+
+
 def test_one_line_per_method(results: Path) -> None:
-    lines = markdown(costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2}))).splitlines()
+    lines = as_lines(results)
     assert len(lines[0].split("|")) == 3 + len(HEADINGS) + 2
     assert lines[3].startswith("| small | r2ec\\_small | 2 | 30 | 200 | 230 | 2 | 20 | 27.5 | 2 | 200 |") and lines[
         3
     ].endswith("| 1,500 |")
     assert lines[-1] == NOTE and np.all([lines[i].count("|") == lines[0].count("|") for i in range(4)])
+
+
+def with_hardware(results: Path, run: str, **changes: str | int) -> None:
+    path = results / f"runs/small/{run}/run.json"
+    record = read_run(path)
+    write_run(path, record.model_copy(update={"hardware": record.hardware | changes}))
+
+
+def test_runs_of_several_machines_are_named_below_the_table(results: Path) -> None:
+    # A run that loads torch says more of the same machine.
+    with_hardware(results, "r2ec_small/seed1", bfloat16="no", gpus=1, gpu="A100")
+    assert as_lines(results)[-1] == NOTE
+    with_hardware(results, "popularity/seed2", processor="other_one *", cores=64)
+    assert as_lines(results)[-1] == (
+        f"{NOTE} These runs are of 2 machines (made-up, 2 cores, 8 GiB of memory, A100; other_one \\*, 64 cores, 8 GiB "
+        "of memory): seconds of different machines don't compare."
+    )
+    with_hardware(results, "r2ec_small/seed2", gpus=1, gpu="H200")
+    assert "These runs are of 3 machines (made-up, 2 cores, 8 GiB of memory, A100; made-up" in as_lines(results)[-1]

@@ -20,7 +20,7 @@ from benchmark.errors import InputError
 from benchmark.metrics import CUTOFFS, METRICS
 from benchmark.output.captions import against_note, notes
 from benchmark.output.costs import HEADINGS
-from benchmark.output.costs import NOTE as COSTS_NOTE
+from benchmark.output.costs import note as note_on_costs
 from benchmark.output.page import ablations, cases, paper, thinking
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
@@ -185,6 +185,7 @@ def document(
     sections = [section(runs, part, numbers) for runs, part in zip(collected, of_datasets, strict=True)]
     whole = overall(collected, sections, numbers, statistics)
     over_datasets = read_csv(statistics / OVERALL_METHODS) if whole and declared else None
+    hardware = [text for part in of_datasets for text in part.runs.hardware]
     parts: Parts = {}
     entries = []
     for place, runs in enumerate(collected):
@@ -211,7 +212,7 @@ def document(
         "datasets": sections,
         "overall": whole,
         "thinking": thinking.part_of(of_datasets, over_datasets, declared, numbers),
-        "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": COSTS_NOTE},
+        "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": note_on_costs(hardware)},
         "held": entries,
         "ablations": [
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors
