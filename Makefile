@@ -105,7 +105,7 @@ define own_folder
 		{ echo "error: results/$(1) can't be made; make room, get the rights to it, or run elsewhere"; exit 2; }
 endef
 
-# Of what another machine or an earlier sitting has run: make claims IMPORT=results/published/claims
+# Of what another machine or an earlier sitting has run and exported: make claims IMPORT=exported
 define imported
 	@test -z "$(IMPORT)" || .venv/bin/python -m benchmark.cli import config/$(1).yaml "$(IMPORT)" --directory results/$(1)
 endef

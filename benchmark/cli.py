@@ -198,7 +198,7 @@ def workflow(config: str, directory: Path, cores: str, dry_run: bool, more: list
         str(directory),
         "--cores",
         cores,
-        *(["--dry-run", "--quiet", "rules"] if dry_run else []),
+        *(["--dry-run", "--quiet=rules"] if dry_run else []),
     ]
     become("snakemake", [*arguments, *more])
 

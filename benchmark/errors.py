@@ -56,6 +56,7 @@ REFUSED = {
     errno.ESTALE: "check the connection to the disk and run again",
 }
 RIGHTS = (errno.EACCES, errno.EPERM)
+OF_THE_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a copy: never of the file that it reads
 
 
 def sealed() -> bool:
@@ -71,6 +72,8 @@ def refused(error: OSError) -> str | None:
 
     >>> refused(OSError(errno.ENOSPC, "No space left on device", "results/x"))
     'results/x: No space left on device; make room on the disk and run again'
+    >>> refused(OSError(errno.ENOSPC, "No space left on device", "read/x", None, "written/x"))
+    'written/x: No space left on device; make room on the disk and run again'
     >>> refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     True
     """
@@ -78,7 +81,8 @@ def refused(error: OSError) -> str | None:
     if error.errno not in REFUSED or (sealed() and error.errno in RIGHTS and owner is None):
         return None
     advice = REFUSED[error.errno] if owner is None else f"{owner}; {OF_ANOTHER}"
-    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {advice}"
+    name = (error.errno in OF_THE_TARGET and error.filename2) or error.filename
+    return f"{f'{name}: ' if name else ''}{error.strerror}; {advice}"
 
 
 OF_ANOTHER = "have them give you the rights to it, or name a folder of your own"

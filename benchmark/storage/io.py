@@ -44,7 +44,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         _let_others_read(temporary)
         flush_to_disk(temporary)
         if path.is_dir():
-            shutil.rmtree(path)
+            _remove(path)  # of a link to a folder the link alone, whose folder may be anybody's
         temporary.rename(path)
         _flush(path.parent)
     finally:
@@ -120,7 +120,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

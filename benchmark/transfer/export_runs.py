@@ -88,21 +88,34 @@ def record_in(folder: Path, job: Job) -> Path:
     return folder / MADE_FROM / f"{job.name}.json"
 
 
-def copy_run(source: Path, out: Path, texts: bool = True) -> None:
-    """Copy a run's folder, whole or not at all. texts: whether what a method wrote comes along, where it is there.
+def check_plain(path: Path) -> None:
+    """Raise InputError where something other than a file has this name: a pipe would be waited for without end."""
+    if os.path.lexists(path) and not path.is_file():
+        raise InputError(f"{path}: is no plain file; remove it, and export that run again")
 
-    Raises InputError where a file is missing, or isn't the one that run.json was written with.
+
+def checked_files(source: Path, texts: bool = True) -> list[str]:
+    """The names of a run's files, each of which is the one that run.json was written with.
+
+    texts: whether what a method wrote is one of them, where it is there. Raises InputError otherwise.
     """
+    check_plain(source / "run.json")
     record = read_run(source / "run.json")
     names = sorted({*RUN, *(record.files or {})})
     for name in names:
         if Path(name).name != name or "\0" in name:
             raise InputError(f"{source / 'run.json'}: names {name!r}, which is no file beside it; run this seed again")
     # Texts may have been left out of an export.
-    names = [name for name in names if name != TEXTS or (texts and (source / name).exists())]
+    names = [name for name in names if name != TEXTS or (texts and os.path.lexists(source / name))]
     for name in names:
+        check_plain(source / name)
         if name != "run.json":
             check_beside(source / name)
+    return names
+
+
+def copy_run(source: Path, out: Path, names: list[str]) -> None:
+    """Copy these files of a run's folder, all of them or none."""
     with atomic(out) as temporary:
         temporary.mkdir()
         for name in names:
@@ -123,8 +136,13 @@ def sentences(left_out: dict[str, list[str]]) -> list[str]:
 def check_not_another(job: Job, source: Path, out: Path, run: tuple[str, str, int]) -> None:
     """Raise InputError where an export has another run in this one's place, of equal settings and code.
 
-    Other runs that it has may rest on that one, as repetition 1 chooses the setting of a row with a grid.
+    Other runs that it has may rest on that one, as repetition 1 chooses the setting of a row with a grid. The place may
+    also be this run's own, by a link: what is left out of the export would be lost.
     """
+    if (out / place_of(run)).resolve() == source.resolve():
+        raise InputError(
+            f"{out / place_of(run)}: is where the run itself lies; give a folder of its own for the export"
+        )
     there, about = out / place_of(run) / "run.json", record_in(out, job)
     if not there.is_file() or sha256_of(there) == sha256_of(source / "run.json"):
         return
@@ -158,7 +176,7 @@ def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], 
         check_not_another(job, source, out, run)
         ready.append((run, job, source))
     for run, job, source in ready:
-        copy_run(source, out / place_of(run), texts)
+        copy_run(source, out / place_of(run), checked_files(source, texts))
         write_json(record_in(out, job), read_json(job.record))
     return [named(run) for run, _, _ in ready], left_out
 
@@ -172,6 +190,8 @@ def main() -> None:
     parser.add_argument("--dirty", action="store_true", help="export runs of code that is in no commit, too")
     args = parser.parse_args()
     out = args.folder.resolve()
+    if not next(place for place in (out, *out.parents) if place.exists()).is_dir():
+        raise InputError(f"{args.folder}: is a file, or lies below one; give a folder for the export")
     plan = plan_in(args.config, args.directory, out)
     done, left_out = export(plan, out, not args.without_texts, args.dirty)
     for line in sentences(left_out):

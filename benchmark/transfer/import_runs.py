@@ -6,20 +6,24 @@ prepared first where they aren't there. The workflow then runs only what is miss
 that tables and page name its commit and its machine. Runs that are here already stay.
 """
 
-import subprocess
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.config.wording import many
+from benchmark.config.wording import many, printable
 from benchmark.errors import InputError, command
-from benchmark.jobs.plan import Plan, data_files
+from benchmark.jobs.plan import Plan
 from benchmark.jobs.records import read_run
 from benchmark.jobs.stale import MADE_HERE, Job, why_stale
-from benchmark.shipped import shipped
 from benchmark.storage.checksums import forget
 from benchmark.storage.io import read_json, write_json
 from benchmark.transfer.export_runs import (
+    check_plain,
+    checked_files,
     copy_run,
     every_run,
     named,
@@ -29,36 +33,49 @@ from benchmark.transfer.export_runs import (
     record_in,
     sentences,
 )
+from benchmark.transfer.workflow import forget_here, prepare
 
 Run = tuple[str, str, int]
 
 
+@dataclass
+class Taken:
+    """What became of the runs that an export has."""
+
+    here: set[Run]  # were here before
+    taken: dict[Run, Job] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # in words, by the reason
+    damaged: list[str] = field(default_factory=list)  # a sentence each
+
+    def leave_out(self, run: Run, why: str) -> None:
+        self.left_out.setdefault(why, []).append(named(run))
+
+
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder, as the workflow would. What was made is taken away again where the user gave something wrong."""
+    new = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder}: is a file, or lies below one; give a folder") from None
+    try:
+        yield
+    except InputError:
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise
+
+
 def in_folder(plan: Plan, folder: Path) -> dict[Run, Job]:
     """The runs of a plan that an export has. Raises InputError where it has none."""
-    runs = {run: plan.run(*run) for run in every_run(plan) if (folder / place_of(run) / "run.json").is_file()}
+    runs = {run: plan.run(*run) for run in every_run(plan) if os.path.lexists(folder / place_of(run) / "run.json")}
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that r2ec-bench export has written")
     if not runs:
         raise InputError(f"{folder}: has no run of this config; give the config whose runs were exported to it")
     return runs
-
-
-def prepare(datasets: list[str], config: Path) -> None:
-    """Have the workflow prepare these datasets, where they aren't as the config wants them.
-
-    Raises InputError where that fails.
-    """
-    if missing := [dataset for dataset in datasets if not all(Path(path).is_file() for path in data_files(dataset))]:
-        print(
-            f"preparing {', '.join(missing)} first: a run is taken where its data are those that are here", flush=True
-        )
-    command_line = [sys.executable, "-m", "snakemake", "--snakefile", str(shipped("workflow/Snakefile"))]
-    command_line += ["--configfile", str(config), "--cores", "all", "--quiet", "all", "--"]
-    targets = [f"results/data/{dataset}/dataset.json" for dataset in datasets]
-    done = subprocess.run([*command_line, *targets], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        print(done.stdout, end="", file=sys.stderr)
-        raise InputError(f"{', '.join(datasets)}: could not be prepared; mend what is said above, and import again")
 
 
 def others_on_record(record: Any, job: Job) -> str | None:
@@ -70,11 +87,12 @@ def others_on_record(record: Any, job: Job) -> str | None:
     return "it has other versions of its code or packages here" if record["code"] != job.code else None
 
 
-def place(run: Run, job: Job, folder: Path) -> str | None:
-    """Copy one run and its record to where the workflow has them. Returns why it was left out; None if it wasn't.
+def checked(run: Run, job: Job, folder: Path) -> tuple[Any, list[str]] | str:
+    """A run's record and the names of its files; or why it is left out, in words.
 
     Raises InputError for a damaged run.
     """
+    check_plain(record_in(folder, job))
     try:
         record = read_json(record_in(folder, job))
     except FileNotFoundError:
@@ -82,39 +100,49 @@ def place(run: Run, job: Job, folder: Path) -> str | None:
     if (why := others_on_record(record, job)) is not None:
         return why
     source = folder / place_of(run)
+    names = checked_files(source)
     about = read_run(source / "run.json")
     if (about.dataset, about.method, about.seed) != run:
         found = named((about.dataset, about.method, about.seed))
         raise InputError(f"{source / 'run.json'}: is of {found}, not of {named(run)}; export that run again")
-    copy_run(source, Path(MADE_HERE) / place_of(run))
-    write_json(job.record, record)
-    return None
+    return record, names
 
 
-def take(plan: Plan, folder: Path, runs: dict[Run, Job]) -> tuple[list[Run], list[Run], dict[str, list[str]]]:
-    """Copy these runs from an export, and keep those that follow from what is here.
-
-    Returns the runs taken, those that were here before, and the others in words by the reason.
-    """
-    known: dict[str, str] = {}
-    here = [run for run, job in runs.items() if why_stale(job, known) is None]
-    left_out: dict[str, list[str]] = {}
-    taken: dict[Run, Job] = {}
+def place(runs: dict[Run, Job], folder: Path, config: Path, outcome: Taken) -> None:
+    """Copy runs and their records to where the workflow has them, but for those that are to be left out."""
+    ready = {}
     for run, job in runs.items():
-        if run in here:
+        try:
+            found = checked(run, job, folder)
+        except InputError as error:
+            outcome.damaged.append(str(error))
             continue
-        if (why := place(run, job, folder)) is None:
-            taken[run] = job
+        if isinstance(found, str):
+            outcome.leave_out(run, found)
         else:
-            left_out.setdefault(why, []).append(named(run))
-    # A run may have read the record of another one, such as a setting that repetition 1 has chosen: what goes leaves
-    # those behind that follow from it.
-    while gone := _stale(taken):
+            ready[run] = found
+    forget_here([runs[run] for run in ready], config)
+    for run, (record, names) in ready.items():
+        copy_run(folder / place_of(run), Path(MADE_HERE) / place_of(run), names)
+        write_json(runs[run].record, record)
+        outcome.taken[run] = runs[run]
+
+
+def take(folder: Path, runs: dict[Run, Job], config: Path) -> Taken:
+    """Copy these runs from an export, and keep those that follow from what is here. Runs that are here already stay."""
+    outcome = Taken(set(runs))
+    # A run may have read the record of another one, such as a setting that repetition 1 has chosen: where that one is
+    # replaced, those that were here and rested on it are replaced, too.
+    while changed := _stale({run: runs[run] for run in runs if run in outcome.here}):
+        outcome.here -= changed.keys()
+        place({run: runs[run] for run in changed}, folder, config, outcome)
+    # And what goes leaves those behind that follow from it.
+    while gone := _stale(outcome.taken):
         for run, why in gone.items():
             forget(Path(MADE_HERE) / place_of(run))
-            taken.pop(run).record.unlink()
-            left_out.setdefault(why, []).append(named(run))
-    return list(taken), here, left_out
+            outcome.taken.pop(run).record.unlink()
+            outcome.leave_out(run, why)
+    return outcome
 
 
 def _stale(runs: dict[Run, Job]) -> dict[Run, str]:
@@ -128,15 +156,19 @@ def main() -> None:
         "benchmark.transfer.import_runs", __doc__, "a folder that r2ec-bench export has written"
     ).parse_args()
     folder, config = args.folder.resolve(), args.config.resolve()
-    args.directory.mkdir(parents=True, exist_ok=True)  # as the workflow makes it
-    plan = plan_in(config, args.directory, folder)
-    runs = in_folder(plan, folder)
+    with made(args.directory):
+        plan = plan_in(config, args.directory, folder)
+        runs = in_folder(plan, folder)
     prepare(sorted({dataset for dataset, _, _ in runs}), config)
-    taken, here, left_out = take(plan, folder, runs)
-    for line in sentences(left_out):
+    outcome = take(folder, runs, config)
+    for line in sentences(outcome.left_out):
         print(line)
-    before = f", {len(here)} were here" if here else ""
-    print(f"{args.folder}: {many(len(taken), 'run')} of {len(every_run(plan))} imported{before}")
+    before = f", {len(outcome.here)} were here" if outcome.here else ""
+    print(f"{args.folder}: {many(len(outcome.taken), 'run')} of {len(every_run(plan))} imported{before}", flush=True)
+    for problem in outcome.damaged[:-1]:
+        print(f"error: {printable(problem)}", file=sys.stderr)
+    if outcome.damaged:
+        raise InputError(outcome.damaged[-1])
 
 
 if __name__ == "__main__":

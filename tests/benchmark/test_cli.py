@@ -71,11 +71,13 @@ def test_run_takes_the_projects_config_or_ones_own(handed: list[list[str]]) -> N
     run("run", "config/smoke.yaml", "--cores", "3")
     run("run", "mine.yaml", "--directory", "there", "--dry-run")
     run("run", "mine.yaml", "--", "--keep-going", "--forceall")
+    run("run", "mine.yaml", "--dry-run", "--", "ablations")  # a target, and no word of what is to be quiet
     assert handed == [
         snakemake(shipped("config/config.yaml")),
         snakemake(shipped("config/smoke.yaml"), cores="3"),
-        [*snakemake(Path("mine.yaml"), "there"), "--dry-run", "--quiet", "rules"],
+        [*snakemake(Path("mine.yaml"), "there"), "--dry-run", "--quiet=rules"],
         [*snakemake(Path("mine.yaml")), "--keep-going", "--forceall"],
+        [*snakemake(Path("mine.yaml")), "--dry-run", "--quiet=rules", "ablations"],
     ]
 
 

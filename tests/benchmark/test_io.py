@@ -24,6 +24,17 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: 
     assert [path.name for path in (tmp_path / "done").iterdir()] == ["whole"]
 
 
+def test_a_link_to_a_folder_is_replaced_and_its_folder_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/mine").write_text("x")
+    (tmp_path / "run").symlink_to("elsewhere")
+    with atomic(tmp_path / "run") as temporary:
+        temporary.mkdir()
+        (temporary / "whole").write_text("y")
+    assert not (tmp_path / "run").is_symlink() and (tmp_path / "run/whole").read_text() == "y"
+    assert (tmp_path / "elsewhere/mine").read_text() == "x"
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     with pytest.raises(RuntimeError), atomic(tmp_path / "file") as temporary:

@@ -1,6 +1,7 @@
 """Runs of one machine taken over by another: what is taken, what runs anew, what is refused."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.provenance import ROOT
 from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, sha256_of, write_json
 from tests.workflow.test_workflow import copy_of_project, planned, runs_started, snakemake, with_ablations
@@ -129,11 +131,70 @@ def test_a_run_whose_choice_another_one_took_goes_with_it(here: Path) -> None:
         (("import", CONFIG, "planted"), "error: {here}/planted: has no run of this config; give the config whose runs"),
         (("import", "config/none.yaml", "exported"), "config/none.yaml"),
         (("export", CONFIG, "out", "--directory", "none"), "error: none: no such folder; give the one in which"),
+        (("import", "planted/items.csv", "exported", "--directory", "new/folder"), "error: {here}/planted/items.csv: "),
+        (
+            ("import", CONFIG, "exported", "--directory", "new/folder"),
+            "neither exists, nor does the folder in {here}/new",
+        ),
+        (("import", CONFIG, "exported", "--directory", "planted/items.csv"), "items.csv: is a file, or lies below one"),
+        (("export", CONFIG, "planted/items.csv/x"), "error: planted/items.csv/x: is a file, or lies below one"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(arguments: tuple[str, ...], sentence: str, here: Path) -> None:
     done = bench(here, *arguments)
     assert done.returncode == 2 and sentence.format(here=here) in done.stdout and "Traceback" not in done.stdout
+    assert not (here / "new").exists()
+
+
+def test_what_is_no_file_and_what_is_damaged_is_named_and_the_rest_taken(here: Path) -> None:
+    runs, records = here / "exported/runs/planted", here / "exported/made_from/run/planted"
+    bad = [runs / "item_knn/seed2/rankings.parquet", records / "item_knn--decay=0.5/seed1.json"]
+    bad.append(runs / "item_knn--decay=0.5/seed2/rankings.parquet")
+    bad[0].unlink()
+    os.mkfifo(bad[0])  # nobody will ever write to it
+    bad[1].unlink()
+    bad[1].symlink_to(bad[1].name)  # to itself
+    flipped = bytearray(bad[2].read_bytes())
+    flipped[100] ^= 1
+    bad[2].write_bytes(flipped)
+    done = bench(here, "import", CONFIG, "exported")
+    assert done.returncode == 2 and "exported: 1 run of 4 imported\n" in done.stdout
+    for path, why in zip(bad, ["is no plain file", "is no plain file", "damaged or replaced"], strict=True):
+        assert f"error: {path}: {why}" in done.stdout
+    assert [path.parent.name for path in (here / "results/runs").rglob("run.json")] == ["seed1"]
+
+
+def test_what_the_workflow_knows_of_an_earlier_run_does_not_run_an_imported_one_again(here: Path) -> None:
+    """Snakemake keeps the settings of the runs that it has made, and compares them with the present ones."""
+    config = (here / CONFIG).read_text()
+    (here / CONFIG).write_text(config.replace("decay: 0.9", "decay: 0.8"))
+    earlier = "results/runs/planted/item_knn/seed1/run.json"
+    assert snakemake(here, earlier, config=CONFIG).returncode == 0
+    (here / CONFIG).write_text(config)
+    assert "exported: 4 runs of 4 imported" in bench(here, "import", CONFIG, "exported").stdout
+    assert sha256_of(here / earlier) == sha256_of(here / "exported" / Path(earlier).relative_to("results"))
+    plan = planned(snakemake(here, "--dry-run", "ablations", config=CONFIG).stdout)
+    assert plan and "run" not in plan
+
+
+def test_a_folder_in_which_a_workflow_runs_is_said_to_be_so(here: Path) -> None:
+    shutil.rmtree(here / "results/data")
+    (here / ".snakemake/locks").mkdir(exist_ok=True)
+    (here / ".snakemake/locks/0.output.lock").write_text("results/data/planted/dataset.json\n")
+    done = bench(here, "import", CONFIG, "exported")
+    assert done.returncode == 2 and f"error: {here}: a workflow runs there, or was killed there" in done.stdout
+    assert f"--directory {here} -- --unlock` if none runs, and import again" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["export", "import"])
+def test_whenever_it_is_killed_the_same_command_ends_the_same(what: str, exported: Path, here: Path) -> None:
+    if what == "export":
+        shutil.rmtree(here / "exported")
+        shutil.copytree(exported.parent / "results", here / "results", dirs_exist_ok=True)
+    command = [sys.executable, "-m", "tests.support.killing_transfer", what, CONFIG, "6"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=here, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0 and int(done.stdout.split()[2]) >= 10, done.stdout + done.stderr
 
 
 def test_a_damaged_run_is_named_and_not_taken(here: Path) -> None:
@@ -170,6 +231,11 @@ def test_an_export_that_would_lose_a_run_is_refused(here: Path) -> None:
     assert bench(here, "import", CONFIG, "exported").returncode == 0
     done = bench(here, "export", CONFIG, "results", "--dirty")
     assert done.returncode == 2 and "results: is where the runs themselves lie; give a folder of its own" in done.stdout
+    (here / "linked").mkdir()
+    (here / "linked/runs").symlink_to("../results/runs")
+    done = bench(here, "export", CONFIG, "linked", "--dirty")
+    place = here / "linked/runs/planted/item_knn/seed1"
+    assert done.returncode == 2 and f"{place}: is where the run itself lies" in done.stdout
     # Another machine's run of the same seed: what others took from the one that is there would no longer follow.
     path = here / "exported/runs/planted/item_knn/seed1/run.json"
     write_json(path, seal(read_json(path) | {"finished_at": "2026-01-01T00:00:00Z"}))

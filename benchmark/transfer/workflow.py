@@ -1,0 +1,66 @@
+"""What an import asks of the workflow: to prepare data, and to forget a run that another one takes the place of."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.errors import InputError
+from benchmark.jobs.plan import data_files
+from benchmark.jobs.stale import MADE_HERE, Job
+from benchmark.shipped import shipped
+from benchmark.storage.writable import check_cache, check_writable
+
+LOCKED = "LockException"  # what Snakemake calls it
+NOTHING_KEPT = "because the metadata was not present"  # its word where it knew nothing of a file that it should forget
+
+
+def snakemake(config: Path, what: str, *arguments: str, fine: str | None = None) -> None:
+    """Call Snakemake in the current folder. what: that is to be done, for the sentence where it fails.
+
+    fine: words of a failure that is none.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(shipped("workflow/Snakefile"))]
+    command += ["--configfile", str(config), "--cores", "all", *arguments]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode == 0 or (fine is not None and fine in done.stdout):
+        return
+    if LOCKED in done.stdout:
+        raise InputError(
+            f"{Path.cwd()}: a workflow runs there, or was killed there; let it end, or give `r2ec-bench run {config} "
+            f"--directory {Path.cwd()} -- --unlock` if none runs, and import again"
+        )
+    print(done.stdout, end="", file=sys.stderr)
+    raise InputError(f"{what}; mend what is said above, and import again")
+
+
+def prepare(datasets: list[str], config: Path) -> None:
+    """Have the workflow prepare these datasets, where they aren't as the config wants them.
+
+    Raises InputError where that fails.
+    """
+    check_cache()
+    check_writable(Path())
+    if missing := [dataset for dataset in datasets if not all(Path(path).is_file() for path in data_files(dataset))]:
+        print(
+            f"preparing {', '.join(missing)} first: a run is taken where its data are those that are here", flush=True
+        )
+    targets = [f"results/data/{dataset}/dataset.json" for dataset in datasets]
+    snakemake(config, f"{', '.join(datasets)}: could not be prepared", "--", *targets)
+
+
+def forget_here(jobs: Sequence[Job], config: Path) -> None:
+    """Have the workflow forget what it knows of these runs from when it made them here itself, if ever.
+
+    By that it would run them again, whatever is imported: its notes hold the settings of then, or that a run was
+    killed. The file of what a run has used, whose date counts as an output's, is not that of the imported run either.
+    """
+    outputs = [path for job in jobs for path in job.outputs]
+    if not outputs:
+        return
+    snakemake(
+        config, "what is known here of these runs can't be removed", "--cleanup-metadata", *outputs, fine=NOTHING_KEPT
+    )
+    for job in jobs:
+        _, dataset, run, seed = job.name.split("/")
+        Path(MADE_HERE, f"usage/runs/{dataset}.{run}.{seed}.tsv").unlink(missing_ok=True)
