@@ -8,7 +8,7 @@ their code. Comments and docstrings don't count.
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,12 +50,31 @@ def source_files(*modules: str) -> list[str]:
 def _imported_by(path: Path) -> list[str]:
     """The modules that a file may import, wherever in its text, and the names in them, which may be modules as well."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _statements(_tree_of(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
+
+
+@cache
+def _tree_of(path: Path) -> ast.Module:
+    """A file of Python, parsed."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """A file and every statement in it, also within others: a small part of what ast.walk sees, which each start of
+    the workflow waits for."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, field, None)
+            if isinstance(inner, list):  # of a lambda it is an expression
+                waiting += inner
 
 
 def method_files(module: str) -> list[str]:
@@ -69,11 +88,11 @@ def _code_of(path: Path) -> str:
 
     Of a script, style or template of the page, only comments that begin a line are left out; of any other file, none.
     """
-    text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
+        text = path.read_text(encoding="utf-8")
         return COMMENTS[path.suffix].sub("", text) if path.suffix in COMMENTS else text
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
+    tree = ast.parse(path.read_text(encoding="utf-8"))  # not the shared one: its docstrings go
+    for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
             node, clean=False
         ):
@@ -113,7 +132,7 @@ def stages_in(path: Path) -> tuple[Declared, ...]:
     Raises ValueError unless name, version and packages stand there as they are, in the file's outermost level.
     """
     stages = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _tree_of(path).body:
         call = node.value if isinstance(node, ast.Assign) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Stage":
             named = {keyword.arg: keyword.value for keyword in call.keywords}

@@ -27,7 +27,7 @@ TRL = WRITERS - {"kar", "profile_retrieval"}
 
 def forget() -> None:
     """Empty the caches, so that files are read again."""
-    for cached in (code._code_of, code._imported_by, code.stages_in, code.made_by, plan.files_of):
+    for cached in (code._code_of, code._tree_of, code._imported_by, code.stages_in, code.made_by, plan.files_of):
         cached.cache_clear()
 
 
