@@ -181,7 +181,7 @@ dry-run: $(READY)
 
 # Two at a time, file by file, each on one thread: two threads in two processes on two cores wait for each other.
 test: $(READY)
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # For the tests of the page and its part of make speed, which are skipped without it: a driver, and Chromium where apt-get may install.
 browser: $(READY)
