@@ -24,7 +24,7 @@ from tests.support.page import browser, document_of
 from tests.support.planted import planted, write_files
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
-TEST_CASES = 24  # of each dataset of the smoke config
+TEST_CASES = 16  # of each dataset of the smoke config
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -44,8 +44,10 @@ def shrink(config: Path) -> None:
     value = yaml.safe_load(config.read_text())
     for dataset in value["datasets"].values():
         dataset["test_cases"] = TEST_CASES
-    value["datasets"]["ml-100k"]["min_item_count"] = 40
-    value["methods"]["r2ec"]["params"]["warm_start"] |= {"cases": 16, "valid_cases": 8}
+    value["datasets"]["ml-100k"]["min_item_count"] = 60
+    start = value["methods"]["r2ec"]["params"]["warm_start"]
+    start |= {"cases": 16, "valid_cases": 8}
+    start["adapters"] |= {"steps": 1}
     config.write_text(yaml.safe_dump(value, sort_keys=False))
 
 
