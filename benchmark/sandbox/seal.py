@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.processes import own_temporary
-from benchmark.provenance import ROOT
+from benchmark.provenance import ROOT, commit
 from benchmark.sandbox import landlock
 from benchmark.sandbox.explain import WRITABLE
 
@@ -56,6 +56,9 @@ def seal(arguments: list[str]) -> dict[str, str]:
     own = [*named, temporary / "tmp"]
     for folder in own:
         folder.mkdir(parents=True, exist_ok=True)
+    # git compares a copied checkout's files by content, once, and notes it. A sealed run can't read the source's files:
+    # a commit that holds them would be called dirty.
+    commit()
     readable = [args.data / name for name in SHOWN] + list(filter(None, [args.tuned])) + list(_named(args))
     try:
         landlock.restrict(list(_hidden(args.data)), readable, [*own, *_caches(), Path("/dev"), Path("/proc")])

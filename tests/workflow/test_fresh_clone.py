@@ -12,6 +12,7 @@ import yaml
 from benchmark.config.factors import ablations_of
 from benchmark.config.read import read_config_file
 from benchmark.jobs.plan import Plan
+from benchmark.jobs.records import read_run
 from benchmark.provenance import ROOT
 from tests.support.planted import planted, write_files
 
@@ -78,6 +79,21 @@ def test_a_run_of_ones_own_leaves_git_clean(clone: Path) -> None:
     run("make", "clean-results", cwd=clone)
     left = sorted(path.name for path in (clone / "results").iterdir())
     assert left == ["README.md", "mine", "published"] and status(clone) == ""
+
+
+def test_data_in_the_commit_of_a_copied_checkout_do_not_make_it_dirty(clone: Path) -> None:
+    """git compares a copied file by content, which a sealed run can't read of the source's files."""
+    write_files(clone / "own", planted(n_users=40, length=8))
+    entry = {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1}
+    value = {"seeds": 1, "datasets": {"own": entry | {"options": {"folder": "own"}}}, "methods": {"popularity": None}}
+    (clone / "own/config.yaml").write_text(yaml.safe_dump(value))
+    run("git", "add", "own", cwd=clone)
+    run("git", "-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "own data", cwd=clone)
+    for file in (clone / "own").iterdir():  # as cp -r does
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    folder = "results/runs/own/popularity/seed1"
+    run(*SNAKEMAKE, f"{folder}/rankings.parquet", "--configfile", "own/config.yaml", cwd=clone)
+    assert read_run(clone / folder / "run.json").commit == run("git", "rev-parse", "HEAD", cwd=clone).strip()
 
 
 def test_everything_that_a_run_may_write_is_ignored() -> None:
