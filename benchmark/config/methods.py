@@ -48,7 +48,7 @@ def load_method(module: str, where: str = "config") -> ModuleType:
     try:
         loaded = importlib.import_module(module_name(module))
     except (Exception, SystemExit) as error:  # whoever adds a method may write anything
-        frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+        frames = frames_of(error)
         place = authors_line(frames) or f"{frames[-1][0]}:{frames[-1][1]}"
         at = "" if isinstance(error, SyntaxError) else f"{place}: "
         said = f"{at}{type(error).__name__}: {' '.join(str(error).split())}"
@@ -57,6 +57,11 @@ def load_method(module: str, where: str = "config") -> ModuleType:
         raise InputError(f"{loaded.__file__}: defines no {FIT}; see README.md")
     _check_fit(loaded)
     return loaded
+
+
+def frames_of(error: BaseException) -> list[tuple[str, int]]:
+    """File and line of each frame that an exception went through, the outermost first."""
+    return [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def authors_line(frames: Iterable[tuple[str, int]]) -> str | None:

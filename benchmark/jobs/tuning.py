@@ -86,8 +86,8 @@ def checkpoint_folder(
 
     That is params, data, the word for an item in prompts, code, versions of packages, the files of the user's own
     models that the params name, what `dtype: auto` stands for on this machine, as another one may share the folder, and
-    the number of processes. Params that a method names in `SCORING` are left out: only
-    its scoring reads them, so that one fit serves all their values.
+    the number of processes. Params that a method names in `SCORING` are left out: only its scoring reads them, so that
+    one fit serves all their values.
     """
     params = for_fitting(method, params)
     about = json.dumps([params, provenance.versions()], sort_keys=True)

@@ -8,7 +8,7 @@ import os
 import traceback
 from collections.abc import Iterator
 
-from benchmark.config.methods import authors_line
+from benchmark.config.methods import authors_line, frames_of
 from benchmark.errors import RIGHTS, InputError, refused, sealed
 
 WRITABLE = "R2EC_BENCH_WRITABLE"  # in the environment of a sealed job: the folders that it may write to, in words
@@ -38,5 +38,5 @@ def explained(method: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    place = authors_line((frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__))
+    place = authors_line(frames_of(error))
     return "" if place is None else f" ({place})"

@@ -23,6 +23,7 @@ from benchmark.storage.io import atomic, read_json, sha256_of, write_json
 
 TEXTS = "texts.parquet"
 RUNS, MADE_FROM = "runs", Path(RECORDS).name  # folders of an export
+Run = tuple[str, str, int]  # dataset, name of the run, seed
 
 
 def parser_of(module: str, about: str | None, folder: str) -> argparse.ArgumentParser:
@@ -58,12 +59,12 @@ def plan_in(config: Path, directory: Path, folder: Path) -> Plan:
     return Plan.of(read)
 
 
-def every_run(plan: Plan) -> list[tuple[str, str, int]]:
+def every_run(plan: Plan) -> list[Run]:
     """Dataset, run and seed of all runs of a plan, those of its ablations included, sorted."""
     return sorted({*plan.runs, *plan.runs_of(*plan.ablations.factors)})
 
 
-def named(run: tuple[str, str, int]) -> str:
+def named(run: Run) -> str:
     """A run in words.
 
     >>> named(("ml-100k", "sasrec", 2))
@@ -73,7 +74,7 @@ def named(run: tuple[str, str, int]) -> str:
     return f"{name} on {dataset}, seed {seed}"
 
 
-def place_of(run: tuple[str, str, int]) -> Path:
+def place_of(run: Run) -> Path:
     """The folder of a run in an export and, below results/, in the workflow.
 
     >>> place_of(("ml-100k", "sasrec", 2)).as_posix()
@@ -133,7 +134,7 @@ def sentences(left_out: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def check_not_another(job: Job, source: Path, out: Path, run: tuple[str, str, int]) -> None:
+def check_not_another(job: Job, source: Path, out: Path, run: Run) -> None:
     """Raise InputError where an export has another run in this one's place, of equal settings and code.
 
     Other runs that it has may rest on that one, as repetition 1 chooses the setting of a row with a grid. The place may
@@ -161,7 +162,7 @@ def export(plan: Plan, out: Path, texts: bool, dirty: bool) -> tuple[list[str], 
     that is in no commit, unless `dirty`, and, before anything is written, where `out` has another run in its place.
     """
     known: dict[str, str] = {}
-    ready: list[tuple[tuple[str, str, int], Job, Path]] = []
+    ready: list[tuple[Run, Job, Path]] = []
     left_out: dict[str, list[str]] = {}
     for run in every_run(plan):
         job = plan.run(*run)

@@ -22,6 +22,7 @@ from benchmark.jobs.stale import MADE_HERE, Job, why_stale
 from benchmark.storage.checksums import forget
 from benchmark.storage.io import read_json, write_json
 from benchmark.transfer.export_runs import (
+    Run,
     check_plain,
     checked_files,
     copy_run,
@@ -34,8 +35,6 @@ from benchmark.transfer.export_runs import (
     sentences,
 )
 from benchmark.transfer.workflow import forget_here, prepare
-
-Run = tuple[str, str, int]
 
 
 @dataclass

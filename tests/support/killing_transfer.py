@@ -1,4 +1,4 @@
-"""Exports and imports that kill themselves, each at another change of a file, for test_transfer_faults.py.
+"""Exports and imports that kill themselves, each at another change of a file, for test_export.py.
 
 `python -m tests.support.killing_transfer export|import CONFIG EVERY`, in a folder with results/ (whose runs are
 exported) or exported/ (from which they are imported). A child ends by SIGKILL at its first change of a file, at its

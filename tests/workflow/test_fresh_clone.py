@@ -36,9 +36,22 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     run("git", "init", "-q", cwd=folder)
-    run("git", "add", ".", cwd=folder)
-    run("git", "-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "all", cwd=folder)
+    commit(folder, ".")
     return folder
+
+
+def commit(folder: Path, names: str) -> None:
+    run("git", "add", names, cwd=folder)
+    run("git", "-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "all", cwd=folder)
+
+
+def write_own(folder: Path, clone: Path, methods: list[str]) -> None:
+    """A small dataset of one's own in a folder of the clone, and config.yaml beside it."""
+    write_files(clone / folder, planted(n_users=40, length=8))
+    entry = {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1}
+    datasets = {folder.name: entry | {"options": {"folder": str(folder)}}}
+    value = {"seeds": 1, "datasets": datasets, "methods": dict.fromkeys(methods)}
+    (clone / folder / "config.yaml").write_text(yaml.safe_dump(value))
 
 
 def status(folder: Path) -> str:
@@ -65,14 +78,8 @@ def test_a_fresh_clone_plans_every_job(clone: Path, name: str) -> None:
 
 
 def test_a_run_of_ones_own_leaves_git_clean(clone: Path) -> None:
-    write_files(clone / "results/mine", planted(n_users=40, length=8))
-    entry = {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1}
-    datasets = {"mine": entry | {"options": {"folder": "results/mine"}}}
-    config = clone / "results/mine/config.yaml"
-    config.write_text(
-        yaml.safe_dump({"seeds": 1, "datasets": datasets, "methods": {"popularity": None, "item_knn": None}})
-    )
-    run(*SNAKEMAKE, "--configfile", str(config), cwd=clone)
+    write_own(Path("results/mine"), clone, ["popularity", "item_knn"])
+    run(*SNAKEMAKE, "--configfile", str(clone / "results/mine/config.yaml"), cwd=clone)
     assert (clone / "results/tables/main.md").exists() and (clone / "results/report/index.html").exists()
     assert status(clone) == ""
     # The whole tree of tables lies apart from what is published; cleaning up leaves both that and what is one's own.
@@ -83,12 +90,8 @@ def test_a_run_of_ones_own_leaves_git_clean(clone: Path) -> None:
 
 def test_data_in_the_commit_of_a_copied_checkout_do_not_make_it_dirty(clone: Path) -> None:
     """git compares a copied file by content, which a sealed run can't read of the source's files."""
-    write_files(clone / "own", planted(n_users=40, length=8))
-    entry = {"source": "files", "category": "thing", "min_user_count": 1, "min_item_count": 1}
-    value = {"seeds": 1, "datasets": {"own": entry | {"options": {"folder": "own"}}}, "methods": {"popularity": None}}
-    (clone / "own/config.yaml").write_text(yaml.safe_dump(value))
-    run("git", "add", "own", cwd=clone)
-    run("git", "-c", "user.name=n", "-c", "user.email=e@e", "commit", "-qm", "own data", cwd=clone)
+    write_own(Path("own"), clone, ["popularity"])
+    commit(clone, "own")
     for file in (clone / "own").iterdir():  # as cp -r does
         os.utime(file, (1_000_000_000, 1_000_000_000))
     folder = "results/runs/own/popularity/seed1"
