@@ -1,6 +1,6 @@
 """Measure what follows the runs of a large table, on this machine: `python -m benchmark.speed.load`.
 
-40 methods with 5 seeds each on 10,000 test cases of 2,000 users are made up (`benchmark.speed.made_load`). Then the
+40 methods with 5 seeds each on 10,000 test cases of as many users are made up (`benchmark.speed.made_load`). Then the
 workflow's commands make statistics, tables, plots and the page, one after the other, each in a process of its own.
 Aim: at most 45 s in all; docs/speed.md has what was measured. --folder keeps what was made, so that it can be looked
 at and compared.
@@ -18,7 +18,7 @@ from benchmark.speed.alone import run_alone
 ROOT = Path(__file__).resolve().parents[2]
 
 
-SIZES = {"methods": 40, "seeds": 5, "cases": 10_000, "users": 2_000}  # by option, with what is measured by default
+SIZES = {"methods": 40, "seeds": 5, "cases": 10_000, "users": 10_000}  # by option, with what is measured by default
 
 
 def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:

@@ -176,7 +176,7 @@ def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
     effect = smallest_detectable(error, family=4)
     sums = np.concatenate([noise + effect * cases, np.zeros((1, users))]).T
     pairs = [(trial, trials) for trial in range(trials)]
-    p = significance.randomisation_test(sums, pairs, seed=1, flips=1999)
+    p = significance.randomisation_test(sums, pairs, seed=1, flips=2047)
     assert 0.72 < (p < significance.ALPHA / 4).mean() < 0.88
 
 

@@ -93,7 +93,7 @@ def test_randomisation_equals_scipys_permutation_test() -> None:
     generator = np.random.default_rng(6)
     sums = generator.normal(size=(12, 4)) + np.array([0.0, 0.3, 0.6, 1.0])
     pairs = list(itertools.combinations(range(4), 2))
-    ours = randomisation_test(sums, pairs, seed=7, flips=99_999)
+    ours = randomisation_test(sums, pairs, seed=7)
     for (a, b), p in zip(pairs, ours, strict=True):
         exact = stats.permutation_test(
             (sums[:, a], sums[:, b]),
@@ -103,28 +103,60 @@ def test_randomisation_equals_scipys_permutation_test() -> None:
             n_resamples=np.inf,  # all 2^12
             alternative="two-sided",
         ).pvalue
-        assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / 99_999) + 2e-5)
+        assert p == pytest.approx(exact, rel=1e-12)  # 12 users have fewer flips than the test takes: all of them
 
 
 def test_randomisation_by_hand() -> None:
-    # Differences 1, 1, 1, 1: 2 of the 16 sign vectors reach |4|, so p -> 1/8; equal methods: every flip counts, p = 1.
+    # Differences 1, 1, 1, 1: 2 of the 16 sign vectors reach |4|, so p = 1/8; equal methods: every flip counts, p = 1.
     sums = np.array([[1.0, 0.0, 0.0]] * 4)
-    p = randomisation_test(sums, [(0, 1), (1, 2)], seed=8, flips=20_000)
-    assert p[0] == pytest.approx(0.125, abs=0.01)
-    assert p[1] == 1.0
+    assert randomisation_test(sums, [(0, 1), (1, 2)], seed=8).tolist() == [0.125, 1.0]
+
+
+@pytest.mark.parametrize("piece", [2**6, 2**10, 2**23])
+def test_the_transform_gives_the_plain_sums_of_each_flip(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(12)
+    words, sums = generator.integers(2**9, size=50), generator.normal(size=(50, 3))
+    monkeypatch.setattr(significance, "PIECE_BYTES", piece)
+    flipped = np.concatenate(list(significance._flipped_sums(words, sums, 9)), axis=1)
+    for flip in range(2**9):
+        signs = np.array([-1.0 if bin(flip & word).count("1") % 2 else 1.0 for word in words.tolist()])
+        assert flipped[:, flip] == pytest.approx(signs @ sums, abs=1e-12)
+
+
+def test_p_is_right_on_average_and_varies_as_with_independent_flips() -> None:
+    generator = np.random.default_rng(16)
+    sums = np.column_stack([generator.exponential(size=(18, 2)) * [1.0, 1.6], np.zeros(18)])
+    pairs, flips, draws = [(0, 1)], 2**10 - 1, 400
+    exact = randomisation_test(sums, pairs, seed=0, flips=2**18 - 1)[0]  # all flips of 18 users
+    assert 0.02 < exact < 0.04
+    p = np.array([randomisation_test(sums, pairs, seed, flips)[0] for seed in range(draws)])
+    deviation = np.sqrt(exact * (1 - exact) / flips)
+    counted = (1 + flips * exact) / (flips + 1)  # what has been seen is one of the flips + 1
+    assert p.mean() == pytest.approx(counted, abs=4 * deviation / np.sqrt(draws))
+    assert p.std() == pytest.approx(deviation, rel=0.2)
+
+
+@pytest.mark.parametrize("flips", [0, -1, 9_999, 2**14])
+def test_flips_that_are_no_group_are_refused(flips: int) -> None:
+    with pytest.raises(InputError, match=f"flips is {flips}; give one less than a power of two"):
+        randomisation_test(np.ones((4, 2)), [(0, 1)], seed=1, flips=flips)
+
+
+def test_no_pairs_have_no_p() -> None:
+    assert randomisation_test(np.ones((4, 1)), [], seed=1).shape == (0,)
 
 
 def test_ties_count_in_spite_of_rounding() -> None:
     # 0.1 + 0.2 + 0.3 is not exact in floats; half of the flips of a single differing user reach it, both ways: p = 1.
     sums = np.array([[0.1 + 0.2 + 0.3, 0.0], [0.7, 0.7], [1 / 3, 1 / 3]])
-    assert randomisation_test(sums, [(0, 1)], seed=9, flips=999).tolist() == [1.0]
+    assert randomisation_test(sums, [(0, 1)], seed=9).tolist() == [1.0]
 
 
 def test_blocks_do_not_change_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = np.random.default_rng(10).normal(size=(40, 2)) + np.array([0, 0.3])
-    whole = randomisation_test(sums, [(0, 1)], seed=11, flips=20_000)
-    monkeypatch.setattr(significance, "BLOCK_BYTES", 8 * 40 * 100)
-    assert randomisation_test(sums, [(0, 1)], seed=11, flips=20_000) == pytest.approx(whole, abs=0.01)
+    whole = randomisation_test(sums, [(0, 1)], seed=11)
+    monkeypatch.setattr(significance, "PIECE_BYTES", 8 * 40 * 100)
+    assert randomisation_test(sums, [(0, 1)], seed=11) == whole
 
 
 # --- McNemar
@@ -249,13 +281,13 @@ def rates(null: tuple[np.ndarray, np.ndarray, np.ndarray], clusters: np.ndarray,
 
 
 def test_false_positive_rate_lies_between_3_and_7_percent(null: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    randomisation, mcnemars = rates(null, clusters=null[2], flips=3_999)
+    randomisation, mcnemars = rates(null, clusters=null[2], flips=4_095)
     assert 0.03 <= randomisation <= 0.07
     assert 0.03 <= mcnemars <= 0.07
 
 
 def test_ignoring_the_users_would_fail_this_check(null: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    randomisation, mcnemars = rates(null, clusters=np.arange(len(null[2])), flips=399)  # every case its own "user"
+    randomisation, mcnemars = rates(null, clusters=np.arange(len(null[2])), flips=511)  # every case its own "user"
     assert randomisation > 0.10
     assert mcnemars > 0.10
 
