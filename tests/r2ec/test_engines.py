@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def work(model: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineWork:
     monkeypatch.setattr(script, "TASKS", TASKS)
     script.save_merged(model, tmp_path / "model")
-    write_work(tmp_path / "work.json", EngineWork(str(tmp_path / "model"), 1, script.tasks(model, turns=3)))
+    write_work(tmp_path / "work.json", EngineWork(str(tmp_path / "model"), "float32", 1, script.tasks(model, turns=3)))
     return read_work(tmp_path / "work.json")
 
 
@@ -50,12 +51,6 @@ def test_each_turn_has_prompts_of_its_own(work: EngineWork, model: Work) -> None
 
 def test_all_of_our_environment_write_the_same_greedy_tokens(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
     # In float32, as rounding decides between tokens of a random LM in bf16.
-    load = generate.AutoModelForCausalLM.from_pretrained
-    monkeypatch.setattr(
-        generate.AutoModelForCausalLM,
-        "from_pretrained",
-        lambda folder, **settings: load(folder, **settings | {"dtype": torch.float32}),
-    )
     monkeypatch.setenv(generate.CACHE, "static")
     answers = [answer(*writer, work) for writer in (ours_of(work, False), ours_of(work, True), generate.load(work))]
     greedy = [done.texts["1 x 5 greedy"] for done in answers]
@@ -102,7 +97,9 @@ def test_a_text_of_another_length_is_refused(work: EngineWork) -> None:
         answer("x", "1", lambda task, prompts: [[0] * 4, [0] * 4, [0] * 3, [0] * 4], work)
 
 
-def test_vllm_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_vllm_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    work = replace(work, dtype=dtype)
     asked = []
 
     class LLM:
@@ -123,13 +120,18 @@ def test_vllm_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytest.Mo
     found = answer(*vllm.load(work), work)
     assert found.texts == {"2 x 2 x 4": [[7] * 4] * 4, "1 x 5 greedy": [[7] * 5]}
     longest = max(len(prompt) + task.new_tokens for task in work.tasks for turn in task.turns for prompt in turn)
-    assert asked[0]["dtype"] == "bfloat16" and asked[0]["max_model_len"] == longest + 1
+    assert found.engine == f"vLLM, {dtype}" and asked[0]["dtype"] == dtype
+    assert asked[0]["max_model_len"] == longest + 1
     drawn, greedy = asked[1], asked[-1]
     assert (drawn.n, drawn.temperature, drawn.top_k, drawn.ignore_eos) == (2, 1.0, 50, True)
     assert (greedy.n, greedy.temperature, greedy.max_tokens, greedy.ignore_eos) == (1, 0.0, 5, True)
 
 
-def test_openvino_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "products", "weights"), [("bfloat16", "bf16", "fp16"), ("float32", "f32", "fp32")])
+def test_openvino_is_asked_for_full_lengths(
+    work: EngineWork, monkeypatch: pytest.MonkeyPatch, dtype: str, products: str, weights: str
+) -> None:
+    work = replace(work, dtype=dtype)
     asked = []
 
     class Pipeline:
@@ -152,7 +154,8 @@ def test_openvino_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytes
     monkeypatch.setattr(subprocess, "run", lambda line, check: lines.append([str(part) for part in line]))
     found = answer(*openvino.load(work), work)
     assert found.texts == {"2 x 2 x 4": [[7] * 4] * 4, "1 x 5 greedy": [[7] * 5]}
-    assert asked[0]["INFERENCE_PRECISION_HINT"] == "bf16" and asked[0]["INFERENCE_NUM_THREADS"] == 1
+    assert asked[0]["INFERENCE_PRECISION_HINT"] == asked[0]["KV_CACHE_PRECISION"] == products
+    assert found.engine == f"OpenVINO GenAI, {dtype}" and asked[0]["INFERENCE_NUM_THREADS"] == 1
     assert (asked[1].num_return_sequences, asked[1].do_sample, asked[1].top_k, asked[1].ignore_eos) == (
         2,
         True,
@@ -160,7 +163,7 @@ def test_openvino_is_asked_for_full_lengths(work: EngineWork, monkeypatch: pytes
         True,
     )
     assert asked[-1].num_return_sequences == 1 and not hasattr(asked[-1], "do_sample")
-    assert lines[0][0].endswith("optimum-cli") and work.model in lines[0]
+    assert lines[0][0].endswith("optimum-cli") and work.model in lines[0] and weights in lines[0]
 
 
 def test_engines_modules_import_nothing_of_ours_but_the_work_file() -> None:
@@ -208,8 +211,14 @@ def test_speeds_are_medians_over_rounds() -> None:
     ]
     assert [row.tokens_per_second for row in measured] == [16 / 3.5, 3.0, 16 / 1.5, 0.75]
     assert [row.equal for row in measured] == [None, 1.0, None, pytest.approx(2 / 3)]
-    text = report.markdown(report.About("c", "shop", LIMITS), measured)
-    assert "| other | 2 | 1.5 (2.33) | 4 (0.25) | 67% |" in text and "2 threads, 400 GFLOP/s in bf16" in text
+    text = report.markdown(report.About("c", "shop", "bfloat16", LIMITS), measured)
+    assert (
+        "| other | 2 | 1.5 (2.33) | 4 (0.25) | 67% |" in text
+        and "2 threads, all engines in bfloat16, in which this machine multiplies at 400 GFLOP/s at most" in text
+    )
+    assert "all engines in float32, in which this machine multiplies at 1 GFLOP/s" in report.markdown(
+        report.About("c", "shop", "float32", LIMITS), measured
+    )
 
 
 def test_a_run_that_ends_early_leaves_what_it_has_measured(
@@ -243,7 +252,7 @@ def test_what_is_not_installed_is_named(
 
 def test_the_table_is_written_as_a_file(tmp_path: Path) -> None:
     row = report.Speed(ours.MERGED, "1", "a", 1.0, 1.0, 1.0, 8.0, None)
-    about = report.About("c", "shop", LIMITS)
+    about = report.About("c", "shop", "float32", LIMITS)
     report.write(about, [row], tmp_path / "speed")
     lines = (tmp_path / "speed/engines.csv").read_text().splitlines()
     assert lines == [

@@ -1,7 +1,8 @@
 """`python -m r2ec.speed.engines`: how fast R2ec's engine writes beside vLLM, OpenVINO and transformers' own `generate`.
 
-All read the same prompts and write texts of the same lengths with the same merged weights in bf16, one engine after the
-other, in rounds. `make peers` installs the engines, each in an environment of its own. With nothing else running.
+All read the same prompts and write texts of the same lengths with the same merged weights, one engine after the
+other, in rounds. All compute in the dtype that R2ec's backbone has on this machine. `make peers` installs the engines,
+each in an environment of its own. With nothing else running.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from lm.backbone import merged_adapters
 from r2ec.speed import limits
 from r2ec.speed.engines import ours, report
 from r2ec.speed.engines.generate import CACHE
-from r2ec.speed.engines.work import Answer, Task, answer, write_work
+from r2ec.speed.engines.work import Answer, Dtype, Task, answer, write_work
 from r2ec.speed.engines.work import Work as EngineWork
 from r2ec.speed.work import Work
 
@@ -122,12 +123,13 @@ def main() -> None:
     model = source.model()
     to_do = tasks(model, args.turns)
     args.out.mkdir(parents=True, exist_ok=True)
-    about = report.About(provenance.commit(), model.split.name, limits.measure())
+    dtype: Dtype = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
+    about = report.About(provenance.commit(), model.split.name, dtype, limits.measure())
     answers: list[Answer] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save_merged(model, folder / "model")
-        work = EngineWork(str(folder / "model"), torch.get_num_threads(), to_do)
+        work = EngineWork(str(folder / "model"), dtype, torch.get_num_threads(), to_do)
         write_work(folder / "work.json", work)
         for number in range(args.rounds):
             for done in measure(model, source, work, args.engines, python, folder, args.out):

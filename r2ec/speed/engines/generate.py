@@ -19,7 +19,9 @@ def load(work: Work) -> tuple[str, str, Write]:
     """Open the model."""
     torch.set_num_threads(work.threads)
     cache = os.environ.get(CACHE, "dynamic")
-    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.bfloat16, use_safetensors=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        work.model, dtype=getattr(torch, work.dtype), use_safetensors=True
+    ).eval()
     model.generation_config.eos_token_id = None  # texts go on to their full length
 
     def write(task: Task, prompts: list[list[int]]) -> list[list[int]]:

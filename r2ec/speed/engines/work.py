@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
+
+Dtype = Literal["bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Work:
-    """model: a folder with merged weights in bf16, as transformers reads it. threads: of one engine."""
+    """What all engines do alike.
+
+    Attributes:
+        model: a folder with merged weights, as transformers reads it.
+        dtype: of the weights and products of each engine, bfloat16 or float32 (R2ec's on this machine).
+        threads: of one engine.
+    """
 
     model: str
+    dtype: Dtype
     threads: int
     tasks: list[Task]
 
@@ -62,7 +72,7 @@ Write = Callable[[Task, list[list[int]]], list[list[int]]]
 def read_work(path: Path) -> Work:
     """The work in a file that `write_work` wrote."""
     about = json.loads(path.read_text(encoding="utf-8"))
-    return Work(about["model"], about["threads"], [Task(**task) for task in about["tasks"]])
+    return Work(about["model"], about["dtype"], about["threads"], [Task(**task) for task in about["tasks"]])
 
 
 def write_work(path: Path, work: Work) -> None:
