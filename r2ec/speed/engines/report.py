@@ -77,7 +77,7 @@ def markdown(about: About, measured: list[Speed]) -> str:
     rate = about.limits.bfloat16_gflops if about.dtype == "bfloat16" else about.limits.float32_gflops
     return (
         f"{about.dataset}, commit {about.commit}, {about.limits.threads} threads, all engines in {about.dtype}, "
-        f"in which this machine multiplies at {rate:.0f} GFLOP/s at most. Users x texts x tokens: medians of seconds, and "
+        f"in which this machine multiplies at {rate:.0f} GFLOP/s. Users x texts x tokens: medians of seconds, and "
         f"in brackets how many times as fast as the first engine.\n\n{table(head, body, left=2)}\n"
     )
 
