@@ -22,12 +22,24 @@ class Limits(BaseModel):
         return self.bfloat16_gflops if dtype == torch.bfloat16 else self.float32_gflops
 
 
+SLOW = 1.0  # seconds of a product; no wider one is tried
+
+
 def measure(width: int = 4096, copied: int = 2**30, tries: int = 3) -> Limits:
-    """Products of two square matrices of this width; copies of this many bytes."""
+    """Products of two square matrices of at most this width; copies of this many bytes.
+
+    A processor without instructions for bfloat16 takes minutes for a product of that width, so that smaller ones come
+    first.
+    """
     rates = []
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(width, width).to(dtype) for _ in range(2))
-        rates.append(2 * width**3 / _best(partial(torch.matmul, a, b), tries) / 1e9)
+        for side in (width // 8, width // 4, width // 2, width):
+            a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+            seconds = _best(partial(torch.matmul, a, b), tries)
+            rate = 2 * side**3 / seconds / 1e9
+            if seconds > SLOW:
+                break
+        rates.append(rate)
     source = torch.ones(copied // 4)
     target = torch.empty_like(source)
     copy = 2 * copied / _best(lambda: target.copy_(source), tries) / 1e9

@@ -2,6 +2,7 @@
 
 import math
 import unittest.mock
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,22 @@ def test_limits_are_those_of_the_work_counted() -> None:
     assert measured.threads == torch.get_num_threads()
     assert min(measured.float32_gflops, measured.bfloat16_gflops, measured.copy_gbytes) > 0
     assert LIMITS.gflops(torch.bfloat16) == 100
+
+
+@pytest.mark.parametrize(("seconds", "widest"), [(2.0, 8), (0.5, 64)])
+def test_no_wider_product_follows_a_slow_one(seconds: float, widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+
+    def best(work: Callable[[], torch.Tensor], tries: int) -> float:
+        product = work()
+        if product.dim() == 2:  # not the copy
+            widths.append(len(product))
+        return seconds
+
+    monkeypatch.setattr(limits, "_best", best)
+    measured = limits.measure(width=64, copied=2**16, tries=1)
+    assert max(widths) == widths[-1] == widest
+    assert measured.float32_gflops == round(2 * widest**3 / seconds / 1e9, 1)
 
 
 def test_ratios_are_of_pairs() -> None:
