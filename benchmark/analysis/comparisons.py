@@ -85,7 +85,7 @@ def tests_frame(results: Collected, families: dict[str, list[Comparison]]) -> pd
 
 
 def comparisons(results: Collected, pairs: Sequence[tuple[str, str]], family: int = 0) -> list[Comparison]:
-    """Compare these pairs of methods by every metric; all share one resample matrix and one sign matrix.
+    """Compare these pairs of methods by every metric; all share one resample matrix and one group of sign flips.
 
     The result is ordered by metric, then as `pairs`. family: the number of tests that are corrected together, where
     that is more than these.

@@ -6,8 +6,8 @@ resampled or sign-flipped. All tests are paired and two-sided.
 - Bootstrap over clusters: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
 - Paired randomisation test: Smucker, Allan, Carterette, "A comparison of statistical significance tests for information
   retrieval evaluation", CIKM 2007; p = (1 + hits) / (flips + 1) after Phipson and Smyth, SAGMB 2010.
-- A group of flips in the place of independent ones, which stays exact: Koning and Hemerik, "More efficient exact group
-  invariance testing: using a representative subgroup", Biometrika 2024.
+- A group of flips in the place of independent ones is exact, too: Koning and Hemerik, "More efficient exact group
+  invariance testing: using a representative subgroup", Biometrika 2024. Ours is drawn.
 - McNemar's test for clustered pairs: Obuchowski, "On the comparison of correlated proportions for clustered data",
   Statistics in Medicine 1998.
 - Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
@@ -106,22 +106,25 @@ def flips_for(family: int) -> int:
     >>> flips_for(90), flips_for(1140)
     (16383, 131071)
     """
-    return max(FLIPS + 1, 1 << (100 * family - 1).bit_length()) - 1
+    return max(FLIPS + 1, 1 << (100 * int(family) - 1).bit_length()) - 1
 
 
 def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips: int = FLIPS) -> np.ndarray:
-    """p of each pair of columns under random swaps of the two methods' labels, one coin per user: float64 [pairs].
+    """p of each pair of columns under swaps of the two methods' labels, one coin per user: float64 [pairs].
 
     `sums` [users, columns] are user sums of a per-case metric, `pairs` int [pairs, 2] column numbers; the statistic is
     the absolute difference of the columns' sums. p = (1 + number of flips at least as extreme) / (flips + 1).
-    `flips` + 1 is a power of two, 2^m. Each user has a random word of m bits, and flip f swaps the users whose word has
-    an odd number of bits in common with f. So each flip is a fair coin per user, any two flips are independent, and all
-    of them with f = 0 are a group, under which the test is exact. With at most m users these are all of their flips.
+    `flips` + 1 is a power of two, 2^m. Each user has a word of m bits, and flip f swaps the users whose word has an odd
+    number of bits in common with f. So all of them with f = 0 are a group, under which the test is exact. The m users
+    whose columns lie widest apart have a bit each: their flips are all there are, in equal numbers. That choice is the
+    same whichever labels they have, as exactness asks. The others have random words.
     As the statistic is linear, the flipped sums of each column serve all pairs: S(a - b) = Sa - Sb. Raises InputError
-    for NaN or other numbers of flips.
+    for NaN, no users, totals too large for a float, or other numbers of flips.
     """
     _refuse_nan(sums, "sums")
-    bits = (flips + 1).bit_length() - 1
+    bits = (int(flips) + 1).bit_length() - 1
+    if len(sums) == 0:
+        raise InputError("no users to compare; run the methods on at least one test case")
     if flips < 1 or flips + 1 != 1 << bits:
         raise InputError(f"flips is {flips}; give one less than a power of two, such as {FLIPS}")
     used, places = np.unique(np.asarray(pairs, dtype=np.int64).reshape(-1, 2), return_inverse=True)
@@ -130,10 +133,12 @@ def randomisation_test(sums: np.ndarray, pairs: npt.ArrayLike, seed: int, flips:
     first, second = places.reshape(-1, 2).T
     sums = sums[:, used]
     total, size = sums.sum(axis=0), np.abs(sums).sum(axis=0)
+    _refuse_nan(size, "totals")
     # Flips that equal the observed value have to count in spite of rounding.
     reach = np.abs(total[first] - total[second]) - 1e-12 * (size[first] + size[second])
-    users = np.arange(len(sums))
-    words = 1 << users if len(users) <= bits else np.random.default_rng(seed).integers(flips + 1, size=len(users))
+    words = np.random.default_rng(seed).integers(flips + 1, size=len(sums))
+    widest = np.argsort(-np.ptp(sums, axis=1), kind="stable")[:bits]
+    words[widest] = 1 << np.arange(len(widest))
     extreme = np.zeros(len(first), dtype=np.int64)
     for flipped in _flipped_sums(words, sums, bits):
         difference = np.empty(flipped.shape[1])
@@ -150,11 +155,9 @@ def _flipped_sums(words: np.ndarray, sums: np.ndarray, bits: int) -> Iterator[np
     words: int64 [users], sums: float64 [users, columns]. f's high bits are fixed in a block; over the low ones it is a
     Walsh-Hadamard transform, two products of matrices.
     """
-    from scipy.linalg import hadamard
-
     n_columns = sums.shape[1]
     low = min(bits, max(2, (PIECE_BYTES // (8 * n_columns)).bit_length() - 1))
-    one, other = hadamard(1 << (low + 1) // 2, float), hadamard(1 << low // 2, float)
+    one, other = _parities(1 << (low + 1) // 2), _parities(1 << low // 2)
     order = np.argsort(words & ((1 << low) - 1), kind="stable")
     high, ordered = words[order] >> low, sums[order]
     filled, starts = np.unique(words[order] & ((1 << low) - 1), return_index=True)
@@ -165,6 +168,12 @@ def _flipped_sums(words: np.ndarray, sums: np.ndarray, bits: int) -> Iterator[np
         table[:, filled] = np.add.reduceat(signs[:, None] * ordered, starts, axis=0).T
         halves = table.reshape(n_columns, len(one), len(other))
         yield (one @ (halves @ other)).reshape(n_columns, -1)
+
+
+def _parities(size: int) -> np.ndarray:
+    """(-1)^|i & j|, float64 [size, size]: Sylvester's Hadamard matrix, without the half second of scipy.linalg."""
+    numbers = np.arange(size)
+    return 1.0 - 2.0 * (np.bitwise_count(numbers[:, None] & numbers) & 1)
 
 
 def mcnemar_test(differences: npt.ArrayLike) -> TestResult:
