@@ -157,23 +157,24 @@ def _flipped_sums(words: np.ndarray, sums: np.ndarray, bits: int) -> Iterator[np
     """
     n_columns = sums.shape[1]
     low = min(bits, max(2, (PIECE_BYTES // (8 * n_columns)).bit_length() - 1))
-    one, other = _parities(1 << (low + 1) // 2), _parities(1 << low // 2)
-    order = np.argsort(words & ((1 << low) - 1), kind="stable")
+    # Sylvester's Hadamard matrices, without the half second that scipy.linalg takes to start.
+    one, other = (_signs(np.arange(1 << side)[:, None], np.arange(1 << side)) for side in ((low + 1) // 2, low // 2))
+    of_low = words & ((1 << low) - 1)
+    order = np.argsort(of_low, kind="stable")
     high, ordered = words[order] >> low, sums[order]
-    filled, starts = np.unique(words[order] & ((1 << low) - 1), return_index=True)
+    filled, starts = np.unique(of_low[order], return_index=True)
     table = np.zeros((n_columns, 1 << low))
     for block in range(1 << (bits - low)):
-        signs = 1.0 - 2.0 * (np.bitwise_count(high & block) & 1)
         # A column's flips lie side by side, so that a pair takes one pass.
-        table[:, filled] = np.add.reduceat(signs[:, None] * ordered, starts, axis=0).T
+        table[:, filled] = np.add.reduceat(_signs(high, block)[:, None] * ordered, starts, axis=0).T
         halves = table.reshape(n_columns, len(one), len(other))
         yield (one @ (halves @ other)).reshape(n_columns, -1)
 
 
-def _parities(size: int) -> np.ndarray:
-    """(-1)^|i & j|, float64 [size, size]: Sylvester's Hadamard matrix, without the half second of scipy.linalg."""
-    numbers = np.arange(size)
-    return 1.0 - 2.0 * (np.bitwise_count(numbers[:, None] & numbers) & 1)
+def _signs(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+    """(-1)^|a & b|, float64, by the number of bits that two whole numbers have in common."""
+    signs: np.ndarray = 1.0 - 2.0 * (np.bitwise_count(a & b) & 1)
+    return signs
 
 
 def mcnemar_test(differences: npt.ArrayLike) -> TestResult:

@@ -4,6 +4,8 @@ import statistics
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import torch
+
 from benchmark.output.markdown import plain, table
 from benchmark.storage.io import write_csv, write_text
 from r2ec.speed.engines.work import Answer, Dtype, Task
@@ -74,7 +76,7 @@ def markdown(about: About, measured: list[Speed]) -> str:
         shares = [f"{speed.equal:.0%}" for speed in own if speed.equal is not None]
         body.append([plain(engine), plain(own[0].version), *cells, ", ".join(shares)])
     head = ["engine", "version", *(f"{plain(task)}, s" for task in tasks), "greedy tokens equal to the first's"]
-    rate = about.limits.bfloat16_gflops if about.dtype == "bfloat16" else about.limits.float32_gflops
+    rate = about.limits.gflops(getattr(torch, about.dtype))
     return (
         f"{about.dataset}, commit {about.commit}, {about.limits.threads} threads, all engines in {about.dtype}, "
         f"in which this machine multiplies at {rate:.0f} GFLOP/s. Users x texts x tokens: medians of seconds, and "
