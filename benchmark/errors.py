@@ -64,6 +64,11 @@ def sealed() -> bool:
     return os.environ.get("R2EC_BENCH_SANDBOX", "").startswith("landlock")
 
 
+def denied(error: OSError) -> bool:
+    """Whether the sandbox of this process has denied what raised this, and no file of another user's."""
+    return sealed() and error.errno in RIGHTS and another_owner(error.filename) is None
+
+
 def refused(error: OSError) -> str | None:
     """What a disk or its rights have refused, in a sentence; None for any other error.
 
@@ -77,9 +82,9 @@ def refused(error: OSError) -> str | None:
     >>> refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     True
     """
-    owner = another_owner(error.filename) if error.errno in RIGHTS else None
-    if error.errno not in REFUSED or (sealed() and error.errno in RIGHTS and owner is None):
+    if error.errno not in REFUSED or denied(error):
         return None
+    owner = another_owner(error.filename) if error.errno in RIGHTS else None
     advice = REFUSED[error.errno] if owner is None else f"{owner}; {OF_ANOTHER}"
     name = (error.errno in OF_THE_TARGET and error.filename2) or error.filename
     return f"{f'{name}: ' if name else ''}{error.strerror}; {advice}"

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from benchmark.config.wording import among
-from benchmark.errors import InputError, checked
+from benchmark.errors import InputError, checked, denied
 from benchmark.provenance import OWN, ROOT
 
 # The models that lm/backbone.py and baselines/_writers/sentences.py fetch.
@@ -48,6 +48,8 @@ def load_method(module: str, where: str = "config") -> ModuleType:
     try:
         loaded = importlib.import_module(module_name(module))
     except (Exception, SystemExit) as error:  # whoever adds a method may write anything
+        if isinstance(error, OSError) and denied(error):  # `benchmark.sandbox.explain` says what a run may write
+            raise
         frames = frames_of(error)
         place = authors_line(frames) or f"{frames[-1][0]}:{frames[-1][1]}"
         at = "" if isinstance(error, SyntaxError) else f"{place}: "

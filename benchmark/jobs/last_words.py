@@ -36,15 +36,36 @@ def sentence(log: str) -> str | None:
     >>> sentence("reading\\nerror: x.csv: row 5: rating is 'nan'; give a finite number\\n")
     "x.csv: row 5: rating is 'nan'; give a finite number"
     """
+    lines = _lines(log)
+    return _stated(lines) or (lines[-1].strip() if lines else None)
+
+
+def of_exit(code: int, log: str) -> str:
+    """Why a job ended by itself with this exit code, from the text of its log. Nobody has killed it.
+
+    >>> of_exit(7, "epoch 1\\nepoch 2\\n")
+    'ended with exit code 7 without an error; the last line of its log: epoch 2'
+    """
+    lines = _lines(log)
+    if (why := _stated(lines)) is not None:
+        return why
+    if lines:
+        return f"ended with exit code {code} without an error; the last line of its log: {lines[-1].strip()}"
+    return f"ended with exit code {code} without a word; its code, or code that it calls, ends the process (os._exit)"
+
+
+def _lines(log: str) -> list[str]:
     # A progress bar writes its steps over each other, in one line.
-    lines = [part for line in log.splitlines() if (part := line.rstrip().rsplit("\r", 1)[-1]).strip()]
-    if not lines:
-        return None
+    return [part for line in log.splitlines() if (part := line.rstrip().rsplit("\r", 1)[-1]).strip()]
+
+
+def _stated(lines: Sequence[str]) -> str | None:
+    """The last `error: ...` of these lines of a log, else the exception of the last traceback; None without both."""
     errors = [line for line in lines if line.startswith("error: ")]
     if errors:
         return errors[-1].removeprefix("error: ")
     starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
-    return _of_traceback(lines[starts[-1] + 1 :] or lines[-1:]) if starts else lines[-1].strip()
+    return _of_traceback(lines[starts[-1] + 1 :] or lines[-1:]) if starts else None
 
 
 def _of_traceback(lines: Sequence[str]) -> str:

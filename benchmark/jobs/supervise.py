@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from benchmark.errors import InputError, command, command_line
-from benchmark.jobs.last_words import sentence_of
+from benchmark.jobs.last_words import of_exit, shown
 from benchmark.jobs.launch import SUPERVISOR
 from benchmark.jobs.records import FailedRun, read_run, write_failed
 from benchmark.processes import own_temporary
@@ -169,7 +169,7 @@ def why_failed(code: int, limit: str | None, log: Path, out: Path) -> str | None
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return f"was ended by {name}" + (", for lack of memory, or by hand" if -code == signal.SIGKILL else "")
     if code > 0:
-        return sentence_of([str(log)])
+        return shown(of_exit(code, log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""))
     if not (out / "run.json").is_file():
         return "ended with exit code 0 but without a result; its code must not end the process"
     try:

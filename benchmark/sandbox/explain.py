@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 
 from benchmark.config.methods import authors_line, frames_of
-from benchmark.errors import RIGHTS, InputError, refused, sealed
+from benchmark.errors import InputError, denied
 
 WRITABLE = "R2EC_BENCH_WRITABLE"  # in the environment of a sealed job: the folders that it may write to, in words
 
@@ -28,7 +28,7 @@ def explained(method: str) -> Iterator[None]:
             f"return a Recommender, or raise an error{_place(end)}"
         ) from None
     except OSError as error:
-        if not (sealed() and error.errno in RIGHTS) or refused(error) is not None:  # another user's file
+        if not denied(error):
             raise
         traceback.print_exception(error)
         raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from benchmark.config.methods import load_method
 from benchmark.errors import InputError
 from benchmark.jobs.records import read_failed, read_run
 from benchmark.provenance import ROOT
@@ -166,6 +167,19 @@ def test_only_what_the_sandbox_denies_is_said_to_be(tmp_path: Path, monkeypatch:
         raise full
     with pytest.raises(InputError, match=r"Permission denied: .*; the sandbox lets a run"), explained("mine"):
         raise denied
+
+
+def test_what_is_denied_while_a_method_is_imported_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: str) -> None:
+        raise PermissionError(13, "Permission denied", "results/mine")
+
+    monkeypatch.setattr("importlib.import_module", denied)
+    monkeypatch.delenv(SANDBOX, raising=False)
+    with pytest.raises(InputError, match=r"method 'popularity' can't be imported: .*Permission denied"):
+        load_method("popularity")
+    monkeypatch.setenv(SANDBOX, "landlock 7")
+    with pytest.raises(InputError, match=r"Permission denied: 'results/mine'; the sandbox lets"), explained("mine"):
+        load_method("popularity")
 
 
 @pytest.mark.parametrize(("code", "words"), [("", "exit()"), ("0", "exit(0)"), ("'loud'", "exit('loud')")])

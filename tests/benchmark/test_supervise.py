@@ -20,7 +20,7 @@ from benchmark.provenance import ROOT
 
 FAULTS = {
     "raises": ("raise ValueError('broken\\x1b[2J on purpose')", "ValueError: broken\\u001b[2J on purpose"),
-    "says_nothing": ("import sys; sys.exit(3)", "it left no word in its log"),
+    "says_nothing": ("import sys; sys.exit(3)", "ended with exit code 3 without a word"),
     "leaves": (
         "import os; os._exit(0)",
         "ended with exit code 0 but without a result; its code must not end the process",
