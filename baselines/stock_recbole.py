@@ -16,7 +16,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
+from benchmark.storage.stages import Stage
 from benchmark.workload import FitCost, Sizes, trained
+
+FIT = Stage("stock_recbole", 1, packages=("torch", "recbole"))
+EPOCHS = "epochs"  # folder of the kept ones
 
 
 class Params(BaseModel):
@@ -31,13 +35,15 @@ class Params(BaseModel):
 
 
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "StockRecBole":
-    """Train until RecBole stops, inside an empty `workdir`, which is removed afterwards: a killed fit trains anew."""
+    """Train until RecBole stops; each epoch is kept in `workdir` until the end, so that a killed fit goes on."""
     settings = Params.model_validate(params)
     # It brings back what numpy 2 dropped, without which RecBole can't be imported.
     from baselines._recbole.training import Config, get_model, init_seed  # isort: skip
     import torch
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_trainer
+
+    from baselines._recbole.kept_epochs import KeptEpochs
 
     with _inside(workdir):
         _write_atomic_files(split, Path("data") / "cases")
@@ -50,13 +56,19 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "S
         net = get_model(settings.model)(config, train.dataset).to(config["device"])
         torch.autograd.set_detect_anomaly(False)  # importing RecBole's models switches it on for the whole process
         trainer = get_trainer(config["MODEL_TYPE"], settings.model)(config, net)
-        curve: list[float] = []
-        shown = sys.stderr.isatty()
-        trainer.fit(train, valid, show_progress=shown, callback_fn=lambda _, value: curve.append(float(value)))
-        # Written by this fit a moment ago; RecBole pickles whole objects, which weights_only refuses.
-        checkpoint = torch.load(trainer.saved_model_file, weights_only=False, map_location=config["device"])
-        net.load_state_dict(checkpoint["state_dict"])
-    return StockRecBole(net.eval(), dataset.field2id_token, split, curve)
+        kept = KeptEpochs(Path(EPOCHS), trainer, train)
+        kept.go_on()
+
+        def after(epoch: int, value: float) -> None:
+            kept.keep(epoch, value)
+            print(f"epoch {epoch + 1}: MRR@10 {value:.4f} on validation cases", flush=True)
+
+        # It would write to its folder once more when this one has gone.
+        with contextlib.closing(trainer.tensorboard):
+            if not kept.ended:
+                trainer.fit(train, valid, saved=False, show_progress=sys.stderr.isatty(), callback_fn=after)
+        net.load_state_dict(kept.best)
+    return StockRecBole(net.eval(), dataset.field2id_token, split, kept.curve)
 
 
 class StockRecBole(Recommender):
@@ -130,17 +142,22 @@ def _write_atomic_files(split: Split, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _inside(workdir: Path) -> Iterator[None]:
-    """Run with an empty `workdir` as the current folder, since RecBole writes there; it is gone afterwards."""
+    """Run with `workdir` as the current folder, as RecBole writes there; it is gone after a fit that comes to its end.
+
+    Of what a killed fit has left there only the kept epochs stay.
+    """
     from baselines._recbole.training import without_arguments
 
-    shutil.rmtree(workdir, ignore_errors=True)  # RecBole can't resume: what a killed fit left is of no use
-    workdir.mkdir(parents=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    for left in workdir.iterdir():
+        if left.is_dir() and left.name != EPOCHS:
+            shutil.rmtree(left)
+        elif not left.is_dir():
+            left.unlink()
     whole = workdir.absolute()
-    try:
-        with without_arguments(), contextlib.chdir(workdir):
-            yield
-    finally:
-        shutil.rmtree(whole)
+    with without_arguments(), contextlib.chdir(workdir):
+        yield
+    shutil.rmtree(whole)
 
 
 def fit_cost(s: Sizes, p: dict[str, Any]) -> FitCost:

@@ -135,6 +135,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "caser": {"epochs": 2},
     "sasrec": {"epochs": 2},
     "bert4rec": {"epochs": 2},
+    "stock_recbole": {"model": "BERT4Rec", "epochs": 2},
     "tiger": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "codes": 6, "levels": 2, "epochs": 2}
     | {"dtype": "float32", "beams": 20},
     "bigrec": TUNED | {"gamma": [0.5]},

@@ -212,7 +212,11 @@ def test_a_methods_stages_name_the_packages_that_it_computes_with(name: str) -> 
     ("package", "named_by"),
     [
         ("peft", LM),
-        ("recbole", {"gru4rec", "caser", "sasrec", "bert4rec", "d3", "kar", "llm_rerank", "rearec", "llara", "slim"}),
+        (
+            "recbole",
+            {"gru4rec", "caser", "sasrec", "bert4rec", "stock_recbole", "d3", "kar", "llm_rerank", "rearec", "llara"}
+            | {"slim"},
+        ),
         ("trl", TRL),
         ("scikit-learn", {"tiger"}),
         ("numpy", {"popularity", "item_knn", "ease", "markov"}),
