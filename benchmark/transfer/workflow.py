@@ -53,7 +53,8 @@ def forget_here(jobs: Sequence[Job], config: Path) -> None:
     """Have the workflow forget what it knows of these runs from when it made them here itself, if ever.
 
     By that it would run them again, whatever is imported: its notes hold the settings of then, or that a run was
-    killed. The file of what a run has used, whose date counts as an output's, is not that of the imported run either.
+    killed. The log, and the file of what a run has used, whose date counts as an output's, aren't of the imported run
+    either.
     """
     outputs = [path for job in jobs for path in job.outputs]
     if not outputs:
@@ -63,4 +64,5 @@ def forget_here(jobs: Sequence[Job], config: Path) -> None:
     )
     for job in jobs:
         _, dataset, run, seed = job.name.split("/")
-        Path(MADE_HERE, f"usage/runs/{dataset}.{run}.{seed}.tsv").unlink(missing_ok=True)
+        for beside in (f"usage/runs/{dataset}.{run}.{seed}.tsv", f"logs/runs/{dataset}.{run}.{seed}.log"):
+            Path(MADE_HERE, beside).unlink(missing_ok=True)

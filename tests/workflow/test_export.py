@@ -170,9 +170,12 @@ def test_what_the_workflow_knows_of_an_earlier_run_does_not_run_an_imported_one_
     (here / CONFIG).write_text(config.replace("decay: 0.9", "decay: 0.8"))
     earlier = "results/runs/planted/item_knn/seed1/run.json"
     assert snakemake(here, earlier, config=CONFIG).returncode == 0
+    log = here / "results/logs/runs/planted.item_knn.seed1.log"
+    assert log.exists()
     (here / CONFIG).write_text(config)
     assert "exported: 4 runs of 4 imported" in bench(here, "import", CONFIG, "exported").stdout
     assert sha256_of(here / earlier) == sha256_of(here / "exported" / Path(earlier).relative_to("results"))
+    assert not log.exists()  # of another run
     plan = planned(snakemake(here, "--dry-run", "ablations", config=CONFIG).stdout)
     assert plan and "run" not in plan
 
