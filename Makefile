@@ -21,7 +21,7 @@ TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE_ALONE := .venv/bin/python -m benchmark.storage.writable && .venv/bin/snakemake
 SNAKEMAKE := $(SNAKEMAKE_ALONE) --cores $(CORES)
 
-.PHONY: help setup vllm peers lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole paper publish readme dry-run test browser faults speed lint clean-results
+.PHONY: help setup vllm peers lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole latency paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -32,6 +32,7 @@ help:
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
 	@echo "make recbole     our training of RecBole's networks against RecBole's own, to its own early stop: hours; in results/recbole"
+	@echo "make latency     how long a user waits in the methods of the paper's Table 4, fitted for a moment (QUERIES=100); in results/latency"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
 	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them; in results/speed"
@@ -156,6 +157,14 @@ recbole: $(READY)
 	$(call imported,recbole)
 	$(SNAKEMAKE) --configfile config/recbole.yaml --directory results/recbole
 
+# The machine should have nothing else to do. Each query is answered three times alone and three times in batches.
+QUERIES ?= 100
+latency: $(READY)
+	$(call own_folder,latency)
+	$(SNAKEMAKE) --quiet all --configfile config/latency.yaml --directory results/latency -- results/data/ml-100k/dataset.json \
+		resources/smollm2-135m-instruct/manifest.json resources/all-minilm-l6-v2/SHA256SUMS
+	.venv/bin/python -m benchmark.speed.latency config/latency.yaml --directory results/latency --queries $(QUERIES) --printed docs/paper-latency.csv
+
 # For GPUs, and never run so far.
 paper: $(READY)
 	@test $(GPUS) -gt 0 || { echo "error: nvidia-smi lists no GPU; make dry-run CONFIG=config/paper.yaml says what it would take"; exit 2; }
@@ -228,7 +237,7 @@ lint: $(READY)
 	.venv/bin/snakemake --lint
 
 # What runs wrote, and nothing else: neither results/published nor what somebody has put beside it.
-WRITTEN := ablations ablations-full claims curves data decoupled fetched headroom logs made_from null paper plots quick recbole report runs slices speed \
+WRITTEN := ablations ablations-full claims curves data decoupled fetched headroom latency logs made_from null paper plots quick recbole report runs slices speed \
 	states statistics tables texts tunings usage work
 clean-results:
 	rm -rf $(WRITTEN:%=results/%)
