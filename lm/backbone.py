@@ -25,6 +25,7 @@ from benchmark.precision import dtype_on
 from benchmark.storage.io import sha256_of
 from lm.embedded import MANIFEST, check_manifest
 from lm.kernels.lora import FusedLora
+from lm.kernels.token_logps import distribution
 from lm.settings import BackboneSettings, LoraSettings
 from lm.weights import UNREADABLE, first_line, read_model, read_tokenizer
 
@@ -45,8 +46,8 @@ def load(settings: BackboneSettings) -> Backbone:
     """Load a backbone: safetensors only, no remote code.
 
     A folder with a manifest is checked against it. Raises InputError for a missing folder, a hub name without a
-    revision, or too little memory, before any weight is read; and for weights that aren't safetensors, damaged files,
-    or ones that lack a weight.
+    revision, or too little memory, before any weight is read; for weights that aren't safetensors, damaged files, or
+    ones that lack a weight; and for a family whose logits are made otherwise than is read here (`check_logits`).
     """
     folder = Path(settings.name)
     local = folder.is_dir()
@@ -69,6 +70,7 @@ def load(settings: BackboneSettings) -> Backbone:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     model.to(device=torch.device(settings.device))  # type: ignore[call-arg]
+    check_logits(model)
     return Backbone(model.eval(), tokenizer)
 
 
@@ -121,6 +123,29 @@ def check_reads(model: PreTrainedModel, prompt: int, written: int, setting: str)
             f"backbone {model.config.name_or_path!r}: reads {most} tokens, but {setting} is {prompt} and up to "
             f"{written} more are written; set {setting} to {max(0, most - written)} or less"
         )
+
+
+@torch.no_grad()
+def check_logits(model: PreTrainedModel) -> None:
+    """Raise InputError unless the LM's logits are its output matrix times its last state, but for a soft cap.
+
+    Log-probabilities are made so here, and by trl 1.16. Some families scale their logits. Ettin, a ModernBERT decoder,
+    has a head of its own before the matrix: trl then trains by the log-probabilities of another model, without a word
+    (findings/trl-ettin-head.sh).
+    """
+    refused = InputError(f"{model.config.model_type}: logits aren't lm_head(state); this family is not supported")
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    if not isinstance(decoder, PreTrainedModel) or head is None:
+        raise refused
+    ids = torch.tensor([[1, 2]], device=model.device)  # not 0: often the padding, whose embedding is 0
+    was_training = model.training
+    model.eval()
+    expected = model(input_ids=ids).logits.float()
+    logits = head(decoder(input_ids=ids).last_hidden_state)
+    model.train(was_training)
+    softcap = model.config.to_dict().get("final_logit_softcapping")
+    if (distribution(logits, 1.0, softcap) - expected).norm() > 1e-2 * expected.norm():
+        raise refused
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:

@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from benchmark.errors import InputError
 from benchmark.storage.io import atomic
-from lm.kernels.token_logps import distribution, token_logps
+from lm.backbone import check_logits
+from lm.kernels.token_logps import token_logps
 from lm.writing.rollouts import Rollouts
 from r2ec.model.rec_head import RecHead
 
@@ -97,26 +98,13 @@ class R2ec(nn.Module):
         self.item_prior: Tensor | None
         # Only some families (Gemma 2) have a soft cap on their logits.
         self.softcap: float | None = causal.config.to_dict().get("final_logit_softcapping")
-        self._check_logits()
+        check_logits(causal)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
         """The LM below peft's wrapper; adapters are inside its layers."""
         inner = self.backbone.get_base_model() if isinstance(self.backbone, PeftModel) else self.backbone
         return cast(PreTrainedModel, inner)
-
-    @torch.no_grad()
-    def _check_logits(self) -> None:
-        """Raise InputError for a family that scales its logits in a way of its own: log-probabilities would be off."""
-        causal = self.causal_lm
-        ids = torch.tensor([[1, 2]], device=causal.device)  # not 0: often the padding, whose embedding is 0
-        was_training = causal.training
-        causal.eval()
-        expected = causal(input_ids=ids).logits.float()
-        logits = causal.get_output_embeddings()(causal.get_decoder()(input_ids=ids).last_hidden_state)
-        causal.train(was_training)
-        if (distribution(logits, 1.0, self.softcap) - expected).norm() > 1e-2 * expected.norm():
-            raise InputError(f"{causal.config.model_type}: logits aren't lm_head(state); this family is not supported")
 
     # Shared prefixes
 

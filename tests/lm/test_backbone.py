@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    LlamaConfig,
+    ModernBertDecoderConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from benchmark import precision
 from benchmark.errors import InputError
@@ -15,6 +22,7 @@ from lm.backbone import (
     BackboneSettings,
     LoraSettings,
     add_lora,
+    check_logits,
     check_memory,
     identity,
     load,
@@ -143,3 +151,34 @@ def test_lora_lies_on_all_linear_projections_and_begins_as_zero(family: str) -> 
 def test_lora_is_float32_on_a_bf16_model() -> None:
     adapted = add_lora(tiny_lm("llama").to(torch.bfloat16), LoraSettings())
     assert {p.dtype for p in adapted.parameters() if p.requires_grad} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModernBertDecoderConfig(
+            vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+        ),
+        GraniteConfig(
+            vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+            num_key_value_heads=2, logits_scaling=4.0, initializer_range=1.0, pad_token_id=0,
+        ),
+    ],
+    ids=["its head", "its scale"],
+)  # fmt: skip
+def test_an_lm_whose_logits_are_made_otherwise_is_refused(config: PreTrainedConfig, folder: Path) -> None:
+    """Ettin's head stands before the output matrix: trl would train, and we would read, another LM than the one that
+    writes."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(InputError) as refused:
+        load(BackboneSettings(name=str(folder), dtype="float32"))
+    assert str(refused.value) == f"{config.model_type}: logits aren't lm_head(state); this family is not supported"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_of_logits_knows_soft_caps_and_leaves_the_model_as_it_was(family: str) -> None:
+    model = AutoModelForCausalLM.from_config(tiny_config(family)).train()
+    check_logits(model)
+    assert model.training
