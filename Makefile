@@ -36,7 +36,7 @@ help:
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
 	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them; in results/speed"
-	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, ablations, speed"
+	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, latency, ablations, speed"
 	@echo "              IMPORT=folder with decoupled, claims, curves, null, slices, recbole: take the runs that r2ec-bench export has written there"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
@@ -173,11 +173,12 @@ paper: $(READY)
 
 # Into results/published/NAME, to be committed: make publish NAME=default; NAME=decoupled; NAME=ablations; NAME=speed.
 publish: $(READY)
-	@test -n "$(NAME)" || { echo "error: say NAME=default, decoupled, slices, recbole, ablations or speed"; exit 2; }
+	@test -n "$(NAME)" || { echo "error: say NAME=default, decoupled, slices, recbole, latency, ablations or speed"; exit 2; }
 	.venv/bin/python -m benchmark.output.publish $(NAME) $(PUBLISH_$(NAME))
 PUBLISH_decoupled := --directory results/decoupled
 PUBLISH_slices := --directory results/slices
 PUBLISH_recbole := --directory results/recbole
+PUBLISH_latency := --directory results/latency --folder latency
 PUBLISH_ablations := --factors ablations-full
 PUBLISH_speed := --folder speed
 

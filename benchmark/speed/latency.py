@@ -189,7 +189,7 @@ def main() -> None:
         found = measured(recommenders, cases, args.rounds, say=lambda line: print(line, flush=True))
     rows = [found[name].row(name) for name in found]
     about = said(dataset, config.note, args.queries, args.rounds)
-    write(Path("results"), rows, markdown(rows, config.reference, printed, about))
+    write(Path("results/latency"), rows, markdown(rows, config.reference, printed, about))
 
 
 def said(dataset: str, note: str, queries: int, rounds: int) -> str:

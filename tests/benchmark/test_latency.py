@@ -144,17 +144,17 @@ def test_the_command_writes_the_table_and_says_where(
 ) -> None:
     call(monkeypatch, "--queries", "7", "--rounds", "2")
     said = capsys.readouterr().out
-    with (run / "run/results/latency.csv").open() as file:
+    with (run / "run/results/latency/latency.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["method"], row["queries"], row["rounds"]) for row in rows] == [
         ("popularity", "7", "2"),
         ("item_knn", "7", "2"),
     ]
     assert all(0 < float(row["alone_5_s"]) <= float(row["alone_s"]) <= float(row["alone_95_s"]) for row in rows)
-    text = (run / "run/results/latency.md").read_text()
+    text = (run / "run/results/latency/latency.md").read_text()
     assert text in said and "7 test cases of planted, 2 rounds" in text and text.endswith("Only a try.\n")
     assert "round 2 of 2: item_knn, s per query: " in said
-    assert said.endswith(f"Table: {run / 'run/results/latency.md'}\n")
+    assert said.endswith(f"Table: {run / 'run/results/latency/latency.md'}\n")
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_a_number_that_can_not_be_is_one_sentence(
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, *arguments)
     assert ended.value.code == 2 and sentence in capsys.readouterr().err
-    assert not (run / "run/results/latency.csv").exists()
+    assert not (run / "run/results/latency/latency.csv").exists()
