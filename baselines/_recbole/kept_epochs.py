@@ -107,7 +107,10 @@ class KeptEpochs:
         torch.set_rng_state(states["torch"])
         self.batches.generator.set_state(states["batches"])
         for device in range(torch.cuda.device_count()):
-            torch.cuda.set_rng_state(states[f"cuda.{device}"], device)
+            if (state := states.get(f"cuda.{device}")) is None:
+                print(f"kept without GPU {device}, whose random numbers begin anew", flush=True)
+            else:
+                torch.cuda.set_rng_state(state, device)
 
 
 def _of_numpy() -> dict[str, Any]:

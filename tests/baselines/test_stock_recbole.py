@@ -1,6 +1,5 @@
 """RecBole's own training, kept after each epoch: as RecBole's alone, and the same after a kill in any epoch."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,6 @@ def test_a_damaged_epoch_is_named_and_passed_over(
         fitted(tmp_path / "killed")
     monkeypatch.setattr(KeptEpochs, "keep", keep)
     (kept,) = (tmp_path / "killed" / EPOCHS).glob("*.safetensors")
-    shutil.copy(kept, tmp_path / "before")
     data = bytearray(kept.read_bytes())
     data[-5] ^= 1
     kept.write_bytes(data)
@@ -113,3 +111,28 @@ def test_the_estimate_by_hand() -> None:
     # 25 epochs with a gain, and the 10 that RecBole waits; of few epochs all.
     assert fit_cost(sizes, Params(model="GRU4Rec").model_dump()).seconds == pytest.approx(35 * 96_158 * 5.5e-4)
     assert fit_cost(sizes, Params(model="SASRec", epochs=2).model_dump()).seconds == pytest.approx(2 * 96_158 * 1.1e-3)
+
+
+def test_epochs_kept_without_a_gpu_go_on_beside_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep, go_on = KeptEpochs.keep, KeptEpochs.go_on
+
+    def killed(self: KeptEpochs, epoch: int, value: float) -> None:
+        keep(self, epoch, value)
+        raise Killed
+
+    monkeypatch.setattr(KeptEpochs, "keep", killed)
+    with pytest.raises(Killed):
+        fitted(tmp_path / "killed")
+
+    def moved(self: KeptEpochs) -> None:
+        with monkeypatch.context() as gpu:
+            gpu.setattr("torch.cuda.device_count", lambda: 1)
+            go_on(self)
+        raise Killed
+
+    monkeypatch.setattr(KeptEpochs, "go_on", moved)
+    with pytest.raises(Killed):
+        fitted(tmp_path / "killed")
+    assert "kept without GPU 0, whose random numbers begin anew\ngoes on behind epoch 1\n" in capsys.readouterr().out
