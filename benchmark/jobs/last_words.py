@@ -43,14 +43,17 @@ def sentence(log: str) -> str | None:
 def of_exit(code: int, log: str) -> str:
     """Why a job ended by itself with this exit code, from the text of its log. Nobody has killed it.
 
+    Python ends with 1 behind a traceback, and our commands with 2 behind an error: with another code, what the log says
+    of an error was caught.
+
     >>> of_exit(7, "epoch 1\\nepoch 2\\n")
-    'ended with exit code 7 without an error; the last line of its log: epoch 2'
+    'ended with exit code 7; the last line of its log: epoch 2'
     """
     lines = _lines(log)
-    if (why := _stated(lines)) is not None:
+    if code in (1, 2) and (why := _stated(lines)) is not None:
         return why
     if lines:
-        return f"ended with exit code {code} without an error; the last line of its log: {lines[-1].strip()}"
+        return f"ended with exit code {code}; the last line of its log: {lines[-1].strip()}"
     return f"ended with exit code {code} without a word; its code, or code that it calls, ends the process (os._exit)"
 
 

@@ -133,6 +133,8 @@ def printed_in(path: Path) -> dict[str, float]:
         value = finite(text)
         if value is None or value <= 0:
             raise InputError(f"{path}: row {number}: seconds is {text!r}; give a number above 0")
+        if method in printed:
+            raise InputError(f"{path}: row {number}: {method!r} stands there twice; give each method once")
         printed[method] = value
     return printed
 
@@ -171,6 +173,8 @@ def main() -> None:
     config = read_config_file(args.config)
     if len(config.datasets) != 1:
         raise InputError(f"{args.config}: has {len(config.datasets)} datasets; give a config with one")
+    if not args.directory.is_dir():
+        raise InputError(f"--directory {args.directory}: no such folder; run the config there first (make latency)")
     os.chdir(args.directory)
     (dataset,) = config.datasets
     data = Path("results/data", dataset)

@@ -105,6 +105,7 @@ def test_a_printed_table_stands_beside_ours() -> None:
     [
         ("method,s\na,1\n", "has the columns ['method', 's']; give method and seconds"),
         ("method,seconds\na,1\nb,fast\n", "row 2: seconds is 'fast'; give a number above 0"),
+        ("method,seconds\na,1\na,2\n", "row 2: 'a' stands there twice; give each method once"),
         ("method,seconds\na,inf\n", "row 1: seconds is 'inf'; give a number above 0"),
         ("", "can't be read (No columns to parse from file); give a CSV of method and seconds"),
     ],
@@ -162,6 +163,7 @@ def test_the_command_writes_the_table_and_says_where(
     [
         (("--queries", "0"), "--queries 0 --rounds 3: give numbers of at least 1"),
         (("--queries", "99999"), "test cases; give --queries"),
+        (("--directory", "nowhere"), "--directory nowhere: no such folder; run the config there first"),
     ],
 )
 def test_a_number_that_can_not_be_is_one_sentence(

@@ -21,6 +21,11 @@ from benchmark.provenance import ROOT
 FAULTS = {
     "raises": ("raise ValueError('broken\\x1b[2J on purpose')", "ValueError: broken\\u001b[2J on purpose"),
     "says_nothing": ("import sys; sys.exit(3)", "ended with exit code 3 without a word"),
+    "says_what_it_caught": (
+        "import os, traceback\ntry: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()\n"
+        "print('epoch 2', flush=True); os._exit(7)",
+        "ended with exit code 7; the last line of its log: epoch 2",
+    ),
     "leaves": (
         "import os; os._exit(0)",
         "ended with exit code 0 but without a result; its code must not end the process",

@@ -54,7 +54,14 @@ MISBEHAVE = {
     "fails_silently": (FIT.format("os._exit(7)"), "ended with exit code 7 without a word; its code"),
     "fails_behind_a_line": (
         FIT.format("print('epoch 2', flush=True); os._exit(7)"),
-        "ended with exit code 7 without an error; the last line of its log: epoch 2",
+        "ended with exit code 7; the last line of its log: epoch 2",
+    ),
+    "fails_behind_what_it_caught": (
+        FIT.format(
+            "import traceback\n    try: 1 / 0\n    except ZeroDivisionError: traceback.print_exc()\n"
+            "    print('epoch 2', flush=True); os._exit(7)"
+        ),
+        "ended with exit code 7; the last line of its log: epoch 2",
     ),
     "killed": (FIT.format("os.kill(os.getpid(), 9)"), "was ended by SIGKILL"),
     "crashes": (FIT.format("ctypes.string_at(0)"), "was ended by SIGSEGV"),
