@@ -160,7 +160,7 @@ def _inside(workdir: Path) -> Iterator[None]:
     shutil.rmtree(whole)
 
 
-# Seconds of one training case in an epoch, measured on two kinds of cores with other work beside them, but for Caser.
+# Seconds of one training case in an epoch on slow cores with other work beside them; Caser's is a guess between these.
 PER_CASE = {"SASRec": 1.1e-3, "GRU4Rec": 5.5e-4, "BERT4Rec": 1.2e-3, "Caser": 1e-3}
 # RecBole waits for `stopping_step` epochs without a gain. On ml-100k GRU4Rec was still gaining at its 20th.
 GAINING = 25

@@ -7,7 +7,6 @@ them together. Nothing that earlier scoring kept is read. Where fits are short, 
 token take what they take after a long training, but a text may have another length.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -24,7 +23,7 @@ from benchmark.config.read import read_config_file
 from benchmark.config.schema import MethodConfig
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_about, read_split, read_test
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, command_line
 from benchmark.output.markdown import plain, table
 from benchmark.output.page.labels import machine
 from benchmark.storage.io import write_csv, write_text
@@ -130,7 +129,7 @@ def printed_in(path: Path) -> dict[str, float]:
         raise InputError(f"{path}: has the columns {list(frame.columns)}; give method and seconds")
     printed = {}
     for number, (method, text) in enumerate(frame.itertuples(index=False), 1):
-        value = finite(text)
+        value = _finite(text)
         if value is None or value <= 0:
             raise InputError(f"{path}: row {number}: seconds is {text!r}; give a number above 0")
         if method in printed:
@@ -139,7 +138,7 @@ def printed_in(path: Path) -> dict[str, float]:
     return printed
 
 
-def finite(text: str) -> float | None:
+def _finite(text: str) -> float | None:
     """A finite number; None for anything else."""
     try:
         value = float(text)
@@ -158,7 +157,7 @@ def fitted(name: str, entry: MethodConfig, split: Split, workdir: Path) -> Recom
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmark.speed.latency", description=__doc__)
+    parser = command_line("benchmark.speed.latency", __doc__)
     parser.add_argument("config", type=Path, help="a config with one dataset")
     parser.add_argument(
         "--directory", type=Path, required=True, help="the folder of its run, where its data are prepared"
