@@ -1,8 +1,8 @@
 """Whether this machine multiplies matrices in bfloat16, which decides what the dtype `auto` of a setting stands for.
 
-A processor without instructions for it takes some four times as long in bfloat16 as in float32. Those are x86 before
-AVX-512, which most laptops and many servers have, and Arm before its bf16 extension. A GPU that emulates it is slower,
-too.
+A processor without instructions for it takes two to four times as long in bfloat16 as in float32. Those are x86
+without AVX512_BF16 or AMX, which most laptops and many servers have, and Arm before its bf16 extension. With the rest
+of AVX-512 oneDNN computes it by conversions and says that it is supported. A GPU that emulates it is slower, too.
 """
 
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["auto", "bfloat16", "float32"]
-# What oneDNN, which multiplies for torch on a processor, wants of an x86 processor; of Arm it is bf16.
-X86 = {"avx512vl", "avx512bw", "avx512dq"}
+# The flags of processors that multiply in it: x86's by vectors and by tiles, and Arm's.
+FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 COMPUTE_CAPABILITY = 8.0  # of NVIDIA's GPUs, from which on they have instructions for it; torch asks for the same
 
 
@@ -31,7 +31,8 @@ def multiplies_in_bfloat16(device: str = "cpu") -> bool:
     torch = sys.modules["torch"]  # no import: of a method that is without torch this file is a part, too
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    by_onednn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(by_onednn and processor_has_bfloat16())
 
 
 @cache
@@ -42,7 +43,7 @@ def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except OSError:
         return True
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
-    return not flags or flags >= X86 or "bf16" in flags
+    return not flags or not flags.isdisjoint(FLAGS)
 
 
 @cache

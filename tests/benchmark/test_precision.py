@@ -36,8 +36,9 @@ def test_a_gpu_that_emulates_it_counts_as_one_without(monkeypatch: pytest.Monkey
     ("text", "expected"),
     [
         ("model name\t: Zen 1\nflags\t\t: fpu sse2 avx avx2 fma f16c\n", False),
-        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl\n", True),
-        ("flags\t\t: avx2 avx512f avx512dq\n", False),  # Knights Landing has some of AVX-512
+        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16\n", True),
+        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16 amx_bf16 amx_tile\n", True),
+        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_vnni\n", False),  # Ice Lake, Cascade Lake, Skylake
         ("Features\t: fp asimd sve bf16\n", True),
         ("Features\t: fp asimd\n", False),
         ("processor\t: 0\n", True),  # says nothing
