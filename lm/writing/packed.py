@@ -1,16 +1,20 @@
-"""A forward on packed weights, for models in bf16 on a processor: the LM's own arithmetic, sooner done.
+"""A forward on packed weights, for models on a processor: the LM's own arithmetic, sooner done.
 
-A step of decoding multiplies few rows by all of the LM's weights. oneDNN brings a matrix into its own order at every
-product, which takes as long as the product where rows are few. Here that is done once for all tokens of a call.
-Queries, keys and values are one product, and no module is called for what a function does; prompts gain by that, too.
-The sums are those of the model's forward, in the same types and order, so that states and logits are equal to the bit
+Queries, keys and values are one product, and no module is called for what a function does. In bf16 a step of decoding
+gains more: it multiplies few rows by all of the LM's weights, and oneDNN brings a matrix into its own order at every
+product, which takes as long as the product where rows are few. Here that is done once for all tokens of a call. The
+sums are those of the model's forward, in the same types and order, so that states and logits are equal to the bit
 where oneDNN computes both. The weights lie in memory twice while texts are written.
+
+In float32 that order gains little, and costs a single row: there the weights stay as they are, and only those of
+queries, keys and values lie in memory twice. States and logits are the model's own up to float32's rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import (
@@ -65,10 +69,10 @@ class PackedForward:
         serves = (
             type(model) in FAMILIES
             and not model.training
-            and multiplies_in_bfloat16("cpu")
+            and (model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and multiplies_in_bfloat16("cpu")))
             and not torch.is_autocast_enabled("cpu")
             and all(_runs_plainly(module, kind) for module, kind in _not_called(model))
-            and all(_is_known(products) for products in _products(model, with_head))
+            and all(_is_known(products, model.dtype) for products in _products(model, with_head))
         )
         return cls(model, with_head) if serves and len(_scales(model)) <= 1 else None
 
@@ -123,11 +127,13 @@ class _Product:
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         bases: list[Any] = [layer.get_base_layer() if isinstance(layer, FusedLora) else layer for layer in layers]
         weights = [base.weight.detach() for base in bases]
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(_beside(weights), ROWS)
+        dtype = weights[0].dtype
+        self.weight, self.is_ordered = _beside(weights), dtype == torch.bfloat16
+        if self.is_ordered:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
         biases = [base.bias.detach() for base in bases if base.bias is not None]
         self.bias = _beside(biases) if biases else None
         # Adapters of layers side by side are blocks of one pair of matrices: zeros add nothing to a sum.
-        dtype = weights[0].dtype
         a, b, self.scale = [], [], 0.0
         for layer, weight in zip(layers, weights, strict=True):
             factors = layer.factors(dtype, "cpu") if isinstance(layer, FusedLora) else None
@@ -141,7 +147,11 @@ class _Product:
         self.low, self.high = torch.cat(a).T, torch.block_diag(*b)
 
     def __call__(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        out: Tensor
+        if self.is_ordered:
+            out = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        else:
+            out = F.linear(x, self.weight, self.bias)
         return out.addmm_(x @ self.low, self.high, alpha=self.scale) if len(self.high) else out
 
 
@@ -177,12 +187,12 @@ def _runs_plainly(module: nn.Module, kind: type) -> bool:
     return type(module) is kind and not replaced
 
 
-def _is_known(layers: Sequence[nn.Module]) -> bool:
+def _is_known(layers: Sequence[nn.Module], dtype: torch.dtype) -> bool:
     """Whether `_Product` computes these layers: plain ones, or with an adapter as `FusedLora` computes it."""
     bases = []
     for layer in layers:
         if isinstance(layer, FusedLora):
-            if not _runs_plainly(layer, FusedLora) or layer.factors(torch.bfloat16, "cpu") is None:
+            if not _runs_plainly(layer, FusedLora) or layer.factors(dtype, "cpu") is None:
                 return False
             bases.append(layer.get_base_layer())
         else:
@@ -190,7 +200,7 @@ def _is_known(layers: Sequence[nn.Module]) -> bool:
     return all(
         _runs_plainly(base, nn.Linear)
         and type(base.weight) is nn.Parameter  # not one of a quantised type, which says that it is bf16
-        and base.weight.dtype == torch.bfloat16
+        and base.weight.dtype == dtype
         and base.weight.device.type == "cpu"
         and (base.bias is None) == (bases[0].bias is None)
         for base in bases

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
+from benchmark.precision import multiplies_in_bfloat16
 from lm.backbone import add_lora
 from lm.kernels.lora import FusedLora
 from lm.settings import LoraSettings, RolloutSettings
+from lm.writing import packed as packed_module
 from lm.writing.decode import SharedPromptDecoder
 from lm.writing.engine import TransformersEngine
 from lm.writing.packed import Attend, PackedForward
@@ -24,9 +26,9 @@ from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
 PROMPTS = [[5, 9, 8, 21, 33], [5, 9, 40, 41, 7, 6, 11, 30, 58], [5, 9, 12]]
 GROUP = 2
 NEEDS_BF16 = pytest.mark.skipif(
-    not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-    reason="oneDNN has no bf16 on this processor, so that all steps are the model's own",
+    not multiplies_in_bfloat16("cpu"), reason="this processor has no bf16, so that all steps are the model's own"
 )
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=NEEDS_BF16)])
 
 
 def model_of(family: str, lora: bool) -> PreTrainedModel:
@@ -117,30 +119,33 @@ def test_models_in_bf16_are_packed_and_stay_as_near(lora: bool) -> None:
         assert (one - right).norm() < 0.3 * right.norm()
 
 
-@NEEDS_BF16
-def test_other_models_take_their_own_forward() -> None:
+@BOTH
+def test_other_models_take_their_own_forward(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(LlamaForCausalLM):
         pass
 
     def of(model: PreTrainedModel) -> PackedForward | None:
         return PackedForward.of(model, with_head=True)
 
-    llama = tiny_model("llama", lora=False).bfloat16().eval()
+    llama = tiny_model("llama", lora=False).to(dtype).eval()
     assert of(llama) is not None
-    assert of(tiny_model("llama", lora=False).eval()) is None  # float32
-    assert of(tiny_model("gemma2", lora=False).bfloat16().eval()) is None
-    assert of(Other(tiny_config("llama")).bfloat16().eval()) is None
+    assert of(tiny_model("llama", lora=False).half().eval()) is None
+    monkeypatch.setattr(packed_module, "multiplies_in_bfloat16", lambda device: False)
+    assert (of(llama) is not None) == (dtype == torch.float32)
+    monkeypatch.undo()
+    assert of(tiny_model("gemma2", lora=False).to(dtype).eval()) is None
+    assert of(Other(tiny_config("llama")).to(dtype).eval()) is None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert of(llama) is None
     peft_alone = get_peft_model(llama, LoraConfig(r=2, target_modules=["q_proj"]))
     assert isinstance(peft_alone, PeftModel)
     assert of(peft_alone.get_base_model()) is None
     adapted_head = get_peft_model(
-        tiny_model("llama", lora=False).bfloat16(), LoraConfig(r=2, target_modules=["lm_head"])
+        tiny_model("llama", lora=False).to(dtype), LoraConfig(r=2, target_modules=["lm_head"])
     )
     assert isinstance(adapted_head, PeftModel)
     assert of(adapted_head.get_base_model()) is None
-    dropout = add_lora(tiny_model("llama", lora=False).bfloat16(), LoraSettings(r=2, dropout=0.1))
+    dropout = add_lora(tiny_model("llama", lora=False).to(dtype), LoraSettings(r=2, dropout=0.1))
     assert of(dropout.get_base_model()) is None
 
 
@@ -170,19 +175,19 @@ def with_adapters(config: PeftConfig, model: PreTrainedModel) -> PreTrainedModel
     return adapted.eval().get_base_model()
 
 
-@NEEDS_BF16
+@BOTH
 @pytest.mark.parametrize("what", OTHERS)
-def test_other_adapters_take_the_models_own_forward(what: str) -> None:
-    model = model_of("qwen2", lora=False).bfloat16()
+def test_other_adapters_take_the_models_own_forward(what: str, dtype: torch.dtype) -> None:
+    model = model_of("qwen2", lora=False).to(dtype)
     assert PackedForward.of(model, with_head=True) is not None
     assert PackedForward.of(with_adapters(OTHERS[what], model), with_head=True) is None
 
 
-@NEEDS_BF16
-def test_tokens_with_vectors_of_their_own() -> None:
+@BOTH
+def test_tokens_with_vectors_of_their_own(dtype: torch.dtype) -> None:
     """The embedding is called, and gives them; an lm_head that is tied to it has them, too, and is no plain layer."""
     config = LoraConfig(r=2, target_modules=[LAYER], trainable_token_indices=[4, 5], init_lora_weights=False)
-    model = with_adapters(config, model_of("qwen2", lora=False).bfloat16())
+    model = with_adapters(config, model_of("qwen2", lora=False).to(dtype))
     for name, value in model.named_parameters():
         if "trainable_tokens_delta" in name:
             nn.init.constant_(value, 0.4)
@@ -190,27 +195,27 @@ def test_tokens_with_vectors_of_their_own() -> None:
     assert packed is not None
     for one, other in zip(steps(model, packed)[0], steps(model, None)[0], strict=True):
         assert (one - other).norm() <= 0.02 * other.norm()
-    assert PackedForward.of(with_adapters(config, model_of("llama", lora=False).bfloat16()), with_head=True) is None
+    assert PackedForward.of(with_adapters(config, model_of("llama", lora=False).to(dtype)), with_head=True) is None
 
 
-@NEEDS_BF16
+@BOTH
 @pytest.mark.parametrize("scaling", [{"use_rslora": True}, {"rank_pattern": {"k_proj": 3, LAYER: 3}, "lora_alpha": 6}])
-def test_every_rank_and_one_scale_is_packed(scaling: dict[str, Any]) -> None:
+def test_every_rank_and_one_scale_is_packed(scaling: dict[str, Any], dtype: torch.dtype) -> None:
     """rsLoRA's scale is alpha / sqrt(r); of adapters with several ranks and one scale each block has its own width."""
     config = LoraConfig(r=3, target_modules=[LAYER, "k_proj", "up_proj"], init_lora_weights=False, **scaling)
-    model = with_adapters(config, model_of("qwen2", lora=False).bfloat16())
+    model = with_adapters(config, model_of("qwen2", lora=False).to(dtype))
     packed = PackedForward.of(model, with_head=True)
     assert packed is not None
     for one, other in zip(steps(model, packed)[-1], steps(model, None)[-1], strict=True):
         assert (one - other).norm() <= 0.02 * other.norm()
 
 
-@NEEDS_BF16
-def test_a_changed_module_takes_the_models_own_forward() -> None:
+@BOTH
+def test_a_changed_module_takes_the_models_own_forward(dtype: torch.dtype) -> None:
     def of(model: PreTrainedModel) -> PackedForward | None:
         return PackedForward.of(model, with_head=True)
 
-    model: Any = tiny_model("llama", lora=False).bfloat16().eval()
+    model: Any = tiny_model("llama", lora=False).to(dtype).eval()
     layer = model.model.layers[1]
     for module in (model, model.model, layer, layer.self_attn, layer.mlp, layer.mlp.up_proj, model.lm_head):
         hook = module.register_forward_hook(lambda _module, _inputs, out: out)
@@ -225,10 +230,10 @@ def test_a_changed_module_takes_the_models_own_forward() -> None:
     model.train()
     assert of(model) is None  # the model's own forward refuses an attention dropout
     model.eval()
-    layer.mlp.down_proj.float()
+    layer.mlp.down_proj.half()
     assert of(model) is None
-    layer.mlp.down_proj.bfloat16()
-    layer.self_attn.q_proj.bias = nn.Parameter(torch.zeros(32, dtype=torch.bfloat16))
+    layer.mlp.down_proj.to(dtype)
+    layer.self_attn.q_proj.bias = nn.Parameter(torch.zeros(32, dtype=dtype))
     assert of(model) is None  # the product of queries, keys and values has one bias
 
 
@@ -250,9 +255,9 @@ def test_a_layer_without_an_adapter_beside_one_with_it() -> None:
     torch.testing.assert_close(ours[-1][0], own[-1][0], atol=2e-5, rtol=2e-5)
 
 
-@NEEDS_BF16
-def test_changed_adapters_count_in_the_next_call() -> None:
-    adapted = add_lora(tiny_model("llama", lora=False).bfloat16(), LoraSettings(r=2))
+@BOTH
+def test_changed_adapters_count_in_the_next_call(dtype: torch.dtype) -> None:
+    adapted = add_lora(tiny_model("llama", lora=False).to(dtype), LoraSettings(r=2))
     model = adapted.eval().get_base_model()
     logits = []
     for _ in range(2):
@@ -267,8 +272,8 @@ def test_changed_adapters_count_in_the_next_call() -> None:
     assert not torch.allclose(logits[0], logits[1], atol=0.1)
 
 
-@NEEDS_BF16
-def test_the_engine_packs_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH
+def test_the_engine_packs_once_for_all_batches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     """And writes with what it has packed."""
     made: list[PackedForward] = []
     used: list[PackedForward] = []
@@ -286,7 +291,7 @@ def test_the_engine_packs_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(PackedForward, "states", noting)
     tokenizer = tiny_tokenizer("llama")
     settings = RolloutSettings(group_size=2, max_new_tokens=3, temperature=1.0, rows_at_once=2)
-    engine = TransformersEngine(tiny_lm("llama").bfloat16(), tokenizer, settings, EndOfReasoning(tokenizer, "<answer>"))
+    engine = TransformersEngine(tiny_lm("llama").to(dtype), tokenizer, settings, EndOfReasoning(tokenizer, "<answer>"))
     engine.generate(PROMPTS, cases=np.arange(3), seed=0)
     assert len(made) == 1 and set(used) == {made[0]}
     assert len(used) >= 3 * (1 + 2)  # three batches: prompts, then the steps behind the first token
