@@ -25,7 +25,6 @@ from benchmark.config.methods import known_methods, load_method
 from benchmark.contract import Recommender
 from benchmark.evaluate import RANKING, rank
 from benchmark.jobs.code import stages_in
-from benchmark.precision import processor_has_bfloat16
 from benchmark.provenance import OWN, ROOT
 from benchmark.storage.stages import Stage
 from lm.settings import BackboneSettings
@@ -185,6 +184,10 @@ def fitted(name: str) -> Any:
     recommender, _ = fit_of(name)
     cases = replace(split().valid.take(np.arange(10)), target=None)
     scores = np.concatenate([batch.copy() for batch in recommender.score(cases)])
+    if name == "slim":
+        # All of its items share a bias, which adds the same to all scores of a case. Its gradient is 0 but for
+        # rounding, of which Adam makes whole steps, so that it is another one on each processor.
+        scores -= scores.mean(axis=1, keepdims=True)
     retrieved = np.isfinite(scores)
     return {"scores": first_values(torch.from_numpy(scores[retrieved])), "not retrieved": int((~retrieved).sum())}
 
@@ -248,10 +251,6 @@ def test_a_stage_makes_what_it_made(name: str) -> None:
     )
     made_now = make()
     tolerance = TRAINED if name in TRAINS else TOLERANCE
-    # The golden values are of processors with AVX-512. Others sum in another order; SLIM's network, whose first steps
-    # have hardly any gradient, ends up to .003 apart there (Zen 1).
-    if name in ("slim", "distillation") and not processor_has_bfloat16():
-        tolerance = 2.5 * TRAINED
     assert same(made_now, kept["values"], tolerance), (
         f"the numbers of stage {name!r} have changed: raise its version, from {stage.version}, then write its golden "
         f"values anew with `python -m tests.test_golden {name}`; found {made_now}"
