@@ -15,6 +15,7 @@ from typing import Literal
 Dtype = Literal["auto", "bfloat16", "float32"]
 # The flags of processors that multiply in it: x86's by vectors and by tiles, and Arm's.
 FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 COMPUTE_CAPABILITY = 8.0  # of NVIDIA's GPUs, from which on they have instructions for it; torch asks for the same
 
 
@@ -38,12 +39,26 @@ def multiplies_in_bfloat16(device: str = "cpu") -> bool:
 @cache
 def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """The same of this machine's processor, without torch. True where no /proc/cpuinfo says it."""
+    flags = _flags(cpuinfo)
+    return not flags or not flags.isdisjoint(FLAGS)
+
+
+@cache
+def processor_has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's processor has AVX-512, which multiplies in float32 three times as fast as AVX2.
+
+    False where no /proc/cpuinfo says it.
+    """
+    return _flags(cpuinfo) >= AVX512
+
+
+def _flags(cpuinfo: Path) -> set[str]:
+    """The instructions that a processor has by /proc/cpuinfo; none where there is no such file, or it says none."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return True
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
-    return not flags or not flags.isdisjoint(FLAGS)
+        return set()
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
 
 
 @cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.precision import processor_has_bfloat16
+from benchmark.precision import processor_has_avx512, processor_has_bfloat16
 from benchmark.storage.io import read_json
 from benchmark.workload import Work
 
@@ -77,7 +77,9 @@ class Machine:
 
 # Of one thread: fitted to the run in tests/benchmark/test_estimates.py. The slowest machine so far took twice as long.
 THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
-# Of one thread in float32, on a processor without instructions for bfloat16: measured on the slowest one so far (AVX2).
+# Of one thread in float32, on a processor without instructions for bfloat16: with AVX-512 (Ice Lake, 2.8 GHz, beside
+# other work), and without (Zen 1, the slowest one so far).
+WIDE_THREAD = Machine(reading=1.0e11, learning=6.0e10, writing=5.0e10, step=0.05)
 PLAIN_THREAD = Machine(reading=2.1e10, learning=1.7e10, writing=1.2e10, step=0.03, maps=1.0e10)
 # A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
 GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
@@ -85,7 +87,9 @@ GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
 
 def processor(threads: int) -> Machine:
     """This machine's processor, one process with so many threads."""
-    return (THREAD if processor_has_bfloat16() else PLAIN_THREAD).times(threads)
+    if processor_has_bfloat16():
+        return THREAD.times(threads)
+    return (WIDE_THREAD if processor_has_avx512() else PLAIN_THREAD).times(threads)
 
 
 def weight_bytes(backbone: Mapping[str, Any], gpus: int) -> int:

@@ -57,6 +57,9 @@ def test_a_processor_without_bfloat16_takes_longer_and_more_memory(monkeypatch: 
     assert lm_cost.processor(2) == THREAD.times(2)
     assert [lm_cost.weight_bytes({"dtype": dtype}, 0) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
     monkeypatch.setattr(lm_cost, "processor_has_bfloat16", lambda: False)
+    monkeypatch.setattr(lm_cost, "processor_has_avx512", lambda: True)
+    assert lm_cost.processor(2) == lm_cost.WIDE_THREAD.times(2)
+    monkeypatch.setattr(lm_cost, "processor_has_avx512", lambda: False)
     assert lm_cost.processor(2) == lm_cost.PLAIN_THREAD.times(2)
     assert [lm_cost.weight_bytes({"dtype": dtype}, 0) for dtype in ("auto", "bfloat16", "float32")] == [4, 2, 4]
     assert lm_cost.weight_bytes({}, 1) == 2  # a GPU

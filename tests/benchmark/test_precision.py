@@ -12,6 +12,7 @@ from benchmark.precision import (
     dtype_on,
     gpu_has_bfloat16,
     multiplies_in_bfloat16,
+    processor_has_avx512,
     processor_has_bfloat16,
 )
 from benchmark.provenance import hardware
@@ -33,20 +34,22 @@ def test_a_gpu_that_emulates_it_counts_as_one_without(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "bfloat16", "avx512"),
     [
-        ("model name\t: Zen 1\nflags\t\t: fpu sse2 avx avx2 fma f16c\n", False),
-        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16\n", True),
-        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16 amx_bf16 amx_tile\n", True),
-        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_vnni\n", False),  # Ice Lake, Cascade Lake, Skylake
-        ("Features\t: fp asimd sve bf16\n", True),
-        ("Features\t: fp asimd\n", False),
-        ("processor\t: 0\n", True),  # says nothing
+        ("model name\t: Zen 1\nflags\t\t: fpu sse2 avx avx2 fma f16c\n", False, False),
+        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16\n", True, True),
+        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16 amx_bf16 amx_tile\n", True, True),
+        ("flags\t\t: avx2 avx512f avx512dq avx512bw avx512vl avx512_vnni\n", False, True),  # Skylake to Ice Lake
+        ("flags\t\t: avx2 avx512f avx512cd avx512er avx512pf\n", False, False),  # Knights Landing
+        ("Features\t: fp asimd sve bf16\n", True, False),
+        ("Features\t: fp asimd\n", False, False),
+        ("processor\t: 0\n", True, False),  # says nothing
     ],
 )
-def test_a_processors_flags(text: str, expected: bool, tmp_path: Path) -> None:
+def test_a_processors_flags(text: str, bfloat16: bool, avx512: bool, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(text)
-    assert processor_has_bfloat16(tmp_path / "cpuinfo") is expected
+    assert processor_has_bfloat16(tmp_path / "cpuinfo") is bfloat16
+    assert processor_has_avx512(tmp_path / "cpuinfo") is avx512
 
 
 def test_without_flags_nothing_is_taken_for_slow(tmp_path: Path) -> None:
