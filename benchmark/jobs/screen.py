@@ -194,7 +194,22 @@ class Watch(logging.Handler):
     def summary(self) -> str:
         """A sentence on how many jobs were done in how long."""
         done = sum(job.key in self.progress.done for job in self.progress.counted)
-        return f"{many(done, 'job')} done in {in_words(time.monotonic() - self.began)}."
+        return f"{many(done, 'job')} done in {taken(time.monotonic() - self.began)}."
+
+
+def taken(seconds: float) -> str:
+    """How long something took, to the second below an hour and to the minute above it.
+
+    >>> taken(0.2), taken(59.6), taken(245), taken(5103), taken(86399)
+    ('0 s', '1 min 0 s', '4 min 5 s', '1 h 25 min', '24 h 0 min')
+    """
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def key_of(about: Mapping[str, Any]) -> tuple[Any, ...]:

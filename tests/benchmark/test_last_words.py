@@ -372,7 +372,7 @@ def test_what_a_run_says_from_its_plan_to_its_table(project: Path) -> None:
     assert code == 0 and "\x1b" not in text and "\r" not in text
     assert (project / "there/results/tables/main.txt").read_text().rstrip() in text
     where = "Tables: there/results/tables   plots: there/results/plots   page: there/results/report/index.html"
-    assert lines[-1] == where and re.fullmatch(r"6 jobs done in \d+ (s|min)\.", lines[-2])
+    assert lines[-1] == where and re.fullmatch(r"6 jobs done in (\d+ min )?\d+ s\.", lines[-2])
     jobs = [line for line in lines if line.startswith("[")]
     assert len(jobs) == 6 and jobs[0].startswith("[0 of 6 done] broken on planted") and jobs[-1].endswith(" page")
 
