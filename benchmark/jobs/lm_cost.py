@@ -80,7 +80,7 @@ THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
 # Of one thread in float32, on a processor without instructions for bfloat16: with AVX-512 (Ice Lake, 2.8 GHz, beside
 # other work), and without (Zen 1, the slowest one so far).
 WIDE_THREAD = Machine(reading=1.0e11, learning=6.0e10, writing=5.0e10, step=0.05)
-PLAIN_THREAD = Machine(reading=2.1e10, learning=1.7e10, writing=1.2e10, step=0.03, maps=1.0e10)
+PLAIN_THREAD = Machine(reading=2.1e10, learning=1.7e10, writing=1.2e10, step=0.07, maps=1.0e10)
 # A guess at an A100: a third of the 312e12 of its data sheet, which plain PyTorch code tends to reach. Never measured.
 GPU = Machine(reading=1e14, learning=1e14, writing=1e14, step=0.03)
 

@@ -8,6 +8,7 @@ log.)
 """
 
 import logging
+import math
 import statistics
 import sys
 import time
@@ -200,15 +201,15 @@ class Watch(logging.Handler):
 def taken(seconds: float) -> str:
     """How long something took, to the second below an hour and to the minute above it.
 
-    >>> taken(0.2), taken(59.6), taken(245), taken(5103), taken(86399)
-    ('0 s', '1 min 0 s', '4 min 5 s', '1 h 25 min', '24 h 0 min')
+    >>> taken(0.2), taken(59.6), taken(245), taken(3689.6), taken(5130), taken(86399)
+    ('0 s', '1 min 0 s', '4 min 5 s', '1 h 1 min', '1 h 26 min', '24 h 0 min')
     """
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    minutes = round(seconds / 60)
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = math.floor(seconds / 60 + 0.5)
     return f"{minutes // 60} h {minutes % 60} min"
 
 

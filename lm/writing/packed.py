@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
@@ -68,7 +69,8 @@ class PackedForward:
         """None where the model's own forward has to do it, as it computes anything else, or elsewhere."""
         serves = (
             type(model) in FAMILIES
-            and not model.training
+            and not any(module.training for module in model.modules())
+            and not (_global_forward_hooks or _global_forward_pre_hooks)
             and (model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and multiplies_in_bfloat16("cpu")))
             and not torch.is_autocast_enabled("cpu")
             and all(_runs_plainly(module, kind) for module, kind in _not_called(model))
@@ -77,13 +79,16 @@ class PackedForward:
         return cls(model, with_head) if serves and len(_scales(model)) <= 1 else None
 
     def states(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """What lm_head reads, [rows, d], of each token. ids, positions: int64 [rows]."""
-        x = self.decoder.embed_tokens(ids)
+        """What lm_head reads, [rows, d], of each token. ids, positions: int64 [rows].
+
+        Modules that are called get rows as the model's forward gives them, [1, rows, d], for the sake of their hooks.
+        """
+        x = self.decoder.embed_tokens(ids[None])[0]
         cos, sin = (part[0][:, None] for part in self.decoder.rotary_emb(x[None], positions[None]))
         for number, layer in enumerate(self.layers):
-            x = x + layer.attention(number, layer.before_attention(x), cos, sin, attend)
-            x = x + layer.mlp(layer.before_mlp(x))
-        states: Tensor = self.decoder.norm(x)
+            x = x + layer.attention(number, layer.before_attention(x[None])[0], cos, sin, attend)
+            x = x + layer.mlp(layer.before_mlp(x[None])[0])
+        states: Tensor = self.decoder.norm(x[None])[0]
         return states
 
     def logits(self, states: Tensor) -> Tensor:
@@ -118,7 +123,7 @@ class _Layer:
 
     def mlp(self, x: Tensor) -> Tensor:
         """x [rows, d]."""
-        return self.down(self.activation(self.gate(x)).mul_(self.up(x)))
+        return self.down(self.up(x).mul_(self.activation(self.gate(x)[None])[0]))
 
 
 class _Product:
@@ -202,6 +207,7 @@ def _is_known(layers: Sequence[nn.Module], dtype: torch.dtype) -> bool:
         and type(base.weight) is nn.Parameter  # not one of a quantised type, which says that it is bf16
         and base.weight.dtype == dtype
         and base.weight.device.type == "cpu"
+        and base.weight.layout == torch.strided
         and (base.bias is None) == (bases[0].bias is None)
         for base in bases
     )

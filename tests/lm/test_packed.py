@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, VeraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
@@ -224,17 +225,44 @@ def test_a_changed_module_takes_the_models_own_forward(dtype: torch.dtype) -> No
         module.forward = module.forward  # as accelerate and others put their own in its place
         assert of(model) is None
         del module.forward
-    hook = model.model.embed_tokens.register_forward_hook(lambda _module, _inputs, out: out)
-    assert of(model) is not None  # embeddings, norms and activations are called, with their hooks
-    hook.remove()
-    model.train()
-    assert of(model) is None  # the model's own forward refuses an attention dropout
-    model.eval()
+    for module in (model, model.model, layer):
+        module.train()
+        assert of(model) is None  # the model's own forward refuses an attention dropout
+        model.eval()
+    for register in (register_module_forward_hook, register_module_forward_pre_hook):
+        hook = register(lambda _module, *_others: None)
+        assert of(model) is None
+        hook.remove()
+    dense = layer.self_attn.o_proj.weight
+    layer.self_attn.o_proj.weight = nn.Parameter(dense.detach().to_sparse_csr(), requires_grad=False)
+    assert of(model) is None
+    layer.self_attn.o_proj.weight = dense
+    assert of(model) is not None
     layer.mlp.down_proj.half()
     assert of(model) is None
     layer.mlp.down_proj.to(dtype)
     layer.self_attn.q_proj.bias = nn.Parameter(torch.zeros(32, dtype=dtype))
     assert of(model) is None  # the product of queries, keys and values has one bias
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "layers.1.input_layernorm", "layers.0.mlp.act_fn", "norm"])
+def test_hooks_of_modules_that_are_called_get_what_the_model_gives_them(name: str) -> None:
+    """The hook changes the last token's row alone, and keeps what it was given."""
+    model, kept = model_of("llama", lora=False), []
+
+    def hook(_module: nn.Module, _inputs: Any, out: Tensor) -> Tensor:
+        kept.append(out)
+        changed = out.clone()
+        changed[:, -1] += 1
+        return changed
+
+    model.get_decoder().get_submodule(name).register_forward_hook(hook)
+    packed = PackedForward.of(model, with_head=True)
+    assert packed is not None
+    ours, own = steps(model, packed), steps(model, None)
+    torch.testing.assert_close(ours[-1][1], own[-1][1], atol=2e-5, rtol=2e-5)
+    for one, other in zip(kept[: len(kept) // 2], kept[len(kept) // 2 :], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
 
 
 def test_resized_embeddings_and_fewer_layers_are_the_models_own() -> None:
