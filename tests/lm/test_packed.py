@@ -225,6 +225,9 @@ def test_a_changed_module_takes_the_models_own_forward(dtype: torch.dtype) -> No
         module.forward = module.forward  # as accelerate and others put their own in its place
         assert of(model) is None
         del module.forward
+    hook = model.model.embed_tokens.register_forward_hook(lambda _module, _inputs, out: out)
+    assert of(model) is not None  # embeddings, norms and activations are called, with their hooks
+    hook.remove()
     for module in (model, model.model, layer):
         module.train()
         assert of(model) is None  # the model's own forward refuses an attention dropout
@@ -238,8 +241,9 @@ def test_a_changed_module_takes_the_models_own_forward(dtype: torch.dtype) -> No
     assert of(model) is None
     layer.self_attn.o_proj.weight = dense
     assert of(model) is not None
-    layer.mlp.down_proj.half()
-    assert of(model) is None
+    for other in {torch.float32, torch.bfloat16, torch.float16} - {dtype}:
+        layer.mlp.down_proj.to(other)
+        assert of(model) is None
     layer.mlp.down_proj.to(dtype)
     layer.self_attn.q_proj.bias = nn.Parameter(torch.zeros(32, dtype=dtype))
     assert of(model) is None  # the product of queries, keys and values has one bias
