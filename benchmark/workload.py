@@ -6,6 +6,7 @@ end early.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sizes:
-    """Counts of a prepared dataset, and tokens of its texts: of a history line, and of an item's own prompt."""
+    """Counts of a prepared dataset, and tokens of its texts: of a history line, and of an item's own prompt.
+
+    history: items that a case's history has on average.
+    """
 
     items: int
     train: int
@@ -22,6 +26,7 @@ class Sizes:
     line: int = 17
     item: int = 25
     llm: int | None = None  # training cases that an LLM may read; None: all
+    history: float = math.inf
 
     @property
     def train_llm(self) -> int:
@@ -59,7 +64,12 @@ def named(kind: str, *parts: Any) -> tuple[str, ...]:
 
 
 def prompt_tokens(s: Sizes, items: int, limit: int = 10**9) -> int:
-    """Tokens of a user's prompt behind the beginning that all prompts share."""
+    """Tokens that a user's prompt has on average behind the beginning that all prompts share."""
+    return min(limit, round(30 + s.line * min(items, s.history)))
+
+
+def longest_prompt(s: Sizes, items: int, limit: int = 10**9) -> int:
+    """The same of a user whose history has all the items that a prompt shows."""
     return min(limit, 30 + s.line * items)
 
 

@@ -26,7 +26,7 @@ from benchmark.jobs.lm_cost import GPU, most_memory, parts_by_lm, processor, sec
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.jobs.sizes import sizes_of
-from benchmark.workload import STATES, TUNING, WARM_START, Sizes, prompt_tokens
+from benchmark.workload import STATES, TUNING, WARM_START, Sizes, longest_prompt
 
 GIB = 2**30
 # A cluster kills a job that takes longer or more than it asked for, so it asks for more than the estimate.
@@ -123,7 +123,7 @@ def longest(p: dict[str, Any], s: Sizes) -> int:
     prompts = p.get("prompts", {})
     items, limit = prompts.get("max_items", p.get("max_items", 0)), prompts.get("max_prompt_tokens", 10**9)
     length: int = p.get("rollouts", p).get("max_new_tokens", s.line)
-    return prompt_tokens(s, items, limit) + length
+    return longest_prompt(s, items, limit) + length
 
 
 def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, threads: int, processes: int) -> Estimate:

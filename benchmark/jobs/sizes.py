@@ -1,15 +1,23 @@
-"""Counts of a dataset for the estimates: from its dataset.json, or of the user's own files, or usual for its source."""
+"""Sizes of a dataset for the estimates: of the prepared one, or of the user's own files, or usual for its source.
 
+Of the first two the texts are measured, too: an LM's time goes by the length of titles and of histories.
+"""
+
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
 from benchmark.data.protocol import prepare
 from benchmark.data.settings import DatasetConfig, read_dataset_settings, source_of
-from benchmark.data.store import read_about
+from benchmark.data.store import checked_part, read_about
 from benchmark.errors import InputError
 from benchmark.workload import Sizes
 
@@ -25,6 +33,12 @@ USUAL = {
 }
 UNKNOWN = Sizes(10_000, 80_000, 10_000, 10_000, **AMAZON)
 MOST_ROWS = 1_000_000  # of the user's own files, up to which they are prepared for their counts, in some seconds
+# Fitted to the prompts of six datasets under SmolLM2's tokenizer, within a quarter: characters of a token, tokens of a
+# line or an item's prompt beside its texts, and tokens of an attribute's name.
+CHARACTERS, FRAME, KEY = 3.2, 8, 3
+MOST_CHARACTERS = 600  # that an item's prompt keeps of an attribute: 100 words
+MEASURED = ("items.parquet", "train.parquet")
+MEASURED_ITEMS = 100_000  # whose texts stand for all
 OwnFile = tuple[Path, int, int]  # where it is, bytes, and when it was written
 
 
@@ -32,17 +46,13 @@ def sizes_of(name: str, dataset: DatasetConfig, results: Path) -> Sizes:
     """Counts of a dataset: from its dataset.json, if it is prepared; else from its source or the user's own files."""
     category = str(dataset.options.get("category", ""))
     usual = USUAL.get(category) or USUAL.get(dataset.source) or UNKNOWN
-    path = results / "data" / name / "dataset.json"
-    try:
-        counts = read_about(path.parent, "counts")["counts"] if path.exists() else None
-    except InputError:  # a damaged one is about to be made anew, which the plan says
-        counts = None
-    own = [] if counts else _own_files(dataset)
+    if (prepared := _prepared(results / "data" / name)) is not None:
+        return replace(usual, **prepared)
+    own = _own_files(dataset)
     if own and all(_rows(path, size) <= MOST_ROWS for path, size, _ in own):
-        counts = _counts_of(dataset.model_dump_json(), tuple(own))
-    if counts is not None:
-        sizes = replace(usual, **{part: counts[part] for part in ("items", "train", "valid", "test")})
-        return replace(sizes, llm=counts.get("train_llm"))  # absent where it has to be prepared again
+        counted = _counted(dataset.model_dump_json(), tuple(own))
+        if counted is not None:
+            return replace(usual, **counted)
     if own:
         usual = _sizes_by_rows(own)
     limits = {"valid": dataset.valid_cases, "test": dataset.test_cases}
@@ -64,8 +74,57 @@ def _own_files(dataset: DatasetConfig) -> list[OwnFile]:
     return found if len(found) == 2 else []
 
 
+def _prepared(folder: Path) -> dict[str, Any] | None:
+    """Sizes of a prepared dataset; None where there is none, or a damaged one, which is about to be made anew."""
+    try:
+        about = read_about(folder, "counts")
+    except InputError:
+        return None
+    files = tuple((folder / name, (folder / name).stat()) for name in MEASURED if (folder / name).is_file())
+    written = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in files)
+    return _of_counts(about["counts"]) | _measured(written, json.dumps(about.get("files")))
+
+
 @cache
-def _counts_of(settings: str, files: tuple[OwnFile, ...]) -> dict[str, int] | None:
+def _measured(files: tuple[OwnFile, ...], checksums: str) -> dict[str, float]:
+    """What the texts and histories of a prepared dataset say; nothing where a file is missing or not what was written.
+
+    files: those of `MEASURED`; they are read again once one of them has changed.
+    """
+    if len(files) < len(MEASURED):
+        return {}
+    folder, about = files[0][0].parent, {"files": json.loads(checksums)}
+    try:
+        items, train = (checked_part(folder, name, about) for name in MEASURED)
+        first = next(pyarrow.parquet.ParquetFile(items).iter_batches(MEASURED_ITEMS)).to_pandas()
+        lengths = pyarrow.parquet.read_table(train, columns=["history"])["history"].combine_chunks().value_lengths()
+        return _of_texts(first, lengths.to_numpy())
+    except (InputError, OSError, pyarrow.ArrowException):
+        return {}
+
+
+def _of_counts(counts: Mapping[str, int]) -> dict[str, Any]:
+    """The counts of `Sizes`. llm is absent where the dataset has to be prepared again."""
+    return {part: counts[part] for part in ("items", "train", "valid", "test")} | {"llm": counts.get("train_llm")}
+
+
+def _of_texts(items: pd.DataFrame, histories: np.ndarray) -> dict[str, float]:
+    """The texts of `Sizes`, from the table of items and the lengths of the training cases' histories."""
+    texts = {name: items[name].dropna() for name in items.columns if name != "item_id"}
+    mean = {
+        name: float(column.str.len().clip(upper=MOST_CHARACTERS).sum()) / len(items)
+        for name, column in texts.items()
+        if pd.api.types.is_string_dtype(column) and len(column)
+    }
+    return {
+        "line": round(FRAME + mean["title"] / CHARACTERS),
+        "item": round(FRAME + sum(KEY + characters / CHARACTERS for characters in mean.values())),
+        "history": float(histories.mean()),
+    }
+
+
+@cache
+def _counted(settings: str, files: tuple[OwnFile, ...]) -> dict[str, Any] | None:
     """What preparing the user's own files will count, by the very code that prepares them; None where it refuses them.
 
     settings: the dataset's entry as JSON. files: they are read again once one of them has changed.
@@ -74,9 +133,10 @@ def _counts_of(settings: str, files: tuple[OwnFile, ...]) -> dict[str, int] | No
     try:
         source, options = source_of(dataset, "datasets")
         raw = source.load(options, [path for path, _, _ in files], dataset.limits)
-        return prepare(raw, dataset, "estimate").counts  # the name decides which cases are drawn, and not how many
+        found = prepare(raw, dataset, "estimate")  # the name decides which cases are drawn, and not how many
     except InputError:
         return None  # the job that prepares it says what is wrong
+    return _of_counts(found.counts) | _of_texts(found.items, np.diff(found.train.offsets))
 
 
 def _sizes_by_rows(files: list[OwnFile]) -> Sizes:

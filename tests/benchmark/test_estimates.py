@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from benchmark.config.factors import ablations_of
 from benchmark.config.methods import ROOT, load_method
 from benchmark.config.read import read_config, read_config_file
 from benchmark.config.schema import Config
-from benchmark.data.protocol import prepare
-from benchmark.data.settings import DatasetConfig
 from benchmark.jobs import lm_cost
 from benchmark.jobs.estimates import (
     ANY,
@@ -36,10 +33,9 @@ from benchmark.jobs.estimates import (
     table,
 )
 from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
-from benchmark.jobs.sizes import UNKNOWN, USUAL, sizes_of
+from benchmark.jobs.sizes import USUAL, sizes_of
 from benchmark.storage.checksums import seal
 from benchmark.workload import STATES, Sizes, Work
-from tests.support.planted import planted, write_files
 
 NOWHERE = Path("/nowhere")
 # 2 layers, width 10, feed-forward 20, queries 10, keys 5, 100 words.
@@ -378,80 +374,6 @@ def test_memory_of_an_lm_that_only_reads_and_writes() -> None:
     config = read_config_file(ROOT / "config" / "config.yaml")
     estimated = of_job(config, ablations_of(config), "complete-journey", "r2ec_untrained", 1, NOWHERE)
     assert estimated.memory / 2**20 == pytest.approx(3179, rel=0.1)
-
-
-def test_counts_are_the_prepared_ones_once_they_are_there(tmp_path: Path) -> None:
-    config = read_config_file(ROOT / "config" / "config.yaml")
-    entry = config.datasets["ml-100k"]
-    assert sizes_of("ml-100k", entry, tmp_path) == replace(USUAL["ml_100k"], llm=8000, valid=500, test=1000)
-    folder = tmp_path / "data" / "ml-100k"
-    folder.mkdir(parents=True)
-    counts = {"items": 7, "train": 8, "valid": 9, "test": 10, "users": 11, "train_llm": 6}
-    (folder / "dataset.json").write_text(json.dumps(seal({"counts": counts})))
-    prepared = Sizes(items=7, train=8, valid=9, test=10, llm=6)
-    assert sizes_of("ml-100k", entry, tmp_path) == prepared and prepared.train_llm == 6
-    assert (
-        sizes_of("x", entry.model_copy(update={"source": "files", "test_cases": None}), tmp_path).test == UNKNOWN.test
-    )
-
-
-def own_dataset(folder: Path, **changes: Any) -> DatasetConfig:
-    entry = {"source": "files", "options": {"folder": str(folder)}, "category": "thing"}
-    return DatasetConfig.model_validate(entry | changes)
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_ones_own_files_tell_their_size_before_they_are_prepared(tmp_path: Path, ending: str) -> None:
-    entry = own_dataset(tmp_path / "own")
-    assert sizes_of("x", entry, tmp_path) == UNKNOWN
-    write_files(tmp_path / "own", planted())
-    if ending == "parquet":
-        for name in ("interactions", "items"):
-            pd.read_csv(tmp_path / "own" / f"{name}.csv").to_parquet(tmp_path / "own" / f"{name}.parquet")
-            (tmp_path / "own" / f"{name}.csv").unlink()
-    guessed, counts = sizes_of("x", entry, tmp_path), prepare(planted(), entry, "x").counts
-    assert (guessed.items, guessed.train) == (counts["items"], counts["train"])
-    assert (guessed.valid, guessed.test, guessed.llm) == (counts["valid"], counts["test"], counts["train"])
-    (tmp_path / "own" / f"items.{ending}").write_bytes(b"")  # what is wrong with it is said elsewhere
-    assert sizes_of("x", entry, tmp_path) == UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("changes", "train", "valid", "test", "llm"),
-    [
-        # 10 users with 4 items each that are taken often enough: 3 cases each, of which 8 of 10 train.
-        ({}, 24, 3, 3, 24),
-        ({"valid_cases": 2, "test_cases": 1, "train_cases": 7}, 24, 2, 1, 7),
-        # The last case of each user tests, the one before it validates.
-        ({"split": "leave-one-out"}, 10, 10, 10, 10),
-        # Of each user the first two interactions alone: one case each.
-        ({"end": "2001-09-10"}, 8, 1, 1, 8),
-    ],
-)
-def test_ones_own_files_are_counted_by_the_rules_that_prepare_them(
-    tmp_path: Path, changes: dict[str, Any], train: int, valid: int, test: int, llm: int
-) -> None:
-    """61 rows: ten of rare items, ten that repeat an earlier one, and one of a user who is too short."""
-    day, first = 86_400, 1_000_000_000  # 2001-09-09 01:46:40
-    rows = [f"u{u},i{k},{first + u + (k // 2) * day + k}" for u in range(10) for k in range(4)]
-    rows += [f"u{u},i0,{first + u + 9}" for u in range(10)]  # repeats
-    rows += [f"u{u},rare{u},{first + u + 5}" for u in range(10)] + ["short,i0,1000000003"]
-    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows, ""]))
-    items = [f"i{k},Title {k}" for k in range(5)] + [f"rare{u},Rare {u}" for u in range(10)]  # nobody takes i4
-    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *items, ""]))
-    entry = own_dataset(tmp_path, min_user_count=2, min_item_count=2, **changes)
-    counted = sizes_of("x", entry, tmp_path)
-    assert (counted.train, counted.valid, counted.test, counted.train_llm) == (train, valid, test, llm)
-    assert counted.items == (2 if "end" in changes else 4)
-
-
-def test_large_files_of_ones_own_are_estimated_by_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.jobs.sizes.MOST_ROWS", 1000)
-    entry = own_dataset(tmp_path, test_cases=100)
-    write_files(tmp_path, planted())
-    guessed, prepared = sizes_of("x", entry, tmp_path), SMOKE_COUNTS["planted"]
-    assert (guessed.items, guessed.train, guessed.valid) == pytest.approx(prepared[:3], rel=0.1)
-    assert guessed.test == 100
 
 
 def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
