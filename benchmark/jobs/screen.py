@@ -9,8 +9,10 @@ log.)
 
 import logging
 import math
+import re
 import statistics
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -52,6 +54,14 @@ SILENT = (
     LogEvent.JOB_FINISHED,
     LogEvent.PROGRESS,
 )
+SILENCE = 300.0  # seconds without a line after which the screen says what the running jobs are at
+TALKERS = 4  # running jobs that such a line names
+LOG_END = 2**20  # bytes of a log that are read for it
+# In a log: the setting of a grid that is tried, and a bar of tqdm's, perhaps without a name. A bar that has stopped on
+# the way stays where it was: one that moves stands in the last lines.
+SETTING = re.compile(r"^\w+: (setting \d+ of \d+): ", re.MULTILINE)
+BAR = re.compile(r" *(?:(?P<name>[^|]{1,60}): +)?\d+%\|[^|]*\| *(?P<done>[^/\s]+)/(?P<all>\S+) \[")
+BAR_LINES, MOVING = 3, 10_000
 PRIOR = 60.0  # seconds of jobs that took as long as estimated, assumed before the first one ends
 
 
@@ -141,6 +151,11 @@ class Progress:
                 thought[job.kind] += job.expected.seconds
         return {kind: (PRIOR + took[kind]) / (PRIOR + thought[kind]) for kind in thought}
 
+    def since(self, number: int, now: float) -> float | None:
+        """Seconds that a job has run; None where it isn't running, or only collects files."""
+        job, began = self.running.get(number, (None, now))
+        return None if job is None or job.expected is None else now - began
+
     def so_far(self, now: float) -> str:
         """The beginning of a job's line: how many jobs are done, and how long the others will take."""
         total = len(self.counted)
@@ -158,6 +173,8 @@ class Watch(logging.Handler):
         self.planned = planned  # called once Snakemake has planned its jobs
         self.progress = Progress([])
         self.names: dict[int, str] = {}
+        self.logs: dict[int, str] = {}
+        self.spoken = time.monotonic()  # when the screen last had a line
         self.failed: dict[int, FailedJob] = {}
         self.stopped = False
         self.began = time.monotonic()
@@ -177,6 +194,8 @@ class Watch(logging.Handler):
             self.progress = self.planned()
         elif event == LogEvent.JOB_INFO:
             self.names[about["jobid"]] = name_of(about)
+            self.logs[about["jobid"]] = next(map(str, about.get("log") or []), "")
+            self.spoken = now
             self.progress.start(about["jobid"], key_of(about), now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.end(about["job_id"], now, well=True)
@@ -191,6 +210,32 @@ class Watch(logging.Handler):
         """The failed job of a message, with the name that an earlier message gave it."""
         more = about["aux"].get("aux_logs") or []
         return FailedJob(self.names.get(about["jobid"], about["rule_name"]), tuple(map(str, [*about["log"], *more])))
+
+    def running(self, now: float) -> str | None:
+        """A line on what the running jobs are at, those that have run longest first; None where none runs."""
+        known = [(seconds, number) for number in list(self.names) if (seconds := self.progress.since(number, now))]
+        if not known:
+            return None
+        parts = []
+        for seconds, number in sorted(known, reverse=True)[:TALKERS]:
+            doing = at(_end_of(Path(self.logs[number])))
+            parts.append(f"{self.names[number]} ({', '.join([f'for {taken(seconds)}', *doing])})")
+        more = [f"and {many(len(known) - TALKERS, 'other job')}"] if len(known) > TALKERS else []
+        return f"{self.progress.so_far(now)} still running: {'; '.join([*parts, *more])}"
+
+    def talk(self, every: float = SILENCE) -> None:
+        """Print that line whenever the screen has had no other for so many seconds, until the process ends."""
+
+        def talk_on() -> None:
+            while True:
+                time.sleep(max(0.01, self.spoken + every - time.monotonic()))
+                now = time.monotonic()
+                if now - self.spoken >= every:
+                    self.spoken = now
+                    if (line := self.running(now)) is not None and not self.stopped:
+                        print(printable(line), file=sys.stderr, flush=True)
+
+        threading.Thread(target=talk_on, name="screen", daemon=True).start()
 
     def summary(self) -> str:
         """A sentence on how many jobs were done in how long."""
@@ -211,6 +256,30 @@ def taken(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s"
     minutes = math.floor(seconds / 60 + 0.5)
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def at(log: str) -> list[str]:
+    """What a job is at, from the text of its log: the setting that it tries, and the progress bar that moves there.
+
+    >>> at("sasrec: setting 2 of 6: {}\\nitems:  50%|###  | 7/14 [00:05<00:05]\\ritems:  57%|###  | 8/14 [00:06<00:04]")
+    ['setting 2 of 6', 'items 8/14']
+    """
+    parts = [found[1] for found in list(SETTING.finditer(log))[-1:]]
+    lines = [line for line in log[-MOVING:].replace("\r", "\n").splitlines() if line.strip()]
+    bars = [found for line in lines[-BAR_LINES:] if (found := BAR.match(line))]
+    if bars and bars[-1]["done"] != bars[-1]["all"]:
+        parts.append("{name} {done}/{all}".format(**bars[-1].groupdict(default="step")))
+    return parts
+
+
+def _end_of(path: Path) -> str:
+    """The last text of a log; none where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_END))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def key_of(about: Mapping[str, Any]) -> tuple[Any, ...]:
