@@ -38,12 +38,15 @@ class Sizes:
 class Work:
     """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch.
 
+    again: read by the layers above the `frozen` ones alone, as what those say of these tokens is kept in memory.
+
     kept: the name of the result, if it is kept on disk for later fits, as `named` gives it; else empty. `STATES` serve
     all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
     ablations. backbone: the settings of the LM that does it, where it is another than the row's own.
     """
 
     read: float = 0
+    again: float = 0
     learned: float = 0
     written: float = 0
     rows: float = 1

@@ -28,8 +28,9 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     cases = s.test + evaluations * min(training["eval_cases"], s.valid)
     # The frozen table, which is kept. Without a warm start RecPO encodes the table itself.
     encodes_first = bool(warm["cases"]) or not steps
-    # Every refresh_steps, at each evaluation and at the end.
-    refreshes = (2 - encodes_first) + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
+    # Every refresh_steps, at each evaluation and at the end; the layers below all adapters read it once.
+    refreshes = 1 + evaluations + (steps - 1) // recpo["refresh_steps"] if steps else 0
+    table, frozen = s.items * s.item, p["lora"]["layers_from"]
     twice = training["activation_checkpointing"]
     # Item tokens that an update encodes for each user: its target's, or none where the whole catalogue takes part.
     encoded = 0.0 if recpo["cls_head"] or recpo["candidates"] == "table" else s.item
@@ -41,7 +42,13 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     return [
         *([encoded_items(s, p)] if encodes_first else []),
         *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
-        Work(read=refreshes * s.items * s.item + cases * prompt, written=cases * length, rows=p["evaluation_rows"]),
+        Work(
+            read=(0 if encodes_first else table) + cases * prompt,
+            again=refreshes * table,
+            written=cases * length,
+            rows=p["evaluation_rows"],
+            frozen=frozen,
+        ),
         Work(
             # By the start's weights, too, where a KL term holds on to them.
             read=fresh * (prompt + (prompt + group * length if recpo["kl"] and not by_teacher else 0)),
@@ -50,7 +57,7 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
             learned=steps * users * learned,
             held=at_once * learned if steps else 0,
             twice=twice,
-            frozen=p["lora"]["layers_from"],
+            frozen=frozen,
         ),
     ]
 
@@ -98,9 +105,11 @@ def _warm_start(s: Sizes, p: dict[str, Any], prompt: int, length: int) -> list[W
                 kept=(*kept, "adapters"),
             ),
             Work(
-                read=s.items * s.item + valid * prompt,
+                read=valid * prompt,
+                again=s.items * s.item,
                 written=valid * length,
                 rows=p["evaluation_rows"],
+                frozen=p["lora"]["layers_from"],
                 kept=(*kept, "table"),
             ),
         ]

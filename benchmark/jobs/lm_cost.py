@@ -139,7 +139,7 @@ def parts_by_lm(backbone: Mapping[str, Any], work: list[Work]) -> dict[LM, list[
 
 def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
     """Seconds that one process takes for its work."""
-    read = 2 * lm.body * work.read / machine.reading
+    read = 2 * lm.body * (work.read + learning_share(lm, work) * work.again) / machine.reading
     learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
     step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
     return read + learned + step * work.written / work.rows + work.maps / machine.maps

@@ -246,7 +246,7 @@ def encoding(model: R2ec) -> Encode:
 
     def encode(prompts: Sequence[Sequence[int]]) -> Tensor:
         part = ItemTable(prompts, model.dim, device=model.causal_lm.device)
-        part.refresh(model)
+        part.refresh_rows(model, np.arange(len(part)))  # each part once: nothing of it is kept
         return part.states
 
     return encode

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from benchmark.errors import InputError
 from benchmark.storage.io import atomic
 from benchmark.storage.stages import Stage
+from r2ec.model.lower_layers import LowerLayers
 from r2ec.model.network import ItemPrompts, R2ec
 
 # The states of items' prompts.
@@ -83,20 +85,33 @@ class ItemTable:
         return ItemPrompts(self.beginning, ids.to(self.beginning.device), mask.to(self.beginning.device))
 
     def refresh(self, model: R2ec) -> None:
-        """Re-encode every item (Algorithm 1, every T_refresh steps). Shows its progress where that takes over 5 s."""
-        self.refresh_rows(model, np.arange(len(self)))
+        """Re-encode every item (Algorithm 1, every T_refresh steps). Shows its progress where that takes over 5 s.
 
-    @torch.no_grad()
+        Layers below all adapters read them at the first time only (`LowerLayers`).
+        """
+        lower = None
+        if len(self.beginning):
+            lower = LowerLayers.of(model.causal_lm, self.prompts_hash, self._lengths, TOKENS_AT_ONCE)
+        self._encode(model, np.arange(len(self)), lower)
+        if lower is not None:
+            lower.filled()
+
     def refresh_rows(self, model: R2ec, rows: Tensor | np.ndarray | Sequence[int]) -> None:
         """Re-encode these items, each once, in evaluation mode and without gradients. rows: int [M]."""
-        numbers = np.unique(self._numbers(rows))
+        self._encode(model, np.unique(self._numbers(rows)), None)
+
+    @torch.no_grad()
+    def _encode(self, model: R2ec, numbers: np.ndarray, lower: LowerLayers | None) -> None:
         was_training = model.training
         model.eval()
         try:
             cache = model.read_beginning(self.beginning) if len(self.beginning) else None
             with tqdm(total=len(numbers), desc="item table", unit="item", delay=5, leave=False) as bar:
                 for part in self._batches(numbers):
-                    self.write(part, model.encode_items(self.batch(part), cache))
+                    batch = self.batch(part)
+                    with lower.reading(model.causal_lm, part, batch.mask) if lower else nullcontext():
+                        states = model.encode_items(batch, cache)
+                    self.write(part, states)
                     bar.update(len(part))
         finally:
             model.train(was_training)

@@ -3,6 +3,7 @@
 rollouts     G completions per user against `generate(num_return_sequences=G)`
 update       loss and gradients against prompts repeated per rollout with logits of every position
 items        the item table against whole prompts in catalogue order
+again        the same once more, with adapters in the upper half of the layers, against all layers
 step         a whole RecPO step against a subclass of trl's GRPOTrainer
 evaluation   one user alone and 64 together, SASRec beside it
 growth       time and memory against G, prompt length, catalogue size
@@ -23,7 +24,7 @@ from benchmark.errors import InputError, command
 from r2ec.speed import evaluation, growth, limits, parts, report
 from r2ec.speed.work import Pair, Size, Work
 
-PARTS = ("rollouts", "update", "items", "step", "evaluation", "growth")
+PARTS = ("rollouts", "update", "items", "again", "step", "evaluation", "growth")
 
 
 def measure(split: Split, backbone: str, size: Size, part_names: list[str], folder: Path) -> Iterator[report.Measured]:
@@ -43,7 +44,12 @@ def measure(split: Split, backbone: str, size: Size, part_names: list[str], fold
     def with_pair(pair: Pair) -> report.Measured:
         return measured.model_copy(update={"pairs": [*measured.pairs, pair]})
 
-    compared = {"rollouts": parts.rollouts, "update": parts.update, "items": parts.item_table}
+    compared = {
+        "rollouts": parts.rollouts,
+        "update": parts.update,
+        "items": parts.item_table,
+        "again": parts.items_again,
+    }
     for name, compare in compared.items():
         if name in part_names:
             measured = with_pair(compare(work, measured.limits, parts.check_work(split, backbone)))

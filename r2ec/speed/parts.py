@@ -190,6 +190,37 @@ def item_table(work: Work, limits: Limits, check: Work) -> Pair:
     )
 
 
+def items_again(work: Work, limits: Limits, check: Work) -> Pair:
+    """Every item's state once more, with adapters in the upper half of the layers, as after a training of them."""
+    backbone = work.params.backbone
+    half = int(work.reader.model.causal_lm.config.num_hidden_layers) // 2
+    upper = Work(work.split, backbone.name, work.size, backbone.dtype, layers_from=half)
+    model, table = upper.reader.model, upper.reader.table
+    apart = 0.0
+
+    def ours(turn: int) -> float:
+        table.refresh(model)
+        return len(table)
+
+    def by_all_layers(turn: int) -> float:
+        nonlocal apart
+        again = table.states.clone()
+        table.refresh_rows(model, torch.arange(len(table)))
+        apart = max(apart, relative(again, table.states))
+        return len(table)
+
+    rates = in_turns("item table again", ours, by_all_layers, work.size.repeats)
+    return paired(
+        rates,
+        part="item table again",
+        plain_way="all layers read it",
+        unit="items",
+        target=1.5,
+        share_of_matmul=None,
+        check=f"states of {len(table)} items {apart:.1e} apart ({str(upper.dtype).removeprefix('torch.')})",
+    )
+
+
 @torch.no_grad()
 def _same_states(check: Work, items: int = 96) -> str:
     layers, model = Layers(check), check.reader.model

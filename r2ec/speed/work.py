@@ -53,14 +53,17 @@ class Pair(BaseModel):
 
 
 class Work:
-    """A model with adapters that are not zero, and one step's users of a prepared dataset."""
+    """A model with adapters that are not zero, and one step's users of a prepared dataset.
 
-    def __init__(self, split: Split, backbone: str, size: Size, dtype: str = "auto") -> None:
+    layers_from: the lowest layer that has adapters.
+    """
+
+    def __init__(self, split: Split, backbone: str, size: Size, dtype: str = "auto", layers_from: int = 0) -> None:
         self.split, self.size = split, size
         self.params = Params.model_validate(
             {
                 "backbone": {"name": backbone, "dtype": dtype},
-                "lora": {"r": 8, "alpha": 16},
+                "lora": {"r": 8, "alpha": 16, "layers_from": layers_from},
                 "prompts": {"max_items": size.items_in_prompt},
                 "rollouts": {
                     "group_size": size.group,

@@ -89,6 +89,9 @@ def test_seconds_are_those_by_hand() -> None:
     # A layer of the two has a backward pass: 2 + 1 of 4, and 2 + 2 of 6, operations.
     assert seconds_of(TOY, Work(learned=10, frozen=1), SLOW) == pytest.approx(180 * 3 / 4)
     assert seconds_of(TOY, Work(learned=10, twice=True, frozen=1), SLOW) == pytest.approx(270 * 4 / 6)
+    # The upper layer of the two reads them, and what the lower one says of them is known.
+    assert seconds_of(TOY, Work(again=10, frozen=1), SLOW) == seconds_of(TOY, Work(read=5), SLOW)
+    assert seconds_of(TOY, Work(again=10), SLOW) == seconds_of(TOY, Work(read=10), SLOW)
     # Writing 40 tokens, 4 rows at once: 10 steps of 2 * 2800 * 4 operations at 250 a second; or of the least time.
     assert seconds_of(TOY, Work(written=40, rows=4), SLOW) == pytest.approx(896)
     assert seconds_of(TOY, Work(written=40, rows=4), replace(SLOW, step=100.0)) == pytest.approx(1000)
@@ -135,7 +138,7 @@ def test_tokens_of_r2ec_by_hand() -> None:
     assert plain(maps) == Work(maps=6 * 8 * 1000 * 100 * 128)
     # The table again: at steps 10 and 20, at five evaluations and at the end.
     cases = 50 + 5 * 40
-    assert untrained_user == Work(read=8 * 100 * 20 + cases * 60, written=cases * 8, rows=64)
+    assert untrained_user == Work(read=cases * 60, again=8 * 100 * 20, written=cases * 8, rows=64)
     assert training == Work(
         read=25 * 6 * 60, written=25 * 6 * 4 * 8, rows=24, learned=25 * 6 * (60 + 32 + 20), held=6 * 112
     )
@@ -147,7 +150,7 @@ def test_tokens_of_r2ec_by_hand() -> None:
     parts = load_method("r2ec").work(SIZES, params | {"warm_start": params["warm_start"] | {"adapters": own}}, 2)
     assert [plain(part) for part in parts[3:5]] == [
         Work(read=7 * 5 * 60, written=7 * 5 * 8, rows=5, learned=7 * (5 * 68 + 3 * 20), held=5 * 68 + 3 * 20),
-        Work(read=100 * 20 + 70 * 60, written=70 * 8, rows=64),
+        Work(read=70 * 60, again=100 * 20, written=70 * 8, rows=64),
     ]
     assert parts[5:] == [untrained_user, parts[-1]] and bool(parts[3].kept and parts[4].kept)
     none = params | {"training": params["training"] | {"max_steps": 0}, "recpo": params["recpo"] | {"reasoning": False}}
@@ -157,7 +160,8 @@ def test_tokens_of_r2ec_by_hand() -> None:
     # From the bare backbone, RecPO encodes the table itself.
     bare = params | {"warm_start": params["warm_start"] | {"cases": 0}}
     untrained_user, training = load_method("r2ec").work(SIZES, bare, 2)
-    assert untrained_user.read == 9 * 100 * 20 + cases * 60 and not untrained_user.kept
+    assert untrained_user.read == 100 * 20 + cases * 60 and untrained_user.again == 8 * 100 * 20
+    assert not untrained_user.kept
 
 
 def test_what_a_long_training_takes_beside_recpo_by_hand() -> None:
@@ -172,11 +176,11 @@ def test_what_a_long_training_takes_beside_recpo_by_hand() -> None:
         return alone, learned
 
     alone, learned = of()
-    assert (alone.read, alone.written) == (100 * 20 + 50 * 60, 50 * 8)
+    assert (alone.read, alone.again, alone.written) == (50 * 60, 100 * 20, 50 * 8)
     assert (learned.read, learned.learned) == (25 * 6 * 60, 25 * 6 * (60 + 32 + 20))
     # Measured at 0, 10 and 25, and not at 30: the table and 40 cases each time.
     alone, _ = of(training={"measured_steps": [0, 10, 25, 30]})
-    assert (alone.read, alone.written) == (4 * 100 * 20 + (50 + 3 * 40) * 60, (50 + 3 * 40) * 8)
+    assert (alone.read, alone.again, alone.written) == ((50 + 3 * 40) * 60, 4 * 100 * 20, (50 + 3 * 40) * 8)
     assert of(recpo={"candidates": "table"})[1].learned == 25 * 6 * (60 + 32)
     assert of(recpo={"kl": 0.1})[1].read == 25 * 6 * (60 + 60 + 32)
     # The control: a greedy text, and 16 held items a step.

@@ -1,0 +1,180 @@
+"""What the layers below all adapters make of the items, kept: the item states are the plain encoding's to the bit."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from r2ec.model import item_table as table_module
+from r2ec.model import lower_layers as module
+from r2ec.model.item_table import ItemTable
+from r2ec.model.lower_layers import LowerLayers, untrained_layers
+from r2ec.model.network import R2ec
+from tests.r2ec.test_item_table import item_prompts
+from tests.support.tiny_models import FAMILIES, WIDTH, tiny_model
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LowerLayers, "last", None)
+    monkeypatch.setattr(table_module, "TOKENS_AT_ONCE", 24)  # several batches
+
+
+def adapted(family: str = "llama", layers: tuple[int, ...] = (2,), dtype: torch.dtype = torch.float32) -> R2ec:
+    """A tiny model of three layers with random adapters in some of them."""
+    model = tiny_model(family, lora=False).to(dtype)
+    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=linear, init_lora_weights=False, layers_to_transform=list(layers)
+    )
+    return R2ec(get_peft_model(model, config))
+
+
+def encoded(model: R2ec, dtype: torch.dtype = torch.float32, **prompts: int) -> Tensor:
+    table = ItemTable(item_prompts(**prompts), WIDTH, dtype=dtype)
+    table.refresh(model)
+    return table.states
+
+
+def plainly_encoded(model: R2ec, dtype: torch.dtype = torch.float32, **prompts: int) -> Tensor:
+    table = ItemTable(item_prompts(**prompts), WIDTH, dtype=dtype)
+    table.refresh_rows(model, range(len(table)))
+    return table.states
+
+
+def change(model: R2ec, part: str) -> None:
+    """As a training step would, all weights whose name has this part."""
+    changed = [value for name, value in model.named_parameters() if part in name]
+    assert changed
+    with torch.no_grad():
+        for value in changed:
+            value.add_(0.1 * torch.sign(torch.randn(value.shape, generator=torch.Generator().manual_seed(0))))
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[Any]]:
+    """How often each feed-forward part, one to a layer, has computed."""
+    counts: Counter[Any] = Counter()
+    for family in FAMILIES:
+        kind = type(tiny_model(family, lora=False).get_decoder().layers[0].mlp)
+        forward = kind.forward
+
+        def counted(self: nn.Module, x: Tensor, forward: Any = forward) -> Tensor:
+            counts[self] += 1
+            return forward(self, x)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    yield counts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layers", [(2,), (1, 2), (1,)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_second_encoding_reads_by_the_upper_layers_alone_and_equals_the_plain_one(
+    family: str, layers: tuple[int, ...], dtype: torch.dtype, computed: Counter[Any]
+) -> None:
+    model = adapted(family, layers, dtype)
+    first = encoded(model, dtype)
+    assert torch.equal(first, plainly_encoded(model, dtype))
+    change(model, "lora")
+    computed.clear()
+    again = encoded(model, dtype)
+    batches = [computed[layer.mlp] for layer in model.causal_lm.get_decoder().layers]
+    assert batches[: layers[0]] == [1] * layers[0]  # the beginning
+    assert len(set(batches[layers[0] :])) == 1 and batches[-1] > 2
+    assert torch.equal(again, plainly_encoded(model, dtype)) and not torch.equal(again, first)
+
+
+def test_another_model_of_the_same_weights_finds_them(computed: Counter[Any]) -> None:
+    encoded(adapted())
+    model = adapted()  # as for the next setting of a grid
+    change(model, "lora")
+    computed.clear()
+    assert torch.equal(encoded(model), plainly_encoded(model))
+    assert computed[model.causal_lm.get_decoder().layers[0].mlp] < computed[model.causal_lm.get_decoder().layers[2].mlp]
+
+
+@pytest.mark.parametrize("part", ["embed_tokens", "layers.0.", "layers.1.mlp"])
+def test_changed_weights_below_read_all_again(part: str) -> None:
+    model = adapted()
+    first = encoded(model)
+    change(model, part)
+    assert torch.equal(encoded(model), plainly_encoded(model)) and not torch.equal(encoded(model), first)
+
+
+def test_other_prompts_batches_and_settings_read_all_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted()
+    encoded(model)
+    assert torch.equal(encoded(model, count=19), plainly_encoded(model, count=19))
+    assert torch.equal(encoded(model, beginning=9), plainly_encoded(model, beginning=9))
+    monkeypatch.setattr(table_module, "TOKENS_AT_ONCE", 40)
+    assert torch.equal(encoded(model), plainly_encoded(model))
+    model.causal_lm.config.rms_norm_eps = 0.1
+    for layer in model.causal_lm.get_decoder().layers:
+        layer.input_layernorm.variance_epsilon = 0.1
+    assert torch.equal(encoded(model), plainly_encoded(model))
+
+
+def test_an_encoding_that_was_stopped_halfway_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = adapted(), []
+    encode = R2ec.encode_items
+
+    def stopped(self: R2ec, *parts: Any) -> Tensor:
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, *parts)
+
+    monkeypatch.setattr(R2ec, "encode_items", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        encoded(model)
+    assert LowerLayers.last is not None and not LowerLayers.last.is_whole
+    change(model, "lora")
+    assert torch.equal(encoded(model), plainly_encoded(model))
+    assert not any("forward" in vars(layer) for layer in model.causal_lm.get_decoder().layers)
+
+
+def hooked(model: R2ec) -> None:
+    model.causal_lm.get_decoder().layers[0].mlp.register_forward_hook(lambda *_: None)
+
+
+def embedding_trained(model: R2ec) -> None:
+    model.causal_lm.get_input_embeddings().weight.requires_grad_(True)
+
+
+def lowest_trained(model: R2ec) -> None:
+    model.causal_lm.get_decoder().layers[0].input_layernorm.weight.requires_grad_(True)
+
+
+def own_forward(model: R2ec) -> None:
+    layer = model.causal_lm.get_decoder().layers[1]
+    layer.forward = layer.forward
+
+
+@pytest.mark.parametrize("touch", [hooked, embedding_trained, lowest_trained, own_forward])
+def test_a_model_that_is_touched_below_reads_all(touch: Any) -> None:
+    model = adapted()
+    assert untrained_layers(model.causal_lm) == 2
+    touch(model)
+    assert untrained_layers(model.causal_lm) == 0
+    assert torch.equal(encoded(model), plainly_encoded(model))
+
+
+def test_nothing_is_kept_where_nothing_would_be_won(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert untrained_layers(adapted(layers=(0, 1, 2)).causal_lm) == 0
+    bare = tiny_model("llama", lora=False)
+    for parameter in bare.parameters():
+        parameter.requires_grad_(False)
+    assert not isinstance(bare, PeftModel) and untrained_layers(bare) == 0  # no training will change it
+    tokens = sum(len(prompt) - 11 for prompt in item_prompts())
+    monkeypatch.setattr(module, "MOST_BYTES", tokens * WIDTH * 4 - 1)
+    encoded(adapted())
+    assert LowerLayers.last is None
+    monkeypatch.setattr(module, "MOST_BYTES", tokens * WIDTH * 4)
+    encoded(adapted())
+    assert LowerLayers.last is not None and LowerLayers.last.states is not None
+    assert LowerLayers.last.states.shape == (tokens, WIDTH)
