@@ -12,7 +12,7 @@ from benchmark.data.protocol import prepare
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
 from tests.benchmark.test_check_data import called
-from tests.benchmark.test_rows import NOON, load, write
+from tests.support.csv_files import NOON, load, write
 from tests.support.planted import planted, settings, write_files
 
 
