@@ -32,8 +32,8 @@ from benchmark.jobs.last_words import (
 from benchmark.jobs.screen import Job, Lines, Progress, Watch, shown_root, take
 from benchmark.provenance import ROOT
 from tests.support.planted import planted, write_files
+from tests.support.project import SNAKEMAKE, changed_config, copy_of_project
 from tests.support.terminal import interruptible
-from tests.workflow.test_workflow import SNAKEMAKE, changed_config, copy_of_project
 
 TRACEBACK = """reading
 Traceback (most recent call last):

@@ -13,7 +13,7 @@ import pytest
 from benchmark.provenance import ROOT
 from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, sha256_of, write_json
-from tests.workflow.test_workflow import copy_of_project, planned, runs_started, snakemake, with_ablations
+from tests.support.project import copy_of_project, planned, runs_started, snakemake, with_ablations
 
 CONFIG = "config/ablations.yaml"
 DECAY = {"base": "item_knn", "seeds": 2, "values": {"tuned": {}, "0.5": {"decay": 0.5}}}

@@ -16,8 +16,8 @@ from benchmark.config.schema import Config
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from tests.support.page import document_of
+from tests.support.project import copy_of_project, planned, snakemake
 from tests.support.terminal import without_make
-from tests.workflow.test_workflow import copy_of_project, planned, snakemake
 
 CONFIG = "config/quick.yaml"
 ROWS = ["popularity", "item_knn", "sasrec", "r2ec_no_reasoning", "r2ec"]

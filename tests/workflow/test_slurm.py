@@ -13,8 +13,8 @@ import yaml
 
 from benchmark.config.methods import ROOT
 from benchmark.jobs.records import read_run
+from tests.support.project import SEEING, SNAKEMAKE, changed_config, copy_of_project, snakemake
 from tests.support.slurm_stub import install
-from tests.workflow.test_workflow import SEEING, SNAKEMAKE, changed_config, copy_of_project, snakemake
 
 
 def test_jobs_ask_for_what_they_need_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
