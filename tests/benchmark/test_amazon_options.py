@@ -18,8 +18,8 @@ from benchmark.output.page.labels import OF_SOURCES
 from benchmark.speed import __main__ as speed
 from benchmark.speed import raw_amazon
 from tests.benchmark.test_config import readme_rows
-from tests.benchmark.test_datasets import command
 from tests.support.amazon_2023 import ITEMS, load, write_mirror
+from tests.support.preparing import command
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from benchmark.data import fetch, prepare, protocol
 from benchmark.data.settings import DatasetConfig
 from benchmark.datasets import Raw, amazon_2023
 from benchmark.storage.io import read_json
-from tests.benchmark.test_datasets import command
 from tests.support.amazon_2023 import LOG, WINDOW, load, load_as_it_is, rows_of, write_mirror
+from tests.support.preparing import command
 
 
 def test_prepared_from_text_on_disk_from_arrows_and_from_pythons_is_the_same(enough: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from benchmark.data.protocol import prepare
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
 from benchmark.storage.io import read_json
-from tests.benchmark.test_datasets import fetch_and_prepare
 from tests.support.planted import planted, settings, write_files
+from tests.support.preparing import fetch_and_prepare
 
 DAY = 86_400
 BELOW = "below the minimum counts ({} per user, {} per item)"

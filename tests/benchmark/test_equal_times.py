@@ -15,8 +15,9 @@ from benchmark.data.cleaning import Log, clean
 from benchmark.data.protocol import make_cases, prepare
 from benchmark.storage.io import read_json
 from tests.benchmark.test_check_data import called
-from tests.benchmark.test_datasets import fetch_and_prepare, write_files
 from tests.benchmark.test_protocol import DAY, raw_of, settings
+from tests.support.planted import write_files
+from tests.support.preparing import fetch_and_prepare
 
 WHOLE_DAYS = (
     "timestamps are whole days, so that same_time: exclude takes 3 of 13 (23.1 %) interactions out of the histories of "

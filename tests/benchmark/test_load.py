@@ -15,7 +15,7 @@ from benchmark.provenance import ROOT
 from benchmark.speed import __main__ as speed
 from benchmark.speed import load
 from benchmark.speed.made_load import DATASET, commands_of, names_of, outputs_of
-from tests.benchmark.test_datasets import command
+from tests.support.preparing import command
 
 METHODS, SEEDS, CASES, USERS = 3, 2, 300, 40
 SIZES = ("--methods", METHODS, "--seeds", SEEDS, "--cases", CASES, "--users", USERS)

@@ -12,9 +12,9 @@ from benchmark.data.texts import attributes
 from benchmark.datasets import Raw
 from benchmark.errors import InputError
 from benchmark.storage.io import read_json
-from tests.benchmark.test_datasets import fetch_and_prepare
 from tests.support.csv_files import NOON, load, walks, write
 from tests.support.planted import planted, settings
+from tests.support.preparing import fetch_and_prepare
 from tests.support.tiny_tokenizers import tiny_tokenizer
 
 

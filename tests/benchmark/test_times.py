@@ -14,9 +14,9 @@ from benchmark.data.cleaning import clean
 from benchmark.data.protocol import Prepared, prepare
 from benchmark.datasets import Limits, Raw
 from benchmark.errors import InputError
-from tests.benchmark.test_datasets import fetch_and_prepare
 from tests.support.csv_files import LIMITS, NOON, load, walks, write
 from tests.support.planted import planted, settings
+from tests.support.preparing import fetch_and_prepare
 
 
 def histories(prepared: Prepared) -> dict[int, str]:
