@@ -75,7 +75,7 @@ class Machine:
         return Machine(*faster, self.step, self.maps * threads)
 
 
-# Of one thread: fitted to the run in tests/benchmark/test_estimates.py. The slowest machine so far took twice as long.
+# Of one thread: fitted to the run in tests/benchmark/test_measured_runs.py. The slowest machine so far took twice that.
 THREAD = Machine(reading=2.1e11, learning=1.4e11, writing=1.15e11, step=0.01)
 # Of one thread in float32, on a processor without instructions for bfloat16: with AVX-512 (Ice Lake, 2.8 GHz, beside
 # other work), and without (Zen 1, the slowest one so far).
