@@ -17,8 +17,8 @@ from benchmark.errors import InputError
 from benchmark.output.page.labels import OF_SOURCES
 from benchmark.speed import __main__ as speed
 from benchmark.speed import raw_amazon
-from tests.benchmark.test_config import readme_rows
 from tests.support.amazon_2023 import ITEMS, load, write_mirror
+from tests.support.config_readme import readme_rows
 from tests.support.preparing import command
 
 
