@@ -1,11 +1,8 @@
-"""One run: tuning on validation alone, what is recorded, and nothing written when something is wrong."""
+"""One run: what is recorded, and nothing written when something is wrong."""
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,144 +11,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
 
-from benchmark import evaluate, provenance
-from benchmark.config import methods
-from benchmark.contract import Cases, Learned, Recommender, Split
-from benchmark.data.store import read_split
+from benchmark.contract import Learned, Split
 from benchmark.errors import InputError
-from benchmark.jobs import run, tuning
+from benchmark.jobs import run
 from benchmark.jobs.code import code_files, code_hash
 from benchmark.jobs.records import LearnedFrom, RunRecord, read_run
 from benchmark.jobs.tuning import check_report
-from benchmark.metrics import ndcg
 from benchmark.provenance import derive_seed
-from benchmark.storage import ledger
 from benchmark.storage.io import read_json, write_json
-from tests.support.planted import planted, write_prepared
 from tests.support.results_tree import sealed_again
-
-
-class Params(BaseModel):
-    """skill: share of the validation cases that the stub gets right; bad: what score() does wrong; found: what it finds
-    on disk has cost others so many seconds when it scores, and twice as many when it fits."""
-
-    model_config = ConfigDict(extra="forbid")
-    skill: float = 0.5
-    label: str = ""
-    bad: str = ""
-    found: float = 0.0
-    section: dict[str, int] = {"a": 1, "b": 2}
-
-
-class Stub(Recommender):
-    """Knows the validation targets, as no honest method does, so that its validation quality can be set."""
-
-    def __init__(self, split: Split, params: Params) -> None:
-        assert split.valid.target is not None
-        known = zip(split.valid.case, split.valid.target, strict=True)
-        self.answers = dict(list(known)[: round(params.skill * len(split.valid))])
-        self.n_items, self.params = split.n_items, params
-        self.scored: list[np.ndarray] = []
-        self.made_by = ledger.name()
-
-    def score(self, cases: Cases) -> Iterator[np.ndarray]:
-        assert cases.target is None  # neither validation nor test cases show theirs
-        ledger.charge("another run", self.params.found)
-        ledger.charge(self.made_by, 1e6)
-        self.scored.append(cases.case)
-        for batch in cases.batches(50):
-            scores = np.tile(-np.arange(self.n_items, dtype=np.float32), (len(batch), 1))
-            for row, case in enumerate(batch.case):
-                if case in self.answers:
-                    scores[row, self.answers[case]] = 1
-            if self.params.bad == "nan":
-                scores[0, 0] = np.nan
-            if self.params.bad == "width":
-                scores = scores[:, 1:]
-            if self.params.bad == "short":
-                scores = scores[1:]
-            if self.params.bad == "crash":
-                raise RuntimeError("a bug of the method")
-            yield scores
-
-    def texts(self) -> pd.DataFrame | None:
-        if self.params.label != "writes":
-            return None
-        return pd.DataFrame({"case": self.scored[-1], "prompt": "say why", "reasoning": "because"})
-
-    def tokens_written(self) -> int:
-        return -1 if self.params.bad == "tokens" else 17
-
-    def report(self) -> dict[str, Any]:
-        return {"epochs": 3, "curve": [0.1, 0.2]}
-
-
-class Fits(list[dict[str, Any]]):
-    """What the stub's fit() was called with, and the recommenders that it gave."""
+from tests.support.stub_method import GRID, SECTION, Fits, Job, Stub, refused, stub_data, stub_fits
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
-    calls, module = Fits(), ModuleType("baselines.stub")
-
-    def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> Stub:
-        assert workdir.is_dir()
-        stub = Stub(split, Params.model_validate(params))
-        ledger.charge("another run", 2 * stub.params.found)
-        calls.append({"seed": seed, "params": params, "workdir": workdir, "stub": stub})
-        return stub
-
-    module.fit, module.Params, module.__file__ = fit, Params, "baselines/stub.py"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "baselines.stub", module)
-    monkeypatch.setattr(methods, "known_methods", lambda: ["stub"])
-    return calls
+    return stub_fits(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_prepared(tmp_path_factory.mktemp("data") / "toy", planted(n_users=60), test_cases=60, valid_cases=40)
-
-
-class Job:
-    """`python -m benchmark.jobs.run` in this process."""
-
-    def __init__(self, data: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.data, self.root, self.monkeypatch = data, root, monkeypatch
-
-    def __call__(self, seed: int = 1, **options: Any) -> Path:
-        out = self.root / "runs" / "toy" / "stub" / f"seed{seed}"
-        arguments = {
-            "data": self.data,
-            "method": "stub",
-            "seed": seed,
-            "work": self.root / "work",
-            "out": out,
-        } | options
-        words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
-        self.monkeypatch.setattr(sys, "argv", ["run", *words])
-        run.main()
-        return Path(arguments["out"])
+    return stub_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
 def job(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return Job(data, tmp_path, monkeypatch)
-
-
-def refused(job: Job, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
-    """The sentence with which the command ends with exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        job(**options)
-    assert end.value.code == 2
-    message = capsys.readouterr().err.strip().split("\n")[-1]
-    assert message.startswith("error: ")
-    return message
-
-
-SECTION = {"section": {"a": 1, "b": 2}}  # the default
-GRID = json.dumps([{"skill": 0.2}, {"skill": 0.9, "label": "best"}, {"skill": 0.5}])
 
 
 # What is recorded
@@ -306,126 +191,6 @@ def test_a_methods_stream_is_that_of_all_its_rows(job: Job, fits: Fits, monkeypa
     assert [call["seed"] for call in fits] == expected and expected[0] != expected[3]
 
 
-# Tuning
-
-
-def test_the_grid_is_tried_on_validation_and_the_best_kept(job: Job, fits: Fits) -> None:
-    record = read_run(job(params=json.dumps({"label": "base"}), grid=GRID) / "run.json")
-    assert record.tuning is not None
-    assert [trial.params["skill"] for trial in record.tuning.trials] == [0.2, 0.9, 0.5]
-    assert [trial.params["label"] for trial in record.tuning.trials] == ["base", "best", "base"]  # grid over params
-    assert record.tuning.chosen == 1 and record.tuning.criterion == "valid NDCG@10"
-    assert record.params == {"skill": 0.9, "label": "best", "bad": "", "found": 0.0} | SECTION
-    # One seed for all, each in a folder of its own; the test cases are scored once, by the chosen fit.
-    assert {call["seed"] for call in fits} == {derive_seed("toy", "stub", 1)}
-    assert len({call["workdir"] for call in fits}) == 3
-    assert [[len(cases) for cases in call["stub"].scored] for call in fits] == [[40], [40, 60] + [1] * 6, [40]]
-
-
-def test_a_trial_names_one_setting_of_a_section(job: Job, fits: Fits) -> None:
-    grid = json.dumps([{"skill": 0.9, "section": {"b": 3}}, {"skill": 0.1}])
-    record = read_run(job(params=json.dumps({"section": {"a": 7, "b": 8}}), grid=grid) / "run.json")
-    assert [call["params"]["section"] for call in fits] == [{"a": 7, "b": 3}, {"a": 7, "b": 8}]
-    assert record.params["section"] == {"a": 7, "b": 3}
-
-
-def test_the_criterion_is_ndcg_of_the_one_evaluator(job: Job, fits: Fits, data: Path) -> None:
-    record = read_run(job(grid=GRID) / "run.json")
-    assert record.tuning is not None
-    split = read_split(data)
-    assert split.valid.target is not None
-    table = evaluate.rank(
-        Stub(split, Params(skill=0.2)).score(replace(split.valid, target=None)),
-        split.valid,
-        split.valid.target,
-        split.n_items,
-        "stub",
-    )
-    expected = ndcg(table.column("rank").to_numpy(), 10).mean()
-    assert record.tuning.trials[0].value == pytest.approx(expected, abs=1e-6)
-    assert 0.2 < expected < 0.6  # a fifth is right, and some of the rest by chance
-
-
-def test_of_equals_the_first_is_kept(job: Job, fits: Fits) -> None:
-    grid = json.dumps([{"skill": 0.1}, {"label": "first"}, {"label": "second"}])
-    record = read_run(job(grid=grid) / "run.json")
-    assert record.tuning is not None and record.tuning.chosen == 1
-    assert record.tuning.trials[1].value == record.tuning.trials[2].value
-    assert record.params["label"] == "first"
-
-
-UNDECIDED = "have the same valid NDCG@10, "
-
-
-def test_a_grid_that_fit_never_reads_is_said(job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
-    """The stub reads neither label nor section when it fits."""
-    grid = json.dumps([{"label": label, "section": {"b": b}} for label, b in (("x", 1), ("y", 1), ("x", 2))])
-    record = read_run(job(grid=grid) / "run.json")
-    assert record.tuning is not None and record.tuning.undecided and record.tuning.chosen == 0
-    value = f"{record.tuning.trials[0].value:g}"
-    assert (
-        f"stub: all 3 settings {UNDECIDED}{value}, so that nothing was chosen; look whether fit() reads what they "
-        "differ in (label, section.b)\n"
-    ) in capsys.readouterr().out
-    # One that differs is enough, and a single setting chooses nothing.
-    for others in ([{"label": "x"}, {"label": "y"}, {"skill": 0.9}], [{"label": "x"}]):
-        tuning = read_run(job(grid=json.dumps(others)) / "run.json").tuning
-        assert tuning is None or not tuning.undecided
-        assert UNDECIDED not in capsys.readouterr().out
-
-
-def test_a_grid_of_one_has_nothing_to_choose(job: Job, fits: Fits) -> None:
-    grid = json.dumps([{"label": "only"}])
-    for seed in (1, 2):
-        record = read_run(job(seed=seed, grid=grid) / "run.json")
-        assert record.tuning is None and record.params["label"] == "only"
-
-
-def test_later_repetitions_take_the_tuned_setting(job: Job, fits: Fits) -> None:
-    first = job(grid=GRID)
-    record = read_run(job(seed=2, grid=GRID, tuned=first / "run.json") / "run.json")
-    assert len(fits) == 4  # three settings in repetition 1, one fit in repetition 2
-    assert record.params == {"skill": 0.9, "label": "best", "bad": "", "found": 0.0} | SECTION == fits[3]["params"]
-    assert record.seed_value == fits[3]["seed"] == derive_seed("toy", "stub", 2) != fits[0]["seed"]
-    assert record.tuning == read_run(first / "run.json").tuning
-
-
-# An ablation's run
-
-
-def test_a_variant_has_the_random_streams_of_its_base(job: Job, fits: Fits) -> None:
-    overlay = json.dumps({"section": {"b": 7}})
-    named = {"method": "stub--section.b=7", "module": "stub", "stream": "stub", "out": job.root / "variant"}
-    out = job(params=json.dumps(SECTION), overlay=overlay, **named)
-    record = read_run(out / "run.json")
-    assert record.method == "stub--section.b=7" and record.params["section"] == {"a": 1, "b": 7}
-    assert record.seed_value == fits[0]["seed"] == derive_seed("toy", "stub", 1)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_variant_takes_the_tuned_setting_of_its_base(job: Job, fits: Fits, seed: int) -> None:
-    first = job(grid=GRID)
-    named = {"method": "stub--section.b=7", "module": "stub", "stream": "stub", "out": job.root / "variant"}
-    arguments = named | {"grid": GRID, "overlay": json.dumps({"section": {"b": 7}}), "tuned": first / "run.json"}
-    record = read_run(job(seed=seed, **arguments) / "run.json")
-    assert len(fits) == 4  # nothing is tuned again
-    assert (
-        record.params
-        == {"skill": 0.9, "label": "best", "bad": "", "found": 0.0, "section": {"a": 1, "b": 7}}
-        == fits[3]["params"]
-    )
-    assert (
-        record.seed_value == derive_seed("toy", "stub", seed) and record.tuning == read_run(first / "run.json").tuning
-    )
-
-
-def test_a_variant_of_a_tuned_base_waits_for_it(job: Job, fits: Fits, capsys: pytest.CaptureFixture[str]) -> None:
-    named = {"method": "variant", "module": "stub", "stream": "stub", "grid": GRID}
-    assert "variant: repetition 1 needs --tuned, the run.json of repetition 1 of stub" in refused(job, capsys, **named)
-    assert "methods.stub: unknown setting 'skil'" in refused(job, capsys, overlay='{"skil": 1}')
-    assert "--overlay: expected settings, found []" in refused(job, capsys, overlay="[]")
-
-
 # Nothing is written when something is wrong
 
 
@@ -535,84 +300,6 @@ def test_foreign_test_targets_are_refused(
     message = refused(job, capsys, data=copy)
     assert "test_targets.parquet and test.parquet hold different cases; prepare the dataset again" in message
     assert not (tmp_path / "runs").exists()
-
-
-# Checkpoints
-
-
-def test_checkpoints_are_of_these_params_data_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = tmp_path / "work"
-
-    def folder(params: dict[str, Any], data: str = "hash", code: str = "code", category: str = "") -> Path:
-        return tuning.checkpoint_folder(work, ModuleType("method"), params, data, code, 1, category)
-
-    plain = folder({"a": 1, "b": [2]})
-    assert plain.parent == work and folder({"b": [2], "a": 1}) == plain
-    others = [folder({"a": 2, "b": [2]}), folder({"a": 1}), folder({"a": 1, "b": [2]}, data="other")]
-    others += [folder({"a": 1, "b": [2]}, code="other"), folder({"a": 1, "b": [2]}, category="film")]
-    with monkeypatch.context() as patch:
-        patch.setattr(provenance, "versions", lambda: {"torch": "another"})
-        others.append(folder({"a": 1, "b": [2]}))
-    assert len({plain, *others}) == 7
-
-
-def test_other_weights_of_ones_own_model_are_another_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    fetched_one = "resources/smollm2-135m-instruct"  # a pinned checksum of it is in the code
-    for folder in ("own/deep", "resources/own", fetched_one):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "model.safetensors").write_text("weights")
-
-    def fit(name: str, **params: Any) -> Path:
-        return tuning.checkpoint_folder(
-            tmp_path, ModuleType("method"), {"backbone": {"name": name}} | params, "hash", "code"
-        )
-
-    def fits() -> list[Path]:
-        return [fit("own"), fit("on/hub", encoder="own"), fit("resources/own"), fit(fetched_one)]
-
-    before = fits()
-    for folder in ("own/deep", "resources/own", fetched_one):
-        (tmp_path / folder / "model.safetensors").write_text("others")
-    assert [now != then for now, then in zip(fits(), before, strict=True)] == [True, True, True, False]
-
-
-def test_a_machine_where_auto_is_another_dtype_resumes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training that began in bfloat16 doesn't go on in float32 on a machine that shares its folder."""
-
-    def folder(on: dict[str | None, str], **params: Any) -> Path:
-        monkeypatch.setattr(tuning, "dtype_of_auto", on.__getitem__)
-        return tuning.checkpoint_folder(tmp_path, ModuleType("method"), params, "hash", "code")
-
-    new: dict[str | None, str] = dict.fromkeys(("cpu", "cuda", None), "bfloat16")
-    old = dict.fromkeys(new, "float32")
-    mixed = new | {"cpu": "float32"}  # an old processor with a new GPU
-    for params in ({"dtype": "auto"}, {"backbone": {"dtype": "auto", "device": "cpu"}}):
-        assert folder(new, **params) != folder(old, **params) == folder(old, **params)
-    on_gpu, fixed = {"backbone": {"dtype": "auto", "device": "cuda"}}, {"backbone": {"dtype": "bfloat16"}}
-    assert folder(mixed, **on_gpu) == folder(new, **on_gpu) != folder(old, **on_gpu)
-    assert folder(new, **fixed, a=1) == folder(old, **fixed, a=1)
-    both = on_gpu | {"teacher": {"dtype": "auto", "device": "cpu"}}
-    assert len({folder(machine, **both) for machine in (new, old, mixed)}) == 3
-
-
-def test_what_only_scoring_reads_shares_a_fit(tmp_path: Path) -> None:
-    method = ModuleType("method")
-    vars(method)["SCORING"] = ("reads",)
-
-    def folder(**params: Any) -> Path:
-        return tuning.checkpoint_folder(tmp_path, method, params, "hash", "code")
-
-    assert folder(a=1, reads={"b": 2}) == folder(a=1, reads={"b": 3}) == folder(a=1)
-    assert folder(a=2, reads={"b": 2}) != folder(a=1, reads={"b": 2})
-
-
-def test_the_same_fit_gets_the_same_folder(job: Job, fits: Fits) -> None:
-    job(params=json.dumps({"label": "a"}))
-    job(params=json.dumps({"label": "a"}))
-    job(params=json.dumps({"label": "b"}))
-    one, two, three = (call["workdir"] for call in fits)
-    assert one == two != three and one.parent == job.root / "work"
 
 
 def test_json_is_never_nan(tmp_path: Path) -> None:
