@@ -15,8 +15,8 @@ from benchmark.data.cleaning import Log, clean
 from benchmark.data.protocol import make_cases, prepare
 from benchmark.storage.io import read_json
 from tests.benchmark.test_check_data import called
-from tests.benchmark.test_protocol import DAY, raw_of, settings
-from tests.support.planted import write_files
+from tests.support.logs import DAY, raw_of
+from tests.support.planted import settings, write_files
 from tests.support.preparing import fetch_and_prepare
 
 WHOLE_DAYS = (
