@@ -3,7 +3,6 @@
 import functools
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,29 +12,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from baselines import gru4rec, sasrec
+from baselines import sasrec
 from baselines._recbole.sasrec import fit_best
 from benchmark.config.methods import known_methods, load_method
-from benchmark.contract import Cases, Learned, Recommender, check_scores
-from benchmark.errors import InputError
+from benchmark.contract import Learned, check_scores
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.metrics import ndcg
-from tests.support.planted import planted_split
-from tests.support.tiny_encoders import write_encoder
-from tests.support.tiny_fits import write_backbone
+from tests.support.quick_fits import QUICK, all_scores, data, fit, fitted, quick, scores_of, unlabelled
 
 METHODS = [name for name in known_methods() if name != "r2ec"]
-RECBOLE = {"train_batch_size": 64, "patience": 100}
-# Settings under which a method learns the planted data in seconds; a method not listed learns it by its defaults.
-QUICK: dict[str, dict[str, Any]] = {
-    "gru4rec": RECBOLE | {"epochs": 4, "learning_rate": 0.01},
-    "caser": RECBOLE | {"epochs": 8, "learning_rate": 0.005, "dropout_prob": 0.1, "max_history": 3},
-    "sasrec": RECBOLE | {"epochs": 4, "learning_rate": 0.01, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
-    # An epoch reads each line once, where RecBole's reads it once per item.
-    "stock_recbole": {"model": "GRU4Rec", "train_batch_size": 64, "epochs": 4, "learning_rate": 0.01},
-    "rearec": RECBOLE | {"epochs": 4, "learning_rate": 0.005, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
-    "bert4rec": RECBOLE | {"epochs": 40, "learning_rate": 0.005, "n_layers": 1, "ft_ratio": 0.8},
-}
 # A tiny random LM's texts say nothing of these items: test_llm_baselines.py has what these have to solve.
 BY_TEXT = {"bigrec", "frozen_llm", "langptune", "llm_rerank", "profile_retrieval", "rec_r1"}
 BY_TEXT |= {"llara", "latent_r3", "s_dpo", "sp_rec", "title_sft"}
@@ -65,99 +50,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@functools.cache
-def data() -> Any:
-    return planted_split()
-
-
-@functools.cache
-def unlabelled() -> Cases:
-    """Return the test cases without targets, as a method gets them."""
-    return replace(data()[1].test, target=None)
-
-
-@functools.cache
-def tiny_llm() -> dict[str, Any]:
-    """Return the settings of an LLM baseline on a tiny random LM, with a folder for its texts."""
-    folder = Path(tempfile.mkdtemp())
-    return {"backbone": {"name": str(write_backbone(folder / "llm")), "dtype": "float32"}}
-
-
-@functools.cache
-def tiny_reader() -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp())
-    return {"encoder": str(write_encoder(folder / "encoder")), "texts": str(folder / "texts"), "max_new_tokens": 5}
-
-
-def tiny_tuning() -> dict[str, Any]:
-    """Return the settings of a two-step title tuning with an empty folder of tunings, so that it is trained anew."""
-    return {"users_per_step": 2, "max_steps": 2, "tunings": str(Path(tempfile.mkdtemp()) / "tunings")}
-
-
-def quick(name: str) -> dict[str, Any]:
-    if name == "frozen_llm":
-        own = {"standardize": [50], "states": str(Path(tempfile.mkdtemp()) / "states")}
-        return tiny_llm() | {"prompts": {"max_items": 4, "max_prompt_tokens": 400}} | own
-    if name == "profile_retrieval":
-        return tiny_llm() | tiny_reader()
-    if name == "llm_rerank":
-        shown = {"prompts": {"max_items": 3, "max_prompt_tokens": 400}, "rollouts": {"max_new_tokens": 3}}
-        return tiny_llm() | shown | {"candidates": 8, "sasrec": [{"epochs": 1}]}
-    if name == "tiger":
-        small = {"d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 1, "dropout_rate": 0.0, "codes": 30, "levels": 1}
-        return {"encoder": tiny_reader()["encoder"], **small, "learning_rate": 0.002, "epochs": 20, "patience": 20}
-    if name == "langptune":
-        few = {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2, "contrastive_cases": 20}
-        return tiny_llm() | {"encoder": tiny_reader()["encoder"], "contrastive_epochs": 1} | few
-    if name == "bigrec":
-        return tiny_llm() | tiny_tuning() | {"max_new_tokens": 4}
-    if name == "d3":
-        return tiny_llm() | tiny_tuning() | {"sasrec": [QUICK["sasrec"]], "alpha": 0.1}
-    if name == "title_sft":
-        return tiny_llm() | tiny_tuning()
-    if name == "llara":
-        few = {"hybrid_steps": 2, "placeholder": "<bos>", "sasrec": [{"epochs": 1}]}
-        return tiny_llm() | tiny_tuning() | few
-    if name == "latent_r3":
-        few = {"thought_steps": 2, "rl_steps": 2, "thoughts": 3, "placeholder": "<bos>"}
-        return tiny_llm() | tiny_tuning() | few
-    if name == "s_dpo":
-        return tiny_llm() | tiny_tuning() | {"preference_steps": 2}
-    if name == "sp_rec":
-        few = {"cases": 6, "tuning_steps": 1, "preference_steps": 1, "max_new_tokens": 4}
-        return tiny_llm() | tiny_tuning() | few | {"encoder": tiny_reader()["encoder"]}
-    if name == "kar":
-        return tiny_llm() | tiny_reader() | QUICK["sasrec"] | {"cases": 50, "max_items": 4}
-    if name == "slim":
-        few = {"users_per_step": 2, "writer_steps": 2, "tunings": str(Path(tempfile.mkdtemp()) / "tunings")}
-        own = {"cases": 50, "max_items": 4, "taught": 4, "step_tokens": 3}
-        return tiny_llm() | tiny_reader() | QUICK["sasrec"] | own | few
-    if name == "rec_r1":
-        return tiny_llm() | {"max_new_tokens": 4, "group_size": 2, "users_per_step": 2, "max_steps": 2}
-    return QUICK.get(name, {})
-
-
-def fit(name: str, workdir: Path, **changes: Any) -> Recommender:
-    params = quick(name) | changes
-    recommender: Recommender = load_method(name).fit(data()[0], seed=7, params=params, workdir=workdir)
-    return recommender
-
-
-@functools.cache
-def fitted(name: str) -> Recommender:
-    """Fitted once for all tests of a method."""
-    return fit(name, Path(tempfile.mkdtemp()) / "work")
-
-
-def all_scores(recommender: Recommender, cases: Cases) -> np.ndarray:
-    return np.concatenate([batch.copy() for batch in recommender.score(cases)])
-
-
-@functools.cache
-def scores_of(name: str) -> np.ndarray:
-    return all_scores(fitted(name), unlabelled())
 
 
 @functools.cache
@@ -326,24 +218,6 @@ def test_anomaly_detection_is_off_after_a_fit() -> None:
     assert not torch.is_anomaly_enabled()
 
 
-def test_casers_settings_reach_its_network(tmp_path: Path) -> None:
-    net = fit("caser", tmp_path, epochs=1, nv=3, nh=5, embedding_size=6).net  # type: ignore[attr-defined]
-    assert net.conv_v.out_channels == 3 and {conv.out_channels for conv in net.conv_h} == {5}
-    assert net.item_embedding.embedding_dim == 6
-
-
-def test_a_setting_that_recboles_model_does_not_have_is_refused() -> None:
-    from baselines._recbole.learners import fit_causal
-
-    class Misspelt(gru4rec.Params):
-        n_v: int = 4
-
-    with pytest.raises(
-        InputError, match=r"^GRU4Rec: RecBole's model has no setting 'n_v'; .* properties/model/GRU4Rec\.yaml"
-    ):
-        fit_causal("GRU4Rec", data()[0], 1, Misspelt(epochs=1))
-
-
 def test_the_best_sasrec_of_several_is_kept(tmp_path: Path) -> None:
     good = sasrec.Params.model_validate(QUICK["sasrec"])
     weak, cases = good.model_copy(update={"epochs": 1, "learning_rate": 1e-6}), unlabelled()
@@ -356,40 +230,6 @@ def test_the_best_sasrec_of_several_is_kept(tmp_path: Path) -> None:
         values = {setting["params"]["epochs"]: setting["value"] for setting in tried}
         assert values[4] > 2 * values[1]
         np.testing.assert_array_equal(all_scores(best, cases), all_scores(good_fit, cases))
-
-
-@pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
-def test_byte_dropout_keeps_mean_and_rate(p: float) -> None:
-    import torch
-
-    dropout, x = byte_dropout()(p), torch.ones(999, 1001)  # no whole number of words
-    torch.manual_seed(0)
-    out = dropout(x)
-    cut = round(256 * p) / 256
-    values = out.unique()
-    assert values[0] == 0 and len(values) == 2 and float(values[1]) == pytest.approx(1 / (1 - cut), rel=1e-6)
-    error = (cut * (1 - cut) / x.numel()) ** 0.5  # one standard deviation of the rate
-    assert float((out == 0).float().mean()) == pytest.approx(cut, abs=5 * error) and abs(cut - p) <= 1 / 512
-    assert float(out.mean()) == pytest.approx(1, abs=5 * error / (1 - cut))
-    # Neighbours fall independently: as often together as the product of their rates says.
-    dropped = out == 0
-    assert float((dropped[:, 1:] & dropped[:, :-1]).float().mean()) == pytest.approx(cut**2, abs=0.004)
-
-
-def test_byte_dropout_is_a_dropout() -> None:
-    import torch
-
-    dropout = byte_dropout()
-    x = torch.randn(7, 5, requires_grad=True)
-    assert dropout(0.5).eval()(x) is x and dropout(0.0)(x) is x
-    torch.manual_seed(1)
-    dropped = dropout(0.5)(x)
-    torch.manual_seed(1)
-    assert torch.equal(dropped, dropout(0.5)(x))
-    dropped.sum().backward()
-    assert x.grad is not None and torch.equal(x.grad != 0, dropped != 0)
-    assert torch.isfinite(dropout(1.0)(x)).all()
-    assert dropout(0.3)(torch.empty(0, 4)).shape == (0, 4)
 
 
 def test_faster_layers_compute_the_same() -> None:
@@ -413,51 +253,3 @@ def test_the_best_epoch_is_what_scores(name: str) -> None:
     assert report["valid_ndcg@10_by_epoch"][report["best_epoch"] - 1] == round(value, 4)
     assert round(value, 4) == max(report["valid_ndcg@10_by_epoch"]) > 0.1
     assert fitted(name).learned() == Learned.of(split.train)
-
-
-@pytest.mark.parametrize("gpus", [None, "", "3"])
-def test_recbole_leaves_the_gpus_that_a_job_was_given(
-    gpus: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """RecBole would write its own setting, "0" by default, into CUDA_VISIBLE_DEVICES."""
-    import baselines._recbole.training as training
-
-    seen: list[Any] = []
-    init_seed = training.init_seed
-
-    def look(*arguments: Any, **named: Any) -> None:
-        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-        init_seed(*arguments, **named)
-
-    monkeypatch.setattr(training, "init_seed", look)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if gpus is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    fit("gru4rec", tmp_path / "work", epochs=1)
-    assert set(seen) == {"0" if gpus is None else gpus}
-    assert os.environ.get("CUDA_VISIBLE_DEVICES") == gpus
-
-
-def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
-    # So fast a learner overshoots at once: the best epoch is followed by exactly `patience` worse ones.
-    report = fit("gru4rec", tmp_path, epochs=40, patience=2, learning_rate=0.05).report()
-    curve = report["valid_ndcg@10_by_epoch"]
-    assert report["epochs"] == len(curve) == report["best_epoch"] + 2 < 40
-    assert report["best_epoch"] == 1 + int(np.argmax(curve))
-
-
-def test_max_history_cuts_the_oldest(tmp_path: Path) -> None:
-    recommender = fit("gru4rec", tmp_path / "w", epochs=1, max_history=2)
-    cases = unlabelled().take(np.arange(10))
-    rows = [cases.history(i)[-2:] for i in range(10)]
-    lengths = [len(row) for row in rows]
-    flat = np.concatenate(rows)
-    short = replace(
-        cases,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        items=flat,
-        ratings=np.zeros(len(flat), np.float32),
-        times=np.zeros(len(flat), np.int64),
-    )
-    assert max(np.diff(cases.offsets)) > 2
-    np.testing.assert_allclose(all_scores(recommender, cases), all_scores(recommender, short), rtol=1e-5)

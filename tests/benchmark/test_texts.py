@@ -35,9 +35,9 @@ from lm.embedded import fetch_smollm2
 from r2ec.model.prompts import PromptBuilder
 from r2ec.settings import Params as R2ecParams
 from r2ec.settings import PromptSettings
-from tests.baselines.test_baselines import quick
 from tests.support.planted import as_split, planted, write_prepared
 from tests.support.planted import settings as dataset_settings
+from tests.support.quick_fits import quick
 from tests.support.tiny_encoders import write_encoder
 from tests.support.tiny_fits import settings as r2ec_settings
 from tests.support.tiny_models import FAMILIES
