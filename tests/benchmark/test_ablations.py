@@ -1,11 +1,8 @@
-"""Ablations from a small made-up results tree: tables, power, claims and plots."""
+"""Ablations from a small made-up results tree: tables, power and plots."""
 
 import doctest
 import io
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,90 +10,26 @@ import pandas as pd
 import pytest
 
 from benchmark.analysis import significance
-from benchmark.analysis.collect import collect
-from benchmark.analysis.comparisons import Comparison
 from benchmark.analysis.significance import smallest_detectable
 from benchmark.config.factors import Factor
-from benchmark.config.schema import ClaimConfig
 from benchmark.metrics import METRICS
 from benchmark.output import ablation_plots, ablations, claims, plots
 from benchmark.output.ablation_plots import panels, plot_factor
 from benchmark.output.ablations import CURVES, curve, order_of
-from benchmark.output.claims import sentences
 from benchmark.output.page.ablations import claims as claims_of_page
 from benchmark.output.page.ablations import part_of
-from benchmark.statistics import ablations as measured
-from benchmark.statistics import claims as judged
 from benchmark.statistics.ablations import against_base, curves, read_runs, statistics, tables_of
-from benchmark.statistics.claims import CANT_TELL, CONTRADICTS, SUPPORTS, judge, measure, verdict
-from benchmark.statistics.files import FactorStatistics, read_csv
-from benchmark.storage.checksums import seal
-from benchmark.storage.io import read_json, write_json
-from tests.support.results_tree import write_by_hand, write_dataset, write_method, write_results
+from benchmark.statistics.claims import CANT_TELL, SUPPORTS, judge, measure
+from benchmark.statistics.files import FactorStatistics
+from tests.support.factors import SKILL, claim, factor, hand_made, run, write_logs, write_runs
+from tests.support.results_tree import write_dataset, write_method, write_results
 
 MAIN = METRICS.index("NDCG@10")
-SKILL = {"r2ec": 0.8, "r2ec--beta=0": 0.1, "r2ec--beta=1": 0.75}
-
-
-def claim(**changes: Any) -> ClaimConfig:
-    return ClaimConfig.model_validate({"says": "R_c <helps>", "value": "0.05", "against": "0"} | changes)
-
-
-def factor(**changes: Any) -> Factor:
-    entry = {
-        "name": "beta",
-        "title": "weight of R_c",
-        "datasets": ["small"],
-        "seeds": 3,
-        "base": "0.05",
-        "runs": {"0": "r2ec--beta=0", "0.05": "r2ec", "1": "r2ec--beta=1"},
-        "claims": [claim(), claim(value="1", against="0.05", expect="equal", margin=0.5)],
-    }
-    return Factor.model_validate(entry | changes)
-
-
-def log_of(run: str, seed: int, steps: int) -> list[dict[str, float]]:
-    """A training log as R2ec reports it."""
-    start = len(run) % 7 / 10 + seed / 50
-    return [
-        {
-            "step": float(step),
-            "loss": 1.0,
-            "reward": start + step / 100,
-            "reward_ndcg": start + step / 90,
-            "length": 16 - step / 10,
-            "entropy": 2 + start - step / 30,
-        }
-        for step in range(1, steps + 1)
-    ]
-
-
-def write_logs(results: Path, dataset: str, runs: dict[str, int], seeds: int = 3) -> None:
-    """Put logs of so many steps into the run.json of these runs."""
-    for run, steps in runs.items():
-        for seed in range(1, seeds + 1):
-            path = results / "runs" / dataset / run / f"seed{seed}" / "run.json"
-            write_json(path, seal(read_json(path) | {"report": {"recpo_log": log_of(run, seed, steps)}}))
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ablations") / "results"
-    write_results(folder, ["small", "other"], SKILL, seeds=3, n_users=40, n_cases=160)
-    write_logs(folder, "small", {"r2ec": 12, "r2ec--beta=0": 12, "r2ec--beta=1": 6})
-    return folder
-
-
-def run(command: Any, results: Path, *factors: Factor, out: Path | None = None) -> None:
-    """Make the statistics of these factors, then run the command, which writes to out/ablations."""
-    factors_json = json.dumps([entry.model_dump(mode="json") for entry in factors])
-    argv = ["x", "--results", str(results)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*argv, "--factors", factors_json])
-        (judged if command is claims else measured).main()
-        factor_arguments = [] if command is claims else ["--factors", factors_json]
-        patch.setattr(sys, "argv", [*argv, *factor_arguments, *(["--out", str(out)] if out else [])])
-        command.main()
+    return write_runs(tmp_path_factory.mktemp("ablations") / "results")
 
 
 def of(one_factor: Factor, results: Path) -> FactorStatistics:
@@ -110,14 +43,6 @@ def test_doctests() -> None:
 
 # --- tables
 # ------------------------------------------------------------------------------------------------------------
-
-
-def hand_made(results: Path) -> Factor:
-    """The runs of `write_by_hand` as a factor's two values."""
-    write_by_hand(results, "r2ec", "r2ec--x=1")
-    runs = {"one": "r2ec", "two": "r2ec--x=1"}
-    claims = [claim(value="two", against="one", metric="Hit@5")]
-    return factor(name="x", datasets=["tiny"], seeds=2, base="one", runs=runs, claims=claims)
 
 
 def test_the_numbers_of_a_factor_are_those_by_hand(tmp_path: Path) -> None:
@@ -221,106 +146,6 @@ def test_a_missing_run_is_refused(results: Path, tmp_path: Path, capsys: pytest.
     with pytest.raises(SystemExit):
         run(ablations, results, factor(seeds=4), out=tmp_path / "out")
     assert "seed4/run.json: missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-# --- claims
-# ------------------------------------------------------------------------------------------------------------
-
-
-def found_(difference: float, low: float, high: float, against: float = 0.1) -> Comparison:
-    return Comparison("NDCG@10", "a", "b", against + difference, against, low, high, 0.001, 0.01, "test")
-
-
-UP, DOWN, EQUAL = claim(), claim(expect="lower"), claim(expect="equal", margin=0.1)
-BETTER, WORSE, NEAR = found_(0.02, 0.011, 0.029), found_(-0.02, -0.029, -0.011), found_(0.004, -0.001, 0.009)
-
-
-@pytest.mark.parametrize(
-    ("claim_tested", "comparison", "by_seed", "p_holm", "expected"),
-    [
-        (UP, BETTER, [0.02], 0.01, SUPPORTS),
-        (UP, BETTER, [0.02], 0.05, CANT_TELL),  # 0.05 is not below 0.05
-        (UP, WORSE, [-0.02], 0.01, CONTRADICTS),
-        (UP, BETTER, [0.05, -0.01], 0.01, CANT_TELL),  # one seed says the opposite
-        (UP, WORSE, [-0.05, -0.01], 0.01, CONTRADICTS),
-        (DOWN, WORSE, [-0.02], 0.01, SUPPORTS),
-        (DOWN, BETTER, [0.02], 0.01, CONTRADICTS),
-        (EQUAL, NEAR, [0.01, -0.002], 0.9, SUPPORTS),  # the interval lies within 10 % of 0.1
-        (EQUAL, NEAR, [0.004], 0.01, SUPPORTS),  # different, but by less than the margin
-        (EQUAL, BETTER, [0.02], 0.01, CONTRADICTS),
-        (EQUAL, BETTER, [0.02], 0.9, CANT_TELL),  # a large p alone supports nothing
-        (EQUAL, found_(0.0, -0.02, 0.02), [0.0], 1.0, CANT_TELL),
-        (EQUAL, found_(0.0, -0.011, 0.005), [0.0], 1.0, CANT_TELL),  # beyond the margin on one side
-        (EQUAL, found_(0.011, 0.003, 0.019), [0.011], 0.01, CANT_TELL),  # not 0, which may still be within the margin
-        (EQUAL, found_(-0.011, -0.019, -0.003), [-0.011], 0.01, CANT_TELL),
-    ],
-)
-def test_verdicts_follow_the_rule(
-    claim_tested: ClaimConfig, comparison: Comparison, by_seed: list[float], p_holm: float, expected: str
-) -> None:
-    assert verdict(claim_tested, comparison, np.array(by_seed), p_holm) == expected
-
-
-def test_the_numbers_of_claims_are_those_by_hand(tmp_path: Path) -> None:
-    two_values = hand_made(tmp_path)
-    (row,) = judge(measure([two_values], tmp_path)).to_dict("records")
-    assert (row["verdict"], row["p"], row["p_holm"], row["family_size"]) == (CANT_TELL, 0.5, 0.5, 1)
-    assert (row["mean"], row["mean_against"], row["difference"]) == (1.0, 0.375, 0.625)
-    # Hit@5 of the base 1/4 and 2/4, of the other 1
-    assert row["by_seed"] == "+0.750000 +0.500000"
-    assert row["detectable"] == pytest.approx((1.959964 + 0.841621) * row["error"])
-    text = sentences(row)
-    assert "1.0000 against 0.3750, a difference of +0.6250 (+167%)" in text
-    assert "By seed: +0.7500, +0.5000 (sd 0.1768)" in text and "2 seeds" in text
-
-
-def test_holm_is_over_all_claims_of_the_page(results: Path) -> None:
-    both = [factor(), factor(name="again", datasets=["small", "other"], claims=[claim(against="1")])]
-    frame = judge(measure(both, results))
-    assert frame[["factor", "dataset"]].apply(tuple, axis=1).tolist() == [
-        ("beta", "small"),
-        ("beta", "small"),
-        ("again", "small"),
-        ("again", "other"),
-    ]
-    assert frame.p_holm.to_numpy() == pytest.approx(significance.holm(frame.p)) and set(frame.family_size) == {4}
-    first = frame.iloc[0]
-    assert first.verdict == SUPPORTS and first.difference > 0  # planted
-    # Every number is the tables' own.
-    tests = against_base(collect(results, "small", factor().seeds_of_runs), factor())
-    same = tests[(tests.method_a == "r2ec--beta=0") & (tests.metric == "NDCG@10")].iloc[0]
-    assert (-first.difference, -first.high, -first.low) == pytest.approx(
-        (same.difference, same.low, same.high), abs=1e-6
-    )
-    shown = claims_of_page(frame)
-    assert shown is not None and [row["claim"] for row in shown["rows"]] == [0, 1, 2, 2]
-    last = shown["sentences"][2]  # of two datasets: what it says is said once
-    assert len(shown["sentences"]) == 3 and last["expected"].startswith("Expected: NDCG@10 of ")
-    assert ["small" in last["lines"][0][0], "other" in last["lines"][1][0]] == [True, True]
-    assert not any("Expected" in text for text, _ in last["lines"])
-    failed = claims_of_page(frame.assign(why="0 failed", verdict="not judged"))
-    assert failed is not None
-    assert failed["sentences"][2]["lines"] == [["Nothing can be said on small and other: 0 failed.", "not judged"]]
-
-
-def test_the_page_of_claims_has_a_sentence_for_each(results: Path, tmp_path: Path) -> None:
-    run(claims, results, factor(), out=tmp_path)
-    text = (tmp_path / "ablations" / "claims.md").read_text()
-    rows = read_csv(results / "statistics" / "ablations" / "claims.csv")
-    assert rows["value"].tolist() == ["0.05", "1"] and rows["verdict"].iloc[0] == SUPPORTS
-    assert "1. R\\_c \\<helps\\> | **supports** |" in text and "## 1. weight of R\\_c: supports" in text
-    assert claims.RULE in text and "The smallest difference that would have been found:" in text
-    # The sentences from the file are those from memory.
-    assert [sentences(row) for row in rows.to_dict("records")] == [
-        sentences(row) for row in judge(measure([factor()], results)).to_dict("records")
-    ]
-
-
-def test_no_claims_no_verdicts(results: Path, tmp_path: Path) -> None:
-    run(claims, results, factor(claims=[]), out=tmp_path)
-    assert (
-        "No factor of the config has claims that are judged here." in (tmp_path / "ablations" / "claims.md").read_text()
-    )
 
 
 # --- plots
