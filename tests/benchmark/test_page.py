@@ -2,13 +2,11 @@
 
 import doctest
 import html
-import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,38 +14,21 @@ from benchmark.analysis.collect import Collected, collect
 from benchmark.analysis.comparisons import ALL_PAIRS
 from benchmark.analysis.significance import FEW_USERS, smallest_detectable
 from benchmark.data.settings import DatasetConfig
-from benchmark.errors import InputError
 from benchmark.metrics import METRICS
 from benchmark.output.page import __main__ as command
 from benchmark.output.page import answer, cases, labels, paper, provenance
 from benchmark.output.page import html as written
 from benchmark.output.page.data import document
 from benchmark.output.page.pairs import MAIN, by_slice, over_all, pairs_of
-from benchmark.provenance import ROOT, hardware
+from benchmark.provenance import hardware
 from benchmark.statistics import against
-from benchmark.statistics import overall as statistics_overall
 from benchmark.statistics.datasets import statistics
-from benchmark.statistics.files import OVERALL_METHODS, OVERALL_TESTS, write_csv
 from tests.support.page import document_of, parts_of
-from tests.support.results_tree import noted_again, write_by_hand, write_results
+from tests.support.page_results import EVIL, SKILL, TITLE, TWO_SEEDS, write_texts, write_uneven
+from tests.support.results_tree import write_by_hand, write_results
 from tests.support.statistics import write_statistics
 
-SKILL = {"popularity": 0.0, "sasrec": 0.8, "r2ec": 0.85, "r2ec_no_reasoning": 0.3}
-TWO_SEEDS = dict.fromkeys(SKILL, 2)
 NUMBERS = {name: number for number, name in enumerate(SKILL)}
-EVIL = "He likes <script>alert('x')</script> & {{ 7 * 7 }} \"films\" </pre><img src=x onerror=alert(1)>"
-TITLE = "Title <script>document.title = 'taken over'</script>"
-
-
-def write_texts(results: Path, dataset: str, method: str, text: str) -> None:
-    """texts.parquet of seed 1: every third text is cut off, an empty one never."""
-    run = results / "runs" / dataset / method / "seed1"
-    numbers = pd.read_parquet(run / "rankings.parquet").case
-    texts = [f"{text} {case}" if text else "" for case in numbers]
-    cut = [bool(text) and i % 3 == 0 for i in range(len(numbers))]
-    frame = pd.DataFrame({"case": numbers, "prompt": "prompt <b>1</b>", "reasoning": texts, "cut": cut})
-    frame.to_parquet(run / "texts.parquet")
-    noted_again(run)
 
 
 @pytest.fixture(scope="module")
@@ -149,16 +130,6 @@ def test_the_same_runs_give_the_same_bytes(
     assert (results / "again" / "index.html").read_bytes() == page.read_bytes()
 
 
-def test_the_libraries_are_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in written.LIBRARIES:
-        assert len(written.library.__wrapped__(name)) > 10_000
-        assert (ROOT / "benchmark/output/page/vendor" / f"{name.partition('.')[0]}.LICENSE").is_file()
-    before = written.asset
-    monkeypatch.setattr(written, "asset", lambda name: before(name) + ("//" if name.endswith("d3.min.js") else ""))
-    with pytest.raises(InputError, match=r"vendor/d3\.min\.js: isn't the file of vendor/versions\.txt"):
-        written.library.__wrapped__("d3.min.js")
-
-
 def test_the_leaderboard_holds_the_tables_numbers(page: Path, small: Collected) -> None:
     about = document_of(page)
     rows = about["datasets"][0]["rows"]
@@ -243,30 +214,6 @@ def test_the_answer_is_made_from_the_run(page: Path) -> None:
     assert "would often have been missed" in whole
 
 
-@pytest.mark.parametrize(
-    ("p", "means", "title"),
-    [
-        ([0.5, 0.01, 0.01], [0.3, 0.2, 0.1], "a ranks best on x; b can't be told apart from it"),
-        ([0.01, 0.01, 0.01], [0.3, 0.2, 0.1], "a ranks best on x and differs from every other method"),
-        ([0.5, 0.01, 0.05], [0.1, 0.2, 0.3], "c ranks best on x; b can't be told apart from it"),
-        ([0.5, 0.05, 0.01], [0.3, 0.2, 0.1], "No method on x can be told apart from the best, a"),
-    ],
-)
-def test_titles_by_hand(p: list[float], means: list[float], title: str) -> None:
-    """p of a - b, a - c, b - c."""
-
-    def six(value: float) -> list[float]:
-        return [value] * 6
-
-    numbers = {"difference": six(0.1), "low": six(-0.1), "high": six(0.3), "detectable": six(0.2)}
-    pairs = [
-        {"a": a, "b": b, "p_holm": six(value)} | numbers
-        for (a, b), value in zip([(0, 1), (0, 2), (1, 2)], p, strict=True)
-    ]
-    rows = [{"method": i, "mean": six(mean), "low": six(mean), "high": six(mean)} for i, mean in enumerate(means)]
-    assert answer.title_of([{"name": "x", "rows": rows, "pairs": pairs}], None, ["a", "b", "c"]) == title
-
-
 def test_the_cases_are_those_of_the_runs(page: Path, small: Collected) -> None:
     held, parts = document_of(page)["held"][0], parts_of(page)
     part = parts["index/0"] | parts["cases/0/0"]
@@ -296,23 +243,6 @@ def test_a_page_of_too_many_texts_holds_a_sample_and_says_so(results: Path) -> N
     assert about["datasets"][0]["cases"] == 60  # means and tests are of all cases
     again, same = document(collected, results, limit=80)
     assert same == parts and again == about
-
-
-def write_uneven(results: Path) -> Path:
-    """A page of two datasets, the second of which has three of the four methods, in another order."""
-    write_results(results, ["small", "other"], SKILL, seeds=2, n_cases=60)
-    write_texts(results, "small", "r2ec", EVIL)
-    write_texts(results, "small", "r2ec_no_reasoning", "")
-    seeds = {"small": TWO_SEEDS, "other": dict.fromkeys(["r2ec", "popularity", "sasrec"], 2)}
-    for name, own_seeds in seeds.items():
-        write_statistics(results, [name], own_seeds)
-    shared = dict.fromkeys(["popularity", "sasrec", "r2ec"], 2)
-    means, tests = statistics_overall.overall([collect(results, name, shared) for name in seeds])
-    write_csv(results / "statistics" / OVERALL_METHODS, means)
-    write_csv(results / "statistics" / OVERALL_TESTS, tests)
-    about, parts = document([collect(results, name, own_seeds) for name, own_seeds in seeds.items()], results)
-    (results / "uneven.html").write_text(written.render(about, parts), encoding="utf-8")
-    return results / "uneven.html"
 
 
 def test_datasets_may_have_unequal_methods(tmp_path: Path) -> None:
@@ -373,19 +303,6 @@ def test_what_a_source_counts_has_words_and_its_window_too(small: Collected) -> 
     assert by_name["rating_scale"] == [None, "null"] and by_name["leaky_popularity"] == [None, "false"]
 
 
-def test_the_papers_figures_are_those_of_its_tables() -> None:
-    """paper.csv holds the rows of docs/paper-table.csv that a row of config/paper.yaml is."""
-    table = pd.read_csv(ROOT / "docs/paper-table.csv").set_index(["method", "dataset"])
-    rows = pd.read_csv(ROOT / "benchmark/output/page/paper.csv", comment="#")
-    assert len(rows) == 48 and len(paper.printed()) == 48
-    for row in rows.to_dict("records"):
-        of_table = table.loc[(row["printed_as"], row["category"].replace("_", " "))]
-        np.testing.assert_array_equal([row[metric] for metric in METRICS], of_table[METRICS].to_numpy(float))
-    config = (ROOT / "config/paper.yaml").read_text()
-    config_rows = set(re.findall(r"^  ([a-z][\w.]*):$", config, flags=re.M))
-    assert {"gru4rec", "caser", "sasrec", "tiger", "r2ec_qwen2.5_3b", "r2ec_gemma2_2b"} <= config_rows & set(rows.row)
-
-
 def test_only_the_papers_own_data_have_its_figures(small: Collected) -> None:
     assert paper.of_row(small, "sasrec") is None
     settings = {"source": "amazon_2023", "options": {"category": "Video_Games", "preset": "released"}}
@@ -394,36 +311,3 @@ def test_only_the_papers_own_data_have_its_figures(small: Collected) -> None:
     assert paper.of_row(games, "popularity") is None
     settings["options"] = {"category": "Video_Games"}
     assert paper.of_row(games, "sasrec") is None
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (pd.DataFrame({"case": [220], "prompt": ["p"]}), "column 'reasoning' is missing"),
-        (pd.DataFrame({"case": [7], "prompt": ["p"], "reasoning": ["r"]}), "case 7 is not in rankings.parquet"),
-        (pd.DataFrame({"case": [220], "prompt": ["p"], "reasoning": ["r"]}), "case 221 of rankings.parquet is missing"),
-    ],
-)
-def test_broken_texts_are_refused(tmp_path: Path, texts: pd.DataFrame, message: str) -> None:
-    write_results(tmp_path, ["small"], {"r2ec": 0.5}, seeds=1, n_cases=60)
-    run = tmp_path / "runs" / "small" / "r2ec" / "seed1"
-    texts.to_parquet(run / "texts.parquet")
-    noted_again(run)
-    with pytest.raises(InputError, match=message):
-        cases.read_texts(collect(tmp_path, "small", {"r2ec": 1}), "r2ec")
-
-
-def test_a_single_method_has_a_page(tmp_path: Path) -> None:
-    write_results(tmp_path, ["small"], {"popularity": 0.5}, seeds=1, n_cases=60)
-    write_statistics(tmp_path, ["small"], {"popularity": 1})
-    about, _ = document([collect(tmp_path, "small", {"popularity": 1})], tmp_path)
-    assert about["answer"]["title"] == "popularity on small" and about["datasets"][0]["pairs"] == []
-    assert about["overall"] is None and about["against"] is None and about["claims"] is None
-
-
-def test_statistics_of_other_rows_are_refused(tmp_path: Path) -> None:
-    write_results(tmp_path, ["small"], {"popularity": 0.5, "sasrec": 0.8}, seeds=1, n_cases=60)
-    write_statistics(tmp_path, ["small"], {"popularity": 1})
-    both = collect(tmp_path, "small", {"popularity": 1, "sasrec": 1})
-    with pytest.raises(InputError, match="small: the statistics are of popularity, but sasrec has runs, too"):
-        document([both], tmp_path)

@@ -19,8 +19,8 @@ from benchmark.output.page import __main__ as command
 from benchmark.output.page.html import render
 from benchmark.output.plots import overlaps
 from benchmark.storage.io import read_json
-from tests.benchmark.test_page import EVIL, TITLE, write_texts, write_uneven
 from tests.support.page import Opened, axe, browser, document_of
+from tests.support.page_results import EVIL, TITLE, write_texts, write_uneven
 from tests.support.results_tree import noted_again, write_results
 from tests.support.statistics import write_statistics
 

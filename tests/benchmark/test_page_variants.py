@@ -13,8 +13,8 @@ from benchmark.config.factors import Factor
 from benchmark.output.page import __main__ as command
 from benchmark.output.page.data import document
 from benchmark.statistics import ablations, claims
-from tests.benchmark.test_page import EVIL, write_texts
 from tests.support.page import Opened, browser, document_of, parts_of
+from tests.support.page_results import EVIL, write_texts
 from tests.support.results_tree import noted_again, write_results
 from tests.support.statistics import write_statistics
 
