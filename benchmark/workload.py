@@ -39,6 +39,7 @@ class Work:
     """Tokens of one process: read, learned from, and written (`rows` at a time); `held`: learned from in one batch.
 
     again: read by the layers above the `frozen` ones alone, as what those say of these tokens is kept in memory.
+    lower: read by the `frozen` ones alone, for the first time in this process.
 
     kept: the name of the result, if it is kept on disk for later fits, as `named` gives it; else empty. `STATES` serve
     all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
@@ -47,6 +48,7 @@ class Work:
 
     read: float = 0
     again: float = 0
+    lower: float = 0
     learned: float = 0
     written: float = 0
     rows: float = 1
@@ -58,7 +60,7 @@ class Work:
     backbone: Mapping[str, Any] | None = None
 
 
-STATES, TUNING, WARM_START = "states", "tuning", "warm start"  # kinds of kept results, see `Work`
+STATES, TUNING, WARM_START, PROCESS = "states", "tuning", "warm start", "process"  # kinds of kept results, see `Work`
 
 
 def named(kind: str, *parts: Any) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 s: sizes of the dataset; p: the method's params, defaults filled in; k: processes.
 """
 
+from dataclasses import replace
 from typing import Any
 
-from benchmark.workload import STATES, WARM_START, Sizes, Work, named, prompt_tokens
+from benchmark.workload import PROCESS, STATES, WARM_START, Sizes, Work, named, prompt_tokens
 
 
 def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
@@ -15,6 +16,7 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
     each process has users of its own.
     """
     recpo, rollouts, training, warm = p["recpo"], p["rollouts"], p["training"], p["warm_start"]
+    s = replace(s, item=min(s.item, p["prompts"]["max_prompt_tokens"]))
     prompt = prompt_tokens(s, p["prompts"]["max_items"], p["prompts"]["max_prompt_tokens"])
     length, group = (rollouts["max_new_tokens"], rollouts["group_size"]) if recpo["reasoning"] else (0, 1)
     at_once = training["per_device_train_batch_size"]
@@ -39,12 +41,16 @@ def work(s: Sizes, p: dict[str, Any], k: int) -> list[Work]:
         group, encoded = 1, warm["adapters"]["held_items"] * s.item / at_once
     learned = (group if twice else 1) * prompt + group * length + encoded
     fresh = steps * users / recpo["num_iterations"]
+    is_read_again = bool(frozen and (refreshes or (warm["cases"] and warm["adapters"]["steps"])))
+    below = Work(lower=table, frozen=frozen, kept=named(PROCESS, p["backbone"], p["prompts"]))
+    first = replace(encoded_items(s, p), read=0, again=table, frozen=frozen) if is_read_again else encoded_items(s, p)
     return [
-        *([encoded_items(s, p)] if encodes_first else []),
+        *([below] if is_read_again else []),
+        *([first] if encodes_first else []),
         *(_warm_start(s, p, prompt, length) if warm["cases"] else []),
         Work(
-            read=(0 if encodes_first else table) + cases * prompt,
-            again=refreshes * table,
+            read=cases * prompt,
+            again=(refreshes + (not encodes_first)) * table,
             written=cases * length,
             rows=p["evaluation_rows"],
             frozen=frozen,

@@ -22,7 +22,7 @@ from benchmark.config.read import read_config_file
 from benchmark.config.schema import Config
 from benchmark.config.wording import many
 from benchmark.errors import command, command_line
-from benchmark.jobs.lm_cost import GPU, most_memory, parts_by_lm, processor, seconds_of, weight_bytes
+from benchmark.jobs.lm_cost import GPU, by_kept_layers, most_memory, parts_by_lm, processor, seconds_of, weight_bytes
 from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.jobs.sizes import sizes_of
@@ -147,15 +147,13 @@ def estimate(module: str, params: dict[str, Any], sizes: Sizes, *, gpus: int, th
     memory += processes * LOADED
     machine = GPU if gpus else processor(max(1, threads // processes))
     # LMs are loaded one after the other. The item table is float32.
-    device = most_memory(by_lm, longest(filled, sizes), weight_bytes(filled["backbone"], gpus))
-    device += 4 * sizes.items * next(iter(by_lm)).hidden
+    width = weight_bytes(filled["backbone"], gpus)
+    by_lm, kept_below = by_kept_layers(by_lm, sizes.items * sizes.item, width, gpus)
+    device = most_memory(by_lm, longest(filled, sizes), width) + kept_below + 4 * sizes.items * next(iter(by_lm)).hidden
     parts = [(lm, part) for lm, work in by_lm.items() for part in work]
     training = machine
-    if (
-        gpus
-        and filled.get("rollouts", {}).get("backend") == "vllm"
-        and any(part.learned and part.written for _, part in parts)
-    ):
+    by_vllm = gpus and filled.get("rollouts", {}).get("backend") == "vllm"
+    if by_vllm and any(part.learned and part.written for _, part in parts):
         training = replace(machine, step=VLLM_STEP)  # cases are evaluated by transformers
         device += GPU_SIZE * filled["vllm"]["gpu_memory_utilization"] * (filled["vllm"]["mode"] == "colocate")
     each = [(part.kept, seconds_of(lm, part, training if part.learned else machine)) for lm, part in parts]
@@ -201,7 +199,7 @@ def of_job(config: Config, ablations: Ablations, dataset: str, run: str, seed: i
         max(fit.memory for fit in fits),
         max(fit.gpu_memory for fit in fits),
         all(fit.known for fit in fits),
-        {(*owners[name[0]], *name): needed for name, needed in kept.items()},
+        {(*owners[name[0]], *name): needed for name, needed in kept.items() if name[0] in owners},
     )
 
 

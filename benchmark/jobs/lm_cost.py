@@ -1,7 +1,7 @@
 """Seconds and bytes of reading, learning and writing tokens with a causal LM, by plain formulas from its shape."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +139,28 @@ def parts_by_lm(backbone: Mapping[str, Any], work: list[Work]) -> dict[LM, list[
 
 def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
     """Seconds that one process takes for its work."""
-    read = 2 * lm.body * (work.read + learning_share(lm, work) * work.again) / machine.reading
+    upper = learning_share(lm, work)
+    read = 2 * lm.body * (work.read + upper * work.again + (1 - upper) * work.lower) / machine.reading
     learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
     step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
     return read + learned + step * work.written / work.rows + work.maps / machine.maps
+
+
+KEPT_BELOW = 2**30  # bytes of the lower layers' states that a process keeps, see r2ec/model/lower_layers.py
+
+
+def by_kept_layers(
+    parts: Mapping[LM, list[Work]], tokens: float, width: int, gpus: int
+) -> tuple[dict[LM, list[Work]], float]:
+    """The parts as they are done, and the bytes that are kept of what the `frozen` layers say of the items' tokens.
+
+    On a GPU, and of a large catalogue, nothing is kept: all layers read all. width: bytes of a weight.
+    """
+    size = tokens * next(iter(parts)).hidden * width
+    if not gpus and size <= KEPT_BELOW:
+        return dict(parts), size * any(part.lower and part.frozen for work in parts.values() for part in work)
+    read = {lm: [replace(w, read=w.read + w.again, again=0.0, lower=0.0) for w in work] for lm, work in parts.items()}
+    return read, 0.0
 
 
 def learning_share(lm: LM, work: Work) -> float:

@@ -59,7 +59,7 @@ TALKERS = 4  # running jobs that such a line names
 LOG_END = 2**20  # bytes of a log that are read for it
 # In a log: the setting of a grid that is tried, and a bar of tqdm's, perhaps without a name. A bar that has stopped on
 # the way stays where it was: one that moves stands in the last lines.
-SETTING = re.compile(r"^\w+: (setting \d+ of \d+): ", re.MULTILINE)
+SETTING = re.compile(r"^[\w.-]+: (setting \d+ of \d+): ", re.MULTILINE)
 BAR = re.compile(r" *(?:(?P<name>[^|]{1,60}): +)?\d+%\|[^|]*\| *(?P<done>[^/\s]+)/(?P<all>\S+) \[")
 BAR_LINES, MOVING = 3, 10_000
 PRIOR = 60.0  # seconds of jobs that took as long as estimated, assumed before the first one ends
@@ -119,20 +119,22 @@ class Progress:
     def left(self, now: float) -> float | None:
         """Seconds until the last job ends: the estimates times how much slower finished jobs of their kind were.
 
-        None while a job without an estimate is to come.
+        None while a job without an estimate is to come, or one has taken far longer than its own.
         """
         if not all(job.expected.known for job in self.jobs if job.expected and job.key not in self.done):
             return None
         paces = self._paces()
         # The median: one kind whose estimate is far off says nothing about the others.
         of_others = statistics.median(paces.values()) if paces else 1.0
-        began = {job.key: start for job, start in self.running.values()}
+        began = {job.key: start for job, start in list(self.running.values())}  # the screen's thread asks, too
         remaining = []
         for job in self.jobs:
             if job.expected is not None and job.key not in self.done:
                 elapsed = now - began[job.key] if job.key in began else 0.0
-                pace = paces.get(job.kind, of_others)
-                remaining.append((max(0.0, job.expected.seconds * pace - elapsed), job))
+                expected = job.expected.seconds * paces.get(job.kind, of_others)
+                if elapsed > expected + SILENCE:
+                    return None
+                remaining.append((max(0.0, expected - elapsed), job))
         bounds = [max((seconds for seconds, _ in remaining), default=0.0)]
         if self.cores:
             bounds.append(sum(seconds * min(job.threads, self.cores) for seconds, job in remaining) / self.cores)
@@ -195,13 +197,14 @@ class Watch(logging.Handler):
         elif event == LogEvent.JOB_INFO:
             self.names[about["jobid"]] = name_of(about)
             self.logs[about["jobid"]] = next(map(str, about.get("log") or []), "")
-            self.spoken = now
+            self.spoken = now if about.get("rule_msg") else self.spoken  # one without words has no line
             self.progress.start(about["jobid"], key_of(about), now)
         elif event == LogEvent.JOB_FINISHED:
             self.progress.end(about["job_id"], now, well=True)
             self.failed.pop(about["job_id"], None)  # another attempt of it had failed
         elif event == LogEvent.JOB_ERROR:
             self.progress.end(about["jobid"], now, well=False)
+            self.spoken = now
             self.failed[about["jobid"]] = self.failure(about)
         elif record.getMessage().startswith(("Terminating processes on user request", "Will exit after finishing")):
             self.stopped = True
@@ -233,7 +236,8 @@ class Watch(logging.Handler):
                 if now - self.spoken >= every:
                     self.spoken = now
                     if (line := self.running(now)) is not None and not self.stopped:
-                        print(printable(line), file=sys.stderr, flush=True)
+                        sys.stderr.write(f"{printable(line)}\n")  # at once, or another message could come between
+                        sys.stderr.flush()
 
         threading.Thread(target=talk_on, name="screen", daemon=True).start()
 
@@ -264,10 +268,14 @@ def at(log: str) -> list[str]:
     >>> at("sasrec: setting 2 of 6: {}\\nitems:  50%|###  | 7/14 [00:05<00:05]\\ritems:  57%|###  | 8/14 [00:06<00:04]")
     ['setting 2 of 6', 'items 8/14']
     """
-    parts = [found[1] for found in list(SETTING.finditer(log))[-1:]]
-    lines = [line for line in log[-MOVING:].replace("\r", "\n").splitlines() if line.strip()]
-    bars = [found for line in lines[-BAR_LINES:] if (found := BAR.match(line))]
-    if bars and bars[-1]["done"] != bars[-1]["all"]:
+    settings = list(SETTING.finditer(log))
+    since = log[settings[-1].end() :] if settings else log
+    # Behind its validation a setting is done: another begins, or the test cases are ranked.
+    parts = [settings[-1][1]] if settings and ": valid NDCG@10 " not in since else []
+    lines = [line for line in since[-MOVING:].replace("\r", "\n").split("\n") if line]
+    # A bar that is erased at its end leaves a line of blanks.
+    bars = [found for line in lines[-BAR_LINES:] if (found := BAR.match(line)) or line.isspace()]
+    if bars and bars[-1] and bars[-1]["done"] != bars[-1]["all"]:
         parts.append("{name} {done}/{all}".format(**bars[-1].groupdict(default="step")))
     return parts
 

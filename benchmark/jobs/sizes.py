@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
@@ -36,6 +35,7 @@ MOST_ROWS = 1_000_000  # of the user's own files, up to which they are prepared 
 # Fitted to the prompts of six datasets under SmolLM2's tokenizer, within a quarter: characters of a token, tokens of a
 # line or an item's prompt beside its texts, and tokens of an attribute's name.
 CHARACTERS, FRAME, KEY = 3.2, 8, 3
+BEYOND_ASCII = 0.6  # further tokens of each byte of UTF-8 beyond a character's first: Russian has one, Chinese two
 MOST_CHARACTERS = 600  # that an item's prompt keeps of an attribute: 100 words
 MEASURED = ("items.parquet", "train.parquet")
 MEASURED_ITEMS = 100_000  # whose texts stand for all
@@ -82,7 +82,7 @@ def _prepared(folder: Path) -> dict[str, Any] | None:
         return None
     files = tuple((folder / name, (folder / name).stat()) for name in MEASURED if (folder / name).is_file())
     written = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in files)
-    return _of_counts(about["counts"]) | _measured(written, json.dumps(about.get("files")))
+    return _of_counts(about["counts"]) | _measured(written, json.dumps(about.get("files", {})))
 
 
 @cache
@@ -96,11 +96,16 @@ def _measured(files: tuple[OwnFile, ...], checksums: str) -> dict[str, float]:
     folder, about = files[0][0].parent, {"files": json.loads(checksums)}
     try:
         items, train = (checked_part(folder, name, about) for name in MEASURED)
-        first = next(pyarrow.parquet.ParquetFile(items).iter_batches(MEASURED_ITEMS)).to_pandas()
-        lengths = pyarrow.parquet.read_table(train, columns=["history"])["history"].combine_chunks().value_lengths()
-        return _of_texts(first, lengths.to_numpy())
+        first = next(pyarrow.parquet.ParquetFile(items).iter_batches(MEASURED_ITEMS), None)
+        counted = pyarrow.parquet.read_metadata(train)
     except (InputError, OSError, pyarrow.ArrowException):
         return {}
+    # The file's end says how many values a list has in all, so that no history is read.
+    columns = [n for n in range(counted.num_columns) if counted.schema.column(n).path.startswith("history.")]
+    if first is None or not columns or not counted.num_rows:
+        return {}
+    values = sum(counted.row_group(n).column(columns[0]).num_values for n in range(counted.num_row_groups))
+    return _of_texts(first.to_pandas(), values / counted.num_rows)
 
 
 def _of_counts(counts: Mapping[str, int]) -> dict[str, Any]:
@@ -108,18 +113,20 @@ def _of_counts(counts: Mapping[str, int]) -> dict[str, Any]:
     return {part: counts[part] for part in ("items", "train", "valid", "test")} | {"llm": counts.get("train_llm")}
 
 
-def _of_texts(items: pd.DataFrame, histories: np.ndarray) -> dict[str, float]:
-    """The texts of `Sizes`, from the table of items and the lengths of the training cases' histories."""
-    texts = {name: items[name].dropna() for name in items.columns if name != "item_id"}
-    mean = {
-        name: float(column.str.len().clip(upper=MOST_CHARACTERS).sum()) / len(items)
-        for name, column in texts.items()
-        if pd.api.types.is_string_dtype(column) and len(column)
-    }
+def _of_texts(items: pd.DataFrame, history: float) -> dict[str, float]:
+    """The texts of `Sizes`, from the table of items and the mean length of the training cases' histories."""
+    tokens, named = {}, 0.0
+    for name in items.columns.drop("item_id"):
+        texts = items[name].dropna()
+        if len(texts) and pd.api.types.is_string_dtype(texts):
+            kept = texts.str.slice(stop=MOST_CHARACTERS)
+            beyond_ascii = kept.map(lambda text: len(text.encode()) - len(text))
+            tokens[name] = float(kept.str.len().sum() / CHARACTERS + BEYOND_ASCII * beyond_ascii.sum()) / len(items)
+            named += KEY * float((kept != "").sum()) / len(items)
     return {
-        "line": round(FRAME + mean["title"] / CHARACTERS),
-        "item": round(FRAME + sum(KEY + characters / CHARACTERS for characters in mean.values())),
-        "history": float(histories.mean()),
+        "line": round(FRAME + tokens.get("title", 0.0)),
+        "item": round(FRAME + named + sum(tokens.values())),
+        "history": history,
     }
 
 
@@ -136,7 +143,7 @@ def _counted(settings: str, files: tuple[OwnFile, ...]) -> dict[str, Any] | None
         found = prepare(raw, dataset, "estimate")  # the name decides which cases are drawn, and not how many
     except InputError:
         return None  # the job that prepares it says what is wrong
-    return _of_counts(found.counts) | _of_texts(found.items, np.diff(found.train.offsets))
+    return _of_counts(found.counts) | _of_texts(found.items, len(found.train.items) / max(1, len(found.train)))
 
 
 def _sizes_by_rows(files: list[OwnFile]) -> Sizes:

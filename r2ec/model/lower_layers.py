@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from transformers import PreTrainedModel
@@ -100,9 +99,9 @@ def untrained_layers(model: PreTrainedModel) -> int:
     """
     decoder: Any = model.get_decoder()
     kind = FAMILIES.get(type(decoder))
-    if kind is None or _global_forward_hooks or _global_forward_pre_hooks:
+    if kind is None or _global_forward_hooks or _global_forward_pre_hooks or torch.is_autocast_enabled("cpu"):
         return 0
-    if not (_is_called_plainly(decoder) and _is_untouched(decoder.embed_tokens)):
+    if not (_is_called_plainly(decoder) and _is_untouched(decoder.embed_tokens) and _is_untouched(decoder.rotary_emb)):
         return 0
     layers: list[nn.Module] = list(decoder.layers)
     number = next((n for n, layer in enumerate(layers) if type(layer) is not kind or not _is_untouched(layer)), 0)
@@ -110,9 +109,10 @@ def untrained_layers(model: PreTrainedModel) -> int:
 
 
 def _is_untouched(module: nn.Module) -> bool:
-    """Whether a module is as it was loaded: its parts are called plainly, and none is an adapter or trained."""
+    """Whether a module is as it was loaded: parts of torch's and transformers', called plainly and not trained."""
     parts = list(module.modules())
-    called = all(_is_called_plainly(part) and not isinstance(part, BaseTunerLayer) for part in parts)
+    own = all(type(part).__module__.startswith(("torch.nn.modules.", "transformers.")) for part in parts)
+    called = own and all(_is_called_plainly(part) for part in parts)
     return called and all(type(p) is nn.Parameter and not p.requires_grad for p in module.parameters())
 
 
@@ -127,10 +127,11 @@ def _name(model: PreTrainedModel, number: int, prompts_hash: str, at_once: int) 
     digest.update(model.config.to_json_string(use_diff=False).encode())
     digest.update(str(model.config._attn_implementation).encode())
     decoder: Any = model.get_decoder()
-    for module in (decoder.embed_tokens, *decoder.layers[:number]):
-        for name, value in module.state_dict().items():
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().contiguous().view(torch.uint8).numpy().data)
+    for module in (decoder.embed_tokens, decoder.rotary_emb, *decoder.layers[:number]):
+        digest.update(repr(module).encode())  # what of a module no tensor holds, such as a norm's epsilon
+        for name, value in (*module.named_parameters(), *module.named_buffers()):  # buffers that aren't saved, too
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -177,7 +177,8 @@ def test_time_left_by_hand() -> None:
     assert Progress(jobs, cores=100).left(0) == 60  # the longest
     progress.start(1, jobs[0].key, 0)
     assert progress.left(50) == (10 + 60 + 80) / 2
-    assert progress.left(1000) == (0 + 60 + 80) / 2  # late
+    assert progress.left(300) == (0 + 60 + 80) / 2  # late
+    assert progress.left(400) is None and progress.so_far(400) == "[0 of 3 done]"  # so late that nobody knows
     # It took thrice as long as estimated: with the minute that is taken as seen, twice.
     progress.end(1, 180, well=True)
     assert progress.left(180) == 2 * (60 + 80) / 2 and progress.so_far(180).startswith("[1 of 3 done")

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.jobs import lm_cost
 from benchmark.jobs.estimates import ANY, estimate
-from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, device_memory, lm_of, seconds_of
+from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, Machine, by_kept_layers, device_memory, lm_of, seconds_of
 from benchmark.storage.checksums import seal
 from benchmark.workload import Work
 from tests.support.estimating import SIZES
@@ -67,6 +67,8 @@ def test_seconds_are_those_by_hand() -> None:
     # The upper layer of the two reads them, and what the lower one says of them is known.
     assert seconds_of(TOY, Work(again=10, frozen=1), SLOW) == seconds_of(TOY, Work(read=5), SLOW)
     assert seconds_of(TOY, Work(again=10), SLOW) == seconds_of(TOY, Work(read=10), SLOW)
+    assert seconds_of(TOY, Work(lower=10, frozen=1), SLOW) == seconds_of(TOY, Work(read=5), SLOW)
+    assert seconds_of(TOY, Work(lower=10), SLOW) == 0
     # Writing 40 tokens, 4 rows at once: 10 steps of 2 * 2800 * 4 operations at 250 a second; or of the least time.
     assert seconds_of(TOY, Work(written=40, rows=4), SLOW) == pytest.approx(896)
     assert seconds_of(TOY, Work(written=40, rows=4), replace(SLOW, step=100.0)) == pytest.approx(1000)
@@ -98,3 +100,12 @@ def test_a_folder_tells_its_shape(tmp_path: Path) -> None:
         "r2ec", {"backbone": {"name": "some/lm", "revision": "1"}}, SIZES, gpus=0, threads=1, processes=1
     )
     assert estimated == ANY and not estimated.known
+
+
+def test_nothing_of_the_lower_layers_is_kept_on_a_gpu_or_of_a_large_catalogue() -> None:
+    work = {TOY: [Work(lower=100, frozen=1), Work(read=5, again=200, frozen=1)]}
+    assert by_kept_layers(work, 100, 4, gpus=0) == (work, 100 * 10 * 4)
+    whole = {TOY: [Work(frozen=1), Work(read=205, frozen=1)]}
+    assert by_kept_layers(work, 100, 2, gpus=1) == (whole, 0)
+    assert by_kept_layers(work, 2**30 / 20 + 1, 2, gpus=0) == (whole, 0)
+    assert by_kept_layers({TOY: [Work(read=5)]}, 100, 4, gpus=0)[1] == 0

@@ -30,6 +30,10 @@ TRIES = "r2ec: setting 2 of 6: {'training': {'max_steps': 12}}"
         # A bar that has stopped on the way, as early stopping leaves it, is where nothing is any more.
         (f"{BAR}\nkept\nr2ec: valid NDCG@10 0.04 after 3 s\nread\n", []),
         ("error: 12%|x; give a number", []),
+        (f"{TRIES}\n{BAR}\r{' ' * 70}\r", ["setting 2 of 6"]),  # a bar that was erased
+        (f"{BAR}\nr2ec: valid NDCG@10 0.04 after 3 s\n{TRIES}\n", ["setting 2 of 6"]),  # one of the setting before
+        (f"{TRIES}\nr2ec: valid NDCG@10 0.04 after 3 s\n{STEP}", ["step 11/40"]),  # the test cases are ranked
+        (f"my-r2ec_v1.5: setting 1 of 2: {{}}\n{STEP}", ["setting 1 of 2", "step 11/40"]),
     ],
 )
 def test_a_log_tells_what_its_job_is_at(log: str, expected: list[str]) -> None:

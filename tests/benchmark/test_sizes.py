@@ -97,14 +97,14 @@ def test_large_files_of_ones_own_are_estimated_by_their_rows(tmp_path: Path, mon
 
 LETTERS = {
     "title": [16, 48],  # mean 32: 10 tokens
-    "brand": [None, 16],  # mean 8: 2.5 tokens, with the name 5.5
+    "brand": [None, 16],  # mean 8: 2.5 tokens, and the name of each second: 4
     "about": [3000, 40],  # of which a prompt has 600; mean 320: 100 tokens, with the name 103
 }
 
 
 @pytest.mark.parametrize("is_prepared", [False, True])
 def test_an_lm_s_time_goes_by_the_length_of_texts_and_histories(tmp_path: Path, is_prepared: bool) -> None:
-    """A line has 8 + 10 tokens, an item 8 + 3 + 10 + 5.5 + 103; the planted items repeat two lengths."""
+    """A line has 8 + 10 tokens, an item 8 + 3 + 10 + 4 + 103; the planted items repeat two lengths."""
     raw = planted()
     texts = {
         column: [None if length is None else f"{n} ".ljust(length, "x") for n in range(30) for length in lengths]
@@ -118,7 +118,7 @@ def test_an_lm_s_time_goes_by_the_length_of_texts_and_histories(tmp_path: Path, 
     else:
         write_files(tmp_path / "own", raw)
     sizes, train = sizes_of("x", entry, results), prepare(raw, entry, "x").train
-    assert (sizes.items, sizes.line, sizes.item) == (60, 18, 130)
+    assert (sizes.items, sizes.line, sizes.item) == (60, 18, 128)
     assert sizes.history == len(train.items) / len(train) < 20
     few = replace(sizes, history=2.5)
     assert [prompt_tokens(few, items) for items in (2, 6)] == [30 + 2 * 18, 30 + 2.5 * 18]
@@ -130,3 +130,20 @@ def test_an_lm_s_time_goes_by_the_length_of_texts_and_histories(tmp_path: Path, 
         assert sizes_of("x", entry, results) == replace(
             UNKNOWN, items=60, train=sizes.train, valid=sizes.valid, test=sizes.test, llm=sizes.llm
         )
+
+
+@pytest.mark.parametrize(
+    ("title", "tokens"),
+    [
+        ("Freaks of Nature", 16 / 3.2),
+        ("Война и мир, том I", 18 / 3.2 + 0.6 * 12),  # 12 of 18 characters have two bytes
+        ("物の怪", 3 / 3.2 + 0.6 * 6),  # three bytes each
+    ],
+)
+def test_texts_beyond_ascii_have_more_tokens(tmp_path: Path, title: str, tokens: float) -> None:
+    """A text that no item has counts nothing, its name neither."""
+    raw = planted()
+    raw = replace(raw, items=raw.items[["item_id"]].assign(title=title, empty=None))
+    write_files(tmp_path, raw)
+    sizes = sizes_of("x", own_dataset(tmp_path, min_user_count=1, min_item_count=1), tmp_path)
+    assert (sizes.line, sizes.item) == (round(8 + tokens), round(8 + 3 + tokens))

@@ -13,7 +13,7 @@ from benchmark.jobs import lm_cost
 from benchmark.jobs.estimates import ANY, GPU_CONTEXT, START, Estimate, estimate, of_job, rows
 from benchmark.jobs.lm_cost import KNOWN, LM, THREAD, seconds_of
 from benchmark.jobs.sizes import sizes_of
-from benchmark.workload import Work
+from benchmark.workload import PROCESS, STATES, Work
 from tests.support.estimating import NOWHERE, SIZES, filled, toy_config
 
 
@@ -63,7 +63,18 @@ def test_tokens_of_r2ec_by_hand() -> None:
     # From the bare backbone, RecPO encodes the table itself.
     bare = params | {"warm_start": params["warm_start"] | {"cases": 0}}
     untrained_user, training = load_method("r2ec").work(SIZES, bare, 2)
-    assert untrained_user.read == 100 * 20 + cases * 60 and untrained_user.again == 8 * 100 * 20
+    assert untrained_user.read == cases * 60 and untrained_user.again == 9 * 100 * 20
+    # No prompt is longer than the settings let it be.
+    short = params | {"prompts": params["prompts"] | {"max_prompt_tokens": 15}}
+    assert load_method("r2ec").work(SIZES, short, 2)[0].read == 100 * 15
+    # Layers below all adapters read the table once in a process, those above at each encoding.
+    upper = params | {"lora": params["lora"] | {"layers_from": 5}}
+    below, items, _, _, untrained_user, training = load_method("r2ec").work(SIZES, upper, 2)
+    assert plain(below) == Work(lower=100 * 20, frozen=5) and below.kept[0] == PROCESS
+    assert plain(items) == Work(again=100 * 20, rows=64, frozen=5) and items.kept[0] == STATES
+    assert untrained_user.again == 8 * 100 * 20 and untrained_user.frozen == training.frozen == 5
+    nothing = upper | {"training": params["training"] | {"max_steps": 0}}
+    assert plain(load_method("r2ec").work(SIZES, nothing, 2)[0]) == Work(read=100 * 20, rows=64)
     assert not untrained_user.kept
 
 

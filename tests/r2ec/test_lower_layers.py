@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from r2ec.model import item_table as table_module
@@ -106,36 +107,72 @@ def test_changed_weights_below_read_all_again(part: str) -> None:
     assert torch.equal(encoded(model), plainly_encoded(model)) and not torch.equal(encoded(model), first)
 
 
-def test_other_prompts_batches_and_settings_read_all_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_prompts_and_batches_read_all_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = adapted()
     encoded(model)
     assert torch.equal(encoded(model, count=19), plainly_encoded(model, count=19))
     assert torch.equal(encoded(model, beginning=9), plainly_encoded(model, beginning=9))
+    before = LowerLayers.last
     monkeypatch.setattr(table_module, "TOKENS_AT_ONCE", 40)
-    assert torch.equal(encoded(model), plainly_encoded(model))
-    model.causal_lm.config.rms_norm_eps = 0.1
+    assert torch.equal(encoded(model, beginning=9), plainly_encoded(model, beginning=9))
+    assert LowerLayers.last is not before
+
+
+def another_epsilon(model: R2ec) -> None:
     for layer in model.causal_lm.get_decoder().layers:
         layer.input_layernorm.variance_epsilon = 0.1
-    assert torch.equal(encoded(model), plainly_encoded(model))
 
 
-def test_an_encoding_that_was_stopped_halfway_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, calls = adapted(), []
-    encode = R2ec.encode_items
+def other_rotations(model: R2ec) -> None:
+    model.causal_lm.get_decoder().rotary_emb.inv_freq.mul_(2)
 
-    def stopped(self: R2ec, *parts: Any) -> Tensor:
-        calls.append(None)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return encode(self, *parts)
 
-    monkeypatch.setattr(R2ec, "encode_items", stopped)
-    with pytest.raises(KeyboardInterrupt):
+def other_attention(model: R2ec) -> None:
+    model.causal_lm.set_attn_implementation("eager")
+
+
+@pytest.mark.parametrize("touch", [another_epsilon, other_rotations, other_attention])
+def test_other_settings_of_a_module_read_all_again(touch: Any) -> None:
+    model = adapted()
+    encoded(model)
+    before = LowerLayers.last
+    touch(model)
+    assert torch.equal(encoded(model), plainly_encoded(model)) and LowerLayers.last is not before
+
+
+def test_single_rows_are_read_by_all_layers(computed: Counter[Any]) -> None:
+    model = adapted()
+    table = ItemTable(item_prompts(), WIDTH)
+    table.refresh(model)
+    computed.clear()
+    table.refresh_rows(model, range(len(table)))
+    layers = model.causal_lm.get_decoder().layers
+    assert computed[layers[0].mlp] == computed[layers[2].mlp] > 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_encoding_that_was_stopped_halfway_is_begun_anew(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = adapted(), 0
+    decoder = model.causal_lm.get_decoder()
+    forward = type(decoder.layers[2]).forward
+    if known:
         encoded(model)
-    assert LowerLayers.last is not None and not LowerLayers.last.is_whole
+
+    def stopped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += self is decoder.layers[2]
+        if calls == 3:
+            raise KeyboardInterrupt
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(decoder.layers[2]), "forward", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            encoded(model)
+    assert LowerLayers.last is not None and LowerLayers.last.is_whole == known
+    assert not any("forward" in vars(layer) or layer._forward_pre_hooks for layer in decoder.layers)
     change(model, "lora")
     assert torch.equal(encoded(model), plainly_encoded(model))
-    assert not any("forward" in vars(layer) for layer in model.causal_lm.get_decoder().layers)
 
 
 def hooked(model: R2ec) -> None:
@@ -155,13 +192,66 @@ def own_forward(model: R2ec) -> None:
     layer.forward = layer.forward
 
 
-@pytest.mark.parametrize("touch", [hooked, embedding_trained, lowest_trained, own_forward])
+def prehooked(model: R2ec) -> None:
+    model.causal_lm.get_decoder().layers[1].register_forward_pre_hook(lambda *_: None)
+
+
+def decoder_hooked(model: R2ec) -> None:
+    model.causal_lm.get_decoder().register_forward_hook(lambda *_: None)
+
+
+def rotations_hooked(model: R2ec) -> None:
+    model.causal_lm.get_decoder().rotary_emb.register_forward_hook(lambda *_: None)
+
+
+def frozen_adapters_below(model: R2ec) -> None:
+    config = LoraConfig(r=2, target_modules=["o_proj"], layers_to_transform=[0], init_lora_weights=False)
+    model.backbone.add_adapter("below", config)
+    model.backbone.base_model.set_adapter(["default", "below"])
+    for name, value in model.named_parameters():
+        value.requires_grad_("layers.2" in name and "lora" in name)
+
+
+def embedding_saved(model: R2ec) -> None:
+    model.causal_lm.get_decoder().embed_tokens = ModulesToSaveWrapper(
+        model.causal_lm.get_decoder().embed_tokens, "default"
+    ).requires_grad_(False)
+
+
+TOUCHES = [
+    hooked,
+    prehooked,
+    decoder_hooked,
+    rotations_hooked,
+    embedding_trained,
+    embedding_saved,
+    lowest_trained,
+    own_forward,
+    frozen_adapters_below,
+]
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
 def test_a_model_that_is_touched_below_reads_all(touch: Any) -> None:
     model = adapted()
     assert untrained_layers(model.causal_lm) == 2
     touch(model)
     assert untrained_layers(model.causal_lm) == 0
     assert torch.equal(encoded(model), plainly_encoded(model))
+
+
+def test_hooks_on_all_modules_and_autocast_read_all() -> None:
+    model = adapted()
+    for register in (
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_forward_pre_hook,
+    ):
+        handle = register(lambda *_: None)
+        assert untrained_layers(model.causal_lm) == 0
+        handle.remove()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert untrained_layers(model.causal_lm) == 0
+    assert untrained_layers(model.causal_lm) == 2
 
 
 def test_nothing_is_kept_where_nothing_would_be_won(monkeypatch: pytest.MonkeyPatch) -> None:
