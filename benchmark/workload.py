@@ -43,7 +43,8 @@ class Work:
 
     kept: the name of the result, if it is kept on disk for later fits, as `named` gives it; else empty. `STATES` serve
     all fits on a dataset, `TUNING` those of one repetition, `WARM_START` those of one row and repetition, with their
-    ablations. backbone: the settings of the LM that does it, where it is another than the row's own.
+    ablations; `PROCESS` is kept in memory for the fits of one job. backbone: the settings of the LM that does it, where
+    it is another than the row's own.
     """
 
     read: float = 0
