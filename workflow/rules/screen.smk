@@ -64,7 +64,10 @@ def start_screen():
     lines = Lines(watch, workflow.output_settings, plan_in_words, where, stale)
     take(workflow.logger_manager.logger, watch, lines)
     quiet = workflow.output_settings.quiet or ()
-    if not (workflow.output_settings.dryrun or {Quietness.ALL, Quietness.PROGRESS} & set(quiet)):
+    if not (
+        workflow.output_settings.dryrun
+        or {Quietness.ALL, Quietness.PROGRESS} & set(quiet)
+    ):
         watch.talk()
 
 
