@@ -158,7 +158,8 @@ def main() -> None:
     with made(args.directory):
         plan = plan_in(config, args.directory, folder)
         runs = in_folder(plan, folder)
-    prepare(sorted({dataset for dataset, _, _ in runs}), config)
+    models = sorted({manifest for _, run, _ in runs for manifest in plan.embedded(run)})
+    prepare(sorted({dataset for dataset, _, _ in runs}), models, config)
     outcome = take(folder, runs, config)
     for line in sentences(outcome.left_out):
         print(line)

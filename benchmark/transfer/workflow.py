@@ -34,8 +34,11 @@ def snakemake(config: Path, what: str, *arguments: str, fine: str | None = None)
     raise InputError(f"{what}; mend what is said above, and import again")
 
 
-def prepare(datasets: list[str], config: Path) -> None:
-    """Have the workflow prepare these datasets, where they aren't as the config wants them.
+def prepare(datasets: list[str], models: list[str], config: Path) -> None:
+    """Have the workflow prepare these datasets and fetch these models, where they aren't as the config wants them.
+
+    models: their manifests. What a call of the workflow makes anew counts as changed for as long as it lasts: were a
+    model fetched behind the import, each run that reads it would run again.
 
     Raises InputError where that fails.
     """
@@ -45,8 +48,8 @@ def prepare(datasets: list[str], config: Path) -> None:
         print(
             f"preparing {', '.join(missing)} first: a run is taken where its data are those that are here", flush=True
         )
-    targets = [f"results/data/{dataset}/dataset.json" for dataset in datasets]
-    snakemake(config, f"{', '.join(datasets)}: could not be prepared", "--", *targets)
+    targets = [*(f"results/data/{dataset}/dataset.json" for dataset in datasets), *models]
+    snakemake(config, f"{', '.join([*datasets, *models])}: could not be prepared", "--", *targets)
 
 
 def forget_here(jobs: Sequence[Job], config: Path) -> None:
