@@ -61,6 +61,9 @@ class Work:
     backbone: Mapping[str, Any] | None = None
 
 
+# Bytes that a process keeps of what the lower layers say of a catalogue (r2ec/model/lower_layers.py). A larger one is
+# read by all layers each time.
+KEPT_BELOW = 2**30
 STATES, TUNING, WARM_START, PROCESS = "states", "tuning", "warm start", "process"  # kinds of kept results, see `Work`
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.precision import processor_has_avx512, processor_has_bfloat16
 from benchmark.storage.io import read_json
-from benchmark.workload import Work
+from benchmark.workload import KEPT_BELOW, Work
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,6 @@ def seconds_of(lm: LM, work: Work, machine: Machine) -> float:
     learned = (2 + (4 if work.twice else 2) * learning_share(lm, work)) * lm.body * work.learned / machine.learning
     step = max(machine.step, 2 * lm.weights * work.rows / machine.writing)
     return read + learned + step * work.written / work.rows + work.maps / machine.maps
-
-
-KEPT_BELOW = 2**30  # bytes of the lower layers' states that a process keeps, see r2ec/model/lower_layers.py
 
 
 def by_kept_layers(

@@ -16,7 +16,6 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
@@ -35,6 +34,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
 )
 
 from benchmark.precision import multiplies_in_bfloat16
+from lm.calls import hooks_on_all, is_called_plainly
 from lm.kernels.lora import FusedLora
 from lm.writing.scores import AttentionSettings
 
@@ -70,7 +70,7 @@ class PackedForward:
         serves = (
             type(model) in FAMILIES
             and not any(module.training for module in model.modules())
-            and not (_global_forward_hooks or _global_forward_pre_hooks)
+            and not hooks_on_all()
             and (model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and multiplies_in_bfloat16("cpu")))
             and not torch.is_autocast_enabled("cpu")
             and all(_runs_plainly(module, kind) for module, kind in _not_called(model))
@@ -187,9 +187,8 @@ def _products(model: PreTrainedModel, with_head: bool) -> Iterator[list[nn.Modul
 
 
 def _runs_plainly(module: nn.Module, kind: type) -> bool:
-    """Whether a call of the module runs its class's forward and nothing else: no hook, no forward of its own."""
-    replaced = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return type(module) is kind and not replaced
+    """Whether a call of the module runs the forward of this class and nothing else."""
+    return type(module) is kind and is_called_plainly(module)
 
 
 def _is_known(layers: Sequence[nn.Module], dtype: torch.dtype) -> bool:

@@ -14,11 +14,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from transformers import PreTrainedModel
 from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer, Gemma2Model
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Model
+
+from benchmark.workload import KEPT_BELOW
+from lm.calls import hooks_on_all, is_called_plainly
 
 # Decoders in which a layer reads what the one below gives and nothing else of it, and their layers. Other families may
 # share keys, or add what a lower layer gave.
@@ -27,7 +29,6 @@ FAMILIES: dict[type, type] = {
     Qwen2Model: Qwen2DecoderLayer,
     Gemma2Model: Gemma2DecoderLayer,
 }
-MOST_BYTES = 2**30  # that are kept; a larger catalogue is read anew
 
 
 class LowerLayers:
@@ -54,7 +55,7 @@ class LowerLayers:
         """
         number, width = untrained_layers(model), int(model.config.hidden_size)
         size = int(lengths.sum()) * width * model.dtype.itemsize
-        if number == 0 or model.device.type != "cpu" or size > MOST_BYTES:
+        if number == 0 or model.device.type != "cpu" or size > KEPT_BELOW:
             return None
         name = _name(model, number, prompts_hash, at_once)
         if not isinstance(cls.last, cls) or cls.last.name != name:
@@ -99,26 +100,21 @@ def untrained_layers(model: PreTrainedModel) -> int:
     """
     decoder: Any = model.get_decoder()
     kind = FAMILIES.get(type(decoder))
-    if kind is None or _global_forward_hooks or _global_forward_pre_hooks or torch.is_autocast_enabled("cpu"):
+    if kind is None or hooks_on_all() or torch.is_autocast_enabled("cpu"):
         return 0
-    if not (_is_called_plainly(decoder) and _is_untouched(decoder.embed_tokens) and _is_untouched(decoder.rotary_emb)):
+    if not (is_called_plainly(decoder) and _is_untouched(decoder.embed_tokens) and _is_untouched(decoder.rotary_emb)):
         return 0
     layers: list[nn.Module] = list(decoder.layers)
     number = next((n for n, layer in enumerate(layers) if type(layer) is not kind or not _is_untouched(layer)), 0)
-    return number if number and type(layers[number]) is kind and _is_called_plainly(layers[number]) else 0
+    return number if number and type(layers[number]) is kind and is_called_plainly(layers[number]) else 0
 
 
 def _is_untouched(module: nn.Module) -> bool:
     """Whether a module is as it was loaded: parts of torch's and transformers', called plainly and not trained."""
     parts = list(module.modules())
     own = all(type(part).__module__.startswith(("torch.nn.modules.", "transformers.")) for part in parts)
-    called = own and all(_is_called_plainly(part) for part in parts)
+    called = own and all(is_called_plainly(part) for part in parts)
     return called and all(type(p) is nn.Parameter and not p.requires_grad for p in module.parameters())
-
-
-def _is_called_plainly(module: nn.Module) -> bool:
-    """Whether a call of the module runs its class's forward and nothing else."""
-    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _name(model: PreTrainedModel, number: int, prompts_hash: str, at_once: int) -> str:

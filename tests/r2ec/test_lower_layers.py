@@ -261,10 +261,10 @@ def test_nothing_is_kept_where_nothing_would_be_won(monkeypatch: pytest.MonkeyPa
         parameter.requires_grad_(False)
     assert not isinstance(bare, PeftModel) and untrained_layers(bare) == 0  # no training will change it
     tokens = sum(len(prompt) - 11 for prompt in item_prompts())
-    monkeypatch.setattr(module, "MOST_BYTES", tokens * WIDTH * 4 - 1)
+    monkeypatch.setattr(module, "KEPT_BELOW", tokens * WIDTH * 4 - 1)
     encoded(adapted())
     assert LowerLayers.last is None
-    monkeypatch.setattr(module, "MOST_BYTES", tokens * WIDTH * 4)
+    monkeypatch.setattr(module, "KEPT_BELOW", tokens * WIDTH * 4)
     encoded(adapted())
     assert LowerLayers.last is not None and LowerLayers.last.states is not None
     assert LowerLayers.last.states.shape == (tokens, WIDTH)
