@@ -22,12 +22,15 @@ from tests.support.page import browser, document_of
 from tests.support.planted import planted, write_files
 from tests.support.project import SNAKEMAKE, changed_config, copy_of_project, edited, planned, snakemake, yaml_entry
 
+# To Snakemake all files are then what those of real data are: above the size of which it takes checksums by itself.
+ALL_ARE_LARGE = ("--max-checksum-file-size", "100")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the project in which the smoke config has run to its end."""
     project = copy_of_project(tmp_path_factory.mktemp("project"))
-    done = snakemake(project)
+    done = snakemake(project, *ALL_ARE_LARGE)
     assert done.returncode == 0, done.stdout[-4000:]
     yield project
 
@@ -81,7 +84,7 @@ def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     """Whatever the dates of the files, and however large they are: Snakemake by itself compares those of a megabyte."""
     for file in (finished / "results/data").rglob("*.*"):
         file.touch()
-    done = snakemake(finished, "--max-checksum-file-size", "100")
+    done = snakemake(finished, *ALL_ARE_LARGE)
     assert done.returncode == 0 and "Nothing to be done" in done.stdout
 
 
