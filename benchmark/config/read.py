@@ -220,6 +220,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, unchecked. Raises InputError."""
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of a config, such as config/config.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split()).replace(' in "<unicode string>", line ', " in line ")
         raise InputError(f"{path}: can't be read as YAML ({reason})") from None

@@ -4,12 +4,15 @@
 data are prepared, fits each row of the config, one after the other. Then it times them in rounds, each method in every
 round, so that what slows the machine for a while slows all of them: every query alone (the paper: batch 1), and all of
 them together. Nothing that earlier scoring kept is read. Where fits are short, hardly trained LMs write: a prompt and a
-token take what they take after a long training, but a text may have another length.
+token take what they take after a long training, but a text may have another length. A method that fails is a row that
+says why, and the others go on; the exit code is then 1.
 """
 
 import os
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +27,10 @@ from benchmark.config.schema import MethodConfig
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_about, read_split, read_test
 from benchmark.errors import InputError, command, command_line
+from benchmark.jobs.last_words import sentence, shown
 from benchmark.output.markdown import plain, table
 from benchmark.output.page.labels import machine
+from benchmark.statistics.files import no_formula
 from benchmark.storage.io import write_csv, write_text
 
 COLUMNS = ("method", "queries", "rounds", "alone_s", "alone_5_s", "alone_95_s", "batch_s", "tokens")
@@ -58,28 +63,41 @@ def measured(
     rounds: int,
     clock: Callable[[], float] = time.monotonic,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Latency]:
-    """Time every method on these cases, all methods in each round. The first case warms each up. clock: in seconds."""
-    names = list(recommenders)
-    alone = {name: np.zeros((rounds, len(cases))) for name in names}
-    together = {name: np.zeros(rounds) for name in names}
-    tokens = {}
-    for recommender in recommenders.values():
-        _score(recommender, cases.take(np.arange(1)))
-    for at in range(rounds):
+) -> tuple[dict[str, Latency], dict[str, str]]:
+    """Time every method on these cases, all methods in each round. The first case warms each up. clock: in seconds.
+
+    A method that raises an exception takes no part in what follows. Gives the latencies of the others, and its reason.
+    """
+    alone = {name: np.zeros((rounds, len(cases))) for name in recommenders}
+    together = {name: np.zeros(rounds) for name in recommenders}
+    tokens, failed = dict[str, float](), dict[str, str]()
+    for at in range(-1, rounds):
         for name, recommender in recommenders.items():
-            for query in range(len(cases)):
-                one = cases.take(np.array([query]))
-                began = clock()
-                _score(recommender, one)
-                alone[name][at, query] = clock() - began
-            began = clock()
-            _score(recommender, cases)
-            together[name][at] = clock() - began
-            tokens[name] = recommender.tokens_written() / len(cases)
+            if name in failed:
+                continue
+            try:
+                if at < 0:
+                    _score(recommender, cases.take(np.arange(1)))
+                    continue
+                for query in range(len(cases)):
+                    alone[name][at, query] = _seconds(recommender, cases.take(np.array([query])), clock)
+                together[name][at] = _seconds(recommender, cases, clock)
+                tokens[name] = recommender.tokens_written() / len(cases)
+            except Exception as error:
+                failed[name] = why(error)
+                say(f"{name} failed: {failed[name]}")
+                continue
             seconds = np.median(alone[name][at]), together[name][at] / len(cases)
             say(f"round {at + 1} of {rounds}: {name}, s per query: {seconds[0]:.3g} alone, {seconds[1]:.3g} in batches")
-    return {name: Latency(alone[name], together[name], tokens[name]) for name in names}
+    return {
+        name: Latency(alone[name], together[name], tokens[name]) for name in recommenders if name not in failed
+    }, failed
+
+
+def _seconds(recommender: Recommender, cases: Cases, clock: Callable[[], float]) -> float:
+    began = clock()
+    _score(recommender, cases)
+    return clock() - began
 
 
 def _score(recommender: Recommender, cases: Cases) -> None:
@@ -87,20 +105,35 @@ def _score(recommender: Recommender, cases: Cases) -> None:
         pass
 
 
-def markdown(rows: list[Row], reference: str | None, printed: Mapping[str, float], about: str) -> str:
+def why(error: Exception) -> str:
+    """Why a method failed, in the words that the workflow has for a run."""
+    said = [f"error: {error}"] if isinstance(error, InputError) else traceback.format_exception(error)
+    return shown(sentence("".join(said)) or type(error).__name__)
+
+
+def markdown(
+    rows: list[Row],
+    reference: str | None,
+    printed: Mapping[str, float],
+    about: str,
+    failed: Mapping[str, str] | None = None,
+) -> str:
     """The table: seconds, and by how many times they are those of the reference. about: the sentence on the machine.
 
     printed: seconds by method of another table, which stand beside; methods that are in it alone get a row, too.
+    failed: the reason by method that failed, which stands in the place of its seconds.
     """
+    failed = failed or {}
     own = {str(row["method"]): row for row in rows}
     seconds = {name: float(row["alone_s"]) for name, row in own.items()}
     head = ["method", "s per query, alone", "5 to 95 % of queries", "in batches", "tokens written"]
     head += [f"times {reference}"] * bool(reference) + ["printed: s"] * bool(printed)
     head += [f"printed: times {reference}"] * bool(reference and printed)
     body = []
-    for name in [*own, *(name for name in printed if name not in own)]:
+    for name in dict.fromkeys([*own, *failed, *printed]):
         row = own.get(name)
-        line = [plain(name), *[""] * 4] if row is None else [plain(name), *_measured_cells(row)]
+        blank = [plain(f"failed: {failed[name]}") if name in failed else "", *[""] * 3]
+        line = [plain(name), *(blank if row is None else _measured_cells(row))]
         line += [_times(seconds, name, reference)] * bool(reference)
         line += [f"{printed[name]:g}" if name in printed else ""] * bool(printed)
         line += [_times(printed, name, reference)] * bool(reference and printed)
@@ -155,6 +188,26 @@ def fitted(name: str, entry: MethodConfig, split: Split, workdir: Path) -> Recom
     return recommender.uncached()
 
 
+def all_fitted(
+    methods: Mapping[str, MethodConfig | None], split: Split, folder: Path
+) -> tuple[dict[str, Recommender], dict[str, str]]:
+    """Every row fitted, one after the other, and the reasons of those that failed."""
+    recommenders, failed = dict[str, Recommender](), dict[str, str]()
+    for name, entry in methods.items():
+        _say(f"fitting {name}")
+        (folder / name).mkdir()
+        try:
+            recommenders[name] = fitted(name, entry or MethodConfig(), split, folder / name)
+        except Exception as error:
+            failed[name] = why(error)
+            _say(f"{name} failed: {failed[name]}")
+    return recommenders, failed
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 @command
 def main() -> None:
     parser = command_line("benchmark.speed.latency", __doc__)
@@ -183,16 +236,18 @@ def main() -> None:
     cases = cases.take(
         np.random.default_rng(provenance.derive_seed(dataset, "latency")).permutation(len(cases))[: args.queries]
     )
-    recommenders = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, entry in config.methods.items():
-            print(f"fitting {name}", flush=True)
-            (Path(folder) / name).mkdir()
-            recommenders[name] = fitted(name, entry or MethodConfig(), split, Path(folder) / name)
-        found = measured(recommenders, cases, args.rounds, say=lambda line: print(line, flush=True))
+        recommenders, unfitted = all_fitted(config.methods, split, Path(folder))
+        found, unmeasured = measured(recommenders, cases, args.rounds, say=_say)
+    failed = {name: (unfitted | unmeasured)[name] for name in config.methods if name in unfitted | unmeasured}
+    if not found:
+        name, reason = next(iter(failed.items()))
+        raise InputError(f"no method could be timed; {name} failed: {reason}")
     rows = [found[name].row(name) for name in found]
     about = said(dataset, config.note, args.queries, args.rounds)
-    write(Path("results/latency"), rows, markdown(rows, config.reference, printed, about))
+    write(Path("results/latency"), rows, failed, markdown(rows, config.reference, printed, about, failed))
+    if failed:
+        sys.exit(1)
 
 
 def said(dataset: str, note: str, queries: int, rounds: int) -> str:
@@ -206,10 +261,13 @@ def said(dataset: str, note: str, queries: int, rounds: int) -> str:
     )
 
 
-def write(results: Path, rows: list[Row], text: str) -> None:
-    """Write latency.csv and latency.md, and show the table."""
-    write_csv(results / "latency.csv", COLUMNS, rows)
+def write(results: Path, rows: list[Row], failed: Mapping[str, str], text: str) -> None:
+    """Write latency.csv, with the reasons of failed methods in a last column, and latency.md, and show the table."""
+    reasons: list[Row] = [{"method": name, "failed": no_formula(reason)} for name, reason in failed.items()]
+    write_csv(results / "latency.csv", (*COLUMNS, *["failed"] * bool(failed)), [*rows, *reasons])
     write_text(results / "latency.md", text)
+    for name, reason in failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
     print(f"\n{text}\nTable: {results.absolute() / 'latency.md'}")
 
 

@@ -155,7 +155,7 @@ SENTENCES: dict[str, tuple[list[str], str]] = {
     "no such day": (["shop", "--start", "2016-13-01"], "error: --start: '2016-13-01' can't be read: month must be in"),
     "not YAML": (["shop", "--start", "["], "error: --start: '[' can't be read; put it in quotes"),
     "nothing left": (["shop", "--min-user-count", "900"], "error: shop: no interaction is left after"),
-    "no config": (["--config", "none.yaml"], "error: none.yaml: can't be read as YAML"),
+    "no config": (["--config", "none.yaml"], "error: none.yaml: no such file; give the path of a config"),
     "no such dataset": (
         ["--config", "own.yaml", "--dataset", "shopp"],
         "error: own.yaml: datasets: no dataset 'shopp'; did you mean 'shop'? Known: shop",

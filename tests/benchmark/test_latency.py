@@ -54,7 +54,9 @@ def test_seconds_by_hand() -> None:
     for case, seconds in zip(cases.case, (1.0, 2.0, 4.0), strict=True):
         per_case[int(case) % 3] = seconds
     method = Slow(clock, per_case, later=3.0)
-    found = measured({"r2ec": method}, cases, 3, clock)["r2ec"]
+    latencies, failed = measured({"r2ec": method}, cases, 3, clock)
+    assert failed == {}
+    found = latencies["r2ec"]
     # The first call warms up; a round is three queries and all of them together. From the sixth call on it is slower.
     assert method.asked == [1, *[1, 1, 1, 3] * 3]
     np.testing.assert_allclose(found.alone, [[2, 3, 5], [4, 7, 13], [4, 7, 13]])
@@ -81,6 +83,27 @@ def test_every_method_is_timed_in_every_round() -> None:
     assert "".join(order) == "ab" + "aabb" * 2
 
 
+@pytest.mark.parametrize("ends_at", [0, 1, 4, 6])
+def test_a_method_that_fails_takes_no_further_part_and_the_others_have_their_seconds(ends_at: int) -> None:
+    """Its calls: 0 warms up, 1 to 3 are the first round's queries, 4 all of them, 5 to 8 the second round."""
+    clock, said = Clock(), list[str]()
+
+    class Failing(Slow):
+        def score(self, cases: Cases) -> Iterator[np.ndarray]:
+            if self.calls == ends_at:
+                self.asked.append(-1)
+                raise ZeroDivisionError("no item is left")
+            return super().score(cases)
+
+    cases = SPLIT.valid.take(np.arange(3))
+    bad, good = Failing(clock, [0.0] * 3, 1.0), Slow(clock, [0.0] * 3, 1.0)
+    found, failed = measured({"bad": bad, "good": good}, cases, 2, clock, said.append)
+    assert failed == {"bad": "ZeroDivisionError: no item is left"} and list(found) == ["good"]
+    assert bad.asked == [*[1, 1, 1, 1, 3, 1, 1, 1, 3][:ends_at], -1] and len(good.asked) == 9
+    np.testing.assert_allclose(found["good"].alone, np.ones((2, 3)))
+    assert said.count("bad failed: ZeroDivisionError: no item is left") == 1
+
+
 def test_a_printed_table_stands_beside_ours() -> None:
     def row(method: str, seconds: float) -> dict[str, Any]:
         times = {"alone_s": seconds, "alone_5_s": seconds / 2, "alone_95_s": seconds * 2, "batch_s": seconds / 4}
@@ -97,6 +120,10 @@ def test_a_printed_table_stands_beside_ours() -> None:
     assert lines[4] == "| mine | 1 | 0.5 to 2 | 0.25 | 16 | 2 |  |  |" and lines[-1] == "A machine."
     assert lines[5] == "| x |  |  |  |  |  | 5 | 3 |"
     assert "| mine | 1 | 0.5 to 2 | 0.25 | 16 |\n" in markdown([row("mine", 1.0)], None, {}, "")
+    lines = markdown(rows[1:2], "r2ec", printed, "", {"sasrec": "a|b", "mine": "c"}).splitlines()[2:6]
+    assert lines[0].startswith("| r2ec | 0.5 | 0.25 to 1 |")
+    assert lines[1] == r"| sasrec | failed: a\|b |  |  |  |  | 0.014 | 0.0084 |"
+    assert lines[2] == "| mine | failed: c |  |  |  |  |  |  |" and lines[3] == "| x |  |  |  |  |  | 5 | 3 |"
     assert "| mine | 1 | 0.5 to 2 | 0.25 | 16 |  |\n" in markdown([row("mine", 1.0)], "r2ec", {}, "")
 
 
@@ -156,6 +183,39 @@ def test_the_command_writes_the_table_and_says_where(
     assert text in said and "7 test cases of planted, 2 rounds" in text and text.endswith("Only a try.\n")
     assert "round 2 of 2: item_knn, s per query: " in said
     assert said.endswith(f"Table: {run / 'run/results/latency/latency.md'}\n")
+
+
+def test_a_fit_that_fails_is_a_row_and_one_that_no_method_survives_is_a_sentence(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = ["item_knn"]
+
+    def fitted(name: str, *others: Any) -> Recommender:
+        if name in bad:
+            raise ValueError("=no history") if name == "item_knn" else InputError("x is 0; give 1")
+        return whole(name, *others)
+
+    whole = latency.fitted
+    monkeypatch.setattr(latency, "fitted", fitted)
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, "--queries", "2", "--rounds", "1")
+    assert ended.value.code == 1
+    with (run / "run/results/latency/latency.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["queries"], row["failed"]) for row in rows] == [
+        ("popularity", "2", ""),
+        ("item_knn", "", "ValueError: =no history"),
+    ]
+    text = (run / "run/results/latency/latency.md").read_text()
+    assert r"| item\_knn | failed: ValueError: =no history |  |  |  |" in text
+    shown = capsys.readouterr()
+    assert text in shown.out and "item_knn failed: ValueError: =no history" in shown.err
+    bad.append("popularity")
+    monkeypatch.chdir(run)
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, "--queries", "2")
+    assert ended.value.code == 2
+    assert "error: no method could be timed; popularity failed: x is 0; give 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
