@@ -54,6 +54,7 @@ SILENT = (
     LogEvent.JOB_FINISHED,
     LogEvent.PROGRESS,
 )
+KILLS = "Terminating processes on user request"
 SILENCE = 300.0  # seconds without a line after which the screen says what the running jobs are at
 TALKERS = 4  # running jobs that such a line names
 LOG_END = 2**20  # bytes of a log that are read for it
@@ -178,7 +179,7 @@ class Watch(logging.Handler):
         self.logs: dict[int, str] = {}
         self.spoken = time.monotonic()  # when the screen last had a line
         self.failed: dict[int, FailedJob] = {}
-        self.stopped = False
+        self.stopped = self.kills = False  # a stopped run waits for its jobs, perhaps for hours, unless it kills them
         self.began = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -206,8 +207,8 @@ class Watch(logging.Handler):
             self.progress.end(about["jobid"], now, well=False)
             self.spoken = now
             self.failed[about["jobid"]] = self.failure(about)
-        elif record.getMessage().startswith(("Terminating processes on user request", "Will exit after finishing")):
-            self.stopped = True
+        elif (said := record.getMessage()).startswith((KILLS, "Will exit after finishing")):
+            self.stopped, self.kills = True, self.kills or said.startswith(KILLS)
 
     def failure(self, about: Mapping[str, Any]) -> FailedJob:
         """The failed job of a message, with the name that an earlier message gave it."""
@@ -235,7 +236,7 @@ class Watch(logging.Handler):
                 now = time.monotonic()
                 if now - self.spoken >= every:
                     self.spoken = now
-                    if (line := self.running(now)) is not None and not self.stopped:
+                    if (line := self.running(now)) is not None and not self.kills:
                         sys.stderr.write(f"{printable(line)}\n")  # at once, or another message could come between
                         sys.stderr.flush()
 

@@ -88,7 +88,14 @@ def test_the_screen_speaks_where_nothing_else_does(tmp_path: Path, capsys: pytes
         r"\(for 10 min \d+ s, setting 1 of 6, step 11/40\)\n",
         said,
     )
-    watch.stopped = True
+    watch.emit(record(None, "Will exit after finishing currently running jobs (scheduler)."))
+    assert watch.stopped
+    capsys.readouterr()
+    deadline = time.monotonic() + 30
+    while "still running: m0 on toy" not in capsys.readouterr().err:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    watch.emit(record(None, "Terminating processes on user request, this might take some time."))
     capsys.readouterr()
     time.sleep(0.5)
     assert capsys.readouterr().err == ""
