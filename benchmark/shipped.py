@@ -12,3 +12,8 @@ def shipped(name: str) -> Path:
     True
     """
     return (PACKED if PACKED.is_dir() else PACKED.parents[1]) / name
+
+
+def settings_file(name: str) -> Path | None:
+    """A file that a setting names, looked for from the current folder and then from the project's; None without one."""
+    return next((place for place in (Path(name), shipped(name)) if place.is_file()), None)

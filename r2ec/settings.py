@@ -1,14 +1,13 @@
 """Every setting of R2ec but its LM's (lm/settings.py). Light to import: configs are checked before torch is loaded."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from benchmark.config.sections import Strict
 from benchmark.data import texts
-from benchmark.shipped import shipped
+from benchmark.shipped import settings_file
 from lm.settings import BackboneSettings, LoraSettings, RolloutSettings, VllmSettings
 
 
@@ -361,8 +360,7 @@ def accelerate_settings(path: str) -> dict[str, Any]:
 
     Raises ValueError for a file that is missing or holds something else.
     """
-    places = [Path(path), shipped(path)]
-    file = next((place for place in places if place.is_file()), None)
+    file = settings_file(path)
     if file is None:
         raise ValueError(
             f"no file {path!r}, neither here nor in the project; give a file such as config/accelerate/zero2.json"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from benchmark.config.wording import among
 from benchmark.errors import InputError, checked, denied
 from benchmark.provenance import OWN, ROOT
+from benchmark.shipped import settings_file
 
 # The models that lm/backbone.py and baselines/_writers/sentences.py fetch.
 BACKBONE, ENCODER = "resources/smollm2-135m-instruct", "resources/all-minilm-l6-v2"
@@ -175,4 +176,28 @@ def model_files(params: dict[str, Any]) -> list[Path]:
     named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]
     folders = [Path(name) for name in named if isinstance(name, str)]
     own = [folder for folder in folders if folder.is_dir() and folder not in EMBEDDED]
-    return sorted(path for folder in own for path in folder.rglob("*") if path.is_file())
+    return sorted(path for folder in own for path in _files_below(folder))
+
+
+def named_files(params: dict[str, Any]) -> list[Path]:
+    """The user's files on whose contents a fit with these settings depends, sorted.
+
+    Those of `model_files`, and what `training` names for accelerate's engines: relative to the current folder, so that
+    a shipped one has the same name on another machine.
+    """
+    training = params.get("training")
+    names = [training.get(engine) for engine in ("deepspeed", "fsdp")] if isinstance(training, dict) else []
+    engines = [file for name in names if isinstance(name, str) and (file := settings_file(name)) is not None]
+    return sorted({*model_files(params), *(Path(os.path.relpath(file)) for file in engines)})
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, also those that links to folders lead to; a link that leads back is left alone."""
+    found, seen = [], set[str]()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in files if (path := Path(place, name)).is_file()]
+    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config.factors import Ablations, ablations_of, settings_of
-from benchmark.config.methods import BACKBONE, ENCODER, all_params, load_method, model_files
+from benchmark.config.methods import BACKBONE, ENCODER, all_params, load_method, named_files
 from benchmark.config.overlay import flatten
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.data.settings import source_of
@@ -184,9 +184,9 @@ class Plan:
         encoder = any(name and Path(name) == Path(ENCODER) for name in encoders)
         return ([MANIFEST] if backbone else []) + ([ENCODER_SUMS] if encoder else [])
 
-    def own_models(self, run: str) -> list[str]:
-        """The files of the user's own models that a run's settings name: it runs again when they change."""
-        return sorted({str(file) for setting in self.settings(run) for file in model_files(setting)})
+    def own_files(self, run: str) -> list[str]:
+        """The user's files that a run's settings name, such as models: it runs again when they change."""
+        return sorted({str(file) for setting in self.settings(run) for file in named_files(setting)})
 
     def check_kept(self) -> None:
         """Raise InputError for a row that keeps states, texts or adapters in its own folder: a fresh start would find
@@ -252,7 +252,7 @@ class Plan:
         entry, variant = self.entry(run), self.ablations.variants.get(run)
         waits = self.tuned(dataset, run, seed) + self.fitted(dataset, run, seed)
         embedded = self.embedded(run)
-        read = data_files(dataset) + waits + embedded + self.own_models(run)
+        read = data_files(dataset) + waits + embedded + self.own_files(run)
         module = self.config.module_of(self.base(run))
         arguments = [
             dataset,

@@ -19,6 +19,7 @@ import datetime
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from benchmark import provenance
-from benchmark.config.methods import kind_of, load_method, stream_of, trains_in_processes
+from benchmark.config.methods import kind_of, load_method, named_files, stream_of, trains_in_processes
 from benchmark.config.wording import first_problem
 from benchmark.contract import Cases, Recommender, Split
 from benchmark.data.store import read_about, read_split, read_test
@@ -41,6 +42,7 @@ from benchmark.evaluate import rank
 from benchmark.jobs import launch
 from benchmark.jobs.code import code_files, code_hash, declared_stages, made_by
 from benchmark.jobs.records import LearnedFrom, Phases, RunRecord, Tuning, write_run
+from benchmark.jobs.stale import mark
 from benchmark.jobs.tuning import Fitted, check_report, checkpoint_folder, fit_along, fit_best, settings_to_try
 from benchmark.metrics import ndcg
 from benchmark.sandbox.evaluator import rank_by, read_targets
@@ -69,6 +71,7 @@ class Task:
     commit: str
     code: str  # sha256
     stages: dict[str, int]  # declared versions
+    files: dict[Path, list[int]]  # the user's files that the settings name, with their marks before the fit
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ def task_of(args: argparse.Namespace) -> Task:
         commit=commit,
         code=code_hash(code_files(module)),
         stages=declared_stages(module),
+        files={file: mark(file) for params in settings for file in named_files(params)},
     )
 
 
@@ -260,6 +264,13 @@ def write(out: Path, ranked: Ranked, record: RunRecord) -> None:
         write_run(temporary / "run.json", record)
 
 
+def check_unchanged(files: Mapping[Path, list[int]]) -> None:
+    """Raise InputError for a file that was replaced while the run used it: what the run was made from isn't known."""
+    for file, before in files.items():
+        if not file.is_file() or mark(file) != before:
+            raise InputError(f"{file}: has changed while the run used it; leave it alone and start the run again")
+
+
 def fit_and_rank(task: Task, out: Path) -> None:
     """Fit a run, rank its test cases, and write its folder."""
     if not launch.is_main_process():  # of several processes all fit; the first alone validates, ranks and writes
@@ -269,6 +280,7 @@ def fit_and_rank(task: Task, out: Path) -> None:
     test = read_test(task.data, read_about(task.data))
     ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
     latency = seconds_of_one_case(fitted.recommender, test, task.name)
+    check_unchanged(task.files)
     write(out, ranked, record_of(task, fitted, ranked, latency))
     value = ndcg(ranked.rankings.column("rank").to_numpy(), 10).mean()
     about = f"{task.split.name} {task.name} seed {task.repetition}"

@@ -42,7 +42,7 @@ class Job:
         return Path(RECORDS, f"{self.name}.json")
 
 
-def _mark(path: Path) -> list[int]:
+def mark(path: Path) -> list[int]:
     """Numbers that change when a file is written or replaced. No copy can keep its ctime, which can't be set."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
@@ -53,8 +53,8 @@ def _noted(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     notes = {}
     for path in sorted(set(paths)):
         try:
-            mark = _mark(Path(path))
-            notes[path] = {"sha256": sha256_of(path), "mark": mark}
+            noted = mark(Path(path))
+            notes[path] = {"sha256": sha256_of(path), "mark": noted}
         except FileNotFoundError:
             raise InputError(f"{path}: is missing though its job has ended; start the run again") from None
     return notes
@@ -122,7 +122,7 @@ def _content(path: str, recorded: dict[str, Any], known: dict[str, str]) -> str 
     """The sha256 of a file's present content, None without one."""
     try:
         if path not in known:
-            same = not path.startswith(MADE_HERE) and _mark(Path(path)) == recorded["mark"]
+            same = not path.startswith(MADE_HERE) and mark(Path(path)) == recorded["mark"]
             known[path] = recorded["sha256"] if same else sha256_of(path)
         return known[path]
     except OSError:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from benchmark import provenance
-from benchmark.config.methods import all_params, check_params, for_fitting, model_files
+from benchmark.config.methods import all_params, check_params, for_fitting, named_files
 from benchmark.config.overlay import flatten, overlaid
 from benchmark.config.wording import first_problem
 from benchmark.contract import Learned, Recommender, Split, watched
@@ -84,15 +84,15 @@ def checkpoint_folder(
 ) -> Path:
     """The folder of a fit's checkpoints, named by all that the fit depends on, so that nothing stale is resumed.
 
-    That is params, data, the word for an item in prompts, code, versions of packages, the files of the user's own
-    models that the params name, what `dtype: auto` stands for on this machine, as another one may share the folder, and
-    the number of processes. Params that a method names in `SCORING` are left out: only its scoring reads them, so that
+    That is params, data, the word for an item in prompts, code, versions of packages, the user's files that the
+    params name, what `dtype: auto` stands for on this machine, as another one may share the folder, and the number of
+    processes. Params that a method names in `SCORING` are left out: only its scoring reads them, so that
     one fit serves all their values.
     """
     params = for_fitting(method, params)
     about = json.dumps([params, provenance.versions()], sort_keys=True)
     parts = [about, data_hash, category, code]
-    parts += [f"{file.name} {sha256_of(file)}" for file in model_files(params)]
+    parts += [f"{file.name} {sha256_of(file)}" for file in named_files(params)]
     parts += [f"{name} is float32 here" for name in _float32_by_auto(params)]
     if processes > 1:
         parts.append(f"{processes} processes")

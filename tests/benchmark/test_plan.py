@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmark.analysis.arguments import registered_files
-from benchmark.config.methods import BACKBONE
+from benchmark.config.methods import BACKBONE, named_files
 from benchmark.config.read import read_config
 from benchmark.errors import InputError
 from benchmark.jobs.outputs import Outputs
@@ -135,6 +135,25 @@ def test_the_page_is_made_of_the_registered_claims_that_it_shows(
     assert set(outputs.page().inputs) - set(without) == {str(own)} and registered_files(
         Path("results"), "ablations"
     ) == [own]
+
+
+def test_a_run_reads_the_files_that_its_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("own", "elsewhere"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model.safetensors").write_text("weights")
+    (tmp_path / "own/0_Transformer").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to("../own")
+    made = plan(methods={"frozen_llm": {"params": {"backbone": {"name": "own"}}}}, ablations={})
+    read = ["own/0_Transformer/model.safetensors", "own/model.safetensors"]
+    assert made.own_files("frozen_llm") == read and set(read) < set(made.run("toy", "frozen_llm", 1).inputs)
+    # Of accelerate's engines a file from here goes before the project's, which is named from here, too.
+    (tmp_path / "mine.json").write_text("{}")
+    shipped_one = "config/accelerate/zero2.json"
+    assert named_files({"training": {"deepspeed": "mine.json", "fsdp": None}}) == [Path("mine.json")]
+    (found,) = named_files({"training": {"fsdp": shipped_one}})
+    assert not found.is_absolute() and found.samefile(ROOT / shipped_one)
+    assert named_files({"training": {"deepspeed": "none.json"}}) == named_files({"training": None}) == []
 
 
 def test_a_fresh_start_knows_where_runs_keep_what_they_find_again() -> None:

@@ -87,6 +87,29 @@ def test_a_fit_holds_the_lock_of_its_folder(job: Job, fits: Fits, monkeypatch: p
     assert len(fits) == 1
 
 
+def test_a_file_that_is_replaced_while_the_run_uses_it_ends_the_run(
+    job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else its record would say that the run was made from what the file holds at its end."""
+    model, stub, replaces = tmp_path / "model.safetensors", sys.modules["baselines.stub"], list[bool]()
+    model.write_text("one")
+    fit = stub.fit
+
+    def fit_meanwhile(split: Split, **given: Any) -> Stub:
+        if replaces:
+            model.write_text("two")
+        made: Stub = fit(split, **given)
+        return made
+
+    monkeypatch.setattr(run, "named_files", lambda params: [model])
+    monkeypatch.setattr(stub, "fit", fit_meanwhile)
+    assert job(seed=2).exists()
+    replaces.append(True)
+    message = refused(job, capsys)
+    assert message == f"error: {model}: has changed while the run used it; leave it alone and start the run again"
+    assert not (tmp_path / "runs/toy/stub/seed1").exists()
+
+
 def test_rankings_are_the_evaluators(job: Job, fits: Fits, data: Path) -> None:
     out = job()
     rankings = pq.read_table(out / "rankings.parquet")

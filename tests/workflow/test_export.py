@@ -73,7 +73,10 @@ def test_a_fresh_clone_that_takes_the_runs_only_makes_tables(clone: Path, export
             assert sha256_of(here / "results" / path) == sha256_of(exported / path)
     for file in [*(here / "results/data").rglob("*.*"), *(here / "planted").iterdir()]:
         file.touch()  # as a copy of the folder may date them; of what was imported Snakemake has no notes
-    assert "run" not in planned(snakemake(here, "--dry-run", "ablations", config=CONFIG).stdout)
+    fetched = (here / "results/fetched").rename(here / "results/elsewhere")  # may be gone, as the data are there
+    jobs = planned(snakemake(here, "--dry-run", "ablations", config=CONFIG).stdout)
+    assert jobs and not {"fetch", "prepare", "run"} & jobs.keys()
+    fetched.rename(here / "results/fetched")
     done = snakemake(here, "ablations", config=CONFIG)
     assert done.returncode == 0 and runs_started(done.stdout) == []
     claims = (here / "results/ablations/decay.csv").read_bytes()
@@ -84,6 +87,14 @@ def test_a_fresh_clone_that_takes_the_runs_only_makes_tables(clone: Path, export
 def test_only_what_is_missing_runs(here: Path) -> None:
     shutil.rmtree(here / "exported" / "runs/planted/item_knn/seed2")
     assert "3 runs of 4 imported" in bench(here, "import", CONFIG, "exported").stdout
+    for file in (here / "results/data").rglob("*.*"):
+        file.touch()
+    # What Snakemake starts for one job, on Slurm or for a group, runs that job alone.
+    missing = "dataset=planted,method=item_knn,seed=2"
+    alone = ["--target-jobs", f"run:{missing}", "--allowed-rules", "run", "--force", "--ignore-incomplete", "--nolock"]
+    run = "results/runs/planted/item_knn/seed2/run.json"
+    done = snakemake(here, "--dry-run", run, *alone, "--no-hooks", "--mode", "remote", config=CONFIG)
+    assert planned(done.stdout) == {"run": 1}, done.stdout
     assert runs_started(snakemake(here, "ablations", config=CONFIG).stdout) == ["item_knn/seed2"]
 
 

@@ -76,15 +76,16 @@ def run_job(wildcards):
 
 asked = set()  # names of jobs whose inputs Snakemake has asked for
 stale = {}  # by the first output of a job, why it has to run again
-sound = set()  # the same outputs of jobs that follow from what their inputs hold now
+sound = set()  # the same outputs of jobs that don't have to run, or have no outputs
 contents = {}  # sha256 by path of files that were hashed
 
 
 def input_checksums(job, path):
     """The checksums that Snakemake has recorded of a file that a job has read, of which any other one makes the job run.
 
-    Snakemake asks where the file has a newer date than the job's outputs. Its own notes lack runs that were imported, and
-    files that were larger than a megabyte. Of sound jobs it is told what the file has now.
+    Snakemake asks where the file has a newer date than the job's outputs, or where there are none than what was made from
+    them. Its own notes lack runs that were imported, and files that were larger than a megabyte. Of sound jobs it is
+    told what the file has now.
     """
     if job.output and str(job.output[0]) in sound and str(path) in contents:
         return {f"sha256:{contents[str(path)]}"}
@@ -95,9 +96,12 @@ def inputs_of(job):
     """The files that a job reads; as a side effect, force the job if it is stale (benchmark/jobs/stale.py).
 
     Snakemake asks for inputs while it builds its graph, before it decides what to run. Contents decide, not dates: a
-    copy may be older than the file that it replaces.
+    copy may be older than the file that it replaces. A process that Snakemake starts for one job, on Slurm or for a
+    group, is told what to run, and takes all else as it is.
     """
-    if workflow.is_main_process and job.name not in asked:
+    if not workflow.is_main_process:
+        return [ancient(path) for path in job.inputs]
+    if job.name not in asked:
         asked.add(job.name)
         # Snakemake 9.27 has a trigger `mtime` that it never asks for: what keeps a job with newer inputs from running is
         # their checksums, which by default it takes of files up to a megabyte.
@@ -108,7 +112,7 @@ def inputs_of(job):
         if exists and (why := FRESH if fresh else why_stale(job, contents)):
             stale[job.outputs[0]] = why
             workflow.dag.forcefiles.add(job.outputs[0])
-        elif exists:
+        else:
             sound.add(job.outputs[0])
     return list(job.inputs)
 
