@@ -70,7 +70,7 @@ def shell_prefix(require_clean: bool, with_conda: bool) -> str:
     # An environment variable: as a setting of the jobs it would make all of them run again.
     clean = f"export {REQUIRE_CLEAN}=1; " if require_clean else ""
     # Waiting threads sleep. By default they spin, and take the core of the thread that they wait for as soon as
-    # anything else runs on the machine: a job of two threads then takes five times as long (docs/log.md).
+    # anything else runs on the machine: a job of two threads then takes five times as long (docs/log.md, "Processors").
     # Braces are doubled, as Snakemake formats the command.
     waiting = "export OMP_WAIT_POLICY=${{OMP_WAIT_POLICY:-PASSIVE}}; "
     # Jobs end with the workflow, also when only that is killed.
