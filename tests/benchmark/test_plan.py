@@ -137,6 +137,17 @@ def test_the_page_is_made_of_the_registered_claims_that_it_shows(
     ) == [own]
 
 
+def test_a_value_that_moves_to_another_setting_is_another_job() -> None:
+    """Snakemake's own notes hold values without the names of their settings."""
+
+    def settings(**params: int) -> str:
+        made = plan(methods={"sasrec": {"params": params}}, ablations={})
+        return made.run("toy", "sasrec", 1).settings
+
+    assert settings(epochs=5, train_batch_size=20) != settings(epochs=20, train_batch_size=5)
+    assert settings(epochs=5, train_batch_size=20) == settings(train_batch_size=20, epochs=5)
+
+
 def test_a_run_reads_the_files_that_its_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for place in ("own", "elsewhere"):
