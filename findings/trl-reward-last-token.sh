@@ -11,7 +11,8 @@
 # rightly in RewardTrainer's evaluation. By the rewards that GRPO got from them, 48.5 and 60.2 % of its pairs of completions were ranked
 # rightly; by RLOO's, 48.2 %. With whole texts, by a reward function of a few lines, they ranked 100 and 99.6 % of GRPO's. In 40 steps
 # GRPO took the share of wanted items from .52 to .56 and .59 by its own rewards, and to .96 and .93 by those of whole texts.
-# Where EOS is the padding, too, the classifier passes over it in both trainers, and both agree.
+# Where EOS is the padding, too, the classifier passes over it in both trainers, and BOS alone is missing: 99.8 % became 74.4 % by GRPO's
+# rewards, and the share of wanted items rose to .91.
 #
 # One would guess that trl's trainers give a reward model the texts that trl's own trainer gave it. The tracker has the same mismatch in
 # an evaluation script of PPO's example (a review in 5813). Of GRPO or RLOO, nothing was found there or in the documentation.
@@ -153,7 +154,8 @@ for padding, seeds in (("w38", (0, 1)), ("w39", (0,))):
 same = all(rows["w38", seed, name][0] < rows["w38", seed, "RewardTrainer"][0] - 0.15 for seed, name in ((0, "GRPO"), (0, "RLOO"), (1, "GRPO")))
 same &= all(rows["w38", seed, "GRPO, by hand"][0] > 0.9 and rows["w38", seed, "RewardTrainer"][0] > 0.9 for seed in (0, 1))
 same &= all(rows["w38", seed, "GRPO, by hand"][2] > rows["w38", seed, "GRPO"][2] + 0.15 for seed in (0, 1))
-same &= rows["w38", 0, "GRPO"][3][-1] in items and rows["w39", 0, "GRPO"][0] > rows["w39", 0, "RewardTrainer"][0] - 0.05
+same &= rows["w38", 0, "GRPO"][3][-1] in items
+same &= rows["w38", 0, "GRPO"][0] + 0.1 < rows["w39", 0, "GRPO"][0] < rows["w39", 0, "RewardTrainer"][0] - 0.1
 sys.exit(not same)
 P
 "$folder/venv/bin/python" check.py 2> log || { cat log; exit 1; }
