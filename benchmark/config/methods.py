@@ -195,6 +195,7 @@ def _files_below(folder: Path) -> list[Path]:
     """All files below a folder, also those that links to folders lead to; a link that leads back is left alone."""
     found, seen = [], set[str]()
     for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()  # of two names of one folder the same one counts everywhere
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
