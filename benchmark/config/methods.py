@@ -166,29 +166,22 @@ def for_fitting(method: ModuleType, params: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name not in scoring}
 
 
-def model_files(params: dict[str, Any]) -> list[Path]:
-    """The files of the user's own models that a method's settings name, sorted: in `backbone.name` and `encoder`.
+def named_files(params: dict[str, Any]) -> list[Path]:
+    """The user's files that a method's settings name and whose contents a fit depends on, sorted.
 
-    Models that the project's own code fetches are left out, as their checksum is pinned; so are models of the hub, as
-    the settings hold their revision.
+    All files of models in `backbone.name` and `encoder`, and those of `training.deepspeed` and `training.fsdp`. The
+    latter are named from the current folder, so that a shipped one has the same name on another machine. Models that
+    the project's own code fetches are left out, as their checksum is pinned; so are models of the hub, as the settings
+    hold their revision.
     """
-    backbone = params.get("backbone")
+    backbone, training = params.get("backbone"), params.get("training")
     named = [backbone.get("name") if isinstance(backbone, dict) else None, params.get("encoder")]
     folders = [Path(name) for name in named if isinstance(name, str)]
     own = [folder for folder in folders if folder.is_dir() and folder not in EMBEDDED]
-    return sorted(path for folder in own for path in _files_below(folder))
-
-
-def named_files(params: dict[str, Any]) -> list[Path]:
-    """The user's files on whose contents a fit with these settings depends, sorted.
-
-    Those of `model_files`, and what `training` names for accelerate's engines: relative to the current folder, so that
-    a shipped one has the same name on another machine.
-    """
-    training = params.get("training")
-    names = [training.get(engine) for engine in ("deepspeed", "fsdp")] if isinstance(training, dict) else []
-    engines = [file for name in names if isinstance(name, str) and (file := settings_file(name)) is not None]
-    return sorted({*model_files(params), *(Path(os.path.relpath(file)) for file in engines)})
+    named = [training.get(engine) for engine in ("deepspeed", "fsdp")] if isinstance(training, dict) else []
+    engines = [file for name in named if isinstance(name, str) and (file := settings_file(name)) is not None]
+    files = {path for folder in own for path in _files_below(folder)}
+    return sorted(files | {Path(os.path.relpath(file)) for file in engines})
 
 
 def _files_below(folder: Path) -> list[Path]:
