@@ -229,4 +229,4 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "run sasrec" in done.stdout
     done = subprocess.run([*command[:-1], str(tmp_path / "gone.yaml")], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "can't be read" in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "gone.yaml: no such file" in done.stderr
