@@ -41,7 +41,7 @@ help:
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
 	@echo "make test        install, then run the tests (make test-pythons: on each of Python 3.11, 3.12, 3.13, and compare ranks)"
 	@echo "make browser     install what the tests of the page in a browser need: a driver, and Debian's Chromium"
-	@echo "make faults      damage files, feed hostile input, kill jobs, let methods misbehave, and count what became of it: 20 minutes (SCALE=0.1: a tenth of it)"
+	@echo "make faults      damage files, feed hostile input, kill jobs, let methods misbehave, and count what became of it: 10 to 20 minutes (SCALE=0.1: a tenth of it)"
 	@echo "make speed       measure evaluator, preparation (RAW_GB=2: of a raw file of 2 GB), a page of 50,000 reasonings, the tables and page of 200 runs, each part of R2ec against the plain way, large catalogues (ITEMS='1000000 10000000'), on this machine"
 	@echo "make lint        ruff, mypy, snakefmt, snakemake --lint"
 

@@ -14,6 +14,7 @@ PAGES = [
     "README.md",
     "config/README.md",
     "results/README.md",
+    "findings/README.md",
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 ]
 LONGEST_README, LONGEST_SENTENCE, LONG_PAGE = 160, 30, 120
@@ -226,3 +227,12 @@ def test_a_page_begins_with_a_summary_and_a_long_one_with_its_contents(page: str
         sections = slugs("\n".join(line for line in text.splitlines() if not line.startswith("###")))[1:]
         missing = set(sections) - set(re.findall(r"\]\(#([^)]+)\)", beginning))
         assert not missing, f"{page}: the contents list leaves out {missing}"
+
+
+def test_every_finding_is_listed_with_its_first_sentence() -> None:
+    listed = dict(re.findall(r"^\| \[[^]]+\]\(([^)]+)\) \| (.*) \|$", text_of("findings/README.md"), flags=re.M))
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "findings").glob("*.sh"))
+    for name, row in listed.items():
+        head = text_of(f"findings/{name}").splitlines()[1].removeprefix("# ")
+        software, _, says = head.partition(": ")
+        assert row.replace("`", "").lower().startswith(f"{software} | {says}"[:60].replace("`", "").lower()), name

@@ -250,6 +250,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
         "claim",
         "verdict",
         "statistic",
+        "trainings",
         "difference",
         "95 % interval",
         "worth having from",
@@ -259,7 +260,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
     ]
     lines = []
     for number, row in enumerate(frame.to_dict("records"), 1):
-        line = [f"{number}. {plain(row['says'])}", f"**{row['verdict']}**", row["statistic"]]
+        line = [f"{number}. {plain(row['says'])}", f"**{row['verdict']}**", row["statistic"], str(row["trainings"])]
         if row["verdict"] == NOT_RUN:
             line += [row["missing"], "", f"{100 * row['smallest_effect']:.0f} %", "", "", ""]
         else:
@@ -271,13 +272,13 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 def rule(frame: pd.DataFrame) -> str:
     """What the columns and verdicts are."""
-    first = frame.iloc[0]
+    datasets = frame.datasets[0].replace(" ", ", ") if frame.datasets.nunique() == 1 else "the datasets of its factor"
     narrow = " A row of single trainings covers users alone." if USERS in set(frame.covers) else ""
     return (
         f"{len(frame)} claims, written down before their runs, each judged once: over "
-        f"{first.datasets.replace(' ', ', ')}, each of the same weight, and {first.trainings} trainings of both sides, "
-        f"which share their random numbers in pairs, but for rows with random streams of their own. Test and interval "
-        f"cover users and trainings.{narrow} Holm's "
+        f"{datasets}, each of the same weight, and over its trainings of both sides, which share "
+        f"their random numbers in pairs, but for rows with random streams of their own. Test and interval cover users "
+        f"and trainings.{narrow} Holm's "
         f"correction is over all {len(frame)}; what was not run counts with p = 1. A claim is supported or "
         f'contradicted below {significance.ALPHA}; "{NOT_WORTH}" where the whole interval lies within the smallest '
         "effect that is worth having, a share of the second mean. Hours are those of fitting and ranking all of its "

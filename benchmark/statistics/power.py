@@ -55,13 +55,18 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods' rankings of one dataset's test cases, and the seconds of one training of both."""
+    """Two methods' rankings of one dataset's test cases, and the seconds of one training of each, a mean over them."""
 
     dataset: str
     users: np.ndarray  # int [n]
     ranks: tuple[np.ndarray, np.ndarray]  # int [trainings, n] each
-    fit: float  # seconds
-    score: float
+    fit: tuple[float, float]  # seconds
+    score: tuple[float, float]
+
+    @property
+    def took(self) -> float:
+        """Seconds of all trainings of both methods."""
+        return sum(n * (fit + score) for n, fit, score in zip(self.trainings, self.fit, self.score, strict=True))
 
     @property
     def trainings(self) -> tuple[int, int]:
@@ -155,10 +160,10 @@ def read_pairs(runs: Path, datasets: Sequence[str], method: str, against: str) -
             ranks.append(np.stack([rankings["rank"] for rankings in tables]))
             users.append(tables[0]["user"])
             cases += [rankings["case"] for rankings in tables]
-            seconds.append(np.mean([_seconds(file.with_name("run.json")) for file in files], axis=0))
+            seconds.append(np.mean([_seconds(file.with_name("run.json")) for file in files], axis=0).tolist())
         if any(not np.array_equal(rankings, cases[0]) for rankings in cases):
             raise InputError(f"{runs / dataset}: {method} and {against} ranked other cases; run both on the same data")
-        fit, score = np.sum(seconds, axis=0).tolist()
+        fit, score = zip(*seconds, strict=True)
         out.append(Pair(dataset, users[0], (ranks[0], ranks[1]), fit, score))
     return out
 
@@ -180,20 +185,21 @@ def plan(pairs: Sequence[Pair], name: str, smallest: float, paired: bool, family
     mean, mean_against = np.mean(values, axis=0).tolist()
     n_cases = sum(len(pair.users) for pair in pairs)
     counts = [min(pair.trainings[side] for pair in pairs) for side in (0, 1)]
-    took = sum(sum(pair.trainings) / 2 * (pair.fit + pair.score) for pair in pairs)
     one_sided = not paired and min(counts) == 1 < max(counts)
     base = {"statistic": name, "mean": mean, "mean_against": mean_against, "difference": judged.difference}
     base |= {"smallest": smallest, "trainings": counts[0], "trainings_against": counts[1]}
     base |= {"covers": judged.covers, "assumed": one_sided}
     as_run = {"planned": 0, "detectable": judged.detectable(family), "times_cases": 1.0}
-    rows = [base | as_run | {"cases": n_cases, "seconds": took}]
+    rows = [base | as_run | {"cases": n_cases, "seconds": sum(pair.took for pair in pairs)}]
     if any(noise.training is None for noise in noises):
         return pd.DataFrame(rows, columns=list(COLUMNS))
     for number in PLANNED:
         times = cases_needed(noises, number, smallest, family)
         row: dict[str, object] = {"planned": number, "detectable": detectable(noises, 1.0, number, family)}
         row |= {"times_cases": times, "cases": times * n_cases}
-        seconds = number * sum(pair.fit + (pair.score * times if np.isfinite(times) else np.inf) for pair in pairs)
+        seconds = number * sum(
+            sum(pair.fit) + (sum(pair.score) * times if np.isfinite(times) else np.inf) for pair in pairs
+        )
         rows.append(base | row | {"seconds": seconds})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

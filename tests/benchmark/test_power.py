@@ -74,7 +74,8 @@ def ranks(trainings: int, good: float, rng: np.random.Generator) -> np.ndarray:
 
 def pair(trainings: tuple[int, int] = (4, 4)) -> Pair:
     rng = np.random.default_rng(1)
-    return Pair("toy", np.arange(200) // 4, (ranks(trainings[0], 0.5, rng), ranks(trainings[1], 0.3, rng)), 60.0, 30.0)
+    both = ranks(trainings[0], 0.5, rng), ranks(trainings[1], 0.3, rng)
+    return Pair("toy", np.arange(200) // 4, both, fit=(45.0, 15.0), score=(20.0, 10.0))
 
 
 def test_a_single_training_is_taken_to_vary_as_the_others_do() -> None:
@@ -136,7 +137,8 @@ def test_runs_are_read_with_their_seconds(tmp_path: Path) -> None:
     write(tmp_path / "toy/r2ec", written.ranks[0])
     write(tmp_path / "toy/none", written.ranks[1])
     (read_again,) = read_pairs(tmp_path, ["toy"], "r2ec", "none")
-    assert read_again.trainings == (2, 1) and (read_again.fit, read_again.score) == (15 + 10, 4)
+    assert read_again.trainings == (2, 1) and (read_again.fit, read_again.score) == ((15, 10), (2, 2))
+    assert read_again.took == (10 + 2) + (20 + 2) + (10 + 2)  # two trainings of one and one of the other
     write(tmp_path / "toy/other", written.ranks[1], first_case=7)
     with pytest.raises(InputError, match="ranked other cases"):
         read_pairs(tmp_path, ["toy"], "r2ec", "other")

@@ -110,7 +110,9 @@ def test_what_was_not_run_counts_in_the_family(tmp_path: Path, any_commit: None)
     assert frame.missing[1] == "18 of 20 runs are there"
     assert frame.p_holm[0] == pytest.approx(2 * frame.p[0])
     assert np.isnan(frame.difference[1])
-    assert "18 of 20 runs are there" in as_markdown(frame)
+    page = as_markdown(frame)
+    assert "18 of 20 runs are there" in page
+    assert "| NDCG@100 | 4 |" in page and "| NDCG@100 | 5 |" in page  # each claim's own number of trainings
 
 
 def test_runs_of_another_claim_do_not_stand_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
