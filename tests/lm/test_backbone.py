@@ -12,7 +12,9 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     ModernBertDecoderConfig,
+    OPTConfig,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -24,6 +26,7 @@ from lm.backbone import (
     add_lora,
     check_logits,
     check_memory,
+    check_no_dropout,
     identity,
     load,
 )
@@ -175,6 +178,45 @@ def test_an_lm_whose_logits_are_made_otherwise_is_refused(config: PreTrainedConf
     with pytest.raises(InputError) as refused:
         load(BackboneSettings(name=str(folder), dtype="float32"))
     assert str(refused.value) == f"{config.model_type}: logits aren't lm_head(state); this family is not supported"
+
+
+def tiny_opt(**dropouts: float) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=61, hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32,
+        max_position_embeddings=64, **dropouts,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
+
+
+def with_dropout(family: str) -> PreTrainedModel:
+    config = tiny_config(family)
+    config.attention_dropout = 0.1
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (tiny_opt(), "dropout is 0.1"),  # OPT's own, by a function and no module
+        (tiny_opt(dropout=0.0, attention_dropout=0.2), "attention_dropout is 0.2"),
+        (with_dropout("llama"), "attention_dropout is 0.1"),
+    ],
+    ids=["opt", "opt's attention", "llama's attention"],
+)
+def test_an_lm_with_a_dropout_of_its_own_gets_no_adapters(model: PreTrainedModel, says: str) -> None:
+    with pytest.raises(InputError, match=rf"by a dropout of its own; set it to 0 in its config.json \({says}"):
+        add_lora(model.eval(), LoraSettings(r=2))
+    assert not model.training
+
+
+def test_an_lm_whose_dropout_is_zero_gets_adapters() -> None:
+    model = tiny_opt(dropout=0.0).train()
+    draws = torch.random.get_rng_state()
+    check_no_dropout(model)
+    assert torch.random.get_rng_state().equal(draws)
+    assert all(module.training for module in model.modules())
+    add_lora(model, LoraSettings(r=2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
