@@ -148,7 +148,7 @@ null: $(READY)
 slices: $(READY)
 	@test -d "$(SLICES)" || { echo "error: $(SLICES): no such folder; say SLICES=folder with the slices (config/README.md)"; exit 2; }
 	$(call own_folder,slices)
-	@ln -sfn "$(abspath $(SLICES))" results/slices/slices
+	@ln -sfn "$$(cd "$(SLICES)" && pwd)" results/slices/slices
 	$(call imported,slices)
 	$(SNAKEMAKE) --configfile config/slices.yaml --directory results/slices
 

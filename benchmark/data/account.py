@@ -47,7 +47,9 @@ def check_unknown(raw: Raw, account: Account, most: float, where: str) -> None:
     if unknown is None or unknown.rows <= most * rows:
         return
     name = raw.interactions["item_id"].iloc[unknown.first]
-    of_items = f"items begin with {raw.items['item_id'].iloc[0]!r}" if len(raw.items) else "there are no items"
+    if not len(raw.items):
+        raise InputError(f"{where}: there are {rows:,} interactions and no items; give the items a row each")
+    of_items = f"items begin with {raw.items['item_id'].iloc[0]!r}"
     # Where none is known, accepting that leaves nothing.
     accept = f", or let max_unknown_items accept them (it is {most:g})" if unknown.rows < rows else ""
     raise InputError(

@@ -14,6 +14,7 @@ import pyarrow.parquet
 from benchmark.errors import InputError
 
 NAMES_FIRST = "the first line has to name the columns"
+ADD = "add it, or rename the column that has it"
 MOST_NAMES = 300  # characters of the columns' names in a message
 NUMBERS = ("timestamp", "rating")
 # What pandas calls a column of row numbers that was written by mistake: to_csv() and to_parquet() without index=False.
@@ -24,6 +25,7 @@ ADVICE = {
     "UTF8": "save it in UTF-8",
     "utf-8": "save it in UTF-8",
     "Empty CSV": "its first line has to name the columns",
+    "Parquet": "it is cut short or no parquet file: copy it again",
     ROW_OF_ANOTHER_LENGTH: "put a text that holds commas in double quotes (the line of names is row 1 here)",
 }
 # What a file that is called .csv may be instead, by its first bytes.
@@ -191,9 +193,9 @@ def _check_names(path: Path, names_found: list[str], required: list[str], known:
         if meant != name:
             raise InputError(f"{path}: column {name!r} must be called {meant!r}; rename it")
     if missing := [name for name in required if name not in names_found]:
-        advice = _by_commas(names_found) or ("" if set(required) & set(names_found) else NAMES_FIRST)
+        advice = _by_commas(names_found) or (ADD if set(required) & set(names_found) else NAMES_FIRST)
         names = " ".join(", ".join(names_found).split())[:MOST_NAMES]
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}){f'; {advice}' if advice else ''}")
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found {names}); {advice}")
 
 
 def _plain(name: str) -> str:

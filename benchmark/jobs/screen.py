@@ -32,7 +32,8 @@ from benchmark.jobs.last_words import FailedJob, reasons, sentence_of
 UNLOCK = "It can be removed with the --unlock argument."
 UNLOCK_IN_FULL = """
 To remove it, give r2ec-bench the same arguments with `-- --unlock` behind them: after make reproduce
-`r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. Snakemake itself takes --unlock.
+`r2ec-bench run -- --unlock`, after make quick `r2ec-bench quick -- --unlock`. After another target of make it is the
+line of snakemake that make has printed, with --unlock behind it.
 Then the command itself goes on where the killed run was."""
 
 # Messages about Snakemake itself, and those that the last lines of a run replace.
