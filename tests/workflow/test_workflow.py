@@ -57,6 +57,7 @@ def test_snakemakes_report_shows_the_page(finished: Path) -> None:
         done = snakemake(finished, "--report", "report.html")
         assert done.returncode == 0, done.stdout[-3000:]
         tab = started.new_page()
+        tab.set_default_timeout(120_000)  # the report holds all plots; beside other work it loads for over 30 s
         tab.goto((finished / "report.html").resolve().as_uri())
         for step in ("text=Results", "text=/^Page$/", "table a"):
             tab.locator(step).first.click()
