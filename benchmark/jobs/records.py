@@ -4,8 +4,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from benchmark.config.methods import Kind
@@ -137,6 +135,9 @@ def read_failed(path: str | Path) -> FailedRun | None:
 
 def write_failed(out: Path, failed: FailedRun) -> None:
     """Write the folder of a run that failed, whole or not at all."""
+    import pyarrow as pa  # here, as each job starts two processes that read records and no table
+    import pyarrow.parquet as pq
+
     with atomic(out) as temporary:
         temporary.mkdir()
         pq.write_table(pa.table({"case": pa.array([], pa.int64())}), temporary / "rankings.parquet")
