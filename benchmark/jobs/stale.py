@@ -9,7 +9,7 @@ import argparse
 import shlex
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ RECORDS = f"{MADE_HERE}made_from"
 # What runs keep for others, whichever config they are of; a setting may name other folders.
 KEPT = tuple(f"{MADE_HERE}{kind}" for kind in ("states", "texts", "tunings"))
 FRESH = "everything is made anew (fresh=true)"
+CODE = "its code has changed"
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,39 @@ def _noted(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     return notes
 
 
-def write_record(job: Job) -> None:
-    """Record what the outputs of a job that has just ended were made from."""
-    about = {"settings": job.settings, "code": job.code}
-    write_json(job.record, about | {"inputs": _noted(job.inputs), "outputs": _noted(job.outputs)})
+def write_record(job: Job, as_before: bool = False) -> None:
+    """Record what the outputs of a job that has just ended were made from.
+
+    as_before: what follows from this job may have been planned as if its outputs came out as they were. Raises
+    InputError, and forgets the earlier record, where the same settings and files of the user's gave other outputs.
+    """
+    inputs, outputs = _noted(job.inputs), _noted(job.outputs)
+    if as_before and (path := _other_output(job, inputs, outputs)) is not None:
+        job.record.unlink()
+        raise InputError(
+            f"{path}: comes out otherwise since the code that makes it has changed; give the same command again, which "
+            "makes anew what follows from it"
+        )
+    write_json(job.record, {"settings": job.settings, "code": job.code, "inputs": inputs, "outputs": outputs})
 
 
-def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> str:
-    """The command at the end of a job, which records what its outputs were made from."""
+def _other_output(job: Job, inputs: dict[str, Any], outputs: dict[str, Any]) -> str | None:
+    """The first output that was another before, though settings and the user's files are the same; None for none."""
+    try:
+        record = read_json(job.record)
+        of = {path: note["sha256"] for path, note in (record["inputs"] | record["outputs"]).items()}
+        same = record["settings"] == job.settings
+    except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # planned as a job of which nothing is known
+    if not same or any(of.get(path) != inputs[path]["sha256"] for path in inputs if not path.startswith(MADE_HERE)):
+        return None
+    return next((path for path in sorted(outputs) if of.get(path) != outputs[path]["sha256"]), None)
+
+
+def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str], as_before: bool = False) -> str:
+    """The command at the end of a job, which records what its outputs were made from. as_before: see `write_record`."""
     read, written = shlex.join(["--inputs", *inputs]), shlex.join(["--outputs", *outputs])
-    options = f"--job {job.name} --settings {job.settings} --code {job.code}"
+    options = f"--job {job.name} --settings {job.settings} --code {job.code}{' --as-before' if as_before else ''}"
     return f"python -m benchmark.jobs.stale record {options} {read if inputs else ''} {written}"
 
 
@@ -94,7 +118,7 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
     if settings != job.settings:
         return "its settings have changed"
     if code != job.code:
-        return "its code has changed"
+        return CODE
     for kind, paths in (("outputs", job.outputs), ("inputs", job.inputs)):
         if set(recorded[kind]) != set(paths):
             return f"it has other {kind} now"
@@ -107,6 +131,16 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
             if (sha256 := _content(path, noted, known)) != noted["sha256"]:
                 return f"{path} {'is missing' if sha256 is None else 'has changed'}"
     return None
+
+
+def only_its_code(job: Job, known: dict[str, str]) -> bool:
+    """Whether a job has to run only because of its code: what it makes may come out as it was.
+
+    known: as in `why_stale`.
+    """
+    if why_stale(job, known) != CODE:
+        return False
+    return why_stale(replace(job, code=read_json(job.record)["code"]), known) is None
 
 
 def _failed(path: str) -> str | None:
@@ -167,8 +201,9 @@ def main() -> None:
     parser.add_argument("--code", required=True, help="sha256 of its code")
     parser.add_argument("--inputs", nargs="*", default=[], help="files that it has read")
     parser.add_argument("--outputs", nargs="+", required=True, help="files that it has written")
+    parser.add_argument("--as-before", action="store_true", help="refuse other outputs than an earlier code gave")
     args = parser.parse_args()
-    write_record(Job(args.job, tuple(args.outputs), tuple(args.inputs), args.settings, args.code))
+    write_record(Job(args.job, tuple(args.outputs), tuple(args.inputs), args.settings, args.code), args.as_before)
 
 
 if __name__ == "__main__":

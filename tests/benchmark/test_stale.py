@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.jobs.stale import Job, forget, take_fresh, why_stale, write_record
+from benchmark.jobs.stale import Job, forget, only_its_code, take_fresh, why_stale, write_record
 from benchmark.provenance import ROOT
 from benchmark.storage.io import read_json, sha256_of
 
@@ -74,6 +74,47 @@ def test_only_a_temporary_input_may_be_gone() -> None:
     Path("in/b").unlink()
     Path("in/a").unlink()
     assert why() == "in/a is missing"
+
+
+def test_whether_only_the_code_of_a_job_has_changed() -> None:
+    edited = replace(JOB, code="others")
+    assert only_its_code(edited, {}) and not only_its_code(JOB, {})
+    assert not only_its_code(replace(edited, settings="others"), {})
+    Path("in/a").write_text("another")
+    assert not only_its_code(edited, {})
+    Path("in/a").write_text("in/a")
+    Path("results/main.csv").write_text("another")
+    assert not only_its_code(edited, {})
+    JOB.record.unlink()
+    assert not only_its_code(edited, {})
+
+
+def test_other_outputs_of_edited_code_are_refused_once() -> None:
+    edited = replace(JOB, code="others")
+    write_record(edited, as_before=True)
+    assert why(edited) is None
+    Path("results/main.csv").write_text("another")
+    again = "results/main.csv: comes out otherwise since the code that makes it has changed"
+    with pytest.raises(InputError, match=again):
+        write_record(JOB, as_before=True)
+    assert why() == "nothing says what it was made from"
+    write_record(JOB, as_before=True)  # what follows has been planned anew
+    assert why() is None
+
+
+def test_other_settings_or_files_of_the_users_may_give_other_outputs() -> None:
+    for number, change in enumerate(["settings", "in/a"]):
+        job = replace(JOB, settings=change)
+        Path("in/a").write_text(f"{change}{number}")
+        Path("results/main.csv").write_text(change)
+        write_record(job, as_before=True)
+        assert why(job) is None
+    Path("results/main.csv").write_text("another")
+    Path("in/a").write_text("in/a")
+    write_record(replace(JOB, settings="in/a"), as_before=True)
+    JOB.record.write_text("[]")
+    write_record(JOB, as_before=True)
+    assert why() is None
 
 
 def test_a_job_without_a_readable_record_is_stale() -> None:

@@ -1,6 +1,7 @@
 import functools
 import json
 import math
+import operator
 import sys
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from benchmark.jobs.plan import (
     run_files,
     shell_prefix,
 )
-from benchmark.jobs.stale import FRESH, forget, record_command, take_fresh, why_stale
+from benchmark.jobs.stale import (
+    FRESH,
+    forget,
+    only_its_code,
+    record_command,
+    take_fresh,
+    why_stale,
+)
 from benchmark.provenance import memory_bytes, require_clean
 from benchmark.storage.writable import check_writable
 
@@ -92,6 +100,23 @@ def input_checksums(job, path):
     return type(workflow.persistence).input_checksums(workflow.persistence, job, path)
 
 
+@functools.cache
+def stays(dataset):
+    """Whether a dataset is fetched or prepared again only because code was edited, as after an update of this project.
+
+    What was made from it isn't planned again then. Where the data come out otherwise after all, `prepare` fails and
+    says what to do (`as_before`).
+    """
+    jobs = [plan.fetch(dataset), plan.prepare(dataset)]
+    edited = [only_its_code(job, contents) for job in jobs]
+    sound = [why_stale(job, contents) is None for job in jobs]
+    return not fresh and any(edited) and all(map(operator.or_, edited, sound))
+
+
+STAYS = "; what was made from these data stays if they come out as they were"
+dataset_of = {path: name for name in settings.datasets for path in data_files(name)}
+
+
 def inputs_of(job):
     """The files that a job reads; as a side effect, force the job if it is stale (benchmark/jobs/stale.py).
 
@@ -110,11 +135,17 @@ def inputs_of(job):
         # Snakemake itself makes outputs that don't exist, where something needs them.
         exists = any(Path(path).exists() for path in job.outputs)
         if exists and (why := FRESH if fresh else why_stale(job, contents)):
-            stale[job.outputs[0]] = why
+            prepared = dataset_of.get(job.outputs[0])
+            as_before = prepared is not None and stays(prepared)
+            stale[job.outputs[0]] = f"{why}{STAYS if as_before else ''}"
             workflow.dag.forcefiles.add(job.outputs[0])
         else:
             sound.add(job.outputs[0])
-    return list(job.inputs)
+    # Snakemake makes nothing anew because of an ancient input that is made anew, but still waits for it.
+    return [
+        ancient(path) if path in dataset_of and stays(dataset_of[path]) else path
+        for path in job.inputs
+    ]
 
 
 def start_fresh():
@@ -132,10 +163,10 @@ def start_fresh():
     )
 
 
-def recorded(job):
+def recorded(job, as_before=False):
     """The command that records what a job's outputs were made from. job: a function from wildcards to the job."""
     return lambda wildcards, input, output: record_command(
-        job(wildcards), input, output
+        job(wildcards), input, output, as_before
     )
 
 

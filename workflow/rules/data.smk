@@ -45,7 +45,9 @@ rule prepare:
         mem_mb=RULES["prepare"].mem_mb,
     params:
         settings=dataset_json,
-        record=recorded(lambda wildcards: plan.prepare(wildcards.dataset)),
+        record=recorded(
+            lambda wildcards: plan.prepare(wildcards.dataset), as_before=True
+        ),
     message:
         "prepare {wildcards.dataset}"
     shell:
