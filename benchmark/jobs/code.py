@@ -60,8 +60,14 @@ def _imported_by(path: Path) -> list[str]:
 
 @cache
 def _tree_of(path: Path) -> ast.Module:
-    """A file of Python, parsed."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    """A file of Python, parsed, without its docstrings: nothing here reads them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in _statements(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return tree
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
@@ -91,13 +97,7 @@ def _code_of(path: Path) -> str:
     if path.suffix != ".py":
         text = path.read_text(encoding="utf-8")
         return COMMENTS[path.suffix].sub("", text) if path.suffix in COMMENTS else text
-    tree = ast.parse(path.read_text(encoding="utf-8"))  # not the shared one: its docstrings go
-    for node in _statements(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            node.body = node.body[1:]
-    return ast.dump(tree)
+    return ast.dump(_tree_of(path))
 
 
 def code_hash(files: tuple[str, ...]) -> str:

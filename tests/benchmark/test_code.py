@@ -85,6 +85,7 @@ def test_a_comment_changes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def hashed(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)
+        code._tree_of.cache_clear()
         code._code_of.cache_clear()
         return code_hash((name,))
 
