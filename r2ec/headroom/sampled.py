@@ -25,7 +25,7 @@ from r2ec.scoring.reader import Reader
 
 NOTHING_TO_CHOOSE = "the model was trained without a reasoning, so that there is none to choose; give another run"
 CASES = 8  # of a part, which is written whole or not at all
-COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "entropy", "state", "text")
+COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "entropy", "state", "ids", "text")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Sampled:
     top_score: np.ndarray  # float32 [n, G], of the best item that the history doesn't hold
     entropy: np.ndarray  # float32 [n, G], nats, of the softmax over those items
     state: np.ndarray  # float16 [n, G, d], h_T
+    # int32 [n, G, T], its tokens and those of `<answer>`, -1 behind them. The text's own tokens may be others.
+    ids: np.ndarray
     text: np.ndarray  # str [n, G]
 
 
@@ -78,7 +80,11 @@ def next_part(reader: Reader, cases: Cases, samples: int, folder: Path) -> tuple
 
 
 def _write(reader: Reader, cases: Cases, start: int, samples: int, path: Path) -> None:
-    part = _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
+    write_part(path, _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples))
+
+
+def write_part(path: Path, part: dict[str, np.ndarray]) -> None:
+    """Write these arrays with their checksum, whole or not at all."""
     with atomic(path) as temporary:
         with open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, **part)
@@ -88,7 +94,7 @@ def _write(reader: Reader, cases: Cases, start: int, samples: int, path: Path) -
 def folder_of(out: Path, model: Path, split_hash: str, cases: Cases, samples: int) -> Path:
     """The folder of the parts, named by the hash of model, data, cases and number of samples."""
     files = [sha256_of(model / name) for name in ("settings.json", WEIGHTS)]
-    about = [*files, split_hash, hashlib.sha256(cases.case.tobytes()).hexdigest(), samples]
+    about = [*files, COLUMNS, split_hash, hashlib.sha256(cases.case.tobytes()).hexdigest(), samples]
     return out / f"parts-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
 
 
@@ -113,8 +119,8 @@ def _sample(reader: Reader, cases: Cases, samples: int) -> dict[str, np.ndarray]
     states = result.states if last else reader.model(replace(result.rollouts, action_mask=None)).states
     assert states is not None and result.log_probs is not None
     shape = len(cases), samples
-    ranks, top, entropy = _ranked(reader, cases, states.reshape(*shape, -1))
-    texts = np.array(result.texts(tokenizer), dtype=np.str_)
+    ranks, top, entropy = ranked(reader, cases, states.reshape(*shape, -1))
+    texts, written = np.array(result.texts(tokenizer), dtype=np.str_), result.rollouts
     return {
         "case": cases.case,
         "user": cases.user,
@@ -124,12 +130,15 @@ def _sample(reader: Reader, cases: Cases, samples: int) -> dict[str, np.ndarray]
         "cut": result.cut.numpy(force=True).reshape(shape),
         "top_score": top,
         "entropy": entropy,
+        "ids": np.where(written.completion_mask.cpu(), written.completion_ids.cpu(), -1)
+        .astype(np.int32)
+        .reshape(*shape, -1),
         "state": states.numpy(force=True).astype(np.float16).reshape(*shape, -1),
         "text": texts.reshape(shape),
     }
 
 
-def _ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ranks int32, best scores and entropies float32, [n, G] each, of states float32 [n, G, d]."""
     model, recpo = reader.model, reader.params.recpo
     catalogue = model.catalogue(reader.table.states)
@@ -152,6 +161,10 @@ def _ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndar
 
 def _read(paths: list[Path]) -> Sampled:
     parts = list(_parts(paths))
+    longest = max(part["ids"].shape[2] for part in parts)
+    for part in parts:
+        missing = longest - part["ids"].shape[2]
+        part["ids"] = np.pad(part["ids"], ((0, 0), (0, 0), (0, missing)), constant_values=-1)
     return Sampled(**{name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
 
 

@@ -67,6 +67,8 @@ class RecPOTrainer(RolloutTrainer):
         users = self.training.per_device_train_batch_size * self.args.world_size
         self.log_q = candidate_log_q(counts, users, recpo.extra_negatives) if recpo.logq else None
         self.experiences: list[Experience] = []  # of the batches of a step, in their order
+        # float32 [weights] each, of the token term and of the item term, where `split_grad_norms` asked for their norms
+        self.split_gradients: tuple[Tensor, Tensor] | None = None
         # Taken before a checkpoint is read: a resumed training has the same start.
         self.start = {name: value.clone() for name, value in self.net.own_state().items()} if recpo.kl else {}
 
@@ -172,7 +174,9 @@ class RecPOTrainer(RolloutTrainer):
         )
         every = self.training.split_grad_norms
         if every and step % every == 0:
-            self.note(grad_norm_tokens=self._norm(parts.token_part), grad_norm_items=self._norm(parts.item_part))
+            tokens, items = self._gradient(parts.token_part), self._gradient(parts.item_part)
+            self.split_gradients = tokens, items
+            self.note(grad_norm_tokens=float(tokens.norm()), grad_norm_items=float(items.norm()))
         loss = parts.loss if settings.token_term else parts.item_part
         if kept.start_token_logps is None:
             return loss
@@ -246,8 +250,8 @@ class RecPOTrainer(RolloutTrainer):
             return self.net.catalogue(self.table.states)[ids], ids
         return self.net.head.item(self.table.states[ids]).detach(), ids
 
-    def _norm(self, part: Tensor) -> float:
-        """Norm of one term's gradient over all processes, apart from the step's own backward."""
+    def _gradient(self, part: Tensor) -> Tensor:
+        """One term's gradient over all processes, apart from the step's own backward."""
         weights = [p for p in self.net.parameters() if p.requires_grad]
         grads = torch.autograd.grad(part, weights, retain_graph=True, materialize_grads=True)
-        return float(self.mean_over_processes(torch.cat([grad.float().flatten() for grad in grads])).norm())
+        return self.mean_over_processes(torch.cat([grad.float().flatten() for grad in grads]))

@@ -31,9 +31,9 @@ from tests.support.tiny_fits import write_backbone
 def reasonings_of(rank: np.ndarray, state: np.ndarray, users: np.ndarray) -> Sampled:
     shape = rank.shape
     nothing = np.zeros(shape, dtype=np.float32)
-    texts = np.full(shape, "a text")
+    texts, ids = np.full(shape, "a text"), np.zeros((*shape, 2), dtype=np.int32)
     cases = np.arange(len(rank))
-    return Sampled(cases, users, rank, nothing, nothing.astype(int), nothing > 0, nothing, nothing, state, texts)
+    return Sampled(cases, users, rank, nothing, nothing.astype(int), nothing > 0, nothing, nothing, state, ids, texts)
 
 
 def test_doctests() -> None:
@@ -103,7 +103,7 @@ def test_a_stopped_sampling_goes_on_from_its_finished_parts(
     whole = sampled(recommender.reader, cases, 3, tmp_path / "whole")
     assert whole.rank.shape == (20, 3)
     assert len(np.unique(whole.text)) > 20  # sampled, not greedy
-    assert whole.state.shape[:2] == (20, 3)
+    assert whole.state.shape[:2] == whole.ids.shape[:2] == (20, 3)
     # Stopped after the first part, then on: the same, and the first part is not sampled again.
     sample_part = sampling._sample
     calls: list[int] = []
@@ -134,7 +134,7 @@ def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> No
     table = rank(recommender.score(hidden), hidden, cases.target, split.n_items, "r2ec")
     states, _, _ = recommender.reader.read(hidden)
     with torch.no_grad():
-        ranks, top, entropy = sampling._ranked(recommender.reader, cases, states[:, None])
+        ranks, top, entropy = sampling.ranked(recommender.reader, cases, states[:, None])
     assert ranks[:, 0].tolist() == table.column("rank").to_pylist()
     assert (entropy > 0).all() and (entropy < np.log(split.n_items)).all() and np.isfinite(top).all()
 

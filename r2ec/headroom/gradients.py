@@ -1,0 +1,203 @@
+"""Measure how noisy RecPO's gradient is, and so how many steps of how many users it asks for.
+
+    python -m r2ec.headroom.gradients --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k \\
+        --out results/headroom/ml-100k
+
+Computes the gradients of RecPO's two terms on batches of training cases, each with reasonings of its own, all by the
+same weights. What all batches have in common is the signal. The noise scale is the variance of one user's part over the
+squared norm of the signal (McCandlish et al., "An Empirical Model of Large-Batch Training", arXiv 1812.06162, section
+2.2): of so many users signal and noise of a step are equal. A smaller batch asks for 1 + scale / users steps
+for each step that a gradient without noise would take. It is of plain gradients; AdamW scales each weight's.
+
+--out gets a file per batch, from which a stopped run goes on; gradients.csv and gradients.md.
+"""
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from benchmark.contract import Cases
+from benchmark.data.store import read_about, read_split
+from benchmark.errors import InputError, command
+from benchmark.output.markdown import table
+from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import intact
+from benchmark.storage.io import sha256_of, write_text
+from r2ec.headroom.arguments import arguments, chosen
+from r2ec.headroom.sampled import NOTHING_TO_CHOOSE, write_part
+from r2ec.model.network import WEIGHTS
+from r2ec.recpo.trainer import RecPOTrainer
+
+TERMS = ("tokens", "items")
+Z = 1.96
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Signal and noise of n gradients of equal distribution, by their dot products."""
+
+    size: float  # root mean square norm of one gradient
+    signal: float  # share of the signal in that mean square; below 0 by chance alone
+    low: float  # 95 % interval of `signal`, by the jackknife over the gradients
+    high: float
+
+    def scale(self, signal: float, users: int) -> float | None:
+        """The noise scale in users where the share is `signal` and a gradient is of so many; None without a signal."""
+        return users * (1 / signal - 1) if signal > 0 else None
+
+
+def noise_of(gradients: np.ndarray) -> Noise:
+    """Signal and noise of gradients [n, p], n at least 3.
+
+    The mean product of two different gradients is the squared norm of the signal without bias, as their noises are
+    independent.
+
+    >>> noise = noise_of(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]))
+    >>> noise.size, noise.signal, noise.low, noise.high
+    (1.0, 1.0, 1.0, 1.0)
+    >>> noise_of(np.eye(4)).signal
+    0.0
+    """
+    products = gradients.astype(np.float64) @ gradients.astype(np.float64).T
+    n = len(products)
+    left_out = [np.delete(np.delete(products, i, 0), i, 1) for i in range(n)]
+    share, without = _share(products), np.array([_share(part) for part in left_out])
+    error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    return Noise(float(np.sqrt(np.trace(products) / n)), share, share - Z * error, share + Z * error)
+
+
+def _share(products: np.ndarray) -> float:
+    n, squares = len(products), float(np.trace(products))
+    return (float(products.sum()) - squares) / (n - 1) / squares if squares else 0.0
+
+
+def gradients(trainer: RecPOTrainer, cases: Cases, users: int, folder: Path) -> dict[str, np.ndarray]:
+    """The gradient of each of TERMS on every `users` of these cases: float32 [n, p] by term.
+
+    cases: with targets. trainer: as it is before its first step, with a table of its present weights and
+    `split_grad_norms` on. folder: gets a file per batch; a file that it holds already is read.
+    """
+    parts: dict[str, list[np.ndarray]] = {term: [] for term in TERMS}
+    trainer.net.train()
+    starts = range(0, len(cases), users)
+    for number, start in enumerate(tqdm(starts, desc="gradients", unit="batch", mininterval=5, delay=5)):
+        path = folder / f"{start:06d}.npz"
+        if not intact(path):
+            trainer.place = (0, 0)  # of a first step, before which the table isn't encoded again
+            trainer.state.global_step = number  # each batch has negatives of its own
+            batch = trainer.prepared(cases.take(np.arange(start, start + users)))
+            with trainer.compute_loss_context_manager():
+                trainer.compute_loss(trainer.model, batch)
+            assert trainer.split_gradients is not None
+            arrays = [gradient.numpy(force=True) for gradient in trainer.split_gradients]
+            write_part(path, dict(zip(TERMS, arrays, strict=True)))
+        with np.load(path, allow_pickle=False) as file:
+            for term in TERMS:
+                parts[term].append(file[term])
+    return {term: np.stack(rows) for term, rows in parts.items()}
+
+
+def rows_of(found: dict[str, np.ndarray], users: int) -> pd.DataFrame:
+    """A row per term: norm, share of the signal with its interval, noise scale and steps with the same interval.
+
+    An infinite end says that the interval of the signal reaches 0.
+    """
+    rows = []
+    for term, values in found.items():
+        noise = noise_of(values)
+        ends = [noise.scale(share, users) for share in (noise.signal, noise.high, noise.low)]
+        scale, least, most = (np.inf if end is None else max(end, 0.0) for end in ends)
+        row = {"term": term, "norm": noise.size, "signal": noise.signal, "low": noise.low, "high": noise.high}
+        rows.append(row | {"scale": scale, "scale_low": least, "scale_high": most, "steps": 1 + scale / users})
+    return pd.DataFrame(rows)
+
+
+def as_markdown(frame: pd.DataFrame, about: str, users: int) -> str:
+    """The report as markdown."""
+
+    def number(value: float) -> str:
+        return "no end" if np.isinf(value) else f"{value:,.0f}"
+
+    cells = [
+        [
+            row["term"],
+            f"{row['norm']:.3g}",
+            f"{100 * row['signal']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+            f"{number(row['scale'])} [{number(row['scale_low'])}, {number(row['scale_high'])}]",
+            number(row["steps"]),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    head = [
+        "term",
+        "norm",
+        "share of the signal",
+        "noise scale, users",
+        f"steps of {users} users for one without noise",
+    ]
+    return "\n\n".join(
+        [
+            "# RecPO's gradient: signal and noise",
+            about,
+            table(head, cells, left=1),
+            "Intervals of 95 % by the jackknife over batches, of one trained model. No end: a signal can't be told "
+            "from none.",
+        ]
+    )
+
+
+def trainer_at(model: Path, data: Path, folder: Path) -> tuple[RecPOTrainer, Cases]:
+    """RecPO of a finished model as before a step, and the training cases. folder: for what a Trainer wants to write.
+
+    Raises InputError for a model that was trained without a reasoning.
+    """
+    # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
+    from r2ec.fit import trainer_of
+    from r2ec.scoring.reader import Reader
+
+    split = read_split(data)
+    reader = Reader.load(model, split)
+    if not reader.params.recpo.reasoning:
+        raise InputError(NOTHING_TO_CHOOSE)
+    changes = {"split_grad_norms": 1, "objective": "recpo"}
+    reader.params = reader.params.model_copy(update={"training": reader.params.training.model_copy(update=changes)})
+    trainer = trainer_of(reader, split, split.valid, 0, folder)
+    assert isinstance(trainer, RecPOTrainer)
+    return trainer, split.llm_train
+
+
+@command
+def main() -> None:
+    parser = arguments("r2ec.headroom.gradients", __doc__)
+    parser.add_argument("--batches", type=int, default=16, help="how many gradients (default: 16)")
+    args = parser.parse_args()
+    if args.batches < 3:
+        raise InputError(f"--batches {args.batches}; give at least 3")
+    model, split_hash = chosen(args)
+    with tempfile.TemporaryDirectory() as place:
+        trainer, cases = trainer_at(model, args.data, Path(place))
+        users = trainer.training.per_device_train_batch_size
+        count = min(args.batches, len(cases) // users)
+        if count < 3:
+            raise InputError(f"{args.data}: {len(cases)} training cases are fewer than three batches of {users}")
+        name = read_about(args.data, "dataset")["dataset"]
+        rows = np.random.default_rng(derive_seed(name, "gradients")).permutation(len(cases))[: count * users]
+        about = [*(sha256_of(model / file) for file in ("settings.json", WEIGHTS)), split_hash, users, rows.tolist()]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+        found = gradients(trainer, cases.take(rows), users, args.out / f"gradients-{key}")
+    frame = rows_of(found, users)
+    about_runs = f"{name}: {count} batches of {users} users with {trainer.group} reasonings each."
+    text = as_markdown(frame, about_runs, users) + "\n"
+    write_text(args.out / "gradients.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    write_text(args.out / "gradients.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

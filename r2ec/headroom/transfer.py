@@ -1,0 +1,107 @@
+"""Whether the reasoning that is best for a case is best for the same user's other cases, too.
+
+If it is, what makes a reasoning good is something about the user, which a policy can learn. If it isn't, the best of
+many is luck with one target.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmark.analysis.trainings import components, judge
+from benchmark.contract import Cases
+from benchmark.metrics import statistic
+from benchmark.provenance import derive_seed
+from benchmark.storage.checksums import intact
+from lm.writing.rollouts import pack_rollouts, pad_id
+from r2ec.headroom.sampled import CASES, Sampled, ranked, write_part
+from r2ec.scoring.reader import Reader
+
+OTHERS = 15  # reasonings beside the best one, which a case is read with
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Ranks of p cases' targets, each read with reasonings that were sampled for another case of the same user."""
+
+    user: np.ndarray  # int [p]
+    rank: np.ndarray  # int32 [p, 1 + OTHERS]: with the other case's best reasoning, then with others of that case
+
+
+def pairs_of(users: np.ndarray) -> np.ndarray:
+    """For each case of a user who has several, the case that lends to it: int64 [p, 2], places in `users`.
+
+    A case borrows from the user's case before it, the first one from the last.
+
+    >>> pairs_of(np.array([7, 5, 7, 7])).tolist()
+    [[0, 3], [2, 0], [3, 2]]
+    """
+    pairs = []
+    for user in np.unique(users):
+        places = np.flatnonzero(users == user)
+        if len(places) > 1:
+            pairs += list(zip(places, np.roll(places, 1), strict=True))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def lending(rank: np.ndarray, case: int, others: int = OTHERS) -> np.ndarray:
+    """Which samples of a case are lent: the best by its own target's rank [G], then others, drawn by the case's number.
+
+    The first of equally good ones is the best.
+    """
+    best = int(rank.argmin())
+    left = np.delete(np.arange(len(rank)), best)
+    drawn = np.random.default_rng(derive_seed("lent to another case", case)).permutation(left)
+    return np.array([best, *drawn[:others]], dtype=np.int64)
+
+
+def lent(reader: Reader, cases: Cases, reasonings: Sampled, folder: Path) -> Lent:
+    """Read each case with reasonings of the same user's case before it, and rank its target.
+
+    cases: with targets, those of `reasonings`, in their order. folder: gets a file per CASES pairs; a file
+    that it holds already is read.
+    """
+    pairs = pairs_of(reasonings.user)
+    if not len(pairs):
+        return Lent(pairs[:, 0], pairs[:, :1].astype(np.int32))
+    reader.model.eval()
+    ranks = []
+    for start in tqdm(range(0, len(pairs), CASES), desc="lending", unit="part", mininterval=5, delay=5):
+        path = folder / f"lent-{start:06d}.npz"
+        if not intact(path):
+            write_part(path, {"rank": _read(reader, cases, reasonings, pairs[start : start + CASES])})
+        with np.load(path, allow_pickle=False) as file:
+            ranks.append(file["rank"])
+    return Lent(reasonings.user[pairs[:, 0]], np.concatenate(ranks))
+
+
+@torch.no_grad()
+def _read(reader: Reader, cases: Cases, reasonings: Sampled, pairs: np.ndarray) -> np.ndarray:
+    borrowing, device = cases.take(pairs[:, 0]), reader.engine.model.device
+    ids = np.concatenate(
+        [reasonings.ids[case][lending(reasonings.rank[case], int(reasonings.case[case]))] for case in pairs[:, 1]]
+    ).astype(np.int64)
+    pad, real = pad_id(reader.prompts.tokenizer), ids >= 0
+    prompts = reader.prompts.user_prompts(borrowing)
+    rollouts = pack_rollouts(prompts, np.where(real, ids, pad), real, real, pad, device)
+    states = reader.model(replace(rollouts, action_mask=None)).states
+    return ranked(reader, borrowing, states.reshape(len(pairs), -1, states.shape[-1]))[0]
+
+
+def of_lenders(pairs: Lent, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """How much better a case ranks with the other case's best reasoning than with the others: a row per statistic.
+
+    Keys: statistic, random, picked, gain, low, high, p. The interval is over users, of one trained model.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in names if len(pairs.rank) else ():
+        values = statistic(name, pairs.rank)
+        best, others = values[:, 0], values[:, 1:].mean(axis=1)
+        judged = judge([components(best[None], others[None], pairs.user, seedless=(True, True))])
+        row = {"statistic": name, "random": float(others.mean()), "picked": float(best.mean())}
+        rows.append(row | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p})
+    return rows
