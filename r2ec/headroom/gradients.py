@@ -188,7 +188,8 @@ def main() -> None:
             raise InputError(f"{args.data}: {len(cases)} training cases are fewer than three batches of {users}")
         name = read_about(args.data, "dataset")["dataset"]
         rows = np.random.default_rng(derive_seed(name, "gradients")).permutation(len(cases))[: count * users]
-        about = [*(sha256_of(model / file) for file in ("settings.json", WEIGHTS)), split_hash, users, rows.tolist()]
+        # More batches go on from fewer: they begin with the same ones.
+        about = [*(sha256_of(model / file) for file in ("settings.json", WEIGHTS)), split_hash, users]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
         found = gradients(trainer, cases.take(rows), users, args.out / f"gradients-{key}")
     frame = rows_of(found, users)

@@ -96,6 +96,9 @@ def test_the_command_goes_on_from_finished_batches_and_writes_its_report(
     parts[1].unlink()
     module.main()
     assert (tmp_path / "gradients.csv").read_text() == frame and parts[0].stat().st_mtime_ns == kept
+    monkeypatch.setattr(sys, "argv", [*words[:-1], "4"])  # more batches go on from fewer
+    module.main()
+    assert "toy: 4 batches" in (tmp_path / "gradients.md").read_text() and parts[0].stat().st_mtime_ns == kept
 
 
 def test_too_few_batches_are_refused(data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
