@@ -231,8 +231,9 @@ def test_a_wrong_config_is_one_sentence_before_anything_runs(
     finished: Path, methods: dict[str, Any], sentence: str
 ) -> None:
     done = snakemake(finished, config=changed_config(finished, "wrong.yaml", **methods))
-    assert done.returncode != 0 and sentence in done.stdout
-    assert "Traceback" not in done.stdout and "Job stats" not in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("error: config/wrong.yaml: ") and sentence in last
+    assert "Traceback" not in done.stdout and "Job stats" not in done.stdout and "common.smk" not in done.stdout
 
 
 def test_a_config_of_ones_own_is_not_laid_over_the_default(finished: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from benchmark.config.read import read_config, read_yaml
+from benchmark.config.wording import printable
 from benchmark.errors import InputError, in_a_sentence
 from benchmark.jobs.estimates import RULES, of_job, of_rule, table
 from benchmark.jobs.outputs import Outputs
@@ -31,6 +32,23 @@ from benchmark.jobs.stale import (
 from benchmark.provenance import memory_bytes, require_clean
 from benchmark.storage.writable import check_writable
 
+
+def stop(problem):
+    """End with one sentence: Snakemake's own errors stand in a frame of files and lines of this project."""
+    print(printable(f"error: {problem}"), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def read_from():
+    """What the config is called in sentences: its file, unless several or --config have a share in it."""
+    files = workflow.overwrite_configfiles or workflow.configfiles
+    alone = len(files) == 1 and not workflow.config_settings.config
+    if not alone:
+        return "config"
+    file, root = Path(files[0]).resolve(), Path(workflow.basedir).parent.resolve()
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
 try:
     with in_a_sentence():
         if workflow.is_main_process:
@@ -44,7 +62,7 @@ try:
                     )
         given = dict(config)
         fresh = take_fresh(given)
-        settings = read_config(given)
+        settings = read_config(given, read_from())
         plan = Plan.of(settings)
         outputs = Outputs(plan)
         ablations = plan.ablations
@@ -53,7 +71,7 @@ try:
         if settings.require_clean and not workflow.output_settings.dryrun:
             require_clean()
 except InputError as problem:
-    raise WorkflowError(str(problem)) from None
+    stop(problem)
 
 with_conda = any(
     method.name == "CONDA" for method in workflow.deployment_settings.deployment_method
