@@ -11,13 +11,15 @@ case is good for the same user's other cases.
 --dry-run samples the next part alone, by which it says what the others will take on this machine: how long depends on
 the machine more than on anything else.
 
---out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv, lent.csv and headroom.md.
+--out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv, lent.csv, headroom.md and a
+plot.
 """
 
 import argparse
 from collections.abc import Hashable
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 
@@ -26,6 +28,7 @@ from benchmark.errors import InputError, command
 from benchmark.jobs.estimates import in_words
 from benchmark.metrics import log_rank, ndcg
 from benchmark.output.markdown import table
+from benchmark.output.plots import STYLE, save
 from benchmark.storage.io import write_text
 from r2ec.headroom.arguments import arguments, chosen
 
@@ -42,8 +45,11 @@ def as_markdown(
     best: pd.DataFrame, picked: pd.DataFrame, borrowed: pd.DataFrame, shares: dict[str, float], about: str
 ) -> str:
     """The report: shares of variance, and tables of the oracle, of the pickers and of lent reasonings."""
-    names = [column for column in best.columns if column not in ("picker", "samples")]
-    lines = [[str(row["samples"]), *(f"{row[name]:.4f}" for name in names)] for row in best.to_dict("records")]
+    names = [column for column in best.columns if column not in ("picker", "samples", "gain", "low", "high")]
+    lines = [
+        [str(row["samples"]), *(f"{row[name]:.4f}" for name in names), f"{row['gain']:+.4f} {interval_of(row)}"]
+        for row in best.to_dict("records")
+    ]
     head = ["picker", "statistic", "random", "picked", "gain", "95 % interval", "p"]
     rows = [[row["picker"], *gain_of(row)] for row in picked.to_dict("records")]
     lent_rows = [gain_of(row) for row in borrowed.to_dict("records")]
@@ -53,7 +59,7 @@ def as_markdown(
             "# RecPO's headroom",
             f"{about} Share of the variance that lies within a case: {inside}.",
             "## An oracle that knows the target",
-            table(["best of", *names], lines, left=0),
+            table(["best of", *names, "gain in log rank"], lines, left=0),
             "An oracle picks luck, too: it bounds what can be gained.",
             "## What can choose without knowing it",
             table(head, rows, left=2),
@@ -70,7 +76,12 @@ def as_markdown(
 def gain_of(row: dict[Hashable, Any]) -> list[str]:
     """The cells of one gain: statistic, both means, gain, interval and p."""
     numbers = [f"{row['random']:.4f}", f"{row['picked']:.4f}", f"{row['gain']:+.4f}"]
-    return [row["statistic"], *numbers, f"[{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['p']:.2g}"]
+    return [row["statistic"], *numbers, interval_of(row), f"{row['p']:.2g}"]
+
+
+def interval_of(row: dict[Hashable, Any]) -> str:
+    """The cell of an interval."""
+    return f"[{row['low']:+.4f}, {row['high']:+.4f}]"
 
 
 @command
@@ -82,6 +93,7 @@ def main() -> None:
     folder, split_hash = chosen(args)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from r2ec.headroom.pickers import STATISTICS, oracle, pickers, within
+    from r2ec.headroom.plot import plot
     from r2ec.headroom.sampled import chosen_cases, folder_of, next_part, sampled
     from r2ec.headroom.transfer import lent, of_lenders
     from r2ec.scoring.reader import Reader
@@ -103,6 +115,8 @@ def main() -> None:
         write_text(args.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     text = as_markdown(best, picked, borrowed, shares, about) + "\n"
     write_text(args.out / "headroom.md", text)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        save(plot(best, picked, borrowed, about), args.out, "headroom")
     print(text)
 
 

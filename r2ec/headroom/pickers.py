@@ -32,20 +32,28 @@ def within(values: np.ndarray) -> float:
 def oracle(reasonings: Sampled) -> pd.DataFrame:
     """The best of G for G = 1, 2, 4 ... : the exact mean over all subsets of that size.
 
-    Columns: picker, samples, and each of STATISTICS. An oracle picks luck, too: this bounds what can be gained.
+    Columns: picker, samples, each of STATISTICS, and gain, low, high: of the log rank over one reasoning's, with its
+    interval over users. An oracle picks luck, too: this bounds what can be gained.
     """
-    count = reasonings.rank.shape[1]
-    best_first = np.sort(reasonings.rank, axis=1)
-    rows = []
-    size = 1
-    while size <= count:
-        # P(the i-th best of `count` is the best of a subset) = C(count - i, size - 1) / C(count, size), i from 1.
-        left = count - 1 - np.arange(count)
-        chance = np.where(left >= size - 1, np.exp(_log_choose(left, size - 1) - _log_choose(count, size)), 0.0)
-        values = {name: float((statistic(name, best_first) @ chance).mean()) for name in STATISTICS}
-        rows.append({"picker": "oracle", "samples": size, **values})
+    rows, size = [], 1
+    while size <= reasonings.rank.shape[1]:
+        values = {name: float(best_of(reasonings.rank, size, name).mean()) for name in STATISTICS}
+        best, one = (best_of(reasonings.rank, count, "log rank") for count in (size, 1))
+        judged = judge([components(best[None], one[None], reasonings.user, seedless=(True, True))])
+        gain = {"gain": judged.difference, "low": judged.low, "high": judged.high}
+        rows.append({"picker": "oracle", "samples": size, **values, **gain})
         size *= 2
     return pd.DataFrame(rows)
+
+
+def best_of(rank: np.ndarray, size: int, name: str) -> np.ndarray:
+    """Per case, the statistic of the best of `size` samples, the mean over all subsets: float64 [n] of rank [n, G]."""
+    count = rank.shape[1]
+    # P(the i-th best of `count` is the best of a subset) = C(count - i, size - 1) / C(count, size), i from 1.
+    left = count - 1 - np.arange(count)
+    chance = np.where(left >= size - 1, np.exp(_log_choose(left, size - 1) - _log_choose(count, size)), 0.0)
+    means: np.ndarray = statistic(name, np.sort(rank, axis=1)) @ chance
+    return means
 
 
 def _log_choose(n: np.ndarray | int, k: int) -> np.ndarray:

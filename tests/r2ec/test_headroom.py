@@ -50,6 +50,8 @@ def test_the_oracle_is_the_mean_over_all_subsets() -> None:
         subsets = [list(subset) for subset in itertools.combinations(range(4), size)]
         best = np.stack([ranks[:, subset].min(axis=1) for subset in subsets])
         assert frame.loc[size, "log rank"] == pytest.approx(np.log(best).mean())
+        assert frame.loc[size, "gain"] == pytest.approx(np.log(best).mean() - np.log(ranks).mean())
+        assert frame.loc[size, "low"] <= frame.loc[size, "gain"] <= frame.loc[size, "high"]
         assert frame.loc[size, "NDCG@10"] == pytest.approx(np.where(best <= 10, 1 / np.log2(1 + best), 0).mean())
 
 
@@ -157,7 +159,10 @@ def test_the_command_writes_its_report(
     text = (tmp_path / "headroom.md").read_text()
     assert "2 reasonings each" in text
     assert "learned from h_T" in text
-    assert (tmp_path / "oracle.csv").exists() and (tmp_path / "pickers.csv").exists()
+    assert "The best reasoning of the user's case before it" in text
+    assert {path.name for path in tmp_path.glob("*.*")} == {
+        *("oracle.csv", "pickers.csv", "lent.csv", "headroom.md", "headroom.png", "headroom.pdf")
+    }
 
 
 def test_a_dry_run_samples_one_part_and_says_what_the_others_take(
