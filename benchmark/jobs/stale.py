@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark.errors import InputError, command
 from benchmark.jobs.records import read_failed
-from benchmark.storage.io import read_json, sha256_of, write_json
+from benchmark.storage.io import read_json, sha256_of, write_json, write_text
 
 MADE_HERE = "results/"
 RECORDS = f"{MADE_HERE}made_from"
@@ -42,6 +42,11 @@ class Job:
         """The file that says what this job's outputs were made from."""
         return Path(RECORDS, f"{self.name}.json")
 
+    @property
+    def expected(self) -> Path:
+        """The file that is there where the plan counts on the outputs that were there before."""
+        return Path(RECORDS, f"{self.name}.as-before")
+
 
 def mark(path: Path) -> list[int]:
     """Numbers that change when a file is written or replaced. No copy can keep its ctime, which can't be set."""
@@ -61,39 +66,39 @@ def _noted(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     return notes
 
 
-def write_record(job: Job, as_before: bool = False) -> None:
+def write_record(job: Job) -> None:
     """Record what the outputs of a job that has just ended were made from.
 
-    as_before: what follows from this job may have been planned as if its outputs came out as they were. Raises
-    InputError, and forgets the earlier record, where the same settings and files of the user's gave other outputs.
+    Raises InputError for other outputs than before where the plan counted on the same ones (`expect_as_before`).
     """
     inputs, outputs = _noted(job.inputs), _noted(job.outputs)
-    if as_before and (path := _other_output(job, inputs, outputs)) is not None:
-        job.record.unlink()
-        raise InputError(
-            f"{path}: comes out otherwise since the code that makes it has changed; give the same command again, which "
-            "makes anew what follows from it"
-        )
+    if job.expected.exists():
+        before = read_json(job.record)["outputs"]
+        for path, note in outputs.items():
+            if path not in before or before[path]["sha256"] != note["sha256"]:
+                raise InputError(
+                    f"{path}: comes out otherwise since the code that makes it has changed; give the same command "
+                    "again, which makes anew what follows from it"
+                )
     write_json(job.record, {"settings": job.settings, "code": job.code, "inputs": inputs, "outputs": outputs})
+    job.expected.unlink(missing_ok=True)
 
 
-def _other_output(job: Job, inputs: dict[str, Any], outputs: dict[str, Any]) -> str | None:
-    """The first output that was another before, though settings and the user's files are the same; None for none."""
-    try:
-        record = read_json(job.record)
-        of = {path: note["sha256"] for path, note in (record["inputs"] | record["outputs"]).items()}
-        same = record["settings"] == job.settings
-    except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # planned as a job of which nothing is known
-    if not same or any(of.get(path) != inputs[path]["sha256"] for path in inputs if not path.startswith(MADE_HERE)):
-        return None
-    return next((path for path in sorted(outputs) if of.get(path) != outputs[path]["sha256"]), None)
+def expect_as_before(job: Job, expected: bool) -> None:
+    """Note whether what follows from a job is planned as if its outputs came out as they were.
+
+    A file says so to the job's own process, on whichever machine that runs, and to its second attempt.
+    """
+    if expected:
+        write_text(job.expected, "")
+    else:
+        job.expected.unlink(missing_ok=True)
 
 
-def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str], as_before: bool = False) -> str:
-    """The command at the end of a job, which records what its outputs were made from. as_before: see `write_record`."""
+def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> str:
+    """The command at the end of a job, which records what its outputs were made from."""
     read, written = shlex.join(["--inputs", *inputs]), shlex.join(["--outputs", *outputs])
-    options = f"--job {job.name} --settings {job.settings} --code {job.code}{' --as-before' if as_before else ''}"
+    options = f"--job {job.name} --settings {job.settings} --code {job.code}"
     return f"python -m benchmark.jobs.stale record {options} {read if inputs else ''} {written}"
 
 
@@ -201,9 +206,8 @@ def main() -> None:
     parser.add_argument("--code", required=True, help="sha256 of its code")
     parser.add_argument("--inputs", nargs="*", default=[], help="files that it has read")
     parser.add_argument("--outputs", nargs="+", required=True, help="files that it has written")
-    parser.add_argument("--as-before", action="store_true", help="refuse other outputs than an earlier code gave")
     args = parser.parse_args()
-    write_record(Job(args.job, tuple(args.outputs), tuple(args.inputs), args.settings, args.code), args.as_before)
+    write_record(Job(args.job, tuple(args.outputs), tuple(args.inputs), args.settings, args.code))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Measure how noisy RecPO's gradient is, and so how many steps of how many users it asks for.
+"""Measure how noisy RecPO's gradient is, and so how many steps of how many cases a gradient without noise is worth.
 
     python -m r2ec.headroom.gradients --run results/runs/ml-100k/r2ec/seed1 --data results/data/ml-100k \\
         --out results/headroom/ml-100k
 
 Computes the gradients of RecPO's two terms on batches of training cases, each with reasonings of its own, all by the
-same weights. What all batches have in common is the signal. The noise scale is the variance of one user's part over the
+same weights. What all batches have in common is the signal. The noise scale is the variance of one case's part over the
 squared norm of the signal (McCandlish et al., "An Empirical Model of Large-Batch Training", arXiv 1812.06162, section
-2.2): of so many users signal and noise of a step are equal. A smaller batch asks for 1 + scale / users steps
-for each step that a gradient without noise would take. It is of plain gradients; AdamW scales each weight's.
+2.2): of so many cases signal and noise of a step are equal. A smaller batch asks for 1 + scale / cases steps
+for each step that a gradient without noise would take. It is of plain gradients; AdamW scales each weight's. The signal
+is that of all training cases, from which the batches are drawn without replacement. Two batches may hold cases of one
+user, whose likeness counts as signal. The item term's candidates are the batch's, so that a larger batch has others.
 
 --out gets a file per batch, from which a stopped run goes on; gradients.csv and gradients.md.
 """
@@ -47,16 +49,18 @@ class Noise:
     low: float  # 95 % interval of `signal`, by the jackknife over the gradients
     high: float
 
-    def scale(self, signal: float, users: int) -> float | None:
-        """The noise scale in users where the share is `signal` and a gradient is of so many; None without a signal."""
-        return users * (1 / signal - 1) if signal > 0 else None
+    def scale(self, signal: float, size: int) -> float | None:
+        """The noise scale in cases where the share is `signal` and a gradient is of so many; None without a signal."""
+        return size * (1 / signal - 1) if signal > 0 else None
 
 
-def noise_of(gradients: np.ndarray) -> Noise:
+def noise_of(gradients: np.ndarray, drawn: float = 0.0) -> Noise:
     """Signal and noise of gradients [n, p], n at least 3.
 
-    The mean product of two different gradients is the squared norm of the signal without bias, as their noises are
-    independent.
+    The mean product of two different gradients is the squared norm of the signal where their noises are independent.
+    drawn: how many cases a gradient is of, over the number of all cases minus one, where they are drawn without
+    replacement. Their noises' mean product is then not 0 but minus that share of the variance of one gradient. The
+    jackknife's interval is too wide rather than too narrow where noise prevails.
 
     >>> noise = noise_of(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]))
     >>> noise.size, noise.signal, noise.low, noise.high
@@ -67,31 +71,34 @@ def noise_of(gradients: np.ndarray) -> Noise:
     products = gradients.astype(np.float64) @ gradients.astype(np.float64).T
     n = len(products)
     left_out = [np.delete(np.delete(products, i, 0), i, 1) for i in range(n)]
-    share, without = _share(products), np.array([_share(part) for part in left_out])
+    share, without = _share(products, drawn), np.array([_share(part, drawn) for part in left_out])
     error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     return Noise(float(np.sqrt(np.trace(products) / n)), share, share - Z * error, share + Z * error)
 
 
-def _share(products: np.ndarray) -> float:
+def _share(products: np.ndarray, drawn: float) -> float:
     n, squares = len(products), float(np.trace(products))
-    return (float(products.sum()) - squares) / (n - 1) / squares if squares else 0.0
+    between = (float(products.sum()) - squares) / (n - 1) / squares if squares else 0.0
+    return (between + drawn) / (1 + drawn)
 
 
-def gradients(trainer: RecPOTrainer, cases: Cases, users: int, folder: Path) -> dict[str, np.ndarray]:
-    """The gradient of each of TERMS on every `users` of these cases: float32 [n, p] by term.
+def gradients(trainer: RecPOTrainer, cases: Cases, size: int, folder: Path) -> dict[str, np.ndarray]:
+    """The gradient of each of TERMS on every `size` of these cases: float32 [n, p] by term.
 
     cases: with targets. trainer: as it is before its first step, with a table of its present weights and
     `split_grad_norms` on. folder: gets a file per batch; a file that it holds already is read.
     """
     parts: dict[str, list[np.ndarray]] = {term: [] for term in TERMS}
+    table_states = trainer.table.states.clone()  # the loss writes a batch's items into the table
     trainer.net.train()
-    starts = range(0, len(cases), users)
+    starts = range(0, len(cases), size)
     for number, start in enumerate(tqdm(starts, desc="gradients", unit="batch", mininterval=5, delay=5)):
         path = folder / f"{start:06d}.npz"
         if not intact(path):
             trainer.place = (0, 0)  # of a first step, before which the table isn't encoded again
             trainer.state.global_step = number  # each batch has negatives of its own
-            batch = trainer.prepared(cases.take(np.arange(start, start + users)))
+            trainer.table.states.copy_(table_states)
+            batch = trainer.prepared(cases.take(np.arange(start, start + size)))
             with trainer.compute_loss_context_manager():
                 trainer.compute_loss(trainer.model, batch)
             assert trainer.split_gradients is not None
@@ -103,22 +110,32 @@ def gradients(trainer: RecPOTrainer, cases: Cases, users: int, folder: Path) -> 
     return {term: np.stack(rows) for term, rows in parts.items()}
 
 
-def rows_of(found: dict[str, np.ndarray], users: int) -> pd.DataFrame:
+def rows_of(found: dict[str, np.ndarray], size: int, drawn: float = 0.0) -> pd.DataFrame:
     """A row per term: norm, share of the signal with its interval, noise scale and steps with the same interval.
 
     An infinite end says that the interval of the signal reaches 0.
     """
     rows = []
     for term, values in found.items():
-        noise = noise_of(values)
-        ends = [noise.scale(share, users) for share in (noise.signal, noise.high, noise.low)]
+        noise = noise_of(values, drawn)
+        ends = [noise.scale(share, size) for share in (noise.signal, noise.high, noise.low)]
         scale, least, most = (np.inf if end is None else max(end, 0.0) for end in ends)
         row = {"term": term, "norm": noise.size, "signal": noise.signal, "low": noise.low, "high": noise.high}
-        rows.append(row | {"scale": scale, "scale_low": least, "scale_high": most, "steps": 1 + scale / users})
+        rows.append(
+            row
+            | {
+                "scale": scale,
+                "scale_low": least,
+                "scale_high": most,
+                "steps": 1 + scale / size,
+                "steps_low": 1 + least / size,
+                "steps_high": 1 + most / size,
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def as_markdown(frame: pd.DataFrame, about: str, users: int) -> str:
+def as_markdown(frame: pd.DataFrame, about: str, size: int) -> str:
     """The report as markdown."""
 
     def number(value: float) -> str:
@@ -130,7 +147,7 @@ def as_markdown(frame: pd.DataFrame, about: str, users: int) -> str:
             f"{row['norm']:.3g}",
             f"{100 * row['signal']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
             f"{number(row['scale'])} [{number(row['scale_low'])}, {number(row['scale_high'])}]",
-            number(row["steps"]),
+            f"{number(row['steps'])} [{number(row['steps_low'])}, {number(row['steps_high'])}]",
         ]
         for row in frame.to_dict("records")
     ]
@@ -138,8 +155,8 @@ def as_markdown(frame: pd.DataFrame, about: str, users: int) -> str:
         "term",
         "norm",
         "share of the signal",
-        "noise scale, users",
-        f"steps of {users} users for one without noise",
+        "noise scale, cases",
+        f"steps of {size} cases for one without noise",
     ]
     return "\n\n".join(
         [
@@ -182,19 +199,21 @@ def main() -> None:
     model, split_hash = chosen(args)
     with tempfile.TemporaryDirectory() as place:
         trainer, cases = trainer_at(model, args.data, Path(place))
-        users = trainer.training.per_device_train_batch_size
-        count = min(args.batches, len(cases) // users)
+        size = trainer.training.per_device_train_batch_size
+        count = min(args.batches, len(cases) // size)
         if count < 3:
-            raise InputError(f"{args.data}: {len(cases)} training cases are fewer than three batches of {users}")
+            raise InputError(f"{args.data}: {len(cases)} training cases are fewer than three batches of {size}")
         name = read_about(args.data, "dataset")["dataset"]
-        rows = np.random.default_rng(derive_seed(name, "gradients")).permutation(len(cases))[: count * users]
+        rows = np.random.default_rng(derive_seed(name, "gradients")).permutation(len(cases))[: count * size]
         # More batches go on from fewer: they begin with the same ones.
-        about = [*(sha256_of(model / file) for file in ("settings.json", WEIGHTS)), split_hash, users]
+        about = [*(sha256_of(model / file) for file in ("settings.json", WEIGHTS)), split_hash, size]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        found = gradients(trainer, cases.take(rows), users, args.out / f"gradients-{key}")
-    frame = rows_of(found, users)
-    about_runs = f"{name}: {count} batches of {users} users with {trainer.group} reasonings each."
-    text = as_markdown(frame, about_runs, users) + "\n"
+        found = gradients(trainer, cases.take(rows), size, args.out / f"gradients-{key}")
+    frame = rows_of(found, size, size / (len(cases) - 1))
+    about_runs = (
+        f"{name}: {count} batches of {size} training cases with {trainer.group} reasonings each, of {len(cases):,}."
+    )
+    text = as_markdown(frame, about_runs, size) + "\n"
     write_text(args.out / "gradients.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_text(args.out / "gradients.md", text)
     print(text)

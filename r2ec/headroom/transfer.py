@@ -1,7 +1,6 @@
 """Whether the reasoning that is best for a case is best for the same user's other cases, too.
 
-If it is, what makes a reasoning good is something about the user, which a policy can learn. If it isn't, the best of
-many is luck with one target.
+If it is, what makes a reasoning good is something about the user, which a policy can learn.
 """
 
 from dataclasses import dataclass, replace
@@ -33,18 +32,17 @@ class Lent:
 
 
 def pairs_of(users: np.ndarray) -> np.ndarray:
-    """For each case of a user who has several, the case that lends to it: int64 [p, 2], places in `users`.
+    """For each case of a user but the first, the case that lends to it: int64 [p, 2], places in `users`, in time order.
 
-    A case borrows from the user's case before it, the first one from the last.
+    A case borrows from the user's case before it, whose prompt can't hold its target. The first one borrows nothing.
 
     >>> pairs_of(np.array([7, 5, 7, 7])).tolist()
-    [[0, 3], [2, 0], [3, 2]]
+    [[2, 0], [3, 2]]
     """
     pairs = []
     for user in np.unique(users):
         places = np.flatnonzero(users == user)
-        if len(places) > 1:
-            pairs += list(zip(places, np.roll(places, 1), strict=True))
+        pairs += list(zip(places[1:], places[:-1], strict=True))
     return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
@@ -71,7 +69,7 @@ def lent(reader: Reader, cases: Cases, reasonings: Sampled, folder: Path) -> Len
     reader.model.eval()
     ranks = []
     for start in tqdm(range(0, len(pairs), CASES), desc="lending", unit="part", mininterval=5, delay=5):
-        path = folder / f"lent-{start:06d}.npz"
+        path = folder / f"before-{start:06d}.npz"
         if not intact(path):
             write_part(path, {"rank": _read(reader, cases, reasonings, pairs[start : start + CASES])})
         with np.load(path, allow_pickle=False) as file:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from benchmark.data.store import read_split
-from benchmark.errors import InputError
 from r2ec.fit import fit_r2ec
 from r2ec.headroom import gradients as module
 from r2ec.headroom.gradients import gradients, noise_of, rows_of, trainer_at
@@ -54,6 +53,13 @@ def test_the_noise_scale_is_that_of_the_users_however_they_are_batched() -> None
     assert np.isinf(none["scale_high"]) and none["low"] < 0 < none["high"]
 
 
+def test_gradients_that_are_drawn_without_replacement() -> None:
+    """All eight cases of a set whose gradients are of equal length and sum to nothing: products are -1/7 on average."""
+    cases = np.vstack([np.eye(4), -np.eye(4)])
+    assert noise_of(cases).signal == pytest.approx(-1 / 7)
+    assert noise_of(cases, drawn=1 / 7).signal == pytest.approx(0)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = planted(n_users=60)
@@ -87,7 +93,7 @@ def test_the_command_goes_on_from_finished_batches_and_writes_its_report(
     monkeypatch.setattr(sys, "argv", words)
     module.main()
     text = (tmp_path / "gradients.md").read_text()
-    assert "toy: 3 batches of 6 users with 3 reasonings each." in text and "| tokens |" in text
+    assert "toy: 3 batches of 6 training cases with 3 reasonings each" in text and "| tokens |" in text
     assert text.strip() in capsys.readouterr().out
     frame = (tmp_path / "gradients.csv").read_text()
     parts = sorted(tmp_path.glob("gradients-*/*.npz"))
@@ -101,8 +107,11 @@ def test_the_command_goes_on_from_finished_batches_and_writes_its_report(
     assert "toy: 4 batches" in (tmp_path / "gradients.md").read_text() and parts[0].stat().st_mtime_ns == kept
 
 
-def test_too_few_batches_are_refused(data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_batches_are_refused(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["gradients", "--model", str(model), "--data", str(data), "--out", str(tmp_path), "--batches", "2"]
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises((InputError, SystemExit)):
+    with pytest.raises(SystemExit):
         module.main()
+    assert "--batches 2; give at least 3" in capsys.readouterr().err

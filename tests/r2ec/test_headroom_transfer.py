@@ -25,7 +25,7 @@ def test_doctests() -> None:
 
 
 def test_a_case_borrows_from_its_users_case_before_it() -> None:
-    assert pairs_of(np.array([1, 2, 1, 3, 1, 2])).tolist() == [[0, 4], [1, 5], [2, 0], [4, 2], [5, 1]]
+    assert pairs_of(np.array([1, 2, 1, 3, 1, 2])).tolist() == [[2, 0], [4, 2], [5, 1]]
     assert pairs_of(np.array([1, 2, 3])).shape == (0, 2)
 
 

@@ -23,6 +23,7 @@ from benchmark.jobs.plan import (
 )
 from benchmark.jobs.stale import (
     FRESH,
+    expect_as_before,
     forget,
     only_its_code,
     record_command,
@@ -123,7 +124,7 @@ def stays(dataset):
     """Whether a dataset is fetched or prepared again only because code was edited, as after an update of this project.
 
     What was made from it isn't planned again then. Where the data come out otherwise after all, `prepare` fails and
-    says what to do (`as_before`).
+    says what to do (`expect_as_before`).
     """
     jobs = [plan.fetch(dataset), plan.prepare(dataset)]
     edited = [only_its_code(job, contents) for job in jobs]
@@ -181,10 +182,10 @@ def start_fresh():
     )
 
 
-def recorded(job, as_before=False):
+def recorded(job):
     """The command that records what a job's outputs were made from. job: a function from wildcards to the job."""
     return lambda wildcards, input, output: record_command(
-        job(wildcards), input, output, as_before
+        job(wildcards), input, output
     )
 
 

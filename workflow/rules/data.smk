@@ -45,9 +45,7 @@ rule prepare:
         mem_mb=RULES["prepare"].mem_mb,
     params:
         settings=dataset_json,
-        record=recorded(
-            lambda wildcards: plan.prepare(wildcards.dataset), as_before=True
-        ),
+        record=recorded(lambda wildcards: plan.prepare(wildcards.dataset)),
     message:
         "prepare {wildcards.dataset}"
     shell:
