@@ -53,6 +53,7 @@ def as_markdown(
     head = ["picker", "statistic", "random", "picked", "gain", "95 % interval", "p"]
     rows = [[row["picker"], *gain_of(row)] for row in picked.to_dict("records")]
     lent_rows = [gain_of(row) for row in borrowed.to_dict("records")]
+    lent_to = "" if borrowed.empty else f"{borrowed.cases[0]:,} cases of {borrowed.users[0]:,} users with several. "
     inside = "; ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
     return "\n\n".join(
         [
@@ -67,8 +68,8 @@ def as_markdown(
             "that they had not learned from. A lower log rank is better.",
             "## The best reasoning of the user's case before it",
             table(head[1:], lent_rows, left=1) if lent_rows else "No user has two of these cases.",
-            "Of users with several cases. Each case is read with the reasoning that was best for the case before it, "
-            "and with others that were written for that case (random).",
+            f"{lent_to}Each case is read with the reasoning that was best for the case before it, and with others that "
+            "were written for that case (random).",
         ]
     )
 

@@ -93,13 +93,14 @@ def _read(reader: Reader, cases: Cases, reasonings: Sampled, pairs: np.ndarray) 
 def of_lenders(pairs: Lent, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """How much better a case ranks with the other case's best reasoning than with the others: a row per statistic.
 
-    Keys: statistic, random, picked, gain, low, high, p. The interval is over users, of one trained model.
+    Keys: statistic, random, picked, gain, low, high, p, cases, users. The interval is over users, of one trained model.
     """
     rows: list[dict[str, Any]] = []
+    counts = {"cases": len(pairs.rank), "users": len(np.unique(pairs.user))}
     for name in names if len(pairs.rank) else ():
         values = statistic(name, pairs.rank)
         best, others = values[:, 0], values[:, 1:].mean(axis=1)
         judged = judge([components(best[None], others[None], pairs.user, seedless=(True, True))])
         row = {"statistic": name, "random": float(others.mean()), "picked": float(best.mean())}
-        rows.append(row | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p})
+        rows.append(row | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p} | counts)
     return rows

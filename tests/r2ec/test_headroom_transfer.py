@@ -43,7 +43,7 @@ def test_the_gain_by_hand() -> None:
     ranks = np.array([[4, 8, 8], [4, 8, 8], [1, 2, 2], [1, 2, 2]], dtype=np.int32)
     (row,) = of_lenders(Lent(np.array([1, 1, 2, 2]), ranks), ("log rank",))
     assert row["random"] == pytest.approx(np.log([8, 2]).mean()) and row["picked"] == pytest.approx(np.log(4) / 2)
-    assert row["gain"] == pytest.approx(-np.log(2))
+    assert row["gain"] == pytest.approx(-np.log(2)) and (row["cases"], row["users"]) == (4, 2)
     assert of_lenders(Lent(np.empty(0, int), np.empty((0, 1), np.int32)), ("log rank",)) == []
 
 
