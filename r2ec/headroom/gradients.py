@@ -14,27 +14,24 @@ user, whose likeness counts as signal. The item term's candidates are the batch'
 --out gets a file per batch, from which a stopped run goes on; gradients.csv and gradients.md.
 """
 
-import hashlib
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from benchmark.contract import Cases
-from benchmark.data.store import read_about, read_split
+from benchmark.contract import Cases, Split
+from benchmark.data.store import read_split
 from benchmark.errors import InputError, command
 from benchmark.output.markdown import table
 from benchmark.provenance import derive_seed
-from benchmark.storage.checksums import intact
-from benchmark.storage.io import sha256_of, write_text
+from benchmark.storage.io import write_text
+from r2ec.fit import trainer_of
 from r2ec.headroom.arguments import arguments, chosen
-from r2ec.headroom.sampled import NOTHING_TO_CHOOSE, write_part
-from r2ec.model.network import WEIGHTS
+from r2ec.headroom.sampled import NOTHING_TO_CHOOSE, kept_parts, parts_folder
 from r2ec.recpo.trainer import RecPOTrainer
+from r2ec.scoring.reader import Reader
 
 TERMS = ("tokens", "items")
 Z = 1.96
@@ -88,26 +85,21 @@ def gradients(trainer: RecPOTrainer, cases: Cases, size: int, folder: Path) -> d
     cases: with targets. trainer: as it is before its first step, with a table of its present weights and
     `split_grad_norms` on. folder: gets a file per batch; a file that it holds already is read.
     """
-    parts: dict[str, list[np.ndarray]] = {term: [] for term in TERMS}
     table_states = trainer.table.states.clone()  # the loss writes a batch's items into the table
     trainer.net.train()
-    starts = range(0, len(cases), size)
-    for number, start in enumerate(tqdm(starts, desc="gradients", unit="batch", mininterval=5, delay=5)):
-        path = folder / f"{start:06d}.npz"
-        if not intact(path):
-            trainer.place = (0, 0)  # of a first step, before which the table isn't encoded again
-            trainer.state.global_step = number  # each batch has negatives of its own
-            trainer.table.states.copy_(table_states)
-            batch = trainer.prepared(cases.take(np.arange(start, start + size)))
-            with trainer.compute_loss_context_manager():
-                trainer.compute_loss(trainer.model, batch)
-            assert trainer.split_gradients is not None
-            arrays = [gradient.numpy(force=True) for gradient in trainer.split_gradients]
-            write_part(path, dict(zip(TERMS, arrays, strict=True)))
-        with np.load(path, allow_pickle=False) as file:
-            for term in TERMS:
-                parts[term].append(file[term])
-    return {term: np.stack(rows) for term, rows in parts.items()}
+
+    def make(start: int) -> dict[str, np.ndarray]:
+        trainer.place = (0, 0)  # of a first step, before which the table isn't encoded again
+        trainer.state.global_step = start // size  # each batch has negatives of its own
+        trainer.table.states.copy_(table_states)
+        batch = trainer.prepared(cases.take(np.arange(start, start + size)))
+        with trainer.compute_loss_context_manager():
+            trainer.compute_loss(trainer.model, batch)
+        assert trainer.split_gradients is not None
+        return dict(zip(TERMS, (gradient.numpy(force=True) for gradient in trainer.split_gradients), strict=True))
+
+    parts = list(kept_parts(folder, "", range(0, len(cases), size), make, "gradients"))
+    return {term: np.stack([part[term] for part in parts]) for term in TERMS}
 
 
 def rows_of(found: dict[str, np.ndarray], size: int, drawn: float = 0.0) -> pd.DataFrame:
@@ -169,15 +161,11 @@ def as_markdown(frame: pd.DataFrame, about: str, size: int) -> str:
     )
 
 
-def trainer_at(model: Path, data: Path, folder: Path) -> tuple[RecPOTrainer, Cases]:
-    """RecPO of a finished model as before a step, and the training cases. folder: for what a Trainer wants to write.
+def trainer_at(model: Path, data: Path, folder: Path) -> tuple[RecPOTrainer, Split]:
+    """RecPO of a finished model as before a step, and its data. folder: for what a Trainer wants to write.
 
     Raises InputError for a model that was trained without a reasoning.
     """
-    # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
-    from r2ec.fit import trainer_of
-    from r2ec.scoring.reader import Reader
-
     split = read_split(data)
     reader = Reader.load(model, split)
     if not reader.params.recpo.reasoning:
@@ -186,7 +174,7 @@ def trainer_at(model: Path, data: Path, folder: Path) -> tuple[RecPOTrainer, Cas
     reader.params = reader.params.model_copy(update={"training": reader.params.training.model_copy(update=changes)})
     trainer = trainer_of(reader, split, split.valid, 0, folder)
     assert isinstance(trainer, RecPOTrainer)
-    return trainer, split.llm_train
+    return trainer, split
 
 
 @command
@@ -198,22 +186,19 @@ def main() -> None:
         raise InputError(f"--batches {args.batches}; give at least 3")
     model, split_hash = chosen(args)
     with tempfile.TemporaryDirectory() as place:
-        trainer, cases = trainer_at(model, args.data, Path(place))
+        trainer, split = trainer_at(model, args.data, Path(place))
+        cases = split.llm_train
         size = trainer.training.per_device_train_batch_size
         count = min(args.batches, len(cases) // size)
         if count < 3:
             raise InputError(f"{args.data}: {len(cases)} training cases are fewer than three batches of {size}")
-        name = read_about(args.data, "dataset")["dataset"]
-        rows = np.random.default_rng(derive_seed(name, "gradients")).permutation(len(cases))[: count * size]
+        rows = np.random.default_rng(derive_seed(split.name, "gradients")).permutation(len(cases))[: count * size]
         # More batches go on from fewer: they begin with the same ones.
-        about = [*(sha256_of(model / file) for file in ("settings.json", WEIGHTS)), split_hash, size]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        found = gradients(trainer, cases.take(rows), size, args.out / f"gradients-{key}")
+        folder = parts_folder(args.out, "gradients", model, split_hash, size)
+        found = gradients(trainer, cases.take(rows), size, folder)
     frame = rows_of(found, size, size / (len(cases) - 1))
-    about_runs = (
-        f"{name}: {count} batches of {size} training cases with {trainer.group} reasonings each, of {len(cases):,}."
-    )
-    text = as_markdown(frame, about_runs, size) + "\n"
+    batches = f"{count} batches of {size} training cases with {trainer.group} reasonings each, of {len(cases):,}"
+    text = as_markdown(frame, f"{split.name}: {batches}.", size) + "\n"
     write_text(args.out / "gradients.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_text(args.out / "gradients.md", text)
     print(text)

@@ -39,9 +39,9 @@ def oracle(reasonings: Sampled) -> pd.DataFrame:
     while size <= reasonings.rank.shape[1]:
         values = {name: float(best_of(reasonings.rank, size, name).mean()) for name in STATISTICS}
         best, one = (best_of(reasonings.rank, count, "log rank") for count in (size, 1))
-        judged = judge([components(best[None], one[None], reasonings.user, seedless=(True, True))])
-        gain = {"gain": judged.difference, "low": judged.low, "high": judged.high}
-        rows.append({"picker": "oracle", "samples": size, **values, **gain})
+        gained = gain(best, one, reasonings.user)
+        of_log_rank = {name: gained[name] for name in ("gain", "low", "high")}
+        rows.append({"picker": "oracle", "samples": size, **values, **of_log_rank})
         size *= 2
     return pd.DataFrame(rows)
 
@@ -84,11 +84,19 @@ def pickers(reasonings: Sampled, dataset: str) -> pd.DataFrame:
         best = score.argmax(axis=1)
         for measure in STATISTICS:
             values = statistic(measure, reasonings.rank)
-            random, picked = values.mean(axis=1), values[np.arange(len(best)), best]
-            judged = judge([components(picked[None], random[None], reasonings.user, seedless=(True, True))])
-            row = {"picker": name, "statistic": measure, "random": random.mean(), "picked": picked.mean()}
-            rows.append(row | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p})
+            gained = gain(values[np.arange(len(best)), best], values.mean(axis=1), reasonings.user)
+            rows.append({"picker": name, "statistic": measure, **gained})
     return pd.DataFrame(rows)
+
+
+def gain(picked: np.ndarray, random: np.ndarray, users: np.ndarray) -> dict[str, float]:
+    """Both means, their difference, its interval over users and p, of values [n] of n cases.
+
+    Keys: random, picked, gain, low, high, p. users: int [n].
+    """
+    judged = judge([components(picked[None], random[None], users, seedless=(True, True))])
+    means = {"random": float(random.mean()), "picked": float(picked.mean())}
+    return means | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p}
 
 
 def learned(features: np.ndarray, target: np.ndarray, users: np.ndarray, dataset: str) -> np.ndarray:

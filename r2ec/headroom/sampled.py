@@ -1,11 +1,11 @@
 """Samples many reasonings per case and ranks the target by each, part by part, so that a stopped run goes on."""
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from benchmark.errors import InputError
 from benchmark.evaluate import rank_batch
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact, note_sum
-from benchmark.storage.io import atomic, sha256_of
+from benchmark.storage.io import atomic, sha256_of, sha256_of_json
 from lm.writing.engine import TransformersEngine
 from r2ec.model.network import WEIGHTS
 from r2ec.model.prompts import end_of_reasoning
@@ -56,11 +56,13 @@ def sampled(reader: Reader, cases: Cases, samples: int, folder: Path) -> Sampled
         raise InputError(NOTHING_TO_CHOOSE)
     assert cases.target is not None
     reader.model.eval()
-    paths = {start: folder / f"{start:06d}.npz" for start in range(0, len(cases), CASES)}
-    for start, path in tqdm(paths.items(), desc="sampling", unit="part", mininterval=5, delay=5):
-        if not intact(path):
-            _write(reader, cases, start, samples, path)
-    return _read(list(paths.values()))
+    starts = range(0, len(cases), CASES)
+    parts = list(kept_parts(folder, "", starts, lambda start: _sample_part(reader, cases, start, samples), "sampling"))
+    longest = max(part["ids"].shape[2] for part in parts)
+    for part in parts:
+        missing = longest - part["ids"].shape[2]
+        part["ids"] = np.pad(part["ids"], ((0, 0), (0, 0), (0, missing)), constant_values=-1)
+    return Sampled(**{name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
 
 
 def next_part(reader: Reader, cases: Cases, samples: int, folder: Path) -> tuple[float, int]:
@@ -71,16 +73,35 @@ def next_part(reader: Reader, cases: Cases, samples: int, folder: Path) -> tuple
     if not reader.params.recpo.reasoning:
         raise InputError(NOTHING_TO_CHOOSE)
     reader.model.eval()
-    paths = {start: folder / f"{start:06d}.npz" for start in range(0, len(cases), CASES)}
-    left = [start for start, path in paths.items() if not intact(path)]
+    left = [start for start in range(0, len(cases), CASES) if not intact(part_path(folder, "", start))]
     started = time.monotonic()
     if left:
-        _write(reader, cases, left[0], samples, paths[left[0]])
+        write_part(part_path(folder, "", left[0]), _sample_part(reader, cases, left[0], samples))
     return time.monotonic() - started if left else 0.0, max(0, len(left) - 1)
 
 
-def _write(reader: Reader, cases: Cases, start: int, samples: int, path: Path) -> None:
-    write_part(path, _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples))
+def _sample_part(reader: Reader, cases: Cases, start: int, samples: int) -> dict[str, np.ndarray]:
+    return _sample(reader, cases.take(np.arange(start, min(start + CASES, len(cases)))), samples)
+
+
+def kept_parts(
+    folder: Path, name: str, starts: Iterable[int], make: Callable[[int], dict[str, np.ndarray]], doing: str
+) -> Iterator[dict[str, np.ndarray]]:
+    """The part that begins at each of `starts`: read where the folder holds it whole, else made and written first.
+
+    name: what the files' names begin with. doing: what the progress bar says.
+    """
+    for start in tqdm(starts, desc=doing, unit="part", mininterval=5, delay=5):
+        path = part_path(folder, name, start)
+        if not intact(path):
+            write_part(path, make(start))
+        with np.load(path, allow_pickle=False) as file:
+            yield dict(file)
+
+
+def part_path(folder: Path, name: str, start: int) -> Path:
+    """The file of the part that begins there."""
+    return folder / f"{name}{start:06d}.npz"
 
 
 def write_part(path: Path, part: dict[str, np.ndarray]) -> None:
@@ -93,9 +114,15 @@ def write_part(path: Path, part: dict[str, np.ndarray]) -> None:
 
 def folder_of(out: Path, model: Path, split_hash: str, cases: Cases, samples: int) -> Path:
     """The folder of the parts, named by the hash of model, data, cases and number of samples."""
+    return parts_folder(
+        out, "parts", model, COLUMNS, split_hash, hashlib.sha256(cases.case.tobytes()).hexdigest(), samples
+    )
+
+
+def parts_folder(out: Path, kind: str, model: Path, *about: Any) -> Path:
+    """The folder of the parts of one kind, named by the hash of the model and of all else that they depend on."""
     files = [sha256_of(model / name) for name in ("settings.json", WEIGHTS)]
-    about = [*files, COLUMNS, split_hash, hashlib.sha256(cases.case.tobytes()).hexdigest(), samples]
-    return out / f"parts-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
+    return out / f"{kind}-{sha256_of_json([*files, *about])[:12]}"
 
 
 def chosen_cases(cases: Cases, size: int, dataset: str) -> Cases:
@@ -157,18 +184,3 @@ def ranked(reader: Reader, cases: Cases, states: torch.Tensor) -> tuple[np.ndarr
         top[i] = masked.max(dim=1).values.numpy()
         entropy[i] = -(log_p.exp() * log_p.nan_to_num(neginf=0.0)).sum(dim=1).numpy()
     return ranks, top, entropy
-
-
-def _read(paths: list[Path]) -> Sampled:
-    parts = list(_parts(paths))
-    longest = max(part["ids"].shape[2] for part in parts)
-    for part in parts:
-        missing = longest - part["ids"].shape[2]
-        part["ids"] = np.pad(part["ids"], ((0, 0), (0, 0), (0, missing)), constant_values=-1)
-    return Sampled(**{name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
-
-
-def _parts(paths: list[Path]) -> Iterator[dict[str, np.ndarray]]:
-    for path in paths:
-        with np.load(path, allow_pickle=False) as file:
-            yield {name: file[name] for name in COLUMNS}

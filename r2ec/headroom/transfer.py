@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from benchmark.analysis.trainings import components, judge
 from benchmark.contract import Cases
 from benchmark.metrics import statistic
 from benchmark.provenance import derive_seed
-from benchmark.storage.checksums import intact
 from lm.writing.rollouts import pack_rollouts, pad_id
-from r2ec.headroom.sampled import CASES, Sampled, ranked, write_part
+from r2ec.headroom.pickers import gain
+from r2ec.headroom.sampled import CASES, Sampled, kept_parts, ranked
 from r2ec.scoring.reader import Reader
 
 OTHERS = 15  # reasonings beside the best one, which a case is read with
@@ -67,14 +65,12 @@ def lent(reader: Reader, cases: Cases, reasonings: Sampled, folder: Path) -> Len
     if not len(pairs):
         return Lent(pairs[:, 0], pairs[:, :1].astype(np.int32))
     reader.model.eval()
-    ranks = []
-    for start in tqdm(range(0, len(pairs), CASES), desc="lending", unit="part", mininterval=5, delay=5):
-        path = folder / f"before-{start:06d}.npz"
-        if not intact(path):
-            write_part(path, {"rank": _read(reader, cases, reasonings, pairs[start : start + CASES])})
-        with np.load(path, allow_pickle=False) as file:
-            ranks.append(file["rank"])
-    return Lent(reasonings.user[pairs[:, 0]], np.concatenate(ranks))
+
+    def make(start: int) -> dict[str, np.ndarray]:
+        return {"rank": _read(reader, cases, reasonings, pairs[start : start + CASES])}
+
+    parts = kept_parts(folder, "before-", range(0, len(pairs), CASES), make, "lending")
+    return Lent(reasonings.user[pairs[:, 0]], np.concatenate([part["rank"] for part in parts]))
 
 
 @torch.no_grad()
@@ -100,7 +96,5 @@ def of_lenders(pairs: Lent, names: tuple[str, ...]) -> list[dict[str, Any]]:
     for name in names if len(pairs.rank) else ():
         values = statistic(name, pairs.rank)
         best, others = values[:, 0], values[:, 1:].mean(axis=1)
-        judged = judge([components(best[None], others[None], pairs.user, seedless=(True, True))])
-        row = {"statistic": name, "random": float(others.mean()), "picked": float(best.mean())}
-        rows.append(row | {"gain": judged.difference, "low": judged.low, "high": judged.high, "p": judged.p} | counts)
+        rows.append({"statistic": name, **gain(best, others, pairs.user), **counts})
     return rows

@@ -14,7 +14,6 @@ import torch
 from benchmark.data.store import read_split
 from benchmark.errors import InputError
 from benchmark.evaluate import rank
-from r2ec.fit import fit_r2ec
 from r2ec.headroom import __main__ as program
 from r2ec.headroom import pickers as module
 from r2ec.headroom import sampled as sampling
@@ -22,10 +21,8 @@ from r2ec.headroom.pickers import learned, oracle, pickers
 from r2ec.headroom.sampled import Sampled, chosen_cases, folder_of, sampled
 from r2ec.scoring.reader import Reader
 from r2ec.scoring.recommender import R2ecRecommender
-from r2ec.settings import Params
 from tests.support.planted import planted, write_prepared
-from tests.support.tiny_fits import settings as tiny_settings
-from tests.support.tiny_fits import write_backbone
+from tests.support.tiny_fits import fit_one_step
 
 
 def reasonings_of(rank: np.ndarray, state: np.ndarray, users: np.ndarray) -> Sampled:
@@ -90,10 +87,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fit")
-    params = tiny_settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
-    fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
-    return folder / "model"
+    return fit_one_step(data, tmp_path_factory.mktemp("fit"))
 
 
 def test_a_stopped_sampling_goes_on_from_its_finished_parts(

@@ -1,6 +1,5 @@
 """Signal and noise of RecPO's gradients: by hand, and of a tiny model."""
 
-import doctest
 import sys
 from pathlib import Path
 
@@ -8,20 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.data.store import read_split
-from r2ec.fit import fit_r2ec
 from r2ec.headroom import gradients as module
 from r2ec.headroom.gradients import gradients, noise_of, rows_of, trainer_at
-from r2ec.settings import Params
 from tests.support.planted import planted, write_prepared
-from tests.support.tiny_fits import settings, write_backbone
+from tests.support.tiny_fits import fit_one_step
 
 USERS = 6
-
-
-def test_doctests() -> None:
-    assert doctest.testmod(module).attempted > 0
-    assert doctest.testmod(module).failed == 0
 
 
 def test_signal_and_noise_by_hand() -> None:
@@ -68,14 +59,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fit")
-    params = settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
-    fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
-    return folder / "model"
+    return fit_one_step(data, tmp_path_factory.mktemp("fit"))
 
 
 def test_both_terms_together_are_the_gradient_of_the_loss(data: Path, model: Path, tmp_path: Path) -> None:
-    trainer, cases = trainer_at(model, data, tmp_path / "trainer")
+    trainer, split = trainer_at(model, data, tmp_path / "trainer")
+    cases = split.llm_train
     found = gradients(trainer, cases.take(np.arange(3 * USERS)), USERS, tmp_path / "parts")
     assert {term: len(rows) for term, rows in found.items()} == {"tokens": 3, "items": 3}
     assert all((np.abs(rows).sum(axis=1) > 0).all() for rows in found.values())

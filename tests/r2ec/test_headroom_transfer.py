@@ -1,6 +1,5 @@
 """Reasonings lent to the user's other cases: which are lent to which, what they are read with, and what is gained."""
 
-import doctest
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,19 +8,12 @@ import pytest
 
 from benchmark.contract import Cases
 from benchmark.data.store import read_split
-from r2ec.fit import fit_r2ec
 from r2ec.headroom import transfer
 from r2ec.headroom.sampled import Sampled, chosen_cases, sampled
 from r2ec.headroom.transfer import Lent, lending, lent, of_lenders, pairs_of
 from r2ec.scoring.reader import Reader
-from r2ec.settings import Params
 from tests.support.planted import planted, write_prepared
-from tests.support.tiny_fits import settings, write_backbone
-
-
-def test_doctests() -> None:
-    assert doctest.testmod(transfer).attempted > 0
-    assert doctest.testmod(transfer).failed == 0
+from tests.support.tiny_fits import fit_one_step
 
 
 def test_a_case_borrows_from_its_users_case_before_it() -> None:
@@ -55,10 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reader(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    folder = tmp_path_factory.mktemp("fit")
-    params = settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
-    fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
-    return Reader.load(folder / "model", read_split(data))
+    return Reader.load(fit_one_step(data, tmp_path_factory.mktemp("fit")), read_split(data))
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,11 @@ from benchmark.jobs.run import texts_with_ranks
 from benchmark.storage.checksums import seal
 from benchmark.storage.io import read_json, write_json
 from r2ec import recommend
-from r2ec.fit import fit_r2ec
-from r2ec.method import Params
 from r2ec.recommend import Catalogue, as_case, from_file, from_words
 from r2ec.scoring.recommender import R2ecRecommender
 from tests.support.planted import planted, write_prepared
 from tests.support.results_tree import record
-from tests.support.tiny_fits import settings as tiny_settings
-from tests.support.tiny_fits import write_backbone
+from tests.support.tiny_fits import fit_one_step
 
 TWINS = ("Thing, number 7", "Thing, number 8")  # i7 and i8 get one title
 DAY = 86_400
@@ -46,10 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of a fit of one step."""
-    folder = tmp_path_factory.mktemp("fit")
-    params = tiny_settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
-    fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
-    return folder / "model"
+    return fit_one_step(data, tmp_path_factory.mktemp("fit"))
 
 
 @pytest.fixture

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.contract import Split
+from benchmark.data.store import read_split
+from r2ec.fit import fit_r2ec
 from r2ec.scoring.recommender import R2ecRecommender
+from r2ec.settings import Params
 from tests.support.planted import planted_split
 from tests.support.tiny_tokenizers import tiny_lm, tiny_tokenizer
 
@@ -47,6 +50,13 @@ def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
     for section, values in changes.items():
         params[section] = params.get(section, {}) | values
     return params
+
+
+def fit_one_step(data: Path, folder: Path) -> Path:
+    """The model's folder of a fit of one step, without a warm start, on a prepared dataset."""
+    params = settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
+    fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
+    return folder / "model"
 
 
 def split() -> Split:

@@ -1,7 +1,6 @@
 import functools
 import json
 import math
-import operator
 import sys
 from pathlib import Path
 
@@ -126,10 +125,11 @@ def stays(dataset):
     What was made from it isn't planned again then. Where the data come out otherwise after all, `prepare` fails and
     says what to do (`expect_as_before`).
     """
+    if fresh:
+        return False
     jobs = [plan.fetch(dataset), plan.prepare(dataset)]
-    edited = [only_its_code(job, contents) for job in jobs]
-    sound = [why_stale(job, contents) is None for job in jobs]
-    return not fresh and any(edited) and all(map(operator.or_, edited, sound))
+    again = [job for job in jobs if why_stale(job, contents) is not None]
+    return bool(again) and all(only_its_code(job, contents) for job in again)
 
 
 STAYS = "; what was made from these data stays if they come out as they were"
