@@ -8,11 +8,11 @@
 #
 # Here a tiny LM knows which of 200 items follows which, at rank 1 for 99.5 % of them. New rules for half of the items are learned with rank 16.
 # The trained LM has 80.5 % at rank 1. Loaded again, with three seeds, it has 80.5 % with "pissa", 62 to 68.5 % with pissa_niter_4, and 75.5 to
-# 78 % with pissa_niter_16. Usual LoRA, which the paper has PiSSA ahead of, has 74 % before and after.
-# With the seed of the first division set again before loading, or with the adapter turned into usual LoRA when it is saved
-# (path_initial_model_for_weight_conversion), all is well. Real weights are off by more. SmolLM2-135M with peft's own choice of layers and rank 16,
-# saved untrained and loaded (not in this script): the perplexity of a text rose from 36.2 to 62.4 and 58.2 with pissa_niter_4, to 40.7 and 43.8
-# with pissa_niter_16, and the likeliest token was the same one at 57 and 71 % of the places.
+# 78 % with pissa_niter_16. Usual LoRA has 74 % before and after. With the seed of the first division set again before loading, or with the
+# adapter turned into usual LoRA when it is saved (path_initial_model_for_weight_conversion), all is well. Real weights are off by more.
+# SmolLM2-135M with peft's own choice of layers and rank 16, saved untrained and loaded with two seeds (not in this script): the perplexity of a
+# text rose from 36.2 to 62.4 and 58.2 with pissa_niter_4, and to 40.7 and 43.8 with pissa_niter_16. The likeliest token was the same one at
+# 57 and 56 %, and at 71 and 75 %, of the places. With "pissa" nothing changed.
 #
 # One would guess that what was saved is what is loaded. peft's own PiSSA example trains with pissa_niter_4, saves, and loads by
 # PeftModel.from_pretrained. Nothing of it was found in the tracker; pull request 3310 gave AdaMSS and PSOFT, which had the same fault,
