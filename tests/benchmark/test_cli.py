@@ -249,12 +249,14 @@ def test_a_dry_run_works_in_any_folder(tmp_path: Path) -> None:
     assert "total" in done.stdout and not (tmp_path / "results").exists()
 
 
-def test_exit_codes_are_snakemakes(tmp_path: Path) -> None:
+def test_a_config_that_cannot_run_ends_with_exit_code_2(tmp_path: Path) -> None:
+    """As every command that refuses what it was given; a run with a failed row ends with 1 (test_failures.py)."""
     small(tmp_path)
     whole = yaml.safe_load((tmp_path / "own.yaml").read_text())
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(whole | {"methods": {"popp": None}}))
     done = call(tmp_path, "run", "own.yaml", "--cores", "1")
-    assert done.returncode == 1 and "no method 'popp'" in done.stdout and "Traceback" not in done.stdout
+    assert done.returncode == 2 and "Traceback" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"error: {tmp_path}/own.yaml: no method 'popp'")
 
 
 def training(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -345,7 +347,7 @@ def test_the_workflow_says_so_where_snakemake_is_called_by_itself(tmp_path: Path
     line += ["--configfile", str(ROOT / "config/smoke.yaml"), "--directory", str(tmp_path)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and "results: is a link to nowhere, which isn't there" in said
+    assert done.returncode == 2 and "results: is a link to nowhere, which isn't there" in said
     assert "Traceback" not in said and "Error:" not in said
 
 
