@@ -9,7 +9,7 @@ can choose without knowing it: rules, and pickers that learned on half of the us
 case is good for the same user's other cases.
 
 --dry-run samples the next part alone, by which it says what the others will take on this machine: how long depends on
-the machine more than on anything else.
+the machine more than on anything else. Reading cases with lent reasonings comes on top, as many parts as it says.
 
 --out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv, lent.csv, headroom.md and a
 plot.
@@ -95,15 +95,17 @@ def main() -> None:
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from r2ec.headroom.pickers import STATISTICS, oracle, pickers, within
     from r2ec.headroom.plot import plot
-    from r2ec.headroom.sampled import chosen_cases, folder_of, next_part, sampled
-    from r2ec.headroom.transfer import lent, of_lenders
+    from r2ec.headroom.sampled import CASES, chosen_cases, folder_of, next_part, sampled
+    from r2ec.headroom.transfer import lent, of_lenders, pairs_of
     from r2ec.scoring.reader import Reader
 
     cases = chosen_cases(split.valid, args.cases, split.name)
     parts = folder_of(args.out, folder, split_hash, cases, args.samples)
     if args.dry_run:
         seconds, left = next_part(Reader.load(folder, split), cases, args.samples, parts)
+        then = -(-len(pairs_of(cases.user)) // CASES)
         print(f"{split.name}: the next part took {in_words(seconds)}; {left} more take {in_words(seconds * left)}.")
+        print(f"Then come {then} shorter parts, whose cases are read with lent reasonings.")
         return
     reader = Reader.load(folder, split)
     reasonings = sampled(reader, cases, args.samples, parts)

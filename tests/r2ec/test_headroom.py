@@ -165,8 +165,13 @@ def test_a_dry_run_samples_one_part_and_says_what_the_others_take(
     words = ["headroom", "--model", str(model), "--data", str(data), "--samples", "2", "--cases", "20"]
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path), "--dry-run"])
     program.main()
-    said = re.search(r"the next part took (\d+) s; 2 more take (\d+) s\.", capsys.readouterr().out)  # 20 cases: 3 parts
+    output = capsys.readouterr().out
+    said = re.search(r"the next part took (\d+) s; 2 more take (\d+) s\.", output)  # 20 cases: 3 parts
     assert said and int(said[2]) >= int(said[1])
+    split = read_split(data)
+    users = chosen_cases(split.valid, 20, split.name).user
+    borrow = len(users) - len(np.unique(users))  # all but the first case of a user
+    assert borrow > 0 and f"Then come {-(-borrow // 8)} shorter parts" in output
     assert [path.name for path in tmp_path.glob("parts-*/*.npz")] == ["000000.npz"]
     assert not (tmp_path / "headroom.md").exists()
     program.main()

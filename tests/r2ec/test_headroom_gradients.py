@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from r2ec.headroom import __main__ as headroom
 from r2ec.headroom import gradients as module
 from r2ec.headroom.gradients import gradients, noise_of, rows_of, trainer_at
 from tests.support.planted import planted, write_prepared
@@ -104,3 +106,25 @@ def test_too_few_batches_are_refused(
     with pytest.raises(SystemExit):
         module.main()
     assert "--batches 2; give at least 3" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*words[:-1], "3"])
+    only = trainer_at(model, data, tmp_path / "trainer")
+    few = SimpleNamespace(llm_train=only[1].llm_train.take(np.arange(3 * USERS - 1)))
+    monkeypatch.setattr(module, "trainer_at", lambda *given: (only[0], few))
+    with pytest.raises(SystemExit):
+        module.main()
+    assert f"{data}: 17 training cases are fewer than three batches of 6" in capsys.readouterr().err
+    assert not list(tmp_path.glob("gradients*"))
+
+
+def test_a_model_without_a_reasoning_has_nothing_to_choose(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = fit_one_step(data, tmp_path / "fit", recpo={"reasoning": False})
+    words = ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "out")]
+    for command in (module.main, headroom.main):
+        for more in ([], ["--dry-run"]) if command is headroom.main else ([],):
+            monkeypatch.setattr(sys, "argv", ["command", *words, *more])
+            with pytest.raises(SystemExit):
+                command()
+            assert "was trained without a reasoning" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))

@@ -52,9 +52,10 @@ def settings(backbone: Path, **changes: Any) -> dict[str, Any]:
     return params
 
 
-def fit_one_step(data: Path, folder: Path) -> Path:
+def fit_one_step(data: Path, folder: Path, **changes: Any) -> Path:
     """The model's folder of a fit of one step, without a warm start, on a prepared dataset."""
-    params = settings(write_backbone(folder / "tiny"), training={"max_steps": 1}, warm_start={"cases": 0})
+    sections = {"training": {"max_steps": 1}, "warm_start": {"cases": 0}} | changes
+    params = settings(write_backbone(folder / "tiny"), **sections)
     fit_r2ec(read_split(data), 3, Params.model_validate(params), folder)
     return folder / "model"
 
