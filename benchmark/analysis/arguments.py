@@ -16,6 +16,7 @@ Settings = dict[str, list[dict[str, Any]]]  # by method, as a config has them: w
 
 STATISTICS = "statistics"  # folder in that of the results
 REGISTERED = "registered.csv"
+HEADROOM_FILES = ("headroom.json", "gradients.json")  # of a dataset, in headroom/ANY NAME
 
 
 def registered_files(results: Path, ablations: str) -> list[Path]:
@@ -25,6 +26,11 @@ def registered_files(results: Path, ablations: str) -> list[Path]:
     """
     places = [results / ablations / REGISTERED, results / "claims" / "results" / "claims" / REGISTERED]
     return [path for path in places if path.exists()][:1]
+
+
+def headroom_files(results: Path) -> list[Path]:
+    """The measures of what choosing among reasonings could gain, which the page shows where they are."""
+    return sorted(path for name in HEADROOM_FILES for path in results.glob(f"headroom/*/{name}"))
 
 
 def results_argument(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.analysis.arguments import registered_files
+from benchmark.analysis.arguments import headroom_files, registered_files
 from benchmark.config.factors import Ablations
 from benchmark.config.methods import load_method, thinking_of
 from benchmark.config.schema import Config
@@ -220,8 +220,9 @@ class Outputs:
         shown += self.dataset_statistics_files() + self.overall_statistics_files() + self.against_statistics_files()
         shown += [path for factor in factors for path in self.factor_statistics_files(factor)]
         shown += self.claims_statistics_files() if factors else []
-        # Made by a command of its own, before or after this run: its coming and going changes the page, too.
-        shown += [str(path) for path in registered_files(Path("results"), self.config.ablations_folder)]
+        # Made by commands of their own, before or after this run: their coming and going changes the page, too.
+        by_hand = [*registered_files(Path("results"), self.config.ablations_folder), *headroom_files(Path("results"))]
+        shown += [str(path) for path in by_hand]
         arguments = [self.selection(), self.note(), self.factors_json(*factors), self.config.ablations_folder]
         arguments += [text] if (text := self.thinking_on_page()) else []
         # Templates, styles and scripts are parts of its code.

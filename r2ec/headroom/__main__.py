@@ -11,13 +11,12 @@ case is good for the same user's other cases.
 --dry-run samples the next part alone, by which it says what the others will take on this machine: how long depends on
 the machine more than on anything else. Reading cases with lent reasonings comes on top, as many parts as it says.
 
---out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv, lent.csv, headroom.md and a
-plot.
+--out gets parts of the sampling, from which a stopped run goes on; oracle.csv, pickers.csv, lent.csv, headroom.md, a
+plot, and headroom.json for the page: below the folder of the results, as in results/headroom/ml-100k, the next run of
+the workflow shows it there.
 """
 
 import argparse
-from collections.abc import Hashable
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,10 +26,9 @@ from benchmark.data.store import read_split
 from benchmark.errors import InputError, command
 from benchmark.jobs.estimates import in_words
 from benchmark.metrics import log_rank, ndcg
-from benchmark.output.markdown import table
 from benchmark.output.plots import STYLE, save
-from benchmark.storage.io import write_text
-from r2ec.headroom.arguments import arguments, chosen
+from benchmark.storage.io import write_json, write_text
+from r2ec.headroom.arguments import arguments, chosen, measured_run
 
 
 def parse() -> argparse.Namespace:
@@ -41,50 +39,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def as_markdown(
-    best: pd.DataFrame, picked: pd.DataFrame, borrowed: pd.DataFrame, shares: dict[str, float], about: str
-) -> str:
-    """The report: shares of variance, and tables of the oracle, of the pickers and of lent reasonings."""
-    names = [column for column in best.columns if column not in ("picker", "samples", "gain", "low", "high")]
-    lines = [
-        [str(row["samples"]), *(f"{row[name]:.4f}" for name in names), f"{row['gain']:+.4f} {interval_of(row)}"]
-        for row in best.to_dict("records")
-    ]
-    head = ["picker", "statistic", "random", "picked", "gain", "95 % interval", "p"]
-    rows = [[row["picker"], *gain_of(row)] for row in picked.to_dict("records")]
-    lent_rows = [gain_of(row) for row in borrowed.to_dict("records")]
-    lent_to = "" if borrowed.empty else f"{borrowed.cases[0]:,} cases of {borrowed.users[0]:,} users with several. "
-    inside = "; ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
-    return "\n\n".join(
-        [
-            "# RecPO's headroom",
-            f"{about} Share of the variance that lies within a case: {inside}.",
-            "## An oracle that knows the target",
-            table(["best of", *names, "gain in log rank"], lines, left=0),
-            "An oracle picks luck, too: it bounds what can be gained.",
-            "## What can choose without knowing it",
-            table(head, rows, left=2),
-            "Gain over a random sample; intervals over users, of one trained model. Learned pickers chose for users "
-            "that they had not learned from. A lower log rank is better.",
-            "## The best reasoning of the user's case before it",
-            table(head[1:], lent_rows, left=1) if lent_rows else "No user has two of these cases.",
-            f"{lent_to}Each case is read with the reasoning that was best for the case before it, and with others that "
-            "were written for that case (random).",
-        ]
-    )
-
-
-def gain_of(row: dict[Hashable, Any]) -> list[str]:
-    """The cells of one gain: statistic, both means, gain, interval and p."""
-    numbers = [f"{row['random']:.4f}", f"{row['picked']:.4f}", f"{row['gain']:+.4f}"]
-    return [row["statistic"], *numbers, interval_of(row), f"{row['p']:.2g}"]
-
-
-def interval_of(row: dict[Hashable, Any]) -> str:
-    """The cell of an interval."""
-    return f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-
-
 @command
 def main() -> None:
     args = parse()
@@ -92,9 +46,11 @@ def main() -> None:
         raise InputError(f"--samples {args.samples}, --cases {args.cases}; give at least 2 samples and 1 case")
     split = read_split(args.data)
     folder, split_hash = chosen(args)
+    run = measured_run(args)
     # Imported late: torch and transformers take seconds, and what is wrong with the arguments is said before.
     from r2ec.headroom.pickers import STATISTICS, oracle, pickers, within
     from r2ec.headroom.plot import plot
+    from r2ec.headroom.report import as_markdown, measure_of
     from r2ec.headroom.sampled import CASES, chosen_cases, folder_of, next_part, sampled
     from r2ec.headroom.transfer import lent, of_lenders, pairs_of
     from r2ec.scoring.reader import Reader
@@ -114,12 +70,14 @@ def main() -> None:
     shares = {"NDCG@1000": within(ndcg(reasonings.rank, 1000)), "log rank": within(log_rank(reasonings.rank))}
     users = len(np.unique(reasonings.user))
     about = f"{split.name}: {len(cases):,} validation cases of {users:,} users, {args.samples} reasonings each."
+    measure = measure_of(run, reasonings, (best, picked, borrowed), shares)
     for name, frame in (("oracle.csv", best), ("pickers.csv", picked), ("lent.csv", borrowed)):
         write_text(args.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     text = as_markdown(best, picked, borrowed, shares, about) + "\n"
     write_text(args.out / "headroom.md", text)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         save(plot(best, picked, borrowed, about), args.out, "headroom")
+    write_json(args.out / "headroom.json", measure.model_dump())
     print(text)
 
 

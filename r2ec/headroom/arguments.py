@@ -5,6 +5,9 @@ from pathlib import Path
 
 from benchmark.data.store import read_about
 from benchmark.errors import InputError, command_line
+from benchmark.jobs.records import read_run
+from benchmark.output.page.headroom import MeasuredRun
+from benchmark.storage.io import sha256_of
 from r2ec.recommend import model_of
 
 
@@ -26,3 +29,17 @@ def chosen(args: argparse.Namespace) -> tuple[Path, str]:
     if not (folder / "settings.json").is_file():
         raise InputError(f"{folder}: holds no model; fit again, or give the folder by --model if it was moved")
     return folder, split_hash
+
+
+def measured_run(args: argparse.Namespace) -> MeasuredRun | None:
+    """The run of --run, by which a page tells whether it shows it; None with --model."""
+    if args.run is None:
+        return None
+    record = read_run(args.run / "run.json")
+    return MeasuredRun(
+        dataset=record.dataset,
+        method=record.method,
+        seed=record.seed,
+        commit=record.commit,
+        sha256=sha256_of(args.run / "run.json"),
+    )

@@ -11,7 +11,8 @@ for each step that a gradient without noise would take. It is of plain gradients
 is that of all training cases, from which the batches are drawn without replacement. Two batches may hold cases of one
 user, whose likeness counts as signal. The item term's candidates are the batch's, so that a larger batch has others.
 
---out gets a file per batch, from which a stopped run goes on; gradients.csv and gradients.md.
+--out gets a file per batch, from which a stopped run goes on; gradients.csv, gradients.md, and gradients.json for the
+page, as `python -m r2ec.headroom` writes headroom.json.
 """
 
 import tempfile
@@ -25,10 +26,12 @@ from benchmark.contract import Cases, Split
 from benchmark.data.store import read_split
 from benchmark.errors import InputError, command
 from benchmark.output.markdown import table
+from benchmark.output.page.headroom import Gradients, Term
+from benchmark.output.page.headroom import rows_of as rows_of_page
 from benchmark.provenance import derive_seed
-from benchmark.storage.io import write_text
+from benchmark.storage.io import write_json, write_text
 from r2ec.fit import trainer_of
-from r2ec.headroom.arguments import arguments, chosen
+from r2ec.headroom.arguments import arguments, chosen, measured_run
 from r2ec.headroom.sampled import NOTHING_TO_CHOOSE, kept_parts, parts_folder
 from r2ec.recpo.trainer import RecPOTrainer
 from r2ec.scoring.reader import Reader
@@ -185,6 +188,7 @@ def main() -> None:
     if args.batches < 3:
         raise InputError(f"--batches {args.batches}; give at least 3")
     model, split_hash = chosen(args)
+    run = measured_run(args)
     with tempfile.TemporaryDirectory() as place:
         trainer, split = trainer_at(model, args.data, Path(place))
         cases = split.llm_train
@@ -201,6 +205,15 @@ def main() -> None:
     text = as_markdown(frame, f"{split.name}: {batches}.", size) + "\n"
     write_text(args.out / "gradients.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_text(args.out / "gradients.md", text)
+    measure = Gradients(
+        run=run,
+        batches=count,
+        size=size,
+        samples=trainer.group,
+        cases=len(cases),
+        terms=rows_of_page(frame, Term),
+    )
+    write_json(args.out / "gradients.json", measure.model_dump())
     print(text)
 
 

@@ -14,7 +14,7 @@ from tests.support.browsed_page import write_page
 from tests.support.page import Opened, axe, browser, document_of
 from tests.support.page_results import EVIL, TITLE, write_uneven
 
-VIEWS = ("leaderboard", "pair", "reasonings", "provenance")
+VIEWS = ("leaderboard", "pair", "headroom", "reasonings", "provenance")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,13 @@ def test_views_are_reached_by_the_keyboard_and_by_their_address(started: Any, pa
     opened.tab.locator('nav a[data-view="provenance"]').press("Enter")
     assert opened.tab.evaluate("document.activeElement.textContent") == "Provenance"
     assert opened.tab.locator("nav a[aria-current]").all_inner_texts() == ["Provenance"]
-    assert opened.tab.locator("nav a").all_inner_texts() == ["Leaderboard", "Two methods", "Reasonings", "Provenance"]
+    assert opened.tab.locator("nav a").all_inner_texts() == [
+        "Leaderboard",
+        "Two methods",
+        "Headroom",
+        "Reasonings",
+        "Provenance",
+    ]
     other = Opened(started, page, "#" + opened.tab.url.partition("#")[2])
     assert other.tab.inner_text("h2") == "Provenance"
     other.close()

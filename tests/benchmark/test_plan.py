@@ -137,6 +137,19 @@ def test_the_page_is_made_of_the_registered_claims_that_it_shows(
     ) == [own]
 
 
+def test_the_page_is_made_of_the_measures_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outputs = Outputs(plan())
+    without = outputs.page().inputs
+    names = ("headroom.json", "gradients.json")
+    for name in names:
+        path = Path("results/headroom/toy") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+    path.with_name("oracle.csv").write_text("x\n")  # read by nobody here
+    assert set(outputs.page().inputs) - set(without) == {f"results/headroom/toy/{name}" for name in names}
+
+
 def test_a_value_that_moves_to_another_setting_is_another_job() -> None:
     """Snakemake's own notes hold values without the names of their settings."""
 

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from benchmark.data.store import read_split
 from benchmark.errors import InputError
 from benchmark.evaluate import rank
+from benchmark.output.page.headroom import Headroom
+from benchmark.storage.io import read_json
 from r2ec.headroom import __main__ as program
 from r2ec.headroom import pickers as module
 from r2ec.headroom import sampled as sampling
@@ -155,8 +158,17 @@ def test_the_command_writes_its_report(
     assert "learned from h_T" in text
     assert "The best reasoning of the user's case before it" in text
     assert {path.name for path in tmp_path.glob("*.*")} == {
-        *("oracle.csv", "pickers.csv", "lent.csv", "headroom.md", "headroom.png", "headroom.pdf")
+        *("oracle.csv", "pickers.csv", "lent.csv", "headroom.md", "headroom.png", "headroom.pdf", "headroom.json")
     }
+    measure = Headroom.model_validate(read_json(tmp_path / "headroom.json"))
+    assert measure.run is None and measure.samples == 2  # of --model
+    oracle = pd.read_csv(tmp_path / "oracle.csv")
+    assert [row.gain for row in measure.oracle] == pytest.approx(oracle.gain.tolist(), abs=1e-6)
+    assert [row.statistics["NDCG@10"] for row in measure.oracle] == pytest.approx(oracle["NDCG@10"].tolist(), abs=1e-6)
+    lent, picked = pd.read_csv(tmp_path / "lent.csv"), pd.read_csv(tmp_path / "pickers.csv")
+    assert [row.gain for row in measure.lent] == pytest.approx(lent.gain.tolist(), abs=1e-6)
+    assert [row.picker for row in measure.pickers] == picked.picker.tolist()
+    assert (measure.lent_cases, measure.lent_users) == (lent.cases[0], lent.users[0])
 
 
 def test_a_dry_run_samples_one_part_and_says_what_the_others_take(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.output.page.headroom import Gradients
+from benchmark.storage.io import read_json
 from r2ec.headroom import __main__ as headroom
 from r2ec.headroom import gradients as module
 from r2ec.headroom.gradients import gradients, noise_of, rows_of, trainer_at
@@ -87,6 +89,9 @@ def test_the_command_goes_on_from_finished_batches_and_writes_its_report(
     assert "toy: 3 batches of 6 training cases with 3 reasonings each" in text and "| tokens |" in text
     assert text.strip() in capsys.readouterr().out
     frame = (tmp_path / "gradients.csv").read_text()
+    measure = Gradients.model_validate(read_json(tmp_path / "gradients.json"))
+    assert (measure.run, measure.batches, measure.size, measure.samples) == (None, 3, 6, 3)
+    assert [term.term for term in measure.terms] == ["tokens", "items"]
     parts = sorted(tmp_path.glob("gradients-*/*.npz"))
     assert [part.name for part in parts] == ["000000.npz", "000006.npz", "000012.npz"]
     kept = parts[0].stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""The page that tests open in a browser: two datasets, five methods, and texts of two of them."""
+"""The page that tests open in a browser: two datasets, five methods, texts of two of them, measures of one."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmark.output.page import __main__ as command
+from tests.support.page_headroom import measured, write_headroom
 from tests.support.page_results import EVIL, TITLE, write_texts
 from tests.support.results_tree import noted_again, write_results
 from tests.support.statistics import write_statistics
@@ -27,6 +28,9 @@ def write_page(results: Path) -> Path:
         seventh = [f"{text} Zebra" if i % 7 == 0 else text for i, text in enumerate(texts.reasoning)]
         texts.assign(reasoning=seventh).to_parquet(path)
         noted_again(path.parent)
+    for dataset in ("small", "other"):
+        write_headroom(results, measured(results, dataset, "r2ec"), dataset)
+    write_headroom(results, None, "old")
     write_statistics(results, ["small", "other"], dict.fromkeys(SKILL, 2), "r2ec")
     arguments = ["page", "--results", str(results), "--datasets", "small", "other", "--methods", *SKILL, "--seeds", "2"]
     with pytest.MonkeyPatch.context() as patch:

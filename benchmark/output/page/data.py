@@ -21,7 +21,7 @@ from benchmark.metrics import CUTOFFS, METRICS
 from benchmark.output.captions import against_note, notes
 from benchmark.output.costs import HEADINGS
 from benchmark.output.costs import note as note_on_costs
-from benchmark.output.page import ablations, cases, paper, thinking
+from benchmark.output.page import ablations, cases, headroom, paper, thinking
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
 from benchmark.output.page.provenance import provenance
@@ -219,5 +219,6 @@ def document(
         ],
         "claims": ablations.claims(read_csv(statistics / folder / CLAIMS)) if factors else None,
         "registered": ablations.registered_claims(registered_files(results, folder)),
+        "headroom": headroom.part_of(collected, results),
         "provenance": provenance(collected),
     }, parts

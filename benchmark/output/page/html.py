@@ -29,6 +29,7 @@ SCRIPTS = (
     "pair",
     "thinking",
     "ablations",
+    "headroom",
     "cases",
     "reasonings",
     "provenance",

@@ -5,6 +5,7 @@ const VIEWS = {
   pair: ["Two methods", pairView, names.length > 1],
   thinking: ["Thinking", thinkingView, Boolean(doc.thinking)],
   ablations: ["Ablations", ablationsView, doc.ablations.length > 0 || claimed > 0],
+  headroom: ["Headroom", headroomView, Boolean(doc.headroom)],
   reasonings: ["Reasonings", reasoningsView, writers.length > 0],
   provenance: ["Provenance", provenanceView, true],
 };

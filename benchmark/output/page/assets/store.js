@@ -57,6 +57,7 @@ const STARTS = {
   a: String(partner[0]), b: String(partner[1]),
   pairkind: "NDCG", paircut: "10", on: "0",
   factor: doc.claims || doc.registered ? "claims" : "0",
+  hdata: "0", statistic: "log rank",
   rdata: "0", row: "first", beside: "auto", q: "", outcome: "all", cut: "", repeats: "", order: "best", page: "1",
 };
 const state = { ...STARTS };
