@@ -17,6 +17,7 @@ PAGES = [
     "findings/README.md",
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 ]
+PUBLISHED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results/published").rglob("*.md"))
 LONGEST_README, LONGEST_SENTENCE, LONG_PAGE = 160, 30, 120
 # A file that the README tells its reader to make, and one of a server's.
 ELSEWHERE = {"baselines/latest.py", "benchmark/0core/rating_only/{category}.csv.gz"}
@@ -188,7 +189,7 @@ def exists(path: str) -> bool:
     return any(any(ROOT.glob(pattern + ending)) for ending in ("", ".*"))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *PUBLISHED])
 def test_every_path_is_in_the_checkout_or_written_by_a_run(page: str) -> None:
     text = re.sub(r"\]\([^)]*\)", "]", text_of(page))
     top = "benchmark|baselines|lm|r2ec|workflow|config|results|docs|tests|install"
