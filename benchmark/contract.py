@@ -295,6 +295,11 @@ def check_scores(scores: np.ndarray, n_items: int, method: str) -> np.ndarray:
     """
     if type(scores) is not np.ndarray:  # a masked array hides values
         raise InputError(f"{method}: score() gave {type(scores).__name__}, expected NumPy arrays; fix its score()")
+    if scores.shape == (n_items,):
+        raise InputError(
+            f"{method}: score() gave the {n_items} scores of one case at a time; yield arrays [cases, {n_items}], "
+            "batch by batch (a `return` in the place of `yield` gives them so, too)"
+        )
     if scores.ndim != 2 or scores.shape[1] != n_items:
         raise InputError(f"{method}: scores have shape {scores.shape}, expected [cases, {n_items}]; fix its score()")
     if scores.dtype.kind not in "fiub" or scores.dtype.itemsize > 8:

@@ -36,7 +36,7 @@ def rank(
     ranks = np.zeros(len(cases), dtype=np.int32)
     candidates = np.zeros(len(cases), dtype=np.int32)
     top = np.zeros((len(cases), min(TOP, n_items)), dtype=np.int32)
-    done = 0
+    done = level = 0
     with tqdm(total=len(cases), desc=f"ranking {method}", unit="case", mininterval=5, delay=5) as bar:
         for batch in batches_of(recommender_scores, method):
             scores = check_scores(batch, n_items, method)
@@ -48,9 +48,13 @@ def rank(
                 part = cases.take(np.arange(rows.start, rows.stop))
                 own = scores[rows.start - first : rows.stop - first].copy()
                 ranks[rows], candidates[rows], top[rows] = rank_batch(own, part, target[rows])
+                last = np.flatnonzero(ranks[rows] == candidates[rows])
+                level += sum(own[i].max() == own[i, target[rows][i]] for i in last)
             bar.update(len(scores))
     if done != len(cases):
         raise InputError(f"{method}: score() gave {done} rows for {len(cases)} cases; yield one row per case, in order")
+    if level:
+        print(f"{method}: all scores of {level} of {len(cases)} cases are equal, which ranks their targets last")
     # Masked items and items that aren't retrieved have no place among the recommendations.
     retrieved = top >= 0
     offsets = np.concatenate([[0], np.cumsum(retrieved.sum(axis=1))]).astype(np.int32)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import random
 import resource
 import subprocess
 import sys
@@ -46,6 +47,16 @@ def derive_seed(*names: object) -> int:
     """
     text = "\x1f".join(str(name) for name in names)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the shared generators of Python, and of NumPy and torch where they are loaded, for code without its own."""
+    seed = derive_seed(seed, "shared generators")
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 def _git(*arguments: str) -> str:

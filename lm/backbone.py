@@ -52,7 +52,9 @@ def load(settings: BackboneSettings) -> Backbone:
     folder = Path(settings.name)
     local = folder.is_dir()
     if not local and settings.revision is None:
-        raise InputError(f"backbone {settings.name!r}: no such folder; to take it from the hub, pin its revision")
+        raise InputError(
+            f"backbone {settings.name!r}: no such folder; to take it from the hub, set backbone.revision to a commit"
+        )
     if local and (folder / MANIFEST).exists():
         check_manifest(folder)
     where: dict[str, Any] = {"revision": settings.revision, "local_files_only": local, "trust_remote_code": False}

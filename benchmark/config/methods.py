@@ -93,13 +93,18 @@ def _check_fit(method: ModuleType) -> None:
 
 
 def check_params(method: ModuleType, params: dict[str, Any], where: str) -> None:
-    """Check a method's parameters by its own model `Params`, if it has one.
+    """Check a method's parameters by its own model `Params`; without one it has none.
 
     Raises InputError, also for what JSON can't hold, in which a job gets them: .inf, .nan, dates, sets.
     """
     _check_plain(params, where)
     if "Params" in vars(method):
         checked(method.Params, params, where)
+    elif params:
+        raise InputError(
+            f"{where}: setting {next(iter(params))!r}, but {method.__file__} declares no settings; give it a pydantic "
+            "model `Params` that names them, or leave them out"
+        )
 
 
 def _check_plain(value: Any, place: str) -> None:

@@ -151,6 +151,15 @@ class MethodConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _settings_differ(self) -> "MethodConfig":
+        settings = self.settings()
+        for number, one in enumerate(settings):
+            if one in settings[:number]:
+                first = settings.index(one) + 1
+                raise ValueError(f"settings {first} and {number + 1} of the grid are equal; leave one out")
+        return self
+
     def process_count(self) -> int:
         """How many processes one job has."""
         return self.processes or max(1, self.gpus)

@@ -79,6 +79,9 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
+TRIED = ("constrained-float", "constrained-int", "constrained-str")
+
+
 def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     """The place of the first error in a value of this model ("": the value as a whole), and a sentence about it."""
     errors = error.errors()
@@ -108,7 +111,8 @@ def _unknown(error: ErrorDetails) -> bool:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, loc))
+    # Where a value may be of several types, pydantic names the one it tried.
+    return ".".join(str(part) for part in loc if part not in TRIED)
 
 
 def _expected(error: ErrorDetails) -> str:

@@ -42,10 +42,11 @@ def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[p
     """The required columns, the optional ones that the table has, and sentences about columns that are ignored.
 
     optional: None for all others; where it names some, it is said which others aren't read. Columns are text, but for
-    those in NUMBERS. Raises InputError for a file that is no table, a missing column, one that occurs twice or in
-    another spelling, a quote that is never closed, and ids of a type that rounds them.
+    those in NUMBERS. Sentences are also of texts that seem to hold further rows of the file, read or not. Raises
+    InputError for a file that is no table, a missing column, one that occurs twice or in another spelling, a quote that
+    is never closed, and ids of a type that rounds them.
     """
-    table = _table(path, required)
+    table, swallowed = _table(path, required)
     names = [name for name in table.column_names if not INDEX.fullmatch(name)]
     ignored = [name for name in table.column_names if name not in names]
     known = [*required, *(optional or [])]
@@ -72,7 +73,7 @@ def read(path: Path, required: list[str], optional: list[str] | None) -> tuple[p
         except pa.ArrowException as error:  # of a damaged file
             raise InputError(f"{path}: column {name!r} can't be read ({error}); write the file anew") from None
     notes = [f"{path.name}: column {name!r} holds row numbers and is ignored" for name in ignored]
-    return pd.DataFrame(columns), notes + _unread(unread, path)
+    return pd.DataFrame(columns), swallowed + notes + _unread(unread, path)
 
 
 def _unread(names: list[str], path: Path) -> list[str]:
@@ -116,21 +117,22 @@ def _check_ids(column: pa.ChunkedArray, name: str, path: Path) -> None:
         )
 
 
-def _table(path: Path, required: list[str]) -> pa.Table:
+def _table(path: Path, required: list[str]) -> tuple[pa.Table, list[str]]:
     names: list[str] = []
     try:
         if path.suffix != ".csv":
-            return pa.parquet.read_table(path)
-        check_quotes(path)
+            return pa.parquet.read_table(path), []
+        swallowed = check_quotes(path)
         with open(path, newline="", encoding="utf-8-sig") as file:
             names = next(csv.reader(file), [])
         text = {name: pa.string() for name in names if name not in NUMBERS}
-        return pa.csv.read_csv(
+        table = pa.csv.read_csv(
             path,
             read_options=pa.csv.ReadOptions(use_threads=False),  # only so do its errors name the row
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=text),
         )
+        return table, swallowed
     # UnicodeDecodeError: of a header, or of a column's name in a parquet file. csv.Error: a field of many megabytes.
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         message = (str(error).splitlines() or [type(error).__name__])[0]
@@ -159,17 +161,26 @@ def _by_commas(names: list[str]) -> str:
     return f"separate columns by commas, not by {separator[0]!r}" if separator else ""
 
 
-def check_quotes(path: Path) -> None:
-    """Raise InputError where a quote isn't closed at the end of its field: what follows would be read as its text."""
+def check_quotes(path: Path) -> list[str]:
+    """A sentence about texts that seem to hold further rows of the file, as between two stray quotes; none for none.
+
+    Raises InputError where a quote isn't closed at the end of its field: what follows would be read as its text.
+    """
     with open(path, "rb") as file:
         if not any(b'"' in block for block in iter(lambda: file.read(2**20), b"")):
-            return
+            return []
     before = csv.field_size_limit(2**31 - 1)
     line = 1
+    swallowed: list[tuple[int, str, int]] = []  # line, column and number of rows of each such text
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as text:
             rows = csv.reader(text, strict=True)
-            for _ in rows:
+            names = next(rows, [])
+            line = rows.line_num + 1
+            for row in rows:
+                if rows.line_num > line and len(row) == len(names):
+                    held = [_rows_within(field, place, len(names)) for place, field in enumerate(row)]
+                    swallowed += [(line, name, count) for name, count in zip(names, held, strict=True) if count]
                 line = rows.line_num + 1
     except csv.Error as error:
         raise InputError(
@@ -178,6 +189,29 @@ def check_quotes(path: Path) -> None:
         ) from None
     finally:
         csv.field_size_limit(before)
+    if not swallowed:
+        return []
+    rows_in_all = sum(count for _, _, count in swallowed)
+    first, name, _ = swallowed[0]
+    return [
+        f"{path.name}: {len(swallowed)} texts seem to hold {rows_in_all} further rows of the file, first that of "
+        f"column {name!r} in line {first}: if a quote there belongs to no text, take it out, or double it"
+    ]
+
+
+def _rows_within(field: str, place: int, width: int) -> int:
+    """How many further rows a text in this column of a table of `width` columns seems to hold; 0 for a text as such.
+
+    Between two stray quotes the first line is the end of one row, the last the beginning of another, and those between
+    are whole ones.
+
+    >>> _rows_within("ok\\nu2,i1,7,ok\\nu3,i1,8,ok", 3, 4), _rows_within("good,\\nand cheap", 3, 4)
+    (2, 0)
+    """
+    lines = field.splitlines()
+    expected = [width - place, *[width] * (len(lines) - 2), place + 1]
+    found = [len(next(csv.reader([line]), [])) for line in lines]
+    return len(lines) - 1 if len(lines) > 1 and found == expected else 0
 
 
 def _check_names(path: Path, names_found: list[str], required: list[str], known: list[str], everything: bool) -> None:

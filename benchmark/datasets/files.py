@@ -195,7 +195,10 @@ def _numbers(column: pd.Series, path: Path, unit: str) -> np.ndarray:
         row = int(np.argmax(bad)) + 1
         value = column.iloc[row - 1]
         give = f"give a finite number{unit}{_such_as(value)} in every row"
-        raise InputError(f"{path}: row {row}: {column.name} is {_shortened(value)!r}; {give} {COUNTED}")
+        if column.name == "rating":
+            give += ", 0 where there is no rating"
+        found = "missing" if pd.isna(value) else repr(_shortened(value))
+        raise InputError(f"{path}: row {row}: {column.name} is {found}; {give} {COUNTED}")
     return numbers.to_numpy()
 
 

@@ -149,7 +149,8 @@ def of_rows(failed: Sequence[FailedRun], root: Path = Path(), logs: bool = False
         Path(run.log).read_text(encoding="utf-8", errors="replace") for run in failed if logs and Path(run.log).exists()
     ]
     runs = many(len(failed), "run")
-    lines = [f"{runs} failed, as the tables say; after mending, the same command tries again what failed, and no more."]
+    told = ", as the tables say" if Path("results/tables/main.csv").exists() else ""
+    lines = [f"{runs} failed{told}; after mending, the same command tries again what failed, and no more."]
     for run in failed[:SHOWN]:
         what_failed = f"{run.method} on {run.dataset}, seed {run.seed}"
         lines.append(f"error: {shown(run.failed)} ({what_failed}; log: {root / run.log})")

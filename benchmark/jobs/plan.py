@@ -56,7 +56,8 @@ def check_backbone(backbone: dict[str, Any], where: str) -> None:
     name = Path(backbone["name"])
     if not (name == Path(EMBEDDED) or name.is_dir() or backbone.get("revision")):
         raise InputError(
-            f"{where}: backbone {backbone['name']!r}: no such folder; to take it from the hub, pin its revision"
+            f"{where}: backbone {backbone['name']!r}: no such folder; to take it from the hub, set "
+            "backbone.revision to a commit"
         )
 
 

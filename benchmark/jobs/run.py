@@ -278,6 +278,7 @@ def fit_and_rank(task: Task, out: Path) -> None:
         return
     fitted = fit_best(task.method, task.name, task.split, task.seed, task.settings, task.folders)
     test = read_test(task.data, read_about(task.data))
+    provenance.seed_generators(task.seed)  # a fit that went on from a checkpoint has drawn less
     ranked = rank_test(fitted, test, task.split.n_items, task.data, task.name)
     latency = seconds_of_one_case(fitted.recommender, test, task.name)
     check_unchanged(task.files)

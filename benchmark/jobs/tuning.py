@@ -126,6 +126,7 @@ def fit_best(
             print(f"{name}: setting {number + 1} of {len(settings)}: {params}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         watched_split = watched(split)  # by this setting alone
+        provenance.seed_generators(seed)
         with locked(folder):  # runs that differ in scoring alone share a fit
             recommender, cost = timed_fit(
                 partial(method.fit, watched_split, seed=seed, params=params, workdir=folder), folder
@@ -205,4 +206,5 @@ def fit_along(method: ModuleType, split: Split, seed: int, settings: list[dict[s
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         for params, folder in zip(settings, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
+            provenance.seed_generators(seed)
             method.fit(split, seed=seed, params=params, workdir=folder)

@@ -7,10 +7,12 @@ import contextlib
 import os
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmark.config.methods import authors_line, frames_of
 from benchmark.errors import InputError, denied
 
+TARGETS = "test_targets.parquet"
 WRITABLE = "R2EC_BENCH_WRITABLE"  # in the environment of a sealed job: the folders that it may write to, in words
 
 
@@ -31,6 +33,12 @@ def explained(method: str) -> Iterator[None]:
         if not denied(error):
             raise
         traceback.print_exception(error)
+        name = Path(str(error.filename)).name
+        if name == TARGETS:
+            raise InputError(
+                f"{method}: reads {name}, which no method may: what it says of the test cases would be no test"
+                f"{_place(error)}"
+            ) from None
         raise InputError(
             f"{type(error).__name__}: {error}; the sandbox lets a run write to {os.environ.get(WRITABLE)} alone, and "
             f"hides test targets and other runs: let {method} keep its files in workdir{_place(error)}"

@@ -23,12 +23,11 @@ from benchmark.errors import InputError
 from benchmark.processes import own_temporary
 from benchmark.provenance import ROOT, commit
 from benchmark.sandbox import landlock
-from benchmark.sandbox.explain import WRITABLE
+from benchmark.sandbox.explain import TARGETS, WRITABLE
 
 SANDBOX = "R2EC_BENCH_SANDBOX"  # in the environment: "off" from the user; to a job, what seals it
 EVALUATOR = "R2EC_BENCH_EVALUATOR"  # in the environment of a job: the socket of its evaluator
 NONE = "none"
-TARGETS = "test_targets.parquet"
 SHOWN = ("items.parquet", "train.parquet", "valid.parquet", "test.parquet", "dataset.json")
 # Settings that name folders which methods share.
 SHARED = {"states": "results/states", "texts": "results/texts", "tunings": "results/tunings"}

@@ -1,8 +1,10 @@
 """What an import asks of the workflow: to prepare data, and to forget a run that another one takes the place of."""
 
+import contextlib
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmark.errors import InputError
@@ -12,26 +14,48 @@ from benchmark.shipped import shipped
 from benchmark.storage.writable import check_cache, check_writable
 
 LOCKED = "LockException"  # what Snakemake calls it
+PATIENCE = 60  # seconds in which it may end its jobs
 NOTHING_KEPT = "because the metadata was not present"  # its word where it knew nothing of a file that it should forget
 
 
 def snakemake(config: Path, what: str, *arguments: str, fine: str | None = None) -> None:
     """Call Snakemake in the current folder. what: that is to be done, for the sentence where it fails.
 
-    fine: words of a failure that is none.
+    fine: words of a failure that is none. Where this process is ended, Snakemake ends with it.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(shipped("workflow/Snakefile"))]
     command += ["--configfile", str(config), "--cores", "all", *arguments]
-    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode == 0 or (fine is not None and fine in done.stdout):
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with _ended_with_us(process):
+        said, _ = process.communicate()
+    if process.returncode == 0 or (fine is not None and fine in said):
         return
-    if LOCKED in done.stdout:
+    if LOCKED in said:
         raise InputError(
             f"{Path.cwd()}: a workflow runs there, or was killed there; let it end, or give `r2ec-bench run {config} "
             f"--directory {Path.cwd()} -- --unlock` if none runs, and import again"
         )
-    print(done.stdout, end="", file=sys.stderr)
+    print(said, end="", file=sys.stderr)
     raise InputError(f"{what}; mend what is said above, and import again")
+
+
+@contextlib.contextmanager
+def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End Snakemake as Ctrl-C does where SIGTERM ends this process: by itself it would go on, and keep its lock."""
+
+    def end(number: int, _: object) -> None:
+        process.send_signal(signal.SIGINT)  # at SIGTERM it would first let its jobs come to their end
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def prepare(datasets: list[str], models: list[str], config: Path) -> None:

@@ -43,7 +43,7 @@ BAD: dict[str, tuple[Edit, str]] = {
         "items.csv: column 'item_id' is missing (found title, colour); add it, or rename the column that has it",
     ),
     "duplicate item": (edit(9, "item_id", "i2", table=1), "items.csv: row 9: item_id 'i2' occurs twice; keep one row"),
-    "NaN rating": (edit(5, "rating", float("nan")), "interactions.csv: row 5: rating is 'nan'; give a finite number"),
+    "NaN rating": (edit(5, "rating", float("nan")), "interactions.csv: row 5: rating is missing; give a finite number"),
     "truth for a rating": (
         lambda a, b: (a.assign(rating=a["rating"] > 3), b),
         "interactions.csv: row 1: rating is ",
@@ -62,7 +62,7 @@ BAD: dict[str, tuple[Edit, str]] = {
     "text timestamp": (edit(8, "timestamp", "yesterday"), "interactions.csv: row 8: timestamp is 'yesterday'; give a"),
     "missing timestamp": (
         edit(2, "timestamp", None),
-        "interactions.csv: row 2: timestamp is 'nan'; give a finite number",
+        "interactions.csv: row 2: timestamp is missing; give a finite number",
     ),
     "dates": (
         lambda a, b: (a.assign(timestamp="2015-03-01 10:00:00"), b),
@@ -114,7 +114,8 @@ def test_bad_files_through_the_command_line(tmp_path: Path) -> None:
     prepared = [*common, "benchmark.data.prepare", "--dataset", "mine", "--settings", text, "--out", str(out / "mine")]
     done = subprocess.run([*prepared, "--manifest", str(out / "fetched.json")], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {folder / 'interactions.csv'}: row 5: rating is 'nan'")
+    assert done.stderr.startswith(f"error: {folder / 'interactions.csv'}: row 5: rating is missing; give a finite")
+    assert "number in every row, 0 where there is no rating (the first data row is 1)" in done.stderr
     assert [path.name for path in out.iterdir()] == ["fetched.json"]
 
 
@@ -126,7 +127,7 @@ def test_bad_parquet_is_named_by_row_and_value(tmp_path: Path) -> None:
             items,
             r"row 1: timestamp is '2015-03-01 00:00:00\.000'",
         ),
-        (interactions.assign(rating=[None, *interactions["rating"][1:]]), items, r"row 1: rating is 'nan'"),
+        (interactions.assign(rating=[None, *interactions["rating"][1:]]), items, r"row 1: rating is missing"),
         (interactions.assign(user_id=[None, *interactions["user_id"][1:]]), items, r"row 1: user_id is missing"),
         (interactions, items.assign(tags=[["a", "b"]] * len(items)), r"items.parquet: column 'tags' has type list<"),
     ]

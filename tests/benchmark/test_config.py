@@ -89,6 +89,8 @@ def shared_file(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Non
             method(like="sasrec"),
             "config/shared.yaml: methods.sasrec: unknown setting 'epoch'; did you mean",
         ),
+        # Of a value of several types pydantic names the one that it tried.
+        ("", dataset(rating_scale=-3), "c: datasets.toy.rating_scale: expected more than 0, found -3"),
         ("{epochs: -1}", dataset(like="toy"), "config/shared.yaml: methods.sasrec: epochs: expected at least 1"),
         ("{}, like: sasrec", method(like="sasrec"), "config/shared.yaml: methods.sasrec: unknown setting 'like'"),
         (

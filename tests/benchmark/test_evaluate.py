@@ -172,7 +172,7 @@ def test_a_methods_own_array_is_left_alone() -> None:
         ([np.zeros((2, 4)), np.zeros((2, 4))], r"m: score\(\) gave 4 rows for 3 cases"),
         ([], r"m: score\(\) gave 0 rows for 3 cases"),
         ([np.zeros((3, 5))], r"m: scores have shape \(3, 5\), expected \[cases, 4\]"),
-        ([np.zeros(4)], r"m: scores have shape \(4,\)"),
+        ([np.zeros(4)], r"m: score\(\) gave the 4 scores of one case at a time"),
         ([np.zeros((2, 4)), np.array([[0, 1, np.nan, 0]])], "m: a score in row 0 of a batch is nan"),
         ([np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, np.inf]])], "m: a score in row 2 of a batch is inf"),
         ([[[0, 1, 2, 3]]], r"m: score\(\) gave list"),
@@ -191,6 +191,24 @@ def test_a_score_that_gives_nothing_is_refused_by_both_evaluators(monkeypatch: p
     monkeypatch.setattr(evaluator, "_connected", lambda socket: contextlib.nullcontext())
     with pytest.raises(InputError, match=r"^m: score\(\) gave NoneType; yield arrays of scores, batch by batch$"):
         evaluator.rank_by("socket", nothing, 4, "m")
+
+
+def test_scores_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the items that the history doesn't hold. A target that isn't retrieved is last, too, but others aren't."""
+    cases, target = cases_of([[0], [1], [2]]), np.array([1, 2, 3])
+    level = np.array([[9.0, 1, 1, 1], [-np.inf] * 4, [3, 2, 1, -np.inf]])
+    rank([level], cases, target, 4, "m")
+    assert capsys.readouterr().out == "m: all scores of 2 of 3 cases are equal, which ranks their targets last\n"
+    rank([np.eye(4)[target]], cases, target, 4, "m")
+    assert capsys.readouterr().out == ""
+
+
+def test_one_case_at_a_time_is_told_what_to_yield() -> None:
+    rows = np.ones((3, 4), dtype=np.float32)  # of a `return` in the place of `yield`
+    with pytest.raises(
+        InputError, match=r"^m: score\(\) gave the 4 scores of one case at a time; yield arrays \[cases, 4"
+    ):
+        rank(rows, cases_of([[0], [1], [2]]), np.array([1, 2, 3]), 4, "m")
 
 
 # Other evaluators on the same scores

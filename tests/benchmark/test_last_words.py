@@ -23,12 +23,14 @@ from benchmark.jobs.last_words import (
     TORCH_CANT_WRITE,
     FailedJob,
     of_failure,
+    of_rows,
     of_success,
     places,
     reasons,
     sentence,
     sentence_of,
 )
+from benchmark.jobs.records import FailedRun
 from benchmark.jobs.screen import Job, Lines, Progress, Watch, shown_root, take
 from benchmark.provenance import ROOT
 from tests.support.planted import planted, write_files
@@ -332,6 +334,17 @@ def project(tmp_path: Path) -> Path:
     config.write_text(yaml.safe_dump(value, sort_keys=False))
     write_files(copied / "there" / "planted", planted(n_users=40))
     return copied
+
+
+def test_a_failed_run_is_said_to_stand_in_tables_only_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = FailedRun(dataset="toy", method="mine", seed=1, failed="ValueError: x", log="a.log")
+    assert of_rows([failed]).startswith("1 run failed; after mending, the same command")
+    (tmp_path / "results/tables").mkdir(parents=True)
+    (tmp_path / "results/tables/main.csv").touch()
+    assert of_rows([failed]).startswith("1 run failed, as the tables say; after mending")
 
 
 def said_by(project: Path, *arguments: str) -> tuple[int, list[str]]:

@@ -7,16 +7,19 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import baselines
 from benchmark.config import methods
 from benchmark.config.methods import check_params, known_methods, load_method
 from benchmark.config.overlay import flatten, overlaid
+from benchmark.config.schema import MethodConfig
 from benchmark.errors import InputError
 from benchmark.jobs import code as code_of_jobs
 from benchmark.jobs.code import method_files, source_files
@@ -176,6 +179,22 @@ def test_every_baseline_refuses_unknown_and_takes_default_params(name: str) -> N
     check_params(method, needed, "here")
     with pytest.raises(InputError, match=r"^here: unknown setting 'learning_rat'"):
         check_params(method, needed | {"learning_rat": 1}, "here")
+
+
+def test_params_of_a_method_without_settings_are_refused() -> None:
+    method = ModuleType("baselines.odd")
+    method.__file__ = "baselines/odd.py"
+    check_params(method, {}, "here")
+    with pytest.raises(InputError, match=r"^here: setting 'decay', but baselines/odd.py declares no settings; give it"):
+        check_params(method, {"decay": 0.5}, "here")
+
+
+def test_equal_settings_of_a_grid_are_refused() -> None:
+    """Each counts as one that was tried."""
+    MethodConfig(params={"a": 1}, grid=[{"a": 1}, {"a": 2}])
+    for grid in ([{"a": 2}, {"a": 3}, {"a": 2}], [{}, {"b": 1}, {"a": 1}]):
+        with pytest.raises(ValidationError, match="settings 1 and 3 of the grid are equal; leave one out"):
+            MethodConfig(params={"a": 1}, grid=grid)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
         return plan(methods={"frozen_llm": {"params": params}}, ablations={})
 
     nowhere = str(tmp_path / "lm")
-    message = rf"^methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, pin its revision$"
+    message = (
+        rf"^methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, set backbone.revision"
+    )
     with pytest.raises(InputError, match=message):
         with_backbone(nowhere)
     assert with_backbone(nowhere, revision="abc").embedded("frozen_llm") == []

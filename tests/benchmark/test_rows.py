@@ -116,6 +116,29 @@ def test_a_quote_that_swallows_rows_is_refused(items: str, message: str, tmp_pat
         load(write(tmp_path, f"u,i0,{NOON}\n", items))
 
 
+def test_rows_between_two_stray_quotes_are_said_in_whatever_column(tmp_path: Path) -> None:
+    """A comment that nothing reads holds two rows of the log; a title holds the end of one item and another's start."""
+    rows = ["u,i0,5,fine", 'u,i1,4,"ok', "u,i2,3,ok", 'u,i3,3,ok"', 'u,i0,2,"two lines,\nbut no row"', "u,i3,2,ok"]
+    (tmp_path / "interactions.csv").write_text(
+        "user_id,item_id,rating,comment,timestamp\n"
+        + "".join(f"{row},{NOON + n}\n" for n, row in enumerate(rows[:1]))
+        + f"{rows[1]},{NOON + 1}\n{rows[2]},{NOON + 2}\n{rows[3]},{NOON + 3}\n"
+        + "".join(f"{row},{NOON + 9 + n}\n" for n, row in enumerate(rows[4:]))
+    )
+    (tmp_path / "items.csv").write_text(
+        'item_id,title,year\ni0,"Lamp,1990\ni1,Chair",1991\ni2,"A\nB, C",1992\ni3,Stool,1993\n'
+    )
+    raw = load(tmp_path)
+    assert len(raw.interactions) == 4 and raw.items["item_id"].tolist() == ["i0", "i2", "i3"]
+    advice = "if a quote there belongs to no text, take it out, or double it"
+    said = [note for note in raw.notes if "further rows" in note]
+    assert said == [
+        "interactions.csv: 1 texts seem to hold 2 further rows of the file, first that of column 'comment' in line 3: "
+        f"{advice}",
+        f"items.csv: 1 texts seem to hold 1 further rows of the file, first that of column 'title' in line 2: {advice}",
+    ]
+
+
 def test_a_quote_that_swallows_rows_and_closes_again_shows_in_the_log(tmp_path: Path) -> None:
     folder = write(
         tmp_path, "".join(f"u,i{n},{NOON + n}\n" for n in range(4)), 'item_id,title\ni0,"A\ni1,B\ni2,C"\ni3,D\n'

@@ -1,12 +1,19 @@
 """Tuning on validation alone, what later repetitions take over of it, and an ablation's run beside its base's."""
 
 import json
+import random
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from benchmark import evaluate
+from benchmark.contract import Split
 from benchmark.data.store import read_split
 from benchmark.jobs.records import read_run
 from benchmark.metrics import ndcg
@@ -27,6 +34,34 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return Job(data, tmp_path, monkeypatch)
+
+
+def test_the_generators_that_all_code_shares_are_seeded_by_the_run(
+    job: Job, fits: Fits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a method that draws from them by mistake is the same when it is run again, and another with each seed."""
+    drawn: list[tuple[float, ...]] = []
+    module = sys.modules["baselines.stub"]
+    fit = module.fit
+
+    def draws(split: Split, **about: Any) -> Stub:
+        drawn.append((random.random(), float(np.random.random()), float(torch.rand(()))))
+        stub: Stub = fit(split, **about)
+        score = stub.score
+        stub.score = lambda cases: (drawn.append((float(np.random.random()),)), score(cases))[1]  # type: ignore
+        return stub
+
+    monkeypatch.setattr(module, "fit", draws)
+    job()
+    first = drawn.copy()
+    drawn.clear()
+    np.random.random(3)  # whatever was drawn before
+    shutil.rmtree(job.root)
+    job()
+    assert drawn == first and len(first) > 2
+    drawn.clear()
+    job(seed=2)
+    assert all(one != other for one, other in zip(drawn, first, strict=True))
 
 
 # Tuning

@@ -122,7 +122,9 @@ def test_a_setting_of_a_backbone_that_is_no_number_is_one_sentence(folder: Path)
 
 
 def test_names_need_a_revision_and_folders_a_config(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder; to take it from the hub, pin its revision"):
+    with pytest.raises(
+        InputError, match=r"no such folder; to take it from the hub, set backbone\.revision to a commit"
+    ):
         load(BackboneSettings(name="someone/some-model"))
     with pytest.raises(InputError, match=str(tmp_path)):
         load(BackboneSettings(name=str(tmp_path)))
