@@ -41,6 +41,22 @@ def test_runs_stay_where_edited_code_gives_equal_data(project: Path) -> None:
     assert run.stat().st_mtime_ns == before
 
 
+def test_what_is_missing_is_made_by_the_same_call(project: Path) -> None:
+    """As where the code was updated amid a long run: Snakemake by itself would prepare the data, say that all is done,
+    and make nothing behind them."""
+    run = project / "results/runs/planted/popularity/seed1/run.json"
+    before = run.stat().st_mtime_ns
+    table = project / "results/tables/main.md"
+    with edited(project / PROTOCOL, "\nEDITED = 2\n"):
+        for path in (table, project / "results/statistics/planted.methods.csv"):
+            path.unlink()
+        jobs = planned(snakemake(project, "--dry-run", config="config/one.yaml").stdout)
+        assert jobs["prepare"] == jobs["statistics"] == jobs["tables"] == 1 and "run" not in jobs
+        assert snakemake(project, config="config/one.yaml").returncode == 0
+        assert table.exists() and run.stat().st_mtime_ns == before
+        assert "Nothing to be done" in snakemake(project, config="config/one.yaml").stdout
+
+
 def test_the_workflow_stops_where_edited_code_gives_other_data(project: Path) -> None:
     run = project / "results/runs/planted/popularity/seed1/run.json"
     before = sha256_of(run)

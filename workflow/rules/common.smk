@@ -136,6 +136,31 @@ STAYS = "; what was made from these data stays if they come out as they were"
 dataset_of = {path: name for name in settings.datasets for path in data_files(name)}
 
 
+class Followed:
+    """The jobs that read what a job makes, but for those to which all of it is ancient."""
+
+    def __init__(self, depending):
+        self.depending = depending
+
+    def __getitem__(self, job):
+        return {
+            other: files
+            for other, files in self.depending[job].items()
+            if not all(file.is_ancient for file in files)
+        }
+
+
+def traversal(direction, *jobs, **options):
+    """Snakemake's own, which doesn't follow ancient files.
+
+    Snakemake 9.27 takes all jobs behind one that runs for judged. Behind ancient files they aren't: none of them was
+    planned then, whatever was missing.
+    """
+    if direction is workflow.dag.depending:
+        direction = Followed(direction)
+    return type(workflow.dag).bfs(workflow.dag, direction, *jobs, **options)
+
+
 def inputs_of(job):
     """The files that a job reads; as a side effect, force the job if it is stale (benchmark/jobs/stale.py).
 
@@ -151,6 +176,7 @@ def inputs_of(job):
         # their checksums, which by default it takes of files up to a megabyte.
         workflow.dag.max_checksum_file_size = sys.maxsize
         workflow.persistence.input_checksums = input_checksums
+        workflow.dag.bfs = traversal
         # Snakemake itself makes outputs that don't exist, where something needs them.
         exists = any(Path(path).exists() for path in job.outputs)
         if exists and (why := FRESH if fresh else why_stale(job, contents)):
