@@ -293,7 +293,7 @@ def test_what_the_check_must_let_pass() -> None:
     ("scores", "message"),
     [
         (np.zeros((2, 4)), r"m: scores have shape \(2, 4\), expected \[cases, 3\]"),
-        (np.zeros(3), r"m: scores have shape \(3,\), expected \[cases, 3\]"),
+        (np.zeros(3), r"m: score\(\) gave the 3 scores of one case at a time"),
         (np.zeros((1, 2, 3)), r"m: scores have shape \(1, 2, 3\)"),
         (np.array([[0, 1, 2], [0, np.nan, 9]]), "m: a score in row 1 of a batch is nan"),
         (np.array([[0, 1, np.inf]]), "m: a score in row 0 of a batch is inf"),
