@@ -58,6 +58,7 @@ PATTERNS = {
     DEVICE: "cpu, cuda, a GPU such as cuda:0, or mps",
     r"^[^{}]+$": "text without braces",
 }
+TRIED = ("constrained-float", "constrained-int", "constrained-str")  # pydantic's names of types, where several may be
 OTHERWISE = "something else; see config/README.md"
 
 
@@ -77,9 +78,6 @@ def printable(text: str) -> str:
 def _escaped(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-
-
-TRIED = ("constrained-float", "constrained-int", "constrained-str")
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
@@ -111,7 +109,6 @@ def _unknown(error: ErrorDetails) -> bool:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    # Where a value may be of several types, pydantic names the one it tried.
     return ".".join(str(part) for part in loc if part not in TRIED)
 
 

@@ -41,19 +41,22 @@ def snakemake(config: Path, what: str, *arguments: str, fine: str | None = None)
 
 @contextlib.contextmanager
 def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End Snakemake as Ctrl-C does where SIGTERM ends this process: by itself it would go on, and keep its lock."""
+    """End Snakemake, as Ctrl-C does, where this process is ended: by itself it would go on, and keep its lock."""
 
     def end(number: int, _: object) -> None:
-        process.send_signal(signal.SIGINT)  # at SIGTERM it would first let its jobs come to their end
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except BaseException as why:
+        if not isinstance(why, KeyboardInterrupt):  # which a terminal sends to both
+            process.send_signal(signal.SIGINT)  # at SIGTERM it would first let its jobs come to their end
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

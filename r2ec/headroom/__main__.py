@@ -19,7 +19,6 @@ the workflow shows it there.
 import argparse
 
 import matplotlib
-import numpy as np
 import pandas as pd
 
 from benchmark.data.store import read_split
@@ -68,9 +67,8 @@ def main() -> None:
     borrowed = pd.DataFrame(of_lenders(lent(reader, cases, reasonings, parts), STATISTICS))
     best, picked = oracle(reasonings), pickers(reasonings, split.name)
     shares = {"NDCG@1000": within(ndcg(reasonings.rank, 1000)), "log rank": within(log_rank(reasonings.rank))}
-    users = len(np.unique(reasonings.user))
-    about = f"{split.name}: {len(cases):,} validation cases of {users:,} users, {args.samples} reasonings each."
     measure = measure_of(run, reasonings, (best, picked, borrowed), shares)
+    about = f"{split.name}: {len(cases):,} validation cases of {measure.users:,} users, {args.samples} reasonings each."
     for name, frame in (("oracle.csv", best), ("pickers.csv", picked), ("lent.csv", borrowed)):
         write_text(args.out / name, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     text = as_markdown(best, picked, borrowed, shares, about) + "\n"

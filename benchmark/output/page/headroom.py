@@ -9,26 +9,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from benchmark.analysis.arguments import HEADROOM_FILES, headroom_files
 from benchmark.analysis.collect import Collected
+from benchmark.config.sections import Strict
 from benchmark.config.wording import first_problem
 from benchmark.errors import InputError
 from benchmark.output.page.pairs import digits
 from benchmark.storage.io import read_json, sha256_of
 
-
-class _Strict(BaseModel):
-    """Unknown keys, NaN and infinities are refused; `rows_of` gives None for them."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+Row = TypeVar("Row", bound=Strict)
+_PARTS = tuple(Path(name).stem for name in HEADROOM_FILES)
 
 
-Row = TypeVar("Row", bound=_Strict)
-
-
-class MeasuredRun(_Strict):
+class MeasuredRun(Strict):
     """The run whose model was measured."""
 
     dataset: str
@@ -38,7 +33,7 @@ class MeasuredRun(_Strict):
     sha256: str  # of its run.json
 
 
-class BestOf(_Strict):
+class BestOf(Strict):
     """The best of so many reasonings of a case, chosen by an oracle: means over all subsets and cases."""
 
     samples: int
@@ -48,7 +43,7 @@ class BestOf(_Strict):
     high: float | None
 
 
-class Choice(_Strict):
+class Choice(Strict):
     """What a choice without the target gains over a random reasoning, by one statistic."""
 
     picker: str
@@ -61,7 +56,7 @@ class Choice(_Strict):
     p: float | None  # not corrected
 
 
-class Headroom(_Strict):
+class Headroom(Strict):
     """headroom.json: many reasonings of some validation cases, and what choosing among them could gain."""
 
     run: MeasuredRun | None  # None for a model without a run, which no page shows
@@ -76,7 +71,7 @@ class Headroom(_Strict):
     lent_users: int
 
 
-class Term(_Strict):
+class Term(Strict):
     """Signal and noise of one term's gradient."""
 
     term: str
@@ -91,7 +86,7 @@ class Term(_Strict):
     steps_high: float | None
 
 
-class Gradients(_Strict):
+class Gradients(Strict):
     """gradients.json: how noisy the gradient of a training is."""
 
     run: MeasuredRun | None
@@ -128,9 +123,6 @@ def part_of(collected: Sequence[Collected], results: Path) -> dict[str, Any] | N
         return None
     order = [runs.dataset for runs in collected if runs.dataset in by_dataset]
     return {"datasets": [by_dataset[name] for name in order], "left_out": left_out}
-
-
-_PARTS = tuple(Path(name).stem for name in HEADROOM_FILES)
 
 
 def _read(path: Path) -> Headroom | Gradients:
