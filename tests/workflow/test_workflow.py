@@ -259,7 +259,7 @@ def test_a_bad_file_is_named_and_nothing_is_half_written(finished: Path, tmp_pat
     config = changed_config(finished, "bad_file.yaml", only=True, popularity=None)
     done = snakemake(finished, "--directory", str(tmp_path), config=config)
     assert done.returncode != 0
-    assert "error: planted/interactions.csv: row 5: rating is 'nan'; give a finite number" in done.stdout
+    assert "error: planted/interactions.csv: row 5: rating is missing; give a finite number" in done.stdout
     data = tmp_path / "results" / "data"
     assert not [path for path in data.rglob("*") if path.is_file()]
     # What may not be meant is said on the screen, too, not in a log alone.
