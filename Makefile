@@ -6,6 +6,8 @@ CONFIG ?= config/config.yaml
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Size of the made-up raw file that make speed prepares.
 RAW_GB ?= 0.1
+# Rounds of make peers through all engines.
+ROUNDS ?= 2
 # Items of the catalogues that it searches; ten million take another 15 minutes and 27 GB of disk.
 ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
@@ -35,7 +37,7 @@ help:
 	@echo "make latency     how long a user waits in the methods of the paper's Table 4, fitted for a moment (QUERIES=100); in results/latency"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
-	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them; in results/speed"
+	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them (ROUNDS=1: half of the time); in results/speed"
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, latency, ablations, speed"
 	@echo "              IMPORT=folder with decoupled, claims, curves, null, slices, recbole: take the runs that r2ec-bench export has written there"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
@@ -88,7 +90,7 @@ $(PEERS)/vllm/ready: Makefile | $(READY)
 	@touch $@
 peers: $(PEERS)/openvino/ready $(PEERS)/vllm/ready
 	$(SNAKEMAKE) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
-	.venv/bin/python -m r2ec.speed.engines
+	.venv/bin/python -m r2ec.speed.engines --rounds $(ROUNDS)
 
 reproduce: $(READY)
 	$(SNAKEMAKE)
