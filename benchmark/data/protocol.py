@@ -22,7 +22,6 @@ cold targets        items never seen in training stay in the catalogue and among
 With leaky_popularity: true the items get two numeric columns that leak the test period on purpose, see `popularity`.
 """
 
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,16 +32,13 @@ from benchmark.contract import Cases
 from benchmark.data import equal_times
 from benchmark.data.account import Account, warnings_of
 from benchmark.data.cleaning import Log, clean
+from benchmark.data.popularity import check_no_popularity, popularity, seem_popularity, without_popularity
 from benchmark.data.settings import DatasetConfig
 from benchmark.data.texts import SCALES, rating_scale
 from benchmark.datasets import Raw
 from benchmark.datasets._texts import TextsOnDisk
 from benchmark.errors import InputError
 from benchmark.provenance import derive_seed
-
-# Item columns that tell how popular an item became, without case and separators: those of Amazon Reviews and similar.
-POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount",
-              "numberofratings", "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
 
 FEW = 0.01  # share of the ratings that is too small to set their scale without a warning
 LOW = 0.2  # of the scale: where half of the ratings are no higher, they may be counts
@@ -172,10 +168,9 @@ def prepare(raw: Raw, settings: DatasetConfig, name: str, account: Account | Non
     counts["items_cold"] = int((~in_training).sum())
     items = popularity(log) if settings.leaky_popularity else log.items
     account.warnings += warnings_of(raw, account, log.items)
+    account.warnings += seem_popularity(log, settings.popularity_columns)
     scale = _scale(log.rating, settings.rating_scale, name)
-    account.warnings += _few_ratings_set(scale, log.rating, settings) or _counts_for_ratings(
-        scale, log.rating, settings
-    )
+    account.warnings += _odd_ratings(scale, log.rating, settings)
     account.warnings += equal_times.warnings_of(log.user, log.time, log.fraction, settings.same_time)
     return Prepared(items=items, counts=counts, llm_rows=llm_rows, texts=log.texts, rating_scale=scale, **parts)
 
@@ -187,6 +182,27 @@ def _scale(ratings: np.ndarray, configured: float | str | None, name: str) -> fl
     if (highest := np.nanmax(ratings, initial=0.0)) > configured:
         raise InputError(f"{name}: a rating is {highest:g}, but rating_scale is {configured:g}; raise it")
     return configured
+
+
+def _odd_ratings(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
+    """A warning of ratings that may mean something else than they are taken for; at most one."""
+    known = scale, ratings, settings
+    return _no_scale(*known) or _few_ratings_set(*known) or _counts_for_ratings(*known)
+
+
+def _no_scale(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
+    """A warning of ratings that differ, and that no prompt mentions as no usual scale holds them."""
+    known = ratings[np.isfinite(ratings)]
+    if scale is not None or settings.rating_scale is not None or len(known) == 0:
+        return []
+    lowest, highest = known.min(), known.max()
+    if lowest == highest or lowest < 0:  # each stands for "took it"; negative ones are said where they are read
+        return []
+    limit = f"above {SCALES[-1]:g}" if highest > SCALES[-1] else "none above 1"
+    return [
+        f"ratings go from {lowest:g} to {highest:g} ({limit}), so that no prompt mentions them; set rating_scale to "
+        "what they are out of, or to none if they are no ratings"
+    ]
 
 
 def _few_ratings_set(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
@@ -225,41 +241,6 @@ def what_would_help(log: Log, settings: DatasetConfig) -> str:
     held_back = counts_hold or window_holds
     more = "widen the time window or lower the minimum counts" if held_back else "give more of them"
     return f"{more} (left: {many(len(log.user), 'interaction')} of {many(len(by_user), 'user')})"
-
-
-def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:
-    """The source without item columns that tell how popular items became, and the names of those.
-
-    kept: leave them there as text, which is an attribute for all methods.
-    """
-    names = [name for name in raw.items.columns if re.sub(r"[\s_.-]+", "", str(name)).lower() in POPULARITY]
-    if not names:
-        return raw, []
-    if not kept:
-        return replace(raw, items=raw.items.drop(columns=names)), names
-    as_text = {name: raw.items[name].astype(object).where(raw.items[name].notna(), "").astype(str) for name in names}
-    return replace(raw, items=raw.items.assign(**as_text)), []
-
-
-def check_no_popularity(items: pd.DataFrame) -> None:
-    """Raise InputError where the source has columns itself that leaky_popularity would make."""
-    if clashing := [column for column in ("average_rating", "rating_number") if column in items.columns]:
-        raise InputError(
-            f"leaky_popularity: the source's items have a column {clashing[0]!r} already; leave leaky_popularity out"
-        )
-
-
-def popularity(log: Log) -> pd.DataFrame:
-    """A LEAK, only for the control that measures it: the items with their popularity in the whole log, test included.
-
-    Columns as Amazon Reviews 2023 has them at the time of its crawl, which the released code of R2ec puts into item
-    prompts: average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They
-    are numbers, which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them.
-    """
-    by_item = pd.Series(log.rating.astype(np.float64)).groupby(log.item)
-    numbers = np.bincount(log.item, minlength=len(log.items))
-    means = by_item.mean().reindex(range(len(log.items))).round(1)
-    return log.items.assign(average_rating=means.to_numpy(), rating_number=numbers)
 
 
 def without_targets(cases: Cases) -> Cases:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from benchmark.config.wording import many
 from benchmark.errors import InputError
 
 NAMES_FIRST = "the first line has to name the columns"
@@ -194,8 +195,8 @@ def check_quotes(path: Path) -> list[str]:
     rows_in_all = sum(count for _, _, count in swallowed)
     first, name, _ = swallowed[0]
     return [
-        f"{path.name}: {len(swallowed)} texts seem to hold {rows_in_all} further rows of the file, first that of "
-        f"column {name!r} in line {first}: if a quote there belongs to no text, take it out, or double it"
+        f"{path.name}: {many(len(swallowed), 'text')} may hold {many(rows_in_all, 'further row')} of the file, first "
+        f"that of column {name!r} in line {first}: if a quote there belongs to no text, take it out, or double it"
     ]
 
 

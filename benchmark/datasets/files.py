@@ -40,6 +40,13 @@ INVISIBLE = "[\u200b\u200c\u200d\u2060\ufeff\u00ad\x01-\x08\x0e-\x1f\x7f]"
 NO_TITLES = ("nan", "none", "null", "<na>")  # what is left of a missing title that was turned into text
 
 
+def _of_home(folder: Path) -> Path:
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise ValueError(f"folder {str(folder)!r} names the home of a user that isn't here") from None
+
+
 def _without_braces(folder: Path) -> Path:
     if set("{}") & set(str(folder)):
         raise ValueError(f"folder {str(folder)!r} has braces in its name; rename it")
@@ -50,8 +57,8 @@ class Options(BaseModel):
     """folder: where the two files lie; attributes: item columns to keep besides the title (null: all)."""
 
     model_config = ConfigDict(extra="forbid")
-    # Snakemake reads braces in the name of a file as a pattern.
-    folder: Annotated[Path, AfterValidator(_without_braces)]
+    # A shell expands ~ before a command sees it; YAML doesn't. Snakemake reads braces in a file's name as a pattern.
+    folder: Annotated[Path, AfterValidator(_of_home), AfterValidator(_without_braces)]
     timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
     attributes: list[str] | None = None
     zero_ratings: bool = False

@@ -112,6 +112,20 @@ def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
     return [gpu for gpu, _ in held[:count]]
 
 
+def too_few(wanted: int) -> str:
+    """A sentence on jobs of so many GPUs each where this machine has fewer; "" where it has enough."""
+    if wanted == 0:
+        return ""
+    ask = f"Jobs ask for up to {wanted} GPU{'s' if wanted > 1 else ''} each"
+    try:
+        shown = len(visible())
+    except InputError as problem:
+        return f"{ask}: {problem}."
+    if shown >= wanted:
+        return ""
+    return f"{ask}, and this machine shows {shown or 'none'}: they would fail here; lower `gpus` or run them elsewhere."
+
+
 def _take(candidates: list[Gpu], folder: Path) -> list[tuple[Gpu, int]]:
     """Lock every free GPU; return each with the file descriptor of its lock."""
     held = []

@@ -197,6 +197,8 @@ def main() -> None:
     done, left_out = export(plan, out, not args.without_texts, args.dirty)
     for line in sentences(left_out):
         print(line)
+    if not done:
+        raise InputError(f"{args.directory}: has no finished run of {args.config}; nothing is exported")
     print(f"{args.folder}: {many(len(done), 'run')} of {len(every_run(plan))} exported")
 
 

@@ -148,6 +148,19 @@ def test_what_cannot_be_is_one_sentence(machine: Machine) -> None:
     )
 
 
+def test_a_plan_says_that_gpus_are_missing(machine: Machine) -> None:
+    machine.has(2)
+    assert gpus.too_few(0) == gpus.too_few(2) == ""
+    assert gpus.too_few(3) == (
+        "Jobs ask for up to 3 GPUs each, and this machine shows 2: they would fail here; lower `gpus` or run them "
+        "elsewhere."
+    )
+    machine.has(0)
+    assert "up to 1 GPU each, and this machine shows none" in gpus.too_few(1)
+    machine.shows("echo broken; exit 9")
+    assert gpus.too_few(1).startswith("Jobs ask for up to 1 GPU each: nvidia-smi ends with code 9 (broken); repair")
+
+
 def test_a_job_without_gpus_sees_none(machine: Machine) -> None:
     machine.has(2)
     job = machine.start("plain", 0, 0.0)

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from benchmark.data.protocol import prepare
 from benchmark.datasets import Raw
+from benchmark.datasets.files import Options, inputs
 from benchmark.errors import InputError
 from benchmark.storage.io import read_json
 from tests.support.csv_files import NOON, load, write
-from tests.support.planted import planted, settings
+from tests.support.planted import planted, settings, write_files
 from tests.support.preparing import fetch_and_prepare
 
 
@@ -110,6 +112,24 @@ def test_unknown_items_are_said_and_refused_above_a_share(
     about = read_json(tmp_path / "data/mine/dataset.json")
     assert about["counts"]["dropped_unknown_item"] == 30 and about["warnings"] == [warning]
     assert fetch_and_prepare(monkeypatch, tmp_path, folder, max_unknown_items=0.02) == 2
+
+
+def test_a_folder_of_ones_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path / "shop", planted(n_users=20))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert inputs(Options(folder=Path("~/shop")))[0] == tmp_path / "shop/interactions.csv"
+    with pytest.raises(ValidationError, match="folder '~nobody-of-this-name/shop' names the home of a user that isn't"):
+        Options(folder=Path("~nobody-of-this-name/shop"))
+
+
+def test_swapped_columns_are_named() -> None:
+    raw = planted(n_users=20)
+    swapped = raw.interactions.rename(columns={"user_id": "item_id", "item_id": "user_id"})
+    with pytest.raises(
+        InputError,
+        match=r"first 'u0' in row 1 \(the user_ids are ids of items: if the two columns are swapped, swap their ",
+    ):
+        prepare(Raw(swapped, raw.items), settings(), "mine")
 
 
 def test_ids_that_never_match_name_both_first_values() -> None:

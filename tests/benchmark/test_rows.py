@@ -131,11 +131,11 @@ def test_rows_between_two_stray_quotes_are_said_in_whatever_column(tmp_path: Pat
     raw = load(tmp_path)
     assert len(raw.interactions) == 4 and raw.items["item_id"].tolist() == ["i0", "i2", "i3"]
     advice = "if a quote there belongs to no text, take it out, or double it"
-    said = [note for note in raw.notes if "further rows" in note]
+    said = [note for note in raw.notes if "further row" in note]
     assert said == [
-        "interactions.csv: 1 texts seem to hold 2 further rows of the file, first that of column 'comment' in line 3: "
+        "interactions.csv: 1 text may hold 2 further rows of the file, first that of column 'comment' in line 3: "
         f"{advice}",
-        f"items.csv: 1 texts seem to hold 1 further rows of the file, first that of column 'title' in line 2: {advice}",
+        f"items.csv: 1 text may hold 1 further row of the file, first that of column 'title' in line 2: {advice}",
     ]
 
 

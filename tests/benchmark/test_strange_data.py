@@ -47,6 +47,41 @@ def test_ratings_that_are_ratings_are_not(ratings: list[float]) -> None:
     assert warned(rated(np.array(ratings))) == []
 
 
+@pytest.mark.parametrize(
+    ("ratings", "said"),
+    [
+        ([3, 40, 250], "ratings go from 3 to 250 (above 100)"),
+        ([0.2, 0.5, 1], "ratings go from 0.2 to 1 (none above 1)"),
+    ],
+)
+def test_ratings_that_no_prompt_mentions_are_said(ratings: list[float], said: str) -> None:
+    raw = rated(np.array(ratings))
+    assert warned(raw) == [
+        f"{said}, so that no prompt mentions them; set rating_scale to what they are out of, or to none if they are no "
+        "ratings"
+    ]
+    assert warned(raw, rating_scale=max(ratings)) == warned(raw, rating_scale="none") == []
+
+
+@pytest.mark.parametrize("counts", ["{:,}", "{}"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_attributes_that_go_with_popularity_are_said(counts: str, sign: int) -> None:
+    """As a shop exports them: times sold, or a rank among the bestsellers."""
+    raw = planted(n_users=200, length=8)
+    times = raw.interactions["item_id"].value_counts().reindex(raw.items["item_id"], fill_value=0).to_numpy()
+    price = np.random.default_rng(0).permutation(len(raw.items))
+    items = raw.items.assign(sold=[counts.format(10_000 + sign * n) for n in times], price=price.astype(str))
+    (said,) = warned(Raw(raw.interactions, items))
+    told = re.fullmatch(
+        r"item column 'sold' goes with how often an item occurs \(rank correlation (-?[.\d]+)\): if it tells how "
+        "popular items became, it tells prompts what came later; leave it out, by `attributes` or in the file",
+        said,
+    )
+    # Repeats don't count as interactions.
+    assert told is not None and float(told[1]) * sign > 0.9
+    assert warned(Raw(raw.interactions, items), popularity_columns=True) == []
+
+
 def test_one_time_of_many_is_said(tmp_path: Path) -> None:
     """40 of 340 interactions have the time that a system writes for none."""
     log = [f"u{user},i{item},{NOON + 977 * user + 40 * item}\n" for user in range(30) for item in range(10)]

@@ -231,6 +231,12 @@ def test_an_export_says_what_it_leaves_out(here: Path) -> None:
         "left out: results/runs/planted/item_knn/seed2/run.json has changed (1 run: item_knn on planted, seed 2)",
         "again: 2 runs of 4 exported",
     ]
+    for seed in (1, 2):
+        for run in ("item_knn", "item_knn--decay=0.5"):
+            shutil.rmtree(here / f"results/runs/planted/{run}/seed{seed}", ignore_errors=True)
+    done = bench(here, "export", CONFIG, "none", "--dirty")
+    assert done.returncode == 2 and done.stdout.splitlines()[0].startswith("left out: not run so far (4 runs: ")
+    assert done.stdout.splitlines()[1] == f"error: .: has no finished run of {CONFIG}; nothing is exported"
 
 
 def test_runs_of_code_in_no_commit_are_not_exported_without_a_word(here: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from benchmark.jobs.records import read_run
@@ -114,3 +115,11 @@ def test_a_config_may_ask_for_a_clean_tree(tmp_path: Path) -> None:
     assert job.returncode == 2 and job.stderr.startswith(
         "error: require_clean: not as in the last commit: baselines/pop"
     )
+
+
+def test_a_dry_run_says_that_gpus_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    project = copy_of_project(tmp_path)
+    config = changed_config(project, "gpus.yaml", only=True, popularity={"gpus": 1}, item_knn=None)
+    output = snakemake(project, "--dry-run", config=config).stdout
+    assert "\nJobs ask for up to 1 GPU each, and this machine shows none: they would fail here; lower" in output

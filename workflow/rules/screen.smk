@@ -2,6 +2,7 @@ import atexit
 
 from snakemake.settings.enums import Quietness
 
+from benchmark.jobs.gpus import too_few
 from benchmark.jobs.last_words import (
     failed_runs_in,
     of_failure,
@@ -38,7 +39,10 @@ def plan_in_words(jobs):
     """The table of estimates of these jobs."""
     named = [(job.rule, dict(job.wildcards)) for job in jobs]
     cores = workflow.cores if workflow.local_exec else None
-    return table(settings, Path("results"), named, cores)
+    text = table(settings, Path("results"), named, cores)
+    most = max((job.gpus for job in jobs), default=0)
+    missing = too_few(most) if workflow.local_exec else ""
+    return f"{text}\n{missing}" if missing else text
 
 
 def ends_in():
