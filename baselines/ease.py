@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-import scipy.sparse as sp
+import scipy  # not scipy.sparse, which would take its time at each start of the workflow
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.linalg import inv
 
 from baselines._item_to_item import ItemToItem
 from benchmark.contract import Split
@@ -43,12 +42,12 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> It
             f"main memory are free; raise min_item_count of dataset {split.name}, or leave ease out of methods"
         )
     users, items = split.train.interactions()
-    had = sp.csc_array((np.ones(len(users)), (users, items)), shape=(int(users.max()) + 1, n))
+    had = scipy.sparse.csc_array((np.ones(len(users)), (users, items)), shape=(int(users.max()) + 1, n))
     matrix = np.empty((n, n), order="F")  # the order in which scipy inverts in place
     for start in range(0, n, 1024):
         matrix[:, start : start + 1024] = (had.T @ had[:, start : start + 1024]).toarray()
     matrix[np.diag_indices(n)] += settings.l2
-    matrix = inv(matrix, overwrite_a=True, check_finite=False, assume_a="pos")
+    matrix = scipy.linalg.inv(matrix, overwrite_a=True, check_finite=False, assume_a="pos")
     matrix /= -matrix.diagonal().copy()
     np.fill_diagonal(matrix, 0)
     return ItemToItem(matrix, settings.decay)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
+import scipy  # not scipy.sparse, which would take its time at each start of the workflow
 from pydantic import BaseModel, ConfigDict, Field
 
 from baselines._item_to_item import ItemToItem
@@ -46,24 +46,26 @@ def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> It
     settings = Params.model_validate(params)
     users, items = split.train.interactions()
     ones = np.ones(len(users), dtype=np.float32)
-    matrix = sp.csc_array((ones, (users, items)), shape=(int(users.max()) + 1, split.n_items))
+    matrix = scipy.sparse.csc_array((ones, (users, items)), shape=(int(users.max()) + 1, split.n_items))
     count, n_users, blocks = matrix.sum(axis=0), len(np.unique(users)), []
     for start in range(0, split.n_items, 1024):  # blocks of rows bound the memory: co-counts of 1,024 items at a time
         block = (matrix[:, start : start + 1024].T @ matrix).tocoo()
         rows, columns = block.coords
         below = BELOW[settings.similarity](block.data, count[rows + start], count[columns], n_users)
         value = np.where(rows + start == columns, 0, block.data / (below + settings.shrink))
-        blocks.append(_strongest(sp.csr_array((value, (rows, columns)), shape=block.shape), settings.neighbours))
-    return ItemToItem(sp.vstack(blocks).tocsr(), settings.decay)
+        blocks.append(
+            _strongest(scipy.sparse.csr_array((value, (rows, columns)), shape=block.shape), settings.neighbours)
+        )
+    return ItemToItem(scipy.sparse.vstack(blocks).tocsr(), settings.decay)
 
 
-def _strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
+def _strongest(matrix: "scipy.sparse.csr_array", k: int) -> "scipy.sparse.csr_array":
     """The k largest entries of each row (ties: the lower item number)."""
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, row))
     place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
     kept = order[(place < k) & (matrix.data[order] > 0)]
-    return sp.csr_array((matrix.data[kept], (row[kept], matrix.indices[kept])), shape=matrix.shape)
+    return scipy.sparse.csr_array((matrix.data[kept], (row[kept], matrix.indices[kept])), shape=matrix.shape)
 
 
 START_SECONDS = 1.0  # it imports no torch

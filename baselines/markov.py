@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy  # not scipy.sparse, which would take its time at each start of the workflow
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Cases, Recommender, Split
@@ -31,26 +31,29 @@ class Params(BaseModel):
 def fit(split: Split, *, seed: int, params: dict[str, Any], workdir: Path) -> "Markov":
     """Count the transitions of all training cases: one of weight 1 / k from each of a state's k items to the target."""
     train, n = split.train, split.n_items
-    taken = sp.csr_array((np.ones(len(train)), train.target, np.arange(len(train) + 1)), shape=(len(train), n))
+    taken = scipy.sparse.csr_array(
+        (np.ones(len(train)), train.target, np.arange(len(train) + 1)), shape=(len(train), n)
+    )
     counts = (state(train, n).T @ taken).tocsr()  # sparse: at most as many entries as the states have items
     popular = np.bincount(train.interactions()[1], minlength=n)
     return Markov(counts, popular / popular.sum(), Params.model_validate(params).smoothing)
 
 
-def state(cases: Cases, n_items: int) -> sp.csr_array:
+def state(cases: Cases, n_items: int) -> "scipy.sparse.csr_array":
     """The items of each history's newest second, weights adding up to 1: float64 [cases, n_items]."""
     row = np.repeat(np.arange(len(cases)), np.diff(cases.offsets))
     newest = cases.times == cases.times[cases.offsets[1:] - 1][row]
     row, item = row[newest], cases.items[newest]
-    return sp.csr_array((1 / np.bincount(row)[row], (row, item)), shape=(len(cases), n_items))
+    return scipy.sparse.csr_array((1 / np.bincount(row)[row], (row, item)), shape=(len(cases), n_items))
 
 
 class Markov(Recommender):
     """Scores are probabilities of the next item."""
 
-    def __init__(self, counts: sp.csr_array, popular: np.ndarray, smoothing: float) -> None:
+    def __init__(self, counts: "scipy.sparse.csr_array", popular: np.ndarray, smoothing: float) -> None:
         left = counts.sum(axis=1) + smoothing
-        self.chance = sp.diags_array(1 / left) @ counts  # float64 [n_items, n_items], row h: what followed item h
+        # float64 [n_items, n_items], row h: what followed item h
+        self.chance = scipy.sparse.diags_array(1 / left) @ counts
         self.smoothed = smoothing / left  # float64 [n_items]: the part of each row that popularity has
         self.popular = popular  # float64 [n_items], adds up to 1
 

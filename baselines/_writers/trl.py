@@ -26,7 +26,7 @@ SCORED_ONLY = "_use_triton"
 def faster_on_cpu(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Inside this context a trl trainer of `model` computes logits of labelled positions only; on a GPU it does anyway.
 
-    On a CPU the model keeps grouped attention afterwards.
+    On a CPU the model keeps grouped attention afterwards, and not the forward that the trainer has put on it.
     """
     if torch.cuda.is_available():
         yield
@@ -38,6 +38,22 @@ def faster_on_cpu(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         yield
     finally:
         setattr(trl.trainer.utils, SCORED_ONLY, original)
+        vars(causal_lm_of(model)).pop("forward", None)
+
+
+@contextlib.contextmanager
+def own_forward(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Inside this context the LM has its class's forward: trl's trainers leave another one on it, which writes as much.
+
+    Without this it writes by its modules, as `lm.writing.packed.PackedForward` stands in for a class's forward alone.
+    """
+    causal_lm = causal_lm_of(model)
+    of_trainer = vars(causal_lm).pop("forward", None)
+    try:
+        yield
+    finally:
+        if of_trainer is not None:
+            causal_lm.forward = of_trainer
 
 
 def shared_prompt_rollouts(
@@ -58,7 +74,8 @@ def shared_prompt_rollouts(
         # trl repeats each prompt for its group, one behind the other.
         assert prompts == [prompt for prompt in first for _ in range(group)]
         ids = [prompt_ids(tokenizer, prompt[-1]["content"]) for prompt in first]
-        result = engine.generate(ids, cases=np.arange(len(ids)), seed=seed, step=trainer.state.global_step)
+        with own_forward(model):
+            result = engine.generate(ids, cases=np.arange(len(ids)), seed=seed, step=trainer.state.global_step)
         written = result.rollouts.completion_ids.tolist()
         completions = [row[:length] for row, length in zip(written, result.lengths.tolist(), strict=True)]
         return {"prompt_ids": [p for p in ids for _ in range(group)], "completion_ids": completions, "logprobs": None}

@@ -234,20 +234,27 @@ class _Step:
         counts = torch.bincount(of_user, minlength=len(users))
         group = int(counts.max())
         first = counts.cumsum(dim=0) - counts
-        member = torch.arange(len(self.slots), device=self.slots.device) - first[of_user]
-        old = (self.slots // self.group, self.slots % self.group)
+        new = of_user * group + torch.arange(len(self.slots), device=self.slots.device) - first[of_user]
+        # A slot without a rollout gets another one's, which nothing reads: one copy, and no zeros before it.
+        old = (
+            self.slots[first.clamp(max=len(self.slots) - 1)]
+            .repeat_interleave(group)
+            .index_copy_(0, new, self.slots)
+            .view(len(users), 1, group)
+        )
         for store in (self.keys, self.values):
             for layer, cache in enumerate(store):
-                packed = cache.new_zeros(len(users), cache.shape[1], group, *cache.shape[3:])
-                packed[of_user, :, member] = cache[old[0], :, old[1]]
-                store[layer] = packed
+                heads = torch.arange(cache.shape[1], device=old.device)[:, None]
+                rows = (old // self.group * cache.shape[1] + heads) * self.group + old % self.group
+                packed = cache.flatten(0, 2).flatten(1).index_select(0, rows.flatten())
+                store[layer] = packed.view(len(users), cache.shape[1], group, *cache.shape[3:])
         if len(users) < self.users:
             self.lengths = self.lengths[users]
             longest = int(self.lengths.max())
             for store in (self.prompt_keys, self.prompt_values):
                 for layer, cache in enumerate(store):
                     store[layer] = cache[users, :, :longest].contiguous()
-        self.slots, self.users, self.group = of_user * group + member, len(users), group
+        self.slots, self.users, self.group = new, len(users), group
         self._prompt_masks.clear()
 
 

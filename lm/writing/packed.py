@@ -3,8 +3,9 @@
 Queries, keys and values are one product, and no module is called for what a function does. In bf16 a step of decoding
 gains more: it multiplies few rows by all of the LM's weights, and oneDNN brings a matrix into its own order at every
 product, which takes as long as the product where rows are few. Here that is done once for all tokens of a call. The
-sums are those of the model's forward, in the same types and order, so that states and logits are equal to the bit
-where oneDNN computes both. The weights lie in memory twice while texts are written.
+sums are those of the model's forward, in the same types, and in the same order where oneDNN cuts a wide product as it
+cuts a narrow one: then states and logits are equal to the bit. With AMX it doesn't at some numbers of rows (640 of
+SmolLM2's queries, keys and values). The weights lie in memory twice while texts are written.
 
 In float32 that order gains little, and costs a single row: there the weights stay as they are, and only those of
 queries, keys and values lie in memory twice. States and logits are the model's own up to float32's rounding.

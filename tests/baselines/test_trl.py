@@ -9,7 +9,7 @@ import pytest
 import torch
 import trl.trainer.utils as library
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from baselines._writers import grpo, llm_texts, title_tuning, trl
 from baselines._writers.settings import WriterTraining
@@ -19,6 +19,7 @@ from lm import backbone as backbones
 from lm.chat import prompt_ids
 from lm.settings import BackboneSettings, LoraSettings, RolloutSettings
 from lm.writing.engine import TransformersEngine
+from lm.writing.packed import PackedForward
 from lm.writing.stopping import EndOfTurn
 from tests.support.tiny_fits import split, write_backbone
 
@@ -82,6 +83,8 @@ def test_tuning_is_the_same_without_the_prompts_logits(
             learned = title_tuning.examples(builder, title_tuning.REQUEST, cases)
             losses = title_tuning.tune(model, tokenizer, learned, settings, seed=1, folder=tmp_path / str(plain))
             results.append((losses, adapters(model), seen))
+            # trl's own forward would stay, and keep the packed one from every text that is written later.
+            assert PackedForward.of(llm_texts.causal_lm_of(model.eval()), with_head=False) is not None
     (losses, weights, few), (plain_losses, plain_weights, many) = results
     assert losses == pytest.approx(plain_losses, abs=2e-4) and len(losses) == 3
     assert_close(weights, plain_weights)
@@ -99,6 +102,13 @@ def test_grpo_is_the_same_without_the_prompts_logits(
         """Something that depends on the text, so that rewards differ within a group."""
         return np.array([np.sin(np.arange(split().n_items) * (1 + sum(text.encode()))) for text in texts])
 
+    def packed(causal_lm: PreTrainedModel, with_head: bool) -> PackedForward | None:
+        forward = of(causal_lm, with_head)
+        writes.append(forward is not None)
+        return forward
+
+    of, writes = PackedForward.of, list[bool]()
+    monkeypatch.setattr(PackedForward, "of", packed)
     results = []
     for plain in (False, True):
         with monkeypatch.context() as patch:
@@ -119,6 +129,7 @@ def test_grpo_is_the_same_without_the_prompts_logits(
             results.append((rewards, adapters(model)))
     (rewards, weights), (plain_rewards, plain_weights) = results
     assert rewards == pytest.approx(plain_rewards, abs=1e-6) and len(rewards) == 3 and np.std(rewards) > 0
+    assert len(writes) == 6 and all(writes)
     assert_close(weights, plain_weights)
 
 
