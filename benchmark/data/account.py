@@ -51,8 +51,8 @@ def check_unknown(raw: Raw, account: Account, most: float, where: str) -> None:
         raise InputError(f"{where}: there are {rows:,} interactions and no items; give the items a row each")
     of_items = f"items begin with {raw.items['item_id'].iloc[0]!r}"
     users_known = raw.interactions["user_id"].isin(raw.items["item_id"]).mean()
-    if users_known >= 1 - most and unknown.rows > rows / 2:
-        of_items = "the user_ids are ids of items: if the two columns are swapped, swap their names"
+    if users_known >= 1 - most:
+        of_items += "; the user_ids are ids of items: if the two columns are swapped, swap their names"
     # Where none is known, accepting that leaves nothing.
     accept = f", or let max_unknown_items accept them (it is {most:g})" if unknown.rows < rows else ""
     raise InputError(

@@ -19,12 +19,14 @@ from benchmark.errors import InputError
 # Names without case and separators: those of Amazon Reviews and similar.
 POPULARITY = ("averagerating", "ratingnumber", "avgrating", "meanrating", "ratingcount", "ratingscount",
               "numberofratings", "numratings", "reviewcount", "numreviews", "numberofreviews")  # fmt: skip
-# A column is said where its rank correlation with the interactions of an item is at least so high. In the datasets of
-# this project, years and prices stay below .4.
+# A column is said where its rank correlation with an item's interactions or mean rating is at least so high. Years stay
+# below .4 in the datasets of this project.
 GOES_WITH = 0.7
 ENOUGH_ITEMS = 30  # items with a number, below which chance alone may give such a correlation
 MOST_ITEMS = 100_000  # that are compared; evenly spaced where there are more
-MOST_TEXTS = 0.1  # share of the column that may be text or missing
+LEAST_NUMBERS = 0.5  # share of the items that have to have a number
+NUMBER = r"(-?\d{1,3}(?:[, ']\d{3})+(?!\d)(?:\.\d+)?|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kKmM](?![A-Za-z]))?"
+FACTORS = {"k": 1e3, "m": 1e6}
 
 
 def without_popularity(raw: Raw, kept: bool) -> tuple[Raw, list[str]]:
@@ -63,33 +65,52 @@ def popularity(log: Log) -> pd.DataFrame:
 
 
 def seem_popularity(log: Log, kept: bool) -> list[str]:
-    """Sentences about attributes of the items whose numbers go with how often the items occur in the whole log.
+    """Sentences about attributes of the items that go with how popular they are in the whole log.
 
-    kept: the user has said that such columns stay.
+    That is, how often they occur or how they are rated. kept: the user has said that such columns stay.
     """
-    if kept or len(log.items) < ENOUGH_ITEMS:
+    n = len(log.items)
+    if kept or n < ENOUGH_ITEMS:
         return []
-    sample = np.unique(np.linspace(0, len(log.items) - 1, min(MOST_ITEMS, len(log.items))).round().astype(np.int64))
-    occur = np.bincount(log.item, minlength=len(log.items))[sample]
+    sample = np.unique(np.linspace(0, n - 1, min(MOST_ITEMS, n)).round().astype(np.int64))
+    by_item = pd.DataFrame({"rating": log.rating.astype(np.float64), "time": log.time}).groupby(log.item)
+    first = by_item["time"].min().reindex(sample).to_numpy(np.float64)
+    popular = {
+        "how often an item occurs": np.bincount(log.item, minlength=n)[sample].astype(np.float64),
+        "an item's mean rating": by_item["rating"].mean().reindex(sample).to_numpy(),
+    }
     sentences = []
     for name in [column for column in log.items.columns if column not in NOT_ATTRIBUTES]:
-        rho = _correlation(log.items[name].iloc[sample], occur)
-        if abs(rho) >= GOES_WITH:
+        numbers = _numbers_in(log.items[name].iloc[sample])
+        what, rho = max(
+            ((what, _correlation(numbers, values)) for what, values in popular.items()), key=lambda pair: abs(pair[1])
+        )
+        # What is older has been taken more often: a launch date, or a running number, goes with the age even more.
+        if abs(rho) >= max(GOES_WITH, abs(_correlation(numbers, first))):
             sentences.append(
-                f"item column {name!r} goes with how often an item occurs (rank correlation {rho:.2f}): if it tells "
-                "how popular items became, it tells prompts what came later; leave it out, by `attributes` or "
-                "in the file"
+                f"item column {name!r} goes with {what} (rank correlation {rho:.2f}): if it tells how popular items "
+                "became, it tells prompts what came later; leave it out of `attributes`, or of the file"
             )
     return sentences
 
 
-def _correlation(column: pd.Series, occur: np.ndarray) -> float:
-    """Spearman's rank correlation of the column's numbers with `occur`; 0.0 for a column that isn't of numbers."""
-    numbers = pd.to_numeric(column.astype(str).str.replace(",", ""), errors="coerce").to_numpy(np.float64)
-    known = np.isfinite(numbers)
-    if known.sum() < max(ENOUGH_ITEMS, (1 - MOST_TEXTS) * len(column)):
+def _numbers_in(column: pd.Series) -> np.ndarray:
+    """The first number of each value, float64 [n], NaN for none: as in 1,204 or 6.7k or 49 sold.
+
+    >>> _numbers_in(pd.Series(["1,204", "6.7k", "49 sold", "10,11,12", "red", 5])).tolist()
+    [1204.0, 6700.0, 49.0, 10.0, nan, 5.0]
+    """
+    parts = column.astype(str).str.extract(NUMBER)
+    numbers = pd.to_numeric(parts[0].str.replace(r"[, ']", "", regex=True), errors="coerce").to_numpy(np.float64)
+    return np.asarray(numbers * parts[1].str.lower().map(FACTORS).fillna(1).to_numpy(np.float64))
+
+
+def _correlation(numbers: np.ndarray, values: np.ndarray) -> float:
+    """Spearman's rank correlation where both are known; 0.0 where that is for too few."""
+    known = np.isfinite(numbers) & np.isfinite(values)
+    if known.sum() < max(ENOUGH_ITEMS, LEAST_NUMBERS * len(numbers)):
         return 0.0
-    if np.ptp(numbers[known]) == 0 or np.ptp(occur[known]) == 0:
+    if np.ptp(numbers[known]) == 0 or np.ptp(values[known]) == 0:
         return 0.0
     # As scipy.stats.spearmanr, which takes a second to import, at each start of the workflow.
-    return float(pd.Series(numbers[known]).rank().corr(pd.Series(occur[known]).rank()))
+    return float(pd.Series(numbers[known]).rank().corr(pd.Series(values[known]).rank()))

@@ -199,6 +199,11 @@ def _no_scale(scale: float | None, ratings: np.ndarray, settings: DatasetConfig)
     if lowest == highest or lowest < 0:  # each stands for "took it"; negative ones are said where they are read
         return []
     limit = f"above {SCALES[-1]:g}" if highest > SCALES[-1] else "none above 1"
+    if 0 < (above := int((known > SCALES[-1]).sum())) < FEW * len(known):
+        return [
+            f"{many(above, 'rating')} of {len(known):,} above {SCALES[-1]:g}, the highest {highest:g}: no prompt "
+            "mentions ratings; mend those, or set rating_scale"
+        ]
     return [
         f"ratings go from {lowest:g} to {highest:g} ({limit}), so that no prompt mentions them; set rating_scale to "
         "what they are out of, or to none if they are no ratings"

@@ -53,9 +53,18 @@ def _imported_by(path: Path) -> list[str]:
     for node in _statements(_tree_of(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(path, node)
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return names
+
+
+def _origin(path: Path, node: ast.ImportFrom) -> str:
+    """What stands between `from` and `import` in a file, with the package in the place of leading dots."""
+    if node.level == 0:
+        return node.module or ""
+    package = path.relative_to(ROOT).parent.parts
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
 
 
 @cache

@@ -88,7 +88,8 @@ def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
     if count > len(candidates):
         shown = ", ".join(gpu.entry for gpu in candidates) or "none"
         raise InputError(
-            f"the job wants {count} GPUs, but this machine shows {shown}; lower `gpus` or run it elsewhere"
+            f"the job wants {count} GPU{'s' if count > 1 else ''}, but this machine shows {shown}; lower `gpus` or "
+            "run it elsewhere"
         )
     _make(folder)
     gate = _open(folder / GATE)
@@ -123,7 +124,7 @@ def too_few(wanted: int) -> str:
         return f"{ask}: {problem}."
     if shown >= wanted:
         return ""
-    return f"{ask}, and this machine shows {shown or 'none'}: they would fail here; lower `gpus` or run them elsewhere."
+    return f"{ask}, and this machine shows {shown or 'none'}: run here, they fail; lower `gpus` or run them elsewhere."
 
 
 def _take(candidates: list[Gpu], folder: Path) -> list[tuple[Gpu, int]]:

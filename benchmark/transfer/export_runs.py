@@ -198,7 +198,7 @@ def main() -> None:
     for line in sentences(left_out):
         print(line)
     if not done:
-        raise InputError(f"{args.directory}: has no finished run of {args.config}; nothing is exported")
+        raise InputError(f"no run of {args.config} has finished in {Path.cwd()}; nothing is exported")
     print(f"{args.folder}: {many(len(done), 'run')} of {len(every_run(plan))} exported")
 
 

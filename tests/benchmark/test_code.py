@@ -233,3 +233,25 @@ def test_an_upgrade_makes_the_stages_that_name_the_package_run(
     made_by.cache_clear()
     assert changed(before) & METHODS.keys() == named_by
     made_by.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from . import _sign",
+        "from ._sign import SIGN",
+        "from baselines import _sign",
+        "import baselines._sign",
+        "from ._more.deep import SIGN",
+    ],
+)
+def test_what_a_method_imports_is_its_code_however_it_is_written(copy: Path, line: str) -> None:
+    (copy / "baselines/_more").mkdir()
+    (copy / "baselines/_more/deep.py").write_text("from .._sign import SIGN\n")
+    (copy / "baselines/_sign.py").write_text("SIGN = 1.0\n")
+    (copy / "baselines/own.py").write_text(f"def fit(split, *, seed, params, workdir):\n    {line}\n")
+    forget()
+    assert "baselines/_sign.py" in method_files("own")
+    before = code_hash(tuple(method_files("own")))
+    edit(copy / "baselines/_sign.py", "1.0", "-1.0")
+    assert code_hash(tuple(method_files("own"))) != before

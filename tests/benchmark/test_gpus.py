@@ -144,7 +144,7 @@ def test_what_cannot_be_is_one_sentence(machine: Machine) -> None:
     assert job.wait(60) == 2 and job.stderr is not None
     assert (
         job.stderr.read()
-        == "error: the job wants 1 GPUs, but this machine shows none; lower `gpus` or run it elsewhere\n"
+        == "error: the job wants 1 GPU, but this machine shows none; lower `gpus` or run it elsewhere\n"
     )
 
 
@@ -152,7 +152,7 @@ def test_a_plan_says_that_gpus_are_missing(machine: Machine) -> None:
     machine.has(2)
     assert gpus.too_few(0) == gpus.too_few(2) == ""
     assert gpus.too_few(3) == (
-        "Jobs ask for up to 3 GPUs each, and this machine shows 2: they would fail here; lower `gpus` or run them "
+        "Jobs ask for up to 3 GPUs each, and this machine shows 2: run here, they fail; lower `gpus` or run them "
         "elsewhere."
     )
     machine.has(0)

@@ -127,7 +127,8 @@ def test_swapped_columns_are_named() -> None:
     swapped = raw.interactions.rename(columns={"user_id": "item_id", "item_id": "user_id"})
     with pytest.raises(
         InputError,
-        match=r"first 'u0' in row 1 \(the user_ids are ids of items: if the two columns are swapped, swap their ",
+        match=r"first 'u0' in row 1 \(items begin with 'i0'; the user_ids are ids of items: if the two columns "
+        r"are swapped, swap their ",
     ):
         prepare(Raw(swapped, raw.items), settings(), "mine")
 

@@ -72,6 +72,20 @@ def test_a_measure_of_anything_else_is_left_out_with_the_reason(results: Path) -
     assert found["left_out"] == expected
 
 
+def test_runs_of_one_dataset_stand_apart_and_a_second_measure_is_named(results: Path) -> None:
+    for name, method in {"a": "r2ec", "b": "popularity", "c": "r2ec"}.items():
+        write_headroom(results, measured(results, "small", method), name)
+    found = part_of(shown(results), results)
+    assert found is not None
+    assert [part["name"] for part in found["datasets"]] == ["small, popularity, seed 1", "small, r2ec, seed 1"]
+    assert [part["headroom"]["run"]["method"] for part in found["datasets"]] == ["popularity", "r2ec"]
+    assert [part["gradients"]["run"]["method"] for part in found["datasets"]] == ["popularity", "r2ec"]
+    assert found["left_out"] == [
+        f"headroom/c/{name}.json is left out: another measure of the same run is shown."
+        for name in ("gradients", "headroom")
+    ]
+
+
 def test_a_file_that_is_no_measure_is_named(results: Path) -> None:
     path, _ = write_headroom(results, measured(results, "small", "r2ec"), "small")
     value = read_json(path)
@@ -114,7 +128,9 @@ def test_the_view_shows_each_statistic_and_no_markup(started: Any, tmp_path: Pat
     tab.get_by_label("Statistic").select_option("NDCG@10")
     assert "Change of NDCG@10 over a random reasoning. More is better." in tab.locator("main").inner_text()
     assert "statistic=NDCG%4010" in tab.url
-    assert opened.cells("An oracle that knows the target", 2) == ["5.0000", "4.0000", "3.0000"]
+    oracle = "An oracle that knows the target"
+    assert opened.cells(oracle, 1)[:2] == ["+0.0000 [−0.1000, +0.1000]", "−1.0000 [−1.1000, −0.9000]"]
+    assert opened.cells(oracle, 3) == ["5.0000", "4.0000", "3.0000"]
     assert opened.cells("Signal and noise of the gradient", 1) == ["0.4 % [-0.1 %, 0.9 %]"]
     assert opened.cells("Signal and noise of the gradient", 2) == ["3,620 [1,762, no end]"]
     tab.get_by_label("Dataset").select_option("other")

@@ -63,23 +63,71 @@ def test_ratings_that_no_prompt_mentions_are_said(ratings: list[float], said: st
     assert warned(raw, rating_scale=max(ratings)) == warned(raw, rating_scale="none") == []
 
 
-@pytest.mark.parametrize("counts", ["{:,}", "{}"])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_attributes_that_go_with_popularity_are_said(counts: str, sign: int) -> None:
-    """As a shop exports them: times sold, or a rank among the bestsellers."""
-    raw = planted(n_users=200, length=8)
-    times = raw.interactions["item_id"].value_counts().reindex(raw.items["item_id"], fill_value=0).to_numpy()
-    price = np.random.default_rng(0).permutation(len(raw.items))
-    items = raw.items.assign(sold=[counts.format(10_000 + sign * n) for n in times], price=price.astype(str))
-    (said,) = warned(Raw(raw.interactions, items))
+def test_a_slip_above_all_scales_is_counted() -> None:
+    assert warned(rated(np.array([1, 2, 3, 4, 5] * 60 + [250]))) == [
+        "1 rating of 307 above 100, the highest 250: no prompt mentions ratings; mend those, or set rating_scale"
+    ]
+
+
+def shop_with(column: str, values: list[object]) -> Raw:
+    """A shop whose items come one by one and are taken ever after, and whose ratings are an item's own."""
+    generator = np.random.default_rng(0)
+    items, users, days = 60, 150, 100
+    quality = generator.permutation(items) % 5 + 1
+    rows = []
+    for user in range(users):
+        for day in sorted(generator.choice(days, 12, replace=False).tolist()):
+            # Item i comes on day i.
+            item = int(generator.integers(min(day + 1, items)) if day else 0)
+            rows.append((f"u{user}", f"i{item}", NOON + day * 86_400 + user, float(quality[item])))
+    log = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "rating"]).astype({"rating": "float32"})
+    names = [f"i{item}" for item in range(items)]
+    return Raw(log, pd.DataFrame({"item_id": names, "title": [f"Thing {name}" for name in names], column: values}))
+
+
+def occurrences() -> list[int]:
+    log = shop_with("none", [""] * 60).interactions.drop_duplicates(["user_id", "item_id"])
+    return log["item_id"].value_counts().reindex([f"i{item}" for item in range(60)], fill_value=0).tolist()
+
+
+COUNTS = occurrences()
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ([f"{10_000 + n:,}" for n in COUNTS], "how often an item occurs"),
+        ([-n for n in COUNTS], "how often an item occurs"),
+        ([f"{n} sold" if i % 3 else "" for i, n in enumerate(COUNTS)], "how often an item occurs"),
+        ([f"{n / 10}k" for n in COUNTS], "how often an item occurs"),
+        ([f"{n % 5 + 1.0}" for n in np.random.default_rng(0).permutation(60)], "an item's mean rating"),
+    ],
+)
+def test_attributes_that_go_with_popularity_are_said(values: list[object], what: str) -> None:
+    """As a shop exports them: times sold, a rank among the bestsellers, or stars, under whatever name."""
+    raw = shop_with("shown", values)
+    (said,) = warned(raw)
     told = re.fullmatch(
-        r"item column 'sold' goes with how often an item occurs \(rank correlation (-?[.\d]+)\): if it tells how "
-        "popular items became, it tells prompts what came later; leave it out, by `attributes` or in the file",
+        rf"item column 'shown' goes with {what} \(rank correlation (-?[.\d]+)\): if it tells how popular items became, "
+        "it tells prompts what came later; leave it out of `attributes`, or of the file",
         said,
     )
-    # Repeats don't count as interactions.
-    assert told is not None and float(told[1]) * sign > 0.9
-    assert warned(Raw(raw.interactions, items), popularity_columns=True) == []
+    assert told is not None and abs(float(told[1])) > 0.9
+    assert warned(raw, popularity_columns=True) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        list(range(60)),  # a running number
+        [NOON + 86_400 * day for day in range(60)],
+        [2000 + day // 20 for day in range(60)],
+        ["red", "blue"] * 30,
+        [str(price) for price in np.random.default_rng(3).permutation(60)],
+    ],
+)
+def test_launch_dates_numbers_and_prices_are_not(values: list[object]) -> None:
+    assert warned(shop_with("shown", values)) == []
 
 
 def test_one_time_of_many_is_said(tmp_path: Path) -> None:

@@ -122,4 +122,4 @@ def test_a_dry_run_says_that_gpus_are_missing(tmp_path: Path, monkeypatch: pytes
     project = copy_of_project(tmp_path)
     config = changed_config(project, "gpus.yaml", only=True, popularity={"gpus": 1}, item_knn=None)
     output = snakemake(project, "--dry-run", config=config).stdout
-    assert "\nJobs ask for up to 1 GPU each, and this machine shows none: they would fail here; lower" in output
+    assert "\nJobs ask for up to 1 GPU each, and this machine shows none: run here, they fail; lower" in output

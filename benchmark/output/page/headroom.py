@@ -109,7 +109,7 @@ def part_of(collected: Sequence[Collected], results: Path) -> dict[str, Any] | N
 
     None where there is no measure. Raises InputError for a file that is no measure.
     """
-    by_dataset: dict[str, dict[str, Any]] = {}
+    by_run: dict[tuple[str, str, int], dict[str, Any]] = {}
     left_out = []
     for path in headroom_files(results):
         measure = _read(path)
@@ -117,12 +117,24 @@ def part_of(collected: Sequence[Collected], results: Path) -> dict[str, Any] | N
             left_out.append(f"{path.relative_to(results)} is left out: {why}.")
             continue
         assert measure.run is not None
-        found = by_dataset.setdefault(measure.run.dataset, {"name": measure.run.dataset} | dict.fromkeys(_PARTS))
+        run = (measure.run.dataset, measure.run.method, measure.run.seed)
+        found = by_run.setdefault(run, dict.fromkeys(_PARTS))
+        if found[path.stem] is not None:
+            left_out.append(f"{path.relative_to(results)} is left out: another measure of the same run is shown.")
+            continue
         found[path.stem] = _shown(measure)
-    if not by_dataset and not left_out:
+    if not by_run and not left_out:
         return None
-    order = [runs.dataset for runs in collected if runs.dataset in by_dataset]
-    return {"datasets": [by_dataset[name] for name in order], "left_out": left_out}
+    order = [runs.dataset for runs in collected]
+    runs_shown = sorted(by_run, key=lambda run: (order.index(run[0]), *run[1:]))
+    return {"datasets": [{"name": _name(run, runs_shown)} | by_run[run] for run in runs_shown], "left_out": left_out}
+
+
+def _name(run: tuple[str, str, int], shown: Sequence[tuple[str, str, int]]) -> str:
+    """A run as the page calls it: its dataset, with method and seed where another one has the same dataset."""
+    dataset, method, seed = run
+    alone = sum(other[0] == dataset for other in shown) == 1
+    return dataset if alone else f"{dataset}, {method}, seed {seed}"
 
 
 def _read(path: Path) -> Headroom | Gradients:

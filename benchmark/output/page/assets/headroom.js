@@ -11,12 +11,13 @@ function oracleFigure(measure) {
   const values = measure.oracle.map((row) => ({ label: String(row.samples), mean: [row.gain], low: [row.low ?? row.gain], high: [row.high ?? row.gain] }));
   const plot = named(byValue(values, 0, "1", endsOf(values, 0), figureWidth(620)), "Change of the log rank by the number of reasonings that an oracle chooses from");
   return h("figure", {}, h("h3", {}, "An oracle that knows the target"), plot,
-    h("figcaption", {}, "Change of the log rank by the number of reasonings to choose from, with its 95 % interval over users. An oracle picks luck, too: it bounds what can be gained."));
+    h("figcaption", {}, "Change of the log rank by the number of reasonings to choose from, with its 95 % interval over users. Less is better; the logarithm is the natural one, so that −.69 halves the rank. An oracle picks luck, too: it bounds what can be gained."));
 }
 
 function oracleTable(measure) {
   const columns = [
     { id: "samples", head: "best of", fixed: true, value: (row) => row.samples },
+    { id: "gain", head: "change of the log rank, 95 % interval", fixed: true, value: (row) => `${signed(row.gain)}${row.low === null ? "" : ` [${signed(row.low)}, ${signed(row.high)}]`}` },
     ...Object.keys(measure.oracle[0].statistics).map((name) => ({ id: name, head: name, fixed: true, value: (row) => row.statistics[name], text: (row) => fixed(row.statistics[name]), cell: (row) => fixed(row.statistics[name]) })),
   ];
   const table = dataTable({ label: "An oracle that knows the target", columns, rows: measure.oracle });
@@ -43,12 +44,12 @@ function choicePart(measure) {
   const rows = [...measure.pickers, ...measure.lent];
   const statistics = [...new Set(rows.map((row) => row.statistic))];
   const statistic = statistics.includes(state.statistic) ? state.statistic : statistics[0];
-  const lent = measure.lent.length ? ` In the last row a case is read with the reasoning that was best for the user's case before it, and with random ones of that case: ${many(measure.lent_cases, "case")} of ${many(measure.lent_users, "user")}.` : "";
+  const lent = measure.lent.length ? ` In the row “${measure.lent[0].picker}” a case is read with the reasoning that was best for the user's case before it, and with random ones of that case: ${many(measure.lent_cases, "case")} of ${many(measure.lent_users, "user")}.` : "";
   return [
     h("h3", {}, "What can choose without the target"),
     h("div", { class: "controls" }, select("Statistic", statistic, statistics.map((name) => [name, name]), (value) => { choose({ statistic: value }); show(); })),
     choiceTable(rows.filter((row) => row.statistic === statistic), statistic),
-    h("p", { class: "notes" }, `Intervals are over users, of one trained model. Learned pickers chose for users that they had not learned from.${lent}`),
+    h("p", { class: "notes" }, `Intervals are over users, of one trained model. Learned pickers chose for users that they had not learned from. p is of each test alone: of ${rows.length} such tests one in twenty is below .05 by chance.${lent}`),
   ];
 }
 
@@ -77,7 +78,7 @@ function headroomView() {
   return [
     h("h2", { tabindex: -1 }, "What choosing among reasonings could gain"),
     all.length > 1 ? h("div", { class: "controls" }, select("Dataset", state.hdata, all.map((part, i) => [i, part.name]), (value) => { choose({ hdata: value }); show(); })) : null,
-    measure ? h("p", {}, `${one.name}, ${runOf(measure.run)}: ${many(measure.cases, "validation case")} of ${many(measure.users, "user")}, ${many(measure.samples, "sampled reasoning")} each. ${within} lie within a case. These measures are exploratory.`) : null,
+    measure ? h("p", {}, `${measure.run.dataset}, ${runOf(measure.run)}: ${many(measure.cases, "validation case")} of ${many(measure.users, "user")}, ${many(measure.samples, "sampled reasoning")} each. ${within} lie within a case. These measures are exploratory.`) : null,
     measure ? [oracleFigure(measure), oracleTable(measure), choicePart(measure)] : null,
     one?.gradients ? gradientPart(one.gradients) : null,
     doc.headroom.left_out.map((text) => h("p", { class: "notes" }, text)),
