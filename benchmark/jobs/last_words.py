@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.config.methods import authors_line
-from benchmark.config.wording import many, printable
+from benchmark.config.wording import many, names_in_words, printable
 from benchmark.errors import InputError
 from benchmark.jobs.records import FailedRun, read_failed
 
@@ -186,6 +186,21 @@ def places(results: Path, rules: Iterable[str], ablations: str, root: Path = Pat
     existing = [f"{word}: {root / results / place}" for word, place in named if (results / place).exists()]
     line = "   ".join(existing)
     return [line[0].upper() + line[1:]] if line else []
+
+
+def of_others(results: Path, made: Iterable[str], root: Path = Path()) -> str:
+    """A sentence on tables and plots that lie among a run's own and are none of them; "" for none.
+
+    They are of another config, or of this one before a setting was changed. made: all files that the run's jobs make.
+    """
+    known = {str(Path(path)) for path in made}
+    files = [
+        path for folder in ("tables", "plots") for path in sorted((results / folder).glob("*.*")) if path.is_file()
+    ]
+    left = [str(root / path) for path in files if str(path) not in known]
+    if not left:
+        return ""
+    return f"Not of this config: {names_in_words(left)}; delete what is of an earlier one."
 
 
 def reasons(stated: str) -> str:

@@ -23,6 +23,7 @@ from benchmark.jobs.last_words import (
     TORCH_CANT_WRITE,
     FailedJob,
     of_failure,
+    of_others,
     of_rows,
     of_success,
     places,
@@ -418,3 +419,18 @@ def test_a_stopped_run_says_so_and_names_no_failure(project: Path) -> None:
     lines = output.splitlines()
     assert process.returncode == 1 and "Traceback" not in output and "error:" not in output
     assert lines[-1] == "Stopped. What was finished stays; the same command goes on from there."
+
+
+def test_tables_and_plots_of_another_config_are_named(tmp_path: Path) -> None:
+    made = ["tables/main.md", "plots/shop.cost.png", "statistics/shop.csv"]
+    for name in [*made, "tables/against.md", "tables/old.csv", "plots/old.cost.png", "plots/ablations/beta.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    files = [str(tmp_path / name) for name in made]
+    assert of_others(tmp_path, files) == (
+        f"Not of this config: {tmp_path}/tables/against.md, {tmp_path}/tables/old.csv and 1 more; delete what is of an "
+        "earlier one."
+    )
+    for name in ("tables/against.md", "tables/old.csv", "plots/old.cost.png"):
+        (tmp_path / name).unlink()
+    assert of_others(tmp_path, files) == ""

@@ -6,6 +6,7 @@ from benchmark.jobs.gpus import too_few
 from benchmark.jobs.last_words import (
     failed_runs_in,
     of_failure,
+    of_others,
     of_rows,
     of_success,
     places,
@@ -56,8 +57,18 @@ def root():
 
 
 def where():
-    """The places of tables, plots and page."""
-    return places(Path("results"), ends_in(), settings.ablations_folder, root())
+    """The places of tables, plots and page, and what lies there of other configs."""
+    made_here = places(Path("results"), ends_in(), settings.ablations_folder, root())
+    return [*made_here, *others()]
+
+
+def others():
+    """A line on tables and plots that the whole config doesn't make, or none."""
+    if "all" not in ends_in():
+        return []
+    made = {str(path) for job in workflow.dag.jobs for path in job.output}
+    sentence = of_others(Path("results"), made, root())
+    return [sentence] if sentence else []
 
 
 watch = Watch(planned_jobs)
@@ -98,6 +109,7 @@ def end_well():
         text = of_success(
             Path("results"), ends_in(), settings.ablations_folder, head, root()
         )
+        text = "\n".join([text, *others()])
         atexit.register(say, text)
     if failed:
         raise SystemExit(1)
