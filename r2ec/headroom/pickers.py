@@ -10,7 +10,7 @@ from benchmark.analysis.trainings import components, judge
 from benchmark.errors import InputError
 from benchmark.metrics import log_rank, statistic
 from benchmark.provenance import derive_seed
-from r2ec.headroom.sampled import Sampled
+from r2ec.headroom.sampled import LEAST_USERS, Sampled
 
 STATISTICS = ("NDCG@10", "NDCG@100", "NDCG@1000", "log rank")
 WORDS = 512  # places that words are hashed to
@@ -105,7 +105,7 @@ def learned(features: np.ndarray, target: np.ndarray, users: np.ndarray, dataset
     No user is predicted by weights that learned from it. users: int [n]. Raises InputError for fewer than 8 users.
     """
     distinct = np.unique(users)
-    if len(distinct) < 8:
+    if len(distinct) < LEAST_USERS:
         raise InputError(f"{len(distinct)} users can't be halved for learning and picking; sample more cases")
     order = np.random.default_rng(derive_seed(dataset, "headroom halves")).permutation(distinct)
     inside = features - features.mean(axis=1, keepdims=True)

@@ -25,6 +25,7 @@ from r2ec.scoring.reader import Reader
 
 NOTHING_TO_CHOOSE = "the model was trained without a reasoning, so that there is none to choose; give another run"
 CASES = 8  # of a part, which is written whole or not at all
+LEAST_USERS = 8  # whose cases make a measure: pickers learn from half of them
 COLUMNS = ("case", "user", "rank", "log_prob", "length", "cut", "top_score", "entropy", "state", "ids", "text")
 
 
@@ -126,9 +127,18 @@ def parts_folder(out: Path, kind: str, model: Path, *about: Any) -> Path:
 
 
 def chosen_cases(cases: Cases, size: int, dataset: str) -> Cases:
-    """A seeded sample of cases, in their order; all of them where there are no more."""
+    """A seeded sample of cases, in their order; all of them where there are no more.
+
+    Raises InputError where they are of too few users for what is asked of them after hours of sampling.
+    """
     order = np.random.default_rng(derive_seed(dataset, "headroom")).permutation(len(cases))
-    return cases.take(np.sort(order[:size]))
+    chosen = cases.take(np.sort(order[:size]))
+    if (users := len(np.unique(chosen.user))) < LEAST_USERS:
+        raise InputError(
+            f"{dataset}: {len(chosen)} validation cases are of {users} users, and pickers need {LEAST_USERS}, half of "
+            "them to learn from; raise --cases, or valid_cases in the config"
+        )
+    return chosen
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ def of_lenders(pairs: Lent, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     counts = {"cases": len(pairs.rank), "users": len(np.unique(pairs.user))}
-    for name in names if len(pairs.rank) else ():
+    for name in names if counts["users"] > 1 else ():  # no interval over users without two
         values = statistic(name, pairs.rank)
         best, others = values[:, 0], values[:, 1:].mean(axis=1)
         rows.append({"statistic": name, **gain(best, others, pairs.user), **counts})

@@ -24,7 +24,7 @@ from r2ec.headroom.pickers import learned, oracle, pickers
 from r2ec.headroom.sampled import Sampled, chosen_cases, folder_of, sampled
 from r2ec.scoring.reader import Reader
 from r2ec.scoring.recommender import R2ecRecommender
-from tests.support.planted import planted, write_prepared
+from tests.support.planted import planted, planted_split, write_prepared
 from tests.support.tiny_fits import fit_one_step
 
 
@@ -126,7 +126,7 @@ def test_a_stopped_sampling_goes_on_from_its_finished_parts(
 def test_ranks_are_the_evaluators(data: Path, model: Path, tmp_path: Path) -> None:
     """The states of greedy texts get the ranks of `benchmark.evaluate`."""
     split = read_split(data)
-    cases = chosen_cases(split.valid, 6, split.name)
+    cases = split.valid.take(np.arange(6))
     recommender = R2ecRecommender.load(model, split)
     assert cases.target is not None
     hidden = replace(cases, target=None)
@@ -188,3 +188,13 @@ def test_a_dry_run_samples_one_part_and_says_what_the_others_take(
     assert not (tmp_path / "headroom.md").exists()
     program.main()
     assert "; 1 more take" in capsys.readouterr().out
+
+
+def test_too_few_users_are_refused_before_anything_is_sampled() -> None:
+    split, _ = planted_split()
+    cases = split.valid.take(np.arange(40))
+    few = cases.take(np.flatnonzero(np.isin(cases.user, np.unique(cases.user)[:7])))
+    with pytest.raises(
+        InputError, match=rf"^small: {len(few)} validation cases are of 7 users, and pickers need 8, half"
+    ):
+        chosen_cases(few, 500, "small")
