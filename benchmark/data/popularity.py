@@ -58,10 +58,14 @@ def popularity(log: Log) -> pd.DataFrame:
     prompts: average_rating (float64, one decimal; NaN where nobody rated) and rating_number (int64, interactions). They
     are numbers, which no method takes for item attributes; only R2ec's `prompts.leaky_attributes` shows them.
     """
+    numbers, means = _taken_and_rated(log)
+    return log.items.assign(average_rating=means.round(1).to_numpy(), rating_number=numbers)
+
+
+def _taken_and_rated(log: Log) -> tuple[np.ndarray, pd.Series]:
+    """Of each item in the whole log: interactions (int64 [n]) and mean rating (float64 [n], NaN where nobody rated)."""
     by_item = pd.Series(log.rating.astype(np.float64)).groupby(log.item)
-    numbers = np.bincount(log.item, minlength=len(log.items))
-    means = by_item.mean().reindex(range(len(log.items))).round(1)
-    return log.items.assign(average_rating=means.to_numpy(), rating_number=numbers)
+    return np.bincount(log.item, minlength=len(log.items)), by_item.mean().reindex(range(len(log.items)))
 
 
 def seem_popularity(log: Log, kept: bool) -> list[str]:
@@ -73,11 +77,11 @@ def seem_popularity(log: Log, kept: bool) -> list[str]:
     if kept or n < ENOUGH_ITEMS:
         return []
     sample = np.unique(np.linspace(0, n - 1, min(MOST_ITEMS, n)).round().astype(np.int64))
-    by_item = pd.DataFrame({"rating": log.rating.astype(np.float64), "time": log.time}).groupby(log.item)
-    first = by_item["time"].min().reindex(sample).to_numpy(np.float64)
+    first = pd.Series(log.time).groupby(log.item).min().reindex(sample).to_numpy(np.float64)
+    taken, rated = _taken_and_rated(log)
     popular = {
-        "how often an item occurs": np.bincount(log.item, minlength=n)[sample].astype(np.float64),
-        "an item's mean rating": by_item["rating"].mean().reindex(sample).to_numpy(),
+        "how often an item occurs": taken[sample].astype(np.float64),
+        "an item's mean rating": rated.to_numpy()[sample],
     }
     sentences = []
     for name in [column for column in log.items.columns if column not in NOT_ATTRIBUTES]:

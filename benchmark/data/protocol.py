@@ -186,8 +186,11 @@ def _scale(ratings: np.ndarray, configured: float | str | None, name: str) -> fl
 
 def _odd_ratings(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:
     """A warning of ratings that may mean something else than they are taken for; at most one."""
-    known = scale, ratings, settings
-    return _no_scale(*known) or _few_ratings_set(*known) or _counts_for_ratings(*known)
+    return (
+        _no_scale(scale, ratings, settings)
+        or _few_ratings_set(scale, ratings, settings)
+        or _counts_for_ratings(scale, ratings, settings)
+    )
 
 
 def _no_scale(scale: float | None, ratings: np.ndarray, settings: DatasetConfig) -> list[str]:

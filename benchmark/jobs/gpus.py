@@ -88,8 +88,7 @@ def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
     if count > len(candidates):
         shown = ", ".join(gpu.entry for gpu in candidates) or "none"
         raise InputError(
-            f"the job wants {count} GPU{'s' if count > 1 else ''}, but this machine shows {shown}; lower `gpus` or "
-            "run it elsewhere"
+            f"the job wants {_in_words(count)}, but this machine shows {shown}; lower `gpus` or run it elsewhere"
         )
     _make(folder)
     gate = _open(folder / GATE)
@@ -113,11 +112,16 @@ def hold(count: int, folder: Path = LOCKS) -> list[Gpu]:
     return [gpu for gpu, _ in held[:count]]
 
 
+def _in_words(count: int) -> str:
+    # As benchmark.config.wording.many, whose imports each job's launcher would wait for.
+    return f"{count} GPU{'s' if count > 1 else ''}"
+
+
 def too_few(wanted: int) -> str:
     """A sentence on jobs of so many GPUs each where this machine has fewer; "" where it has enough."""
     if wanted == 0:
         return ""
-    ask = f"Jobs ask for up to {wanted} GPU{'s' if wanted > 1 else ''} each"
+    ask = f"Jobs ask for up to {_in_words(wanted)} each"
     try:
         shown = len(visible())
     except InputError as problem:

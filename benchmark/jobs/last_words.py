@@ -193,11 +193,9 @@ def of_others(results: Path, made: Iterable[str], root: Path = Path()) -> str:
 
     They are of another config, or of this one before a setting was changed. made: all files that the run's jobs make.
     """
-    known = {str(Path(path)) for path in made}
-    files = [
-        path for folder in ("tables", "plots") for path in sorted((results / folder).glob("*.*")) if path.is_file()
-    ]
-    left = [str(root / path) for path in files if str(path) not in known]
+    known = set(made)
+    there = [path for folder in ("tables", "plots") for path in sorted((results / folder).glob("*.*"))]
+    left = [str(root / path) for path in there if path.is_file() and str(path) not in known]
     if not left:
         return ""
     return f"Not of this config: {names_in_words(left)}; delete what is of an earlier one."

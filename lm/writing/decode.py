@@ -242,11 +242,13 @@ class _Step:
             .index_copy_(0, new, self.slots)
             .view(len(users), 1, group)
         )
+        rows: dict[int, Tensor] = {}  # of a cache as [users * Hkv * group, ...], by Hkv
+        for heads in {cache.shape[1] for cache in self.keys}:
+            head = torch.arange(heads, device=old.device)[:, None]
+            rows[heads] = ((old // self.group * heads + head) * self.group + old % self.group).flatten()
         for store in (self.keys, self.values):
             for layer, cache in enumerate(store):
-                heads = torch.arange(cache.shape[1], device=old.device)[:, None]
-                rows = (old // self.group * cache.shape[1] + heads) * self.group + old % self.group
-                packed = cache.flatten(0, 2).flatten(1).index_select(0, rows.flatten())
+                packed = cache.flatten(0, 2).flatten(1).index_select(0, rows[cache.shape[1]])
                 store[layer] = packed.view(len(users), cache.shape[1], group, *cache.shape[3:])
         if len(users) < self.users:
             self.lengths = self.lengths[users]

@@ -51,6 +51,11 @@ def ends_in():
     return {job.rule.name for job in workflow.dag.jobs}
 
 
+def files_made():
+    """The files that all jobs of this run make, whether or not they had to run."""
+    return {str(path) for job in workflow.dag.jobs for path in job.output}
+
+
 def root():
     """The run's folder as the user names it."""
     return shown_root(Path(workflow.rundir))
@@ -66,8 +71,7 @@ def others():
     """A line on tables and plots that the whole config doesn't make, or none."""
     if "all" not in ends_in():
         return []
-    made = {str(path) for job in workflow.dag.jobs for path in job.output}
-    sentence = of_others(Path("results"), made, root())
+    sentence = of_others(Path("results"), files_made(), root())
     return [sentence] if sentence else []
 
 
@@ -88,9 +92,8 @@ def start_screen():
 
 def failed_runs():
     """The runs that have failed, each with a sentence, as their rows in the tables."""
-    files = {str(path) for job in workflow.dag.jobs for path in job.output}
     return failed_runs_in(
-        sorted(path for path in files if Path(path).name == "run.json")
+        sorted(path for path in files_made() if Path(path).name == "run.json")
     )
 
 
