@@ -101,6 +101,20 @@ def test_the_leaderboard_filters_and_chooses(started: Any, page: Path) -> None:
     opened.close()
 
 
+def test_back_returns_to_the_view_before(started: Any, page: Path) -> None:
+    opened = Opened(started, page)
+    opened.view("leaderboard")
+    opened.tab.get_by_label("Cut-off").select_option("20")
+    opened.view("provenance")
+    opened.tab.go_back()
+    opened.tab.wait_for_function("document.documentElement.dataset.view === 'leaderboard'")
+    assert opened.tab.get_by_label("Cut-off").input_value() == "20"
+    opened.tab.go_forward()
+    opened.tab.wait_for_function("document.documentElement.dataset.view === 'provenance'")
+    assert opened.tab.locator("main h2").count() > 0
+    opened.close()
+
+
 def test_bars_of_a_column_begin_at_one_place(started: Any, page: Path) -> None:
     """Values of unlike width stand beside them, and still equal values have their points at equal places."""
     for width in (400, 1400):

@@ -73,12 +73,13 @@ function address(changes) {
   return `#${wanted}`;
 }
 
-// Sets what is chosen and remembers it in the address, without a new entry in the history.
+// Sets what is chosen and remembers it in the address. Another view is a new entry of the history, to which "back" returns.
 function choose(changes) {
   const kept = address(changes);
+  const turned = (changes.view ?? state.view) !== state.view;
   Object.assign(state, changes);
   try {
-    history.replaceState(null, "", kept || "#");
+    history[turned ? "pushState" : "replaceState"](null, "", kept || "#");
   } catch {
     // A page inside another one may have no address of its own.
   }
