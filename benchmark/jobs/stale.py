@@ -6,6 +6,7 @@ date than the file that it replaces.
 """
 
 import argparse
+import os
 import shlex
 import shutil
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmark.errors import InputError, command
 from benchmark.jobs.records import read_failed
-from benchmark.storage.io import read_json, sha256_of, write_json, write_text
+from benchmark.storage.io import atomic, read_json, sha256_of, write_json, write_text
 
 MADE_HERE = "results/"
 RECORDS = f"{MADE_HERE}made_from"
@@ -47,6 +48,16 @@ class Job:
         """The file that is there where the plan counts on the outputs that were there before."""
         return Path(RECORDS, f"{self.name}.as-before")
 
+    @property
+    def otherwise(self) -> Path:
+        """The file that holds the code by which other outputs came out than the plan had counted on."""
+        return Path(RECORDS, f"{self.name}.otherwise")
+
+    @property
+    def aside(self) -> Path:
+        """The folder that keeps the outputs of before while the job runs again."""
+        return Path(RECORDS, f"{self.name}.aside")
+
 
 def mark(path: Path) -> list[int]:
     """Numbers that change when a file is written or replaced. No copy can keep its ctime, which can't be set."""
@@ -76,12 +87,15 @@ def write_record(job: Job) -> None:
         before = read_json(job.record)["outputs"]
         for path, note in outputs.items():
             if path not in before or before[path]["sha256"] != note["sha256"]:
+                write_text(job.otherwise, job.code)
                 raise InputError(
                     f"{path}: comes out otherwise since the code that makes it has changed; give the same command "
                     "again, which makes anew what follows from it"
                 )
     write_json(job.record, {"settings": job.settings, "code": job.code, "inputs": inputs, "outputs": outputs})
     job.expected.unlink(missing_ok=True)
+    job.otherwise.unlink(missing_ok=True)
+    shutil.rmtree(job.aside, ignore_errors=True)
 
 
 def expect_as_before(job: Job, expected: bool) -> None:
@@ -93,6 +107,46 @@ def expect_as_before(job: Job, expected: bool) -> None:
         write_text(job.expected, "")
     else:
         job.expected.unlink(missing_ok=True)
+
+
+def set_aside(job: Job) -> None:
+    """Keep the outputs of a job that is about to run again, if they are those of its record.
+
+    Snakemake removes them as it begins. If the job then fails, what was made from them, maybe in hours, has no inputs.
+    """
+    recorded = _recorded_outputs(job)
+    if recorded and all(Path(path).is_file() and sha256_of(path) == recorded[path] for path in recorded):
+        shutil.rmtree(job.aside, ignore_errors=True)
+        job.aside.mkdir(parents=True)
+        for path in recorded:
+            try:
+                os.link(path, job.aside / Path(path).name)
+            except OSError:  # not every file system has links
+                shutil.copy2(path, job.aside)
+
+
+def put_back(job: Job) -> None:
+    """Put back what `set_aside` has kept, where the job that ran again has left no outputs.
+
+    It also stays aside: somebody may ask for a plan while that job runs.
+    """
+    recorded = _recorded_outputs(job)
+    kept = {path: job.aside / Path(path).name for path in recorded}
+    if any(Path(path).exists() for path in recorded):
+        return
+    if all(file.is_file() and sha256_of(file) == recorded[path] for path, file in kept.items()):
+        for path, file in kept.items():
+            with atomic(path) as part:
+                shutil.copy2(file, part)
+
+
+def _recorded_outputs(job: Job) -> dict[str, str]:
+    """sha256 by path of what the record says of the job's outputs; {} without a readable record of just these."""
+    try:
+        recorded = {path: str(note["sha256"]) for path, note in read_json(job.record)["outputs"].items()}
+    except (OSError, InputError, KeyError, TypeError, AttributeError):
+        return {}
+    return recorded if set(recorded) == set(job.outputs) else {}
 
 
 def record_command(job: Job, inputs: Iterable[str], outputs: Iterable[str]) -> str:
@@ -141,9 +195,9 @@ def why_stale(job: Job, known: dict[str, str]) -> str | None:
 def only_its_code(job: Job, known: dict[str, str]) -> bool:
     """Whether a job has to run only because of its code: what it makes may come out as it was.
 
-    known: as in `why_stale`.
+    Not so once it has come out otherwise by this code. known: as in `why_stale`.
     """
-    if why_stale(job, known) != CODE:
+    if why_stale(job, known) != CODE or (job.otherwise.exists() and job.otherwise.read_text() == job.code):
         return False
     return why_stale(replace(job, code=read_json(job.record)["code"]), known) is None
 

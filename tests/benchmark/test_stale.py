@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.jobs.stale import Job, expect_as_before, forget, only_its_code, take_fresh, why_stale, write_record
+from benchmark.jobs.stale import (
+    Job,
+    expect_as_before,
+    forget,
+    only_its_code,
+    put_back,
+    set_aside,
+    take_fresh,
+    why_stale,
+    write_record,
+)
 from benchmark.provenance import ROOT
 from benchmark.storage.io import read_json, sha256_of
 
@@ -104,6 +114,48 @@ def test_other_outputs_are_refused_where_the_plan_counts_on_the_same() -> None:
     expect_as_before(JOB, False)
     write_record(JOB)
     assert why() is None
+
+
+def test_code_by_which_other_outputs_came_out_is_known_and_its_edit_can_be_undone() -> None:
+    edited, output = replace(JOB, code="others"), Path("results/main.csv")
+    before = output.read_bytes()
+    expect_as_before(edited, only_its_code(edited, {}))
+    set_aside(edited)
+    output.unlink()  # as Snakemake does where a job runs
+    output.write_text("another")
+    with pytest.raises(InputError, match="comes out otherwise"):
+        write_record(edited)
+    output.unlink()  # and where it fails
+    put_back(edited)
+    assert output.read_bytes() == before and why() is None  # as if nothing had been edited
+    assert not only_its_code(edited, {})  # else the same would happen again and again
+    assert only_its_code(replace(JOB, code="mended"), {})
+    expect_as_before(edited, False)
+    output.write_text("another")
+    write_record(edited)
+    assert why(edited) is None and not edited.otherwise.exists() and not edited.aside.exists()
+
+
+def test_only_what_is_whole_is_set_aside_and_put_back() -> None:
+    output = Path("results/main.csv")
+    before = output.read_bytes()
+    set_aside(JOB)
+    output.unlink()
+    output.write_text("of a job that was killed")
+    set_aside(JOB)  # keeps what is aside
+    put_back(JOB)
+    assert output.read_text() == "of a job that was killed"
+    output.unlink()
+    put_back(JOB)
+    assert output.read_bytes() == before
+    output.unlink()
+    (JOB.aside / "main.csv").write_text("damaged")
+    put_back(JOB)
+    assert not output.exists()
+    JOB.record.write_text("{")
+    put_back(JOB)
+    set_aside(JOB)
+    assert not output.exists()
 
 
 def test_a_job_without_a_readable_record_is_stale() -> None:

@@ -25,7 +25,9 @@ from benchmark.jobs.stale import (
     expect_as_before,
     forget,
     only_its_code,
+    put_back,
     record_command,
+    set_aside,
     take_fresh,
     why_stale,
 )
@@ -68,6 +70,9 @@ try:
         ablations = plan.ablations
         if fresh:
             plan.check_kept()
+        elif workflow.is_main_process:
+            for dataset in settings.datasets:
+                put_back(plan.prepare(dataset))
         if settings.require_clean and not workflow.output_settings.dryrun:
             require_clean()
 except InputError as problem:
