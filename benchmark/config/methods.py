@@ -6,6 +6,7 @@ import math
 import os
 import traceback
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -32,6 +33,11 @@ def known_methods() -> list[str]:
     return sorted(files + [package for package in OWN if _is_method(package)])
 
 
+@cache
+def _listed() -> frozenset[str]:  # once: the workflow asks for a method some hundred times
+    return frozenset(known_methods())
+
+
 def module_name(method: str) -> str:
     """The module of a method, as Python imports it."""
     return f"{method}.method" if _is_method(method) else f"baselines.{method}"
@@ -43,8 +49,7 @@ def _is_method(package: str) -> bool:
 
 def load_method(module: str, where: str = "config") -> ModuleType:
     """Import a method's module. Raises InputError for an unknown name, and a file without fit() or one that fails."""
-    known = known_methods()
-    if module not in known:
+    if module not in _listed() and module not in (known := known_methods()):
         raise InputError(f"{where}: no method {module!r}{among(module, known)}")
     try:
         loaded = importlib.import_module(module_name(module))
@@ -82,6 +87,7 @@ def authors_line(frames: Iterable[tuple[str, int]]) -> str | None:
     return None
 
 
+@cache
 def _check_fit(method: ModuleType) -> None:
     """Raise InputError for a fit() that can't be called as runs call it; else they would say so one by one."""
     if not callable(method.fit):

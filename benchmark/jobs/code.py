@@ -116,9 +116,14 @@ def code_hash(files: tuple[str, ...]) -> str:
 
 def _file_of(module: str) -> Path | None:
     """The file of a module of this project; None for a package's attribute or another project's module."""
+    return _file_below(ROOT, module)
+
+
+@cache  # most names are asked for by every method
+def _file_below(root: Path, module: str) -> Path | None:
     if module.split(".")[0] not in OWN:
         return None
-    path = ROOT.joinpath(*module.split("."))
+    path = root.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
             return candidate
