@@ -55,10 +55,21 @@ def check_backbone(backbone: dict[str, Any], where: str) -> None:
     """Raise InputError for a backbone that is neither embedded, nor there, nor on the hub under a pinned revision."""
     name = Path(backbone["name"])
     if not (name == Path(EMBEDDED) or name.is_dir() or backbone.get("revision")):
+        advice = _whole_path(name) or "to take it from the hub, set backbone.revision to a commit"
+        raise InputError(f"{where}: backbone {str(name)!r}: no such folder; {advice}")
+
+
+def check_encoder(encoder: str, where: str) -> None:
+    """Raise InputError for a sentence encoder that is neither embedded nor there."""
+    name = Path(encoder)
+    if not (name == Path(ENCODER) or name.is_dir()):
         raise InputError(
-            f"{where}: backbone {backbone['name']!r}: no such folder; to take it from the hub, set "
-            "backbone.revision to a commit"
+            f"{where}: encoder {encoder!r}: no such folder; {_whole_path(name) or 'give one that is there'}"
         )
+
+
+def _whole_path(name: Path) -> str:
+    return f"write the whole path in the place of {name.parts[0]}" if str(name).startswith("~") else ""
 
 
 def shell_prefix(require_clean: bool, with_conda: bool) -> str:
@@ -98,20 +109,23 @@ class Plan:
     own: dict[str, list[str]]  # by dataset, the user's own files that it reads
 
     @classmethod
-    def of(cls, config: Config) -> "Plan":
-        """The plan of a checked config. Raises InputError where a file of the user's own, or a backbone, is missing.
+    def of(cls, config: Config, where: str = "config") -> "Plan":
+        """The plan of a checked config, which errors call `where`.
 
-        It is checked here, as it would otherwise be found missing after hours of other jobs.
+        Raises InputError where a file of the user's own, a backbone or a sentence encoder is missing: it would
+        otherwise be found missing after hours of other jobs.
         """
         own = {}
         for name, dataset in config.datasets.items():
-            source, options = source_of(dataset, f"datasets.{name}")
+            source, options = source_of(dataset, f"{where}: datasets.{name}")
             own[name] = [str(path) for path in source.inputs(options)]
         plan = cls(config, ablations_of(config), own)
         for kind, names in (("methods.", config.methods), ("ablations: ", plan.ablations.variants)):
             for name in names:
                 for backbone in plan.backbones(name):
-                    check_backbone(backbone, f"{kind}{name}")
+                    check_backbone(backbone, f"{where}: {kind}{name}")
+                for encoder in plan.encoders(name):
+                    check_encoder(encoder, f"{where}: {kind}{name}")
         return plan
 
     def base(self, run: str) -> str:
@@ -134,6 +148,12 @@ class Plan:
         """The backbones that these settings name."""
         named = [setting.get("backbone") for setting in self.settings(run)]
         return [backbone for backbone in named if isinstance(backbone, dict) and "name" in backbone]
+
+    def encoders(self, run: str) -> list[str]:
+        """The sentence encoders that a run may be made with: those of its settings, or its method's own."""
+        method = load_method(self.config.module_of(self.base(run)))
+        named = [all_params(method, setting).get("encoder") for setting in self.settings(run)]
+        return [encoder for encoder in named if isinstance(encoder, str)]
 
     def fit_of(self, run: str) -> str:
         """The run whose folder of checkpoints this run uses: runs that differ only in what scoring reads share one."""
@@ -179,10 +199,8 @@ class Plan:
 
     def embedded(self, run: str) -> list[str]:
         """Manifest or checksums of the embedded models that a run's settings use: a sealed run can't fetch them."""
-        method = load_method(self.config.module_of(self.base(run)))
-        encoders = [all_params(method, setting).get("encoder") for setting in self.settings(run)]
         backbone = any(Path(backbone["name"]) == Path(EMBEDDED) for backbone in self.backbones(run))
-        encoder = any(name and Path(name) == Path(ENCODER) for name in encoders)
+        encoder = any(Path(name) == Path(ENCODER) for name in self.encoders(run))
         return ([MANIFEST] if backbone else []) + ([ENCODER_SUMS] if encoder else [])
 
     def own_files(self, run: str) -> list[str]:

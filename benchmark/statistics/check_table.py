@@ -125,6 +125,10 @@ def read_table(path: Path) -> list[Row]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             lines = list(reader)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; give a csv file with columns method, dataset, Hit@k and NDCG@k"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: can't be read as csv ({error}); give a table in UTF-8 with commas") from None
     if not lines:

@@ -56,7 +56,7 @@ def plan_in(config: Path, directory: Path, folder: Path) -> Plan:
         raise InputError(f"{directory}: no such folder; give the one in which the workflow has run") from None
     if folder == Path(MADE_HERE).resolve():
         raise InputError(f"{folder}: is where the runs themselves lie; give a folder of its own for the export")
-    return Plan.of(read)
+    return Plan.of(read, str(config))
 
 
 def every_run(plan: Plan) -> list[Run]:

@@ -70,16 +70,29 @@ def test_a_backbone_that_is_nowhere_is_refused(tmp_path: Path) -> None:
         return plan(methods={"frozen_llm": {"params": params}}, ablations={})
 
     nowhere = str(tmp_path / "lm")
-    message = (
-        rf"^methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, set backbone.revision"
-    )
+    message = rf"^config: methods.frozen_llm: backbone '{nowhere}': no such folder; to take it from the hub, set"
     with pytest.raises(InputError, match=message):
         with_backbone(nowhere)
+    with pytest.raises(
+        InputError, match=r"^config: .*: backbone '~/lm': no such folder; write the whole path in the place of ~$"
+    ):
+        with_backbone("~/lm")
     assert with_backbone(nowhere, revision="abc").embedded("frozen_llm") == []
     (tmp_path / "lm").mkdir()
     assert with_backbone(nowhere).embedded("frozen_llm") == []
     embedded = with_backbone("resources/smollm2-135m-instruct").embedded("frozen_llm")
     assert embedded == ["resources/smollm2-135m-instruct/manifest.json"]
+
+
+def test_a_sentence_encoder_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    def with_encoder(name: str) -> Plan:
+        return plan(methods={"tiger": {"params": {"encoder": name}}}, ablations={})
+
+    for name, advice in ((str(tmp_path / "minilm"), "give one that is there"), ("~/minilm", "write the whole path")):
+        with pytest.raises(InputError, match=rf"^config: methods.tiger: encoder '{name}': no such folder; {advice}"):
+            with_encoder(name)
+    (tmp_path / "minilm").mkdir()
+    assert with_encoder(str(tmp_path / "minilm")).embedded("tiger") == []
 
 
 def test_the_sentence_encoder_is_fetched_before_the_runs_that_read_it() -> None:
@@ -90,7 +103,7 @@ def test_the_sentence_encoder_is_fetched_before_the_runs_that_read_it() -> None:
 
     sums = "resources/all-minilm-l6-v2/SHA256SUMS"
     assert embedded("tiger") == [sums] == embedded("tiger", encoder="./resources/all-minilm-l6-v2/")
-    assert embedded("tiger", encoder="own") == [] == embedded("popularity")
+    assert embedded("popularity") == []
 
 
 def said_by_a_job(prefix: str, **environment: str) -> list[str]:

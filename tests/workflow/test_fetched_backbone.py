@@ -68,7 +68,7 @@ def test_a_missing_backbone_is_one_sentence_before_anything_runs(tmp_path: Path)
     config = changed_config(project, "gone.yaml", r2ec=with_backbones({"name": EMBEDDED}, {"name": "models/gone"}))
     done = snakemake(project, config=config)
     assert done.returncode != 0 and "Traceback" not in done.stdout and "Job stats" not in done.stdout
-    sentence = "methods.r2ec: backbone 'models/gone': no such folder; to take it from the hub, set backbone.revision to"
+    sentence = "config/gone.yaml: methods.r2ec: backbone 'models/gone': no such folder; to take it from the hub"
     assert sentence in done.stdout and not (project / "results").exists()
 
 

@@ -65,7 +65,7 @@ try:
         given = dict(config)
         fresh = take_fresh(given)
         settings = read_config(given, read_from())
-        plan = Plan.of(settings)
+        plan = Plan.of(settings, read_from())
         outputs = Outputs(plan)
         ablations = plan.ablations
         if fresh:
