@@ -179,3 +179,11 @@ def test_one_function_makes_every_markdown_table() -> None:
         if any(text.startswith("| ") or text in (" | ", " |") or "|--" in text or "| :--" in text for text in texts):
             making.add(module)
     assert making == {"benchmark.output.markdown"}
+
+
+def test_no_rule_runs_code_of_its_own() -> None:
+    """Snakemake compares only some lines of a `run:` block (findings/snakemake-run-block-changes.sh): rules call modules."""
+    files = [ROOT / "workflow" / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
+    texts = {file.name: file.read_text(encoding="utf-8") for file in files}
+    assert len(texts) > 5 and all("rule " in texts[name] for name in ("runs.smk", "data.smk"))
+    assert [name for name, text in texts.items() if re.search(r"^\s+run:", text, flags=re.MULTILINE)] == []
