@@ -182,7 +182,7 @@ def test_one_function_makes_every_markdown_table() -> None:
 
 
 def test_no_rule_runs_code_of_its_own() -> None:
-    """Snakemake compares only some lines of a `run:` block (findings/snakemake-run-block-changes.sh): rules call modules."""
+    """Snakemake compares only some lines of a `run:` block (findings/snakemake-run-block-changes.sh)."""
     files = [ROOT / "workflow" / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
     texts = {file.name: file.read_text(encoding="utf-8") for file in files}
     assert len(texts) > 5 and all("rule " in texts[name] for name in ("runs.smk", "data.smk"))
