@@ -19,7 +19,7 @@ from benchmark.config.overlay import flatten
 from benchmark.config.schema import Config, MethodConfig
 from benchmark.data.settings import source_of
 from benchmark.errors import InputError
-from benchmark.jobs.code import code_hash, made_by, source_files
+from benchmark.jobs.code import code_hash, made_by, method_files, source_files
 from benchmark.jobs.stale import KEPT, Job
 from benchmark.processes import WORKFLOW
 from benchmark.provenance import REQUIRE_CLEAN, ROOT
@@ -31,6 +31,7 @@ RUN = ("rankings.parquet", "run.json")
 WORK = "results/work"
 EMBEDDED = BACKBONE  # the backbone that the rule fetch_backbone makes; any other is the user's own
 MANIFEST = f"{EMBEDDED}/manifest.json"
+SENTENCES = "baselines/_writers/sentences.py"  # reads the sentence encoder
 ENCODER_SUMS = f"{ENCODER}/{SUMS}"  # of the sentence encoder that the rule fetch_encoder makes
 LONGEST_MINUTES = 400  # bounds a run's share in its priority, so that no run goes before the data
 
@@ -150,8 +151,11 @@ class Plan:
         return [backbone for backbone in named if isinstance(backbone, dict) and "name" in backbone]
 
     def encoders(self, run: str) -> list[str]:
-        """The sentence encoders that a run may be made with: those of its settings, or its method's own."""
-        method = load_method(self.config.module_of(self.base(run)))
+        """The sentence encoders that a run may be made with; a method that reads none may call anything its encoder."""
+        module = self.config.module_of(self.base(run))
+        if SENTENCES not in method_files(module):
+            return []
+        method = load_method(module)
         named = [all_params(method, setting).get("encoder") for setting in self.settings(run)]
         return [encoder for encoder in named if isinstance(encoder, str)]
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from benchmark.errors import InputError, command
 from benchmark.jobs.records import read_failed
-from benchmark.storage.io import atomic, read_json, sha256_of, write_json, write_text
+from benchmark.storage.io import read_json, sha256_of, write_json, write_text
 
 MADE_HERE = "results/"
 RECORDS = f"{MADE_HERE}made_from"
 # What runs keep for others, whichever config they are of; a setting may name other folders.
+ASIDE = Path(f"{MADE_HERE}work/.aside")
 KEPT = tuple(f"{MADE_HERE}{kind}" for kind in ("states", "texts", "tunings"))
 FRESH = "everything is made anew (fresh=true)"
 CODE = "its code has changed"
@@ -56,7 +57,7 @@ class Job:
     @property
     def aside(self) -> Path:
         """The folder that keeps the outputs of before while the job runs again."""
-        return Path(RECORDS, f"{self.name}.aside")
+        return ASIDE / self.name
 
 
 def mark(path: Path) -> list[int]:
@@ -120,24 +121,26 @@ def set_aside(job: Job) -> None:
         job.aside.mkdir(parents=True)
         for path in recorded:
             try:
-                os.link(path, job.aside / Path(path).name)
+                os.link(os.path.realpath(path), job.aside / Path(path).name)
             except OSError:  # not every file system has links
                 shutil.copy2(path, job.aside)
 
 
 def put_back(job: Job) -> None:
-    """Put back what `set_aside` has kept, where the job that ran again has left no outputs.
+    """Put back what `set_aside` has kept of a job that has failed, if it and what is there are those of the record.
 
-    It also stays aside: somebody may ask for a plan while that job runs.
+    For the process that holds Snakemake's lock: while the job runs, its outputs are missing, too.
     """
     recorded = _recorded_outputs(job)
-    kept = {path: job.aside / Path(path).name for path in recorded}
-    if any(Path(path).exists() for path in recorded):
-        return
-    if all(file.is_file() and sha256_of(file) == recorded[path] for path, file in kept.items()):
+    missing = [path for path in recorded if not Path(path).exists()]
+    kept = {path: job.aside / Path(path).name for path in missing}
+    there = [(path, Path(path)) for path in recorded if path not in kept]
+    if all(file.is_file() and sha256_of(file) == recorded[path] for path, file in [*kept.items(), *there]):
         for path, file in kept.items():
-            with atomic(path) as part:
-                shutil.copy2(file, part)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, path)
+        job.expected.unlink(missing_ok=True)
+        shutil.rmtree(job.aside, ignore_errors=True)
 
 
 def _recorded_outputs(job: Job) -> dict[str, str]:
@@ -240,7 +243,9 @@ def forget(jobs: Iterable[str], folders: Iterable[str]) -> None:
     A call that is stopped on the way needs no second wish: the next one makes anew what has no record. Downloads stay.
     """
     for job in jobs:
-        Path(RECORDS, f"{job}.json").unlink(missing_ok=True)
+        for ending in ("json", "as-before", "otherwise"):
+            Path(RECORDS, f"{job}.{ending}").unlink(missing_ok=True)
+    shutil.rmtree(ASIDE, ignore_errors=True)
     for folder in map(Path, folders):
         if folder.is_dir():
             shutil.rmtree(folder)

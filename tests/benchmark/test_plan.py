@@ -95,6 +95,14 @@ def test_a_sentence_encoder_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     assert with_encoder(str(tmp_path / "minilm")).embedded("tiger") == []
 
 
+def test_a_method_that_reads_no_sentences_may_call_anything_its_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = plan(methods={"popularity": {}}, ablations={})
+    monkeypatch.setattr("benchmark.jobs.plan.all_params", lambda method, params: {"encoder": "gru"})
+    assert own.encoders("popularity") == []
+    with pytest.raises(InputError, match="encoder 'gru': no such folder"):
+        plan(methods={"tiger": {}}, ablations={})
+
+
 def test_the_sentence_encoder_is_fetched_before_the_runs_that_read_it() -> None:
     """The runs are in a sandbox, where they can't write it."""
 

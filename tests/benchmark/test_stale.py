@@ -128,6 +128,7 @@ def test_code_by_which_other_outputs_came_out_is_known_and_its_edit_can_be_undon
     output.unlink()  # and where it fails
     put_back(edited)
     assert output.read_bytes() == before and why() is None  # as if nothing had been edited
+    assert not edited.aside.exists() and not edited.expected.exists()
     assert not only_its_code(edited, {})  # else the same would happen again and again
     assert only_its_code(replace(JOB, code="mended"), {})
     expect_as_before(edited, False)
@@ -148,6 +149,7 @@ def test_only_what_is_whole_is_set_aside_and_put_back() -> None:
     output.unlink()
     put_back(JOB)
     assert output.read_bytes() == before
+    set_aside(JOB)
     output.unlink()
     (JOB.aside / "main.csv").write_text("damaged")
     put_back(JOB)
@@ -156,6 +158,19 @@ def test_only_what_is_whole_is_set_aside_and_put_back() -> None:
     put_back(JOB)
     set_aside(JOB)
     assert not output.exists()
+
+
+def test_what_was_put_back_in_part_is_put_back_in_full() -> None:
+    """As where the disk was full in between."""
+    paths = ("results/main.csv", "results/main.md")
+    Path(paths[1]).write_text("a table")
+    job = replace(JOB, outputs=paths)
+    write_record(job)
+    before = [Path(path).read_bytes() for path in paths]
+    set_aside(job)
+    Path(paths[1]).unlink()
+    put_back(job)
+    assert [Path(path).read_bytes() for path in paths] == before and why(job) is None
 
 
 def test_a_job_without_a_readable_record_is_stale() -> None:

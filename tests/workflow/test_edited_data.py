@@ -65,19 +65,22 @@ def prepare(*arguments, **options):
 
 
 def test_runs_stay_where_an_edit_that_failed_is_undone(project: Path) -> None:
-    """Snakemake removes the data of before as it begins to make them anew."""
+    """Snakemake removes the data of before as it begins to make them anew; they are put back."""
     run = project / "results/runs/planted/popularity/seed1/run.json"
     before = run.stat().st_mtime_ns
     data = project / "results/data/planted"
     with edited(project / PROTOCOL, FAILS):
         assert snakemake(project, config="config/one.yaml").returncode == 1
-        assert not list(data.glob("*.parquet"))
+        assert len(list(data.glob("*.parquet"))) == 5
     assert planned(snakemake(project, "--dry-run", config="config/one.yaml").stdout) == {"prepare": 1}
     assert snakemake(project, config="config/one.yaml").returncode == 0
     with edited(project / PROTOCOL, FAILS):
         assert snakemake(project, config="config/one.yaml").returncode == 1
     assert "Nothing to be done" in snakemake(project, config="config/one.yaml").stdout
-    assert len(list(data.glob("*.parquet"))) == 5 and run.stat().st_mtime_ns == before
+    assert planned(snakemake(project, "--dry-run", "--forcerun", "prepare", config="config/one.yaml").stdout) == {
+        "prepare": 1
+    }
+    assert run.stat().st_mtime_ns == before and not (project / "results/work/.aside/prepare/planted").exists()
 
 
 def test_the_workflow_stops_where_edited_code_gives_other_data(project: Path) -> None:

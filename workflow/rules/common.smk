@@ -70,9 +70,6 @@ try:
         ablations = plan.ablations
         if fresh:
             plan.check_kept()
-        elif workflow.is_main_process:
-            for dataset in settings.datasets:
-                put_back(plan.prepare(dataset))
         if settings.require_clean and not workflow.output_settings.dryrun:
             require_clean()
 except InputError as problem:
@@ -125,16 +122,16 @@ def input_checksums(job, path):
 
 @functools.cache
 def stays(dataset):
-    """Whether a dataset is fetched or prepared again only because code was edited, as after an update of this project.
+    """Whether a dataset is as it was, or fetched and prepared again only because code was edited, as after an update.
 
-    What was made from it isn't planned again then. Where the data come out otherwise after all, `prepare` fails and
-    says what to do (`expect_as_before`).
+    What was made from it isn't planned again then, also where Snakemake itself prepares it again, as after a run that
+    was cut off. Where the data come out otherwise after all, `prepare` fails and says what to do (`expect_as_before`).
     """
     if fresh:
         return False
     jobs = [plan.fetch(dataset), plan.prepare(dataset)]
     again = [job for job in jobs if why_stale(job, contents) is not None]
-    return bool(again) and all(only_its_code(job, contents) for job in again)
+    return all(only_its_code(job, contents) for job in again)
 
 
 STAYS = "; what was made from these data stays if they come out as they were"
