@@ -15,8 +15,8 @@
 # alone. Of the 64 texts that OpenVINO writes together none is that text, and all differ: each is pushed away from what the others wrote. So a
 # group of rollouts isn't drawn from the LM, and not independently, and looks more varied the larger it is.
 #
-# Ask for one text at a time, each with another rng_seed, as the seed is 0 unless given. An issue about it wasn't found. vLLM 0.32.0's beam search
-# reads a constraint (read, not run).
+# Ask for one text at a time, each with another rng_seed, as the seed is 0 unless given. An issue about it wasn't found. Such a text can
+# be of no title in the list (openvino-listed-titles.sh). vLLM's beam search reads a constraint, in a way of its own (vllm-constrained-beams.sh).
 #
 # Exits 0 while that is so, 1 if it has changed. Needs Python 3.11 and a package index. A small LM with random weights, float32; invented titles.
 set -euo pipefail
@@ -83,7 +83,7 @@ free = [ids for prompt in prompts for ids in written(prompt, **beams)]
 for name, ids in texts.items():
     count[name] = in_catalogue(ids)
     print(f"{TEXTS} texts of each of {len(prompts)} prompts, {name}: {count[name]} of {len(ids)} are in the catalogue,",
-          f"such as {tokenizer.decode(ids[1], skip_special_tokens=True)!r}", flush=True)
+          f"such as {tokenizer.decode(ids[1], skip_special_tokens=True)[:30]!a}", flush=True)
 print("beams with the constraint are the beams without it:", texts["beams"] == free)
 
 # a sharp temperature, so that all texts of a prompt are the one of greedy search

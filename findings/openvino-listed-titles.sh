@@ -11,9 +11,9 @@
 # The list of all 64 is kept to: 0. So hit rates fall, and items come up that the candidates leave out on purpose.
 #
 # Why: the list becomes a machine of states, in which states are merged that aren't equivalent. After "Red Garden" it is where it is after "Blue
-# Garden", and " II" may follow. This is known of xgrammar, which OpenVINO GenAI has inside: issue 618, fixed in May 2026 (pull request 632). The
-# Python package xgrammar 0.2.8, which vLLM 0.32.0 uses, keeps to the list of 64 films and 4 sequels less the last 4 films (measured apart).
-# OpenVINO GenAI's is an older one. An issue about OpenVINO GenAI wasn't found. Look each text up in the list.
+# Garden", and " II" may follow. This is known of xgrammar, which OpenVINO GenAI has inside: issue 618, fixed in May 2026 (pull request 632). Of the
+# Python package, 0.1.34 accepts "Red Garden II" for the three titles, too, and 0.2.8, which vLLM 0.32.0 uses, doesn't (measured apart). What
+# OpenVINO GenAI has inside behaves as the older one. An issue about OpenVINO GenAI wasn't found. Look each text up in the list.
 #
 # Exits 0 while that is so, 1 if it has changed. Needs Python 3.11 and a package index. A small LM with random weights, float32; invented titles.
 set -euo pipefail
