@@ -153,11 +153,11 @@ class Plan:
     def encoders(self, run: str) -> list[str]:
         """The sentence encoders that a run may be made with; a method that reads none may call anything its encoder."""
         module = self.config.module_of(self.base(run))
-        if SENTENCES not in method_files(module):
-            return []
         method = load_method(module)
         named = [all_params(method, setting).get("encoder") for setting in self.settings(run)]
-        return [encoder for encoder in named if isinstance(encoder, str)]
+        encoders = [encoder for encoder in named if isinstance(encoder, str)]
+        # Asked last: it follows all imports of the method, at each start.
+        return encoders if encoders and SENTENCES in method_files(module) else []
 
     def fit_of(self, run: str) -> str:
         """The run whose folder of checkpoints this run uses: runs that differ only in what scoring reads share one."""

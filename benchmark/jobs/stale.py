@@ -20,8 +20,8 @@ from benchmark.storage.io import read_json, sha256_of, write_json, write_text
 
 MADE_HERE = "results/"
 RECORDS = f"{MADE_HERE}made_from"
+ASIDE = Path(f"{MADE_HERE}work/.aside")  # not in RECORDS, whose files are all read as records
 # What runs keep for others, whichever config they are of; a setting may name other folders.
-ASIDE = Path(f"{MADE_HERE}work/.aside")
 KEPT = tuple(f"{MADE_HERE}{kind}" for kind in ("states", "texts", "tunings"))
 FRESH = "everything is made anew (fresh=true)"
 CODE = "its code has changed"
