@@ -67,7 +67,7 @@ def markdown(frame: pd.DataFrame, below: Sequence[str] = ()) -> str:
 def plot(frame: pd.DataFrame) -> Figure:
     """NDCG@10 with its interval against seconds and against tokens per case; colour and mark say the kind of
     thinking."""
-    figure = new_figure(13.5, 5.6)
+    figure = new_figure(13.5, 6.6)
     panels = figure.subplots(1, 2, sharey=True)
     drawn = {kind: Line2D([], [], linestyle="", color=COLOURS[kind], marker=MARKS[kind]) for kind in frame.thinking}
     # Outside of the panels, before the names find their places.

@@ -187,6 +187,20 @@ def test_twenty_crowded_labels_do_not_overlap(seed: int) -> None:
         assert frame.y0 <= box[1] < box[3] <= frame.y1
 
 
+def test_a_name_rather_covers_an_interval_than_a_name() -> None:
+    figure = Figure(figsize=(4, 3), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    x = np.linspace(0, 1, 60)
+    y = np.where(x < 0.5, 0.02, 0.03)
+    axes.set(xlim=(-0.3, 1.3), ylim=(0, 0.05))
+    # Intervals leave no place in the panel free; names are short enough to stand beside each other.
+    boxes = place_labels(figure, axes, x, y, [f"m{i}" for i in range(60)], np.tile([0.0, 0.05], (60, 1)))
+    shared = overlaps(boxes, boxes)
+    assert (shared - np.diag(np.diag(shared)) == 0).all()
+    frame = axes.get_window_extent()
+    assert (boxes[:, :2] > [frame.x0, frame.y0]).all() and (boxes[:, 2:] < [frame.x1, frame.y1]).all()
+
+
 def crossings() -> int:
     """How many lines to names cross another name, of twenty crowded points."""
     generator = np.random.default_rng(0)
