@@ -34,7 +34,7 @@ help:
 	@echo "make decoupled   R2ec against pipelines in which an LLM writes and another model recommends, in results/decoupled"
 	@echo "make slices      ID baselines and R2ec on slices of Amazon's 2018 release (SLICES=folder that holds them), in results/slices"
 	@echo "make recbole     our training of RecBole's networks against RecBole's own, to its own early stop: hours; in results/recbole"
-	@echo "make latency     how long a user waits in the methods of the paper's Table 4, fitted for a moment (QUERIES=100); in results/latency"
+	@echo "make latency     how long a user waits in the methods of the paper's Table 4, fitted for a moment (QUERIES=100; METHODS=: all rows of make decoupled); in results/latency"
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
 	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them (ROUNDS=1: half of the time); in results/speed"
@@ -161,11 +161,13 @@ recbole: $(READY)
 
 # The machine should have nothing else to do. Each query is answered three times alone and three times in batches.
 QUERIES ?= 100
+METHODS ?= sasrec langptune d3 llara r2ec
 latency: $(READY)
 	$(call own_folder,latency)
 	$(SNAKEMAKE) --quiet all --configfile config/latency.yaml --directory results/latency -- results/data/ml-100k/dataset.json \
 		resources/smollm2-135m-instruct/manifest.json resources/all-minilm-l6-v2/SHA256SUMS
-	.venv/bin/python -m benchmark.speed.latency config/latency.yaml --directory results/latency --queries $(QUERIES) --printed docs/paper-latency.csv
+	.venv/bin/python -m benchmark.speed.latency config/latency.yaml --directory results/latency --queries $(QUERIES) --printed docs/paper-latency.csv \
+		$(if $(METHODS),--methods $(METHODS))
 
 # For GPUs, and never run so far.
 paper: $(READY)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,6 +188,15 @@ def fitted(name: str, entry: MethodConfig, split: Split, workdir: Path) -> Recom
     return recommender.uncached()
 
 
+def chosen(
+    methods: Mapping[str, MethodConfig | None], names: Sequence[str] | None, where: Path
+) -> dict[str, MethodConfig | None]:
+    """The rows of these names in the config's order, or all of them. Raises InputError for a name that is no row."""
+    if unknown := [name for name in names or () if name not in methods]:
+        raise InputError(f"--methods {unknown[0]}: {where} has no such row; give some of {', '.join(methods)}")
+    return {name: entry for name, entry in methods.items() if names is None or name in names}
+
+
 def all_fitted(
     methods: Mapping[str, MethodConfig | None], split: Split, folder: Path
 ) -> tuple[dict[str, Recommender], dict[str, str]]:
@@ -217,6 +226,7 @@ def main() -> None:
     )
     parser.add_argument("--queries", type=int, default=100, help="test cases (default: 100, as in the paper)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3, as in the paper")
+    parser.add_argument("--methods", nargs="+", help="rows of the config to time (default: all of them)")
     parser.add_argument("--printed", type=Path, help="a CSV of method and seconds, such as a paper's, to stand beside")
     args = parser.parse_args()
     printed = {} if args.printed is None else printed_in(args.printed)
@@ -225,6 +235,7 @@ def main() -> None:
     config = read_config_file(args.config)
     if len(config.datasets) != 1:
         raise InputError(f"{args.config}: has {len(config.datasets)} datasets; give a config with one")
+    methods = chosen(config.methods, args.methods, args.config)
     if not args.directory.is_dir():
         raise InputError(f"--directory {args.directory}: no such folder; run the config there first (make latency)")
     os.chdir(args.directory)
@@ -237,9 +248,9 @@ def main() -> None:
         np.random.default_rng(provenance.derive_seed(dataset, "latency")).permutation(len(cases))[: args.queries]
     )
     with tempfile.TemporaryDirectory() as folder:
-        recommenders, unfitted = all_fitted(config.methods, split, Path(folder))
+        recommenders, unfitted = all_fitted(methods, split, Path(folder))
         found, unmeasured = measured(recommenders, cases, args.rounds, say=_say)
-    failed = {name: (unfitted | unmeasured)[name] for name in config.methods if name in unfitted | unmeasured}
+    failed = {name: (unfitted | unmeasured)[name] for name in methods if name in unfitted | unmeasured}
     if not found:
         name, reason = next(iter(failed.items()))
         raise InputError(f"no method could be timed; {name} failed: {reason}")

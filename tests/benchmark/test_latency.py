@@ -1,7 +1,8 @@
 """Seconds of an answer, held to a clock that the test moves; and the command on planted data."""
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmark.config.read import read_config_file
+from benchmark.config.schema import MethodConfig
 from benchmark.contract import Cases, Recommender
 from benchmark.errors import InputError
 from benchmark.provenance import ROOT
@@ -17,6 +19,20 @@ from benchmark.speed.latency import markdown, measured, printed_in
 from tests.support.planted import planted, planted_split, write_prepared
 
 SPLIT, _ = planted_split()
+BUDGETS = {
+    "backbone",
+    "lora",
+    "max_items",
+    "max_prompt_tokens",
+    "max_new_tokens",
+    "max_history",
+    "candidates",
+    "weight",
+    "query",
+    "ranking",
+    "reasoning",
+    "item_knowledge",
+}
 
 
 class Clock:
@@ -145,10 +161,40 @@ def test_a_printed_table_that_is_none_is_one_sentence(text: str, sentence: str, 
 
 
 def test_the_papers_seconds_can_be_read() -> None:
-    assert (
-        printed_in(ROOT / "docs/paper-latency.csv").keys()
-        > read_config_file(ROOT / "config/latency.yaml").methods.keys()
-    )
+    of_paper = re.search(r"^METHODS \?= (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert of_paper is not None
+    rows = read_config_file(ROOT / "config/latency.yaml").methods
+    names = of_paper[1].split()
+    assert set(printed_in(ROOT / "docs/paper-latency.csv")) - set(rows) == {"r2ec with vLLM"}
+    assert set(printed_in(ROOT / "docs/paper-latency.csv")) & set(rows) == set(names) == set(list(rows)[:5])
+
+
+def test_every_row_of_the_pipelines_can_be_timed_with_its_text_budget() -> None:
+    """What an answer costs goes by these settings; only how long a row is fitted may differ."""
+    timed = read_config_file(ROOT / "config/latency.yaml").methods
+    pipelines = read_config_file(ROOT / "config/decoupled.yaml").methods
+    assert timed.keys() == pipelines.keys()
+    for name, entry in pipelines.items():
+        other = timed[name]
+        assert (entry or MethodConfig()).module == (other or MethodConfig()).module
+        own, theirs = (dict(budgets((each or MethodConfig()).params)) for each in (entry, other))
+        assert theirs == own, name
+
+
+def budgets(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if name in BUDGETS:
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from budgets(value)
+
+
+def test_some_rows_of_a_config_are_timed_in_its_order(tmp_path: Path) -> None:
+    methods = {"a": None, "b": MethodConfig(), "c": None}
+    assert list(latency.chosen(methods, ["c", "a"], tmp_path)) == ["a", "c"]
+    assert latency.chosen(methods, None, tmp_path) == methods
+    with pytest.raises(InputError, match=r"--methods d: .* has no such row; give some of a, b, c"):
+        latency.chosen(methods, ["a", "d"], tmp_path)
 
 
 @pytest.fixture
