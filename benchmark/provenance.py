@@ -151,3 +151,20 @@ def peak_memory_mib() -> int:
     """Peak resident memory of this process so far, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def waited_for_cores(threads: Path = Path("/proc/self/task")) -> float | None:
+    """Share of the time in which this process's threads could have run and had no core, from its start on.
+
+    Other work on the machine raises it, and with it all seconds that are measured. Threads that have ended don't count,
+    nor does what a hypervisor gives to other guests. None where the system doesn't say (other systems than Linux).
+    threads: the folder of the process's threads in /proc.
+    """
+    ran = waited = 0
+    for file in threads.glob("*/schedstat"):
+        try:
+            own, other, _ = map(int, file.read_text().split())  # nanoseconds on a core and without one; times on a core
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+        ran, waited = ran + own, waited + other
+    return waited / (ran + waited) if ran else None

@@ -1,13 +1,17 @@
 """What each row of the tables cost: data, settings, time, text and memory of its runs.
 
 Seconds are wall-clock on the machine that the page names; jobs side by side slow each other down, so that small
-differences mean nothing.
+differences mean nothing. How long a row waited for a core is said beside them.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from benchmark.analysis.collect import Collected
+
+WAITED = 0.1  # share of the time without a core from which seconds are said to be too long
 
 
 def costs(results: Collected) -> pd.DataFrame:
@@ -32,6 +36,21 @@ def costs(results: Collected) -> pd.DataFrame:
                 "ms_batched": np.mean([run.latency_ms_per_case for run in runs]),
                 "ms_alone": np.mean([run.latency_ms_alone for run in runs]),
                 "peak_mib": np.mean([run.peak_memory_mib for run in runs]),
+                # NaN where no run knows it
+                "waited": np.mean([run.waited for run in runs if run.waited is not None] or [np.nan]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def waited_in_words(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """A sentence about the rows that had no core for more than WAITED of the time. frames: of `costs`, one a dataset.
+
+    >>> waited_in_words([pd.DataFrame({"dataset": ["d"] * 3, "method": list("abc"), "waited": [0.1, 0.62, np.nan]})])
+    ['Other work kept these rows waiting for a core, so that their seconds are too long: b on d 62 %.']
+    """
+    rows = [row for frame in frames if "waited" in frame for row in frame.to_dict("records") if row["waited"] > WAITED]
+    if not rows:
+        return []
+    shares = ", ".join(f"{row['method']} on {row['dataset']} {row['waited']:.0%}".replace("%", " %") for row in rows)
+    return [f"Other work kept these rows waiting for a core, so that their seconds are too long: {shares}."]

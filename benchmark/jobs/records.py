@@ -91,6 +91,9 @@ class RunRecord(_Strict):
     seconds: Phases  # where the time went
     latency_ms_per_case: Annotated[float, Field(ge=0)]  # seconds.score / n_cases * 1000, batched as the method batches
     latency_ms_alone: Annotated[float, Field(ge=0)]  # median milliseconds to score one case alone, nothing kept on disk
+    # Share of the time in which the process could have run and had no core; None where the system doesn't say, and in
+    # records of before this was kept. Where it is high, all seconds above are too long.
+    waited: Annotated[float, Field(ge=0, le=1)] | None = None
     peak_memory_mib: Count  # peak resident memory of the process, MiB
     tokens_written: Count  # tokens an LLM wrote while scoring; 0 for methods without one
     report: dict[str, JsonValue]  # Recommender.report(): epochs, validation curve, ...

@@ -225,6 +225,7 @@ def record_of(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> Run
 
 def _record(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> RunRecord:
     n_cases, fit, score = len(ranked.rankings), fitted.cost, ranked.cost
+    waited = provenance.waited_for_cores()
     return RunRecord(
         dataset=task.split.name,
         method=task.name,
@@ -246,6 +247,7 @@ def _record(task: Task, fitted: Fitted, ranked: Ranked, latency: float) -> RunRe
         ),
         latency_ms_per_case=round(score.seconds / n_cases * 1000, 4),
         latency_ms_alone=round(latency * 1000, 4),
+        waited=None if waited is None else round(waited, 3),
         peak_memory_mib=provenance.peak_memory_mib(),
         tokens_written=ranked.tokens,
         report=ranked.report,

@@ -1,10 +1,11 @@
 """Make the table of costs in Markdown."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from benchmark.analysis.costs import waited_in_words
 from benchmark.output.markdown import plain, running, table
 from benchmark.output.page.labels import machine
 
@@ -56,15 +57,14 @@ def machines(hardware: Iterable[str]) -> list[str]:
     return sorted(", ".join(filter(None, (name, gpu))) for name, gpus in gpus_of.items() for gpu in gpus or {""})
 
 
-def note(hardware: Iterable[str]) -> str:
-    """What stands below the table. hardware: of all runs, as JSON."""
+def note(hardware: Iterable[str], frames: Sequence[pd.DataFrame]) -> str:
+    """What stands below the table. hardware: of all runs, as JSON; frames: of costs.csv, one a dataset."""
     several = machines(hardware)
-    if len(several) < 2:
-        return NOTE
-    return (
-        f"{NOTE} These runs are of {len(several)} machines ({'; '.join(several)}): seconds of different "
-        "machines don't compare."
-    )
+    parts = [NOTE, *waited_in_words(frames)]
+    if len(several) > 1:
+        of_each = f"These runs are of {len(several)} machines ({'; '.join(several)})"
+        parts.append(f"{of_each}: seconds of different machines don't compare.")
+    return " ".join(parts)
 
 
 def markdown(frame: pd.DataFrame, hardware: Iterable[str]) -> str:
@@ -74,4 +74,4 @@ def markdown(frame: pd.DataFrame, hardware: Iterable[str]) -> str:
         [plain(row["dataset"]), plain(row["method"]), str(row["seeds"]), *(number(row[column]) for column in HEADINGS)]
         for row in frame.to_dict("records")
     ]
-    return f"{table(head, body, left=2)}\n\n{running(note(hardware))}\n"
+    return f"{table(head, body, left=2)}\n\n{running(note(hardware, [frame]))}\n"

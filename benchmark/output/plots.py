@@ -181,14 +181,15 @@ def place_labels(
     """Write a name beside each point so that no name covers a name, a point or a point's interval.
 
     `x`, `y` float [n] and `lines` float [n, 2] (low and high of the interval at x) are in data units. Places on growing
-    rings are tried; the nearest free one inside the axes is taken, or else the least covered, where a name or a point
-    counts a hundred times as much as an interval. A thin line joins a name to its point where it had to move away. No such line crosses a name or a point where another place is as free.
+    rings are tried. The nearest free one inside the axes is taken, or else the least covered, where to cover a name or
+    a point counts CROWDED times as much as an interval. A thin line joins a name to its point where it had to move
+    away. No such line crosses a name or a point where another place is as free.
     Returns the names' boxes, float64 [n, 4] (x0, y0, x1, y1) in pixels.
     """
     figure.draw_without_rendering()  # fixes the layout, so that pixels mean something
     frame = axes.get_window_extent()
     pixels = figure.dpi / 72  # per point
-    inside = np.array([frame.min, frame.max]) + [[2 * pixels], [-2 * pixels]]  # a name on the axis is struck through
+    inside = frame.padded(-2 * pixels)  # a name on the axis would be struck through
     points = axes.transData.transform(np.column_stack([x, y]))
     ends = axes.transData.transform(np.column_stack([np.repeat(x, 2), lines.ravel()]))[:, 1].reshape(-1, 2)
     dots = np.hstack([points - 4 * pixels, points + 4 * pixels])
@@ -200,7 +201,7 @@ def place_labels(
         label = axes.annotate(names[i], (x[i], y[i]), xytext=(0, 0), textcoords="offset points", fontsize=8.5)
         drawn = label.get_window_extent()
         places = _places(points[i], drawn.width, drawn.height, pixels)
-        low, high = (places[:, :2] < inside[0]).any(axis=1), (places[:, 2:] > inside[1]).any(axis=1)
+        low, high = (places[:, :2] < inside.min).any(axis=1), (places[:, 2:] > inside.max).any(axis=1)
         covered = overlaps(places, occupied) @ weights + (low | high) * frame.width * frame.height * CROWDED
         free = np.flatnonzero(covered == covered.min())  # the nearest first
         others = np.delete(solid, i, axis=0)  # all but the point itself

@@ -25,7 +25,7 @@ from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
 from benchmark.output.plots import BASELINE, GREY, MAIN, REFERENCE, STYLE, head_and_foot, new_figure, place_labels, save
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
-from benchmark.statistics.thinking import NOTE, left_out, thinking
+from benchmark.statistics.thinking import NOTE, notes, thinking
 from benchmark.storage.io import write_text
 
 COLOURS = dict(zip(THINKING, (GREY, "#009E73", BASELINE, REFERENCE), strict=True))
@@ -114,7 +114,7 @@ def main() -> None:
     frame = thinking(datasets, overall, args.thinking)
     if frame.empty:
         raise InputError("no method has results on all of these datasets; see their logs")
-    write(frame, args.out, args.results / "plots", [*([args.note] if args.note else []), *left_out(datasets)])
+    write(frame, args.out, args.results / "plots", [*([args.note] if args.note else []), *notes(datasets)])
 
 
 def write(frame: pd.DataFrame, out: Path, plots: Path, below: Sequence[str]) -> None:

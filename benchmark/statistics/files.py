@@ -30,7 +30,8 @@ would run as a formula gets an apostrophe in front, which reading takes away. `r
     empty for fewer than two and where no case differs)
 {dataset}.costs.csv      one row per method: the means of its runs
     dataset, method, seeds, users, targets, positions (learned from), settings (tried), fit_s, tuning_s, score_s
-    (seconds), tokens (written while ranking), ms_batched, ms_alone (milliseconds per case), peak_mib
+    (seconds), tokens (written while ranking), ms_batched, ms_alone (milliseconds per case), peak_mib, waited (share
+    of the time without a core, of runs that know it; empty if none does)
 {dataset}.runs.csv       one row per run: what its run.json says
     dataset, method, kind, seed, seed_value, commit, code, data_hash, users, targets, positions, settings, fit_s,
     score_s, reused_s, tokens, ms_batched, ms_alone, peak_mib, finished_at (ISO 8601, UTC), and as JSON params,

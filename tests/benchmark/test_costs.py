@@ -57,6 +57,20 @@ def test_one_line_per_method(results: Path) -> None:
     assert lines[-1] == NOTE and np.all([lines[i].count("|") == lines[0].count("|") for i in range(4)])
 
 
+def test_rows_that_waited_for_a_core_are_named(results: Path) -> None:
+    """Means of .4 and .1, and of one run that knows nothing; rows of runs that know nothing say nothing."""
+    assert costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2})).waited.isna().all()
+    for name, shares in (("popularity", (0.05, None)), ("r2ec_small", (0.4, 0.1))):
+        for seed, waited in enumerate(shares, 1):
+            path = results / f"runs/small/{name}/seed{seed}/run.json"
+            write_run(path, read_run(path).model_copy(update={"waited": waited}))
+    assert costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2})).waited.tolist() == [0.05, 0.25]
+    said = (
+        "Other work kept these rows waiting for a core, so that their seconds are too long: r2ec_small on small 25 %."
+    )
+    assert as_lines(results)[-1] == f"{NOTE} {said}"
+
+
 def with_hardware(results: Path, run: str, **changes: str | int) -> None:
     path = results / f"runs/small/{run}/run.json"
     record = read_run(path)

@@ -1,13 +1,15 @@
 """A tree that is not a commit: found, named and refused."""
 
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmark import provenance
 from benchmark.errors import InputError
-from benchmark.provenance import require_clean
+from benchmark.provenance import ROOT, require_clean
 
 
 @pytest.fixture
@@ -70,3 +72,42 @@ def test_without_git_nothing_says_what_runs(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     refused(f"^require_clean: {tmp_path} is no git checkout, so that no commit says what runs; clone")
+
+
+def test_the_share_of_waiting_by_hand(tmp_path: Path) -> None:
+    """Threads that ran 3 and 1 s and waited 0 and 1 s; one that has ended, and one of a kernel that doesn't count."""
+    for thread, text in (("1", "3000000000 0 12"), ("2", "1000000000 1000000000 7"), ("3", ""), ("4", "0 0 0")):
+        (tmp_path / thread).mkdir()
+        (tmp_path / thread / "schedstat").write_text(text)
+    (tmp_path / "5").mkdir()
+    assert provenance.waited_for_cores(tmp_path) == 0.2
+    assert (
+        provenance.waited_for_cores(tmp_path / "4") is None and provenance.waited_for_cores(tmp_path / "none") is None
+    )
+
+
+SPIN = """
+import os, time
+from benchmark import provenance
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print("ready", flush=True)
+input()
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    pass
+print(provenance.waited_for_cores())
+"""
+
+
+@pytest.mark.skipif(provenance.waited_for_cores() is None, reason="this system doesn't say how long a process waits")
+def test_a_process_that_shares_its_core_has_waited() -> None:
+    """Two that spin on one core: each has half of it, or less where others are there, too."""
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    both = [subprocess.Popen([sys.executable, "-c", SPIN], text=True, cwd=ROOT, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in both if process.stdout] == ["ready\n"] * 2
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    shares = [float(process.communicate()[0]) for process in both]
+    assert min(shares) > 0.25, shares

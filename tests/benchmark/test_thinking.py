@@ -18,7 +18,7 @@ from benchmark.output import thinking
 from benchmark.output.page import __main__ as page
 from benchmark.provenance import ROOT
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
-from benchmark.statistics.thinking import left_out
+from benchmark.statistics.thinking import notes
 from benchmark.statistics.thinking import thinking as frame_of
 from tests.support.page import Opened, axe, browser, document_of
 from tests.support.results_tree import write_results
@@ -145,8 +145,8 @@ def test_a_failed_row_is_left_out_with_a_word(results: Path) -> None:
     part = DatasetStatistics.read(results / "statistics", "small")
     failed = pd.DataFrame([("small", "slim", "it ran out of memory")], columns=["dataset", "method", "why"])
     broken = DatasetStatistics(**{**vars(part), "failed": failed})
-    assert left_out([broken]) == ["Left out, as a run has failed: slim on small."]
-    assert left_out([part]) == []
+    assert notes([broken]) == ["Left out, as a run has failed: slim on small."]
+    assert notes([part]) == []
 
 
 def page_of(results: Path, out: Path, *more: str) -> Path:

@@ -212,7 +212,11 @@ def document(
         "datasets": sections,
         "overall": whole,
         "thinking": thinking.part_of(of_datasets, over_datasets, declared, numbers),
-        "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": note_on_costs(hardware)},
+        "costs": {
+            "headings": list(HEADINGS.values()),
+            "names": list(HEADINGS),
+            "note": note_on_costs(hardware, [part.costs for part in of_datasets]),
+        },
         "held": entries,
         "ablations": [
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors

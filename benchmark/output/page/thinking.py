@@ -8,7 +8,7 @@ import pandas as pd
 from benchmark.config.methods import THINKING
 from benchmark.output.page.pairs import EVERY, digits
 from benchmark.statistics.files import DatasetStatistics
-from benchmark.statistics.thinking import NOTE, left_out, thinking
+from benchmark.statistics.thinking import NOTE, notes, thinking
 
 VALUES = ("mean", "low", "high")
 COSTS = ("seconds_alone", "seconds_batched", "tokens")  # per case
@@ -31,7 +31,7 @@ def part_of(
     if overall is not None:
         frames[EVERY] = thinking(datasets, overall, dict(declared))
     rows = {name: [_row(row, numbers) for row in frame.to_dict("records")] for name, frame in frames.items()}
-    return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *left_out(datasets)]}
+    return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *notes(datasets)]}
 
 
 def _row(row: Mapping[Any, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
