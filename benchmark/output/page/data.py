@@ -163,6 +163,12 @@ def leading_pairs(
     ]
 
 
+def _costs(datasets: Sequence[DatasetStatistics]) -> dict[str, Any]:
+    hardware = [text for part in datasets for text in part.runs.hardware]
+    note = note_on_costs(hardware, [part.costs for part in datasets])
+    return {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": note}
+
+
 def document(
     collected: Sequence[Collected],
     results: Path,
@@ -185,7 +191,6 @@ def document(
     sections = [section(runs, part, numbers) for runs, part in zip(collected, of_datasets, strict=True)]
     whole = overall(collected, sections, numbers, statistics)
     over_datasets = read_csv(statistics / OVERALL_METHODS) if whole and declared else None
-    hardware = [text for part in of_datasets for text in part.runs.hardware]
     parts: Parts = {}
     entries = []
     for place, runs in enumerate(collected):
@@ -212,11 +217,7 @@ def document(
         "datasets": sections,
         "overall": whole,
         "thinking": thinking.part_of(of_datasets, over_datasets, declared, numbers),
-        "costs": {
-            "headings": list(HEADINGS.values()),
-            "names": list(HEADINGS),
-            "note": note_on_costs(hardware, [part.costs for part in of_datasets]),
-        },
+        "costs": _costs(of_datasets),
         "held": entries,
         "ablations": [
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors
