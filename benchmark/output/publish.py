@@ -16,6 +16,7 @@ from benchmark.jobs.stale import RECORDS
 from benchmark.storage.io import atomic, read_json, sha256_of, write_json
 
 PUBLISHED = Path("results/published")
+STATISTICS = Path("results/statistics")
 # Jobs whose records lie by the folder of the ablations.
 FACTORS = ("factor_statistics", "ablation", "ablation_plot", "claims_statistics", "claims")
 
@@ -40,12 +41,20 @@ def read_records(place: Path) -> dict[str, dict[str, Any]]:
 
 
 def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The records of the page's job and of the jobs whose outputs it shows. Raises InputError without a page."""
+    """The records of the page's job, of the jobs whose outputs it shows, and of those that show its statistics, too.
+
+    Raises InputError without a page.
+    """
     if "page" not in records:
         raise InputError(f"{RECORDS}/page.json: missing; let the run come to its end before you publish it")
     shown = set(records["page"]["inputs"])
     outputs = {name: record for name, record in records.items() if not name.startswith(("run/", "prepare/", "fetch/"))}
-    return {name: record for name, record in outputs.items() if name == "page" or shown & set(record["outputs"])}
+    statistics = {path for path in shown if Path(path).is_relative_to(STATISTICS)}
+    return {
+        name: record
+        for name, record in outputs.items()
+        if name == "page" or shown & set(record["outputs"]) or set() < set(record["inputs"]) <= statistics
+    }
 
 
 def of_factors(records: dict[str, dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:

@@ -30,6 +30,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "statistics/one": (["results/statistics/one.costs.csv"], read),
         "tables": (["results/tables/main.csv", "results/tables/main.md"], ["results/statistics/one.costs.csv"]),
         "plots": (["results/plots/one.cost.png"], ["results/statistics/one.costs.csv"]),
+        # Like `thinking`: the page has a view of these numbers, and doesn't wait for this file.
+        "beside": (["results/tables/beside.md"], ["results/statistics/one.costs.csv"]),
+        "other": (["results/tables/other.md"], ["results/statistics/one.costs.csv", "results/statistics/old.csv"]),
         "page": (
             ["results/report/index.html"],
             ["results/tables/main.csv", "results/plots/one.cost.png", "results/statistics/one.costs.csv"],
@@ -41,7 +44,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "claims/many": (["results/many/claims.md"], ["results/statistics/many/claims.csv"]),
     }
     for name, (outputs, inputs) in files.items():
-        for file in [*outputs, "results/tables/stray.md"]:
+        for file in [*outputs, "results/tables/stray.md", "results/statistics/old.csv"]:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             Path(file).write_text(file)
         write_record(Job(name, tuple(outputs), tuple(inputs), "settings", "code"))
@@ -62,11 +65,12 @@ def test_what_belongs_to_the_page_is_copied(place: Path) -> None:
         "plots/one.cost.png",
         "report/index.html",
         "statistics/one.costs.csv",
+        "tables/beside.md",
         "tables/main.csv",
         "tables/main.md",
     ]
     assert about["runs"] == 2 and sum(about["commits"].values()) == 2
-    assert read_json(out / "about.json") == about | {"files": 5}
+    assert read_json(out / "about.json") == about | {"files": 6}
 
 
 def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
