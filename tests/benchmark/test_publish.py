@@ -134,7 +134,7 @@ def test_code_that_no_commit_holds_is_refused(place: Path) -> None:
 
 def test_a_plain_folder_is_copied_whole(place: Path) -> None:
     copy_folder(place / "results/tables", place / "published")
-    assert files_in(place / "published") == ["beside.md", "main.csv", "main.md", "stray.md"]
+    assert files_in(place / "published") == ["beside.md", "main.csv", "main.md", "other.md", "stray.md"]
     with pytest.raises(InputError, match="speed: no such folder"):
         copy_folder(place / "results/speed", place / "published")
 
