@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# peft 0.21.2: hotswap_adapter gives a layer that has a rank or an alpha of its own the common scale, so that the LM isn't the one that was trained.
+# peft 0.21.2: `hotswap_adapter` gives a layer that has a rank or an alpha of its own the common scale, so that the LM isn't the one that was trained.
 #
 # An evaluation of many adapters (one for each shop, month or grid point) loads one and swaps the others into it, which keeps a compiled LM. One
 # would guess that an adapter swapped in computes as one that is loaded, and an error where it can't. rank_pattern and alpha_pattern give some

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# peft 0.21.2: unload() leaves the trained modules_to_save in the LM, so that what it gives back as the base model has the tuned tables of tokens.
+# peft 0.21.2: `unload` leaves the trained modules_to_save in the LM, so that what it gives back as the base model has the tuned tables of tokens.
 #
 # A table of results has a row for the LM as it was and one for the tuned LM. With peft both are in memory, and the documentation says of unload that
 # it returns the base model by removing all of peft's modules. One would guess the LM's own weights, as within disable_adapter().
