@@ -130,6 +130,9 @@ def test_the_tables_made_by_hand_are_of_the_published_runs() -> None:
     against = pd.read_csv(ROOT / "results/published/decoupled/tables/against.csv").set_index(["dataset", "method"])
     rows = {line[0].strip("`"): line for line in lines if line[0].startswith("`") and len(line) == 11}
     datasets = ("ml-100k", "movielens-2016", "complete-journey")
+    thinking = pd.read_csv(ROOT / "results/published/decoupled/tables/thinking.csv").set_index("method")
+    seconds = pd.read_csv(ROOT / "results/published/latency/latency.csv").set_index("method").alone_s
+    assert len(rows) + 1 == len(thinking) == len(seconds)  # R2ec's own row is bold
     assert set(rows) == set(against.index.get_level_values("method"))
     for method, line in rows.items():
         of_each = [against.loc[dataset, method] for dataset in datasets]
@@ -137,6 +140,8 @@ def test_the_tables_made_by_hand_are_of_the_published_runs() -> None:
         row = against.loc["all datasets", method]
         assert line[4:6] == [f"{row.difference:+.4f}", f"[{row.low:+.4f}, {row.high:+.4f}]"], method
         assert line[6:8] == [f"{row.p:.2g}", f"{row.p_holm:.2g}"], method
+        assert line[9] == f"{thinking.tokens[method]:.0f}", method
+        assert float(line[10]) == pytest.approx(seconds[method], rel=0.06, abs=1e-4), method
     main = pd.read_csv(ROOT / "results/published/slices/tables/main.csv").set_index(["dataset", "method"])
     slices = {
         "Video Games": "video-games",
