@@ -46,11 +46,13 @@ def costs(results: Collected) -> pd.DataFrame:
 def waited_in_words(frames: Sequence[pd.DataFrame]) -> list[str]:
     """A sentence about the rows that had no core for more than WAITED of the time. frames: of `costs`, one a dataset.
 
+    Other work on the machine makes threads wait, and so do more of a run's own than there are cores for it.
+
     >>> waited_in_words([pd.DataFrame({"dataset": ["d"] * 3, "method": list("abc"), "waited": [0.1, 0.62, np.nan]})])
-    ['Other work kept these rows waiting for a core, so that their seconds are too long: b on d 62 %.']
+    ['These rows waited for a core, so that their seconds are too long: b on d 62 % of the time.']
     """
     rows = [row for frame in frames if "waited" in frame for row in frame.to_dict("records") if row["waited"] > WAITED]
     if not rows:
         return []
     shares = ", ".join(f"{row['method']} on {row['dataset']} {row['waited']:.0%}".replace("%", " %") for row in rows)
-    return [f"Other work kept these rows waiting for a core, so that their seconds are too long: {shares}."]
+    return [f"These rows waited for a core, so that their seconds are too long: {shares} of the time."]

@@ -40,20 +40,27 @@ def read_records(place: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
+def hashes(notes: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The sha256 of each file that a record notes."""
+    return {path: note["sha256"] for path, note in notes.items()}
+
+
 def of_the_page(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The records of the page's job, of the jobs whose outputs it shows, and of those that show its statistics, too.
 
-    Raises InputError without a page.
+    A job of an earlier config, which no longer runs, had other statistics. Raises InputError without a page.
     """
     if "page" not in records:
         raise InputError(f"{RECORDS}/page.json: missing; let the run come to its end before you publish it")
-    shown = set(records["page"]["inputs"])
+    shown = hashes(records["page"]["inputs"])
     outputs = {name: record for name, record in records.items() if not name.startswith(("run/", "prepare/", "fetch/"))}
-    statistics = {path for path in shown if Path(path).is_relative_to(STATISTICS)}
+    statistics = {path: sha256 for path, sha256 in shown.items() if Path(path).is_relative_to(STATISTICS)}
     return {
         name: record
         for name, record in outputs.items()
-        if name == "page" or shown & set(record["outputs"]) or set() < set(record["inputs"]) <= statistics
+        if name == "page"
+        or shown.keys() & record["outputs"].keys()
+        or (record["inputs"] and hashes(record["inputs"]).items() <= statistics.items())
     }
 
 

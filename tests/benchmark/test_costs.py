@@ -65,9 +65,7 @@ def test_rows_that_waited_for_a_core_are_named(results: Path) -> None:
             path = results / f"runs/small/{name}/seed{seed}/run.json"
             write_run(path, read_run(path).model_copy(update={"waited": waited}))
     assert costs(collect(results, "small", {"popularity": 2, "r2ec_small": 2})).waited.tolist() == [0.05, 0.25]
-    said = (
-        "Other work kept these rows waiting for a core, so that their seconds are too long: r2ec_small on small 25 %."
-    )
+    said = "These rows waited for a core, so that their seconds are too long: r2ec_small on small 25 % of the time."
     assert as_lines(results)[-1] == f"{NOTE} {said}"
 
 

@@ -73,6 +73,17 @@ def test_what_belongs_to_the_page_is_copied(place: Path) -> None:
     assert read_json(out / "about.json") == about | {"files": 6}
 
 
+def test_a_job_that_no_longer_runs_has_shown_other_statistics(place: Path) -> None:
+    """The config has lost what `beside` is made for: its statistics and its page are new, and it is as it was."""
+    path = place / "results/made_from/beside.json"
+    record = read_json(path)
+    record["inputs"]["results/statistics/one.costs.csv"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(record))
+    out = place / "published"
+    publish(place, out)
+    assert "tables/main.md" in files_in(out) and "tables/beside.md" not in files_in(out)
+
+
 def test_ablations_are_copied_with_their_rankings(place: Path) -> None:
     about = publish(place, place / "published", factors="many")
     assert about["runs"] == 1

@@ -168,7 +168,7 @@ function costFigure(rows, metric) {
   const ordered = [...rows].sort((a, b) => b.mean[metric] - a.mean[metric]);
   return h("figure", {}, h("h3", {}, "What quality costs"), costAgainst(ordered, metric, figureWidth(900)),
     h("ol", { class: "legend numbered" }, ordered.map((row, i) => h("li", {}, `${i + 1} ${names[row.method]}`))),
-    h("figcaption", {}, "Seconds on this machine, tuning excluded; lines: 95 % interval over users."));
+    h("figcaption", {}, "Seconds of the runs, tuning excluded (Provenance has their machines); lines: 95 % interval over users."));
 }
 
 // The width of one of so many panels, which stand side by side as `.panels` has it: letters keep their size.
