@@ -156,8 +156,9 @@ def peak_memory_mib() -> int:
 def waited_for_cores(threads: Path = Path("/proc/self/task")) -> float | None:
     """Share of the time in which this process's threads could have run and had no core, from its start on.
 
-    Other work on the machine raises it, or more threads than the process has cores, and with it all seconds. Threads that have ended don't count,
-    nor does what a hypervisor gives to other guests. None where the system doesn't say (other systems than Linux).
+    Other work on the machine raises it, or more threads than the process has cores, and with it all seconds. Threads
+    that have ended don't count, nor does what a hypervisor gives to other guests. None where the system doesn't say
+    (other systems than Linux).
     threads: the folder of the process's threads in /proc.
     """
     ran = waited = 0
