@@ -59,12 +59,16 @@ def machines(hardware: Iterable[str]) -> list[str]:
 
 def note(hardware: Iterable[str], frames: Sequence[pd.DataFrame]) -> str:
     """What stands below the table. hardware: of all runs, as JSON; frames: of costs.csv, one a dataset."""
+    return " ".join([NOTE, *waited_in_words(frames), *of_several_machines(hardware)])
+
+
+def of_several_machines(hardware: Iterable[str]) -> list[str]:
+    """A sentence about the machines of some runs, if they are several. hardware: as of `note`."""
     several = machines(hardware)
-    parts = [NOTE, *waited_in_words(frames)]
-    if len(several) > 1:
-        of_each = f"These runs are of {len(several)} machines ({'; '.join(several)})"
-        parts.append(f"{of_each}: seconds of different machines don't compare.")
-    return " ".join(parts)
+    if len(several) < 2:
+        return []
+    of_each = f"These runs are of {len(several)} machines ({'; '.join(several)})"
+    return [f"{of_each}: seconds of different machines don't compare."]
 
 
 def markdown(frame: pd.DataFrame, hardware: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter
 from benchmark.config.methods import THINKING
 from benchmark.errors import InputError, command, command_line
 from benchmark.output.arguments import add_thinking, methods_arguments
-from benchmark.output.costs import number
+from benchmark.output.costs import number, of_several_machines
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
 from benchmark.output.plots import BASELINE, GREY, MAIN, REFERENCE, STYLE, head_and_foot, new_figure, place_labels, save
@@ -114,7 +114,9 @@ def main() -> None:
     frame = thinking(datasets, overall, args.thinking)
     if frame.empty:
         raise InputError("no method has results on all of these datasets; see their logs")
-    write(frame, args.out, args.results / "plots", [*([args.note] if args.note else []), *notes(datasets)])
+    hardware = [text for part in datasets for text in part.runs.hardware]
+    below = [*([args.note] if args.note else []), *notes(datasets), *of_several_machines(hardware)]
+    write(frame, args.out, args.results / "plots", below)
 
 
 def write(frame: pd.DataFrame, out: Path, plots: Path, below: Sequence[str]) -> None:

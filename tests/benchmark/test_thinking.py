@@ -16,6 +16,7 @@ from benchmark.jobs.outputs import Outputs
 from benchmark.jobs.plan import Plan
 from benchmark.output import thinking
 from benchmark.output.page import __main__ as page
+from benchmark.output.page.thinking import part_of
 from benchmark.provenance import ROOT
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
 from benchmark.statistics.thinking import notes
@@ -128,6 +129,22 @@ def test_the_command_writes_table_and_plot(results: Path, monkeypatch: pytest.Mo
     )
     assert pd.read_csv(results / "tables" / "thinking.csv").method.tolist()[-1] == "r2ec"
     assert all((results / "plots" / f"thinking.{ending}").stat().st_size > 5000 for ending in ("png", "pdf"))
+
+
+def test_seconds_of_several_machines_are_said_not_to_compare(results: Path) -> None:
+    parts = [DatasetStatistics.read(results / "statistics", "small")]
+    numbers = {name: number for number, name in enumerate(DECLARED)}
+
+    def page_notes(part: DatasetStatistics) -> str:
+        view = part_of([part], None, DECLARED, numbers)
+        assert view is not None
+        return " ".join(view["notes"])
+
+    assert "machines" not in page_notes(parts[0])
+    runs = parts[0].runs.copy()
+    runs.loc[0, "hardware"] = json.dumps(json.loads(runs.hardware[0]) | {"processor": "another one"})
+    said = page_notes(DatasetStatistics(**{**vars(parts[0]), "runs": runs}))
+    assert "These runs are of 2 machines (" in said and "another one" in said
 
 
 def test_the_legend_covers_nothing(results: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.config.methods import THINKING
+from benchmark.output.costs import of_several_machines
 from benchmark.output.page.pairs import EVERY, digits
 from benchmark.statistics.files import DatasetStatistics
 from benchmark.statistics.thinking import NOTE, notes, thinking
@@ -30,12 +31,13 @@ def part_of(
     frames = {part.methods.dataset.iloc[0]: thinking([part], None, dict(declared)) for part in datasets}
     if overall is not None:
         frames[EVERY] = thinking(datasets, overall, dict(declared))
+    hardware = [text for part in datasets for text in part.runs.hardware]
     rows = {name: [_row(row, numbers) for row in frame.to_dict("records")] for name, frame in frames.items()}
-    return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *notes(datasets)]}
+    return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *notes(datasets), *of_several_machines(hardware)]}
 
 
 def _row(row: Mapping[Any, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
     """One method: its number, the place of what it thinks in THINKING, NDCG@10 with its interval, costs per case."""
     of_method = {"method": numbers[row["method"]], "kind": THINKING.index(row["thinking"])}
-    costs = {name: float(f"{row[name]:.4g}") for name in COSTS}  # microseconds keep their digits
+    costs = {name: float(f"{row[name]:.6g}") for name in COSTS}  # rounded once more where shown
     return of_method | {name: digits(float(row[name])) for name in VALUES} | costs
