@@ -4,14 +4,10 @@ Seconds are wall-clock on the machine that the page names; jobs side by side slo
 differences mean nothing. How long a row waited for a core is said beside them.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from benchmark.analysis.collect import Collected
-
-WAITED = 0.1  # share of the time without a core from which seconds are said to be too long
 
 
 def costs(results: Collected) -> pd.DataFrame:
@@ -41,18 +37,3 @@ def costs(results: Collected) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def waited_in_words(frames: Sequence[pd.DataFrame]) -> list[str]:
-    """A sentence about the rows that had no core for more than WAITED of the time. frames: of `costs`, one a dataset.
-
-    Other work on the machine makes threads wait, and so do more of a run's own than there are cores for it.
-
-    >>> waited_in_words([pd.DataFrame({"dataset": ["d"] * 3, "method": list("abc"), "waited": [0.1, 0.62, np.nan]})])
-    ['These rows waited for a core, so that their seconds are too long: b on d 62 % of the time.']
-    """
-    rows = [row for frame in frames if "waited" in frame for row in frame.to_dict("records") if row["waited"] > WAITED]
-    if not rows:
-        return []
-    shares = ", ".join(f"{row['method']} on {row['dataset']} {row['waited']:.0%}".replace("%", " %") for row in rows)
-    return [f"These rows waited for a core, so that their seconds are too long: {shares} of the time."]

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from benchmark.analysis.costs import waited_in_words
 from benchmark.output.markdown import plain, running, table
 from benchmark.output.page.labels import machine
+from benchmark.statistics.files import DatasetStatistics
 
 HEADINGS = {
     "users": "users learned from",
@@ -30,6 +30,7 @@ NOTE = (
     "tokens written: by an LLM while ranking; alone: median over 5 cases, one at a time, nothing taken from disk; peak "
     "memory: of the process."
 )
+WAITED = 0.1  # share of the time without a core from which seconds are said to be too long
 # What every run says of its machine. Its GPUs are counted only in runs that load torch.
 ALIKE = ("processor", "cores", "memory_gib")
 
@@ -57,25 +58,37 @@ def machines(hardware: Iterable[str]) -> list[str]:
     return sorted(", ".join(filter(None, (name, gpu))) for name, gpus in gpus_of.items() for gpu in gpus or {""})
 
 
-def note(hardware: Iterable[str], frames: Sequence[pd.DataFrame]) -> str:
-    """What stands below the table. hardware: of all runs, as JSON; frames: of costs.csv, one a dataset."""
-    return " ".join([NOTE, *waited_in_words(frames), *of_several_machines(hardware)])
+def on_seconds(frame: pd.DataFrame, hardware: Iterable[str]) -> list[str]:
+    """Sentences about why seconds of these runs mislead; none where nothing is known against them.
+
+    frame: columns of costs.csv; hardware: of all runs, as JSON. Other work on the machine makes threads wait for a
+    core, and so do more of a run's own than there are cores for it.
+
+    >>> rows = pd.DataFrame({"dataset": ["d"] * 3, "method": list("abc"), "waited": [0.1, 0.62, float("nan")]})
+    >>> on_seconds(rows, [])
+    ['These rows waited for a core, so that their seconds are too long: b on d 62 % of the time.']
+    """
+    sentences = []
+    if waited := [row for row in frame.to_dict("records") if row.get("waited", 0) > WAITED]:
+        shares = ", ".join(f"{row['method']} on {row['dataset']} {100 * row['waited']:.0f} %" for row in waited)
+        sentences.append(f"These rows waited for a core, so that their seconds are too long: {shares} of the time.")
+    if len(several := machines(hardware)) > 1:
+        of_each = f"These runs are of {len(several)} machines ({'; '.join(several)})"
+        sentences.append(f"{of_each}: seconds of different machines don't compare.")
+    return sentences
 
 
-def of_several_machines(hardware: Iterable[str]) -> list[str]:
-    """A sentence about the machines of some runs, if they are several. hardware: as of `note`."""
-    several = machines(hardware)
-    if len(several) < 2:
-        return []
-    of_each = f"These runs are of {len(several)} machines ({'; '.join(several)})"
-    return [f"{of_each}: seconds of different machines don't compare."]
+def on_seconds_of(datasets: Sequence[DatasetStatistics]) -> list[str]:
+    """The sentences of `on_seconds` about all runs of these datasets."""
+    runs = pd.concat([part.runs for part in datasets])
+    return on_seconds(pd.concat([part.costs for part in datasets]), runs.hardware)
 
 
 def markdown(frame: pd.DataFrame, hardware: Iterable[str]) -> str:
-    """The table in GitHub's Markdown, its note below it. frame: columns of costs.csv; hardware: as of `note`."""
+    """The table in GitHub's Markdown, its note below it. frame: columns of costs.csv; hardware: as of `on_seconds`."""
     head = ["dataset", "method", "seeds", *HEADINGS.values()]
     body = [
         [plain(row["dataset"]), plain(row["method"]), str(row["seeds"]), *(number(row[column]) for column in HEADINGS)]
         for row in frame.to_dict("records")
     ]
-    return f"{table(head, body, left=2)}\n\n{running(note(hardware, [frame]))}\n"
+    return f"{table(head, body, left=2)}\n\n{running(' '.join([NOTE, *on_seconds(frame, hardware)]))}\n"

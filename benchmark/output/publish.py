@@ -11,12 +11,12 @@ from typing import Any
 
 from benchmark.config.wording import many
 from benchmark.errors import InputError, command, command_line
+from benchmark.jobs.outputs import STATISTICS
 from benchmark.jobs.records import read_run
 from benchmark.jobs.stale import RECORDS
 from benchmark.storage.io import atomic, read_json, sha256_of, write_json
 
 PUBLISHED = Path("results/published")
-STATISTICS = Path("results/statistics")
 # Jobs whose records lie by the folder of the ablations.
 FACTORS = ("factor_statistics", "ablation", "ablation_plot", "claims_statistics", "claims")
 

@@ -20,12 +20,12 @@ from matplotlib.ticker import FuncFormatter
 from benchmark.config.methods import THINKING
 from benchmark.errors import InputError, command, command_line
 from benchmark.output.arguments import add_thinking, methods_arguments
-from benchmark.output.costs import number, of_several_machines
+from benchmark.output.costs import number, on_seconds_of
 from benchmark.output.forms import csv
 from benchmark.output.markdown import plain, running, table
 from benchmark.output.plots import BASELINE, GREY, MAIN, REFERENCE, STYLE, head_and_foot, new_figure, place_labels, save
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
-from benchmark.statistics.thinking import NOTE, notes, thinking
+from benchmark.statistics.thinking import NOTE, left_out, thinking
 from benchmark.storage.io import write_text
 
 COLOURS = dict(zip(THINKING, (GREY, "#009E73", BASELINE, REFERENCE), strict=True))
@@ -114,8 +114,7 @@ def main() -> None:
     frame = thinking(datasets, overall, args.thinking)
     if frame.empty:
         raise InputError("no method has results on all of these datasets; see their logs")
-    hardware = [text for part in datasets for text in part.runs.hardware]
-    below = [*([args.note] if args.note else []), *notes(datasets), *of_several_machines(hardware)]
+    below = [*([args.note] if args.note else []), *left_out(datasets), *on_seconds_of(datasets)]
     write(frame, args.out, args.results / "plots", below)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from benchmark.analysis.costs import waited_in_words
 from benchmark.analysis.groups import ALL
 from benchmark.config.methods import THINKING
 from benchmark.errors import InputError
@@ -56,8 +55,7 @@ def thinking(
     return frame
 
 
-def notes(datasets: Sequence[DatasetStatistics]) -> list[str]:
-    """A sentence about the methods that have failed on some dataset, and one about those whose seconds are too long."""
+def left_out(datasets: Sequence[DatasetStatistics]) -> list[str]:
+    """A sentence about the methods that have failed on some dataset."""
     failed = [f"{row.method} on {row.dataset}" for part in datasets for row in part.failed.itertuples()]
-    left_out = [f"Left out, as a run has failed: {', '.join(failed)}."] if failed else []
-    return [*left_out, *waited_in_words([part.costs for part in datasets])]
+    return [f"Left out, as a run has failed: {', '.join(failed)}."] if failed else []

@@ -171,14 +171,12 @@ def test_the_papers_seconds_can_be_read() -> None:
 
 def test_every_row_of_the_pipelines_can_be_timed_with_its_text_budget() -> None:
     """What an answer costs goes by these settings; only how long a row is fitted may differ."""
-    timed = read_config_file(ROOT / "config/latency.yaml").methods
-    pipelines = read_config_file(ROOT / "config/decoupled.yaml").methods
-    assert timed.keys() == pipelines.keys()
-    for name, entry in pipelines.items():
-        other = timed[name]
-        assert (entry or MethodConfig()).module == (other or MethodConfig()).module
-        own, theirs = (dict(budgets((each or MethodConfig()).params)) for each in (entry, other))
-        assert theirs == own, name
+    timed, pipelines = (read_config_file(ROOT / f"config/{name}.yaml") for name in ("latency", "decoupled"))
+    assert timed.methods.keys() == pipelines.methods.keys()
+    for name in pipelines.methods:
+        own, theirs = pipelines.method(name), timed.method(name)
+        assert theirs.module == own.module
+        assert dict(budgets(theirs.params)) == dict(budgets(own.params)), name
 
 
 def budgets(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

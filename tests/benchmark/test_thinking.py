@@ -19,7 +19,7 @@ from benchmark.output.page import __main__ as page
 from benchmark.output.page.thinking import part_of
 from benchmark.provenance import ROOT
 from benchmark.statistics.files import OVERALL_METHODS, DatasetStatistics, read_csv
-from benchmark.statistics.thinking import notes
+from benchmark.statistics.thinking import left_out
 from benchmark.statistics.thinking import thinking as frame_of
 from tests.support.page import Opened, axe, browser, document_of
 from tests.support.results_tree import write_results
@@ -162,8 +162,8 @@ def test_a_failed_row_is_left_out_with_a_word(results: Path) -> None:
     part = DatasetStatistics.read(results / "statistics", "small")
     failed = pd.DataFrame([("small", "slim", "it ran out of memory")], columns=["dataset", "method", "why"])
     broken = DatasetStatistics(**{**vars(part), "failed": failed})
-    assert notes([broken]) == ["Left out, as a run has failed: slim on small."]
-    assert notes([part]) == []
+    assert left_out([broken]) == ["Left out, as a run has failed: slim on small."]
+    assert left_out([part]) == []
 
 
 def page_of(results: Path, out: Path, *more: str) -> Path:

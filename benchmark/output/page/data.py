@@ -19,8 +19,7 @@ from benchmark.config.factors import Factor
 from benchmark.errors import InputError
 from benchmark.metrics import CUTOFFS, METRICS
 from benchmark.output.captions import against_note, notes
-from benchmark.output.costs import HEADINGS
-from benchmark.output.costs import note as note_on_costs
+from benchmark.output.costs import HEADINGS, NOTE, on_seconds_of
 from benchmark.output.page import ablations, cases, headroom, paper, thinking
 from benchmark.output.page.answer import answer
 from benchmark.output.page.pairs import EVERY, MAIN, by_slice, digits, over_all, pairs_of, rounded
@@ -163,12 +162,6 @@ def leading_pairs(
     ]
 
 
-def _costs(datasets: Sequence[DatasetStatistics]) -> dict[str, Any]:
-    hardware = [text for part in datasets for text in part.runs.hardware]
-    note = note_on_costs(hardware, [part.costs for part in datasets])
-    return {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": note}
-
-
 def document(
     collected: Sequence[Collected],
     results: Path,
@@ -191,6 +184,7 @@ def document(
     sections = [section(runs, part, numbers) for runs, part in zip(collected, of_datasets, strict=True)]
     whole = overall(collected, sections, numbers, statistics)
     over_datasets = read_csv(statistics / OVERALL_METHODS) if whole and declared else None
+    costs_note = " ".join([NOTE, *on_seconds_of(of_datasets)])
     parts: Parts = {}
     entries = []
     for place, runs in enumerate(collected):
@@ -217,7 +211,7 @@ def document(
         "datasets": sections,
         "overall": whole,
         "thinking": thinking.part_of(of_datasets, over_datasets, declared, numbers),
-        "costs": _costs(of_datasets),
+        "costs": {"headings": list(HEADINGS.values()), "names": list(HEADINGS), "note": costs_note},
         "held": entries,
         "ablations": [
             ablations.part_of(factor, FactorStatistics.read(statistics / folder, factor.name)) for factor in factors

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 
 from benchmark.config.methods import THINKING
-from benchmark.output.costs import of_several_machines
+from benchmark.output.costs import on_seconds_of
 from benchmark.output.page.pairs import EVERY, digits
 from benchmark.statistics.files import DatasetStatistics
-from benchmark.statistics.thinking import NOTE, notes, thinking
+from benchmark.statistics.thinking import NOTE, left_out, thinking
 
 VALUES = ("mean", "low", "high")
 COSTS = ("seconds_alone", "seconds_batched", "tokens")  # per case
@@ -31,9 +31,8 @@ def part_of(
     frames = {part.methods.dataset.iloc[0]: thinking([part], None, dict(declared)) for part in datasets}
     if overall is not None:
         frames[EVERY] = thinking(datasets, overall, dict(declared))
-    hardware = [text for part in datasets for text in part.runs.hardware]
     rows = {name: [_row(row, numbers) for row in frame.to_dict("records")] for name, frame in frames.items()}
-    return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *notes(datasets), *of_several_machines(hardware)]}
+    return {"kinds": list(THINKING), "rows": rows, "notes": [NOTE, *left_out(datasets), *on_seconds_of(datasets)]}
 
 
 def _row(row: Mapping[Any, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
