@@ -12,8 +12,11 @@ ROUNDS ?= 2
 ITEMS ?= 10000 100000 1000000
 # Where the Amazon slices lie that make slices runs on; config/README.md says what they hold.
 SLICES ?= slices
-# A thread that waits sleeps, as in workflow/rules/common.smk.
+# A thread that waits sleeps, as in workflow/rules/common.smk: jobs run side by side.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Before a command that has the machine to itself. Its threads spin while they wait, unless the caller says otherwise: with AMX a user's
+# text takes half of the time.
+ALONE := $(if $(filter file,$(origin OMP_WAIT_POLICY)),env -u OMP_WAIT_POLICY)
 VENV ?= .venv
 READY := $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
@@ -90,7 +93,7 @@ $(PEERS)/vllm/ready: Makefile | $(READY)
 	@touch $@
 peers: $(PEERS)/openvino/ready $(PEERS)/vllm/ready
 	$(SNAKEMAKE) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
-	.venv/bin/python -m r2ec.speed.engines --rounds $(ROUNDS)
+	$(ALONE) .venv/bin/python -m r2ec.speed.engines --rounds $(ROUNDS)
 
 reproduce: $(READY)
 	$(SNAKEMAKE)
@@ -159,15 +162,14 @@ recbole: $(READY)
 	$(call imported,recbole)
 	$(SNAKEMAKE) --configfile config/recbole.yaml --directory results/recbole
 
-# The machine should have nothing else to do. Each query is answered three times alone and three times in batches. Threads may spin
-# while they wait, as nothing runs beside them: a user's text takes half of the time.
+# The machine should have nothing else to do. Each query is answered three times alone and three times in batches.
 QUERIES ?= 100
 METHODS ?= sasrec langptune d3 llara r2ec
 latency: $(READY)
 	$(call own_folder,latency)
 	$(SNAKEMAKE) --quiet all --configfile config/latency.yaml --directory results/latency -- results/data/ml-100k/dataset.json \
 		resources/smollm2-135m-instruct/manifest.json resources/all-minilm-l6-v2/SHA256SUMS
-	$(if $(filter file,$(origin OMP_WAIT_POLICY)),env -u OMP_WAIT_POLICY) .venv/bin/python -m benchmark.speed.latency config/latency.yaml --directory results/latency --queries $(QUERIES) --printed docs/paper-latency.csv \
+	$(ALONE) .venv/bin/python -m benchmark.speed.latency config/latency.yaml --directory results/latency --queries $(QUERIES) --printed docs/paper-latency.csv \
 		$(if $(METHODS),--methods $(METHODS))
 
 # For GPUs, and never run so far.

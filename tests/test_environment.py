@@ -127,3 +127,22 @@ def test_an_environment_behind_a_link_is_not_emptied(tmp_path: Path) -> None:
     assert (tmp_path / "shared" / "kept").exists()
     assert done.returncode == 2
     assert "error: .venv is a link to shared, whose packages would all be removed" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is missing")
+@pytest.mark.parametrize(
+    ("target", "program"), [("peers", "r2ec.speed.engines"), ("latency", "benchmark.speed.latency")]
+)
+def test_a_waiting_thread_spins_where_a_target_has_the_machine_to_itself(target: str, program: str) -> None:
+    """A thread that sleeps while it waits doubles one user's time with AMX. Who sets the variable is obeyed."""
+    command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", target]
+    environment = {name: value for name, value in without_make().items() if name != "OMP_WAIT_POLICY"}
+
+    def shown(variables: dict[str, str]) -> str:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env=environment | variables, check=True
+        )
+        return next(line for line in done.stdout.splitlines() if program in line)
+
+    assert shown({}).startswith(f"env -u OMP_WAIT_POLICY .venv/bin/python -m {program}")
+    assert shown({"OMP_WAIT_POLICY": "PASSIVE"}).startswith(f".venv/bin/python -m {program}")
