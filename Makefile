@@ -105,6 +105,8 @@ ablations: $(READY)
 # In folders of their own, so that the main tables stay; what has been fetched, written and encoded once serves all.
 # Paths of links go up from results/NAME, and from results/NAME/results.
 define own_folder
+	@for one in results resources results/states results/texts results/tunings results/$(1); do test ! -L $$one -o -e $$one || \
+		{ echo "error: $$one is a link to $$(readlink $$one), which isn't there; make that folder, or remove the link"; exit 2; }; done
 	@mkdir -p results/$(1)/results resources results/states results/texts results/tunings && cd results/$(1) && \
 		ln -sfn ../../resources resources && cd results && \
 		ln -sfn ../../states states && ln -sfn ../../texts texts && ln -sfn ../../tunings tunings || \

@@ -146,3 +146,16 @@ def test_a_waiting_thread_spins_where_a_target_has_the_machine_to_itself(target:
 
     assert shown({}).startswith(f"env -u OMP_WAIT_POLICY .venv/bin/python -m {program}")
     assert shown({"OMP_WAIT_POLICY": "PASSIVE"}).startswith(f".venv/bin/python -m {program}")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is missing")
+@pytest.mark.parametrize("link", ["resources", "results/states", "results/quick"])
+def test_a_link_that_leads_nowhere_is_said_before_a_folder_is_made_for_a_run(tmp_path: Path, link: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / link).symlink_to("nowhere")
+    command = ["make", "--no-print-directory", "-o", ".venv/.ready", "quick"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=without_make(), check=False)
+    said = f"error: {link} is a link to nowhere, which isn't there; make that folder, or remove the link"
+    assert done.returncode == 2 and said in done.stdout + done.stderr
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == sorted({link.partition("/")[2]} - {""})

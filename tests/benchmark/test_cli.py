@@ -333,9 +333,11 @@ def test_what_snakemake_could_not_write_is_said_in_its_place(tmp_path: Path, mon
     with pytest.raises(InputError, match=r"/file: can't be written \(Not a directory\); make room"):
         writable.check_writable(tmp_path / "file" / "place")
     (tmp_path / "results").mkdir()
-    (tmp_path / "results/runs").symlink_to("/nowhere/at/all")
-    with pytest.raises(InputError, match="results/runs: is a link to /nowhere/at/all, which isn't there; make that"):
-        writable.check_writable(tmp_path)
+    for link in ("results/runs", "results/states", "resources"):
+        (tmp_path / link).symlink_to("/nowhere/at/all")
+        with pytest.raises(InputError, match=f"{link}: is a link to /nowhere/at/all, which isn't there; make that"):
+            writable.check_writable(tmp_path)
+        (tmp_path / link).unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"/file: can't be written .*; Snakemake keeps its cache there; set XDG_CACHE"):
         writable.check_cache()
