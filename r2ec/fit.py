@@ -3,17 +3,20 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 
 from benchmark.contract import Cases, Learned, Split
+from benchmark.errors import InputError
 from benchmark.evaluate import rank, validation_ndcg
 from benchmark.provenance import derive_seed
 from benchmark.storage.checksums import intact
 from lm import checkpoints
 from lm.writing.engine import TransformersEngine
+from lm.writing.stopping import EndOfTurn
 from r2ec.model.item_table import TABLE
 from r2ec.model.prompts import end_of_reasoning
 from r2ec.recpo.trainer import RecPOTrainer
@@ -27,6 +30,10 @@ from r2ec.warm_start.adapters import TaughtTrainer, refit_item_map, taught_train
 from r2ec.warm_start.kept_states import frozen_states
 from r2ec.warm_start.maps import Teacher
 from r2ec.warm_start.start import teacher_again, warm_start
+
+if TYPE_CHECKING:
+    from lm.writing.vllm import VllmEngine  # importing it takes seconds
+    from lm.writing.vllm_processor import ProcessorVllmEngine
 
 
 def fit_r2ec(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommender:
@@ -199,16 +206,25 @@ def trainer_of(
         folder=folder,
     )
     if writes_by_vllm(params):
-        from lm.writing.vllm import VllmEngine, folder_of
-
-        reader.model.causal_lm.name_or_path = folder_of(params.backbone)
-        trainer.engine = VllmEngine.start(
-            reader.model.backbone,
-            trainer.accelerator,
-            reader.prompts.tokenizer,
-            params.rollouts,
-            end,
-            params.vllm,
-            max_model_length=params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens,
-        )
+        trainer.engine = _vllm_engine(reader, trainer, params, end)
     return trainer
+
+
+def _vllm_engine(
+    reader: Reader, trainer: RecPOTrainer, params: Params, end: EndOfTurn
+) -> "VllmEngine | ProcessorVllmEngine":
+    """Raises InputError where vLLM is missing, no server answers, or several processes train on a processor."""
+    from lm.writing.vllm import VllmEngine, folder_of, require_vllm
+    from lm.writing.vllm_processor import ProcessorVllmEngine, is_for_processors
+
+    require_vllm()
+    backbone, tokenizer, folder = reader.model.backbone, reader.prompts.tokenizer, folder_of(params.backbone)
+    longest = params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens
+    if params.vllm.mode == "colocate" and is_for_processors():
+        if trainer.accelerator.num_processes > 1:
+            raise InputError("rollouts.backend 'vllm' on a processor writes for one process alone; set processes: 1")
+        return ProcessorVllmEngine(backbone, tokenizer, params.rollouts, end, folder=folder, max_model_length=longest)
+    reader.model.causal_lm.name_or_path = folder
+    return VllmEngine.start(
+        backbone, trainer.accelerator, tokenizer, params.rollouts, end, params.vllm, max_model_length=longest
+    )

@@ -1,5 +1,6 @@
 """Rollouts: what a language model has written for a batch of prompts, as tensors, and how they are packed."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from benchmark.errors import InputError
 from lm.chat import text_of
+from lm.writing.stopping import EndOfTurn
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,37 @@ def pack_rollouts(
     prompt_ids = np.full(prompt_mask.shape, pad, dtype=np.int64)
     prompt_ids[prompt_mask] = np.concatenate([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
     return Rollouts(*(on_device(x, device) for x in (prompt_ids, prompt_mask, ids, mask, sampled)))
+
+
+def finished_result(
+    prompts: Sequence[Sequence[int]],
+    written: Sequence[Sequence[int]],
+    end: EndOfTurn,
+    limit: int,
+    pad: int,
+    device: torch.device,
+    started: float,
+) -> RolloutResult:
+    """What an engine that stops by itself has written: N lists of sampled tokens, user by user, ended by our rule.
+
+    limit: tokens that may be sampled. started: `time.perf_counter()` of when the engine began.
+    """
+    finished = [end.finish(list(ids)[:limit]) for ids in written]
+    lengths = np.array([len(ids) for ids, _, _, _ in finished])
+    ids = np.full((len(finished), lengths.max()), pad, dtype=np.int64)
+    for row, (tokens, _, _, _) in enumerate(finished):
+        ids[row, : len(tokens)] = tokens
+    at = np.arange(ids.shape[1])
+    sampled = at < np.array([n for _, n, _, _ in finished])[:, None]
+    return RolloutResult(
+        rollouts=pack_rollouts(prompts, ids, at < lengths[:, None], sampled, pad, device),
+        lengths=torch.from_numpy(lengths).to(device),
+        log_probs=None,
+        cut=torch.tensor([cut for _, _, cut, _ in finished], device=device),
+        ended=torch.tensor([ended for _, _, _, ended in finished], device=device),
+        states=None,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def without_reasoning(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> Rollouts:

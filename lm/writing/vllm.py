@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from huggingface_hub import snapshot_download
 from peft import PeftModel
@@ -18,7 +17,7 @@ from trl.import_utils import is_vllm_available
 from benchmark.errors import InputError
 from lm.backbone import merged_adapters
 from lm.settings import BackboneSettings, RolloutSettings, VllmSettings
-from lm.writing.rollouts import RolloutResult, check_prompts, pack_rollouts, pad_id
+from lm.writing.rollouts import RolloutResult, check_prompts, finished_result, pad_id
 from lm.writing.stopping import EndOfTurn
 
 
@@ -101,23 +100,8 @@ class VllmEngine:
         group = self.settings.group_size
         repeated = [list(prompt) for prompt in prompts for _ in range(group)]
         written = self.generation.generate(repeated, images=None, num_generations=group)[1]
-        finished = [self.end.finish(list(ids)[: self.settings.max_new_tokens]) for ids in written]
-        lengths = np.array([len(ids) for ids, _, _, _ in finished])
-        pad, device = pad_id(self.tokenizer), self.generation.accelerator.device
-        ids = np.full((len(finished), lengths.max()), pad, dtype=np.int64)
-        for row, (tokens, _, _, _) in enumerate(finished):
-            ids[row, : len(tokens)] = tokens
-        at = np.arange(ids.shape[1])
-        sampled = at < np.array([n for _, n, _, _ in finished])[:, None]
-        return RolloutResult(
-            rollouts=pack_rollouts(prompts, ids, at < lengths[:, None], sampled, pad, device),
-            lengths=torch.from_numpy(lengths).to(device),
-            log_probs=None,
-            cut=torch.tensor([cut for _, _, cut, _ in finished], device=device),
-            ended=torch.tensor([ended for _, _, _, ended in finished], device=device),
-            states=None,
-            seconds=time.perf_counter() - started,
-        )
+        limit, pad = self.settings.max_new_tokens, pad_id(self.tokenizer)
+        return finished_result(prompts, written, self.end, limit, pad, self.generation.accelerator.device, started)
 
 
 def require_vllm() -> None:

@@ -32,6 +32,7 @@ from r2ec.training.schedule import METRIC, Order, training_arguments
 
 if TYPE_CHECKING:
     from lm.writing.vllm import VllmEngine  # importing it takes seconds
+    from lm.writing.vllm_processor import ProcessorVllmEngine
 
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # in torch's message where main memory is full
 
@@ -71,7 +72,7 @@ class RolloutTrainer(Trainer):
         model: R2ec,
         table: ItemTable,
         prompts: PromptBuilder,
-        engine: "TransformersEngine | VllmEngine",
+        engine: "TransformersEngine | VllmEngine | ProcessorVllmEngine",
         cases: Cases,
         reasoning: bool,
         training: TrainingSettings,
@@ -142,7 +143,7 @@ class RolloutTrainer(Trainer):
         prompts = self.prompts.user_prompts(cases)
         if self.engine.settings.backend == "vllm" and self.place[1] == 0:  # the weights that the last update has left
             started = time.monotonic()
-            cast("VllmEngine", self.engine).sync_weights()
+            cast("VllmEngine | ProcessorVllmEngine", self.engine).sync_weights()
             self.note(seconds_sync=self.seconds_since(started))
         with sharded.whole(self.net):
             result = self.engine.generate(prompts, cases=cases.case, seed=self.seed, step=step)

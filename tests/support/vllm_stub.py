@@ -23,7 +23,7 @@ from trl.generation import vllm_client, vllm_generation
 
 from lm.kernels.attention import use_grouped_attention
 from lm.settings import RolloutSettings
-from lm.writing import vllm
+from lm.writing import vllm, vllm_processor
 from lm.writing.engine import TransformersEngine
 from lm.writing.stopping import EndOfReasoning
 
@@ -183,6 +183,7 @@ def install(monkeypatch: pytest.MonkeyPatch, mode: Literal["server", "colocate"]
         # trl sets them; they are to be gone afterwards, which pytest sees to for what it has seen set.
         monkeypatch.setenv(name, "0")
         monkeypatch.delenv(name)
+    monkeypatch.setattr(vllm_processor, "is_for_processors", lambda: False)
     monkeypatch.setattr(vllm_generation, "LLM", stub.llm, raising=False)
     monkeypatch.setattr(vllm_generation, "SamplingParams", dict, raising=False)
     original = vllm.VllmEngine.generate
