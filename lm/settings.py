@@ -69,7 +69,7 @@ class VllmSettings(Strict):
     """Where vLLM writes the rollouts of a training (`rollouts.backend: vllm`); names are trl's without `vllm_`."""
 
     mode: Literal["colocate", "server"] = Field(
-        "colocate", description="on the training's own GPUs, or a server of its own"
+        "colocate", description="in the training's process, on its GPUs or its processor, or a server of its own"
     )
     server_base_url: str | None = Field(None, description="of the server, such as http://localhost:8000")
     server_timeout: float = Field(240.0, ge=0, description="seconds to wait until the server answers")

@@ -206,11 +206,11 @@ def trainer_of(
         folder=folder,
     )
     if writes_by_vllm(params):
-        trainer.engine = _vllm_engine(reader, trainer, params, end)
+        trainer.engine = vllm_engine(reader, trainer, params, end)
     return trainer
 
 
-def _vllm_engine(
+def vllm_engine(
     reader: Reader, trainer: RecPOTrainer, params: Params, end: EndOfTurn
 ) -> "VllmEngine | ProcessorVllmEngine":
     """Raises InputError where vLLM is missing, no server answers, or several processes train on a processor."""
