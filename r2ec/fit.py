@@ -90,7 +90,9 @@ def _fit(split: Split, seed: int, params: Params, workdir: Path) -> R2ecRecommen
 
 def writes_by_vllm(params: Params) -> bool:
     """Whether vLLM writes the rollouts of the training."""
-    return params.rollouts.backend == "vllm" and params.recpo.reasoning and params.training.max_steps != 0
+    training = params.training
+    writes = params.recpo.reasoning and training.max_steps != 0 and training.objective == "recpo"
+    return writes and params.rollouts.backend == "vllm"
 
 
 def train(
@@ -107,10 +109,16 @@ def train(
     # DeepSpeed reads its own weights from a checkpoint, and nothing else.
     checkpoints.train(trainer, lambda last: reader.table.load(last / TABLE))
     measured = reader.params.training.measured_steps
+    writer = None
+    if writes_by_vllm(reader.params):
+        from lm.writing.vllm import vllm_version
+
+        writer = f"vllm {vllm_version()}"
     report = replace(
         report,
         recpo_steps=trainer.state.global_step,
         recpo_seconds=round(time.monotonic() - started, 1),
+        rollouts_by=writer,
         recpo_log=trainer.logged("reward", "divergence", METRIC),
         curve=Curve(validation_cases.user.tolist(), trainer.measured()) if measured else None,
     )

@@ -44,6 +44,7 @@ class FitReport:
     warm_start: list[Choice] | None = None  # what was tried, the chosen one first
     recpo_steps: int | None = None
     recpo_seconds: float | None = None
+    rollouts_by: str | None = None  # the engine and its version, where it isn't the LM itself
     recpo_log: list[dict[str, float]] | None = None  # of the control that goes on with the teacher, its divergence
     curve: Curve | None = None
     peak_gpu_mib: int | None = None

@@ -1,5 +1,6 @@
 """Writes rollouts by vLLM, through trl. A file of its own, since importing trl's vLLM client takes seconds."""
 
+import importlib.metadata
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,6 +112,12 @@ def require_vllm() -> None:
             "rollout backend 'vllm' needs the package vllm; install it as docs/install.md says, or set backend: "
             "transformers"
         )
+
+
+def vllm_version() -> str:
+    """Of the distribution that brings the package vllm along; builds for processors have other names than it."""
+    names = importlib.metadata.packages_distributions().get("vllm")
+    return importlib.metadata.version(names[0]) if names else "unknown"
 
 
 def folder_of(backbone: BackboneSettings) -> str:

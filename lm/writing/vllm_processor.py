@@ -22,6 +22,7 @@ from lm.backbone import merged_adapters
 from lm.settings import RolloutSettings
 from lm.writing.rollouts import RolloutResult, check_prompts, finished_result, pad_id
 from lm.writing.stopping import EndOfTurn
+from lm.writing.vllm import vllm_version
 
 # vLLM would otherwise run in another process, and bind its threads to cores, the same ones for jobs side by side.
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -111,7 +112,7 @@ class ProcessorVllmEngine:
         ours = logps.gather(1, ids[0, 1:, None])[:, 0].numpy()
         if not (difference := float(np.abs(theirs - ours).mean())) <= TOLERANCE:
             raise InputError(
-                f"vLLM {_version()} doesn't compute with the weights that it was sent: its log-probabilities of "
+                f"vLLM {vllm_version()} doesn't compute with the weights that it was sent: its log-probabilities of "
                 f"{PROBE - 1} tokens differ by {difference:.2g} nats in the mean; set rollouts.backend: transformers"
             )
 
@@ -163,9 +164,3 @@ def _bytes_per_token(model: PreTrainedModel | PeftModel) -> int:
     config: Any = model.config
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * config.num_key_value_heads * dim * model.dtype.itemsize)
-
-
-def _version() -> str:
-    import vllm
-
-    return str(vllm.__version__)

@@ -24,7 +24,7 @@ from benchmark.provenance import derive_seed
 from benchmark.storage.io import write_text
 from lm.backbone import merged_adapters
 from lm.writing.rollouts import Rollouts
-from lm.writing.vllm import require_vllm
+from lm.writing.vllm import require_vllm, vllm_version
 from lm.writing.vllm_processor import ProcessorVllmEngine, is_for_processors
 from r2ec.fit import fit_r2ec
 from r2ec.model.prompts import end_of_reasoning
@@ -168,18 +168,12 @@ def main() -> None:
     about = (
         f"{work.split.name}, {work.size.users} users x {work.size.group} x {args.tokens} tokens, commit "
         f"{provenance.commit()}, {torch.get_num_threads()} threads, {str(work.dtype).removeprefix('torch.')}, vLLM "
-        f"{_version()}, torch {torch.__version__}. Differences are in nats."
+        f"{vllm_version()}, torch {torch.__version__}. Differences are in nats."
     )
     text = markdown(rates, compared, fits, about)
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(args.out / "vllm.md", text + "\n")
     print(f"{text}\n\nTable: {args.out / 'vllm.md'}")
-
-
-def _version() -> str:
-    import vllm
-
-    return str(vllm.__version__)
 
 
 if __name__ == "__main__":

