@@ -1,6 +1,7 @@
 """Writes rollouts by vLLM, through trl. A file of its own, since importing trl's vLLM client takes seconds."""
 
 import importlib.metadata
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from lm.backbone import merged_adapters
 from lm.settings import BackboneSettings, RolloutSettings, VllmSettings
 from lm.writing.rollouts import RolloutResult, check_prompts, finished_result, pad_id
 from lm.writing.stopping import EndOfTurn
+
+NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1"}  # or vLLM sends some of each start to its makers
 
 
 class VllmEngine:
@@ -58,6 +61,7 @@ class VllmEngine:
         InputError if vLLM isn't installed or no server answers.
         """
         require_vllm()
+        os.environ.update(NO_STATISTICS)
         try:
             generation = VLLMGeneration(
                 model,

@@ -6,6 +6,7 @@ processor there is none left to write to, as each matrix lies in the order of it
 
 import logging
 import os
+import random
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,10 +23,10 @@ from lm.backbone import merged_adapters
 from lm.settings import RolloutSettings
 from lm.writing.rollouts import RolloutResult, check_prompts, finished_result, pad_id
 from lm.writing.stopping import EndOfTurn
-from lm.writing.vllm import vllm_version
+from lm.writing.vllm import NO_STATISTICS, vllm_version
 
 # vLLM would otherwise run in another process, and bind its threads to cores, the same ones for jobs side by side.
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"} | NO_STATISTICS
 TOKENS_AT_ONCE = 4096
 PROBE = 32  # tokens
 TOLERANCE = 1.0  # nats: rounding of bfloat16 takes up to some .2, a table that wasn't loaded several
@@ -65,6 +66,7 @@ class ProcessorVllmEngine:
         logging.getLogger("vllm").setLevel(logging.ERROR)  # it warns at each loading of what `sync_weights` mends
         self.model, self.tokenizer, self.settings, self.end = model, tokenizer, settings, end
         threads = torch.set_num_threads
+        generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             self.llm: Any = LLM(
                 model=folder,
@@ -79,7 +81,11 @@ class ProcessorVllmEngine:
                 seed=0,
             )
         finally:
-            torch.set_num_threads = threads  # vLLM puts a function in its place that does nothing
+            # vLLM puts a function in its place that does nothing, and seeds the process's generators.
+            torch.set_num_threads = threads
+            random.setstate(generators[0])
+            np.random.set_state(generators[1])
+            torch.set_rng_state(generators[2])
 
     def sync_weights(self) -> None:
         """Have vLLM load the model's present weights, adapters folded into copies.

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,8 +95,16 @@ def test_greedy_rollouts_are_those_of_the_models_own_engine_after_each_update(fo
 
 def test_what_vllm_is_asked(backbone: Path, asked: Asked) -> None:
     """A seed for each rollout by what it is for, whatever else is written; the stopping rule; the memory it needs."""
-    threads = torch.set_num_threads
-    by_vllm = engine(backbone, adapted(backbone), top_k=7, top_p=0.9, repetition_penalty=1.2)
+    threads, model = torch.set_num_threads, adapted(backbone)
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    drawn = random.random(), np.random.random(), float(torch.rand(1))
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    by_vllm = engine(backbone, model, top_k=7, top_p=0.9, repetition_penalty=1.2)
+    assert drawn == (random.random(), np.random.random(), float(torch.rand(1)))  # the generators go on as they were
     by_vllm.sync_weights()
     first = by_vllm.generate(PROMPTS, cases=CASES, seed=3, step=5)
     assert [one.seed for one in asked.texts] == [derive_seed(3, 5, case, member) for case in CASES for member in (0, 1)]
@@ -113,6 +122,7 @@ def test_what_vllm_is_asked(backbone: Path, asked: Asked) -> None:
     assert started["max_num_batched_tokens"] >= started["max_model_len"] == 64
     assert not started["enable_chunked_prefill"]
     assert torch.set_num_threads is threads and os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
 
 
 def test_weights_that_did_not_arrive_are_said(backbone: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,18 +4,21 @@ What the real one was seen to do stands here, too: a head that is tied to the em
 reads memory that was never written until it is tied and packed again.
 """
 
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm.writing import vllm
+from lm.writing.vllm_processor import ENVIRONMENT
 
 
 class Head:
@@ -48,7 +51,10 @@ class Llm:
     """vllm.LLM."""
 
     def __init__(self, model: str, asked: Asked, **arguments: Any) -> None:
-        torch.set_num_threads = lambda count: None  # as the real one does
+        torch.set_num_threads = lambda count: None  # as the real one does, which seeds all generators, too
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
         asked.started.append(arguments)
         self.asked, self.tokenizer = asked, AutoTokenizer.from_pretrained(model)
         self.lm = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, arguments["dtype"])).eval()
@@ -119,6 +125,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Asked:
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setattr(vllm, "is_vllm_available", lambda *_, **__: True)
-    for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CPU_OMP_THREADS_BIND"):
+    for name in ENVIRONMENT:
         monkeypatch.setenv(name, "as it was")
     return asked
