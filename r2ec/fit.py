@@ -227,12 +227,13 @@ def vllm_engine(
 
     require_vllm()
     backbone, tokenizer, folder = reader.model.backbone, reader.prompts.tokenizer, folder_of(params.backbone)
-    longest = params.prompts.max_prompt_tokens + params.rollouts.max_new_tokens
+    prompt = params.prompts.max_prompt_tokens
     if params.vllm.mode == "colocate" and is_for_processors():
         if trainer.accelerator.num_processes > 1:
             raise InputError("rollouts.backend 'vllm' on a processor writes for one process alone; set processes: 1")
-        return ProcessorVllmEngine(backbone, tokenizer, params.rollouts, end, folder=folder, max_model_length=longest)
+        return ProcessorVllmEngine(backbone, tokenizer, params.rollouts, end, folder=folder, max_prompt_tokens=prompt)
     reader.model.causal_lm.name_or_path = folder
+    longest = prompt + params.rollouts.max_new_tokens
     return VllmEngine.start(
         backbone, trainer.accelerator, tokenizer, params.rollouts, end, params.vllm, max_model_length=longest
     )

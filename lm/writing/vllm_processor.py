@@ -28,6 +28,7 @@ from lm.writing.vllm import NO_STATISTICS, vllm_version
 # vLLM would otherwise run in another process, and bind its threads to cores, the same ones for jobs side by side.
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"} | NO_STATISTICS
 TOKENS_AT_ONCE = 4096
+BLOCK = 128  # tokens, of vLLM's cache on processors
 PROBE = 32  # tokens
 TOLERANCE = 1.0  # nats: rounding of bfloat16 takes up to some .2, a table that wasn't loaded several
 
@@ -47,7 +48,7 @@ class ProcessorVllmEngine:
 
     Args:
         folder: of the backbone, from which vLLM makes its own copy. end: where a text ends.
-        max_model_length: tokens of the longest prompt and of what is written behind it.
+        max_prompt_tokens: of the longest prompt.
     """
 
     def __init__(
@@ -58,25 +59,26 @@ class ProcessorVllmEngine:
         end: EndOfTurn,
         *,
         folder: str,
-        max_model_length: int,
+        max_prompt_tokens: int,
     ) -> None:
         os.environ.update(ENVIRONMENT)
         from vllm import LLM
 
         logging.getLogger("vllm").setLevel(logging.ERROR)  # it warns at each loading of what `sync_weights` mends
         self.model, self.tokenizer, self.settings, self.end = model, tokenizer, settings, end
+        longest = max_prompt_tokens + settings.max_new_tokens
         threads = torch.set_num_threads
         generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             self.llm: Any = LLM(
                 model=folder,
                 dtype=str(model.dtype).removeprefix("torch."),
-                max_model_len=max_model_length,
+                max_model_len=longest,
                 max_num_seqs=settings.rows_at_once,
-                kv_cache_memory_bytes=settings.rows_at_once * max_model_length * _bytes_per_token(model),
+                kv_cache_memory_bytes=_places(settings, max_prompt_tokens) * _bytes_per_token(model),
                 # A request with a seed fails where its prompt is read in parts: torch's generator has no offset here.
                 enable_chunked_prefill=False,
-                max_num_batched_tokens=max(max_model_length, TOKENS_AT_ONCE),
+                max_num_batched_tokens=max(longest, TOKENS_AT_ONCE),
                 enforce_eager=True,  # compiling takes a compiler and a minute, and gains a fifth
                 seed=0,
             )
@@ -163,6 +165,15 @@ class ProcessorVllmEngine:
         written = [list(answer.outputs[0].token_ids) for answer in answers]
         pad, limit = pad_id(self.tokenizer), settings.max_new_tokens
         return finished_result(prompts, written, self.end, limit, pad, self.model.device, started)
+
+
+def _places(settings: RolloutSettings, max_prompt_tokens: int) -> int:
+    """Tokens whose keys and values are kept: a group's rollouts share their prompt's, up to a block each.
+
+    Where that is too few after all, vLLM writes fewer rollouts at once.
+    """
+    users = -(-settings.rows_at_once // settings.group_size)
+    return users * max_prompt_tokens + settings.rows_at_once * (settings.max_new_tokens + BLOCK)
 
 
 def _bytes_per_token(model: PreTrainedModel | PeftModel) -> int:

@@ -49,10 +49,14 @@ class Fit:
 def engine_of(work: Work, backbone: str) -> ProcessorVllmEngine:
     """vLLM with the backbone's weights, for the work's prompts and tokens."""
     tokenizer, rollouts = work.reader.prompts.tokenizer, work.params.rollouts
-    longest = work.params.prompts.max_prompt_tokens + rollouts.max_new_tokens
     end = end_of_reasoning(tokenizer)
     return ProcessorVllmEngine(
-        work.reader.model.backbone, tokenizer, rollouts, end, folder=backbone, max_model_length=longest
+        work.reader.model.backbone,
+        tokenizer,
+        rollouts,
+        end,
+        folder=backbone,
+        max_prompt_tokens=work.params.prompts.max_prompt_tokens,
     )
 
 

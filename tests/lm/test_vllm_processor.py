@@ -62,7 +62,7 @@ def engine(folder: Path, model: PeftModel, **changes: Any) -> ProcessorVllmEngin
     given = {"group_size": 2, "max_new_tokens": 6, "top_k": 0, "temperature": 1.0} | changes
     chosen = RolloutSettings.model_validate(given)
     end = EndOfReasoning(tokenizer, "<answer>")
-    return ProcessorVllmEngine(model, tokenizer, chosen, end, folder=str(folder), max_model_length=64)
+    return ProcessorVllmEngine(model, tokenizer, chosen, end, folder=str(folder), max_prompt_tokens=58)
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
@@ -118,7 +118,8 @@ def test_what_vllm_is_asked(backbone: Path, asked: Asked) -> None:
     (started,) = asked.started
     config = by_vllm.model.config
     per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert started["kv_cache_memory_bytes"] == 64 * 64 * per_token and started["dtype"] == "float32"
+    # 64 rows at once are 32 users with prompts of up to 58 tokens, and 64 texts of 6, each up to a block of 128 more.
+    assert started["kv_cache_memory_bytes"] == (32 * 58 + 64 * 134) * per_token and started["dtype"] == "float32"
     assert started["max_num_batched_tokens"] >= started["max_model_len"] == 64
     assert not started["enable_chunked_prefill"]
     assert torch.set_num_threads is threads and os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
