@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+
 WORKFLOW = "R2EC_BENCH_WORKFLOW"  # in the environment of jobs: the number of the process that has started them
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 OWN_PREFIX = "r2ec-bench-"  # of temporary folders; the number of the process follows
@@ -57,11 +59,10 @@ def own_temporary() -> Path:
 
 
 def is_running(number: int) -> bool:
-    """Whether there is a process of this number, of whatever user."""
+    """Whether a process of this number runs, whoever owns it. One that was killed and is still listed does not."""
     try:
-        os.kill(number, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(number).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from benchmark.errors import InputError
+from benchmark.processes import is_running
 
 FORGOTTEN = 86_400.0  # seconds after which a temporary file of another machine is no longer anybody's
 UMASK = os.umask(0)  # there is no other call that tells it
@@ -62,7 +62,7 @@ def clear_parts(path: Path) -> None:
         number = part.name.removeprefix(_part_of(path))
         of_this_machine = number.isdecimal()
         with contextlib.suppress(OSError):  # another job clears it, too
-            if (of_this_machine and not psutil.pid_exists(int(number))) or (
+            if (of_this_machine and not is_running(int(number))) or (
                 not of_this_machine and part.stat().st_mtime < time.time() - FORGOTTEN
             ):
                 _remove(part)

@@ -1,10 +1,15 @@
 """Nothing half-written is taken for done, whatever was left behind."""
 
+import platform
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from benchmark.storage.io import atomic, write_csv
+from benchmark.storage.io import atomic, clear_parts, write_csv
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -64,3 +69,22 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dict contains fields not in fieldnames: 'c'"):
         write_csv(path, ["a", "b"], [{"a": 3, "b": 4}, {"c": 5}])
     assert path.read_bytes() == b'a,b\r\n1,"x, y"\r\n2,\r\n' and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_of_a_process_that_nobody_has_collected_is_removed(tmp_path: Path) -> None:
+    """A killed job's process may wait for a moment until its new parent asks for it: it writes no more."""
+    kept, left = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2))
+    parts = [tmp_path / f".a.json.part-{platform.node()}-{process.pid}" for process in (kept, left)]
+    for part in parts:
+        part.touch()
+    clear_parts(tmp_path / "a.json")
+    assert all(part.exists() for part in parts)
+    left.kill()
+    until = time.monotonic() + 60
+    while psutil.Process(left.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.01)
+    clear_parts(tmp_path / "a.json")
+    assert [part.exists() for part in parts] == [True, False]
+    kept.kill()
+    for process in (kept, left):
+        process.communicate()
